@@ -1,0 +1,168 @@
+"""Networks in which one hidden layer cannot be widened because an operation mixes or misreads its channels.
+
+Each docstring names the layer that is refused and says why. Layers whose width something else holds fixed (a graph
+input or output, an index, a constant) are in ``fixed_widths``.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FeatureLayerNorm(nn.Module):
+    """Refuses ``fc1``: LayerNorm takes mean and variance over its features, and new features change both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(10, 16)
+        self.norm = nn.LayerNorm(16)
+        self.fc2 = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(F.relu(self.norm(self.fc1(x))))
+        return y
+
+
+class ChannelLayerNorm(nn.Module):
+    """Refuses ``conv1``: the channels are moved last and normalised together, as in ConvNeXt; ``conv2`` may grow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.LayerNorm(8)
+        self.conv2 = nn.Conv2d(8, 12, 1)
+        self.head = nn.Conv2d(12, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.conv1(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y = self.head(F.gelu(self.conv2(y)))
+        return y
+
+
+class ChannelSoftmax(nn.Module):
+    """Refuses ``conv1``: a softmax over the channels shares one unit of weight among them, however many they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv2(F.softmax(self.conv1(x), dim=1))
+        return y
+
+
+class ChannelStatistic(nn.Module):
+    """Refuses ``conv1``: a mean, maximum or argmax over its channels is the output, and no weight can mask new ones."""
+
+    def __init__(self, *, statistic: Literal["mean", "max", "argmax"] = "mean") -> None:
+        super().__init__()
+        self.statistic = statistic
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.conv1(x))
+        match self.statistic:
+            case "mean":
+                return y.mean(1)
+            case "max":
+                return y.max(dim=1).values
+            case "argmax":
+                return y.argmax(dim=1)
+
+
+class ChannelSpectrum(nn.Module):
+    """Refuses ``conv1``: a Fourier transform runs along its channels, and no rule says what growth does to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv2(torch.fft.fft(self.conv1(x), dim=1).real)
+        return y
+
+
+class PrototypeDistance(nn.Module):
+    """Refuses ``fc1``: its features are measured against learned prototypes by ``cdist``, which has no rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(10, 8)
+        self.prototypes = nn.Parameter(torch.randn(4, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cdist(self.fc1(x), self.prototypes)
+
+
+class StraddlingGroupNorm(nn.Module):
+    """Refuses ``left`` and ``right``: GroupNorm cuts 6 + 10 channels into fours, and one group holds some of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(3, 6, 3, padding=1)
+        self.right = nn.Conv2d(3, 10, 3, padding=1)
+        self.norm = nn.GroupNorm(4, 16)
+        self.head = nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(torch.cat([self.left(x), self.right(x)], dim=1))
+        y = self.head(F.relu(y))
+        return y
+
+
+class StraddlingView(nn.Module):
+    """Refuses ``left`` and ``right``: a view cuts 6 + 6 channels into three fours, and the middle one holds both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(3, 6, 3, padding=1)
+        self.right = nn.Conv2d(3, 6, 3, padding=1)
+        self.head = nn.Conv3d(3, 4, (4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.cat([self.left(x), self.right(x)], dim=1)
+        y = self.head(F.relu(y.view(y.shape[0], 3, 4, y.shape[2], y.shape[3])))
+        return y
+
+
+class ChannelPool(nn.Module):
+    """Refuses ``conv1``: a pooling window slides along its channels and averages neighbours in pairs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = F.relu(self.conv1(x)).unsqueeze(1)
+        y = self.conv2(F.avg_pool3d(y, (2, 1, 1)).squeeze(1))
+        return y
+
+
+class LocalResponse(nn.Module):
+    """Refuses ``conv1``: local response normalisation divides a channel by the energy of its neighbours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.LocalResponseNorm(3)
+        self.conv2 = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv2(self.norm(F.relu(self.conv1(x))))
+        return y
+
+
+class UnweightedSum(nn.Module):
+    """Refuses ``conv1``: its channels are summed as they are, so no layer reads them with weights that could adapt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv1(x)).sum(1)
