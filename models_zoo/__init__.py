@@ -1,5 +1,8 @@
 """Small models built for coverage: each has example inputs and a reason to exist; see ``ZOO``."""
 
+if __name__ != "fxgrow.models_zoo":
+    raise ImportError("import fxgrow.models_zoo, not models_zoo")
+
 from .catalogue import ZOO, Entry
 from .densenet import DenseNet
 from .fixed_widths import (

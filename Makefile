@@ -1,0 +1,67 @@
+# `make` lists the targets. Each sets up .venv by itself, once: the files in $(DONE) say what is installed there, so a
+# second call starts at once.
+#
+# How passes/ and models_zoo/ are seen as fxgrow.passes and fxgrow.models_zoo:
+# * imports: the plain editable install maps them, new files included. Its strict mode (editable_mode=strict) does not
+#   serve: it links files at install time, so a new file is missing until the next install, and started from the
+#   repository root (`python -m fxgrow.x`, pytest) Python finds ./fxgrow first, where fxgrow.passes does not exist.
+# * type checkers and editors run no import hooks, and need the folders in their place: `make links` puts links there
+#   that git ignores. (On Windows: mklink /J fxgrow\passes passes, and the same for models_zoo.)
+
+PYTHON ?= python3
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/.done
+LINKS := fxgrow/passes fxgrow/models_zoo
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types bench zoo links clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(DONE)/demo  ## grow small trained models and show that they compute the same function
+	$(BIN)/python -m fxgrow.models_zoo.demo
+
+test: lint types  ## everything CI checks: lint, types, pytest (JOBS=2 processes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+lint: $(DONE)/dev  ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(DONE)/dev links  ## mypy, strict
+	$(BIN)/mypy
+
+bench: $(DONE)/bench  ## run the benchmarks
+	$(BIN)/python benchmarks/run.py
+
+zoo: $(DONE)/bench  ## measure which catalogue models are covered, into docs/coverage.md
+	$(BIN)/python -m fxgrow.models_zoo.coverage --write docs/coverage.md
+
+links: $(LINKS)  ## show passes/ and models_zoo/ to type checkers and editors
+
+clean:  ## remove caches, links and build outputs (.venv stays)
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f $(LINKS)
+	find fxgrow passes models_zoo tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(LINKS):
+	ln -s ../$(@F) $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "fxgrow needs Python 3.11 or newer, and there is no '$(PYTHON)' here: make PYTHON=... names another" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("fxgrow needs Python 3.11 or newer, and $(PYTHON) is %d.%d: make PYTHON=... names another" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(DONE)/torch: | $(BIN)/python
+	$(BIN)/python -m pip install torch torchvision
+	@mkdir -p $(@D) && touch $@
+
+# $(DONE)/dev, $(DONE)/demo, $(DONE)/bench: fxgrow itself, editable, with the extra of that name.
+$(DONE)/%: pyproject.toml $(DONE)/torch
+	$(BIN)/python -m pip install --editable '.[$*]'
+	@touch $@

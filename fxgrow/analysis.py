@@ -1,0 +1,64 @@
+"""The analysis of a model: its program and the axes of everything in it. Made once, read by every pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import fx
+
+from .capture.checks import check_model
+from .capture.inputs import example_values
+from .capture.lowering import Lowering, fingerprint, lower
+from .capture.program import Program
+from .dims.solver import DimsSolver
+from .errors import Kind, usage
+
+
+class Analysis:
+    """What fxgrow knows of a traced model. It holds no reference to the model and none of its numbers."""
+
+    def __init__(self, program: Program, lowering: Lowering, inputs: Sequence[Any]) -> None:
+        self.program = program
+        self.lowering = lowering
+        self.inputs = tuple(inputs)
+        self.dims = DimsSolver(program).solve()
+        self._volumes: DimsSolver | None = None
+
+    @property
+    def volumes(self) -> DimsSolver:
+        """The axes when residual joins keep their operands apart; made when first asked for."""
+        if self._volumes is None:
+            self._volumes = DimsSolver(self.program, soft=True).solve()
+        return self._volumes
+
+    def fits(self, gm: fx.GraphModule) -> bool:
+        """Whether a model still is the one that was analysed."""
+        return fingerprint(gm) == self.program.fingerprint
+
+
+def analyse(
+    gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None, *, lowering: Lowering | None = None
+) -> Analysis:
+    """Find out which axes of a traced model grow together, and what stands in the way. Runs no forward pass.
+
+    Args:
+        gm: a traced model, on any device (the meta device too); not changed.
+        example_inputs: tensors with the shapes and dtypes that the model takes; by default taken from the graph's
+            metadata, else inferred from the first layers.
+        lowering: signatures lowered by an earlier analysis, to be used again.
+
+    Raises:
+        UsageError: not a traced model, a module that cannot be grown (lazy, quantised, parametrised), or shapes that
+            do not fit or cannot be inferred.
+    """
+    if not isinstance(gm, fx.GraphModule):
+        raise usage(
+            Kind.NOT_TRACEABLE,
+            f"{type(gm).__name__} is not traced",
+            hint="traced = fxgrow.trace(model), or torch.fx.symbolic_trace(model)",
+        )
+    check_model(gm)
+    lowering = lowering or Lowering()
+    inputs, program = example_values(gm, example_inputs, lambda given: lower(gm, given, lowering))
+    return Analysis(program, lowering, inputs)

@@ -1,0 +1,143 @@
+"""The verbs: trace, analyse, plan, apply, widen, verify."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch import fx
+
+from .analysis import Analysis, analyse
+from .errors import VerificationFailed
+from .passes import Widen, Width
+from .plan import Plan
+from .rewrite import apply
+from .schemes import Scheme
+from .verify import verify as check
+
+_ANALYSES: weakref.WeakKeyDictionary[fx.GraphModule, Analysis] = weakref.WeakKeyDictionary()
+"""What is known of models that are still alive; an analysis that no longer fits its model is made anew."""
+
+
+def analysis_of(model: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> Analysis:
+    """The analysis of a traced model: the one made before if the model is unchanged, else a new one."""
+    known = _ANALYSES.get(model)
+    if known is not None and example_inputs is None and known.fits(model):
+        return known
+    inputs = example_inputs if example_inputs is not None or known is None else known.inputs
+    made = _ANALYSES[model] = analyse(model, inputs, lowering=known.lowering if known is not None else None)
+    return made
+
+
+def plan_widen(
+    model: fx.GraphModule,
+    node: str | Sequence[str],
+    *,
+    to: int | None = None,
+    by: int | None = None,
+    factor: float | None = None,
+    round_to: int | None = None,
+    skip: Literal["couple", "reshape"] = "couple",
+    adapter: Literal["pad", "conv"] = "pad",
+    grow: Literal["channels", "groups"] = "channels",
+    scheme: str | Scheme = "r2r",
+    seed: int = 0,
+    init: str = "match",
+    example_inputs: Sequence[Any] | None = None,
+) -> Plan:
+    """What `widen` would change, proved but not applied: tensors, attributes, graph nodes, parameters, FLOPs, bytes.
+
+    Takes the arguments of `widen`; `print(plan)` explains it.
+
+    Raises:
+        UsageError: the call cannot be meant.
+        GrowthRefused: the growth would change the function or the interface.
+    """
+    nodes = (node,) if isinstance(node, str) else tuple(node)
+    width = Width(to=to, by=by, factor=factor, round_to=round_to)
+    recipe = Widen(
+        nodes=nodes, width=width, skip=skip, adapter=adapter, grow=grow, scheme=scheme, seed=seed, init=init
+    )
+    return recipe.plan(model, analysis_of(model, example_inputs))
+
+
+def widen(
+    model: fx.GraphModule,
+    node: str | Sequence[str],
+    *,
+    to: int | None = None,
+    by: int | None = None,
+    factor: float | None = None,
+    round_to: int | None = None,
+    skip: Literal["couple", "reshape"] = "couple",
+    adapter: Literal["pad", "conv"] = "pad",
+    grow: Literal["channels", "groups"] = "channels",
+    scheme: str | Scheme = "r2r",
+    seed: int = 0,
+    init: str = "match",
+    example_inputs: Sequence[Any] | None = None,
+    inplace: bool = False,
+    verify: bool = False,
+) -> fx.GraphModule:
+    """A wider model that computes the same function (R2WiderR, arXiv 2410.11038, equations 8, 9, 12 and 38).
+
+    Args:
+        model: a traced model, from `fxgrow.trace` or `torch.fx.symbolic_trace`.
+        node: a module path, an fx node name or a parameter name; several of them grow in one plan.
+        to: the new number of channels.
+        by: how many channels to add.
+        factor: how many times wider; 2 if neither `to` nor `by` is given.
+        round_to: round the width up to a multiple.
+        skip: at residual joins, "couple" (default) widens every tensor of the stream and adds no node: the result is a
+            plain wide network of the same classes. "reshape" widens the named volume alone and adapts each skip path.
+        adapter: with skip="reshape", zero padding ("pad", default) or a learnable 1x1 convolution ("conv").
+        grow: of grouped channels (g c), widen the "channels" of each group (default) or add "groups".
+        scheme: what new units hold; "r2r".
+        seed: of the new values, which depend on it and on parameter names only.
+        init: "match" the standard deviation of old weights (default), "kaiming" or "xavier".
+        example_inputs: tensors with the shapes the model takes, where they cannot be inferred.
+        inplace: change `model` itself; it either succeeds or leaves everything as it was.
+        verify: also compare the two models numerically, and raise if they differ.
+
+    Returns:
+        The wider GraphModule, independent of `model` unless `inplace`.
+
+    Raises:
+        UsageError: the call cannot be meant.
+        GrowthRefused: the growth would change the function or the interface; the message says why and what to try.
+        VerificationFailed: `verify=True` and the numbers differ.
+    """
+    plan = plan_widen(
+        model,
+        node,
+        to=to,
+        by=by,
+        factor=factor,
+        round_to=round_to,
+        skip=skip,
+        adapter=adapter,
+        grow=grow,
+        scheme=scheme,
+        seed=seed,
+        init=init,
+        example_inputs=example_inputs,
+    )
+    known = analysis_of(model, example_inputs)
+    grown = apply(plan, model, inplace=inplace and not verify)
+    if verify:
+        certificate = check(model, grown, example_inputs=known.inputs)
+        if not certificate.held:
+            raise VerificationFailed(certificate.refusal())
+        if inplace:
+            grown = apply(plan, model, inplace=True)
+    inherit(known, grown)
+    return grown
+
+
+def inherit(known: Analysis, grown: fx.GraphModule) -> None:
+    """Let the analysis of a grown model begin with the signatures and input shapes of the one it came from."""
+    if grown not in _ANALYSES:
+        seed = Analysis.__new__(Analysis)
+        seed.__dict__.update(known.__dict__)
+        _ANALYSES[grown] = seed

@@ -1,0 +1,1 @@
+"""Capture: a model becomes a program of ATen operators over named values."""

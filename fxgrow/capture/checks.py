@@ -1,0 +1,52 @@
+"""Models that fxgrow must not touch, told by name before anything is analysed."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.utils import parametrize
+
+from ..errors import Kind, usage
+
+_HOOKED = ("SpectralNorm", "WeightNorm")
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse models whose parameters are not what they seem.
+
+    Raises:
+        UsageError: a lazy module that has not seen data, a quantised module, or a parametrised one.
+    """
+    for path, module in model.named_modules():
+        where = f"{path or 'the model itself'} ({type(module).__name__})"
+        tensors = [*module._parameters.values(), *module._buffers.values()]
+        if any(isinstance(t, UninitializedTensorMixin) for t in tensors):
+            raise usage(
+                Kind.UNSUPPORTED_MODEL,
+                "a lazy module has no shapes yet",
+                where=where,
+                hint="run the model once on real data, then trace and grow it",
+            )
+        if ".quantized" in type(module).__module__ or any(t is not None and t.is_quantized for t in tensors):
+            raise usage(
+                Kind.UNSUPPORTED_MODEL,
+                "a quantised module keeps packed integer weights, which cannot hold opposite halves",
+                where=where,
+                hint="grow the float model, then quantise the result",
+            )
+        hooks = [type(h).__name__ for h in module._forward_pre_hooks.values()]
+        if parametrize.is_parametrized(module) or any(name in _HOOKED for name in hooks):
+            raise usage(
+                Kind.UNSUPPORTED_MODEL,
+                "a parametrised weight (weight_norm, spectral_norm …) is computed from others: new entries would "
+                "change the old ones",
+                where=where,
+                hint="remove it first: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), or "
+                "torch.nn.utils.remove_weight_norm(module)",
+            )
+
+
+def is_float(tensor: torch.Tensor) -> bool:
+    """Whether new entries of a tensor can be drawn."""
+    return bool(tensor.is_floating_point())

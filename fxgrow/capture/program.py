@@ -1,0 +1,114 @@
+"""The program: what every fx node does, as ATen operators over named values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import torch
+
+
+class Origin(Enum):
+    """Where a value comes from."""
+
+    INPUT = "graph input"
+    PARAMETER = "parameter"
+    CONSTANT = "constant"
+    COMPUTED = "computed"
+
+
+class Value:
+    """One tensor that the program handles; an in-place operator makes a new value. Compared by identity."""
+
+    __slots__ = ("device", "dtype", "index", "names", "node", "origin", "shape", "stride")
+
+    def __init__(
+        self,
+        index: int,
+        shape: tuple[int, ...],
+        stride: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+        origin: Origin,
+        node: str = "",
+        names: tuple[str, ...] = (),
+    ) -> None:
+        self.index = index
+        self.shape = shape
+        self.stride = stride
+        self.dtype = dtype
+        self.device = device
+        self.origin = origin
+        self.node = node
+        self.names = names
+
+    def __repr__(self) -> str:
+        return f"%{self.index}:{'x'.join(map(str, self.shape))}"
+
+
+Args = Mapping[str, Any]
+"""An operator's arguments by schema name, defaults filled in; tensors are `Value`s."""
+
+
+@dataclass(slots=True, eq=False)
+class Op:
+    """One operator call. `name` is the schema name without a trailing underscore, e.g. "aten::relu"."""
+
+    name: str
+    args: Args
+    outputs: tuple[Value, ...]
+    node: str
+    step: int = -1
+    """Its place among the operators of its node, unused ones counted."""
+    overload: str = ""
+    mutates: bool = False
+    seeded: bool = False
+
+    def inputs(self) -> Iterator[Value]:
+        """Every tensor argument, in schema order, lists opened."""
+        for arg in self.args.values():
+            yield from tensors(arg)
+
+
+def tensors(arg: object) -> Iterator[Value]:
+    """The values inside one argument."""
+    if isinstance(arg, Value):
+        yield arg
+    elif isinstance(arg, list | tuple):
+        for item in arg:
+            if isinstance(item, Value):
+                yield item
+
+
+class Ref:
+    """A tensor object while the program runs: which value it holds now, and which storage it lies in."""
+
+    __slots__ = ("birth", "storage", "value")
+
+    def __init__(self, value: Value, storage: int, birth: int = -1) -> None:
+        self.value = value
+        self.storage = storage
+        self.birth = birth
+
+
+@dataclass(slots=True)
+class Program:
+    """An fx graph and its lowering. Nodes are known by name, so a program outlives the graph it was read from."""
+
+    values: list[Value] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
+    node_ops: dict[str, list[Op]] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    """What each node returned, when it returned: a tree of values and plain numbers."""
+    order: tuple[str, ...] = ()
+    inputs: tuple[Value, ...] = ()
+    outputs: tuple[Value, ...] = ()
+    parameters: dict[str, Value] = field(default_factory=dict)
+    """Every name (tied names share a value) of each parameter or buffer that the graph reads."""
+    fingerprint: int = 0
+
+    def position(self) -> dict[str, int]:
+        """Place of each node in execution order."""
+        return {name: i for i, name in enumerate(self.order)}

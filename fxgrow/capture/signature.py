@@ -1,0 +1,132 @@
+"""Signatures: what decides which ATen operators a call runs, as a hashable key, so that each is lowered once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .program import Ref
+
+Meta = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]
+"""Shape, stride, dtype and device: all that a fake tensor knows."""
+
+PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device, torch.memory_format, torch.layout, complex)
+_STRUCTURE = frozenset({"_parameters", "_buffers", "_modules"})
+_BOOKKEEPING = frozenset({"_non_persistent_buffers_set", "_backward_hooks", "_backward_pre_hooks"})
+
+
+class ById:
+    """A key part compared by identity; it keeps its object alive so that the identity cannot be reused."""
+
+    __slots__ = ("thing",)
+
+    def __init__(self, thing: object) -> None:
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ById) and other.thing is self.thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+
+def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of a row-major tensor."""
+    stride, step = [0] * len(shape), 1
+    for i in range(len(shape) - 1, -1, -1):
+        stride[i] = step
+        step *= max(shape[i], 1)
+    return tuple(stride)
+
+
+def meta_of(tensor: Tensor) -> Meta:
+    """The signature of a tensor."""
+    return (tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype, tensor.device)
+
+
+def meta_of_ref(ref: Ref) -> Meta:
+    """The signature of a tensor of the program."""
+    value = ref.value
+    return (value.shape, value.stride, value.dtype, value.device)
+
+
+def plain_key(arg: Any) -> Any:
+    """A key for one non-tensor argument; types are part of it, for 1 and 1.0 and True are different calls."""
+    kind = type(arg)
+    if kind in (list, tuple, torch.Size):
+        return (kind, *map(plain_key, arg))
+    if isinstance(arg, PLAIN):
+        return (kind, arg)
+    if kind is slice:
+        return (slice, plain_key(arg.start), plain_key(arg.stop), plain_key(arg.step))
+    if kind is dict:
+        return (dict, *((k, plain_key(v)) for k, v in arg.items()))
+    return ById(arg)
+
+
+def key_of(arg: Any, slots: dict[Ref, int]) -> Any:
+    """A key for one argument; each distinct tensor gets a slot."""
+    if isinstance(arg, Ref):
+        known = slots.get(arg)
+        if known is None:
+            slots[arg] = len(slots)
+            return (Ref, meta_of_ref(arg))
+        return (Ref, known)
+    if type(arg) in (list, tuple):
+        return (type(arg), *(key_of(item, slots) for item in arg))
+    if type(arg) is dict:
+        return (dict, *((k, key_of(v, slots)) for k, v in arg.items()))
+    if type(arg) is slice:
+        return (slice, key_of(arg.start, slots), key_of(arg.stop, slots), key_of(arg.step, slots))
+    return plain_key(arg)
+
+
+def substitute(arg: Any, tensor: Callable[[Ref], Any]) -> Any:
+    """The same argument with each tensor of the program replaced."""
+    if isinstance(arg, Ref):
+        return tensor(arg)
+    if type(arg) in (list, tuple):
+        return type(arg)(substitute(item, tensor) for item in arg)
+    if type(arg) is dict:
+        return {k: substitute(v, tensor) for k, v in arg.items()}
+    if type(arg) is slice:
+        return slice(*(substitute(part, tensor) for part in (arg.start, arg.stop, arg.step)))
+    return arg
+
+
+def module_key(module: nn.Module, metas: Mapping[int, Meta], attributes: Mapping[str, object]) -> Any:
+    """A key for a leaf module: its class, its configuration and the signatures of its tensors.
+
+    `metas` (by tensor id) and `attributes` stand in for what the module really has: a module can be asked about
+    before it exists.
+    """
+    state = module.__dict__
+    config = [(k, plain_key(attributes.get(k, v))) for k, v in state.items() if _counts(k, v)]
+    tensors = [
+        (k, None if t is None else metas.get(id(t)) or meta_of(t))
+        for group in (module._parameters, module._buffers)
+        for k, t in group.items()
+    ]
+    children = [(k, None if m is None else module_key(m, metas, {})) for k, m in module._modules.items()]
+    return (type(module), tuple(config), tuple(tensors), tuple(children))
+
+
+def _counts(name: str, value: object) -> bool:
+    if name in _STRUCTURE or name in _BOOKKEEPING:
+        return False
+    return not (name.startswith("_") and type(value).__name__ in ("OrderedDict", "dict", "set") and not value)
+
+
+def shadow(module: nn.Module, fake: Callable[[Tensor], Tensor], attributes: Mapping[str, object]) -> nn.Module:
+    """A shallow twin of a module whose tensors are replaced; the original is not touched."""
+    twin = module.__class__.__new__(module.__class__)
+    twin.__dict__ = {**module.__dict__, **attributes}
+    twin.__dict__["_parameters"] = {k: None if t is None else fake(t) for k, t in module._parameters.items()}
+    twin.__dict__["_buffers"] = {k: None if t is None else fake(t) for k, t in module._buffers.items()}
+    twin.__dict__["_modules"] = {
+        k: None if m is None else shadow(m, fake, {}) for k, m in module._modules.items()
+    }
+    return twin

@@ -1,0 +1,125 @@
+"""Templates: the operators of one signature, with slots where a call puts its own tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .recorder import Call, spec_of, storage_of
+from .signature import Meta, meta_of
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A tensor within a template."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operator of a template."""
+
+    name: str
+    overload: str
+    args: dict[str, Any]
+    outputs: tuple[Local, ...]
+    writes: tuple[Local, ...]
+    seeded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What a call of some signature does: `inputs` leading locals, then parameters, then whatever it computes."""
+
+    steps: tuple[Step, ...]
+    metas: tuple[Meta, ...]
+    storages: tuple[int, ...]
+    """For each local the first local in the same storage."""
+    constants: dict[int, Tensor]
+    """Tensors that are neither arguments nor parameters: made outside, e.g. plain attributes of a module."""
+    result: Any
+
+
+def build(inputs: list[Tensor], calls: list[Call], out: Any) -> Template:
+    """Read a recording into a template."""
+    builder = _Builder()
+    for tensor in inputs:
+        builder.local(tensor, constant=False)
+    steps = []
+    for func, args, kwargs, result in calls:
+        spec = spec_of(func)
+        bound = {
+            name: builder.replace(args[i] if i < len(args) else kwargs.get(name, default))
+            for i, (name, default) in enumerate(spec.arguments)
+        }
+        writes = tuple(x for name in spec.writes for x in locals_in(bound[name]))
+        outputs = tuple(builder.local(t, constant=False) for t in _tensors(result))
+        steps.append(Step(spec.name, spec.overload, bound, outputs, writes, spec.seeded))
+    result = builder.replace(out)
+    return Template(tuple(steps), tuple(builder.metas), tuple(builder.storages), builder.constants, result)
+
+
+def locals_in(arg: Any) -> list[Local]:
+    """The locals of one argument."""
+    if isinstance(arg, Local):
+        return [arg]
+    return [item for item in arg if isinstance(item, Local)] if isinstance(arg, list | tuple) else []
+
+
+def fill(arg: Any, tensor: Callable[[Local], Any]) -> Any:
+    """An argument of a template with its locals replaced."""
+    if isinstance(arg, Local):
+        return tensor(arg)
+    if type(arg) in (list, tuple):
+        return type(arg)([fill(item, tensor) for item in arg])
+    if type(arg) is dict:
+        return {k: fill(v, tensor) for k, v in arg.items()}
+    if isinstance(arg, tuple):  # named tuples, e.g. the result of max
+        return tuple(fill(item, tensor) for item in arg)
+    return arg
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.known: dict[int, Local] = {}
+        self.alive: list[Tensor] = []  # ids stay unique only while their tensors live
+        self.metas: list[Meta] = []
+        self.storages: list[int] = []
+        self.first: dict[int, int] = {}
+        self.constants: dict[int, Tensor] = {}
+
+    def local(self, tensor: Tensor, *, constant: bool) -> Local:
+        found = self.known.get(id(tensor))
+        if found is not None:
+            return found
+        index = len(self.metas)
+        made = self.known[id(tensor)] = Local(index)
+        self.alive.append(tensor)
+        self.metas.append(meta_of(tensor))
+        self.storages.append(self.first.setdefault(storage_of(tensor), index))
+        if constant:
+            self.constants[index] = tensor
+        return made
+
+    def replace(self, arg: Any) -> Any:
+        if isinstance(arg, Tensor):
+            return self.local(arg, constant=True)
+        if isinstance(arg, tuple) and type(arg) is not tuple and hasattr(arg, "_fields"):
+            return tuple(self.replace(item) for item in arg)
+        if type(arg) in (list, tuple):
+            return type(arg)([self.replace(item) for item in arg])
+        if type(arg) is dict:
+            return {k: self.replace(v) for k, v in arg.items()}
+        return arg
+
+
+def _tensors(out: Any) -> list[Tensor]:
+    if isinstance(out, Tensor):
+        return [out]
+    if isinstance(out, list | tuple):
+        return [t for item in out for t in _tensors(item)]
+    return []

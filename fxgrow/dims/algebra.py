@@ -1,0 +1,282 @@
+"""The algebra of axes: atoms are united, split and cut as operators demand; every expression follows.
+
+Unification of sums of products. Refining an atom never joins or separates units; where no common refinement exists
+(a cut through the middle of a product) the expressions are frozen as non-aligned. Pure: no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from ..errors import Kind
+from .axis import Atom, Axis, Fixed, Product, Sum, atoms, factors_of, product, terms_of, total
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an atom may not grow: the kind, the operator that stops it (a position in the program), and a sentence."""
+
+    kind: Kind
+    op: int
+    text: str
+
+
+class Algebra:
+    """Atoms and what is known of them. Cheap to copy, so that what-if questions need no undo."""
+
+    def __init__(self) -> None:
+        self.size: list[int] = []
+        self.link: list[Axis | None] = []
+        self.frozen: dict[int, Reason] = {}
+        self.unions: list[tuple[int, int, int]] = []
+        """(atom, atom, operator) of every union, for explanations."""
+        self.ties: list[tuple[Atom, Atom, int]] = []
+        """Atoms that must keep equal sizes though their units have nothing to do with each other."""
+        self.op = -1
+        """The operator that is being looked at."""
+
+    def atom(self, size: int) -> Atom:
+        """A new atom."""
+        self.size.append(size)
+        self.link.append(None)
+        return Atom(len(self.size) - 1)
+
+    def resolve(self, axis: Axis) -> Axis:
+        """The normal form of an expression under all that is known by now."""
+        if type(axis) is Atom:
+            index = axis.index
+            link = self.link[index]
+            if link is None:
+                return axis
+            while type(link) is Atom:
+                index, axis = link.index, link
+                link = self.link[index]
+            if link is None:
+                return axis
+            resolved = self.resolve(link)
+            self.link[index] = resolved
+            return resolved
+        if type(axis) is Product:
+            return product([self.resolve(f) for f in axis.factors])
+        if type(axis) is Sum:
+            return total([self.resolve(t) for t in axis.terms])
+        return axis
+
+    def measure(self, axis: Axis, sizes: Mapping[Atom, int] | None = None) -> int:
+        """How many units an axis has; `sizes` stands in for the present size of some (resolved) atoms."""
+        axis = self.resolve(axis)
+        match axis:
+            case Atom(index):
+                return self.size[index] if sizes is None else sizes.get(axis, self.size[index])
+            case Fixed(size):
+                return size
+            case Product(factors):
+                return prod(self.measure(f, sizes) for f in factors)
+            case Sum(terms):
+                return sum(self.measure(t, sizes) for t in terms)
+
+    def freeze(self, axis: Axis, kind: Kind, text: str) -> None:
+        """Say that nothing in this axis may grow; the first reason stays."""
+        axis = self.resolve(axis)
+        if type(axis) is Fixed:
+            return
+        for atom in atoms(axis):
+            if atom.index not in self.frozen:
+                self.frozen[atom.index] = Reason(kind, self.op, text)
+
+    def tie(self, a: Axis, b: Axis) -> None:
+        """Say that two axes have equal sizes, whatever becomes of them."""
+        a, b = self.resolve(a), self.resolve(b)
+        if a == b:
+            return
+        if isinstance(a, Atom) and isinstance(b, Atom):
+            self.ties.append((a, b, self.op))
+        elif isinstance(a, Product) and isinstance(b, Product) and len(a.factors) == len(b.factors):
+            for x, y in zip(a.factors, b.factors, strict=True):
+                self.tie(x, y)
+        elif not (isinstance(a, Fixed) and isinstance(b, Fixed)):  # only whole atoms can be grown in step
+            for axis in (a, b):
+                self.freeze(axis, Kind.NON_ALIGNED, "it must keep the size of another axis that is put together otherwise")
+
+    def unify(self, a: Axis, b: Axis) -> None:
+        """Say that unit k of one axis is unit k of the other."""
+        a, b = self.resolve(a), self.resolve(b)
+        if a is b or a == b:
+            return
+        if type(a) is Atom and type(b) is Atom:
+            self._union(a, b)
+        elif self.measure(a) != self.measure(b):
+            self._misfit(a, b)
+        elif isinstance(a, Fixed) or isinstance(b, Fixed):
+            self.freeze(a, Kind.FIXED, "it meets an axis of fixed size")
+            self.freeze(b, Kind.FIXED, "it meets an axis of fixed size")
+        elif isinstance(a, Atom):
+            self._bind(a, b)
+        elif isinstance(b, Atom):
+            self._bind(b, a)
+        else:
+            self._align(terms_of(a), terms_of(b))
+
+    def split(self, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
+        """View one axis as a row-major product of axes of these sizes."""
+        axis = self.resolve(axis)
+        if len(sizes) == 1:
+            return [axis]
+        if isinstance(axis, Fixed):
+            return [Fixed(s) for s in sizes]
+        parts: list[Axis] = [Fixed(1) if s == 1 else self.atom(s) for s in sizes]
+        if sum(s != 1 for s in sizes) == 1:  # nothing to split: the axis itself among ones
+            return [axis if s != 1 else Fixed(1) for s in sizes]
+        self.unify(axis, product(parts))
+        return [self.resolve(p) for p in parts]
+
+    def cut(self, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
+        """View one axis as a concatenation of axes of these sizes."""
+        axis = self.resolve(axis)
+        if len(sizes) == 1:
+            return [axis]
+        if isinstance(axis, Fixed):
+            return [Fixed(s) for s in sizes]
+        parts: list[Axis] = [self.atom(s) if s else Fixed(0) for s in sizes]
+        self.unify(axis, Sum(tuple(p for p in parts if p != Fixed(0))) if sum(map(bool, sizes)) > 1 else total(parts))
+        return [self.resolve(p) for p in parts]
+
+    # -- how it is done -----------------------------------------------------------------------------------------
+
+    def _union(self, a: Atom, b: Atom) -> None:
+        if self.size[a.index] != self.size[b.index]:
+            self._misfit(a, b)
+            return
+        if b.index < a.index:
+            a, b = b, a
+        self.link[b.index] = a
+        self.unions.append((a.index, b.index, self.op))
+        reason = self.frozen.get(b.index)
+        if reason is not None:
+            self.frozen.setdefault(a.index, reason)
+
+    def _bind(self, atom: Atom, axis: Axis) -> None:
+        if atom in atoms(axis):
+            self._misfit(atom, axis)
+            return
+        self.link[atom.index] = axis
+        self.unions.extend((atom.index, part.index, self.op) for part in atoms(axis))
+        reason = self.frozen.get(atom.index)
+        if reason is not None:
+            for part in atoms(axis):
+                self.frozen.setdefault(part.index, reason)
+
+    def _misfit(self, *axes: Axis) -> None:
+        for axis in axes:
+            self.freeze(axis, Kind.NON_ALIGNED, "its units do not line up with the axis that it meets")
+
+    def _align(self, left: list[Axis], right: list[Axis]) -> None:
+        """Walk two concatenations, cutting terms until they pair up."""
+        everything = [*left, *right]
+        while left and right:
+            a, b = self.measure(left[0]), self.measure(right[0])
+            if a == b:
+                self._align_terms(left.pop(0), right.pop(0))
+            else:
+                side, at = (right, a) if a < b else (left, b)
+                pieces = self._cut_term(side[0], at)
+                if pieces is None:
+                    self._misfit(*everything)
+                    return
+                side[0:1] = pieces
+            left, right = self._open(left), self._open(right)
+
+    def _open(self, terms: list[Axis]) -> list[Axis]:
+        """Terms under what is known by now; pieces of a fixed term stay apart."""
+        return [part for term in terms for part in terms_of(self.resolve(term))]
+
+    def _align_terms(self, a: Axis, b: Axis) -> None:
+        """Unify two terms of one size; products factor by factor, splitting factors until they pair up."""
+        a, b = self.resolve(a), self.resolve(b)
+        if not (isinstance(a, Product) and isinstance(b, Product)):
+            if isinstance(a, Fixed) and isinstance(b, Product) or isinstance(b, Fixed) and isinstance(a, Product):
+                self.freeze(a, Kind.FIXED, "it meets an axis of fixed size")
+                self.freeze(b, Kind.FIXED, "it meets an axis of fixed size")
+            elif isinstance(a, Sum) or isinstance(b, Sum):
+                self._align(terms_of(a), terms_of(b))
+            else:
+                self.unify(a, b)
+            return
+        left, right = factors_of(a), factors_of(b)
+        while left and right:
+            x, y = self.measure(left[0]), self.measure(right[0])
+            if x == y:
+                self.unify(left.pop(0), right.pop(0))
+            else:
+                side, at, whole = (right, x, y) if x < y else (left, y, x)
+                if whole % at:
+                    self._misfit(a, b)
+                    return
+                side[0:1] = self.split(side[0], (at, whole // at))
+            left, right = self._again(left), self._again(right)
+
+    def _again(self, factors: list[Axis]) -> list[Axis]:
+        """Factors under what is known by now, without ones; a sum stays whole."""
+        flat = [part for f in factors for part in factors_of(self.resolve(f))]
+        return [f for f in flat if f != Fixed(1)]
+
+    def _cut_term(self, term: Axis, at: int) -> list[Axis] | None:
+        """Cut one term in two; None where the cut runs through the middle of a product."""
+        term = self.resolve(term)
+        if isinstance(term, Fixed):
+            return [Fixed(at), Fixed(term.size - at)]
+        if isinstance(term, Atom):
+            pieces: list[Axis] = [self.atom(at), self.atom(self.size[term.index] - at)]
+            self._bind(term, Sum(tuple(pieces)))
+            return pieces
+        factors = factors_of(term)
+        first, rest = factors[0], factors[1:]
+        stride = prod(self.measure(f) for f in rest)
+        if at % stride:
+            return None
+        heads = [at // stride, self.measure(first) - at // stride]
+        if isinstance(first, Fixed):
+            parts: list[Axis] = [Fixed(h) for h in heads]
+        else:  # a piece of one is a mere count, e.g. of the operands of a concatenation
+            parts = [Fixed(1) if h == 1 else self.atom(h) for h in heads]
+            assert isinstance(first, Atom), "a leading sum is opened by the normal form"
+            self._bind(first, Sum(tuple(parts)))
+        return [product([part, *rest]) for part in parts]
+
+    def reason(self, axis: Axis) -> Reason | None:
+        """Why nothing in this axis may grow; None if something may."""
+        found: Reason | None = None
+        for atom in atoms(self.resolve(axis)):
+            why = self.frozen.get(atom.index)
+            if why is None:
+                return None
+            found = found or why
+        return found if found is not None else self._inherited(axis)
+
+    def _inherited(self, axis: Axis) -> Reason | None:
+        seen: Axis | None = axis
+        while isinstance(seen, Atom):
+            if seen.index in self.frozen:
+                return self.frozen[seen.index]
+            seen = self.link[seen.index]
+        return None
+
+    def growable(self, axis: Axis) -> list[Atom]:
+        """The distinct atoms of an axis that may grow, from left to right."""
+        return list(dict.fromkeys(a for a in atoms(self.resolve(axis)) if a.index not in self.frozen))
+
+    def copy(self) -> Algebra:
+        """An independent copy."""
+        twin = Algebra()
+        twin.size, twin.link, twin.frozen = self.size.copy(), self.link.copy(), self.frozen.copy()
+        twin.unions, twin.ties = self.unions.copy(), self.ties.copy()
+        return twin
+
+    def name(self, atom: Atom) -> str:
+        """A short name for an atom in printed expressions."""
+        return f"d{atom.index}"
+
+
+Namer = Callable[[Atom], str]

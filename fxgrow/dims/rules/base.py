@@ -1,0 +1,178 @@
+"""What a rule is, and what it may ask: one sentence per operator drives analysis, growth and proof.
+
+A rule answers three questions about one operator call:
+
+* `dims`: where does each axis go? It writes the axes of the outputs, uniting, splitting and freezing on the way.
+* `states`: what becomes of the new units? It writes the states of the outputs from those of the inputs.
+* `resized`: which arguments are sizes, and what are they after a growth? Everything else stays as it is: a number
+  computed from a growing size but used as an operand is pinned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ...capture.program import Op, Value
+from ...errors import Kind
+from ..algebra import Algebra
+from ..axis import Axis
+
+State = Any
+"""An element of the domain that a `Flow` computes in; rules hand it on and never look inside."""
+Marks = list[list[State]]
+"""For each axis of a value, one state for each occurrence of a growing atom in it."""
+
+
+class Dims(Protocol):
+    """The analysis, as a rule sees it."""
+
+    algebra: Algebra
+    soft: bool
+    """Whether residual joins keep their operands apart (skip="reshape")."""
+
+    def of(self, value: Value) -> list[Axis]:
+        """The axes of a value."""
+
+    def set(self, value: Value, axes: Sequence[Axis]) -> None:
+        """Say what the axes of an output are."""
+
+    def freeze(self, axis: Axis, kind: Kind, text: str) -> None:
+        """No growth for this axis, and why."""
+
+    def unify(self, a: Axis, b: Axis) -> Axis:
+        """Two axes are one; returns it."""
+
+    def contract(self, op: Op, axis: Axis) -> None:
+        """The operator sums over this axis: its readers end here."""
+
+    def produce(self, op: Op, axis: Axis, weight: Value) -> None:
+        """The operator gives birth to this axis of its output, from a weight."""
+
+    def join(self, op: Op, operands: tuple[str, str]) -> bool:
+        """Note that two volumes meet by addition; True if the axes of the skip operand have been dealt with."""
+
+
+class Flow(Protocol):
+    """The propagation of states, as a rule sees it."""
+
+    algebra: Algebra
+    even: State
+    """The state of something that is the same for every new unit."""
+    zero: State
+    """The state of something that vanishes at every new unit."""
+
+    def axes(self, value: Value) -> list[Axis]:
+        """The axes of a value."""
+
+    def count(self, axis: Axis) -> int:
+        """How many occurrences of growing atoms an axis has."""
+
+    def of(self, value: Value) -> Marks:
+        """The states of a value."""
+
+    def set(self, value: Value, marks: Marks) -> None:
+        """Say what the states of an output are."""
+
+    def add(self, op: Op, states: Iterable[State]) -> State:
+        """The state of a sum."""
+
+    def mul(self, op: Op, states: Iterable[State]) -> State:
+        """The state of a product."""
+
+    def apply(self, op: Op, states: Iterable[State], *, odd: bool, zero: bool, why: str = "") -> State:
+        """The state of a function applied unit by unit; `odd`: f(-x) = -f(x), `zero`: f(0) = 0."""
+
+    def require(self, op: Op, state: State, *, even: bool, why: str) -> State:
+        """Demand that a state is even and not zero, e.g. of a batch norm's scale."""
+
+    def kept_apart(self, op: Op) -> tuple[Value, int] | None:
+        """The skip operand of a join, and the axis along which an adapter stands between it and the result."""
+
+    def contract(self, op: Op, factors: Sequence[State]) -> None:
+        """Demand that a sum over the new units vanishes."""
+
+    def merge(self, op: Op, states: Sequence[State]) -> State:
+        """The state of occurrences that can no longer be told apart."""
+
+    def only_eval(self, op: Op, why: str) -> None:
+        """Note that this step holds in evaluation mode only."""
+
+
+class Sizes(Protocol):
+    """A growth, as a rule sees it: the new sizes of everything."""
+
+    algebra: Algebra
+
+    def size(self, axis: Axis) -> int:
+        """The new size of an axis."""
+
+    def axes(self, value: Value) -> list[Axis]:
+        """The axes of a value."""
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        """The new shape of a value."""
+
+
+class Rule(Protocol):
+    """One sentence about an operator."""
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Where each axis goes."""
+
+    def states(self, op: Op, s: Flow) -> None:
+        """What becomes of the new units."""
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """The arguments that are sizes, after a growth."""
+
+
+class SameSizes:
+    """For rules of operators whose arguments hold no sizes."""
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """Nothing to change."""
+        return {}
+
+
+RULES: dict[str, Rule] = {}
+"""Every rule by schema name. Users add theirs with `register`."""
+
+
+def register(rule: Rule, *names: str) -> None:
+    """Give operators a rule. Names are schema names without namespace `aten::`, or with another one."""
+    for name in names:
+        key = name if "::" in name else f"aten::{name}"
+        if key in RULES:
+            raise ValueError(f"{key} has a rule already")
+        RULES[key] = rule
+
+
+def normal(dim: int, rank: int) -> int:
+    """A dimension counted from the left."""
+    return dim + rank if dim < 0 else dim
+
+
+def normal_dims(dims: object, rank: int) -> list[int]:
+    """Dimensions counted from the left; None or nothing means all."""
+    if dims is None or (isinstance(dims, list | tuple) and not dims):
+        return list(range(rank))
+    if isinstance(dims, int):
+        return [normal(dims, rank or 1)] if rank else []
+    assert isinstance(dims, list | tuple)
+    return [normal(d, rank) for d in dims] if rank else []
+
+
+def regroup(s: Flow, op: Op, states: Sequence[State], axes: Sequence[Axis]) -> list[list[State]]:
+    """Hand a row of states out to axes that hold the same occurrences in the same order."""
+    counts = [s.count(axis) for axis in axes]
+    if sum(counts) == len(states):
+        row, parts = list(states), []
+        for count in counts:
+            parts.append(row[:count])
+            row = row[count:]
+        return parts
+    if not states or not sum(counts):
+        return [[s.merge(op, states)] * c if states else [s.even] * c for c in counts]
+    same = s.merge(op, states)
+    return [[same] * count for count in counts]

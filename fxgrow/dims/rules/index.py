@@ -1,0 +1,117 @@
+"""Tables and indices, and tensors made on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ...capture.program import Op, Value
+from ...errors import Kind
+from ..axis import Axis, Fixed
+from .base import Dims, Flow, Marks, SameSizes, Sizes, normal, register
+
+
+class Embedding(SameSizes):
+    """embedding: rows of a table are looked up; the table's columns are born here."""
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Rows are chosen by number, columns may grow."""
+        rows, columns = d.of(op.args["weight"])
+        d.freeze(rows, Kind.INDEX, "its units are looked up by number")
+        d.set(op.outputs[0], [*d.of(op.args["indices"]), columns])
+        d.produce(op, columns, op.args["weight"])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Columns keep their states."""
+        s.set(op.outputs[0], [*s.of(op.args["indices"]), s.of(op.args["weight"])[1]])
+
+
+class Index(SameSizes):
+    """index, index_select, gather, take_along_dim: units are chosen by number along some axes; the others pass."""
+
+    def _over(self, op: Op) -> list[int] | None:
+        rank = len(op.args["self"].shape)
+        if "dim" in op.args:
+            return [normal(op.args["dim"], rank)]
+        indices = op.args["indices"]
+        over = [k for k, index in enumerate(indices) if index is not None]
+        only_integers = all(i.dtype is not torch.bool and len(i.shape) <= 1 for i in indices if isinstance(i, Value))
+        return over if len(over) == 1 and only_integers else None
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """A barrier over the indexed axes."""
+        axes, out = d.of(op.args["self"]), op.outputs[0]
+        over = self._over(op)
+        for axis in axes if over is None else [axes[k] for k in over]:
+            d.freeze(axis, Kind.INDEX, "its units are chosen by number")
+        same = over is not None and len(out.shape) == len(axes)
+        result = [Fixed(n) if not same or k in (over or []) else axes[k] for k, n in enumerate(out.shape)]
+        if op.name in ("aten::gather", "aten::take_along_dim"):  # the index has as many units as its result
+            index = d.of(op.args["index"] if "index" in op.args else op.args["indices"])
+            result = [d.unify(a, b) if a != Fixed(n) else a for a, b, n in zip(result, index, out.shape, strict=True)]
+        if over is not None and not same:
+            for k, axis in enumerate(axes):
+                if k not in over:
+                    d.freeze(axis, Kind.INDEX, "it stands beside an axis whose units are chosen by number")
+        d.set(out, result)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Along other axes units keep their states."""
+        marks, out = s.of(op.args["self"]), op.outputs[0]
+        over = self._over(op) or []
+        s.set(out, [[] if k in over or k >= len(marks) else marks[k] for k in range(len(out.shape))])
+
+
+class Create:
+    """zeros, ones, full and their like: every axis takes the size that its readers want."""
+
+    def __init__(self, sizes: str, *, zero: bool) -> None:
+        self.sizes, self.zero = sizes, zero
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Fresh axes; those made like another tensor's share its axes."""
+        out = op.outputs[0]
+        if not self.sizes:
+            d.set(out, d.of(op.args["self"]))
+            return
+        axes: list[Axis] = [Fixed(n) if n <= 1 else d.algebra.atom(n) for n in out.shape]
+        d.set(out, axes)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """All units are equal."""
+        out = op.outputs[0]
+        state = s.zero if self.zero else s.even
+        marks: Marks = [[state] * s.count(axis) for axis in s.axes(out)]
+        s.set(out, marks)
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """Sizes that are written out follow their axes."""
+        return {self.sizes: list(z.shape(op.outputs[0]))} if self.sizes else {}
+
+
+class Enumerate(SameSizes):
+    """arange, linspace and random tensors: units differ by their number, so no axis may grow."""
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Barriers from birth."""
+        out = op.outputs[0]
+        axes: list[Axis] = [d.algebra.atom(n) for n in out.shape]
+        for axis in axes:
+            d.freeze(axis, Kind.CONSTANT, "its units are numbered, or made, on the spot")
+        d.set(out, axes)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Nothing grows here."""
+        s.set(op.outputs[0], [[] for _ in op.outputs[0].shape])
+
+
+register(Embedding(), "embedding")
+register(Index(), "index", "index_select", "gather", "take_along_dim")
+register(Create("size", zero=True), "zeros", "new_zeros")
+register(Create("size", zero=False), "ones", "new_ones", "full", "new_full")
+register(Create("", zero=True), "zeros_like")
+register(Create("", zero=False), "ones_like", "full_like")
+register(Enumerate(), "arange", "linspace", "logspace", "eye", "rand", "randn", "randint", "randperm", "scalar_tensor")
+register(Enumerate(), "rand_like", "randn_like", "empty", "new_empty", "empty_like", "tril_indices", "bernoulli")

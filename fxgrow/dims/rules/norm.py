@@ -1,0 +1,152 @@
+"""Normalisations: per channel, per group, or over a whole axis (which is a barrier until a scheme proves otherwise)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...capture.program import Op, Value
+from ...errors import Kind
+from ..axis import Axis, Fixed, product
+from .base import Dims, Flow, SameSizes, Sizes, State, normal_dims, register, regroup
+
+
+class PerChannel(SameSizes):
+    """batch_norm and instance_norm: statistics of each channel (axis 1) by itself.
+
+    With equal statistics and equal affine entries equal halves stay equal, in training mode too. Opposite halves
+    would stay opposite with opposite shifts; a block of zeros would be divided by the root of epsilon alone.
+    """
+
+    shifts = ("bias", "running_mean")
+    scales = ("weight", "running_var")
+
+    def _vectors(self, op: Op, names: tuple[str, ...]) -> list[Value]:
+        return [op.args[name] for name in names if op.args.get(name) is not None]
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Affine entries and running statistics lie along the channels; other axes only pass in batch norm."""
+        axes = d.of(op.args["input"])
+        for vector in self._vectors(op, self.shifts + self.scales):
+            axes[1] = d.unify(axes[1], d.of(vector)[0])
+        for axis in axes[2:] + axes[:1]:
+            d.freeze(axis, Kind.NORM, "a normalisation takes its statistics over it")
+        d.set(op.outputs[0], axes)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Scales equal; shifts of the same parity as the volume."""
+        marks = s.of(op.args["input"])
+        out = [s.require(op, x, even=False, why="it is divided by its own deviation") for x in marks[1]]
+        for vector in self._vectors(op, self.scales):
+            for state in s.of(vector)[0]:
+                s.require(op, state, even=True, why="halves need one scale")
+        for vector in self._vectors(op, self.shifts):
+            out = [s.add(op, pair) for pair in zip(out, s.of(vector)[0], strict=True)]
+        marks[1] = out
+        s.set(op.outputs[0], marks)
+
+
+class GroupNorm(SameSizes):
+    """group_norm: channels are (g c); whole groups may be added, channels within a group may not."""
+
+    def _split(self, d: Dims | Flow | Sizes, op: Op, axis: Axis, size: int) -> list[Axis]:
+        return d.algebra.split(axis, (op.args["num_groups"], size // op.args["num_groups"]))
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Freeze what a group's statistics mix."""
+        x = op.args["input"]
+        axes = d.of(x)
+        for name in ("weight", "bias"):
+            if op.args[name] is not None:
+                axes[1] = d.unify(axes[1], d.of(op.args[name])[0])
+        groups, channels = self._split(d, op, axes[1], x.shape[1])
+        for axis in (channels, *axes[2:]):
+            d.freeze(axis, Kind.NORM, "a group norm takes its statistics over it")
+        d.set(op.outputs[0], [axes[0], product([groups, channels]), *axes[2:]])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Twin groups have equal statistics."""
+        x = op.args["input"]
+        marks = s.of(x)
+        row = [s.require(op, y, even=True, why="twin groups need equal statistics") for y in marks[1]]
+        for name in ("weight", "bias"):
+            if op.args[name] is not None:
+                for state in s.of(op.args[name])[0]:
+                    s.require(op, state, even=True, why="twin groups need one affine map")
+        parts = self._split(s, op, s.axes(x)[1], x.shape[1])
+        marks[1] = [state for some in regroup(s, op, row, parts) for state in some]
+        s.set(op.outputs[0], marks)
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """The number of groups follows."""
+        x = op.args["input"]
+        return {"num_groups": z.size(self._split(z, op, z.axes(x)[1], x.shape[1])[0])}
+
+
+class WholeAxis:
+    """layer_norm and rms_norm: every unit depends on all units of the normalised axes."""
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """A barrier over the normalised axes; the others pass."""
+        axes = d.of(op.args["input"])
+        over = len(op.args["normalized_shape"])
+        for name in ("weight", "bias"):
+            value = op.args.get(name)
+            if value is not None:
+                for k, axis in enumerate(d.of(value)):
+                    at = len(axes) - over + k
+                    axes[at] = d.unify(axes[at], axis)
+        for axis in axes[len(axes) - over :]:
+            d.freeze(axis, Kind.NORM, "a normalisation takes its statistics over the whole axis")
+        d.set(op.outputs[0], axes)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Along other axes it is a function of each unit's own vector."""
+        affine = op.args.get("bias") is not None
+        s.set(op.outputs[0], each(op, s, op.args["input"], odd=not affine, zero=not affine, unsafe=True))
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """The normalised shape."""
+        over = len(op.args["normalized_shape"])
+        return {"normalized_shape": list(z.shape(op.args["input"])[-over:])}
+
+
+def each(op: Op, s: Flow, x: Value, *, odd: bool, zero: bool, unsafe: bool = False) -> list[list[State]]:
+    """States after a function of each new unit's own slice."""
+    out = []
+    for states in s.of(x):
+        row = [s.require(op, y, even=False, why="it is normalised") for y in states] if unsafe else states
+        out.append([s.apply(op, [y], odd=odd, zero=zero) for y in row])
+    return out
+
+
+class Along(SameSizes):
+    """An operator that mixes the units of some axes and keeps all axes: softmax, cumulative sums, flips, sorting."""
+
+    def __init__(self, dim: str, kind: Kind, text: str, *, odd: bool = False, zero: bool = False) -> None:
+        self.dim, self.kind, self.text, self.odd, self.zero = dim, kind, text, odd, zero
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """A barrier over these axes; the others pass."""
+        x = next(op.inputs())
+        axes = d.of(x)
+        for at in normal_dims(op.args.get(self.dim), len(axes)):
+            d.freeze(axes[at], self.kind, self.text)
+        for out in op.outputs:
+            d.set(out, [axis if size == n else Fixed(n) for axis, size, n in zip(axes, x.shape, out.shape, strict=True)])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Along other axes it is a function of each unit's own slice."""
+        x = next(op.inputs())
+        for out in op.outputs:
+            s.set(out, each(op, s, x, odd=self.odd, zero=self.zero))
+
+
+register(PerChannel(), "batch_norm", "instance_norm")
+register(GroupNorm(), "group_norm")
+register(WholeAxis(), "layer_norm", "rms_norm")
+_WHOLE = "mixes all units of the axis"
+register(Along("dim", Kind.SOFTMAX, "a softmax over the whole axis"), "softmax", "log_softmax", "_softmax", "softmin")
+register(Along("dim", Kind.STATISTIC, _WHOLE, odd=True, zero=True), "cumsum")
+register(Along("dim", Kind.STATISTIC, _WHOLE), "cumprod", "cummax", "cummin", "sort", "argsort", "logcumsumexp")
+register(Along("dims", Kind.INDEX, "its units change places", odd=True, zero=True), "flip", "roll")

@@ -1,0 +1,214 @@
+"""The solver: one forward walk over a program that tells for every axis of every value what it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..capture.program import Op, Origin, Program, Value
+from ..errors import Kind
+from .algebra import Algebra
+from .axis import Atom, Axis, Fixed, atoms
+from .rules import RULES
+
+
+ADAPTER = "adapt_skip"
+"""Names of nodes and modules that adapt a skip path begin so: what comes out of them belongs to the join already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """An operator in which an axis is born from a weight."""
+
+    op: int
+    node: str
+    weight: Value
+    axis: Axis
+    """The expression as it was at birth; resolve it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """An operator that sums over an axis."""
+
+    op: int
+    node: str
+    axis: Axis
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """An addition at which two volumes meet. `skip` names the operand (by schema name) that is the skip path."""
+
+    op: int
+    node: str
+    main: Value
+    skip: Value
+    argument: str
+
+
+@dataclass(frozen=True, slots=True)
+class SoftJoin:
+    """A join that keeps the volumes apart along one axis: result and main operand share it, the skip does not."""
+
+    join: Join
+    at: int
+    out: Axis
+    skip: Axis
+
+
+class DimsSolver:
+    """What rules write to, and what everyone reads afterwards. `soft` keeps the operands of residual joins apart."""
+
+    def __init__(self, program: Program, *, soft: bool = False) -> None:
+        self.program = program
+        self.soft = soft
+        self.algebra = Algebra()
+        self.axes: dict[int, Sequence[Axis]] = {}
+        self.producers: list[Producer] = []
+        self.readers: list[Reader] = []
+        self.joins: list[Join] = []
+        self.soft_joins: list[SoftJoin] = []
+        self.unknown: set[str] = set()
+        self._soft: dict[int, SoftJoin] = {}
+        self._depth: dict[int, int] = {}
+        """Contractions on the longest way from a graph input; values that no input reaches have none."""
+
+    # -- what rules call ----------------------------------------------------------------------------------------
+
+    def of(self, value: Value) -> list[Axis]:
+        """The axes of a value; a weight's are born when it is first asked for."""
+        known = self.axes.get(value.index)
+        if known is None:
+            known = self.axes[value.index] = [self.algebra.atom(n) for n in value.shape]
+            if value.origin is Origin.INPUT:
+                for k, axis in enumerate(known):
+                    self.algebra.freeze(axis, Kind.INPUT, f"axis {k} of graph input {value.node} has its size")
+            elif value.origin is Origin.CONSTANT or not value.dtype.is_floating_point:
+                for axis in known:
+                    self.algebra.freeze(axis, Kind.CONSTANT, "a constant or integer tensor has no units to draw")
+        return list(known)
+
+    def set(self, value: Value, axes: Sequence[Axis]) -> None:
+        """Say what the axes of an output are."""
+        self.axes[value.index] = axes
+
+    def freeze(self, axis: Axis, kind: Kind, text: str) -> None:
+        """No growth for this axis."""
+        if type(axis) is not Fixed:
+            self.algebra.freeze(axis, kind, text)
+
+    def unify(self, a: Axis, b: Axis) -> Axis:
+        """Two axes are one."""
+        if a is not b:
+            self.algebra.unify(a, b)
+        return a
+
+    def contract(self, op: Op, axis: Axis) -> None:
+        """Readers of this axis end here."""
+        if type(axis) is not Fixed:
+            self.readers.append(Reader(self.algebra.op, op.node, axis))
+
+    def produce(self, op: Op, axis: Axis, weight: Value) -> None:
+        """This axis of the output is born from a weight."""
+        if weight.index not in self._depth:
+            self.producers.append(Producer(self.algebra.op, op.node, weight, axis))
+
+    def join(self, op: Op, operands: tuple[str, str]) -> bool:
+        """Note a residual join; in soft mode write the output's axes with the skip kept apart."""
+        a, b = op.args[operands[0]], op.args[operands[1]]
+        if a.index not in self._depth or b.index not in self._depth or a is b:
+            return False
+        # The skip is the shallower path; an in-place addition writes into its first operand, which is then the main one.
+        first_is_skip = self._depth[a.index] < self._depth[b.index] and not op.mutates
+        main, skip = (b, a) if first_is_skip else (a, b)
+        join = Join(self.algebra.op, op.node, main, skip, operands[0] if first_is_skip else operands[1])
+        self.joins.append(join)
+        if not self.soft or main.shape != skip.shape or skip.node.startswith(ADAPTER):
+            return False
+        return self._keep_apart(op, join)
+
+    def _keep_apart(self, op: Op, join: Join) -> bool:
+        ours, theirs = self.of(join.main), self.of(join.skip)
+        resolve = self.algebra.resolve
+        open_axes = [
+            k
+            for k, (a, b) in enumerate(zip(ours, theirs, strict=True))
+            if resolve(a) != resolve(b) and not (isinstance(resolve(a), Fixed) and isinstance(resolve(b), Fixed))
+            and not self._both_inputs(a, b)
+        ]
+        if not open_axes:
+            return False
+        at = open_axes[1 if len(open_axes) > 1 and open_axes[0] == 0 and len(ours) > 1 else 0]
+        for k in range(len(ours)):
+            if k != at:
+                self.algebra.unify(ours[k], theirs[k])
+        soft = self._soft[id(op)] = SoftJoin(join, at, ours[at], theirs[at])
+        self.soft_joins.append(soft)
+        self.set(op.outputs[0], ours)
+        return True
+
+    def _both_inputs(self, a: Axis, b: Axis) -> bool:
+        def interface(axis: Axis) -> bool:
+            reason = self.algebra.reason(axis)
+            return isinstance(self.algebra.resolve(axis), Fixed) or (reason is not None and reason.kind is Kind.INPUT)
+
+        return interface(a) and interface(b)
+
+    def kept_apart(self, op: Op) -> tuple[Value, int] | None:
+        """The skip operand of a join, and the axis along which its volume is another one than the result's."""
+        soft = self._soft.get(id(op))
+        if soft is None or self.algebra.resolve(soft.out) == self.algebra.resolve(soft.skip):
+            return None
+        return soft.join.skip, soft.at
+
+    # -- the walk -----------------------------------------------------------------------------------------------
+
+    def solve(self) -> DimsSolver:
+        """Walk the program once, forward."""
+        algebra, depth = self.algebra, self._depth
+        for value in self.program.inputs:
+            depth[value.index] = 0
+            self.of(value)
+        for i, op in enumerate(self.program.ops):
+            algebra.op = i
+            before = len(self.readers)
+            rule = RULES.get(op.name)
+            if rule is None or (op.seeded and op.name not in RULES):
+                self._barrier(op)
+            else:
+                rule.dims(op, self)
+            deepest = max((depth[v.index] for v in op.inputs() if v.index in depth), default=-1)
+            if deepest >= 0:
+                deepest += len(self.readers) > before
+                for out in op.outputs:
+                    depth[out.index] = deepest
+        algebra.op = len(self.program.ops)
+        for n, value in enumerate(self.program.outputs):
+            for k, axis in enumerate(self.of(value)):
+                self.freeze(axis, Kind.OUTPUT, f"axis {k} of graph output {n} has its size")
+        return self
+
+    def _barrier(self, op: Op) -> None:
+        self.unknown.add(op.name)
+        text = f"{op.name} has no rule"
+        kind = Kind.UNKNOWN_OP
+        if op.name == "fxgrow::written_through_a_view":
+            kind, text = Kind.ALIAS, "a tensor that shares its storage is written in place"
+        for value in op.inputs():
+            for axis in self.of(value):
+                self.freeze(axis, kind, text)
+        for out in op.outputs:
+            self.set(out, [Fixed(n) for n in out.shape])
+
+    # -- what readers call --------------------------------------------------------------------------------------
+
+    def resolved(self, value: Value) -> list[Axis]:
+        """The axes of a value, in normal form."""
+        return [self.algebra.resolve(axis) for axis in self.of(value)]
+
+    def carries(self, value: Value, grown: Callable[[Atom], bool]) -> bool:
+        """Whether some axis of a value holds a growing atom."""
+        if value.index not in self.axes:
+            return False
+        return any(grown(atom) for axis in self.axes[value.index] for atom in atoms(self.algebra.resolve(axis)))

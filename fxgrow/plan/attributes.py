@@ -1,0 +1,49 @@
+"""Sizes that torch's modules keep as attributes, worked out from the shapes of their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+Shape = Callable[[Tensor], tuple[int, ...]]
+
+
+def attributes_of(module: nn.Module, shape: Shape, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the size attributes of a module are when its tensors have these shapes and its operators these arguments.
+
+    Modules of other classes have none that are known; the comparison that follows finds out if that was wrong.
+    """
+    m: Any = module
+    groups = facts.get("groups", 1)
+    if isinstance(module, _ConvTransposeNd):
+        inputs, outputs = shape(m.weight)[0], shape(m.weight)[1] * groups
+        return {"in_channels": inputs, "out_channels": outputs, "groups": groups}
+    if isinstance(module, _ConvNd):
+        outputs, inputs = shape(m.weight)[0], shape(m.weight)[1] * groups
+        return {"in_channels": inputs, "out_channels": outputs, "groups": groups}
+    if isinstance(module, nn.Linear):
+        outputs, inputs = shape(m.weight)
+        return {"in_features": inputs, "out_features": outputs}
+    if isinstance(module, _NormBase):
+        tensor = next((t for t in (m.weight, m.running_mean) if t is not None), None)
+        return {"num_features": shape(tensor)[0]} if tensor is not None else {}
+    if isinstance(module, nn.GroupNorm):
+        channels = {"num_channels": shape(m.weight)[0]} if m.weight is not None else {}
+        return {**channels, "num_groups": facts.get("num_groups", m.num_groups)}
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return {"normalized_shape": shape(m.weight)} if m.weight is not None else {}
+    if isinstance(module, nn.PReLU):
+        return {"num_parameters": shape(m.weight)[0]}
+    if isinstance(module, nn.Embedding):
+        rows, columns = shape(m.weight)
+        return {"num_embeddings": rows, "embedding_dim": columns}
+    if isinstance(module, nn.Unflatten):
+        return {"unflattened_size": tuple(facts["sizes"])} if "sizes" in facts else {}
+    if isinstance(module, nn.Bilinear):
+        outputs, left, right = shape(m.weight)
+        return {"in1_features": left, "in2_features": right, "out_features": outputs}
+    return {}

@@ -1,0 +1,181 @@
+"""The plan: what a growth changes, as plain data. It holds no tensors and does not know who applies it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .layout import Layout, leaves, size
+
+Path = tuple[str | int, ...]
+"""A place in an fx node's arguments: ("args", 1, 0) or ("kwargs", "size", 2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AxisGrowth:
+    """How one axis of a tensor changes."""
+
+    axis: int
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEdit:
+    """A parameter or buffer that changes; `names` are all it goes by.
+
+    `fill` says how entries without a state of their own are drawn: "weights" match the spread of the old entries,
+    "units" are taken from old units (affine parameters, running statistics, PReLU slopes).
+    """
+
+    names: tuple[str, ...]
+    old: tuple[int, ...]
+    new: tuple[int, ...]
+    axes: tuple[AxisGrowth, ...]
+    fill: str
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """What its new blocks hold, axis by axis."""
+        return tuple(leaf.state for growth in self.axes for leaf in leaves(growth.layout))
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleEdit:
+    """Attributes of a module that hold sizes."""
+
+    path: str
+    attributes: tuple[tuple[str, object, object], ...]
+    """(name, old, new)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEdit:
+    """A number in the arguments of an fx node: a size that is written out, or one that is pinned."""
+
+    node: str
+    path: Path
+    old: object
+    new: object
+
+
+@dataclass(frozen=True, slots=True)
+class SkipEdit:
+    """A skip path that is adapted where it enters a join.
+
+    `node` consumes the skip path, whose present source is fx node `source`. With `kind` "pad" a call of
+    `fxgrow.functional.adapt_skip` is put between them, or changed if it is there; with "conv" a 1x1 convolution.
+    """
+
+    node: str
+    source: str
+    position: int
+    """Which operand of the join the skip path is."""
+    kind: str
+    axis: int
+    rank: int
+    keep: int
+    pairs: tuple[tuple[int, int], ...]
+    read: int
+    """Channels of the skip path afterwards."""
+    width: int
+    """Channels at the join afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """One set of units that grows."""
+
+    label: str
+    old: int
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Size of a model: parameters, bytes of parameters and buffers, multiply–adds for the example inputs, times two."""
+
+    parameters: int
+    bytes: int
+    flops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A proved growth, ready to be applied to the model it was made for, or to another copy of it."""
+
+    title: str
+    scheme: str
+    seed: int
+    init: str
+    growths: tuple[Growth, ...]
+    tensors: tuple[TensorEdit, ...]
+    modules: tuple[ModuleEdit, ...]
+    nodes: tuple[NodeEdit, ...]
+    skips: tuple[SkipEdit, ...]
+    proof: tuple[str, ...]
+    eval_only: tuple[str, ...]
+    notes: tuple[str, ...]
+    before: Cost
+    after: Cost
+
+    def explain(self) -> str:
+        """The plan as text: what grows, what it costs, each tensor, each edit, and why the function stays."""
+        lines = [self.title, ""]
+        lines += [f"  {g.label}: {g.old} -> {g.new} units" for g in self.growths]
+        b, a = self.before, self.after
+        lines += [
+            f"  parameters {b.parameters:,} -> {a.parameters:,} ({_ratio(a.parameters, b.parameters)})",
+            f"  bytes      {b.bytes:,} -> {a.bytes:,} ({_ratio(a.bytes, b.bytes)})",
+            f"  FLOPs      {b.flops:,} -> {a.flops:,} ({_ratio(a.flops, b.flops)}), for the example inputs",
+            "",
+            "tensors",
+        ]
+        width = max((len(_name(t.names)) for t in self.tensors), default=0)
+        for t in self.tensors:
+            states = ", ".join(
+                f"axis {g.axis}: {'/'.join(dict.fromkeys(leaf.state for leaf in leaves(g.layout)))}" for g in t.axes
+            )
+            lines.append(f"  {_name(t.names):<{width}}  {_shape(t.old)} -> {_shape(t.new)}  new units {states}")
+        edits = [f"  {m.path}: {', '.join(f'{n} {o} -> {v}' for n, o, v in m.attributes)}" for m in self.modules]
+        lines += ["", "module attributes", *edits] if edits else []
+        edits = [f"  {n.node} {'.'.join(map(str, n.path))}: {n.old} -> {n.new}" for n in self.nodes]
+        lines += ["", "graph constants", *edits] if edits else []
+        edits = [f"  {_skip(s)}" for s in self.skips]
+        lines += ["", "skip paths", *edits] if edits else []
+        lines += ["", f"why the function stays the same (scheme {self.scheme})", *(f"  {p}" for p in self.proof)]
+        if self.eval_only:
+            lines.append(f"  in evaluation mode only, because of: {', '.join(self.eval_only)}")
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.explain()
+
+
+def grown_shape(shape: tuple[int, ...], axes: tuple[AxisGrowth, ...]) -> tuple[int, ...]:
+    """A shape after the growth of some axes."""
+    new = list(shape)
+    for growth in axes:
+        new[growth.axis] = size(growth.layout, new=True)
+    return tuple(new)
+
+
+def _ratio(after: int, before: int) -> str:
+    return f"x{after / before:.2f}" if before else "from nothing"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _name(names: tuple[str, ...]) -> str:
+    return " = ".join(names)
+
+
+def _skip(s: SkipEdit) -> str:
+    if s.kind == "conv":
+        return f"{s.source} -> {s.node}: 1x1 convolution, {s.read} -> {s.width} channels"
+    fresh = sum(count for _, count in s.pairs)
+    parts = [f"{s.keep} channels pass"]
+    parts += [f"{fresh} pairs enter as left - right"] if fresh else []
+    parts += [f"{s.width - s.keep} missing channels are zero"] if s.width > s.keep else []
+    return f"{s.source} -> {s.node}: {', '.join(parts)}"

@@ -1,0 +1,317 @@
+"""Carry a growth through an fx graph on paper: which constants and attributes change, and do the shapes come out right?
+
+Every node that sees a grown tensor or a changed number is lowered again at its new shapes and compared, operator by
+operator and argument by argument, with what the rules predict. Nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import SequenceMatcher
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from ..analysis import Analysis
+from ..capture.lowering import INTRINSICS, attribute, plain, strides_like
+from ..capture.program import Op, Origin, Ref, Value
+from ..capture.signature import Meta
+from ..capture.template import Template, fill, locals_in
+from ..errors import GrowthRefused, Kind, Refusal
+from .attributes import attributes_of
+from .plan import ModuleEdit, NodeEdit, Path
+from .sizes import NewSizes
+
+
+class Simulation:
+    """What has to be edited for a growth, found by trying it on fake tensors."""
+
+    def __init__(
+        self,
+        analysis: Analysis,
+        gm: fx.GraphModule,
+        sizes: NewSizes,
+        shapes: Mapping[int, tuple[int, ...]],
+        detached: Mapping[tuple[str, str], tuple[int, ...]],
+    ) -> None:
+        """`shapes`: the new shape of each tensor that changes, by identity. `detached`: (consumer, source) edges that
+        get an adapter, with the shape that comes out of it."""
+        self.analysis = analysis
+        self.program = analysis.program
+        self.gm = gm
+        self.sizes = sizes
+        self.shapes = shapes
+        self.detached = detached
+        self.nodes: list[NodeEdit] = []
+        self.modules: list[ModuleEdit] = []
+        self._refs: dict[int, Ref] = {}
+        self._env: dict[fx.Node, Any] = {}
+        self._changed: set[fx.Node] = set()
+
+    def run(self) -> Simulation:
+        """Walk the graph.
+
+        Raises:
+            GrowthRefused: a node cannot express the growth: its sizes are computed or kept where fxgrow cannot edit.
+        """
+        by_name = dict(self.gm.named_modules(remove_duplicate=False))
+        edited: dict[int, dict[str, object]] = {}
+        for node in self.gm.graph.nodes:
+            if node.op in ("placeholder", "output"):
+                continue
+            if node.op == "get_attr":
+                thing = attribute(self.gm, str(node.target))
+                if isinstance(thing, Tensor) and id(thing) in self.shapes:
+                    self._change(node, self._grown_ref(self.program.results[node.name], self.shapes[id(thing)]))
+                continue
+            module = by_name.get(str(node.target)) if node.op == "call_module" else None
+            metas = self._metas(module) if module is not None else {}
+            seen = any(n in self._changed for n in node.all_input_nodes)
+            seen = seen or any((node.name, n.name) in self.detached for n in node.all_input_nodes)
+            if not (seen or metas):
+                continue
+            attributes: dict[str, object] = {}
+            if module is not None:
+                if id(module) not in edited:
+                    ops = self.program.node_ops.get(node.name, [])
+                    facts = {k: v for op in ops for k, v in self.sizes.arguments(op).items()}
+                    edited[id(module)] = self._edit_module(str(node.target), module, facts)
+                attributes = edited[id(module)]
+            self._node(node, module, metas, attributes)
+        return self
+
+    # -- one node -----------------------------------------------------------------------------------------------
+
+    def _node(
+        self, node: fx.Node, module: nn.Module | None, metas: dict[int, Meta], attributes: dict[str, object]
+    ) -> None:
+        target: Any = module if module is not None else node.target
+        ops = self.program.node_ops.get(node.name, [])
+        if module is None and node.target in INTRINSICS:
+            self._intrinsic(node, ops[0])
+            return
+        predicted = [self.sizes.arguments(op) for op in ops]
+        overrides: dict[Path, object] = {}
+        problem = ""
+        for attempt in range(2):
+            args, kwargs = self._arguments(node, overrides)
+            try:
+                template, refs, _ = self.analysis.lowering.template(target, args, kwargs, metas, attributes)
+                problem = self._compare(ops, predicted, template)
+            except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
+                template, refs, problem = None, [], str(error).strip().splitlines()[0]
+            if not problem or attempt or module is not None:
+                break
+            overrides = self._align(node, ops, predicted)
+        if problem or template is None:
+            raise self._inexpressible(node, problem)
+        self.nodes.extend(
+            NodeEdit(node.name, path, _at(node, path), new) for path, new in overrides.items()
+        )
+        self._change(node, self._result(template, refs, node))
+
+    def _intrinsic(self, node: fx.Node, op: Op) -> None:
+        names = ("x", "dim", "keep", "pairs", "width")
+        for name, new in self.sizes.arguments(op).items():
+            if name != "x" and new != op.args[name]:
+                at = names.index(name)
+                self.nodes.append(NodeEdit(node.name, ("args", at), op.args[name], new))
+        self._change(node, self._grown_ref(op.outputs[0], self.sizes.shape(op.outputs[0])))
+
+    def _arguments(self, node: fx.Node, overrides: Mapping[Path, object]) -> tuple[Any, dict[str, Any]]:
+        env = _Env(self, node)
+        args, kwargs = plain(node.args, env), plain(node.kwargs, env)
+        for path, value in overrides.items():
+            whole = {"args": args, "kwargs": kwargs}
+            _put(whole, path, value)
+            args, kwargs = whole["args"], whole["kwargs"]
+        return args, kwargs
+
+    def _compare(self, ops: list[Op], predicted: list[Mapping[str, Any]], template: Template) -> str:
+        """Empty if the template is what the rules predict, else the first difference."""
+        for op, arguments in zip(ops, predicted, strict=True):
+            if op.step >= len(template.steps) or template.steps[op.step].name != op.name:
+                return f"at the new size it runs other operators than {op.name}"
+            step = template.steps[op.step]
+            for name, want in arguments.items():
+                have = step.args[name]
+                if not isinstance(want, Value) and not locals_in(have) and _numbers(have) != _numbers(want):
+                    return f"argument {name} of {op.name} would be {have}, not {want}"
+            for out, local in zip(op.outputs, step.outputs or step.writes, strict=True):
+                have_shape, want_shape = template.metas[local.index][0], self.sizes.shape(out)
+                if have_shape != want_shape:
+                    return f"{op.name} would return {_x(have_shape)}, not {_x(want_shape)}"
+        return ""
+
+    def _align(self, node: fx.Node, ops: list[Op], predicted: list[Mapping[str, Any]]) -> dict[Path, object]:
+        """Find the numbers in the node's arguments that reach the operators, and what they must be."""
+        old_env, new_env = _Env(self, node, old=True), _Env(self, node)
+        ours = list(_leaves(("args",), node.args)) + list(_leaves(("kwargs",), node.kwargs))
+        before = [_scalar(arg, old_env) for _, arg in ours]
+        wanted: list[tuple[object, object]] = []
+        for op, arguments in zip(ops, predicted, strict=True):
+            for name, old in op.args.items():
+                wanted.extend(zip(_numbers(old), _numbers(arguments[name]), strict=False))
+        keep = [i for i, value in enumerate(before) if value is not None]
+        matcher = SequenceMatcher(None, [before[i] for i in keep], [old for old, _ in wanted], autojunk=False)
+        overrides: dict[Path, object] = {}
+        for block in matcher.get_matching_blocks():
+            for k in range(block.size):
+                path, arg = ours[keep[block.a + k]]
+                new = wanted[block.b + k][1]
+                if _scalar(arg, new_env) != new:
+                    overrides[path] = new
+        return overrides
+
+    # -- bookkeeping --------------------------------------------------------------------------------------------
+
+    def _change(self, node: fx.Node, result: Any) -> None:
+        self._env[node] = result
+        self._changed.add(node)
+
+    def lookup(self, consumer: fx.Node, node: fx.Node, old: bool) -> Any:
+        """What a node returns, before or after the growth, as one consumer sees it."""
+        if not old:
+            shape = self.detached.get((consumer.name, node.name))
+            if shape is not None:
+                return self._grown_ref(self.program.results[node.name], shape)
+            if node in self._env:
+                return self._env[node]
+        return _refs(self.program.results[node.name], self._refs)
+
+    def _grown_ref(self, value: Value, shape: tuple[int, ...]) -> Ref:
+        stride = strides_like(shape, value.stride)
+        return Ref(Value(-1, shape, stride, value.dtype, value.device, value.origin, value.node), -1)
+
+    def _metas(self, module: nn.Module) -> dict[int, Meta]:
+        found: dict[int, Meta] = {}
+        for tensor in (*module.parameters(), *module.buffers()):
+            shape = self.shapes.get(id(tensor))
+            if shape is not None:
+                found[id(tensor)] = (shape, strides_like(shape, tensor.stride()), tensor.dtype, tensor.device)
+        return found
+
+    def _edit_module(self, path: str, module: nn.Module, facts: Mapping[str, Any]) -> dict[str, object]:
+        def shape(tensor: Tensor) -> tuple[int, ...]:
+            return self.shapes.get(id(tensor), tuple(tensor.shape))
+
+        new = attributes_of(module, shape, facts)
+        changed = {k: v for k, v in new.items() if getattr(module, k) != v}
+        if changed:
+            self.modules.append(ModuleEdit(path, tuple((k, getattr(module, k), v) for k, v in changed.items())))
+        return changed
+
+    def _result(self, template: Template, refs: list[Ref], node: fx.Node) -> Any:
+        made: dict[int, Ref] = dict(enumerate(refs))
+
+        def ref(index: int) -> Ref:
+            if index not in made:
+                shape, stride, dtype, device = template.metas[index]
+                made[index] = Ref(Value(-1, shape, stride, dtype, device, Origin.COMPUTED, node.name), -1)
+            return made[index]
+
+        return fill(template.result, lambda local: ref(local.index))
+
+    def _inexpressible(self, node: fx.Node, problem: str) -> GrowthRefused:
+        line = (node.stack_trace or "").strip().splitlines()
+        return GrowthRefused(
+            Refusal(
+                Kind.INEXPRESSIBLE,
+                f"{node.name} cannot take the new size: {problem}",
+                where=line[-1].strip() if line else (node.format_node() or node.name),
+                hint="write the size as a number or compute it from x.shape, or choose another layer",
+            )
+        )
+
+
+class _Env(Mapping[fx.Node, Any]):
+    """What nodes return, as one consumer sees it."""
+
+    def __init__(self, simulation: Simulation, consumer: fx.Node, old: bool = False) -> None:
+        self.simulation, self.consumer, self.old = simulation, consumer, old
+
+    def __getitem__(self, node: fx.Node) -> Any:
+        return self.simulation.lookup(self.consumer, node, self.old)
+
+    def __iter__(self) -> Any:
+        return iter(self.consumer.all_input_nodes)
+
+    def __len__(self) -> int:
+        return len(self.consumer.all_input_nodes)
+
+
+def _refs(tree: Any, known: dict[int, Ref]) -> Any:
+    if isinstance(tree, Value):
+        if tree.index not in known:
+            known[tree.index] = Ref(tree, -1)
+        return known[tree.index]
+    if type(tree) in (list, tuple):
+        return type(tree)(_refs(item, known) for item in tree)
+    if type(tree) is dict:
+        return {k: _refs(v, known) for k, v in tree.items()}
+    return tree
+
+
+def _leaves(path: Path, arg: Any) -> Any:
+    """Every number or node in the arguments of an fx node, with its place."""
+    if isinstance(arg, tuple | list):
+        for k, item in enumerate(arg):
+            yield from _leaves((*path, k), item)
+    elif isinstance(arg, dict):
+        for key, item in arg.items():
+            yield from _leaves((*path, key), item)
+    elif isinstance(arg, slice):
+        for name in ("start", "stop", "step"):
+            yield from _leaves((*path, name), getattr(arg, name))
+    elif isinstance(arg, fx.Node) or _is_number(arg):
+        yield path, arg
+
+
+def _is_number(arg: object) -> bool:
+    return isinstance(arg, int | float) and not isinstance(arg, bool)
+
+
+def _scalar(arg: Any, env: Mapping[fx.Node, Any]) -> object:
+    """The number that an argument stands for; None if it is a tensor or a tuple."""
+    value = env[arg] if isinstance(arg, fx.Node) else arg
+    return value if _is_number(value) else None
+
+
+def _numbers(arg: Any) -> list[object]:
+    if _is_number(arg):
+        return [arg]
+    if isinstance(arg, list | tuple):
+        return [n for item in arg for n in _numbers(item)]
+    return []
+
+
+def _put(whole: Any, path: Path, value: object) -> None:
+    """Replace one place in a tree of lists, tuples, dicts and slices; tuples on the way are rebuilt."""
+    key, rest = path[0], path[1:]
+    if not rest:
+        whole[key] = value
+        return
+    inner = whole[key]
+    if isinstance(inner, tuple):
+        copy: Any = list(inner)
+        _put(copy, rest, value)
+        whole[key] = tuple(copy)
+    elif isinstance(inner, slice):
+        parts = {"start": inner.start, "stop": inner.stop, "step": inner.step}
+        _put(parts, rest, value)
+        whole[key] = slice(parts["start"], parts["stop"], parts["step"])
+    else:
+        inner = list(inner) if isinstance(inner, list) else dict(inner)
+        _put(inner, rest, value)
+        whole[key] = inner
+
+
+def _at(node: fx.Node, path: Path) -> object:
+    thing: Any = {"args": node.args, "kwargs": node.kwargs}
+    for key in path:
+        thing = getattr(thing, str(key)) if isinstance(thing, slice) else thing[key]
+    return str(thing) if isinstance(thing, fx.Node) else thing
+
+
+def _x(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a scalar"

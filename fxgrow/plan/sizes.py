@@ -1,0 +1,39 @@
+"""A growth as sizes: what every axis, value and argument measures afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..capture.program import Op, Value
+from ..dims.axis import Atom, Axis
+from ..dims.rules import RULES
+from ..dims.solver import DimsSolver
+
+
+class NewSizes:
+    """The `Sizes` that rules see."""
+
+    def __init__(self, dims: DimsSolver, new: Mapping[Atom, int]) -> None:
+        self.dims = dims
+        self.algebra = dims.algebra
+        self.new = new
+
+    def size(self, axis: Axis) -> int:
+        """The new size of an axis."""
+        return self.algebra.measure(axis, self.new)
+
+    def axes(self, value: Value) -> list[Axis]:
+        """The axes of a value."""
+        return self.dims.resolved(value)
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        """The new shape of a value."""
+        if value.index not in self.dims.axes:
+            return value.shape
+        return tuple(self.size(axis) for axis in self.dims.axes[value.index])
+
+    def arguments(self, op: Op) -> Mapping[str, Any]:
+        """All arguments of an operator afterwards; tensors as they are named now."""
+        rule = RULES.get(op.name)
+        return {**op.args, **rule.resized(op, self)} if rule is not None else op.args

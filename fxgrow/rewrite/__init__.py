@@ -1,0 +1,5 @@
+"""Rewriting: the only writer of tensors and graphs."""
+
+from .apply import apply
+
+__all__ = ["apply"]

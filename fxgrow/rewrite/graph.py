@@ -1,0 +1,104 @@
+"""Edits of the fx graph: constants, pinned numbers and skip adapters, made in a copy of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from ..functional import adapt_skip
+from ..plan import NodeEdit, Plan, SkipEdit
+from .values import generator
+
+Undo = Callable[[], None]
+_CONVOLUTIONS: dict[int, type[nn.Module]] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+
+
+def edit_graph(gm: fx.GraphModule, plan: Plan, undo: list[Undo]) -> fx.Graph:
+    """A copy of a model's graph with a plan's edits; modules that adapters need are added to the model."""
+    graph = fx.Graph(owning_module=gm, tracer_cls=gm.graph._tracer_cls)
+    mapping: dict[fx.Node, fx.Node] = {}
+    output = graph.graph_copy(gm.graph, mapping)
+    old_output = next(n for n in gm.graph.nodes if n.op == "output")
+    new_output = graph.output(output)
+    new_output.meta = dict(old_output.meta)
+    graph.set_codegen(gm.graph._codegen)
+    nodes = {node.name: mapping[node] for node in mapping}
+    for edit in plan.nodes:
+        _edit_node(nodes[edit.node], edit)
+    for skip in plan.skips:
+        _adapt(gm, graph, nodes, skip, plan, undo)
+    graph.lint()
+    return graph
+
+
+def _edit_node(node: fx.Node, edit: NodeEdit) -> None:
+    whole: dict[str, Any] = {"args": node.args, "kwargs": node.kwargs}
+    changed = _replaced(whole, edit.path, edit.new)
+    node.args, node.kwargs = changed["args"], changed["kwargs"]
+
+
+def _replaced(thing: Any, path: tuple[str | int, ...], value: object) -> Any:
+    """A tree with one place replaced; everything on the way is rebuilt."""
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(thing, slice):
+        parts = {"start": thing.start, "stop": thing.stop, "step": thing.step}
+        parts[str(key)] = _replaced(parts[str(key)], rest, value)
+        return slice(parts["start"], parts["stop"], parts["step"])
+    if isinstance(thing, dict):
+        return {k: _replaced(v, rest, value) if k == key else v for k, v in thing.items()}
+    items = [_replaced(v, rest, value) if k == key else v for k, v in enumerate(thing)]
+    return tuple(items) if isinstance(thing, tuple) else items
+
+
+def _adapt(
+    gm: fx.GraphModule, graph: fx.Graph, nodes: dict[str, fx.Node], skip: SkipEdit, plan: Plan, undo: list[Undo]
+) -> None:
+    consumer, source = nodes[skip.node], nodes[skip.source]
+    with graph.inserting_before(consumer):
+        if skip.kind == "pad":
+            adapter = graph.call_function(adapt_skip, (source, skip.axis, skip.keep, skip.pairs, skip.width))
+        else:
+            name = _free_name(gm, f"adapt_skip_{skip.node}")
+            undo.append(lambda: gm._modules.pop(name, None) and None)
+            gm.add_submodule(name, _convolution(gm, skip, f"{name}.weight", plan))
+            adapter = graph.call_module(name, (source,))
+    if skip.position < len(consumer.args):
+        consumer.update_arg(skip.position, adapter)
+    else:
+        consumer.update_kwarg("other", adapter)
+
+
+def _free_name(gm: nn.Module, wanted: str) -> str:
+    name, count = wanted, 0
+    while hasattr(gm, name):
+        count += 1
+        name = f"{wanted}_{count}"
+    return name
+
+
+def _convolution(gm: nn.Module, skip: SkipEdit, name: str, plan: Plan) -> nn.Module:
+    """A 1x1 convolution that is the identity on old channels, +φ on left halves and −φ on right ones, 0 elsewhere."""
+    like = next(gm.parameters())
+    kind = _CONVOLUTIONS.get(skip.rank)
+    if kind is not None and skip.axis == 1:
+        module: nn.Module = kind(skip.read, skip.width, 1, bias=False, device="meta")
+    else:
+        module = nn.Linear(skip.read, skip.width, bias=False, device="meta")
+    weight = torch.zeros(skip.width, skip.read)
+    keep = range(min(skip.keep, skip.width))
+    weight[keep, keep] = 1.0
+    random = generator(plan.seed, name)
+    for start, count in skip.pairs:
+        bound = (3 / skip.read) ** 0.5
+        phi = (torch.rand(min(skip.keep, skip.width), count, generator=random) * 2 - 1) * bound
+        weight[: phi.shape[0], start : start + 2 * count : 2] = phi
+        weight[: phi.shape[0], start + 1 : start + 2 * count : 2] = -phi
+    shape = (skip.width, skip.read, *([1] * (skip.rank - 2))) if kind is not None and skip.axis == 1 else weight.shape
+    module.weight = nn.Parameter(weight.reshape(shape).to(device=like.device, dtype=like.dtype))
+    return module.train(gm.training)
+

@@ -1,0 +1,150 @@
+"""New values: drawn from a seed and a name, then made to obey the state of their block.
+
+A value depends on (seed, parameter name, axis) alone: not on the device, the order of operations or the rank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..plan import AxisGrowth, TensorEdit
+from ..plan.layout import Layout, leaves, old_positions, partners, size
+
+Draw = Callable[[tuple[int, ...]], Tensor]
+
+
+def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str) -> Tensor:
+    """A tensor after a growth: old entries bit for bit, new ones drawn and paired.
+
+    Args:
+        old: the present tensor, of shape `edit.old`, on any device (the meta device gives a meta tensor).
+        edit: where old and new entries lie, and what the new blocks hold.
+        seed: of the new values.
+        init: "match", "kaiming" or "xavier", for weights.
+    """
+    with torch.no_grad():
+        if old.is_meta:
+            return like(old, edit.new)
+        result = old.detach()
+        done: list[AxisGrowth] = []
+        for growth in edit.axes:
+            result = _grow_axis(result, old, edit, growth, done, seed, init)
+            done.append(growth)
+        out = like(old, edit.new)
+        out.copy_(result)
+        return out
+
+
+def like(old: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """An empty tensor of another shape, with the dtype, device and memory format of an old one."""
+    for memory_format in (torch.channels_last, torch.channels_last_3d):
+        rank = 4 if memory_format is torch.channels_last else 5
+        if old.dim() == rank and old.is_contiguous(memory_format=memory_format) and not old.is_contiguous():
+            return torch.empty(shape, dtype=old.dtype, device=old.device, memory_format=memory_format)
+    return torch.empty(shape, dtype=old.dtype, device=old.device)
+
+
+def _grow_axis(
+    now: Tensor, old: Tensor, edit: TensorEdit, growth: AxisGrowth, done: list[AxisGrowth], seed: int, init: str
+) -> Tensor:
+    axis, layout = growth.axis, growth.layout
+    shape = list(now.shape)
+    shape[axis] = size(layout, new=True)
+    out = now.new_empty(shape)
+    places = old_positions(layout)
+    _put(out, axis, places, now)
+    fresh = sorted(set(range(shape[axis])) - set(places))
+    shape[axis] = len(fresh)
+    block = _draw(tuple(shape), old, edit, axis, seed, init).to(out)
+    for earlier in done:  # the corner where two new blocks meet obeys both
+        for number in range(_count(earlier.layout)):
+            _pair(block, earlier.axis, earlier.layout, number)
+    _put(out, axis, fresh, block)
+    for number in range(_count(layout)):
+        _pair(out, axis, layout, number)
+    return out
+
+
+def _count(layout: Layout) -> int:
+    return sum(1 for _ in leaves(layout))
+
+
+def _pair(tensor: Tensor, axis: int, layout: Layout, number: int) -> None:
+    """Make one new block obey its state."""
+    state = list(leaves(layout))[number].state
+    left, right, lone = partners(layout, number)
+    if state == "zero":
+        _fill_zero(tensor, axis, left + right + lone)
+    elif state in ("even", "odd"):
+        twins = _take(tensor, axis, left)
+        _put(tensor, axis, right, -twins if state == "odd" else twins)
+        if state == "odd":
+            _fill_zero(tensor, axis, lone)
+    elif state != "free":
+        raise NotImplementedError(f"no values are known for a block that is {state}")
+
+
+def _index(places: list[int], tensor: Tensor) -> Tensor | slice:
+    """Positions as a slice where they are one, because slices copy faster than gathers."""
+    if not places:
+        return slice(0, 0)
+    step = places[1] - places[0] if len(places) > 1 else 1
+    if step > 0 and places == list(range(places[0], places[-1] + 1, step)):
+        return slice(places[0], places[-1] + 1, step)
+    return torch.tensor(places, device=tensor.device)
+
+
+def _take(tensor: Tensor, axis: int, places: list[int]) -> Tensor:
+    return tensor[(slice(None),) * axis + (_index(places, tensor),)]
+
+
+def _put(tensor: Tensor, axis: int, places: list[int], block: Tensor) -> None:
+    if places:
+        tensor[(slice(None),) * axis + (_index(places, tensor),)] = block
+
+
+def _fill_zero(tensor: Tensor, axis: int, places: list[int]) -> None:
+    if places:
+        tensor[(slice(None),) * axis + (_index(places, tensor),)] = 0
+
+
+def generator(seed: int, *names: str) -> torch.Generator:
+    """A random stream of its own for each seed and name."""
+    digest = hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def _draw(shape: tuple[int, ...], old: Tensor, edit: TensorEdit, axis: int, seed: int, init: str) -> Tensor:
+    """Entries for a block of new units along one axis."""
+    random = generator(seed, edit.names[0], str(axis))
+    if edit.fill == "units":
+        chosen = torch.randint(old.shape[axis], (shape[axis],), generator=random)
+        units = old.detach().index_select(axis, chosen.to(old.device))
+        return units.expand(shape) if units.shape != shape else units
+    bound = spread(old, init, len(edit.new) > 1) * math.sqrt(3)
+    return (torch.rand(shape, generator=random) * 2 - 1) * bound
+
+
+def spread(old: Tensor, init: str, weight: bool) -> float:
+    """The standard deviation of new weights.
+
+    "match": that of the old ones (the paper's appendix); where they are all equal, that of a default initialisation.
+    """
+    fan_in = max(1, old[0].numel()) if old.dim() > 1 else max(1, old.numel())
+    if weight and init == "kaiming":
+        return math.sqrt(2 / fan_in)
+    if weight and init == "xavier":
+        fan_out = old.shape[0] * (old[0].numel() // max(1, old.shape[1])) if old.dim() > 1 else fan_in
+        return math.sqrt(2 / (fan_in + fan_out))
+    values = old.detach().double() if old.numel() < 2**16 else old.detach().float()
+    found = float(values.std()) if old.numel() > 1 else 0.0
+    if found > 0 and math.isfinite(found):
+        return found
+    if not weight and not bool(values.any()):
+        return 0.0  # biases that are all zero stay so
+    return 1 / math.sqrt(3 * fan_in)

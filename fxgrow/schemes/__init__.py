@@ -1,0 +1,36 @@
+"""Schemes: what new units hold. Each chooses states; one proof serves all."""
+
+from ..errors import Kind, usage
+from .r2r import R2R
+from .states import Assignment, Failure, Place, Problem, Proof, Scheme, State, Step
+
+SCHEMES: dict[str, Scheme] = {"r2r": R2R()}
+
+
+def scheme_named(scheme: str | Scheme) -> Scheme:
+    """A scheme by its name, or a scheme object as it is.
+
+    Raises:
+        UsageError: there is no scheme of that name.
+    """
+    if not isinstance(scheme, str):
+        return scheme
+    found = SCHEMES.get(scheme)
+    if found is None:
+        known = ", ".join(SCHEMES)
+        raise usage(Kind.BAD_OPTION, f"unknown scheme {scheme!r}", hint=f"one of: {known}")
+    return found
+
+
+__all__ = [
+    "SCHEMES",
+    "Assignment",
+    "Failure",
+    "Place",
+    "Problem",
+    "Proof",
+    "Scheme",
+    "State",
+    "Step",
+    "scheme_named",
+]

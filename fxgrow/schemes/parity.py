@@ -1,0 +1,178 @@
+"""Choosing parities: signs are bits, products add them, so all demands together are linear equations over GF(2).
+
+Each occurrence of a growing atom in a parameter is an unknown bit (0 even, 1 odd). A sum of volumes demands equal
+bits, a function that is not odd demands 0, a contraction demands 1. Where the demands contradict each other, a reader
+among them is set to zero, which satisfies its contraction whatever the other side is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..capture.program import Op
+from ..dims.axis import Atom
+from ..dims.solver import DimsSolver
+from ..errors import Kind
+from .flow import Propagation
+from .states import Assignment, Failure, Place, State
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The bits in `form` add up to `value`; `readers` are parameters that could be zero instead."""
+
+    form: int
+    value: int
+    op: int
+    text: str
+    readers: tuple[Place, ...] = ()
+
+
+Parity = int | None
+"""The bits whose sum is a state's sign; None is zero."""
+
+
+class ParityDomain:
+    """States with unknown signs; demands are collected."""
+
+    even: Parity = 0
+    zero: Parity = None
+
+    def __init__(self, zeros: frozenset[Place], positions: Mapping[int, int]) -> None:
+        self.zeros = zeros
+        self.positions = positions
+        self.places: dict[Place, int] = {}
+        self.rows: list[Place] = []
+        self.demands: list[Demand] = []
+        self.failure: Failure | None = None
+        self.summed: set[Place] = set()
+        """Parameters that some contraction reads directly."""
+
+    def _fail(self, op: Op, text: str, kind: Kind = Kind.NO_PROOF) -> None:
+        if self.failure is None:
+            self.failure = Failure(kind, self.positions[id(op)], text)
+
+    def _demand(self, op: Op, form: int, value: int, text: str, readers: tuple[Place, ...] = ()) -> None:
+        if form or value:
+            self.demands.append(Demand(form, value, self.positions[id(op)], text, readers))
+
+    def place(self, place: Place) -> Parity:
+        """One unknown bit, unless it has been set to zero."""
+        if place in self.zeros:
+            return None
+        bit = self.places.setdefault(place, len(self.places))
+        if bit == len(self.rows):
+            self.rows.append(place)
+        return 1 << bit
+
+    def add(self, op: Op, states: Sequence[Parity]) -> Parity:
+        """All signs equal; zero is neutral."""
+        some = [x for x in states if x is not None]
+        for x in some[1:]:
+            self._demand(op, some[0] ^ x, 0, "opposite halves would be added to equal ones")
+        return some[0] if some else None
+
+    def mul(self, op: Op, states: Sequence[Parity]) -> Parity:
+        """Signs add up; zero wins."""
+        form = 0
+        for x in states:
+            if x is None:
+                return None
+            form ^= x
+        return form
+
+    def apply(self, op: Op, states: Sequence[Parity], odd: bool, zero: bool) -> Parity:
+        """Even, unless the function is odd."""
+        some = [x for x in states if x is not None]
+        if not some:
+            return None if zero else 0
+        if odd and len(states) == 1:
+            return some[0]
+        for x in some:
+            self._demand(op, x, 0, f"{op.name} keeps equal halves only")
+        return 0
+
+    def require(self, op: Op, state: Parity, even: bool, why: str) -> Parity:
+        """Not zero, perhaps even."""
+        if state is None:
+            self._fail(op, f"a block of zeros may not enter here: {why}")
+            return 0
+        if even:
+            self._demand(op, state, 0, why)
+        return state
+
+    def contract(self, op: Op, factors: Sequence[Parity]) -> None:
+        """The sign of the product is odd."""
+        zeros = [x for x in factors if x is None]
+        if len(zeros) > 1:
+            self._fail(op, "both sides of the sum are zero: no gradient would ever reach the new units", Kind.DEAD)
+        if zeros:
+            return
+        form, readers = 0, []
+        for x in factors:
+            assert x is not None
+            form ^= x
+            if x.bit_count() == 1:
+                readers.append(self.rows[x.bit_length() - 1])
+        readers = [r for r in readers if len(factors) > 1]
+        self.summed.update(readers)
+        self._demand(op, form, 1, "the new units add up and nothing can cancel them", tuple(readers))
+
+    def merge(self, op: Op, states: Sequence[Parity]) -> Parity:
+        """All alike."""
+        some = [x for x in states if x is not None]
+        if len(some) != len(states) and some:
+            self._fail(op, "zero and non-zero blocks run together")
+        return self.add(op, states)
+
+    def only_eval(self, op: Op, why: str) -> None:
+        """No matter here."""
+
+
+def choose_parities(dims: DimsSolver, sizes: Mapping[Atom, object]) -> Assignment | Failure:
+    """Even writers, odd readers, zero where the demands contradict each other."""
+    positions = {id(op): i for i, op in enumerate(dims.program.ops)}
+    zeros: frozenset[Place] = frozenset()
+    while True:
+        domain = ParityDomain(zeros, positions)
+        Propagation(dims, sizes, domain).run()
+        if domain.failure is not None:
+            return domain.failure
+        solution = _eliminate(domain.demands, _mask(domain))
+        if isinstance(solution, dict):
+            states = {p: State.ODD if solution.get(i, 0) else State.EVEN for p, i in domain.places.items()}
+            return {**states, **dict.fromkeys(zeros, State.ZERO)}
+        culprit = next((d for d in reversed(solution) if d.readers), None)
+        if culprit is None:
+            worst = next((d for d in reversed(solution) if d.value), solution[-1])
+            return Failure(Kind.NO_PROOF, worst.op, worst.text)
+        zeros |= {culprit.readers[-1]}
+
+
+def _mask(domain: ParityDomain) -> int:
+    return sum(1 << i for place, i in domain.places.items() if place in domain.summed)
+
+
+def _eliminate(demands: Sequence[Demand], readers: int) -> dict[int, int] | list[Demand]:
+    """Solve the equations, unknowns that are not needed set to 0; or return demands that contradict each other.
+
+    Readers are eliminated first, so that writers stay free, hence even.
+    """
+    rows: dict[int, tuple[int, int, int]] = {}
+    for number, demand in enumerate(demands):
+        form, value, used = demand.form, demand.value, 1 << number
+        for pivot, (f, v, u) in rows.items():
+            if form >> pivot & 1:
+                form, value, used = form ^ f, value ^ v, used ^ u
+        if not form:
+            if value:
+                return [d for i, d in enumerate(demands) if used >> i & 1]
+            continue
+        preferred = form & readers or form
+        pivot = preferred.bit_length() - 1
+        for other, (f, v, u) in list(rows.items()):
+            if f >> pivot & 1:
+                rows[other] = (f ^ form, v ^ value, u ^ used)
+        rows[pivot] = (form, value, used)
+    return {pivot: value for pivot, (_, value, _) in rows.items()}

@@ -1,0 +1,9 @@
+"""Passes: each reads a Program and its Dims and returns a Plan; none writes a tensor. One file each."""
+
+if __name__ != "fxgrow.passes":
+    raise ImportError("import fxgrow.passes, not passes")
+
+from .widen import Widen
+from .widths import Width
+
+__all__ = ["Widen", "Width"]

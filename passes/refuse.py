@@ -1,0 +1,109 @@
+"""Refusals in words: what was asked, what stops it, where in the user's code, by which chain, and a way out."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from fxgrow.dims.axis import Axis
+from fxgrow.dims.explain import OUTPUT, chain, culprit
+from fxgrow.dims.solver import DimsSolver
+from fxgrow.errors import GrowthRefused, Kind, Refusal
+from fxgrow.schemes import Failure
+
+from .targets import Target
+
+_WHAT = {
+    Kind.UNKNOWN_OP: "its channels reach an operator that fxgrow has no rule for",
+    Kind.SOFTMAX: "its channels reach a softmax over the whole axis",
+    Kind.NORM: "its channels reach a normalisation that mixes them",
+    Kind.STATISTIC: "its channels reach a statistic over the whole axis",
+    Kind.OUTPUT: "its channels are an output of the model",
+    Kind.INPUT: "its channels are joined with an input of the model",
+    Kind.NON_ALIGNED: "its channels are regrouped across the boundaries of other volumes (non-aligned)",
+    Kind.WINDOW: "a window runs over its channels, or they become space",
+    Kind.BROADCAST: "its one channel is broadcast against many",
+    Kind.INDEX: "its channels are addressed by number",
+    Kind.CONSTANT: "its channels meet a tensor whose entries are given, not learned",
+    Kind.ALIAS: "its channels share storage with a tensor that is written in place",
+    Kind.FIXED: "its channels meet an axis of fixed size",
+}
+_OUT = {
+    Kind.OUTPUT: "more outputs would change the interface; widen a hidden layer",
+    Kind.UNKNOWN_OP: "give the operator a rule: fxgrow.register_rule (see CONTRIBUTING)",
+}
+
+
+def location(gm: fx.GraphModule, node: str) -> str:
+    """A node and the user's source line, as far as the trace recorded it."""
+    found = next((n for n in gm.graph.nodes if n.name == node), None)
+    if found is None or found.op == "output":
+        return OUTPUT if found is not None or node == OUTPUT else node
+    lines = [line.strip() for line in (found.stack_trace or "").strip().splitlines() if line.strip()]
+    frames = [k for k, line in enumerate(lines) if line.startswith("File ")]
+    if frames:
+        where, code = lines[frames[-1]], " ".join(lines[frames[-1] + 1 :])
+        parts = where.split('"')
+        path, number = parts[1].rsplit("/", 1)[-1], parts[2].split("line ")[-1].split(",")[0]
+        return f"{node}, {path}:{number}:  {code}"
+    return f"{node}:  {found.format_node()}"
+
+
+def explain_refusal(
+    gm: fx.GraphModule, dims: DimsSolver, target: Target, *, soft: bool, axis: Axis | None = None
+) -> GrowthRefused:
+    """The refusal for an axis that the analysis has frozen."""
+    axis = target.axis if axis is None else axis
+    reason = dims.algebra.reason(axis)
+    if reason is None:
+        return GrowthRefused(
+            Refusal(Kind.FIXED, f"cannot widen {target.name}: nothing in its axis can grow", where=target.node)
+        )
+    stop = culprit(dims, reason)
+    way = chain(dims, axis, target.node, stop)
+    marked = tuple(
+        f"{n} (born)" if n == target.node else f"{n} ({reason.text})" if n == stop else n for n in _short(way)
+    )
+    return GrowthRefused(
+        Refusal(
+            reason.kind,
+            f"cannot widen {target.name}: {_WHAT.get(reason.kind, reason.text)}",
+            where=f"{location(gm, stop)}" if stop != OUTPUT else f"output:  {reason.text}",
+            chain=marked,
+            hint=_way_out(dims, reason.kind, stop, soft),
+        )
+    )
+
+
+def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failure) -> GrowthRefused:
+    """The refusal for a growth that no choice of states can prove."""
+    node = dims.program.ops[failure.op].node
+    return GrowthRefused(
+        Refusal(
+            failure.kind,
+            f"cannot widen {target.name}: {failure.text}",
+            where=location(gm, node),
+            chain=_short(chain(dims, target.axis, target.node, node)),
+            hint=_way_out(dims, failure.kind, node, soft=False),
+        )
+    )
+
+
+def _short(way: tuple[str, ...]) -> tuple[str, ...]:
+    return way if len(way) <= 8 else (*way[:4], f"… {len(way) - 7} more …", *way[-3:])
+
+
+def _way_out(dims: DimsSolver, kind: Kind, stop: str, soft: bool) -> str:
+    order = dims.program.position()
+    limit = order.get(stop, len(order))
+    able = [p.node for p in dims.producers if dims.algebra.growable(p.axis)]
+    near = sorted(dict.fromkeys(able), key=lambda n: abs(order.get(n, 0) - limit))[:3]
+    parts = [_OUT[kind]] if kind in _OUT else []
+    if near:
+        parts.append(f"{'e.g.' if parts else 'widen a layer whose channels end elsewhere:'} {', '.join(near)}")
+    if dims.joins and not soft and kind in (Kind.INPUT, Kind.OUTPUT, Kind.NORM, Kind.FIXED):
+        parts.append('or keep the stream as it is with skip="reshape"')
+    return "; ".join(parts)
+
+
+__all__ = ["explain_refusal", "failed", "location"]
+

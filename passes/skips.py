@@ -1,0 +1,103 @@
+"""Skip adaptation: which skip paths cross from a widened volume to one that stays, or back (paper, equation 38)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import fx
+
+from fxgrow.dims.axis import Atom, Axis, atoms
+from fxgrow.dims.solver import DimsSolver, SoftJoin
+from fxgrow.errors import GrowthRefused, Kind, Refusal
+from fxgrow.functional import adapt_skip
+from fxgrow.plan import SkipEdit
+
+from .targets import Target
+
+
+def skip_edits(
+    gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int], kind: str, target: Target
+) -> tuple[SkipEdit, ...]:
+    """One edit for each residual join at which exactly one side grows, or both by themselves.
+
+    Raises:
+        GrowthRefused: the join is inside a leaf module, or the new units would not lie behind the old ones.
+    """
+    _adapters_stay_simple(gm, dims, sizes, target)
+    if not dims.soft:
+        return ()
+    edits = []
+    for soft in dims.soft_joins:
+        out, skip = dims.algebra.resolve(soft.out), dims.algebra.resolve(soft.skip)
+        if out == skip or not (_grows(out, sizes) or _grows(skip, sizes)):
+            continue
+        edits.append(_edit(gm, dims, sizes, soft, out, skip, kind, target))
+    return tuple(edits)
+
+
+def _grows(axis: Axis, sizes: Mapping[Atom, int]) -> bool:
+    return any(a in sizes for a in atoms(axis))
+
+
+def _edit(
+    gm: fx.GraphModule,
+    dims: DimsSolver,
+    sizes: Mapping[Atom, int],
+    soft: SoftJoin,
+    out: Axis,
+    skip: Axis,
+    kind: str,
+    target: Target,
+) -> SkipEdit:
+    join = soft.join
+    for axis in (out, skip):
+        if _grows(axis, sizes) and not isinstance(axis, Atom):
+            raise GrowthRefused(
+                Refusal(
+                    Kind.NON_ALIGNED,
+                    f"cannot widen {target.name} alone: new channels would lie between old ones where a skip path "
+                    f"enters {join.node}",
+                    where=join.node,
+                    hint='skip="couple" widens the whole stream',
+                )
+            )
+    node = next(n for n in gm.graph.nodes if n.name == join.node)
+    position = 0 if join.argument == "self" else 1
+    source = node.args[position] if len(node.args) > position else node.kwargs.get("other")
+    if node.op == "call_module" or not isinstance(source, fx.Node):
+        raise GrowthRefused(
+            Refusal(
+                Kind.NOT_A_JOIN,
+                f"cannot widen {target.name} alone: the residual join is inside {join.node}, where no adapter can stand",
+                where=node.format_node() or join.node,
+                hint='skip="couple" widens the whole stream, or trace into that module',
+            )
+        )
+    algebra = dims.algebra
+    read, width = algebra.measure(skip, sizes), algebra.measure(out, sizes)
+    before = algebra.measure(skip)
+    pairs = (read - before) // 2
+    blocks = ((before, pairs),) if pairs else ()
+    return SkipEdit(
+        node.name, source.name, position, kind, soft.at, len(join.skip.shape), before, blocks, read, width
+    )
+
+
+def _adapters_stay_simple(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int], target: Target) -> None:
+    """An adapter that is there already speaks of blocks behind old channels: its axes must be plain sets of units."""
+    for node in gm.graph.nodes:
+        if node.op != "call_function" or node.target is not adapt_skip:
+            continue
+        op = dims.program.node_ops[node.name][0]
+        for value in (op.args["x"], op.outputs[0]):
+            axis = dims.resolved(value)[op.args["dim"]]
+            if _grows(axis, sizes) and not isinstance(axis, Atom):
+                raise GrowthRefused(
+                    Refusal(
+                        Kind.NON_ALIGNED,
+                        f"cannot widen {target.name}: the skip adapter {node.name} reads channels that would be "
+                        "interleaved with new ones",
+                        where=node.name,
+                        hint="widen the layers by themselves before reshaping their skip paths",
+                    )
+                )

@@ -1,0 +1,108 @@
+"""From the name that a user gives to the axis that is meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from torch import fx
+
+from fxgrow.analysis import Analysis
+from fxgrow.dims.axis import Axis, atoms
+from fxgrow.dims.explain import carriers
+from fxgrow.dims.solver import DimsSolver, Producer
+from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The axis to widen, and the node in which it is born."""
+
+    name: str
+    node: str
+    axis: Axis
+
+
+def find_target(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str) -> Target:
+    """The axis that a module path, an fx node name or a parameter name stands for.
+
+    Raises:
+        UsageError: the name is unknown or ambiguous.
+        GrowthRefused: the node gives birth to no axis.
+    """
+    if not isinstance(name, str):
+        raise usage(Kind.BAD_OPTION, f"node must be a name or a list of names, not {type(name).__name__}")
+    called = [n.name for n in gm.graph.nodes if n.op == "call_module" and n.target == name]
+    named = [n.name for n in gm.graph.nodes if n.name == name and n.op != "placeholder" and n.op != "output"]
+    if called and named and not set(named) <= set(called):
+        raise usage(
+            Kind.AMBIGUOUS_NODE,
+            f"{name!r} is both a module and an fx node that is not that module's call",
+            hint=f"name the module's own call ({called[0]}), or a parameter: {name}.weight",
+        )
+    nodes = called or named
+    if nodes:
+        born = [p for p in dims.producers if p.node in nodes]
+        return _one(gm, dims, name, nodes[0], born)
+    if name in analysis.program.parameters:
+        value = analysis.program.parameters[name]
+        born = [p for p in dims.producers if p.weight is value]
+        if born:
+            return Target(name, born[0].node, born[0].axis)
+        users = [op.node for op in analysis.program.ops if value in op.inputs()]
+        return _one(gm, dims, name, users[0], [])
+    raise _unknown(gm, analysis, dims, name)
+
+
+def _one(gm: fx.GraphModule, dims: DimsSolver, name: str, node: str, born: list[Producer]) -> Target:
+    axes = {dims.algebra.resolve(p.axis): p for p in born}
+    weights = {p.weight.index: p for p in born}
+    if len(weights) > 1 and len(axes) > 1:
+        names = [p.weight.names[0] for p in weights.values() if p.weight.names]
+        raise usage(
+            Kind.AMBIGUOUS_NODE,
+            f"{name} gives birth to {len(axes)} axes",
+            hint=f"name the weight instead: {', '.join(names)}" if names else "name a smaller module",
+        )
+    if not born:
+        raise _no_axis(dims, name, node)
+    return Target(name, born[0].node, born[0].axis)
+
+
+def _no_axis(dims: DimsSolver, name: str, node: str) -> FxgrowError:
+    outputs = [out for op in dims.program.node_ops.get(node, [])[-1:] for out in op.outputs]
+    carried = {a for out in outputs for axis in dims.resolved(out) for a in atoms(axis)}
+    owners = [p.node for p in dims.producers if carried & set(atoms(dims.algebra.resolve(p.axis)))]
+    hint = f"it carries the channels of {', '.join(dict.fromkeys(owners))}: name one of them" if owners else ""
+    return GrowthRefused(
+        Refusal(
+            Kind.NO_AXIS,
+            f"{name} gives birth to no axis: there is no weight in it whose rows are new channels",
+            where=node,
+            hint=hint or "name a convolution, a linear layer or an embedding; fxgrow.inspect(model) lists them",
+        )
+    )
+
+
+def _unknown(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str) -> FxgrowError:
+    producers = {p.node for p in dims.producers}
+    paths = [str(n.target) for n in gm.graph.nodes if n.op == "call_module" and n.name in producers]
+    inside = [p for p in dict.fromkeys(paths) if p.startswith(f"{name}.")]
+    if inside:
+        more = f" and {len(inside) - 4} more" if len(inside) > 4 else ""
+        return usage(
+            Kind.AMBIGUOUS_NODE,
+            f"{name!r} holds several layers that can be meant",
+            hint=f"name one: {', '.join(inside[:4])}{more}",
+        )
+    known = [*paths, *(n.name for n in gm.graph.nodes), *analysis.program.parameters]
+    near = get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else f"layers are {', '.join(dict.fromkeys(paths[:6]))} …"
+    unused = dict(gm.named_modules()).get(name)
+    what = f"{name!r} is in the model, but the traced graph never calls it" if unused is not None else ""
+    return usage(Kind.UNKNOWN_NODE, what or f"no module, fx node or parameter is called {name!r}", hint=hint)
+
+
+def touching(dims: DimsSolver, axis: Axis) -> list[str]:
+    """Every node that sees an axis."""
+    return list(carriers(dims, atoms(dims.algebra.resolve(axis))))

@@ -1,0 +1,247 @@
+"""Widen: more units in one volume, and in everything that must grow with it. Program and axes in, plan out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor, fx
+
+from fxgrow.analysis import Analysis
+from fxgrow.capture.program import Value
+from fxgrow.dims.axis import Atom, Axis, Fixed, Product, Sum, atoms
+from fxgrow.dims.solver import DimsSolver
+from fxgrow.errors import GrowthRefused, Kind, Refusal, usage
+from fxgrow.plan import AxisGrowth, Chain, Grid, Growth, Layout, Leaf, Plan, SkipEdit, Still, TensorEdit
+from fxgrow.plan.cost import measure
+from fxgrow.plan.plan import grown_shape
+from fxgrow.plan.simulate import Simulation
+from fxgrow.plan.sizes import NewSizes
+from fxgrow.schemes import Assignment, Failure, Place, Problem, Proof, Scheme, scheme_named
+from fxgrow.schemes.proof import prove
+
+from .refuse import explain_refusal, failed
+from .skips import skip_edits
+from .targets import Target, find_target
+from .widths import Width, chosen_atoms, new_sizes
+
+Skip = Literal["couple", "reshape"]
+Grow = Literal["channels", "groups"]
+INITS = ("match", "kaiming", "xavier")
+_WEIGHTS = ("linear", "embedding", "matmul", "mm", "bmm", "addmm", "einsum")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Widen:
+    """Widen the volumes that some nodes produce. The fields are the options.
+
+    Args:
+        nodes: module paths, fx node names or parameter names; all of them grow in one plan.
+        width: to, by, factor (default 2), round_to.
+        skip: what happens at residual joins. "couple": every tensor of the stream widens together and no node is
+            added. "reshape": only the named volume widens, and each skip path from or to it is adapted (equation 38).
+        adapter: with skip="reshape", r is zero padding ("pad") or a learnable 1x1 convolution ("conv").
+        grow: of a grouped convolution's channels (g c), "channels" per group grow, or whole "groups".
+        scheme: what new units hold.
+        seed: new values depend on it and on the name of their parameter, on nothing else.
+        init: how new weights are drawn: "match" the spread of the old ones, "kaiming" or "xavier".
+    """
+
+    nodes: tuple[str, ...]
+    width: Width = field(default_factory=Width)
+    skip: Skip = "couple"
+    adapter: Literal["pad", "conv"] = "pad"
+    grow: Grow = "channels"
+    scheme: str | Scheme = "r2r"
+    seed: int = 0
+    init: str = "match"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("skip", ("couple", "reshape")),
+            ("adapter", ("pad", "conv")),
+            ("grow", ("channels", "groups")),
+            ("init", INITS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise usage(
+                    Kind.BAD_OPTION, f"{name}={getattr(self, name)!r} is unknown", hint=f"one of: {', '.join(allowed)}"
+                )
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise usage(Kind.BAD_OPTION, f"seed must be a whole number, not {self.seed!r}")
+        if not self.nodes:
+            raise usage(Kind.BAD_OPTION, "no node is named", hint='node="layer2.conv1"')
+
+    def plan(self, gm: fx.GraphModule, analysis: Analysis) -> Plan:
+        """What would change. Reads the model's graph and the shapes of its tensors; writes nothing.
+
+        Raises:
+            UsageError: a name or a width cannot be meant.
+            GrowthRefused: the growth would change the function or the interface, or cannot be written down.
+        """
+        scheme = scheme_named(self.scheme)
+        dims = analysis.volumes if self.skip == "reshape" else analysis.dims
+        targets = [find_target(gm, analysis, dims, name) for name in dict.fromkeys(self.nodes)]
+        sizes: dict[Atom, int] = {}
+        for target in targets:
+            self._grow(gm, dims, target, sizes)
+        where = targets[0]
+        problem = Problem(analysis, dims, {a: (dims.algebra.size[a.index], n) for a, n in sizes.items()})
+        assignment = scheme.choose(problem)
+        if isinstance(assignment, Failure):
+            raise failed(gm, dims, where, assignment)
+        proof = prove(dims, sizes, assignment)
+        if isinstance(proof, Failure):
+            raise failed(gm, dims, where, proof)
+        return self._write(gm, analysis, dims, sizes, assignment, proof, targets)
+
+    def _grow(self, gm: fx.GraphModule, dims: DimsSolver, target: Target, sizes: dict[Atom, int]) -> None:
+        """Add the new sizes that one target asks for."""
+        chosen = chosen_atoms(dims, target.axis, self.grow)
+        if not chosen:
+            raise explain_refusal(gm, dims, target, soft=self.skip == "reshape")
+        classes: list[list[Atom]] = []
+        for atom in chosen:
+            if not any(atom in known for known in classes):
+                classes.append(tied(dims, atom))
+        for atom in [a for c in classes for a in c]:
+            if atom.index in dims.algebra.frozen:
+                raise explain_refusal(gm, dims, target, soft=self.skip == "reshape", axis=atom)
+        if all(a in sizes for c in classes for a in c):
+            return  # named twice, e.g. two layers of one coupled stream
+        sizes.update(new_sizes(dims, target.axis, classes, self.width, target.name))
+
+    def _write(
+        self,
+        gm: fx.GraphModule,
+        analysis: Analysis,
+        dims: DimsSolver,
+        sizes: dict[Atom, int],
+        assignment: Assignment,
+        proof: Proof,
+        targets: Sequence[Target],
+    ) -> Plan:
+        new = NewSizes(dims, sizes)
+        skips = skip_edits(gm, dims, sizes, self.adapter, targets[0])
+        tensors = tensor_edits(dims, sizes, assignment)
+        by_name = {**dict(gm.named_parameters(remove_duplicate=False)), **dict(gm.named_buffers(remove_duplicate=False))}
+        shapes = {id(by_name[t.names[0]]): t.new for t in tensors}
+        detached = {(s.node, s.source): _adapted(analysis, s) for s in skips}
+        simulation = Simulation(analysis, gm, new, shapes, detached).run()
+        by_tensor = {name: t.new for t in tensors for name in t.names}
+        names = ", ".join(t.name for t in targets)
+        algebra = dims.algebra
+        now = [algebra.measure(t.axis) for t in targets]
+        then = [algebra.measure(t.axis, sizes) for t in targets]
+        widths = ", ".join(f"{a} -> {b}" for a, b in zip(now, then, strict=True))
+        return Plan(
+            title=f"widen {names}: {widths} channels",
+            scheme=self.scheme if isinstance(self.scheme, str) else self.scheme.name,
+            seed=self.seed,
+            init=self.init,
+            growths=tuple(Growth(_label(dims, a), algebra.size[a.index], n) for a, n in sizes.items()),
+            tensors=tensors,
+            modules=tuple(simulation.modules),
+            nodes=tuple(simulation.nodes),
+            skips=skips,
+            proof=tuple(f"{s.node}: {s.op.removeprefix('aten::')}: {s.text}" for s in proof.steps),
+            eval_only=proof.eval_only,
+            notes=_notes(sizes, dims, assignment),
+            before=measure(gm, analysis.program, {}, lambda v: v.shape),
+            after=measure(gm, analysis.program, by_tensor, new.shape),
+        )
+
+
+def tied(dims: DimsSolver, atom: Atom) -> list[Atom]:
+    """An atom and all that must keep its size."""
+    found = [atom]
+    for member in found:
+        for a, b, _ in dims.algebra.ties:
+            x, y = dims.algebra.resolve(a), dims.algebra.resolve(b)
+            for one, other in ((x, y), (y, x)):
+                if one == member and isinstance(other, Atom) and other not in found:
+                    found.append(other)
+    return found
+
+
+def layout_of(
+    dims: DimsSolver, axis: Axis, sizes: Mapping[Atom, int], states: Mapping[int, str], start: int = 0
+) -> tuple[Layout, int]:
+    """An axis expression as a layout, with the state of each occurrence; and how many occurrences it holds."""
+    match axis:
+        case Atom(index):
+            if axis in sizes:
+                return Leaf(dims.algebra.size[index], sizes[axis], states[start]), 1
+            return Still(dims.algebra.size[index]), 0
+        case Fixed(size):
+            return Still(size), 0
+        case Product(parts) | Sum(parts):
+            made: list[Layout] = []
+            seen = 0
+            for part in parts:
+                layout, count = layout_of(dims, part, sizes, states, start + seen)
+                made.append(layout)
+                seen += count
+            return (Grid(tuple(made)) if isinstance(axis, Product) else Chain(tuple(made))), seen
+
+
+def tensor_edits(
+    dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment
+) -> tuple[TensorEdit, ...]:
+    """Every parameter and buffer that carries a growing atom."""
+    edits: dict[int, TensorEdit] = {}
+    for value in dims.program.parameters.values():
+        if value.index in edits or not dims.carries(value, sizes.__contains__):
+            continue
+        growths = []
+        for k, axis in enumerate(dims.resolved(value)):
+            count = sum(a in sizes for a in atoms(axis))
+            if count:
+                states = {i: assignment[Place(value.index, k, i)].value for i in range(count)}
+                growths.append(AxisGrowth(k, layout_of(dims, axis, sizes, states)[0]))
+        axes = tuple(growths)
+        shape = grown_shape(value.shape, axes)
+        edits[value.index] = TensorEdit(value.names, value.shape, shape, axes, _fill(dims, value))
+    return tuple(edits.values())
+
+
+def _fill(dims: DimsSolver, value: Value) -> str:
+    """Weights and their biases are drawn; vectors that scale or shift channels are taken from old units."""
+    if sum(n > 1 for n in value.shape) > 1:
+        return "weights"
+    for op in dims.program.ops:
+        name = op.name.removeprefix("aten::")
+        if (name.startswith("conv") or name in _WEIGHTS) and value in op.inputs():
+            return "weights"
+    return "units"
+
+
+def _adapted(analysis: Analysis, skip: SkipEdit) -> tuple[int, ...]:
+    value = analysis.program.results[skip.source]
+    shape = list(value.shape)
+    shape[skip.axis] = skip.width
+    return tuple(shape)
+
+
+def _label(dims: DimsSolver, atom: Atom) -> str:
+    """An atom by its first producer."""
+    for producer in dims.producers:
+        if atom in atoms(dims.algebra.resolve(producer.axis)):
+            return producer.node
+    return dims.algebra.name(atom)
+
+
+def _notes(sizes: Mapping[Atom, int], dims: DimsSolver, assignment: Assignment) -> tuple[str, ...]:
+    notes = []
+    odd = [f"{_label(dims, a)} ({n - dims.algebra.size[a.index]})" for a, n in sizes.items()
+           if (n - dims.algebra.size[a.index]) % 2]
+    if odd:
+        notes.append(f"odd numbers of new units: {', '.join(odd)}; one of them has no twin, and zero outgoing weights")
+    zeros = sorted({dims.program.values[p.value].names[0] for p, s in assignment.items() if s.value == "zero"})
+    if zeros:
+        notes.append(f"set to zero because its roles contradict each other: {', '.join(zeros)}")
+    return tuple(notes)
+
+
+__all__ = ["Widen", "Tensor", "layout_of", "tensor_edits", "tied"]
