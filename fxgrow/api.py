@@ -131,13 +131,5 @@ def widen(
             raise VerificationFailed(certificate.refusal())
         if inplace:
             grown = apply(plan, model, inplace=True)
-    inherit(known, grown)
+    _ANALYSES.setdefault(grown, known)  # its signatures and input shapes serve the next analysis
     return grown
-
-
-def inherit(known: Analysis, grown: fx.GraphModule) -> None:
-    """Let the analysis of a grown model begin with the signatures and input shapes of the one it came from."""
-    if grown not in _ANALYSES:
-        seed = Analysis.__new__(Analysis)
-        seed.__dict__.update(known.__dict__)
-        _ANALYSES[grown] = seed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,9 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+
+_FAKE_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,12 @@ class Recorder(ProxyTorchDispatchMode):
 def record(call: Callable[[], Any], mode: FakeTensorMode, grad: bool) -> tuple[Any, list[Call]]:
     """Run a call on fake tensors; its result and the operators it ran, in order."""
     recorder = Recorder()
-    with mode, enable_python_dispatcher(), torch.set_grad_enabled(grad), recorder:
-        out = call()
+    _FAKE_LOG.disabled = True  # a shape that does not fit is an answer here, not an accident to report
+    try:
+        with mode, enable_python_dispatcher(), torch.set_grad_enabled(grad), recorder:
+            out = call()
+    finally:
+        _FAKE_LOG.disabled = False
     return out, recorder.calls
 
 

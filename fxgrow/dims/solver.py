@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from ..capture.program import Op, Origin, Program, Value
@@ -212,3 +212,15 @@ class DimsSolver:
         if value.index not in self.axes:
             return False
         return any(grown(atom) for axis in self.axes[value.index] for atom in atoms(self.algebra.resolve(axis)))
+
+    def touched(self, growing: Container[Atom]) -> list[Op]:
+        """The operators that see a growing axis, in order."""
+        known: dict[int, bool] = {}
+
+        def sees(value: Value) -> bool:
+            found = known.get(value.index)
+            if found is None:
+                found = known[value.index] = self.carries(value, growing.__contains__)
+            return found
+
+        return [op for op in self.program.ops if any(map(sees, op.inputs())) or any(map(sees, op.outputs))]

@@ -56,6 +56,7 @@ class Simulation:
         """
         by_name = dict(self.gm.named_modules(remove_duplicate=False))
         edited: dict[int, dict[str, object]] = {}
+        touched = {op.node for op in self.sizes.dims.touched(self.sizes.new)}
         for node in self.gm.graph.nodes:
             if node.op in ("placeholder", "output"):
                 continue
@@ -66,7 +67,7 @@ class Simulation:
                 continue
             module = by_name.get(str(node.target)) if node.op == "call_module" else None
             metas = self._metas(module) if module is not None else {}
-            seen = any(n in self._changed for n in node.all_input_nodes)
+            seen = node.name in touched or any(n in self._changed for n in node.all_input_nodes)
             seen = seen or any((node.name, n.name) in self.detached for n in node.all_input_nodes)
             if not (seen or metas):
                 continue

@@ -9,7 +9,7 @@ from ..capture.program import Op, Origin, Value
 from ..dims.axis import Atom, Axis, atoms
 from ..dims.rules import RULES
 from ..dims.solver import DimsSolver
-from .states import Place, Step
+from .states import Place
 
 S = TypeVar("S")
 
@@ -58,7 +58,7 @@ class Propagation(Generic[S]):
 
     def run(self) -> Propagation[S]:
         """Walk forward."""
-        for op in touched(self.dims, self.growing):
+        for op in self.dims.touched(self.growing):
             RULES[op.name].states(op, self)
         return self
 
@@ -121,19 +121,3 @@ class Propagation(Generic[S]):
     def only_eval(self, op: Op, why: str) -> None:
         """Note that this step holds in evaluation mode only."""
         self.domain.only_eval(op, why)
-
-
-def touched(dims: DimsSolver, growing: Mapping[Atom, object]) -> list[Op]:
-    """The operators that see a growing axis, in order."""
-    carries: dict[int, bool] = {}
-
-    def sees(value: Value) -> bool:
-        known = carries.get(value.index)
-        if known is None:
-            known = carries[value.index] = dims.carries(value, growing.__contains__)
-        return known
-
-    return [op for op in dims.program.ops if any(map(sees, op.inputs())) or any(map(sees, op.outputs))]
-
-
-__all__ = ["Domain", "Propagation", "Step", "touched"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 
 from ..capture.program import Program
 from ..dims.algebra import Algebra
@@ -14,8 +15,8 @@ from ..errors import Kind
 from .labels import Block
 from .orbits import Orbits
 
-Place = frozenset[tuple[int, int]]
-"""Where a unit lies: for each atom that the expression of its axis has there, a number within the atom."""
+Place = tuple[tuple[int, int], ...]
+"""Where a unit lies: for each atom that the expression of its axis has there, its number within the atom. Sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,10 @@ def compare(program: Program, dims: DimsSolver | None = None) -> Agreement:
 
     Agreement means, of units that the algebra lets grow:
 
-    * it joins nothing that the orbits keep apart: units that lie in one place (in one axis: the block of all units
-      that lie there) belong to one orbit;
+    * it joins nothing that the orbits keep apart: units that lie in one place are one orbit, or are held together by
+      blocks (the features that one channel became; the two halves of a shuffle that lie in one unit of an axis);
     * it splits nothing that the orbits join: all units and blocks of an orbit lie in one place, frozen atoms apart;
-    * whatever some other unit covers as one block holds each atom it varies in from the first unit to the last, so
-      that a cut through the middle of an atom cannot pass.
+    * a block holds each atom that it varies in from the first unit to the last: no cut runs through an atom.
 
     A block of units lies where all of its members lie.
     """
@@ -56,11 +56,11 @@ def places(algebra: Algebra, axis: Axis) -> list[Place]:
     """Where each unit of an axis lies, in order. Fixed units and terms of a sum leave no trace."""
     match axis:
         case Atom(index):
-            return [frozenset({(index, k)}) for k in range(algebra.size[index])]
+            return [((index, k),) for k in range(algebra.size[index])]
         case Fixed(size):
-            return [frozenset()] * size
+            return [()] * size
         case Product(factors):
-            return [frozenset().union(*row) for row in product(*(places(algebra, f) for f in factors))]
+            return [tuple(sorted(chain(*row))) for row in product(*(places(algebra, f) for f in factors))]
         case Sum(terms):
             return [place for term in terms for place in places(algebra, term)]
 
@@ -82,10 +82,13 @@ class _Comparison:
             for label, (index, axis, k) in self.orbits.born.items()
             if values[index].shape[axis] > 1
         }
-        self.at: dict[tuple[Place, int, int], list[int]] = {}
+        self.at: dict[Place, list[int]] = {}
         for label, place in self.place.items():
-            index, axis, _ = self.orbits.born[label]
-            self.at.setdefault((place, index, axis), []).append(label)
+            self.at.setdefault(place, []).append(label)
+        self.blocks: dict[int, list[tuple[Block, int]]] = {}
+        for key, orbit in self.orbits.blocks.items():
+            for root in {*key, orbit}:
+                self.blocks.setdefault(root, []).append((key, orbit))
 
     def result(self) -> Agreement:
         units = list(self.place)
@@ -108,19 +111,37 @@ class _Comparison:
 
     def growable(self, place: Place) -> Place:
         """The part of a place that may grow."""
-        return frozenset((a, k) for a, k in place if a not in self.algebra.frozen)
+        return tuple((a, k) for a, k in place if a not in self.algebra.frozen)
 
     def _joined(self) -> Iterator[str]:
         """What the algebra joins and the orbits keep apart."""
-        first: dict[Place, tuple[int, list[int]]] = {}
-        for (place, _, _), units in self.at.items():
+        for place, units in self.at.items():
             if not self.growable(place):
                 continue
-            key = frozenset(map(self.labels.find, units))
-            orbit = next(iter(key)) if len(key) == 1 else self.orbits.blocks.get(key, -1)
-            known, others = first.setdefault(place, (orbit, units))
-            if orbit < 0 or orbit != known:
-                yield f"the algebra joins {self.show([*others[:1], *units])} as {show(place)}, the orbits do not"
+            roots = {self.labels.find(u) for u in units}
+            together = self._together(roots)
+            if together != roots and not self._ambiguous(place, units):
+                one = next(u for u in units if self.labels.find(u) in together)
+                other = next(u for u in units if self.labels.find(u) not in together)
+                yield f"the algebra joins {self.show([one])} and {self.show([other])} as {show(place)}, no orbit does"
+
+    def _together(self, roots: set[int]) -> set[int]:
+        """The part of some orbits that blocks of nothing but them hold together with one of them."""
+        found, queue = set[int](), [min(roots)]
+        while queue:
+            root = queue.pop()
+            if root not in found:
+                found.add(root)
+                queue += [r for key, orbit in self.blocks.get(root, ()) if key <= roots for r in (*key, orbit)]
+        return found & roots
+
+    def _ambiguous(self, place: Place, units: list[int]) -> bool:
+        """Whether an atom that lies twice in a place is all that joins units: (1, 2) and (2, 1) look alike."""
+        axes: dict[tuple[int, int], set[int]] = {}
+        for unit in units:
+            axes.setdefault(self.orbits.born[unit][:2], set()).add(self.labels.find(unit))
+        twice = len({atom for atom, _ in place}) < len(place)
+        return twice and all(roots == axes[self.orbits.born[units[0]][:2]] for roots in axes.values())
 
     def _split(self) -> Iterator[str]:
         """What the orbits join and the algebra splits."""
@@ -135,13 +156,10 @@ class _Comparison:
     def _cut(self) -> Iterator[str]:
         """Blocks that hold part of an atom that may grow."""
         for members, _ in self._covered():
-            seen: dict[int, list[int]] = {}
-            for unit in members:
-                for atom, k in self.growable(self.place[unit]):
-                    seen.setdefault(atom, []).append(k)
-            for atom, numbers in seen.items():
-                shared = len(numbers) == len(members) and len(set(numbers)) == 1
-                if not shared and len(set(numbers)) < self.algebra.size[atom]:
+            rows = [self.growable(self.place[unit]) for unit in members]
+            for atom in sorted({a for row in rows for a, _ in row}):
+                numbers = {tuple(k for a, k in row if a == atom) for row in rows}
+                if len(numbers) > 1 and len(set(chain(*numbers))) < self.algebra.size[atom]:
                     yield f"{self.show(members)} are covered as one, but are only part of d{atom}, which may grow"
 
     def _covered(self) -> Iterator[tuple[list[int], int]]:
@@ -159,7 +177,10 @@ class _Comparison:
 
     def common(self, members: list[int]) -> Place:
         """Where all of them lie."""
-        return frozenset.intersection(*(self.place[unit] for unit in members))
+        found = Counter(self.place[members[0]])
+        for unit in members[1:]:
+            found &= Counter(self.place[unit])
+        return tuple(sorted(found.elements()))
 
     def show(self, units: list[int]) -> str:
         """Units as a person names them."""
@@ -169,4 +190,4 @@ class _Comparison:
 
 def show(place: Place) -> str:
     """A place as text: `d3[0] d5[2]`."""
-    return " ".join(f"d{a}[{k}]" for a, k in sorted(place)) or "fixed"
+    return " ".join(f"d{a}[{k}]" for a, k in place) or "fixed"

@@ -54,6 +54,13 @@ class Labels:
             self.members[made] = units
         return self.blocks[units]
 
+    def slices(self, plane: Tensor) -> None:
+        """Note what lies in each unit of each axis of a plane, as a block."""
+        varying = [k for k, n in enumerate(plane.shape) if n > 1]
+        if len(varying) > 1:
+            for k in varying:
+                self.project(plane, [k])
+
     def close(self) -> dict[Block, int]:
         """Unite blocks whose members are one by now; the label of every block, by what stands for its members."""
         while True:
@@ -124,6 +131,7 @@ class Labels:
                     kept[k] = torch.where(other != 0, other, plane)
                     break
             else:
+                self.slices(plane)
                 kept.append(plane)
         return kept
 
