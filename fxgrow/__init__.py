@@ -1,5 +1,37 @@
-"""fxgrow: grow a trained network into a larger one that computes the same function."""
+"""fxgrow: grow a trained network into a larger one that computes the same function.
 
-from .api import plan_widen, widen
+    traced = fxgrow.trace(model)
+    wider = fxgrow.widen(traced, node="layer2.conv1")
+    print(fxgrow.verify(traced, wider))
+"""
 
-__all__ = ["plan_widen", "widen"]
+from .analysis import Analysis, analyse
+from .api import inspect, plan_widen, verify, widen
+from .capture.tracer import trace
+from .dims.rules import register as register_rule
+from .errors import FxgrowError, GrowthRefused, Kind, Refusal, UsageError, VerificationFailed
+from .inspection import Inspection
+from .plan import Plan
+from .rewrite import apply
+from .verify import Certificate
+
+__all__ = [
+    "Analysis",
+    "Certificate",
+    "FxgrowError",
+    "GrowthRefused",
+    "Inspection",
+    "Kind",
+    "Plan",
+    "Refusal",
+    "UsageError",
+    "VerificationFailed",
+    "analyse",
+    "apply",
+    "inspect",
+    "plan_widen",
+    "register_rule",
+    "trace",
+    "verify",
+    "widen",
+]

@@ -6,14 +6,17 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from torch import fx
+from torch import fx, nn
 
 from .analysis import Analysis, analyse
 from .errors import VerificationFailed
+from .inspection import Inspection
 from .passes import Widen, Width
+from .passes.survey import survey
 from .plan import Plan
 from .rewrite import apply
 from .schemes import Scheme
+from .verify import Certificate
 from .verify import verify as check
 
 _ANALYSES: weakref.WeakKeyDictionary[fx.GraphModule, Analysis] = weakref.WeakKeyDictionary()
@@ -133,3 +136,39 @@ def widen(
             grown = apply(plan, model, inplace=True)
     _ANALYSES.setdefault(grown, known)  # its signatures and input shapes serve the next analysis
     return grown
+
+
+def inspect(model: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> Inspection:
+    """Which layers of a traced model can be widened, what grows with them, and why others cannot.
+
+    `print(fxgrow.inspect(model))` shows tables; the result also holds them as data.
+
+    Raises:
+        UsageError: the model cannot be analysed.
+    """
+    return Inspection(survey(model, analysis_of(model, example_inputs)))
+
+
+def verify(
+    before: nn.Module,
+    after: nn.Module,
+    *,
+    example_inputs: Sequence[Any] | None = None,
+    seed: int = 0,
+    training: bool = True,
+) -> Certificate:
+    """Check that two models compute the same function; `print` the certificate. Both stay as they are.
+
+    Args:
+        before: the model that was grown.
+        after: the grown one; if fxgrow grew it, the static proof is part of the certificate.
+        example_inputs: tensors with the shapes that the models take; inferred for traced models.
+        seed: of the probe inputs.
+        training: also compare in training mode where the proof claims it, and watch one training step.
+
+    Raises:
+        UsageError: input shapes are neither given nor inferable, or do not fit.
+    """
+    if example_inputs is None and isinstance(before, fx.GraphModule):
+        example_inputs = analysis_of(before).inputs
+    return check(before, after, example_inputs=example_inputs, seed=seed, training=training)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from fxgrow.dims.axis import Axis
+from fxgrow.dims.axis import Axis, atoms
 from fxgrow.dims.explain import OUTPUT, chain, culprit
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import GrowthRefused, Kind, Refusal
@@ -69,7 +69,7 @@ def explain_refusal(
             f"cannot widen {target.name}: {_WHAT.get(reason.kind, reason.text)}",
             where=f"{location(gm, stop)}" if stop != OUTPUT else f"output:  {reason.text}",
             chain=marked,
-            hint=_way_out(dims, reason.kind, stop, soft),
+            hint=_way_out(dims, target.axis, reason.kind, stop, soft),
         )
     )
 
@@ -83,7 +83,7 @@ def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failur
             f"cannot widen {target.name}: {failure.text}",
             where=location(gm, node),
             chain=_short(chain(dims, target.axis, target.node, node)),
-            hint=_way_out(dims, failure.kind, node, soft=False),
+            hint=_way_out(dims, target.axis, failure.kind, node, soft=False),
         )
     )
 
@@ -92,7 +92,7 @@ def _short(way: tuple[str, ...]) -> tuple[str, ...]:
     return way if len(way) <= 8 else (*way[:4], f"… {len(way) - 7} more …", *way[-3:])
 
 
-def _way_out(dims: DimsSolver, kind: Kind, stop: str, soft: bool) -> str:
+def _way_out(dims: DimsSolver, axis: Axis, kind: Kind, stop: str, soft: bool) -> str:
     order = dims.program.position()
     limit = order.get(stop, len(order))
     able = [p.node for p in dims.producers if dims.algebra.growable(p.axis)]
@@ -100,7 +100,9 @@ def _way_out(dims: DimsSolver, kind: Kind, stop: str, soft: bool) -> str:
     parts = [_OUT[kind]] if kind in _OUT else []
     if near:
         parts.append(f"{'e.g.' if parts else 'widen a layer whose channels end elsewhere:'} {', '.join(near)}")
-    if dims.joins and not soft and kind in (Kind.INPUT, Kind.OUTPUT, Kind.NORM, Kind.FIXED):
+    mine = set(atoms(dims.algebra.resolve(axis)))
+    volumes = [v for join in dims.joins for v in (join.main, join.skip)]
+    if not soft and any(mine & set(atoms(a)) for v in volumes for a in dims.resolved(v)):
         parts.append('or keep the stream as it is with skip="reshape"')
     return "; ".join(parts)
 

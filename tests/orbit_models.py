@@ -76,9 +76,8 @@ class Heads(nn.Module):
         self.out = nn.Linear(heads * unit, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            y.view(x.shape[0], x.shape[1], self.heads, self.unit).transpose(1, 2) for y in self.qkv(x).chunk(3, dim=-1)
-        )
+        pieces = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (pieces[n].view(2, -1, self.heads, self.unit).transpose(1, 2) for n in range(3))
         scores = torch.softmax(q @ k.transpose(-2, -1) * self.scale, dim=-1)
         z: Tensor = self.out((scores @ v).transpose(1, 2).flatten(2))
         return z

@@ -42,32 +42,42 @@ def example_values(
                 hint="pass one value for each, in order",
             )
         return values, lower(values)
-    remembered = [_from_meta(p) for p in places]
+    device, dtype = _kind_of(gm)
+    remembered = [_from_meta(p, device) for p in places]
     if all(isinstance(t, Tensor) for t in remembered):
         return tuple(remembered), lower(remembered)
-    return _infer(gm, places, lower)
+    return _infer(gm, places, device, dtype, lower)
+
+
+def _kind_of(gm: fx.GraphModule) -> tuple[torch.device, torch.dtype]:
+    """The device and floating-point type that inputs most likely have."""
+    tensor = next(chain(gm.parameters(), gm.buffers()), None)
+    device = tensor.device if tensor is not None else torch.device("cpu")
+    dtype = tensor.dtype if tensor is not None and tensor.is_floating_point() else torch.float32
+    return device, dtype
 
 
 def _default(place: fx.Node) -> Any:
     return place.args[0] if place.args else None
 
 
-def _from_meta(place: fx.Node) -> Tensor | None:
-    value = place.meta.get("val")
-    if isinstance(value, Tensor):
-        return value
-    known = place.meta.get("tensor_meta")
-    if known is not None and hasattr(known, "shape"):
-        return torch.empty(tuple(known.shape), dtype=known.dtype, device="meta")
-    return None
+def _from_meta(place: fx.Node, device: torch.device) -> Tensor | None:
+    """The shape and dtype that the graph remembers, as a tensor on the model's device."""
+    known = place.meta.get("val")
+    known = known if isinstance(known, Tensor) else place.meta.get("tensor_meta")
+    if known is None or not hasattr(known, "shape"):
+        return None
+    with FakeTensorMode():
+        return torch.empty(tuple(known.shape), dtype=known.dtype, device=device)
 
 
 def _infer(
-    gm: fx.GraphModule, places: list[fx.Node], lower: Callable[[Sequence[Any]], Program]
+    gm: fx.GraphModule,
+    places: list[fx.Node],
+    device: torch.device,
+    dtype: torch.dtype,
+    lower: Callable[[Sequence[Any]], Program],
 ) -> tuple[tuple[Any, ...], Program]:
-    tensor = next(chain(gm.parameters(), gm.buffers()), None)
-    device = tensor.device if tensor is not None else torch.device("cpu")
-    dtype = tensor.dtype if tensor is not None and tensor.is_floating_point() else torch.float32
     guesses = [_first_layer(gm, place) for place in places]
     unknown = [p.name for p, g in zip(places, guesses, strict=True) if g is None and not p.args]
     failure: FxgrowError | None = None

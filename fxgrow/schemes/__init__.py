@@ -1,6 +1,7 @@
 """Schemes: what new units hold. Each chooses states; one proof serves all."""
 
 from ..errors import Kind, usage
+from .proof import prove
 from .r2r import R2R
 from .states import Assignment, Failure, Place, Problem, Proof, Scheme, State, Step
 
@@ -32,5 +33,6 @@ __all__ = [
     "Scheme",
     "State",
     "Step",
+    "prove",
     "scheme_named",
 ]

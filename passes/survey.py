@@ -1,0 +1,148 @@
+"""The survey behind `inspect`: every producer, what reads it, what grows with it, and why it may not grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import fx
+
+from fxgrow.analysis import Analysis
+from fxgrow.dims.axis import Axis, atoms, show
+from fxgrow.dims.solver import DimsSolver, Producer
+from fxgrow.errors import GrowthRefused, Refusal
+from fxgrow.schemes import Failure, Problem, prove, scheme_named
+
+from .refuse import explain_refusal, failed
+from .targets import Target
+from .widen import tied
+from .widths import chosen_atoms
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One producer: an axis that is born from a weight."""
+
+    path: str
+    """What to call it in `widen`: a module path, or a parameter name where no module owns it."""
+    node: str
+    parameter: str
+    width: int
+    axis: str
+    """What the axis is made of, e.g. `(g c)`; equal names are one set of units."""
+    readers: tuple[str, ...]
+    """Nodes that sum over it."""
+    together: tuple[str, ...]
+    """Other producers whose channels grow with these."""
+    joins: tuple[str, ...]
+    """Residual joins that the volume meets."""
+    refusal: Refusal | None
+
+    @property
+    def widenable(self) -> bool:
+        """Whether it can grow with the coupled stream it belongs to."""
+        return self.refusal is None
+
+
+@dataclass(frozen=True, slots=True)
+class JoinSite:
+    """One residual join: the branch point, the two paths that meet, and which of them is the skip."""
+
+    node: str
+    branch: str
+    main: str
+    skip: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All producers and joins of a model, in execution order."""
+
+    sites: tuple[Site, ...]
+    joins: tuple[JoinSite, ...]
+
+
+def survey(gm: fx.GraphModule, analysis: Analysis, scheme: str = "r2r") -> Survey:
+    """Look at every producer of a model; proves each growth, applies none."""
+    dims = analysis.dims
+    sites = tuple(_site(gm, analysis, dims, p, scheme) for p in _distinct(dims))
+    return Survey(sites, tuple(_joins(gm, dims)))
+
+
+def _distinct(dims: DimsSolver) -> list[Producer]:
+    seen: dict[int, Producer] = {}
+    for producer in dims.producers:
+        seen.setdefault(producer.weight.index, producer)
+    return list(seen.values())
+
+
+def _site(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, p: Producer, scheme: str) -> Site:
+    algebra = dims.algebra
+    axis = algebra.resolve(p.axis)
+    mine = set(atoms(axis))
+
+    def shares(other: Axis) -> bool:
+        return bool(mine & set(atoms(algebra.resolve(other))))
+
+    node = next(n for n in gm.graph.nodes if n.name == p.node)
+    parameter = p.weight.names[0] if p.weight.names else ""
+    sole = sum(q.node == p.node for q in _distinct(dims)) == 1
+    path = str(node.target) if node.op == "call_module" and sole else parameter or p.node
+    readers = dict.fromkeys(r.node for r in dims.readers if shares(r.axis))
+    together = dict.fromkeys(q.node for q in _distinct(dims) if q.weight is not p.weight and shares(q.axis))
+    joins = dict.fromkeys(
+        j.node for j in dims.joins if any(shares(a) for v in (j.main, j.skip) for a in dims.resolved(v))
+    )
+    target = Target(path, p.node, p.axis)
+    return Site(
+        path,
+        p.node,
+        parameter,
+        algebra.measure(axis),
+        show(axis, algebra.name),
+        tuple(readers),
+        tuple(together),
+        tuple(joins),
+        refusal(gm, analysis, dims, target, scheme),
+    )
+
+
+def refusal(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, target: Target, scheme: str) -> Refusal | None:
+    """Why an axis cannot grow; None if a growth of one pair can be proved."""
+    chosen = chosen_atoms(dims, target.axis, "channels")
+    if not chosen:
+        return explain_refusal(gm, dims, target, soft=dims.soft).refusal
+    members = [a for atom in chosen for a in tied(dims, atom)]
+    stuck = next((a for a in members if a.index in dims.algebra.frozen), None)
+    if stuck is not None:
+        return explain_refusal(gm, dims, target, soft=dims.soft, axis=stuck).refusal
+    sizes = {a: (dims.algebra.size[a.index], dims.algebra.size[a.index] + 2) for a in members}
+    try:
+        states = scheme_named(scheme).choose(Problem(analysis, dims, sizes))
+        outcome = states if isinstance(states, Failure) else prove(dims, sizes, states)
+        return failed(gm, dims, target, outcome).refusal if isinstance(outcome, Failure) else None
+    except GrowthRefused as refused:
+        return refused.refusal
+
+
+def _joins(gm: fx.GraphModule, dims: DimsSolver) -> list[JoinSite]:
+    """Joins with the branch point from which both paths come."""
+    nodes = {n.name: n for n in gm.graph.nodes}
+    ancestors: dict[fx.Node, set[fx.Node]] = {}
+    order = {n: i for i, n in enumerate(gm.graph.nodes)}
+    for node in gm.graph.nodes:
+        found = set()
+        for source in node.all_input_nodes:
+            found |= ancestors[source]
+        ancestors[node] = found | {node}
+    sites = []
+    for join in dims.joins:
+        node = nodes[join.node]
+        ins = [n for n in node.all_input_nodes]
+        if len(ins) < 2:
+            continue
+        second = join.argument == "other"
+        main, skip = (ins[0], ins[1]) if second else (ins[1], ins[0])
+        common = ancestors[main] & ancestors[skip]
+        branch = max(common, key=order.__getitem__).name if common else ""
+        sites.append(JoinSite(join.node, branch, main.name, skip.name))
+    return sites
