@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
+from fxgrow.capture.source import location
 from fxgrow.dims.axis import Axis, atoms
 from fxgrow.dims.explain import OUTPUT, chain, culprit
 from fxgrow.dims.solver import DimsSolver
@@ -33,21 +34,6 @@ _OUT = {
 }
 
 
-def location(gm: fx.GraphModule, node: str) -> str:
-    """A node and the user's source line, as far as the trace recorded it."""
-    found = next((n for n in gm.graph.nodes if n.name == node), None)
-    if found is None or found.op == "output":
-        return OUTPUT if found is not None or node == OUTPUT else node
-    lines = [line.strip() for line in (found.stack_trace or "").strip().splitlines() if line.strip()]
-    frames = [k for k, line in enumerate(lines) if line.startswith("File ")]
-    if frames:
-        where, code = lines[frames[-1]], " ".join(lines[frames[-1] + 1 :])
-        parts = where.split('"')
-        path, number = parts[1].rsplit("/", 1)[-1], parts[2].split("line ")[-1].split(",")[0]
-        return f"{node}, {path}:{number}:  {code}"
-    return f"{node}:  {found.format_node()}"
-
-
 def explain_refusal(
     gm: fx.GraphModule, dims: DimsSolver, target: Target, *, soft: bool, axis: Axis | None = None
 ) -> GrowthRefused:
@@ -69,7 +55,7 @@ def explain_refusal(
             f"cannot widen {target.name}: {_WHAT.get(reason.kind, reason.text)}",
             where=f"{location(gm, stop)}" if stop != OUTPUT else f"output:  {reason.text}",
             chain=marked,
-            hint=_way_out(dims, target.axis, reason.kind, stop, soft),
+            hint=_way_out(dims, target, reason.kind, stop, soft),
         )
     )
 
@@ -83,7 +69,7 @@ def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failur
             f"cannot widen {target.name}: {failure.text}",
             where=location(gm, node),
             chain=_short(chain(dims, target.axis, target.node, node)),
-            hint=_way_out(dims, target.axis, failure.kind, node, soft=False),
+            hint=_way_out(dims, target, failure.kind, node, soft=False),
         )
     )
 
@@ -92,20 +78,20 @@ def _short(way: tuple[str, ...]) -> tuple[str, ...]:
     return way if len(way) <= 8 else (*way[:4], f"… {len(way) - 7} more …", *way[-3:])
 
 
-def _way_out(dims: DimsSolver, axis: Axis, kind: Kind, stop: str, soft: bool) -> str:
+def _way_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: bool) -> str:
     order = dims.program.position()
     limit = order.get(stop, len(order))
-    able = [p.node for p in dims.producers if dims.algebra.growable(p.axis)]
+    able = [p.node for p in dims.producers if dims.algebra.growable(p.axis) and p.node != target.node]
     near = sorted(dict.fromkeys(able), key=lambda n: abs(order.get(n, 0) - limit))[:3]
     parts = [_OUT[kind]] if kind in _OUT else []
     if near:
         parts.append(f"{'e.g.' if parts else 'widen a layer whose channels end elsewhere:'} {', '.join(near)}")
-    mine = set(atoms(dims.algebra.resolve(axis)))
+    mine = set(atoms(dims.algebra.resolve(target.axis)))
     volumes = [v for join in dims.joins for v in (join.main, join.skip)]
     if not soft and any(mine & set(atoms(a)) for v in volumes for a in dims.resolved(v)):
         parts.append('or keep the stream as it is with skip="reshape"')
-    return "; ".join(parts)
+    return "; ".join(parts) or "no other layer of this model can grow: its widths are all part of its interface"
 
 
-__all__ = ["explain_refusal", "failed", "location"]
+__all__ = ["explain_refusal", "failed"]
 

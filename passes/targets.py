@@ -33,7 +33,7 @@ def find_target(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: 
     if not isinstance(name, str):
         raise usage(Kind.BAD_OPTION, f"node must be a name or a list of names, not {type(name).__name__}")
     called = [n.name for n in gm.graph.nodes if n.op == "call_module" and n.target == name]
-    named = [n.name for n in gm.graph.nodes if n.name == name and n.op != "placeholder" and n.op != "output"]
+    named = [n.name for n in gm.graph.nodes if n.name == name and n.op.startswith("call_")]
     if called and named and not set(named) <= set(called):
         raise usage(
             Kind.AMBIGUOUS_NODE,

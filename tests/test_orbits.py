@@ -19,18 +19,17 @@ from fxgrow.models_zoo import ZOO
 from fxgrow.testing.agreement import Agreement, compare
 from fxgrow.testing.labels import Labels
 
-from .orbit_models import MODELS, UNLOWERED, program_of
+from .orbit_models import MODELS, program_of
 
 OPAQUE = {
     "swin": ("aten::fill", "fxgrow::written_through_a_view"),
-    "gated_conv_glu": ("aten::glu",),
     "refuse_unknown_fft": ("aten::fft_fft", "aten::real"),
     "refuse_unknown_cdist": ("aten::cdist",),
 }
 """Operators that labels do not get through; in these models nothing hides behind them."""
 
 
-@pytest.mark.parametrize("name", [*MODELS, *(name for name in ZOO if name not in UNLOWERED)])
+@pytest.mark.parametrize("name", [*MODELS, *ZOO])
 def test_algebra_joins_and_splits_as_orbits_do(name: str) -> None:
     found = compare(program_of(name))
     assert found.disagreements == ()
@@ -38,14 +37,10 @@ def test_algebra_joins_and_splits_as_orbits_do(name: str) -> None:
     assert found.units > 0
 
 
-@pytest.mark.parametrize(
-    ("name", "non_aligned"),
-    [("shufflenet_v2_x1_0", True), ("shufflenet_v2, widths by 8", False), ("densenet, 4 groups", True)],
-)
-def test_what_is_refused_as_non_aligned(name: str, non_aligned: bool) -> None:
+@pytest.mark.parametrize("name", ["shufflenet_v2_x1_0", "densenet, 4 groups"])
+def test_some_of_what_does_not_line_up_is_refused_the_rest_grows(name: str) -> None:
     found = compare(program_of(name))
-    assert bool(found.non_aligned) is non_aligned
-    assert 0 < found.refused < found.units
+    assert 0 < found.non_aligned <= found.refused < found.units
 
 
 # -- an oracle that cannot fail tells nothing: wrong rules, each on a net that shows what is wrong ------------------
@@ -73,19 +68,10 @@ class Backwards:
 
 
 class Unchanged:
-    """Whatever it is, the axes of its first operand stay: a transposition that moves nothing, a sum that joins nothing."""
+    """The axes of the first operand stay as they are: a transposition moves nothing, a sum joins nothing."""
 
     def dims(self, op: Op, d: Dims) -> None:
         d.set(op.outputs[0], d.of(next(op.inputs())))
-
-
-class AllShared:
-    """A gate that is said to share its first two axes with each other."""
-
-    def dims(self, op: Op, d: Dims) -> None:
-        axes = d.of(next(op.inputs()))
-        d.unify(d.of(op.args["weight"])[0], d.of(op.args["running_mean"])[0])
-        d.set(op.outputs[0], axes)
 
 
 class Unfrozen:
@@ -123,11 +109,13 @@ class TwoBranches(Small):
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:
-    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    y: Tensor = x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    return y
 
 
 def halved(x: Tensor) -> Tensor:
-    a, b = x.chunk(2, 1)[0], x.chunk(2, 1)[1]
+    pieces = x.chunk(2, 1)
+    a, b = pieces[0], pieces[1]
     return torch.cat([torch.relu(a), torch.sigmoid(b)], 1)
 
 
@@ -142,7 +130,7 @@ PLANTS = [
     ("aten::channel_shuffle", Unchanged(), lambda: Small(lambda x: F.channel_shuffle(x, 2))),
     ("aten::transpose", Unchanged(), lambda: Small(lambda x: shuffled(x[:, :4], 2), channels=4)),
     ("aten::slice", Unfrozen(), lambda: Small(lambda x: x[:, ::2], channels=3)),
-    ("aten::batch_norm", AllShared(), lambda: Small(F.relu)),
+    ("aten::batch_norm", Unchanged(), lambda: Small(F.relu)),
 ]
 
 
@@ -151,7 +139,7 @@ def test_a_wrong_rule_is_found(
     operator: str, wrong: object, build: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert compared(build()).disagreements == ()
-    monkeypatch.setitem(RULES, operator, wrong)  # type: ignore[arg-type]  # only its dims are asked for
+    monkeypatch.setitem(RULES, operator, wrong)
     assert compared(build()).disagreements != ()
 
 
@@ -164,9 +152,10 @@ def test_a_split_off_the_boundary_must_be_refused(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_disagreement_names_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RULES, "aten::add", Unchanged())  # type: ignore[arg-type]  # only its dims are asked for
+    monkeypatch.setitem(RULES, "aten::add", Unchanged())
     first = compared(TwoBranches(F.relu)).disagreements[0]
-    assert first.startswith("the algebra splits conv1.weight[0] (d") and "conv2.weight[0]" in first
+    assert first.startswith("the algebra splits conv1.weight[0] (d")
+    assert "conv2.weight[0]" in first
 
 
 # -- the oracle's own parts ------------------------------------------------------------------------------------------

@@ -67,6 +67,16 @@ def plain_key(arg: Any) -> Any:
     return ById(arg)
 
 
+def rebuilt(like: Any, items: list[Any]) -> Any:
+    """A list, tuple, named tuple or torch return type with other items."""
+    kind = type(like)
+    if kind in (list, tuple):
+        return kind(items)
+    if kind is torch.Size:
+        return tuple(items)
+    return kind(*items) if hasattr(kind, "_fields") else kind(items)
+
+
 def key_of(arg: Any, slots: dict[Ref, int]) -> Any:
     """A key for one argument; each distinct tensor gets a slot."""
     if isinstance(arg, Ref):
@@ -75,7 +85,7 @@ def key_of(arg: Any, slots: dict[Ref, int]) -> Any:
             slots[arg] = len(slots)
             return (Ref, meta_of_ref(arg))
         return (Ref, known)
-    if type(arg) in (list, tuple):
+    if isinstance(arg, list | tuple):
         return (type(arg), *(key_of(item, slots) for item in arg))
     if type(arg) is dict:
         return (dict, *((k, key_of(v, slots)) for k, v in arg.items()))
@@ -88,8 +98,8 @@ def substitute(arg: Any, tensor: Callable[[Ref], Any]) -> Any:
     """The same argument with each tensor of the program replaced."""
     if isinstance(arg, Ref):
         return tensor(arg)
-    if type(arg) in (list, tuple):
-        return type(arg)(substitute(item, tensor) for item in arg)
+    if isinstance(arg, list | tuple):
+        return rebuilt(arg, [substitute(item, tensor) for item in arg])
     if type(arg) is dict:
         return {k: substitute(v, tensor) for k, v in arg.items()}
     if type(arg) is slice:

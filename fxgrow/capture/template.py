@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .recorder import Call, spec_of, storage_of
-from .signature import Meta, meta_of
+from .signature import Meta, meta_of, rebuilt
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,10 @@ def fill(arg: Any, tensor: Callable[[Local], Any]) -> Any:
     """An argument of a template with its locals replaced."""
     if isinstance(arg, Local):
         return tensor(arg)
-    if type(arg) in (list, tuple):
-        return type(arg)([fill(item, tensor) for item in arg])
+    if isinstance(arg, list | tuple):
+        return rebuilt(arg, [fill(item, tensor) for item in arg])
     if type(arg) is dict:
         return {k: fill(v, tensor) for k, v in arg.items()}
-    if isinstance(arg, tuple):  # named tuples, e.g. the result of max
-        return tuple(fill(item, tensor) for item in arg)
     return arg
 
 
@@ -108,10 +106,8 @@ class _Builder:
     def replace(self, arg: Any) -> Any:
         if isinstance(arg, Tensor):
             return self.local(arg, constant=True)
-        if isinstance(arg, tuple) and type(arg) is not tuple and hasattr(arg, "_fields"):
-            return tuple(self.replace(item) for item in arg)
-        if type(arg) in (list, tuple):
-            return type(arg)([self.replace(item) for item in arg])
+        if isinstance(arg, list | tuple):
+            return rebuilt(arg, [self.replace(item) for item in arg])
         if type(arg) is dict:
             return {k: self.replace(v) for k, v in arg.items()}
         return arg

@@ -71,13 +71,13 @@ def trace(
     check_model(model)
     concrete = _concrete(model, example_inputs, concrete_args or {})
     attributes = set(model.__dict__)
-    graph = _traced(model, concrete)
     other = _in_other_mode(model, concrete)
+    _forget_constants(model, attributes)
+    graph = _traced(model, concrete)
     follow = _flags_that_follow(graph, other)
     gm = fx.GraphModule(model, graph, type(model).__name__)
     gm.train(model.training)
-    for name in set(model.__dict__) - attributes:  # fx leaves constants that it found as attributes of the model
-        delattr(model, name)
+    _forget_constants(model, attributes)
     if follow is None:
         logger.warning(
             "%s has different graphs in training and evaluation mode; this trace is of %s mode",
@@ -99,6 +99,12 @@ def trace(
         _remember(gm, example_inputs)
     gm.recompile()
     return gm
+
+
+def _forget_constants(model: nn.Module, attributes: set[str]) -> None:
+    """Remove what fx leaves on the model itself: tensors that `forward` made while it was traced."""
+    for name in set(model.__dict__) - attributes:
+        delattr(model, name)
 
 
 def _traced(model: nn.Module, concrete: Mapping[str, Any]) -> fx.Graph:

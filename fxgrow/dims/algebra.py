@@ -34,6 +34,7 @@ class Algebra:
         """(atom, atom, operator) of every union, for explanations."""
         self.ties: list[tuple[Atom, Atom, int]] = []
         """Atoms that must keep equal sizes though their units have nothing to do with each other."""
+        self._tied: list[tuple[Axis, Axis, int]] = []
         self.op = -1
         """The operator that is being looked at."""
 
@@ -87,18 +88,49 @@ class Algebra:
                 self.frozen[atom.index] = Reason(kind, self.op, text)
 
     def tie(self, a: Axis, b: Axis) -> None:
-        """Say that two axes have equal sizes, whatever becomes of them."""
-        a, b = self.resolve(a), self.resolve(b)
-        if a == b:
-            return
-        if isinstance(a, Atom) and isinstance(b, Atom):
-            self.ties.append((a, b, self.op))
-        elif isinstance(a, Product) and isinstance(b, Product) and len(a.factors) == len(b.factors):
-            for x, y in zip(a.factors, b.factors, strict=True):
-                self.tie(x, y)
-        elif not (isinstance(a, Fixed) and isinstance(b, Fixed)):  # only whole atoms can be grown in step
-            for axis in (a, b):
-                self.freeze(axis, Kind.NON_ALIGNED, "it must keep the size of another axis that is put together otherwise")
+        """Say that two axes have equal sizes, whatever becomes of them. Settled when all refinement is done."""
+        self._tied.append((a, b, self.op))
+
+    def settle_ties(self) -> None:
+        """Turn ties of axes into ties of atoms; axes that are put together differently may not grow."""
+        queue, self._tied = self._tied, []
+        while queue:
+            a, b, self.op = queue.pop()
+            a, b = self.resolve(a), self.resolve(b)
+            if a == b or isinstance(a, Fixed) and isinstance(b, Fixed):
+                continue
+            alike = type(a) is type(b) and isinstance(a, Product | Sum)
+            parts = list(zip(factors_of(a), factors_of(b), strict=False))
+            if isinstance(a, Sum) and isinstance(b, Sum):
+                parts = list(zip(a.terms, b.terms, strict=False))
+            if isinstance(a, Atom) and isinstance(b, Atom):
+                self.ties.append((a, b, self.op))
+            elif isinstance(a, Atom) and not isinstance(b, Fixed) and a not in atoms(b):
+                self._bind(a, self._mirror(b))
+                queue.append((a, b, self.op))
+            elif isinstance(b, Atom) and not isinstance(a, Fixed) and b not in atoms(a):
+                queue.append((b, a, self.op))
+            elif (
+                alike
+                and len(list(atoms(a))) == len(list(atoms(b)))
+                and all(self.measure(x) == self.measure(y) for x, y in parts)
+            ):
+                queue.extend((x, y, self.op) for x, y in parts)
+            else:
+                for axis in (a, b):
+                    self.freeze(axis, Kind.NON_ALIGNED, "it must keep the size of an axis that is put together otherwise")
+
+    def _mirror(self, axis: Axis) -> Axis:
+        """The same structure of new atoms."""
+        match axis:
+            case Atom(index):
+                return self.atom(self.size[index])
+            case Fixed():
+                return axis
+            case Product(factors):
+                return Product(tuple(self._mirror(f) for f in factors))
+            case Sum(terms):
+                return Sum(tuple(self._mirror(t) for t in terms))
 
     def unify(self, a: Axis, b: Axis) -> None:
         """Say that unit k of one axis is unit k of the other."""

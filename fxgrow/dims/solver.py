@@ -183,6 +183,7 @@ class DimsSolver:
                 deepest += len(self.readers) > before
                 for out in op.outputs:
                     depth[out.index] = deepest
+        algebra.settle_ties()
         algebra.op = len(self.program.ops)
         for n, value in enumerate(self.program.outputs):
             for k, axis in enumerate(self.of(value)):

@@ -15,7 +15,8 @@ from torch import Tensor, fx, nn
 from ..analysis import Analysis
 from ..capture.lowering import INTRINSICS, attribute, plain, strides_like
 from ..capture.program import Op, Origin, Ref, Value
-from ..capture.signature import Meta
+from ..capture.signature import Meta, rebuilt
+from ..capture.source import location
 from ..capture.template import Template, fill, locals_in
 from ..errors import GrowthRefused, Kind, Refusal
 from .attributes import attributes_of
@@ -167,8 +168,10 @@ class Simulation:
     # -- bookkeeping --------------------------------------------------------------------------------------------
 
     def _change(self, node: fx.Node, result: Any) -> None:
-        self._env[node] = result
-        self._changed.add(node)
+        """Remember a result; who reads it is looked at only if it is another one than before."""
+        if not _same(self.program.results[node.name], result):
+            self._env[node] = result
+            self._changed.add(node)
 
     def lookup(self, consumer: fx.Node, node: fx.Node, old: bool) -> Any:
         """What a node returns, before or after the growth, as one consumer sees it."""
@@ -214,12 +217,11 @@ class Simulation:
         return fill(template.result, lambda local: ref(local.index))
 
     def _inexpressible(self, node: fx.Node, problem: str) -> GrowthRefused:
-        line = (node.stack_trace or "").strip().splitlines()
         return GrowthRefused(
             Refusal(
                 Kind.INEXPRESSIBLE,
                 f"{node.name} cannot take the new size: {problem}",
-                where=line[-1].strip() if line else (node.format_node() or node.name),
+                where=location(self.gm, node.name),
                 hint="write the size as a number or compute it from x.shape, or choose another layer",
             )
         )
@@ -246,11 +248,22 @@ def _refs(tree: Any, known: dict[int, Ref]) -> Any:
         if tree.index not in known:
             known[tree.index] = Ref(tree, -1)
         return known[tree.index]
-    if type(tree) in (list, tuple):
-        return type(tree)(_refs(item, known) for item in tree)
+    if isinstance(tree, list | tuple):
+        return rebuilt(tree, [_refs(item, known) for item in tree])
     if type(tree) is dict:
         return {k: _refs(v, known) for k, v in tree.items()}
     return tree
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Whether two results agree in shapes and plain numbers."""
+    if isinstance(new, Ref):
+        return isinstance(old, Value) and old.shape == new.value.shape
+    if isinstance(new, list | tuple):
+        return isinstance(old, list | tuple) and len(old) == len(new) and all(map(_same, old, new))
+    if isinstance(new, dict):
+        return isinstance(old, dict) and old.keys() == new.keys() and all(_same(old[k], v) for k, v in new.items())
+    return bool(old == new)
 
 
 def _leaves(path: Path, arg: Any) -> Any:

@@ -151,3 +151,20 @@ def place(plane: Tensor, at: Sequence[int], rank: int) -> Tensor:
     for k, n in zip(at, plane.shape, strict=True):
         shape[k] = n
     return plane.permute(order).reshape(shape)
+
+
+def split(plane: Tensor, at: int, groups: int) -> Tensor:
+    """Axis `at` as (group, rest)."""
+    return plane.unsqueeze(at) if plane.shape[at] == 1 else plane.unflatten(at, (groups, -1))
+
+
+def merge(plane: Tensor, at: int, sizes: tuple[int, int]) -> Tensor:
+    """Axes `at` and `at` + 1, of these sizes, as one."""
+    if plane.shape[at] * plane.shape[at + 1] == 1:
+        return plane.squeeze(at)
+    return plane.expand(*plane.shape[:at], *sizes, *plane.shape[at + 2 :]).flatten(at, at + 1)
+
+
+def narrow(plane: Tensor, at: int, start: int, length: int) -> Tensor:
+    """Part of axis `at`, along which the plane need not vary."""
+    return plane if plane.shape[at] == 1 else plane.narrow(at, start, length)

@@ -17,23 +17,19 @@ import torch
 from torch import Tensor
 
 from ..capture.program import Op, Origin, Program, Value
-from .labels import Labels, Planes, place
+from .labels import Labels, Planes, merge, narrow, place, split
 
-REARRANGING = frozenset(
-    """view _unsafe_view reshape view_as reshape_as flatten unflatten ravel permute transpose swapaxes swapdims t mT
-    numpy_T movedim moveaxis squeeze unsqueeze expand expand_as broadcast_to repeat select slice narrow chunk split
-    split_with_sizes tensor_split unsafe_chunk unsafe_split unbind pixel_shuffle pixel_unshuffle channel_shuffle
-    native_channel_shuffle flip roll constant_pad_nd""".split()
-)
-UNIT_BY_UNIT = frozenset(
-    """contiguous to _to_copy type_as dropout feature_dropout hardswish detach alias lift_fresh lift_fresh_copy
-    log_softmax softmax cumsum layer_norm rms_norm float type_as log_sigmoid""".split()
-)
-"""Beyond those that torch tags as pointwise: operators that keep every unit in its place."""
-REDUCING = frozenset("sum mean amax amin max min argmax argmin prod std var norm linalg_vector_norm logsumexp".split())
-MAKING = frozenset("zeros ones full new_zeros new_ones new_full zeros_like ones_like arange linspace".split())
-CHANNEL_VECTORS = ("weight", "bias", "running_mean", "running_var")
-WINDOW = re.compile(r"(?:pool|upsample_\w+|exact|reflection_pad|replication_pad)([123])d")
+_REARRANGING = """view _unsafe_view reshape view_as reshape_as flatten unflatten ravel permute transpose swapaxes
+    swapdims t mT numpy_T movedim moveaxis squeeze unsqueeze expand expand_as broadcast_to repeat select slice narrow
+    chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind pixel_shuffle pixel_unshuffle
+    channel_shuffle native_channel_shuffle flip roll constant_pad_nd"""
+_UNIT_BY_UNIT = """contiguous to _to_copy float type_as detach alias lift_fresh lift_fresh_copy dropout feature_dropout
+    hardswish log_sigmoid softmax log_softmax cumsum layer_norm rms_norm"""  # beyond those that torch tags as pointwise
+_REDUCING = "sum mean amax amin max min argmax argmin prod std var norm linalg_vector_norm logsumexp"
+_MAKING = "zeros ones full new_zeros new_ones new_full zeros_like ones_like arange linspace"
+_CONVOLUTIONS = "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"
+_WINDOW = re.compile(r"(?:pool|upsample_\w+|exact|reflection_pad|replication_pad)([123])d")
+_VECTORS = ("weight", "bias", "running_mean", "running_var")
 
 
 class Orbits:
@@ -62,9 +58,9 @@ class Orbits:
 
     def _walk(self, op: Op) -> None:
         handler = handler_of(op)
+        results = handler(self, op) if handler is not None else []
         if handler is None:
             self.unknown.add(op.name)
-        results = handler(self, op) if handler is not None else []
         for k, out in enumerate(op.outputs):
             self._planes[out.index] = self.labels.tidy(results[k]) if k < len(results) else []
 
@@ -78,8 +74,8 @@ class Orbits:
         for plane in self.of(x):
             args = {k: plane.new_zeros(v.shape) if isinstance(v, Value) else v for k, v in op.args.items()}
             out = func(**{**args, "self": plane.expand(x.shape).contiguous()})
-            for some, one in zip(results, [out] if isinstance(out, Tensor) else out, strict=True):
-                some.append(one)
+            for planes, one in zip(results, [out] if isinstance(out, Tensor) else out, strict=True):
+                planes.append(one)
         return results
 
     def elementwise(self, op: Op) -> list[Planes]:
@@ -95,17 +91,23 @@ class Orbits:
     def per_channel(self, op: Op) -> list[Planes]:
         """Vectors that lie along axis 1 of the first operand."""
         x = next(op.inputs())
-        rank = len(x.shape)
-        vectors = [op.args[n] for n in CHANNEL_VECTORS if isinstance(op.args.get(n), Value)]
-        return [self.added(rank, self.of(x), *([place(p, [1], rank) for p in self.of(v)] for v in vectors))]
+        vectors = [self.of(op.args[n]) for n in _VECTORS if isinstance(op.args.get(n), Value)]
+        rows = [[place(p, [1], len(x.shape)) for p in planes] for planes in vectors]
+        return [self.added(len(x.shape), self.of(x), *rows)]
+
+    def gate(self, op: Op) -> list[Planes]:
+        """glu: the halves of an axis meet."""
+        planes, shape = self.of(op.args["self"]), op.outputs[0].shape
+        at = op.args["dim"] % len(shape)
+        halves = [[narrow(p, at, start, shape[at]) for p in planes] for start in (0, shape[at])]
+        return [self.added(len(shape), *halves)]
 
     def join(self, op: Op) -> list[Planes]:
         """cat and stack: along the axis one after the other, along all others on top of each other."""
-        out, new = op.outputs[0], op.name == "aten::stack"
+        out, new, start = op.outputs[0], op.name == "aten::stack", 0
         at = op.args["dim"] % len(out.shape)
         shared: list[Planes] = []
         own: Planes = []
-        start = 0
         for x in op.args["tensors"]:
             if x.shape == (0,):
                 continue
@@ -130,6 +132,8 @@ class Orbits:
 
     def reduce(self, op: Op) -> list[Planes]:
         """A statistic over some axes, or all."""
+        if "other" in op.args:  # max and min of two
+            return self.elementwise(op)
         x, dim = next(op.inputs()), op.args.get("dim")
         rank = len(x.shape)
         over = [dim] if isinstance(dim, int) else dim or range(rank)
@@ -137,8 +141,7 @@ class Orbits:
 
     def window(self, op: Op) -> list[Planes]:
         """Something slides over the last axes."""
-        x = next(op.inputs())
-        found = WINDOW.search(op.name)
+        x, found = next(op.inputs()), _WINDOW.search(op.name)
         count = int(found[1]) if found else len(op.args["pad"]) // 2
         return [self.reduced(x, range(len(x.shape) - count, len(x.shape)), out) for out in op.outputs]
 
@@ -150,7 +153,8 @@ class Orbits:
         x, out = op.args["self"], op.outputs[0]
         indices = op.args.get("indices", [])
         over = [op.args["dim"] % len(x.shape)] if "dim" in op.args else [k for k, i in enumerate(indices) if i]
-        same = len(over) == 1 and len(out.shape) == len(x.shape)
+        rest = [(n, m) for k, (n, m) in enumerate(zip(x.shape, out.shape, strict=False)) if k not in over]
+        same = len(over) == 1 and len(out.shape) == len(x.shape) and all(n == m for n, m in rest)
         return [[p for p in self.of(x) if same and p.shape[over[0]] == 1]]
 
     # -- sums of products ---------------------------------------------------------------------------------------
@@ -168,7 +172,7 @@ class Orbits:
         """Channels are (group, channel of the group); windows are summed over."""
         x, weight, groups = op.args["input"], op.args["weight"], op.args["groups"]
         transposed = "transpose" in op.name
-        windows, kernel = [f"w{k}" for k in range(len(weight.shape) - 2)], [f"k{k}" for k in range(len(weight.shape) - 2)]
+        windows, kernel = ([f"{name}{k}" for k in range(len(weight.shape) - 2)] for name in "wk")
         batch = ["n"] if len(x.shape) == len(weight.shape) else []
         data = [split(p, len(batch), groups) for p in self.of(x)]
         rows = [split(p, 0, groups) for p in self.of(weight)]
@@ -177,9 +181,8 @@ class Orbits:
         planes = self.contract((data, [*batch, "g", "i", *windows]), (rows, [*inner, *kernel]), out)
         size = op.outputs[0].shape[len(batch)]
         result = [merge(p, len(batch), (groups, size // groups)) for p in planes]
-        bias = op.args["bias"]
-        vector = [] if bias is None else [place(p, [len(batch)], len(out) - 1) for p in self.of(bias)]
-        return [self.added(len(out) - 1, result, vector)]
+        bias = [] if op.args["bias"] is None else self.of(op.args["bias"])
+        return [self.added(len(out) - 1, result, [place(p, [len(batch)], len(out) - 1) for p in bias])]
 
     def multiply(self, op: Op) -> list[Planes]:
         """linear, matmul and their like."""
@@ -196,24 +199,21 @@ class Orbits:
         bias = args.get("bias") if linear else args.get("self") if a is not args.get("self") else None
         return [self.added(rank, planes, [] if bias is None else self.of(bias))]
 
+    def attend(self, op: Op) -> list[Planes]:
+        """scaled_dot_product_attention with as many heads for keys as for queries."""
+        q, k, v = (op.args[name] for name in ("query", "key", "value"))
+        if not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:
+            return []
+        rest = [f"b{n}" for n in range(len(q.shape) - 2)]
+        scores = self.contract((self.of(q), [*rest, "l", "d"]), (self.of(k), [*rest, "s", "d"]), [*rest, "l", "s"])
+        return [self.contract((scores, [*rest, "l", "s"]), (self.of(v), [*rest, "s", "e"]), [*rest, "l", "e"])]
+
     def einsum(self, op: Op) -> list[Planes]:
         """Two operands, an explicit result, no letter twice in a term."""
         left, _, out = op.args["equation"].replace(" ", "").partition("->")
         terms = [list(term) for term in left.split(",")]
         a, b = op.args["tensors"]
         return [self.contract((self.of(a), terms[0]), (self.of(b), terms[1]), list(out))]
-
-
-def split(plane: Tensor, at: int, groups: int) -> Tensor:
-    """Axis `at` as (group, rest)."""
-    return plane.unsqueeze(at) if plane.shape[at] == 1 else plane.unflatten(at, (groups, -1))
-
-
-def merge(plane: Tensor, at: int, sizes: tuple[int, int]) -> Tensor:
-    """Axes `at` and `at` + 1, of these sizes, as one."""
-    if plane.shape[at] * plane.shape[at + 1] == 1:
-        return plane.squeeze(at)
-    return plane.expand(*plane.shape[:at], *sizes, *plane.shape[at + 2 :]).flatten(at, at + 1)
 
 
 Handler = Callable[[Orbits, Op], list[Planes]]
@@ -227,24 +227,23 @@ def handler_of(op: Op) -> Handler | None:
         return None
     if name == "pad":
         return Orbits.rearrange if op.args["mode"] == "constant" else Orbits.window
-    for names, handler in FAMILIES.items():
-        if name in names:
-            return handler
-    if WINDOW.search(name):
-        return Orbits.window
-    tagged = any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads())
-    return Orbits.elementwise if tagged else None
+    tags = {tag for overload in packet.overloads() for tag in getattr(packet, overload).tags}
+    otherwise = Orbits.elementwise if torch.Tag.pointwise in tags else None
+    return HANDLERS.get(name, Orbits.window if _WINDOW.search(name) else otherwise)
 
 
-FAMILIES: dict[frozenset[str], Handler] = {
-    REARRANGING: Orbits.rearrange,
-    UNIT_BY_UNIT: Orbits.elementwise,
-    REDUCING: Orbits.reduce,
-    MAKING: lambda orbits, op: [],
-    frozenset(("cat", "stack")): Orbits.join,
-    frozenset(("batch_norm", "instance_norm", "group_norm", "prelu")): Orbits.per_channel,
-    frozenset(("embedding", "index", "index_select", "gather")): Orbits.look_up,
-    frozenset(f"conv{kind}{n}d" for n in (1, 2, 3) for kind in ("", "_transpose")): Orbits.convolve,
-    frozenset(("linear", "matmul", "bmm", "mm", "mv", "addmm", "baddbmm")): Orbits.multiply,
-    frozenset(("einsum",)): Orbits.einsum,
-}
+_FAMILIES: tuple[tuple[str, Handler], ...] = (
+    (_REARRANGING, Orbits.rearrange),
+    (_UNIT_BY_UNIT, Orbits.elementwise),
+    (_REDUCING, Orbits.reduce),
+    (_MAKING, lambda orbits, op: []),
+    ("cat stack", Orbits.join),
+    ("glu", Orbits.gate),
+    ("batch_norm instance_norm group_norm prelu", Orbits.per_channel),
+    ("embedding index index_select gather", Orbits.look_up),
+    (_CONVOLUTIONS, Orbits.convolve),
+    ("linear matmul bmm mm mv addmm baddbmm", Orbits.multiply),
+    ("scaled_dot_product_attention", Orbits.attend),
+    ("einsum", Orbits.einsum),
+)
+HANDLERS: dict[str, Handler] = {name: handler for names, handler in _FAMILIES for name in names.split()}

@@ -113,6 +113,33 @@ def _lists(op: Op) -> bool:
     return any(isinstance(op.args.get(n), list | tuple) for n in ("split_sizes", "split_size", "indices"))
 
 
+class Glu(SameSizes):
+    """glu: the first half of an axis times the sigmoid of the second."""
+
+    def _halves(self, z: Dims | Flow, op: Op, axis: Axis) -> list[Axis]:
+        half = op.args["self"].shape[normal(op.args["dim"], len(op.args["self"].shape))] // 2
+        return z.algebra.cut(axis, [half, half])
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Both halves are one set of units: c + c -> c."""
+        axes = d.of(op.args["self"])
+        at = normal(op.args["dim"], len(axes))
+        value, gate = self._halves(d, op, axes[at])
+        axes[at] = d.unify(value, gate)
+        d.set(op.outputs[0], axes)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """A product with a function that is not odd."""
+        x = op.args["self"]
+        marks = s.of(x)
+        at = normal(op.args["dim"], len(marks))
+        value, gate = regroup(s, op, marks[at], self._halves(s, op, s.axes(x)[at]))
+        gates = [s.apply(op, [y], odd=False, zero=False) for y in gate]
+        out = [[s.apply(op, [y], odd=False, zero=True) for y in row] for row in marks]
+        out[at] = [s.mul(op, pair) for pair in zip(value, gates, strict=True)]
+        s.set(op.outputs[0], out)
+
+
 class Unbind(SameSizes):
     """unbind: one result for each unit of an axis, which must therefore keep its number of units."""
 
@@ -257,6 +284,7 @@ class AdaptSkip:
 register(Cat(), "cat", "concat", "concatenate")
 register(Stack(), "stack")
 register(Pieces(), "chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split")
+register(Glu(), "glu")
 register(Unbind(), "unbind")
 register(Select(), "select")
 register(Slice(), "slice", "narrow")

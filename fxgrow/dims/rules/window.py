@@ -70,11 +70,11 @@ class Dropout(SameSizes):
 
     def dims(self, op: Op, d: Dims) -> None:
         """The axes stay."""
-        d.set(op.outputs[0], d.of(op.args["input"]))
+        d.set(op.outputs[0], d.of(next(op.inputs())))  # "input", in place "self"
 
     def states(self, op: Op, s: Flow) -> None:
         """Zeros stay zero; halves stay halves in evaluation mode."""
-        marks: Marks = s.of(op.args["input"])
+        marks: Marks = s.of(next(op.inputs()))
         if any(marks) and op.args.get("p"):
             s.only_eval(op, "dropout draws its mask unit by unit")
         s.set(op.outputs[0], marks)

@@ -1,0 +1,33 @@
+"""Where a node comes from: the user's own source line, as far as the trace recorded it."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+_TORCH = torch.__file__.rsplit("/", 1)[0]
+
+
+def location(gm: fx.GraphModule, name: str) -> str:
+    """A node with the line of user code that made it, or with its own text where the trace recorded no lines."""
+    node = next((n for n in gm.graph.nodes if n.name == name), None)
+    if node is None or node.op == "output":
+        return name
+    frame = _user_frame(node.stack_trace or "")
+    return f"{name}, {frame}" if frame else f"{name}:  {node.format_node()}"
+
+
+def _user_frame(stack: str) -> str:
+    """The innermost frame of a recorded stack that is not torch's own, as `file.py:12:  code`."""
+    frames: list[list[str]] = []
+    for line in (text.strip() for text in stack.strip().splitlines()):
+        if line.startswith('File "'):
+            frames.append([line, ""])
+        elif line and frames and not frames[-1][1]:
+            frames[-1][1] = line
+    own = [(f, code) for f, code in frames if not f.split('"')[1].startswith(_TORCH)]
+    if not own:
+        return ""
+    where, code = own[-1]
+    path, rest = where.split('"')[1:3]
+    return f"{path.rsplit('/', 1)[-1]}:{rest.split('line ')[-1].split(',')[0]}:  {code}"
