@@ -1,8 +1,8 @@
 """fxgrow: grow a trained network into a larger one that computes the same function.
 
-    traced = fxgrow.trace(model)
-    wider = fxgrow.widen(traced, node="layer2.conv1")
-    print(fxgrow.verify(traced, wider))
+traced = fxgrow.trace(model)
+wider = fxgrow.widen(traced, node="layer2.conv1")
+print(fxgrow.verify(traced, wider))
 """
 
 from .analysis import Analysis, analyse

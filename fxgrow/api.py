@@ -59,9 +59,7 @@ def plan_widen(
     """
     nodes = (node,) if isinstance(node, str) else tuple(node)
     width = Width(to=to, by=by, factor=factor, round_to=round_to)
-    recipe = Widen(
-        nodes=nodes, width=width, skip=skip, adapter=adapter, grow=grow, scheme=scheme, seed=seed, init=init
-    )
+    recipe = Widen(nodes=nodes, width=width, skip=skip, adapter=adapter, grow=grow, scheme=scheme, seed=seed, init=init)
     return recipe.plan(model, analysis_of(model, example_inputs))
 
 

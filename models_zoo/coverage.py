@@ -1,6 +1,6 @@
 """Coverage: every producer of every model of the catalogue, widened and compared, or refused with its reason.
 
-    python -m fxgrow.models_zoo.coverage --write docs/coverage.md
+python -m fxgrow.models_zoo.coverage --write docs/coverage.md
 """
 
 from __future__ import annotations

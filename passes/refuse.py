@@ -94,4 +94,3 @@ def _way_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: bool
 
 
 __all__ = ["explain_refusal", "failed"]
-

@@ -68,7 +68,7 @@ def _edit(
         raise GrowthRefused(
             Refusal(
                 Kind.NOT_A_JOIN,
-                f"cannot widen {target.name} alone: the residual join is inside {join.node}, where no adapter can stand",
+                f"cannot widen {target.name} alone: the residual join is inside {join.node}, out of reach of an adapter",
                 where=node.format_node() or join.node,
                 hint='skip="couple" widens the whole stream, or trace into that module',
             )
@@ -78,9 +78,7 @@ def _edit(
     before = algebra.measure(skip)
     pairs = (read - before) // 2
     blocks = ((before, pairs),) if pairs else ()
-    return SkipEdit(
-        node.name, source.name, position, kind, soft.at, len(join.skip.shape), before, blocks, read, width
-    )
+    return SkipEdit(node.name, source.name, position, kind, soft.at, len(join.skip.shape), before, blocks, read, width)
 
 
 def _adapters_stay_simple(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int], target: Target) -> None:

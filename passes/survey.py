@@ -137,7 +137,7 @@ def _joins(gm: fx.GraphModule, dims: DimsSolver) -> list[JoinSite]:
     sites = []
     for join in dims.joins:
         node = nodes[join.node]
-        ins = [n for n in node.all_input_nodes]
+        ins = list(node.all_input_nodes)
         if len(ins) < 2:
             continue
         second = join.argument == "other"

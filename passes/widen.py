@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import Tensor, fx
+from torch import fx
 
 from fxgrow.analysis import Analysis
 from fxgrow.capture.program import Value
 from fxgrow.dims.axis import Atom, Axis, Fixed, Product, Sum, atoms
 from fxgrow.dims.solver import DimsSolver
-from fxgrow.errors import GrowthRefused, Kind, Refusal, usage
+from fxgrow.errors import Kind, usage
 from fxgrow.plan import AxisGrowth, Chain, Grid, Growth, Layout, Leaf, Plan, SkipEdit, Still, TensorEdit
 from fxgrow.plan.cost import measure
 from fxgrow.plan.plan import grown_shape
@@ -68,7 +68,7 @@ class Widen:
                 raise usage(
                     Kind.BAD_OPTION, f"{name}={getattr(self, name)!r} is unknown", hint=f"one of: {', '.join(allowed)}"
                 )
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+        if type(self.seed) is not int:
             raise usage(Kind.BAD_OPTION, f"seed must be a whole number, not {self.seed!r}")
         if not self.nodes:
             raise usage(Kind.BAD_OPTION, "no node is named", hint='node="layer2.conv1"')
@@ -125,7 +125,10 @@ class Widen:
         new = NewSizes(dims, sizes)
         skips = skip_edits(gm, dims, sizes, self.adapter, targets[0])
         tensors = tensor_edits(dims, sizes, assignment)
-        by_name = {**dict(gm.named_parameters(remove_duplicate=False)), **dict(gm.named_buffers(remove_duplicate=False))}
+        by_name = {
+            **dict(gm.named_parameters(remove_duplicate=False)),
+            **dict(gm.named_buffers(remove_duplicate=False)),
+        }
         shapes = {id(by_name[t.names[0]]): t.new for t in tensors}
         detached = {(s.node, s.source): _adapted(analysis, s) for s in skips}
         simulation = Simulation(analysis, gm, new, shapes, detached).run()
@@ -186,9 +189,7 @@ def layout_of(
             return (Grid(tuple(made)) if isinstance(axis, Product) else Chain(tuple(made))), seen
 
 
-def tensor_edits(
-    dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment
-) -> tuple[TensorEdit, ...]:
+def tensor_edits(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment) -> tuple[TensorEdit, ...]:
     """Every parameter and buffer that carries a growing atom."""
     edits: dict[int, TensorEdit] = {}
     for value in dims.program.parameters.values():
@@ -234,8 +235,11 @@ def _label(dims: DimsSolver, atom: Atom) -> str:
 
 def _notes(sizes: Mapping[Atom, int], dims: DimsSolver, assignment: Assignment) -> tuple[str, ...]:
     notes = []
-    odd = [f"{_label(dims, a)} ({n - dims.algebra.size[a.index]})" for a, n in sizes.items()
-           if (n - dims.algebra.size[a.index]) % 2]
+    odd = [
+        f"{_label(dims, a)} ({n - dims.algebra.size[a.index]})"
+        for a, n in sizes.items()
+        if (n - dims.algebra.size[a.index]) % 2
+    ]
     if odd:
         notes.append(f"odd numbers of new units: {', '.join(odd)}; one of them has no twin, and zero outgoing weights")
     zeros = sorted({dims.program.values[p.value].names[0] for p, s in assignment.items() if s.value == "zero"})
@@ -244,4 +248,4 @@ def _notes(sizes: Mapping[Atom, int], dims: DimsSolver, assignment: Assignment) 
     return tuple(notes)
 
 
-__all__ = ["Widen", "Tensor", "layout_of", "tensor_edits", "tied"]
+__all__ = ["Widen", "layout_of", "tensor_edits", "tied"]

@@ -75,9 +75,7 @@ def chosen_atoms(dims: DimsSolver, axis: Axis, grow: str) -> list[Atom]:
     return list(chosen)
 
 
-def new_sizes(
-    dims: DimsSolver, axis: Axis, classes: list[list[Atom]], width: Width, name: str
-) -> Mapping[Atom, int]:
+def new_sizes(dims: DimsSolver, axis: Axis, classes: list[list[Atom]], width: Width, name: str) -> Mapping[Atom, int]:
     """New sizes of classes of atoms (each class keeps one size) so that the axis gets the width that is wanted.
 
     Raises:

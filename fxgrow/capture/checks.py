@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from ..errors import Kind, usage
@@ -21,7 +20,7 @@ def check_model(model: nn.Module) -> None:
     for path, module in model.named_modules():
         where = f"{path or 'the model itself'} ({type(module).__name__})"
         tensors = [*module._parameters.values(), *module._buffers.values()]
-        if any(isinstance(t, UninitializedTensorMixin) for t in tensors):
+        if any(is_lazy(t) for t in tensors):
             raise usage(
                 Kind.UNSUPPORTED_MODEL,
                 "a lazy module has no shapes yet",
@@ -45,8 +44,3 @@ def check_model(model: nn.Module) -> None:
                 hint="remove it first: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), or "
                 "torch.nn.utils.remove_weight_norm(module)",
             )
-
-
-def is_float(tensor: torch.Tensor) -> bool:
-    """Whether new entries of a tensor can be drawn."""
-    return bool(tensor.is_floating_point())

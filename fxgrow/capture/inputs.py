@@ -22,7 +22,7 @@ _FUNCTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 
 
 def example_values(
-    gm: fx.GraphModule, given: Sequence[Any] | None, lower: Callable[[Sequence[Any]], Program]
+    gm: fx.GraphModule, given: Sequence[Any] | Tensor | None, lower: Callable[[Sequence[Any]], Program]
 ) -> tuple[tuple[Any, ...], Program]:
     """One value for each placeholder, and the program lowered with them.
 

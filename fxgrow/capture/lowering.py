@@ -88,9 +88,14 @@ class Lowering:
             out, calls = record(lambda: module(*a, **k), self.mode, grad)
         else:
             inputs = list(fakes.values())
-            function = (lambda *x, **y: getattr(x[0], target)(*x[1:], **y)) if isinstance(target, str) else target
-            out, calls = record(lambda: function(*a, **k), self.mode, grad)
+            out, calls = record(lambda: _call(target, a, k), self.mode, grad)
         return build(inputs, calls, out)
+
+
+def _call(target: str | Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    if isinstance(target, str):
+        return getattr(args[0], target)(*args[1:], **kwargs)
+    return target(*args, **kwargs)
 
 
 def _as_parameter(fake: Tensor, real: Tensor, grad: bool) -> Tensor:
@@ -237,7 +242,8 @@ def lower(gm: fx.GraphModule, inputs: Sequence[Any], lowering: Lowering | None =
         UsageError: a node cannot run on inputs of these shapes; the message names it.
     """
     builder = Builder(gm, lowering or Lowering())
-    program, env = builder.program, {}
+    program = builder.program
+    env: dict[fx.Node, Any] = {}
     remaining = list(inputs)
     modules = dict(gm.named_modules(remove_duplicate=False))
     given: list[Value] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,7 +15,6 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
-
 
 _FAKE_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
@@ -31,7 +30,7 @@ class Spec:
     seeded: bool
 
 
-@lru_cache(maxsize=None)
+@cache
 def spec_of(func: OpOverload) -> Spec:
     """The schema of an overload, read once."""
     schema = func._schema

@@ -136,7 +136,5 @@ def shadow(module: nn.Module, fake: Callable[[Tensor], Tensor], attributes: Mapp
     twin.__dict__ = {**module.__dict__, **attributes}
     twin.__dict__["_parameters"] = {k: None if t is None else fake(t) for k, t in module._parameters.items()}
     twin.__dict__["_buffers"] = {k: None if t is None else fake(t) for k, t in module._buffers.items()}
-    twin.__dict__["_modules"] = {
-        k: None if m is None else shadow(m, fake, {}) for k, m in module._modules.items()
-    }
+    twin.__dict__["_modules"] = {k: None if m is None else shadow(m, fake, {}) for k, m in module._modules.items()}
     return twin

@@ -113,10 +113,10 @@ def _traced(model: nn.Module, concrete: Mapping[str, Any]) -> fx.Graph:
     except Exception as error:  # user code runs here; whatever it raises becomes one message with its line
         raise usage(
             Kind.NOT_TRACEABLE,
-            f"torch.fx cannot trace {type(model).__name__}: {str(error).strip().splitlines()[0] if str(error) else error!r}",
+            f"torch.fx cannot trace {type(model).__name__}: {(str(error).strip() or repr(error)).splitlines()[0]}",
             where=_user_line(error),
-            hint="fix a flag with concrete_args={'name': value}, move the branch into a submodule that torch.fx.wrap or "
-            "a leaf keeps whole, or grow the traceable submodules one by one",
+            hint="fix a flag with concrete_args={'name': value}, keep the branch whole in a function under torch.fx.wrap, "
+            "or trace and grow the submodules that can be traced",
         ) from error
 
 
@@ -174,7 +174,9 @@ def _flags_that_follow(graph: fx.Graph, other: fx.Graph | None) -> list[str] | N
     if [(n.op, str(n.target)) for n in ours] != [(n.op, str(n.target)) for n in theirs]:
         return None
     return [
-        a.name for a, b in zip(ours, theirs, strict=True) if repr(a.args) != repr(b.args) or repr(a.kwargs) != repr(b.kwargs)
+        a.name
+        for a, b in zip(ours, theirs, strict=True)
+        if repr(a.args) != repr(b.args) or repr(a.kwargs) != repr(b.kwargs)
     ]
 
 
@@ -257,7 +259,7 @@ def _bare(module: nn.Module) -> nn.Module:
     return nn.Module().train(module.training)
 
 
-def _remember(gm: fx.GraphModule, examples: Sequence[Any]) -> None:
+def _remember(gm: fx.GraphModule, examples: Sequence[Any] | torch.Tensor) -> None:
     values = (examples,) if isinstance(examples, torch.Tensor) else tuple(examples)
     places = [n for n in gm.graph.nodes if n.op == "placeholder"]
     if len(values) != len(places):

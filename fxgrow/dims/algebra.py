@@ -97,7 +97,7 @@ class Algebra:
         while queue:
             a, b, self.op = queue.pop()
             a, b = self.resolve(a), self.resolve(b)
-            if a == b or isinstance(a, Fixed) and isinstance(b, Fixed):
+            if a == b or (isinstance(a, Fixed) and isinstance(b, Fixed)):
                 continue
             alike = type(a) is type(b) and isinstance(a, Product | Sum)
             parts = list(zip(factors_of(a), factors_of(b), strict=False))
@@ -118,7 +118,9 @@ class Algebra:
                 queue.extend((x, y, self.op) for x, y in parts)
             else:
                 for axis in (a, b):
-                    self.freeze(axis, Kind.NON_ALIGNED, "it must keep the size of an axis that is put together otherwise")
+                    self.freeze(
+                        axis, Kind.NON_ALIGNED, "it must keep the size of an axis that is put together otherwise"
+                    )
 
     def _mirror(self, axis: Axis) -> Axis:
         """The same structure of new atoms."""
@@ -228,7 +230,7 @@ class Algebra:
         """Unify two terms of one size; products factor by factor, splitting factors until they pair up."""
         a, b = self.resolve(a), self.resolve(b)
         if not (isinstance(a, Product) and isinstance(b, Product)):
-            if isinstance(a, Fixed) and isinstance(b, Product) or isinstance(b, Fixed) and isinstance(a, Product):
+            if (isinstance(a, Fixed) and isinstance(b, Product)) or (isinstance(b, Fixed) and isinstance(a, Product)):
                 self.freeze(a, Kind.FIXED, "it meets an axis of fixed size")
                 self.freeze(b, Kind.FIXED, "it meets an axis of fixed size")
             elif isinstance(a, Sum) or isinstance(b, Sum):

@@ -11,7 +11,6 @@ from .algebra import Algebra
 from .axis import Atom, Axis, Fixed, atoms
 from .rules import RULES
 
-
 ADAPTER = "adapt_skip"
 """Names of nodes and modules that adapt a skip path begin so: what comes out of them belongs to the join already."""
 
@@ -119,7 +118,7 @@ class DimsSolver:
         a, b = op.args[operands[0]], op.args[operands[1]]
         if a.index not in self._depth or b.index not in self._depth or a is b:
             return False
-        # The skip is the shallower path; an in-place addition writes into its first operand, which is then the main one.
+        # The skip is the shallower path; an in-place addition writes into its first operand, then the main one.
         first_is_skip = self._depth[a.index] < self._depth[b.index] and not op.mutates
         main, skip = (b, a) if first_is_skip else (a, b)
         join = Join(self.algebra.op, op.node, main, skip, operands[0] if first_is_skip else operands[1])
@@ -134,7 +133,8 @@ class DimsSolver:
         open_axes = [
             k
             for k, (a, b) in enumerate(zip(ours, theirs, strict=True))
-            if resolve(a) != resolve(b) and not (isinstance(resolve(a), Fixed) and isinstance(resolve(b), Fixed))
+            if resolve(a) != resolve(b)
+            and not (isinstance(resolve(a), Fixed) and isinstance(resolve(b), Fixed))
             and not self._both_inputs(a, b)
         ]
         if not open_axes:

@@ -82,7 +82,8 @@ def old_positions(layout: Layout) -> list[int]:
                 rows = [r * width + i for r in rows for i in inner]
             return rows
         case Chain():
-            out, start = [], 0
+            out: list[int] = []
+            start = 0
             for part in layout.parts:
                 out.extend(start + i for i in old_positions(part))
                 start += size(part, new=True)

@@ -107,9 +107,7 @@ class Simulation:
             overrides = self._align(node, ops, predicted)
         if problem or template is None:
             raise self._inexpressible(node, problem)
-        self.nodes.extend(
-            NodeEdit(node.name, path, _at(node, path), new) for path, new in overrides.items()
-        )
+        self.nodes.extend(NodeEdit(node.name, path, _at(node, path), new) for path, new in overrides.items())
         self._change(node, self._result(template, refs, node))
 
     def _intrinsic(self, node: fx.Node, op: Op) -> None:

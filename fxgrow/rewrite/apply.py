@@ -77,9 +77,7 @@ def _copy(gm: fx.GraphModule, replaced: dict[int, Any]) -> fx.GraphModule:
     return copy.deepcopy(gm, memo)
 
 
-def _commit(
-    plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], old: dict[str, Tensor], undo: list[Undo]
-) -> None:
+def _commit(plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], old: dict[str, Tensor], undo: list[Undo]) -> None:
     for edit in plan.tensors:
         for name in edit.names:
             path, _, leaf = name.rpartition(".")

@@ -64,8 +64,8 @@ def _adapt(
             adapter = graph.call_function(adapt_skip, (source, skip.axis, skip.keep, skip.pairs, skip.width))
         else:
             name = _free_name(gm, f"adapt_skip_{skip.node}")
-            undo.append(lambda: gm._modules.pop(name, None) and None)
             gm.add_submodule(name, _convolution(gm, skip, f"{name}.weight", plan))
+            undo.append(lambda: delattr(gm, name))
             adapter = graph.call_module(name, (source,))
     if skip.position < len(consumer.args):
         consumer.update_arg(skip.position, adapter)
@@ -101,4 +101,3 @@ def _convolution(gm: nn.Module, skip: SkipEdit, name: str, plan: Plan) -> nn.Mod
     shape = (skip.width, skip.read, *([1] * (skip.rank - 2))) if kind is not None and skip.axis == 1 else weight.shape
     module.weight = nn.Parameter(weight.reshape(shape).to(device=like.device, dtype=like.dtype))
     return module.train(gm.training)
-

@@ -78,7 +78,9 @@ class ProofDomain:
     def contract(self, op: Op, factors: Sequence[State]) -> None:
         """Odd, or one zero factor."""
         if list(factors).count(State.ZERO) > 1:
-            raise self._refute(op, "both sides of the sum are zero: no gradient would ever reach the new units", Kind.DEAD)
+            raise self._refute(
+                op, "both sides of the sum are zero: no gradient would ever reach the new units", Kind.DEAD
+            )
         result = multiply(factors)
         if result not in (State.ODD, State.ZERO):
             raise self._refute(op, f"the new units add up: {' x '.join(x.value for x in factors)} does not cancel")

@@ -80,7 +80,9 @@ class Problem:
 class Scheme(Protocol):
     """A way to fill new units. It says which states it wants; the proof is the same for all."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the scheme is called."""
 
     def choose(self, problem: Problem) -> Assignment | Failure:
         """States for every occurrence of a growing atom in a parameter or buffer, or why there are none."""

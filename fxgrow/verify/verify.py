@@ -21,7 +21,7 @@ def verify(
     before: nn.Module,
     after: nn.Module,
     *,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Sequence[Any] | Tensor | None = None,
     seed: int = 0,
     training: bool = True,
 ) -> Certificate:
@@ -69,7 +69,7 @@ def _history(model: nn.Module) -> tuple[Plan, ...]:
     return tuple(model.meta.get("fxgrow", ())) if isinstance(model, fx.GraphModule) else ()
 
 
-def _infer(before: nn.Module) -> Sequence[Any]:
+def _infer(before: nn.Module) -> tuple[Any, ...]:
     if not isinstance(before, fx.GraphModule):
         raise usage(Kind.BAD_INPUTS, "input shapes are not known", hint="pass example_inputs=(tensor, ...)")
     return analyse(before).inputs
@@ -83,7 +83,9 @@ def _errors(
     for probe in some:
         try:  # fresh copies each time: a forward pass in training mode changes running statistics
             runs = {
-                (which, precise): run(twin(model, torch.float64 if precise else None, training=training), probe, seed=seed)
+                (which, precise): run(
+                    twin(model, torch.float64 if precise else None, training=training), probe, seed=seed
+                )
                 for which, model in (("before", before), ("after", after))
                 for precise in (True, False)
             }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from ...capture.program import Op, Value
@@ -16,7 +16,7 @@ Item = str | tuple[str, str]
 Pattern = tuple[Item, ...]
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(notation: str) -> tuple[tuple[Pattern, ...], Pattern]:
     """Read `n (g i) *, (g o) i *, (g o) -> n (g o) *`.
 
@@ -253,9 +253,7 @@ class Einsum(SameSizes):
             rows.append((value, _letters(text, len(value.shape))))
         if not arrow:
             letters = "".join(left.replace(",", ""))
-            right = "..." * ("..." in left) + "".join(
-                sorted(c for c in set(letters) - {"."} if letters.count(c) == 1)
-            )
+            right = "..." * ("..." in left) + "".join(sorted(c for c in set(letters) - {"."} if letters.count(c) == 1))
         return rows, _letters(right, len(op.outputs[0].shape))
 
     def dims(self, op: Op, d: Dims) -> None:

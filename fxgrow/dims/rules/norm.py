@@ -133,7 +133,9 @@ class Along(SameSizes):
         for at in normal_dims(op.args.get(self.dim), len(axes)):
             d.freeze(axes[at], self.kind, self.text)
         for out in op.outputs:
-            d.set(out, [axis if size == n else Fixed(n) for axis, size, n in zip(axes, x.shape, out.shape, strict=True)])
+            d.set(
+                out, [axis if size == n else Fixed(n) for axis, size, n in zip(axes, x.shape, out.shape, strict=True)]
+            )
 
     def states(self, op: Op, s: Flow) -> None:
         """Along other axes it is a function of each unit's own slice."""

@@ -70,7 +70,9 @@ class UnsafeAtZero(Unary):
         """Equal halves stay equal."""
         out: Marks = []
         for sides in aligned(op, s, operands(op)):
-            leaves = zip(*([s.require(op, x, even=False, why="it is singular at zero") for x in r] for r in sides), strict=True)
+            leaves = zip(
+                *([s.require(op, x, even=False, why="it is singular at zero") for x in r] for r in sides), strict=True
+            )
             out.append([s.apply(op, leaf, odd=False, zero=False) for leaf in leaves])
         s.set(op.outputs[0], out)
 
@@ -97,9 +99,8 @@ class Power(Unary):
     def states(self, op: Op, s: Flow) -> None:
         """Depends on a constant exponent."""
         exponent = op.args.get("exponent")
-        whole = is_number(exponent) and not isinstance(exponent, complex) and float(exponent).is_integer()
-        positive = is_number(exponent) and not isinstance(exponent, complex) and exponent >= 1
-        Unary(odd=bool(whole and positive and int(exponent) % 2 == 1), zero=bool(positive)).states(op, s)
+        number = float(exponent) if isinstance(exponent, int | float) else 0.0
+        Unary(odd=number > 0 and number % 2 == 1, zero=number >= 1).states(op, s)
 
 
 class Add(SameSizes):
@@ -145,9 +146,7 @@ class Multiply(SameSizes):
 
     def states(self, op: Op, s: Flow) -> None:
         """A factor that lacks the axis is even along it."""
-        out: Marks = [
-            [s.mul(op, leaf) for leaf in zip(*sides, strict=True)] for sides in aligned(op, s, operands(op))
-        ]
+        out: Marks = [[s.mul(op, leaf) for leaf in zip(*sides, strict=True)] for sides in aligned(op, s, operands(op))]
         s.set(op.outputs[0], out)
 
 
@@ -202,7 +201,7 @@ _NEITHER = """acos acosh angle arccos arccosh bitwise_not cos cosh digamma erfc 
     isnan isneginf isposinf lgamma log_sigmoid logical_not mvlgamma polygamma
     sigmoid signbit sinc softplus special_bessel_j0 special_bessel_j1 special_digamma special_erfc special_erfcx
     special_exp2 special_expit special_gammaln special_i0 special_i0e special_i1e special_log_ndtr special_logit
-    special_ndtr special_ndtri special_psi special_sinc threshold 
+    special_ndtr special_ndtri special_psi special_sinc threshold
     addcdiv atan2 arctan2 bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift
     copysign eq ne gt ge lt le fmod remainder floor_divide float_power fmax fmin gcd lcm
     heaviside hypot igamma igammac ldexp lerp logaddexp logaddexp2 logical_and logical_or logical_xor masked_fill

@@ -54,6 +54,8 @@ class Reduce(SameSizes):
 
 register(Reduce(linear=True, zero=True, sums=True), "sum")
 register(Reduce(linear=True, zero=True), "mean", "nanmean", "nansum")
-register(Reduce(linear=False, zero=True), "amax", "amin", "max", "min", "median", "mode", "prod", "std", "var", "aminmax")
+register(
+    Reduce(linear=False, zero=True), "amax", "amin", "max", "min", "median", "mode", "prod", "std", "var", "aminmax"
+)
 register(Reduce(linear=False, zero=True), "norm", "linalg_vector_norm", "var_mean", "std_mean")
 register(Reduce(linear=False, zero=False), "logsumexp", "argmax", "argmin", "all", "any", "count_nonzero")
