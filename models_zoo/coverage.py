@@ -75,12 +75,13 @@ def torchvision_model(name: str) -> nn.Module:
 def settle(model: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
     """Give batch norms the statistics of some data and parameters some spread, as training would."""
     generator = torch.Generator().manual_seed(0)
+    model.eval()  # auxiliary heads of training mode want larger inputs
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
                 module.weight.uniform_(0.5, 1.5, generator=generator)
                 module.bias.uniform_(-0.2, 0.2, generator=generator)
-        model.train()
+                module.train()
         for _ in range(3):
             model(*inputs)
     return model.eval()

@@ -68,7 +68,7 @@ def _edit(
         raise GrowthRefused(
             Refusal(
                 Kind.NOT_A_JOIN,
-                f"cannot widen {target.name} alone: the residual join is inside {join.node}, out of reach of an adapter",
+                f"cannot widen {target.name} alone: the residual join is inside {join.node}, beyond an adapter",
                 where=node.format_node() or join.node,
                 hint='skip="couple" widens the whole stream, or trace into that module',
             )

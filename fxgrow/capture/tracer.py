@@ -115,7 +115,7 @@ def _traced(model: nn.Module, concrete: Mapping[str, Any]) -> fx.Graph:
             Kind.NOT_TRACEABLE,
             f"torch.fx cannot trace {type(model).__name__}: {(str(error).strip() or repr(error)).splitlines()[0]}",
             where=_user_line(error),
-            hint="fix a flag with concrete_args={'name': value}, keep the branch whole in a function under torch.fx.wrap, "
+            hint="fix a flag with concrete_args={'name': value}, keep the branch in a function under torch.fx.wrap, "
             "or trace and grow the submodules that can be traced",
         ) from error
 

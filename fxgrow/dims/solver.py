@@ -70,6 +70,8 @@ class DimsSolver:
         self.soft_joins: list[SoftJoin] = []
         self.unknown: set[str] = set()
         self._soft: dict[int, SoftJoin] = {}
+        self._held: dict[int, tuple[Atom, ...]] = {}
+        """The atoms of each value; filled when asked for, after the walk."""
         self._depth: dict[int, int] = {}
         """Contractions on the longest way from a graph input; values that no input reaches have none."""
 
@@ -210,9 +212,12 @@ class DimsSolver:
 
     def carries(self, value: Value, grown: Callable[[Atom], bool]) -> bool:
         """Whether some axis of a value holds a growing atom."""
-        if value.index not in self.axes:
-            return False
-        return any(grown(atom) for axis in self.axes[value.index] for atom in atoms(self.algebra.resolve(axis)))
+        held = self._held.get(value.index)
+        if held is None:
+            axes = self.axes.get(value.index, ())
+            held = tuple(dict.fromkeys(atom for axis in axes for atom in atoms(self.algebra.resolve(axis))))
+            self._held[value.index] = held
+        return any(map(grown, held))
 
     def touched(self, growing: Container[Atom]) -> list[Op]:
         """The operators that see a growing axis, in order."""
