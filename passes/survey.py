@@ -112,9 +112,6 @@ def refusal(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, target: Ta
     if not chosen:
         return explain_refusal(gm, dims, target, soft=dims.soft).refusal
     members = [a for atom in chosen for a in tied(dims, atom)]
-    stuck = next((a for a in members if a.index in dims.algebra.frozen), None)
-    if stuck is not None:
-        return explain_refusal(gm, dims, target, soft=dims.soft, axis=stuck).refusal
     sizes = {a: (dims.algebra.size[a.index], dims.algebra.size[a.index] + 2) for a in members}
     try:
         states = scheme_named(scheme).choose(Problem(analysis, dims, sizes))

@@ -105,9 +105,6 @@ class Widen:
         for atom in chosen:
             if not any(atom in known for known in classes):
                 classes.append(tied(dims, atom))
-        for atom in [a for c in classes for a in c]:
-            if atom.index in dims.algebra.frozen:
-                raise explain_refusal(gm, dims, target, soft=self.skip == "reshape", axis=atom)
         if all(a in sizes for c in classes for a in c):
             return  # named twice, e.g. two layers of one coupled stream
         sizes.update(new_sizes(dims, target.axis, classes, self.width, target.name))
@@ -157,13 +154,14 @@ class Widen:
 
 
 def tied(dims: DimsSolver, atom: Atom) -> list[Atom]:
-    """An atom and all that must keep its size."""
+    """An atom and all that grow in step with it; a piece that may not grow lets the others go alone."""
     found = [atom]
     for member in found:
-        for a, b, _ in dims.algebra.ties:
+        for a, b in dims.algebra.ties:
             x, y = dims.algebra.resolve(a), dims.algebra.resolve(b)
             for one, other in ((x, y), (y, x)):
-                if one == member and isinstance(other, Atom) and other not in found:
+                free = isinstance(other, Atom) and other.index not in dims.algebra.frozen
+                if one == member and isinstance(other, Atom) and free and other not in found:
                     found.append(other)
     return found
 

@@ -32,9 +32,9 @@ class Algebra:
         self.frozen: dict[int, Reason] = {}
         self.unions: list[tuple[int, int, int]] = []
         """(atom, atom, operator) of every union, for explanations."""
-        self.ties: list[tuple[Atom, Atom, int]] = []
-        """Atoms that must keep equal sizes though their units have nothing to do with each other."""
-        self._tied: list[tuple[Axis, Axis, int]] = []
+        self.ties: list[tuple[Atom, Atom]] = []
+        """Atoms that grow in step, though their units have nothing to do with each other."""
+        self._tied: list[tuple[Axis, Axis]] = []
         self.op = -1
         """The operator that is being looked at."""
 
@@ -88,39 +88,29 @@ class Algebra:
                 self.frozen[atom.index] = Reason(kind, self.op, text)
 
     def tie(self, a: Axis, b: Axis) -> None:
-        """Say that two axes have equal sizes, whatever becomes of them. Settled when all refinement is done."""
-        self._tied.append((a, b, self.op))
+        """Say that two axes had better keep equal sizes. Settled when all refinement is done."""
+        self._tied.append((a, b))
 
     def settle_ties(self) -> None:
-        """Turn ties of axes into ties of atoms; axes that are put together differently may not grow."""
+        """Turn ties of axes into ties of atoms. Axes that are put together differently stay untied."""
         queue, self._tied = self._tied, []
         while queue:
-            a, b, self.op = queue.pop()
-            a, b = self.resolve(a), self.resolve(b)
-            if a == b or (isinstance(a, Fixed) and isinstance(b, Fixed)):
+            a, b = (self.resolve(axis) for axis in queue.pop())
+            if isinstance(b, Atom):
+                a, b = b, a
+            if a == b:
                 continue
-            alike = type(a) is type(b) and isinstance(a, Product | Sum)
-            parts = list(zip(factors_of(a), factors_of(b), strict=False))
-            if isinstance(a, Sum) and isinstance(b, Sum):
-                parts = list(zip(a.terms, b.terms, strict=False))
             if isinstance(a, Atom) and isinstance(b, Atom):
-                self.ties.append((a, b, self.op))
-            elif isinstance(a, Atom) and not isinstance(b, Fixed) and a not in atoms(b):
-                self._bind(a, self._mirror(b))
-                queue.append((a, b, self.op))
-            elif isinstance(b, Atom) and not isinstance(a, Fixed) and b not in atoms(a):
-                queue.append((b, a, self.op))
-            elif (
-                alike
-                and len(list(atoms(a))) == len(list(atoms(b)))
-                and all(self.measure(x) == self.measure(y) for x, y in parts)
-            ):
-                queue.extend((x, y, self.op) for x, y in parts)
-            else:
-                for axis in (a, b):
-                    self.freeze(
-                        axis, Kind.NON_ALIGNED, "it must keep the size of an axis that is put together otherwise"
-                    )
+                self.ties.append((a, b))
+            elif isinstance(a, Atom):
+                if not isinstance(b, Fixed) and a not in atoms(b):
+                    self._bind(a, self._mirror(b))
+                    queue.append((a, b))
+            elif isinstance(a, Product | Sum) and type(a) is type(b):
+                left = a.factors if isinstance(a, Product) else a.terms
+                right = b.factors if isinstance(b, Product) else b.terms
+                if list(map(self.measure, left)) == list(map(self.measure, right)):
+                    queue.extend(zip(left, right, strict=True))
 
     def _mirror(self, axis: Axis) -> Axis:
         """The same structure of new atoms."""

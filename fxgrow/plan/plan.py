@@ -10,6 +10,10 @@ Path = tuple[str | int, ...]
 """A place in an fx node's arguments: ("args", 1, 0) or ("kwargs", "size", 2)."""
 
 
+SPLIT = "split"
+"""The path of an edit that turns a call (chunk, say) into a torch.split at written places: (sizes, axis)."""
+
+
 @dataclass(frozen=True, slots=True)
 class AxisGrowth:
     """How one axis of a tensor changes."""

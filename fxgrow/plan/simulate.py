@@ -18,9 +18,10 @@ from ..capture.program import Op, Origin, Ref, Value
 from ..capture.signature import Meta, rebuilt
 from ..capture.source import location
 from ..capture.template import Template, fill, locals_in
+from ..dims.rules.concat import CUTS, piece_sizes
 from ..errors import GrowthRefused, Kind, Refusal
 from .attributes import attributes_of
-from .plan import ModuleEdit, NodeEdit, Path
+from .plan import SPLIT, ModuleEdit, NodeEdit, Path
 from .sizes import NewSizes
 
 
@@ -105,6 +106,9 @@ class Simulation:
             if not problem or attempt or module is not None:
                 break
             overrides = self._align(node, ops, predicted)
+        if problem and len(ops) == 1 and module is None and ops[0].name.removeprefix("aten::") in CUTS:
+            self._split(node, ops[0])
+            return
         if problem or template is None:
             raise self._inexpressible(node, problem)
         self.nodes.extend(NodeEdit(node.name, path, _at(node, path), new) for path, new in overrides.items())
@@ -117,6 +121,12 @@ class Simulation:
                 at = names.index(name)
                 self.nodes.append(NodeEdit(node.name, ("args", at), op.args[name], new))
         self._change(node, self._grown_ref(op.outputs[0], self.sizes.shape(op.outputs[0])))
+
+    def _split(self, node: fx.Node, op: Op) -> None:
+        """Pieces that no longer have one size: the call becomes a split at written places."""
+        sizes, dim = piece_sizes(op, self.sizes), op.args["dim"]
+        self.nodes.append(NodeEdit(node.name, (SPLIT,), str(node.target), (tuple(sizes), dim)))
+        self._change(node, tuple(self._grown_ref(out, self.sizes.shape(out)) for out in op.outputs))
 
     def _arguments(self, node: fx.Node, overrides: Mapping[Path, object]) -> tuple[Any, dict[str, Any]]:
         env = _Env(self, node)

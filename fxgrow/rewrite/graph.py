@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
 
 from ..functional import adapt_skip
 from ..plan import NodeEdit, Plan, SkipEdit
+from ..plan.plan import SPLIT
 from .values import generator
 
 Undo = Callable[[], None]
@@ -35,6 +36,11 @@ def edit_graph(gm: fx.GraphModule, plan: Plan, undo: list[Undo]) -> fx.Graph:
 
 
 def _edit_node(node: fx.Node, edit: NodeEdit) -> None:
+    if edit.path == (SPLIT,):
+        sizes, dim = cast(tuple[tuple[int, ...], int], edit.new)
+        source = node.all_input_nodes[0]
+        node.op, node.target, node.args, node.kwargs = "call_function", torch.split, (source, list(sizes), dim), {}
+        return
     whole: dict[str, Any] = {"args": node.args, "kwargs": node.kwargs}
     changed = _replaced(whole, edit.path, edit.new)
     node.args, node.kwargs = changed["args"], changed["kwargs"]

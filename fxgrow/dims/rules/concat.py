@@ -67,7 +67,8 @@ class Stack(SameSizes):
 class Pieces:
     """chunk, split, tensor_split, unsafe variants: an axis is cut into consecutive pieces.
 
-    Where the call names one size or a number of pieces, the pieces keep equal sizes: they are tied, and grow in step.
+    Where the call names one size or a number of pieces, equal pieces are tied: they grow in step if they can. If they
+    cannot, the call becomes a split into pieces of written sizes.
     """
 
     def dims(self, op: Op, d: Dims) -> None:
@@ -79,10 +80,8 @@ class Pieces:
         parts = d.algebra.cut(axes[at], sizes)
         if not _lists(op):
             for part, size in zip(parts[1:], sizes[1:], strict=True):
-                if size == sizes[0]:
+                if size == sizes[0]:  # the last piece may be what is left over
                     d.algebra.tie(parts[0], part)
-                else:  # the last piece is what is left over
-                    d.freeze(axes[at], Kind.NON_ALIGNED, "it is cut into pieces that are not all of one size")
         for out, part in zip(op.outputs, parts, strict=True):
             d.set(out, [part if k == at else axis for k, axis in enumerate(axes)])
 
@@ -97,8 +96,7 @@ class Pieces:
 
     def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
         """Written sizes and cut points follow; a number of pieces stays."""
-        at = normal(op.args["dim"], len(op.args["self"].shape))
-        sizes = [z.shape(out)[at] for out in op.outputs]
+        sizes = piece_sizes(op, z)
         for name in ("split_sizes", "split_size"):
             if isinstance(op.args.get(name), list | tuple):
                 return {name: sizes}
@@ -107,6 +105,12 @@ class Pieces:
         if isinstance(op.args.get("indices"), list | tuple):
             return {"indices": [sum(sizes[: k + 1]) for k in range(len(sizes) - 1)]}
         return {}
+
+
+def piece_sizes(op: Op, z: Sizes) -> list[int]:
+    """How large each piece is after a growth."""
+    at = normal(op.args["dim"], len(op.args["self"].shape))
+    return [z.shape(out)[at] for out in op.outputs]
 
 
 def _lists(op: Op) -> bool:
@@ -283,7 +287,9 @@ class AdaptSkip:
 
 register(Cat(), "cat", "concat", "concatenate")
 register(Stack(), "stack")
-register(Pieces(), "chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split")
+CUTS = ("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split")
+"""Operators that cut an axis into consecutive pieces."""
+register(Pieces(), *CUTS)
 register(Glu(), "glu")
 register(Unbind(), "unbind")
 register(Select(), "select")

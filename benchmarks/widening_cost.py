@@ -1,0 +1,158 @@
+"""What a second widening costs beside a plain copy of the model, and what a widened model costs beside a native one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+import torchvision
+from timing import Row, Side, compare, interleaved
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+
+import fxgrow
+from fxgrow.models_zoo import Bottleneck, ResNet
+
+FIRST = "layer1.0.conv1"
+THEN = (
+    "layer1.1.conv1",
+    "layer2.0.conv1",
+    "layer2.1.conv2",
+    "layer2.3.conv1",
+    "layer3.0.conv1",
+    "layer3.2.conv2",
+    "layer3.5.conv1",
+    "layer4.0.conv1",
+    "layer4.2.conv2",
+)
+"""One for each round, from all stages: small tensors and large ones."""
+STREAM = ("layer1.0.conv3", "layer2.0.conv3", "layer3.0.conv3", "layer4.0.conv3")
+"""Producers of the four residual streams; each widens every block of its stage."""
+WIDENINGS = {
+    "in place": "inplace=True, re-analysis included",
+    "stream": "inplace=True, a whole residual stream",
+    "copied": "inplace=False, of the first's result (re-analysis)",
+    "unchanged": "inplace=False, of the same model (analysis fits)",
+}
+COPIES = {"traced": "deepcopy of the GraphModule", "plain": "deepcopy of the nn.Module"}
+PAIRS = 31
+LEAST = 0.05
+"""Seconds that one sample of a running model takes at least."""
+AROUND = 0.03
+
+
+def second_widening() -> Iterator[Row]:
+    """resnet50, one volume twice as wide; the model has been widened once before the clock starts.
+
+    That first widening leaves an analysis behind. It no longer fits the model that it widened, so whatever has to be
+    analysed anew is inside the timed call; only what `fxgrow` itself carries over is reused. torch's fake tensor cache
+    is emptied before the first widening, so that no round profits from another one's shapes.
+    """
+    section = "second widening, resnet50"
+    plain: nn.Module = torchvision.models.resnet50(weights=None).eval()
+    traced = fx.symbolic_trace(plain)
+
+    def widened_once() -> fx.GraphModule:
+        FakeTensorMode.cache_clear()
+        return fxgrow.widen(copy.deepcopy(traced), FIRST, inplace=True)
+
+    def in_place(names: tuple[str, ...]) -> Side:
+        def prepare(number: int) -> Callable[[], object]:
+            model, name = widened_once(), names[number % len(names)]
+            return lambda: fxgrow.widen(model, name, inplace=True)
+
+        return prepare
+
+    def copied(number: int) -> Callable[[], object]:
+        model, name = widened_once(), THEN[number]
+        return lambda: fxgrow.widen(model, name)
+
+    def unchanged(number: int) -> Callable[[], object]:
+        FakeTensorMode.cache_clear()
+        model, name = copy.deepcopy(traced), THEN[number]
+        fxgrow.widen(model, FIRST)
+        return lambda: fxgrow.widen(model, name)
+
+    def deepcopy_traced(number: int) -> Callable[[], object]:
+        model = widened_once()
+        return lambda: copy.deepcopy(model)
+
+    took = interleaved(
+        {
+            "in place": in_place(THEN),
+            "traced": deepcopy_traced,
+            "copied": copied,
+            "unchanged": unchanged,
+            "plain": lambda _: lambda: copy.deepcopy(plain),
+            "stream": in_place(STREAM),
+        },
+        len(THEN),
+    )
+    for what, against, most, aim in (
+        ("in place", "traced", 1.0, 0.5),
+        ("in place", "plain", None, None),
+        ("stream", "traced", None, None),
+        ("copied", "traced", 2.5, 1.5),
+        ("unchanged", "traced", 2.5, 1.5),
+    ):
+        yield compare(section, WIDENINGS[what], COPIES[against], took[what], took[against], most=most, aim=aim)
+
+
+def running() -> Iterator[Row]:
+    """A widened zoo ResNet against the same class built with those widths: same weights, same outputs, same time."""
+    grown = widened(ResNet(), ["conv1", "layer1.conv1", "layer2.conv1", "layer2.conv2", "layer3.conv1", "layer4.conv1",
+                               "layer4.conv2"])  # fmt: skip
+    yield from _running("zoo ResNet", grown, ResNet(widths=(32, 64, 64, 128)))
+    layers = [f"layer{n}.conv{k}" for n in (1, 2, 3, 4) for k in (1, 2)]
+    grown = widened(ResNet(block=Bottleneck), ["conv1", "layer2.conv3", "layer4.conv3", *layers])
+    yield from _running("zoo ResNet, bottlenecks", grown, ResNet(block=Bottleneck, widths=(32, 64, 64, 128)))
+
+
+def widened(model: nn.Module, nodes: list[str]) -> fx.GraphModule:
+    """Every volume of the model but its input and output, twice as wide, residual streams coupled."""
+    return fxgrow.widen(fx.symbolic_trace(model), nodes, skip="couple", example_inputs=(torch.zeros(2, 1, 8, 8),))
+
+
+def _running(name: str, grown: fx.GraphModule, native: nn.Module) -> Iterator[Row]:
+    native.load_state_dict(grown.state_dict())  # also says that every name and shape is the same
+    images, labels = torch.randn(64, 1, 8, 8), torch.randint(10, (64,))
+    if not torch.equal(grown.eval()(images), native.eval()(images)):
+        raise AssertionError("the widened model and the native one with its weights differ")
+    native_traced = fx.symbolic_trace(copy.deepcopy(native))
+    models = {"grown": grown, "class": native, "traced": native_traced}
+    for model in models.values():
+        model.train()
+    for what, step in (("forward", forward), ("forward + backward", backward)):
+        count = _enough(step, native, images, labels)
+        sides: dict[str, Side] = {
+            key: lambda _, m=model, s=step, n=count: lambda: [s(m, images, labels) for _ in range(n)]  # type: ignore[misc]
+            for key, model in models.items()
+        }
+        took = interleaved(sides, PAIRS)
+        for key, label in (("class", "the class built so"), ("traced", "the class built so, traced")):
+            section = "a coupled-widened model runs, batch 64x1x8x8, training mode"
+            took_per_step = [[t / count for t in took[k]] for k in ("grown", key)]
+            yield compare(section, f"{name}: {what}", label, *took_per_step, around=AROUND)
+
+
+def forward(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """One forward pass, gradients recorded."""
+    model(images)
+
+
+def backward(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """One forward and one backward pass."""
+    model.zero_grad(set_to_none=True)
+    F.cross_entropy(model(images), labels).backward()
+
+
+def _enough(step: Callable[[nn.Module, Tensor, Tensor], None], model: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """How many steps a sample holds so that it takes LEAST seconds."""
+    count = 1
+    while True:
+        took = interleaved({"": lambda _, n=count: lambda: [step(model, images, labels) for _ in range(n)]}, 3)[""]  # type: ignore[misc]
+        if min(took) >= LEAST:
+            return count
+        count *= 2
