@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from torch import fx, nn
@@ -25,12 +25,17 @@ _ANALYSES: weakref.WeakKeyDictionary[fx.GraphModule, Analysis] = weakref.WeakKey
 
 def analysis_of(model: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> Analysis:
     """The analysis of a traced model: the one made before if the model is unchanged, else a new one."""
-    known = _ANALYSES.get(model)
+    known = _ANALYSES.get(model) if isinstance(model, fx.GraphModule) else None
     if known is not None and example_inputs is None and known.fits(model):
         return known
     inputs = example_inputs if example_inputs is not None or known is None else known.inputs
     made = _ANALYSES[model] = analyse(model, inputs, lowering=known.lowering if known is not None else None)
     return made
+
+
+def _names(node: Any) -> tuple[Any, ...]:
+    """One name or several. What is no name is told so where it is looked up."""
+    return tuple(node) if isinstance(node, Iterable) and not isinstance(node, str) else (node,)
 
 
 def plan_widen(
@@ -57,9 +62,8 @@ def plan_widen(
         UsageError: the call cannot be meant.
         GrowthRefused: the growth would change the function or the interface.
     """
-    nodes = (node,) if isinstance(node, str) else tuple(node)
     width = Width(to=to, by=by, factor=factor, round_to=round_to)
-    recipe = Widen(nodes=nodes, width=width, skip=skip, adapter=adapter, grow=grow, scheme=scheme, seed=seed, init=init)
+    recipe = Widen(nodes=_names(node), width=width, skip=skip, adapter=adapter, grow=grow, scheme=scheme, seed=seed, init=init)
     return recipe.plan(model, analysis_of(model, example_inputs))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 
 def adapt_skip(x: Tensor, dim: int, keep: int, pairs: Sequence[tuple[int, int]], width: int) -> Tensor:
@@ -25,6 +26,9 @@ def adapt_skip(x: Tensor, dim: int, keep: int, pairs: Sequence[tuple[int, int]],
 
     Source: R2R, arXiv 2410.11038, equations (17) and (38).
     """
+    if has_torch_function_unary(x):  # traced again by torch.fx, it stays one node
+        result: Tensor = handle_torch_function(adapt_skip, (x,), x, dim, keep, pairs, width)
+        return result
     old = x.narrow(dim, 0, keep)
     rest = list(x.shape)
     rest[dim] = width - keep

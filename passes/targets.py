@@ -31,7 +31,8 @@ def find_target(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: 
         GrowthRefused: the node gives birth to no axis.
     """
     if not isinstance(name, str):
-        raise usage(Kind.BAD_OPTION, f"node must be a name or a list of names, not {type(name).__name__}")
+        what = f"node must be a name or a list of names, not {type(name).__name__}"
+        raise usage(Kind.BAD_OPTION, what, hint='node="layer2.conv1"')
     called = [n.name for n in gm.graph.nodes if n.op == "call_module" and n.target == name]
     named = [n.name for n in gm.graph.nodes if n.name == name and n.op.startswith("call_")]
     if called and named and not set(named) <= set(called):
@@ -51,6 +52,8 @@ def find_target(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: 
             return Target(name, born[0].node, born[0].axis)
         users = [op.node for op in analysis.program.ops if value in op.inputs()]
         return _one(gm, dims, name, users[0], [])
+    if any(n.name == name and n.op in ("placeholder", "output") for n in gm.graph.nodes):
+        raise _no_axis(dims, name, name)
     raise _unknown(gm, analysis, dims, name)
 
 
@@ -95,11 +98,11 @@ def _unknown(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str
             f"{name!r} holds several layers that can be meant",
             hint=f"name one: {', '.join(inside[:4])}{more}",
         )
-    known = [*paths, *(n.name for n in gm.graph.nodes), *analysis.program.parameters]
+    known = [*paths, *(n.name for n in gm.graph.nodes if n.op.startswith("call_")), *analysis.program.parameters]
     near = get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"layers are {', '.join(dict.fromkeys(paths[:6]))} …"
-    unused = dict(gm.named_modules()).get(name)
-    what = f"{name!r} is in the model, but the traced graph never calls it" if unused is not None else ""
+    unused = name and name in {**dict(gm.named_modules()), **dict(gm.named_parameters(remove_duplicate=False))}
+    what = f"{name!r} is in the model, but the traced graph never uses it" if unused else ""
     return usage(Kind.UNKNOWN_NODE, what or f"no module, fx node or parameter is called {name!r}", hint=hint)
 
 

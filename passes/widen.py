@@ -69,7 +69,7 @@ class Widen:
                     Kind.BAD_OPTION, f"{name}={getattr(self, name)!r} is unknown", hint=f"one of: {', '.join(allowed)}"
                 )
         if type(self.seed) is not int:
-            raise usage(Kind.BAD_OPTION, f"seed must be a whole number, not {self.seed!r}")
+            raise usage(Kind.BAD_OPTION, f"seed must be a whole number, not {self.seed!r}", hint="seed=0")
         if not self.nodes:
             raise usage(Kind.BAD_OPTION, "no node is named", hint='node="layer2.conv1"')
 

@@ -27,8 +27,11 @@ class Width:
         for name in ("to", "by", "round_to"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise usage(Kind.BAD_OPTION, f"{name}= must be a positive whole number, not {value!r}")
-        if self.factor is not None and not 1 < self.factor < float("inf"):
+                raise usage(
+                    Kind.BAD_OPTION, f"{name}= must be a positive whole number, not {value!r}", hint=f"{name}=8, say"
+                )
+        number = isinstance(self.factor, int | float)
+        if self.factor is not None and not (number and 1 < self.factor < float("inf")):
             raise usage(Kind.BAD_TARGET, f"factor={self.factor!r} does not widen", hint="a factor above 1")
 
     @property

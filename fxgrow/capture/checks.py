@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
 
 from ..errors import Kind, usage
 
@@ -17,9 +19,20 @@ def check_model(model: nn.Module) -> None:
     Raises:
         UsageError: a lazy module that has not seen data, a quantised module, or a parametrised one.
     """
+    if not isinstance(model, nn.Module):
+        raise usage(
+            Kind.UNSUPPORTED_MODEL, f"{type(model).__name__} is no torch.nn.Module", hint="fxgrow.trace(nn_module)"
+        )
     for path, module in model.named_modules():
         where = f"{path or 'the model itself'} ({type(module).__name__})"
         tensors = [*module._parameters.values(), *module._buffers.values()]
+        if isinstance(module, torch.jit.ScriptModule):
+            raise usage(
+                Kind.UNSUPPORTED_MODEL,
+                "a TorchScript module has no Python code left to trace",
+                where=where,
+                hint="grow the module it was made from, then script the result",
+            )
         if any(is_lazy(t) for t in tensors):
             raise usage(
                 Kind.UNSUPPORTED_MODEL,
@@ -34,13 +47,14 @@ def check_model(model: nn.Module) -> None:
                 where=where,
                 hint="grow the float model, then quantise the result",
             )
-        hooks = [type(h).__name__ for h in module._forward_pre_hooks.values()]
-        if parametrize.is_parametrized(module) or any(name in _HOOKED for name in hooks):
+        hooks = module._forward_pre_hooks.values()
+        hooked = any(type(h).__name__ in _HOOKED or isinstance(h, BasePruningMethod) for h in hooks)
+        if parametrize.is_parametrized(module) or hooked:
             raise usage(
                 Kind.UNSUPPORTED_MODEL,
-                "a parametrised weight (weight_norm, spectral_norm …) is computed from others: new entries would "
+                "a parametrised weight (weight_norm, spectral_norm, prune …) is computed from others: new entries would "
                 "change the old ones",
                 where=where,
                 hint="remove it first: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), or "
-                "torch.nn.utils.remove_weight_norm(module)",
+                "torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove",
             )

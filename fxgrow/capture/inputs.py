@@ -11,13 +11,18 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..errors import FxgrowError, Kind, usage
-from .program import Program
+from .program import Program, Value
 
 BATCH = 2
 SPATIAL = (224, 32, 64, 28, 16, 8, 299, 112, 128, 256, 384, 512)
 """Usual image sizes, the likeliest first. Trying one costs a lowering, not a forward pass."""
 _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 _TRANSPOSED = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
+_CONTRACTIONS = {
+    "aten::linear",
+    *(f"aten::conv{rank}d" for rank in (1, 2, 3)),
+    *(f"aten::conv_transpose{rank}d" for rank in (1, 2, 3)),
+}
 _FUNCTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 
 
@@ -31,7 +36,7 @@ def example_values(
     """
     places = [n for n in gm.graph.nodes if n.op == "placeholder"]
     if given is not None:
-        values = (given,) if isinstance(given, Tensor) else tuple(given)
+        values = as_tuple(given)
         if len(values) < len(places):
             values += tuple(_default(p) for p in places[len(values) :])
         if len(values) != len(places):
@@ -41,12 +46,51 @@ def example_values(
                 f"the model takes {len(places)} inputs ({names}), example_inputs holds {len(values)}",
                 hint="pass one value for each, in order",
             )
-        return values, lower(values)
+        program = lower(values)
+        _same_dtypes(program)
+        return values, program
     device, dtype = _kind_of(gm)
     remembered = [_from_meta(p, device) for p in places]
     if all(isinstance(t, Tensor) for t in remembered):
         return tuple(remembered), lower(remembered)
     return _infer(gm, places, device, dtype, lower)
+
+
+def as_tuple(given: Sequence[Any] | Tensor) -> tuple[Any, ...]:
+    """Example inputs as a tuple; one tensor stands for itself.
+
+    Raises:
+        UsageError: neither a tensor nor a list of values.
+    """
+    if isinstance(given, Tensor):
+        return (given,)
+    if isinstance(given, list | tuple):
+        return tuple(given)
+    raise usage(
+        Kind.BAD_INPUTS,
+        f"example_inputs must be a tensor or a tuple of them, not {type(given).__name__}",
+        hint="example_inputs=(tensor, ...)",
+    )
+
+
+def _same_dtypes(program: Program) -> None:
+    """Contractions of unlike dtypes, which torch lets pass on fake tensors and refuses on real ones.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for op in program.ops:
+        weight = op.args.get("weight")
+        if op.name not in _CONTRACTIONS or not isinstance(weight, Value):
+            continue
+        x = op.args["input"]
+        if x.dtype is not weight.dtype:
+            raise usage(
+                Kind.BAD_INPUTS,
+                f"cannot run node {op.node}: its input is {x.dtype}, its weight {weight.dtype}",
+                where=op.node,
+                hint="pass example_inputs= with the dtypes that this model takes",
+            )
 
 
 def _kind_of(gm: fx.GraphModule) -> tuple[torch.device, torch.dtype]:

@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from ..errors import Kind, usage
 from .checks import check_model
+from .inputs import as_tuple
 
 logger = logging.getLogger("fxgrow")
 
@@ -142,7 +143,7 @@ def _concrete(model: nn.Module, examples: Sequence[Any] | None, given: Mapping[s
             hint=f"its arguments are {', '.join(parameters)}",
         )
     plain = (bool, int, float, str, type(None))
-    inputs = len(examples) if examples is not None and not isinstance(examples, torch.Tensor) else 0
+    inputs = 0 if examples is None else len(as_tuple(examples))
     concrete = {}
     for k, (name, parameter) in enumerate(parameters.items()):
         if name in given:
@@ -260,7 +261,7 @@ def _bare(module: nn.Module) -> nn.Module:
 
 
 def _remember(gm: fx.GraphModule, examples: Sequence[Any] | torch.Tensor) -> None:
-    values = (examples,) if isinstance(examples, torch.Tensor) else tuple(examples)
+    values = as_tuple(examples)
     places = [n for n in gm.graph.nodes if n.op == "placeholder"]
     if len(values) != len(places):
         names = ", ".join(p.name for p in places)

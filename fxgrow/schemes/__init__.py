@@ -14,9 +14,9 @@ def scheme_named(scheme: str | Scheme) -> Scheme:
     Raises:
         UsageError: there is no scheme of that name.
     """
-    if not isinstance(scheme, str):
+    if not isinstance(scheme, str) and hasattr(scheme, "choose"):
         return scheme
-    found = SCHEMES.get(scheme)
+    found = SCHEMES.get(scheme) if isinstance(scheme, str) else None
     if found is None:
         known = ", ".join(SCHEMES)
         raise usage(Kind.BAD_OPTION, f"unknown scheme {scheme!r}", hint=f"one of: {known}")

@@ -1,0 +1,145 @@
+"""Blocks of new units as numbers: draw tensors whose new blocks hold given states, and read states off a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..plan.layout import Layout, coordinates, leaves, old_positions, partners, size
+from ..schemes.states import State
+
+ROUNDING = 1e-9
+"""Entries of two results in float64 that differ by less, relative to the larger or to one, are equal: the laws draw
+multiples of 1/16 up to 100, of which every sum and product here is exact; functions round a million times below it."""
+
+Draw = Callable[[tuple[int, ...], torch.Generator, bool], Tensor]
+"""Draws a tensor of a shape. The flag asks for hard values too: zeros of both signs, ties, halves, large ones."""
+
+Growing = Mapping[int, Layout]
+"""By axis: where its old and new units lie, for the axes that grow."""
+
+HARD = (0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5, 2.5, -2.5, 100.0, -100.0)
+
+
+def anything(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
+    """Numbers of both signs; many of them equal."""
+    plain = torch.randint(1, 65, shape, generator=random) / 16.0
+    plain = plain * (torch.randint(0, 2, shape, generator=random) * 2 - 1)
+    return _mixed(plain.double(), HARD, random) if hard else plain.double()
+
+
+def positive(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
+    """Numbers above zero."""
+    plain = torch.randint(1, 65, shape, generator=random) / 16.0
+    return _mixed(plain.double(), (0.5, 1.0, 2.0, 100.0), random) if hard else plain.double()
+
+
+def unit(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
+    """Numbers between -1 and 1."""
+    plain = torch.randint(1, 16, shape, generator=random) / 16.0
+    plain = plain * (torch.randint(0, 2, shape, generator=random) * 2 - 1)
+    return _mixed(plain.double(), (0.0, -0.0, 0.5, -0.5), random) if hard else plain.double()
+
+
+def above_one(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
+    """Numbers above one."""
+    return positive(shape, random, hard) + 1
+
+
+def below_one(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
+    """Numbers between 0 and 1."""
+    return unit(shape, random, False).abs()
+
+
+def flags(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
+    """Truth values."""
+    return torch.rand(shape, generator=random) > 0.5
+
+
+def below(bound: int) -> Draw:
+    """Whole numbers from 0 on, below a bound."""
+
+    def draw(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
+        return torch.randint(0, bound, shape, generator=random)
+
+    return draw
+
+
+def _mixed(plain: Tensor, some: Sequence[float], random: torch.Generator) -> Tensor:
+    chosen = torch.tensor(some, dtype=torch.float64)[torch.randint(len(some), plain.shape, generator=random)]
+    return torch.where(torch.rand(plain.shape, generator=random) < 0.4, chosen, plain)
+
+
+def grow(old: Tensor, growing: Growing, draw: Draw, random: torch.Generator, hard: bool) -> Tensor:
+    """A tensor with old entries as they were and new ones drawn, then made to hold the states in the layouts."""
+    shape = [size(growing[k], new=True) if k in growing else n for k, n in enumerate(old.shape)]
+    out = draw(tuple(shape), random, hard).to(old.dtype)
+    out[_mesh(old, growing)] = old
+    for axis, layout in growing.items():
+        for number, leaf in enumerate(leaves(layout)):
+            left, right, lone = partners(layout, number)
+            if leaf.state == State.ZERO.value:
+                out.index_fill_(axis, torch.tensor(left + right + lone, dtype=torch.int64), 0)
+            else:
+                sign = -1 if leaf.state == State.ODD.value else 1
+                out.index_copy_(axis, torch.tensor(right, dtype=torch.int64), sign * _take(out, axis, left))
+                if sign < 0:
+                    out.index_fill_(axis, torch.tensor(lone, dtype=torch.int64), 0)
+    return out
+
+
+def old_part(grown: Tensor, growing: Growing) -> Tensor:
+    """The entries that were there before."""
+    return grown[_mesh(grown, growing)]
+
+
+def new_part(grown: Tensor, growing: Growing) -> Tensor:
+    """All other entries, in a row."""
+    fresh = torch.ones(grown.shape, dtype=torch.bool)
+    fresh[_mesh(grown, growing)] = False
+    return grown[fresh]
+
+
+def block(tensor: Tensor, axis: int, layout: Layout, number: int) -> Tensor:
+    """The new block of one growing set."""
+    old = list(leaves(layout))[number].old
+    return _take(tensor, axis, [k for k, unit in enumerate(coordinates(layout, number)) if unit >= old])
+
+
+def states_of(tensor: Tensor, axis: int, layout: Layout, number: int) -> set[State]:
+    """Every state that the new block of one growing set is in; it may be in several, or in none."""
+    left, right, lone = (_take(tensor, axis, places) for places in partners(layout, number))
+    found = set()
+    if equal(left, right):
+        found.add(State.EVEN)
+    if equal(left, -right) and equal(lone, -lone):
+        found.add(State.ODD)
+    if equal(block(tensor, axis, layout, number), torch.zeros((), dtype=tensor.dtype)):
+        found |= {State.ZERO, State.EVEN, State.ODD}
+    return found
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same up to rounding; infinities and NaNs must be in the same places."""
+    return torch.allclose(a, b.expand_as(a), rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+
+
+def numbers(tensor: Tensor) -> Tensor:
+    """Any tensor as float64."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj()).sum(-1)
+    return tensor.detach().double()
+
+
+def _mesh(tensor: Tensor, growing: Growing) -> tuple[Tensor, ...]:
+    rows = [
+        torch.tensor(old_positions(growing[k]), dtype=torch.int64) if k in growing else torch.arange(n)
+        for k, n in enumerate(tensor.shape)
+    ]
+    return torch.meshgrid(*rows, indexing="ij") if rows else ()
+
+
+def _take(tensor: Tensor, axis: int, places: Sequence[int]) -> Tensor:
+    return tensor.index_select(axis, torch.tensor(places, dtype=torch.int64))
