@@ -14,7 +14,7 @@ from functools import partial
 import torch
 import torchvision
 
-from fxgrow.capture.lowering import lower
+from fxgrow.capture.build import lower
 from fxgrow.capture.program import Op
 from fxgrow.dims.axis import Axis, Fixed
 from fxgrow.dims.rules import RULES

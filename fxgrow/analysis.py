@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import fx
 
+from .capture.build import fingerprint, lower
 from .capture.checks import check_model
 from .capture.inputs import example_values
-from .capture.lowering import Lowering, fingerprint, lower
+from .capture.lowering import Lowering
 from .capture.program import Program
 from .dims.solver import DimsSolver
 from .errors import Kind, usage

@@ -25,7 +25,7 @@ _ANALYSES: weakref.WeakKeyDictionary[fx.GraphModule, Analysis] = weakref.WeakKey
 
 def analysis_of(model: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> Analysis:
     """The analysis of a traced model: the one made before if the model is unchanged, else a new one."""
-    known = _ANALYSES.get(model) if isinstance(model, fx.GraphModule) else None
+    known = _ANALYSES.get(model)
     if known is not None and example_inputs is None and known.fits(model):
         return known
     inputs = example_inputs if example_inputs is not None or known is None else known.inputs
@@ -63,7 +63,8 @@ def plan_widen(
         GrowthRefused: the growth would change the function or the interface.
     """
     width = Width(to=to, by=by, factor=factor, round_to=round_to)
-    recipe = Widen(nodes=_names(node), width=width, skip=skip, adapter=adapter, grow=grow, scheme=scheme, seed=seed, init=init)
+    names = _names(node)
+    recipe = Widen(nodes=names, width=width, skip=skip, adapter=adapter, grow=grow, scheme=scheme, seed=seed, init=init)
     return recipe.plan(model, analysis_of(model, example_inputs))
 
 

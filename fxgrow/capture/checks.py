@@ -52,8 +52,8 @@ def check_model(model: nn.Module) -> None:
         if parametrize.is_parametrized(module) or hooked:
             raise usage(
                 Kind.UNSUPPORTED_MODEL,
-                "a parametrised weight (weight_norm, spectral_norm, prune …) is computed from others: new entries would "
-                "change the old ones",
+                "a parametrised weight (weight_norm, spectral_norm, prune …) is computed from others: new entries "
+                "would change the old ones",
                 where=where,
                 hint="remove it first: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), or "
                 "torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove",

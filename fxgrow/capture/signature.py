@@ -42,6 +42,16 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(stride)
 
 
+def strides_like(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of a dense tensor whose axes lie in memory in the order that other strides say."""
+    order = sorted(range(len(shape)), key=lambda k: (stride[k], k < 0), reverse=True)
+    result, step = [0] * len(shape), 1
+    for k in reversed(order):
+        result[k] = step
+        step *= max(shape[k], 1)
+    return tuple(result)
+
+
 def meta_of(tensor: Tensor) -> Meta:
     """The signature of a tensor."""
     return (tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype, tensor.device)

@@ -13,13 +13,15 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from ..analysis import Analysis
-from ..capture.lowering import INTRINSICS, attribute, plain, strides_like
+from ..capture.lowering import INTRINSICS
 from ..capture.program import Op, Origin, Ref, Value
-from ..capture.signature import Meta, rebuilt
+from ..capture.signature import Meta, strides_like
 from ..capture.source import location
 from ..capture.template import Template, fill, locals_in
+from ..capture.trees import attribute, plain
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..errors import GrowthRefused, Kind, Refusal
+from .arguments import as_refs, at, numbers, put, same_result, scalar, scalars_in, shape_text
 from .attributes import attributes_of
 from .plan import SPLIT, ModuleEdit, NodeEdit, Path
 from .sizes import NewSizes
@@ -111,7 +113,7 @@ class Simulation:
             return
         if problem or template is None:
             raise self._inexpressible(node, problem)
-        self.nodes.extend(NodeEdit(node.name, path, _at(node, path), new) for path, new in overrides.items())
+        self.nodes.extend(NodeEdit(node.name, path, at(node, path), new) for path, new in overrides.items())
         self._change(node, self._result(template, refs, node))
 
     def _intrinsic(self, node: fx.Node, op: Op) -> None:
@@ -133,7 +135,7 @@ class Simulation:
         args, kwargs = plain(node.args, env), plain(node.kwargs, env)
         for path, value in overrides.items():
             whole = {"args": args, "kwargs": kwargs}
-            _put(whole, path, value)
+            put(whole, path, value)
             args, kwargs = whole["args"], whole["kwargs"]
         return args, kwargs
 
@@ -145,23 +147,23 @@ class Simulation:
             step = template.steps[op.step]
             for name, want in arguments.items():
                 have = step.args[name]
-                if not isinstance(want, Value) and not locals_in(have) and _numbers(have) != _numbers(want):
+                if not isinstance(want, Value) and not locals_in(have) and numbers(have) != numbers(want):
                     return f"argument {name} of {op.name} would be {have}, not {want}"
             for out, local in zip(op.outputs, step.outputs or step.writes, strict=True):
                 have_shape, want_shape = template.metas[local.index][0], self.sizes.shape(out)
                 if have_shape != want_shape:
-                    return f"{op.name} would return {_x(have_shape)}, not {_x(want_shape)}"
+                    return f"{op.name} would return {shape_text(have_shape)}, not {shape_text(want_shape)}"
         return ""
 
     def _align(self, node: fx.Node, ops: list[Op], predicted: list[Mapping[str, Any]]) -> dict[Path, object]:
         """Find the numbers in the node's arguments that reach the operators, and what they must be."""
         old_env, new_env = _Env(self, node, old=True), _Env(self, node)
-        ours = list(_leaves(("args",), node.args)) + list(_leaves(("kwargs",), node.kwargs))
-        before = [_scalar(arg, old_env) for _, arg in ours]
+        ours = list(scalars_in(("args",), node.args)) + list(scalars_in(("kwargs",), node.kwargs))
+        before = [scalar(arg, old_env) for _, arg in ours]
         wanted: list[tuple[object, object]] = []
         for op, arguments in zip(ops, predicted, strict=True):
             for name, old in op.args.items():
-                wanted.extend(zip(_numbers(old), _numbers(arguments[name]), strict=False))
+                wanted.extend(zip(numbers(old), numbers(arguments[name]), strict=False))
         keep = [i for i, value in enumerate(before) if value is not None]
         matcher = SequenceMatcher(None, [before[i] for i in keep], [old for old, _ in wanted], autojunk=False)
         overrides: dict[Path, object] = {}
@@ -169,7 +171,7 @@ class Simulation:
             for k in range(block.size):
                 path, arg = ours[keep[block.a + k]]
                 new = wanted[block.b + k][1]
-                if _scalar(arg, new_env) != new:
+                if scalar(arg, new_env) != new:
                     overrides[path] = new
         return overrides
 
@@ -177,7 +179,7 @@ class Simulation:
 
     def _change(self, node: fx.Node, result: Any) -> None:
         """Remember a result; who reads it is looked at only if it is another one than before."""
-        if not _same(self.program.results[node.name], result):
+        if not same_result(self.program.results[node.name], result):
             self._env[node] = result
             self._changed.add(node)
 
@@ -189,7 +191,7 @@ class Simulation:
                 return self._grown_ref(self.program.results[node.name], shape)
             if node in self._env:
                 return self._env[node]
-        return _refs(self.program.results[node.name], self._refs)
+        return as_refs(self.program.results[node.name], self._refs)
 
     def _grown_ref(self, value: Value, shape: tuple[int, ...]) -> Ref:
         stride = strides_like(shape, value.stride)
@@ -249,91 +251,3 @@ class _Env(Mapping[fx.Node, Any]):
 
     def __len__(self) -> int:
         return len(self.consumer.all_input_nodes)
-
-
-def _refs(tree: Any, known: dict[int, Ref]) -> Any:
-    if isinstance(tree, Value):
-        if tree.index not in known:
-            known[tree.index] = Ref(tree, -1)
-        return known[tree.index]
-    if isinstance(tree, list | tuple):
-        return rebuilt(tree, [_refs(item, known) for item in tree])
-    if type(tree) is dict:
-        return {k: _refs(v, known) for k, v in tree.items()}
-    return tree
-
-
-def _same(old: Any, new: Any) -> bool:
-    """Whether two results agree in shapes and plain numbers."""
-    if isinstance(new, Ref):
-        return isinstance(old, Value) and old.shape == new.value.shape
-    if isinstance(new, list | tuple):
-        return isinstance(old, list | tuple) and len(old) == len(new) and all(map(_same, old, new))
-    if isinstance(new, dict):
-        return isinstance(old, dict) and old.keys() == new.keys() and all(_same(old[k], v) for k, v in new.items())
-    return bool(old == new)
-
-
-def _leaves(path: Path, arg: Any) -> Any:
-    """Every number or node in the arguments of an fx node, with its place."""
-    if isinstance(arg, tuple | list):
-        for k, item in enumerate(arg):
-            yield from _leaves((*path, k), item)
-    elif isinstance(arg, dict):
-        for key, item in arg.items():
-            yield from _leaves((*path, key), item)
-    elif isinstance(arg, slice):
-        for name in ("start", "stop", "step"):
-            yield from _leaves((*path, name), getattr(arg, name))
-    elif isinstance(arg, fx.Node) or _is_number(arg):
-        yield path, arg
-
-
-def _is_number(arg: object) -> bool:
-    return isinstance(arg, int | float) and not isinstance(arg, bool)
-
-
-def _scalar(arg: Any, env: Mapping[fx.Node, Any]) -> object:
-    """The number that an argument stands for; None if it is a tensor or a tuple."""
-    value = env[arg] if isinstance(arg, fx.Node) else arg
-    return value if _is_number(value) else None
-
-
-def _numbers(arg: Any) -> list[object]:
-    if _is_number(arg):
-        return [arg]
-    if isinstance(arg, list | tuple):
-        return [n for item in arg for n in _numbers(item)]
-    return []
-
-
-def _put(whole: Any, path: Path, value: object) -> None:
-    """Replace one place in a tree of lists, tuples, dicts and slices; tuples on the way are rebuilt."""
-    key, rest = path[0], path[1:]
-    if not rest:
-        whole[key] = value
-        return
-    inner = whole[key]
-    if isinstance(inner, tuple):
-        copy: Any = list(inner)
-        _put(copy, rest, value)
-        whole[key] = tuple(copy)
-    elif isinstance(inner, slice):
-        parts = {"start": inner.start, "stop": inner.stop, "step": inner.step}
-        _put(parts, rest, value)
-        whole[key] = slice(parts["start"], parts["stop"], parts["step"])
-    else:
-        inner = list(inner) if isinstance(inner, list) else dict(inner)
-        _put(inner, rest, value)
-        whole[key] = inner
-
-
-def _at(node: fx.Node, path: Path) -> object:
-    thing: Any = {"args": node.args, "kwargs": node.kwargs}
-    for key in path:
-        thing = getattr(thing, str(key)) if isinstance(thing, slice) else thing[key]
-    return str(thing) if isinstance(thing, fx.Node) else thing
-
-
-def _x(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "a scalar"

@@ -1,6 +1,6 @@
 """One rule per ATen operator, one file per family. Importing this package registers them all."""
 
-from . import concat, contraction, index, norm, pointwise, reduce, shape, window
+from . import concat, contraction, index, matmul, norm, pointwise, reduce, shape, skip, slicing, window
 from .base import RULES, Dims, Flow, Marks, Rule, SameSizes, Sizes, register
 
 __all__ = [
@@ -14,10 +14,13 @@ __all__ = [
     "concat",
     "contraction",
     "index",
+    "matmul",
     "norm",
     "pointwise",
     "reduce",
     "register",
     "shape",
+    "skip",
+    "slicing",
     "window",
 ]

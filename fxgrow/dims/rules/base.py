@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ...capture.program import Op, Value
 from ...errors import Kind
 from ..algebra import Algebra
-from ..axis import Axis
+from ..axis import Axis, Fixed
 
 State = Any
 """An element of the domain that a `Flow` computes in; rules hand it on and never look inside."""
@@ -161,6 +161,18 @@ def normal_dims(dims: object, rank: int) -> list[int]:
         return [normal(dims, rank or 1)] if rank else []
     assert isinstance(dims, list | tuple)
     return [normal(d, rank) for d in dims] if rank else []
+
+
+def broadcast(d: Dims, sides: Sequence[tuple[Axis, int]]) -> Axis:
+    """The axis that operands share under broadcasting; an axis of one unit that is repeated may not grow."""
+    size = max(n for _, n in sides)
+    out: Axis | None = None
+    for axis, n in sides:
+        if n != size:
+            d.freeze(axis, Kind.BROADCAST, "its one unit is broadcast against a wider axis")
+        else:
+            out = axis if out is None else d.unify(out, axis)
+    return out if out is not None else Fixed(size)
 
 
 def regroup(s: Flow, op: Op, states: Sequence[State], axes: Sequence[Axis]) -> list[list[State]]:

@@ -1,8 +1,8 @@
-"""Contractions: operators that sum products over an axis. Convolutions, linear maps, matrix products, einsum."""
+"""Contractions in notation: operators that sum products over an axis. Convolutions and linear maps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -166,138 +166,6 @@ class Contraction(SameSizes):
         return {"groups": z.size(z.algebra.split(z.axes(weight)[0], (groups, weight.shape[0] // groups))[0])}
 
 
-class Matmul(SameSizes):
-    """Matrix products with broadcast batch axes; vectors as torch.matmul takes them."""
-
-    def __init__(self, left: str, right: str) -> None:
-        self.left, self.right = left, right
-
-    def dims(self, op: Op, d: Dims) -> None:
-        """... i k, ... k j -> ... i j."""
-        a, b = op.args[self.left], op.args[self.right]
-        x, y = d.of(a), d.of(b)
-        inner = d.unify(x[-1], y[-2] if len(y) > 1 else y[-1])
-        d.contract(op, inner)
-        out = _batch(d, a, b, x, y) + (x[-2:-1] if len(x) > 1 else []) + (y[-1:] if len(y) > 1 else [])
-        d.set(op.outputs[0], out)
-        if len(y) > 1:
-            d.produce(op, y[-1], b)
-
-    def states(self, op: Op, s: Flow) -> None:
-        """As a sum of products."""
-        a, b = op.args[self.left], op.args[self.right]
-        x, y = s.of(a), s.of(b)
-        for pair in zip(x[-1], y[-2] if len(y) > 1 else y[-1], strict=True):
-            s.contract(op, pair)
-        batch: Marks = []
-        rank = max(len(x), len(y)) - 2
-        for k in range(rank, 0, -1):
-            rows = [m[-2 - k] for m, v in ((x, a), (y, b)) if len(m) >= 2 + k and m[-2 - k]]
-            batch.append([s.mul(op, leaf) for leaf in zip(*rows, strict=True)] if rows else [])
-        s.set(op.outputs[0], batch + (x[-2:-1] if len(x) > 1 else []) + (y[-1:] if len(y) > 1 else []))
-
-
-def _batch(d: Dims, a: Value, b: Value, x: list[Axis], y: list[Axis]) -> list[Axis]:
-    out: list[Axis] = []
-    for k in range(max(len(x), len(y)) - 2, 0, -1):
-        sides = [(axes[-2 - k], v.shape[-2 - k]) for axes, v in ((x, a), (y, b)) if len(axes) >= 2 + k]
-        out.append(broadcast(d, sides))
-    return out
-
-
-def broadcast(d: Dims, sides: Sequence[tuple[Axis, int]]) -> Axis:
-    """The axis that operands share under broadcasting; an axis of one unit that is repeated may not grow."""
-    size = max(n for _, n in sides)
-    out: Axis | None = None
-    for axis, n in sides:
-        if n != size:
-            d.freeze(axis, Kind.BROADCAST, "its one unit is broadcast against a wider axis")
-        else:
-            out = axis if out is None else d.unify(out, axis)
-    return out if out is not None else Fixed(size)
-
-
-class Addmm(SameSizes):
-    """addmm and baddbmm: a matrix product plus a broadcast bias."""
-
-    def __init__(self, left: str, right: str) -> None:
-        self.left, self.right = left, right
-
-    def dims(self, op: Op, d: Dims) -> None:
-        """The bias meets the product as in an addition."""
-        Matmul(self.left, self.right).dims(op, d)
-        out, bias = d.of(op.outputs[0]), op.args["self"]
-        for k, (axis, n) in enumerate(zip(reversed(d.of(bias)), reversed(bias.shape), strict=True), 1):
-            out[-k] = broadcast(d, [(out[-k], op.outputs[0].shape[-k]), (axis, n)])
-        d.set(op.outputs[0], out)
-
-    def states(self, op: Op, s: Flow) -> None:
-        """Product, then sum."""
-        Matmul(self.left, self.right).states(op, s)
-        out, bias = s.of(op.outputs[0]), s.of(op.args["self"])
-        for k in range(1, len(out) + 1):
-            rows = bias[-k] if k <= len(bias) and bias[-k] else [s.even] * len(out[-k])
-            out[-k] = [s.add(op, pair) for pair in zip(out[-k], rows, strict=True)]
-        s.set(op.outputs[0], out)
-
-
-class Einsum(SameSizes):
-    """torch.einsum: the equation is the rule."""
-
-    def _patterns(self, op: Op) -> tuple[list[tuple[Value, list[str]]], list[str]]:
-        equation = op.args["equation"].replace(" ", "")
-        left, arrow, right = equation.partition("->")
-        operands = op.args["tensors"]
-        rows = []
-        for value, text in zip(operands, left.split(","), strict=True):
-            rows.append((value, _letters(text, len(value.shape))))
-        if not arrow:
-            letters = "".join(left.replace(",", ""))
-            right = "..." * ("..." in left) + "".join(sorted(c for c in set(letters) - {"."} if letters.count(c) == 1))
-        return rows, _letters(right, len(op.outputs[0].shape))
-
-    def dims(self, op: Op, d: Dims) -> None:
-        """Letters are axes; a letter that the result lacks is contracted."""
-        rows, result = self._patterns(op)
-        sides: dict[str, list[tuple[Axis, int]]] = {}
-        for value, row in rows:
-            for axis, n, letter in zip(d.of(value), value.shape, row, strict=True):
-                sides.setdefault(letter, []).append((axis, n))
-            for letter in {c for c in row if row.count(c) > 1}:
-                for axis, _ in sides[letter]:
-                    d.freeze(axis, Kind.UNKNOWN_OP, "einsum takes a diagonal over it")
-        env = {letter: broadcast(d, some) for letter, some in sides.items()}
-        d.set(op.outputs[0], [env[c] for c in result])
-        for letter in env.keys() - set(result):
-            d.contract(op, env[letter])
-        value, row = rows[-1]
-        new = [c for c in row if c in result and len(sides[c]) == 1]
-        if len(new) == 1:
-            d.produce(op, env[new[0]], value)
-
-    def states(self, op: Op, s: Flow) -> None:
-        """As a sum of products."""
-        rows, result = self._patterns(op)
-        env: dict[str, list[list[State]]] = {}
-        for value, row in rows:
-            for states, letter in zip(s.of(value), row, strict=True):
-                if states:
-                    env.setdefault(letter, []).append(states)
-        out = {c: [s.mul(op, leaf) for leaf in zip(*some, strict=True)] for c, some in env.items()}
-        s.set(op.outputs[0], [out.get(c, []) for c in result])
-        for letter in env.keys() - set(result):
-            for leaf in zip(*env[letter], strict=True):
-                s.contract(op, leaf)
-
-
-def _letters(text: str, rank: int) -> list[str]:
-    if "..." not in text:
-        return list(text)
-    before, after = text.split("...")
-    extra = rank - len(before) - len(after)
-    return [*before, *(f"...{extra - i}" for i in range(extra)), *after]
-
-
 CONVOLUTION = "n (g i) *, (g o) i *, (g o) -> n (g o) *"
 register(
     Contraction(CONVOLUTION, "input", "weight", "bias", bias="bias", weight="weight"),
@@ -308,11 +176,3 @@ register(
     *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
 )
 register(Contraction("... i, o i, o -> ... o", "input", "weight", "bias", bias="bias", weight="weight"), "linear")
-register(Matmul("self", "other"), "matmul")
-register(Matmul("self", "mat2"), "bmm", "mm")
-register(Matmul("self", "vec"), "mv")
-register(Addmm("mat1", "mat2"), "addmm")
-register(Addmm("batch1", "batch2"), "baddbmm")
-register(Einsum(), "einsum")
-
-__all__ = ["Contraction", "Einsum", "Matmul", "broadcast", "parse"]

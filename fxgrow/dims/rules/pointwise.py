@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from ...capture.program import Op, Value
 from ..axis import Axis
-from .base import Dims, Flow, Marks, SameSizes, State, register
-from .contraction import broadcast
+from .base import Dims, Flow, Marks, SameSizes, State, broadcast, register
 
 
 def operands(op: Op) -> list[Value]:

@@ -1,0 +1,221 @@
+"""Building a program: the templates of an fx graph's nodes put together, with in-place writes and views kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from ..errors import Kind, UsageError, usage
+from .lowering import INTRINSICS, Lowering
+from .program import Op, Origin, Program, Ref, Value
+from .signature import Meta, key_of, meta_of, meta_of_ref, substitute
+from .template import Local, Template, fill
+from .trees import attribute, leaves, plain, value_tree
+
+
+class Builder:
+    """Puts templates together into a program."""
+
+    def __init__(self, root: nn.Module, lowering: Lowering) -> None:
+        self.root = root
+        self.lowering = lowering
+        self.program = Program()
+        self._refs: dict[int, Ref] = {}
+        self._views: dict[int, list[Ref]] = {}
+        self._storages = 0
+        self._names: dict[int, list[str]] = {}
+        self._alive: list[Tensor] = []
+        for name, tensor in [
+            *root.named_parameters(remove_duplicate=False),
+            *root.named_buffers(remove_duplicate=False),
+        ]:
+            self._names.setdefault(id(tensor), []).append(name)
+
+    def value(self, meta: Meta, origin: Origin, node: str, names: tuple[str, ...] = ()) -> Value:
+        """A new value of the program."""
+        shape, stride, dtype, device = meta
+        made = Value(len(self.program.values), shape, stride, dtype, device, origin, node, names)
+        self.program.values.append(made)
+        return made
+
+    def new_ref(self, value: Value, storage: int | None = None, birth: int = -1) -> Ref:
+        """A reference to a value, in a storage of its own or in a known one."""
+        if storage is None:
+            storage = self._storages
+            self._storages += 1
+        ref = Ref(value, storage, birth)
+        self._views.setdefault(storage, []).append(ref)
+        return ref
+
+    def parameter(self, tensor: Tensor, node: str) -> Ref:
+        """The reference of a real tensor that the model holds."""
+        found = self._refs.get(id(tensor))
+        if found is None:
+            names = tuple(self._names.get(id(tensor), ()))
+            origin = Origin.PARAMETER if names else Origin.CONSTANT
+            found = self._refs[id(tensor)] = self.new_ref(self.value(meta_of(tensor), origin, node, names))
+            self._alive.append(tensor)
+            for name in names:
+                self.program.parameters[name] = found.value
+        return found
+
+    def call(self, node: fx.Node, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Lower one call node; returns its result as a tree of references and plain numbers."""
+        if not isinstance(target, str | nn.Module) and target in INTRINSICS:
+            return self._intrinsic(node, target, args, kwargs)
+        template, inputs, own = self.lowering.template(target, args, kwargs)
+        return self.instantiate(node.name, template, [*inputs, *(self.parameter(t, node.name) for t in own)])
+
+    def instantiate(self, node: str, template: Template, given: Sequence[Ref]) -> Any:
+        """Add a template's operators to the program, on these tensors."""
+        refs: dict[int, Ref] = dict(enumerate(given))
+        birth = len(self.program.ops)
+        ops = self.program.node_ops.setdefault(node, [])
+
+        def ref_of(local: Local) -> Ref:
+            ref = refs.get(local.index)
+            if ref is None:
+                index = local.index
+                if index in template.constants:
+                    ref = self.parameter(template.constants[index], node)
+                else:
+                    base = template.storages[index]
+                    storage = refs[base].storage if base != index and base in refs else None
+                    ref = self.new_ref(self.value(template.metas[index], Origin.COMPUTED, node), storage, birth)
+                refs[index] = ref
+            return ref
+
+        for number, step in enumerate(template.steps):
+            args = {k: fill(v, lambda x: ref_of(x).value) for k, v in step.args.items()}
+            for written in step.writes:
+                ref = ref_of(written)
+                before, now = ref.value, self.value(template.metas[written.index], Origin.COMPUTED, node)
+                ref.value = now
+                self._forget_views(node, ref, before)
+            outputs = tuple(ref_of(x).value for x in step.outputs) or tuple(ref_of(x).value for x in step.writes)
+            op = Op(step.name, args, outputs, node, number, step.overload, bool(step.writes), step.seeded)
+            self.program.ops.append(op)
+            ops.append(op)
+            birth += 1
+        return fill(template.result, ref_of)
+
+    def _forget_views(self, node: str, written: Ref, before: Value) -> None:
+        """After a write, nothing is known of other tensors in the same storage: an operator without a rule."""
+        views = [r for r in self._views[written.storage] if r is not written]
+        views = [r for r in views if r.birth < 0 or r.birth != written.birth]  # pieces of one split do not overlap
+        if not views:
+            return
+        stale = [r.value for r in views]
+        for r in views:
+            v = r.value
+            r.value = self.value((v.shape, v.stride, v.dtype, v.device), Origin.COMPUTED, node)
+        op = Op("fxgrow::written_through_a_view", {"views": [before, *stale]}, tuple(r.value for r in views), node)
+        self.program.ops.append(op)
+        self.program.node_ops.setdefault(node, []).append(op)
+
+    def _intrinsic(self, node: fx.Node, target: Callable[..., Any], args: Any, kwargs: Any) -> Ref:
+        slots: dict[Ref, int] = {}
+        key_of(args, slots)
+        fakes = {ref: self.lowering.fake(meta_of_ref(ref), i) for ref, i in slots.items()}
+        with self.lowering.mode:
+            out = target(*substitute(args, fakes.__getitem__), **kwargs)
+        ref = self.new_ref(self.value(meta_of(out), Origin.COMPUTED, node.name))
+        names = ("x", "dim", "keep", "pairs", "width")
+        values = substitute(args, lambda r: r.value)
+        op = Op(INTRINSICS[target], dict(zip(names, values, strict=True)), (ref.value,), node.name)
+        self.program.ops.append(op)
+        self.program.node_ops.setdefault(node.name, []).append(op)
+        return ref
+
+
+def lower(gm: fx.GraphModule, inputs: Sequence[Any], lowering: Lowering | None = None) -> Program:
+    """Lower a traced model.
+
+    Args:
+        gm: the traced model; neither it nor its tensors are touched or run.
+        inputs: one entry for each placeholder: a tensor (only its shape, dtype and device count), or a plain value.
+        lowering: shares signatures with an earlier analysis.
+
+    Raises:
+        UsageError: a node cannot run on inputs of these shapes; the message names it.
+    """
+    builder = Builder(gm, lowering or Lowering())
+    program = builder.program
+    env: dict[fx.Node, Any] = {}
+    remaining = list(inputs)
+    modules = dict(gm.named_modules(remove_duplicate=False))
+    given: list[Value] = []
+    for node in gm.graph.nodes:
+        if node.op == "output":
+            tree = plain(node.args[0], env)
+            program.outputs = tuple(leaves(value_tree(tree)))
+            continue
+        if node.op == "placeholder":
+            example = remaining.pop(0)
+            if isinstance(example, Tensor):
+                value = builder.value(meta_of(example), Origin.INPUT, node.name)
+                given.append(value)
+                env[node] = builder.new_ref(value)
+            else:
+                env[node] = example
+        elif node.op == "get_attr":
+            thing = attribute(gm, str(node.target))
+            env[node] = builder.parameter(thing, node.name) if isinstance(thing, Tensor) else thing
+        else:
+            target = modules[str(node.target)] if node.op == "call_module" else node.target
+            args, kwargs = plain(node.args, env), plain(node.kwargs, env)
+            try:
+                env[node] = builder.call(node, target, args, kwargs)
+            except UsageError:
+                raise
+            except Exception as error:
+                raise _cannot_run(node, args, error) from error
+        program.results[node.name] = value_tree(env[node])
+    program.inputs = tuple(given)
+    program.order = tuple(n.name for n in gm.graph.nodes)
+    program.fingerprint = fingerprint(gm)
+    _drop_unused(program)
+    return program
+
+
+def fingerprint(gm: fx.GraphModule) -> int:
+    """A number that changes when the graph or the shape of a tensor does: an analysis belongs to one of them."""
+    graph = tuple((n.name, n.op, str(n.target), plain_repr(n.args), plain_repr(n.kwargs)) for n in gm.graph.nodes)
+    tensors = tuple((k, t.shape) for k, t in gm.named_parameters(remove_duplicate=False))
+    buffers = tuple((k, t.shape) for k, t in gm.named_buffers(remove_duplicate=False))
+    return hash((graph, tensors, buffers, gm.training))
+
+
+def plain_repr(args: Any) -> str:
+    """Arguments of an fx node as text."""
+    return repr(args) if args else ""
+
+
+def _cannot_run(node: fx.Node, args: Any, error: Exception) -> UsageError:
+    shapes: list[Ref] = []
+    substitute(args, shapes.append)
+    text = ", ".join("x".join(map(str, r.value.shape)) or "scalar" for r in shapes)
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return usage(
+        Kind.BAD_INPUTS,
+        f"cannot run node {node.name} on inputs of shape {text}: {reason}",
+        where=node.format_node() or node.name,
+        hint="pass example_inputs= with the shapes and dtypes that this model takes",
+    )
+
+
+def _drop_unused(program: Program) -> None:
+    """Remove operators whose results nobody uses, e.g. attention weights that are averaged and thrown away."""
+    needed = {v.index for v in program.outputs}
+    keep: list[Op] = []
+    for op in reversed(program.ops):
+        if any(out.index in needed for out in op.outputs):
+            keep.append(op)
+            needed.update(v.index for v in op.inputs())
+    if len(keep) == len(program.ops):
+        return
+    program.ops = keep[::-1]
+    kept = {id(op) for op in keep}
+    program.node_ops = {n: [op for op in ops if id(op) in kept] for n, ops in program.node_ops.items()}

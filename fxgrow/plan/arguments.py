@@ -1,0 +1,102 @@
+"""Arguments of fx nodes as trees: numbers in them, places in them, results beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import fx
+
+from ..capture.program import Ref, Value
+from ..capture.signature import rebuilt
+from .plan import Path
+
+
+def as_refs(tree: Any, known: dict[int, Ref]) -> Any:
+    if isinstance(tree, Value):
+        if tree.index not in known:
+            known[tree.index] = Ref(tree, -1)
+        return known[tree.index]
+    if isinstance(tree, list | tuple):
+        return rebuilt(tree, [as_refs(item, known) for item in tree])
+    if type(tree) is dict:
+        return {k: as_refs(v, known) for k, v in tree.items()}
+    return tree
+
+
+def same_result(old: Any, new: Any) -> bool:
+    """Whether two results agree in shapes and plain numbers."""
+    if isinstance(new, Ref):
+        return isinstance(old, Value) and old.shape == new.value.shape
+    if isinstance(new, list | tuple):
+        return isinstance(old, list | tuple) and len(old) == len(new) and all(map(same_result, old, new))
+    if isinstance(new, dict):
+        return (
+            isinstance(old, dict) and old.keys() == new.keys() and all(same_result(old[k], v) for k, v in new.items())
+        )
+    return bool(old == new)
+
+
+def scalars_in(path: Path, arg: Any) -> Any:
+    """Every number or node in the arguments of an fx node, with its place."""
+    if isinstance(arg, tuple | list):
+        for k, item in enumerate(arg):
+            yield from scalars_in((*path, k), item)
+    elif isinstance(arg, dict):
+        for key, item in arg.items():
+            yield from scalars_in((*path, key), item)
+    elif isinstance(arg, slice):
+        for name in ("start", "stop", "step"):
+            yield from scalars_in((*path, name), getattr(arg, name))
+    elif isinstance(arg, fx.Node) or is_number(arg):
+        yield path, arg
+
+
+def is_number(arg: object) -> bool:
+    return isinstance(arg, int | float) and not isinstance(arg, bool)
+
+
+def scalar(arg: Any, env: Mapping[fx.Node, Any]) -> object:
+    """The number that an argument stands for; None if it is a tensor or a tuple."""
+    value = env[arg] if isinstance(arg, fx.Node) else arg
+    return value if is_number(value) else None
+
+
+def numbers(arg: Any) -> list[object]:
+    if is_number(arg):
+        return [arg]
+    if isinstance(arg, list | tuple):
+        return [n for item in arg for n in numbers(item)]
+    return []
+
+
+def put(whole: Any, path: Path, value: object) -> None:
+    """Replace one place in a tree of lists, tuples, dicts and slices; tuples on the way are rebuilt."""
+    key, rest = path[0], path[1:]
+    if not rest:
+        whole[key] = value
+        return
+    inner = whole[key]
+    if isinstance(inner, tuple):
+        copy: Any = list(inner)
+        put(copy, rest, value)
+        whole[key] = tuple(copy)
+    elif isinstance(inner, slice):
+        parts = {"start": inner.start, "stop": inner.stop, "step": inner.step}
+        put(parts, rest, value)
+        whole[key] = slice(parts["start"], parts["stop"], parts["step"])
+    else:
+        inner = list(inner) if isinstance(inner, list) else dict(inner)
+        put(inner, rest, value)
+        whole[key] = inner
+
+
+def at(node: fx.Node, path: Path) -> object:
+    thing: Any = {"args": node.args, "kwargs": node.kwargs}
+    for key in path:
+        thing = getattr(thing, str(key)) if isinstance(thing, slice) else thing[key]
+    return str(thing) if isinstance(thing, fx.Node) else thing
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a scalar"

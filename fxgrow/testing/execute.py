@@ -1,0 +1,52 @@
+"""Run a program on real tensors, operator by operator, keeping every value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..capture.program import Args, Op, Program, Value
+from ..functional import adapt_skip
+
+INTRINSICS: dict[str, Callable[..., Any]] = {"fxgrow::adapt_skip": adapt_skip}
+
+
+def run(program: Program, tensors: Mapping[int, Tensor], arguments: Callable[[Op], Args]) -> dict[int, Tensor]:
+    """The value of everything in a program, by index.
+
+    Args:
+        program: what to run.
+        tensors: values of graph inputs and parameters; they stay as they are.
+        arguments: of an operator: its arguments by schema name, tensors as `Value`s.
+    """
+    values = dict(tensors)
+    for op in program.ops:
+        args = {name: filled(arg, values, op.mutates) for name, arg in arguments(op).items()}
+        out = call(op, args)
+        results = [out] if isinstance(out, Tensor) else list(out)
+        values.update((value.index, result) for value, result in zip(op.outputs, results, strict=True))
+    return values
+
+
+def call(op: Op, args: Mapping[str, Any]) -> Any:
+    """Run the overload that the program recorded, in place if it did."""
+    if op.name in INTRINSICS:
+        return INTRINSICS[op.name](**args)
+    space, name = op.name.split("::")
+    packet = getattr(getattr(torch.ops, space), name + "_" if op.mutates and not name.endswith("__") else name)
+    overload = getattr(packet, op.overload or "default")
+    places = [a.name for a in overload._schema.arguments if not a.kwarg_only]
+    named = {name: arg for name, arg in args.items() if name not in places}
+    return overload(*(args[name] for name in places), **named)
+
+
+def filled(arg: Any, values: Mapping[int, Tensor], copied: bool) -> Any:
+    """An argument with tensors for values; copies of them if they may be written to."""
+    if isinstance(arg, Value):
+        return values[arg.index].clone() if copied else values[arg.index]
+    if isinstance(arg, list | tuple):
+        return [filled(item, values, copied) for item in arg]
+    return arg

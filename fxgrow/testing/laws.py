@@ -1,0 +1,220 @@
+"""The one oracle for all rules: grow a call on paper, as its rules say, and in fact; then compare.
+
+A call (a function of tensors) is lowered and analysed with every operand held as a parameter, so that every axis that
+the rules let grow can grow. For each growth, and for each way to fill the new blocks with zeros, equal or opposite
+halves, the rules either refuse or claim. A claim must hold on the real operators: old entries stay as they were, new
+blocks are in the states claimed, shapes and size arguments are those predicted, and a block of zeros brings neither
+infinities nor infinite gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..capture.build import lower
+from ..capture.program import Program
+from ..dims.axis import Atom, atoms
+from ..dims.solver import DimsSolver
+from ..errors import Kind
+from ..passes.widen import tied
+from ..schemes.flow import Propagation
+from ..schemes.proof import ProofDomain, Refuted
+from ..schemes.states import Assignment, Place, State
+from .blocks import Draw, anything
+from .growth import Growth
+
+STATES = (State.EVEN, State.ODD, State.ZERO)
+NEW_UNITS = (4, 3, 2, 5)
+"""How many units the first, second … growth of a case adds: two pairs, a pair and a unit without twin, and so on."""
+MOST = 48
+"""Assignments of states that are tried for one growth; where there are more, so many are picked at random."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor argument: its shape, and how its entries are drawn."""
+
+    shape: tuple[int, ...]
+    draw: Draw = anything
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found out about a call."""
+
+    rules: frozenset[str]
+    """Names of the operators that it runs."""
+    grows: tuple[str, ...]
+    """For each operand one sign for each axis: + if something in it may grow, else a full stop."""
+    kinds: frozenset[Kind]
+    """Why other axes may not."""
+    accepted: int
+    """Assignments of states, over all growths, that the rules accept."""
+    eval_only: bool
+    """Whether some claim is for evaluation mode only; it is not checked by numbers then."""
+    wrong: tuple[str, ...]
+    """Claims that do not hold."""
+    strict: tuple[tuple[str, str], ...]
+    """(operator, what): growths that would do no harm and are refused, states that say less than is true."""
+
+
+class RuleBroken(AssertionError):
+    """A rule claims what its operator does not do."""
+
+
+def check_rule(call: Callable[..., Any], *operands: Operand, seed: int = 0, draws: int = 2) -> Verdict:
+    """Check the rules of the operators in a call against the operators themselves.
+
+    Args:
+        call: a function of as many tensors as there are operands; fx must be able to trace it.
+        operands: their shapes; floating-point ones hold float64 and may grow.
+        seed: of all random choices.
+        draws: how many sets of values are tried for each assignment of states.
+
+    Raises:
+        RuleBroken: some claim does not hold; the message lists them.
+    """
+    verdict = examine(call, *operands, seed=seed, draws=draws)
+    if verdict.wrong:
+        raise RuleBroken("\n".join(dict.fromkeys(verdict.wrong)))
+    return verdict
+
+
+def examine(call: Callable[..., Any], *operands: Operand, seed: int = 0, draws: int = 2) -> Verdict:
+    """As `check_rule`, but a broken claim is part of the verdict."""
+    trial = _Trial(call, operands, seed, draws)
+    for number, growth in enumerate(trial.growths()):
+        trial.grow({atom: trial.dims.algebra.size[atom.index] + NEW_UNITS[number % 4] for atom in growth})
+    return trial.verdict()
+
+
+class Held(nn.Module):
+    """A call whose operands are tensors of a module."""
+
+    def __init__(self, call: Callable[..., Any], values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.call = call
+        self.names = tuple(values)
+        for name, value in values.items():
+            if value.is_floating_point():
+                self.register_parameter(name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
+
+    def forward(self) -> Any:
+        """Call it."""
+        return self.call(*(getattr(self, name) for name in self.names))
+
+
+def traced(module: Held) -> fx.GraphModule:
+    """The module's graph, with every tensor of it as a node."""
+    tracer = fx.Tracer()
+    tracer.proxy_buffer_attributes = True
+    return fx.GraphModule(module, tracer.trace(module))
+
+
+@dataclass
+class _Trial:
+    call: Callable[..., Any]
+    operands: tuple[Operand, ...]
+    seed: int
+    draws: int
+    wrong: list[str] = field(default_factory=list)
+    strict: dict[tuple[str, str], None] = field(default_factory=dict)
+    accepted: int = 0
+    eval_only: bool = False
+
+    def __post_init__(self) -> None:
+        self.random = torch.Generator().manual_seed(self.seed)
+        self.choice = Random(self.seed)
+        held = Held(self.call, {f"x{k}": o.draw(o.shape, self.random, True) for k, o in enumerate(self.operands)})
+        self.program: Program = lower(traced(held), ())
+        self.program.outputs = ()  # the interface of this little graph is open: results may grow
+        self.dims = DimsSolver(self.program).solve()
+        self.values = {name: self.program.parameters[name] for name in held.names if name in self.program.parameters}
+        self.draw = {self.values[f"x{k}"].index: o.draw for k, o in enumerate(self.operands) if f"x{k}" in self.values}
+        self.positions = {id(op): i for i, op in enumerate(self.program.ops)}
+
+    def growths(self) -> Iterator[list[Atom]]:
+        """Each atom that may grow, with those that must keep its size; then all at once."""
+        classes: list[list[Atom]] = []
+        for value in self.values.values():
+            for axis in self.dims.of(value):
+                for atom in self.dims.algebra.growable(axis):
+                    members = tied(self.dims, atom)
+                    known = any(atom in some for some in classes)
+                    if not known and all(m.index not in self.dims.algebra.frozen for m in members):
+                        classes.append(members)
+        yield from classes
+        if len(classes) > 1:
+            yield [atom for some in classes for atom in some]
+
+    def grow(self, sizes: Mapping[Atom, int]) -> None:
+        """Try one growth with every assignment of states, or with some of them."""
+        places = [
+            Place(value.index, k, n)
+            for value in {v.index: v for v in self.values.values()}.values()
+            for k, axis in enumerate(self.dims.resolved(value))
+            for n in range(sum(atom in sizes for atom in atoms(axis)))
+        ]
+        few = len(STATES) ** len(places) <= MOST
+        rows = product(STATES, repeat=len(places)) if few else self._some(len(places))
+        for row in rows:
+            self._assign(sizes, dict(zip(places, row, strict=True)))
+
+    def _some(self, count: int) -> Iterator[tuple[State, ...]]:
+        yield (State.EVEN,) * count
+        for _ in range(MOST - 1):
+            yield tuple(self.choice.choices(STATES, k=count))
+
+    def _assign(self, sizes: Mapping[Atom, int], assignment: Assignment) -> None:
+        domain = ProofDomain(assignment, self.positions)
+        flow = Propagation(self.dims, sizes, domain)
+        refused = ""
+        try:
+            flow.run()
+        except Refuted as refuted:
+            refused = self.program.ops[refuted.failure.op].name
+        if domain.eval_only:
+            self.eval_only = True
+            return
+        said = ", ".join(f"x{self._operand(p.value)}[{p.axis}] {s.value}" for p, s in assignment.items())
+        marks = {} if refused else {v.index: flow.of(v) for op in self.dims.touched(sizes) for v in op.outputs}
+        found = Growth(self.program, self.dims, sizes, self.draw, assignment, marks)
+        for number in range(self.draws):
+            found.compare(self.random, hard=number % 2 == 0)
+        if refused:
+            if not found.broken and found.tame and all(found.true.values()):
+                self.strict[refused, said] = None
+            return
+        self.accepted += 1
+        if State.ZERO in assignment.values() and not found.broken:
+            found.look_at_zeros(self.random)
+        self.wrong += [f"{said}: {line}" for line in found.broken]
+        for op, line in found.weaker():
+            self.strict[op.name, f"{said}: {line}"] = None
+
+    def _operand(self, index: int) -> int:
+        return next(k for k, v in enumerate(self.values.values()) if v.index == index)
+
+    def verdict(self) -> Verdict:
+        """What came of it all."""
+        algebra = self.dims.algebra
+        rows = [self.dims.of(v) for v in self.values.values()]
+        reasons = [algebra.reason(axis) for row in rows for axis in row if not algebra.growable(axis)]
+        return Verdict(
+            rules=frozenset(op.name for op in self.program.ops),
+            grows=tuple("".join("+" if algebra.growable(axis) else "." for axis in row) for row in rows),
+            kinds=frozenset(reason.kind for reason in reasons if reason is not None),
+            accepted=self.accepted,
+            eval_only=self.eval_only,
+            wrong=tuple(self.wrong),
+            strict=tuple(self.strict),
+        )
