@@ -146,10 +146,11 @@ def rows(names: Sequence[str] | None = None, *, each: bool = True) -> Iterator[R
             inputs = entry.example_inputs()
             yield cover(name, settle(entry.build(), inputs), inputs, each=each)
     for name, shape in TORCHVISION.items():
+        name = f"torchvision.{name}"
         if names is None or name in names:
             torch.manual_seed(0)
             inputs = (torch.randn(2, *shape),)
-            yield cover(name, settle(torchvision_model(name), inputs), inputs, each=each)
+            yield cover(name, settle(torchvision_model(name.removeprefix("torchvision.")), inputs), inputs, each=each)
 
 
 def table(found: Sequence[Row]) -> str:
