@@ -201,7 +201,9 @@ def tensor_edits(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assign
                 growths.append(AxisGrowth(k, layout_of(dims, axis, sizes, states)[0]))
         axes = tuple(growths)
         shape = grown_shape(value.shape, axes)
-        edits[value.index] = TensorEdit(value.names, value.shape, shape, axes, _fill(dims, value))
+        edits[value.index] = TensorEdit(
+            value.names, value.shape, shape, axes, _fill(dims, value), _padding(dims, value)
+        )
     return tuple(edits.values())
 
 
@@ -214,6 +216,16 @@ def _fill(dims: DimsSolver, value: Value) -> str:
         if (name.startswith("conv") or name in _WEIGHTS) and value in op.inputs():
             return "weights"
     return "units"
+
+
+def _padding(dims: DimsSolver, value: Value) -> tuple[int, ...]:
+    """Rows that an embedding takes for padding."""
+    rows = [
+        op.args["padding_idx"]
+        for op in dims.program.ops
+        if op.name == "aten::embedding" and op.args["weight"] is value and op.args["padding_idx"] is not None
+    ]
+    return tuple(sorted({row for row in rows if row >= 0}))
 
 
 def _adapted(analysis: Analysis, skip: SkipEdit) -> tuple[int, ...]:

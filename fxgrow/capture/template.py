@@ -91,7 +91,7 @@ class _Builder:
         self.constants: dict[int, Tensor] = {}
 
     def local(self, tensor: Tensor, *, constant: bool) -> Local:
-        found = self.known.get(id(tensor))
+        found = self.known.get(id(tensor)) or (self._same(tensor) if constant else None)
         if found is not None:
             return found
         index = len(self.metas)
@@ -102,6 +102,13 @@ class _Builder:
         if constant:
             self.constants[index] = tensor
         return made
+
+    def _same(self, tensor: Tensor) -> Local | None:
+        """The tensor that a factory (torch.zeros …) has made; Python gets another object for it than the recorder."""
+        first = self.first.get(storage_of(tensor))
+        meta = meta_of(tensor)
+        alike = [k for k, s in enumerate(self.storages) if s == first and self.metas[k] == meta]
+        return Local(alike[-1]) if alike else None
 
     def replace(self, arg: Any) -> Any:
         if isinstance(arg, Tensor):

@@ -35,6 +35,8 @@ class TensorEdit:
     new: tuple[int, ...]
     axes: tuple[AxisGrowth, ...]
     fill: str
+    padding: tuple[int, ...] = ()
+    """Rows that stay zero: the padding row of an embedding."""
 
     @property
     def states(self) -> tuple[str, ...]:

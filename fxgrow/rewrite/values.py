@@ -37,6 +37,8 @@ def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str) -> Tensor:
             done.append(growth)
         out = like(old, edit.new)
         out.copy_(result)
+        for row in edit.padding:
+            out[row, old.shape[1] :] = 0
         return out
 
 

@@ -1,6 +1,19 @@
 """One rule per ATen operator, one file per family. Importing this package registers them all."""
 
-from . import concat, contraction, index, matmul, norm, pointwise, reduce, shape, skip, slicing, window
+from . import (
+    arithmetic,
+    concat,
+    contraction,
+    index,
+    matmul,
+    norm,
+    pointwise,
+    reduce,
+    shape,
+    skip,
+    slicing,
+    window,
+)
 from .base import RULES, Dims, Flow, Marks, Rule, SameSizes, Sizes, register
 
 __all__ = [
@@ -11,6 +24,7 @@ __all__ = [
     "Rule",
     "SameSizes",
     "Sizes",
+    "arithmetic",
     "concat",
     "contraction",
     "index",

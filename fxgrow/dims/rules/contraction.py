@@ -144,14 +144,16 @@ class Contraction(SameSizes):
                     else:
                         env.setdefault(name, []).append(some)
         product_of = {name: [s.mul(op, leaf) for leaf in zip(*rows, strict=True)] for name, rows in env.items()}
-        for name, states in bias.items():
-            product_of[name] = [s.add(op, pair) for pair in zip(product_of[name], states, strict=True)]
+        kept = set(_names(tuple(result)))
+        if op.args.get(self.bias) is not None:  # along axes that the bias lacks it is the same for every unit
+            for name in [n for n in product_of if n in kept]:
+                summand = bias.get(name, [s.even] * len(product_of[name]))
+                product_of[name] = [s.add(op, pair) for pair in zip(product_of[name], summand, strict=True)]
         out: Marks = []
         for item in result:
             names = [n for n in ((item,) if isinstance(item, str) else item) if n in product_of]
             out.append([state for name in names for state in product_of[name]])
         s.set(op.outputs[0], out)
-        kept = set(_names(tuple(result)))
         for name, rows in env.items():
             if name not in kept:
                 for leaf in zip(*rows, strict=True):

@@ -93,12 +93,12 @@ class Einsum(SameSizes):
         for value, row in rows:
             for axis, n, letter in zip(d.of(value), value.shape, row, strict=True):
                 sides.setdefault(letter, []).append((axis, n))
-            for letter in {c for c in row if row.count(c) > 1}:
+            for letter in dict.fromkeys(c for c in row if row.count(c) > 1):
                 for axis, _ in sides[letter]:
                     d.freeze(axis, Kind.UNKNOWN_OP, "einsum takes a diagonal over it")
         env = {letter: broadcast(d, some) for letter, some in sides.items()}
         d.set(op.outputs[0], [env[c] for c in result])
-        for letter in env.keys() - set(result):
+        for letter in [c for c in env if c not in result]:
             d.contract(op, env[letter])
         value, row = rows[-1]
         new = [c for c in row if c in result and len(sides[c]) == 1]
@@ -115,7 +115,7 @@ class Einsum(SameSizes):
                     env.setdefault(letter, []).append(states)
         out = {c: [s.mul(op, leaf) for leaf in zip(*some, strict=True)] for c, some in env.items()}
         s.set(op.outputs[0], [out.get(c, []) for c in result])
-        for letter in env.keys() - set(result):
+        for letter in [c for c in env if c not in result]:
             for leaf in zip(*env[letter], strict=True):
                 s.contract(op, leaf)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+
+import torch
 
 from ...capture.program import Op, Value
 from ..axis import Axis
@@ -27,7 +29,7 @@ def meet(op: Op, d: Dims, values: list[Value]) -> list[Axis]:
     return axes
 
 
-def aligned(op: Op, s: Flow, values: list[Value]) -> Iterable[list[list[State]]]:
+def aligned(op: Op, s: Flow, values: list[Value]) -> Iterator[list[list[State]]]:
     """For each axis of the result, the states that the operands bring; one that lacks the axis is even along it."""
     rows = [s.of(v) for v in values]
     rank = len(op.outputs[0].shape)
@@ -43,37 +45,32 @@ def is_number(arg: object) -> bool:
 
 
 class Unary(SameSizes):
-    """A function of one operand; `odd`: f(-x) = -f(x), `zero`: f(0) = 0."""
+    """A function of each unit by itself; of one operand `odd`: f(-x) = -f(x), `zero`: f(0) = 0.
 
-    def __init__(self, *, odd: bool = False, zero: bool = False) -> None:
-        self.odd, self.zero = odd, zero
+    `unsafe` names operands (or is "all") of which no block may be zero: there the function or its slope is infinite.
+    """
+
+    def __init__(self, *, odd: bool = False, zero: bool = False, unsafe: str = "") -> None:
+        self.odd, self.zero, self.unsafe = odd, zero, unsafe
 
     def dims(self, op: Op, d: Dims) -> None:
         """The axes stay."""
-        d.set(op.outputs[0], meet(op, d, operands(op)))
+        axes = meet(op, d, operands(op))
+        for out in op.outputs:
+            d.set(out, axes)
 
     def states(self, op: Op, s: Flow) -> None:
         """Equal halves stay equal; opposite ones only under an odd function."""
-        odd, zero = self.odd, self.zero
-        out: Marks = []
-        for sides in aligned(op, s, operands(op)):
+        rows: Marks = []
+        values = operands(op)
+        for sides in aligned(op, s, values):
+            for k, value in enumerate(values):
+                if self.unsafe == "all" or value is op.args.get(self.unsafe):
+                    sides[k] = [s.require(op, x, even=False, why="it is singular at zero") for x in sides[k]]
             leaves = zip(*sides, strict=True)
-            out.append([s.apply(op, leaf, odd=odd, zero=zero) for leaf in leaves])
-        s.set(op.outputs[0], out)
-
-
-class UnsafeAtZero(Unary):
-    """A function whose value or slope is infinite at zero: no block of zeros may enter."""
-
-    def states(self, op: Op, s: Flow) -> None:
-        """Equal halves stay equal."""
-        out: Marks = []
-        for sides in aligned(op, s, operands(op)):
-            leaves = zip(
-                *([s.require(op, x, even=False, why="it is singular at zero") for x in r] for r in sides), strict=True
-            )
-            out.append([s.apply(op, leaf, odd=False, zero=False) for leaf in leaves])
-        s.set(op.outputs[0], out)
+            rows.append([s.apply(op, leaf, odd=self.odd, zero=self.zero) for leaf in leaves])
+        for out in op.outputs:
+            s.set(out, rows)
 
 
 class Clamp(Unary):
@@ -88,86 +85,45 @@ class Clamp(Unary):
         low, high = op.args.get(self.low), op.args.get(self.high)
         numbers = all(x is None or is_number(x) for x in (low, high))
         zero = numbers and (low is None or low <= 0) and (high is None or high >= 0)
-        odd = numbers and low is not None and high is not None and low == -high
+        odd = zero and low is not None and high is not None and low == -high
         Unary(odd=odd, zero=zero).states(op, s)
 
 
 class Power(Unary):
-    """x ** p: odd for odd whole p, keeps zero for p > 0."""
+    """x ** p: odd for odd whole p, keeps zero for p >= 1; below, it or its slope is infinite at zero."""
 
     def states(self, op: Op, s: Flow) -> None:
-        """Depends on a constant exponent."""
-        exponent = op.args.get("exponent")
-        number = float(exponent) if isinstance(exponent, int | float) else 0.0
-        Unary(odd=number > 0 and number % 2 == 1, zero=number >= 1).states(op, s)
+        """Depends on the exponent, if that is a constant."""
+        p = op.args.get("exponent")
+        if not is_number(p) or isinstance(p, complex):
+            Unary(unsafe="self").states(op, s)
+            return
+        odd = float(p).is_integer() and int(p) % 2 == 1
+        Unary(odd=odd, zero=p >= 1, unsafe="" if p >= 1 or p == 0 else "self").states(op, s)
 
 
-class Add(SameSizes):
-    """Sums and differences. Where two volumes meet, it is a residual join."""
+class Cast(Unary):
+    """Another dtype: odd, unless the new one knows no sign."""
 
     def dims(self, op: Op, d: Dims) -> None:
-        """Operands share their axes; under skip="reshape" a join keeps the skip's channels apart."""
-        values = operands(op)
-        if len(values) == 2 and d.join(op, ("self", "other")):
-            return
-        d.set(op.outputs[0], meet(op, d, values))
+        """The axes stay; of another operand only the dtype counts."""
+        d.set(op.outputs[0], d.of(op.args["self"]))
 
     def states(self, op: Op, s: Flow) -> None:
-        """Halves of one parity add up; a constant is even."""
-        values = operands(op)
-        number = is_number(op.args.get("other")) and op.args["other"] != 0
-        apart = s.kept_apart(op)
-        if apart is not None:
-            skip, at = apart
-            out = s.of(next(v for v in values if v is not skip))
-            for k, states in enumerate(s.of(skip)):
-                if k == at:  # an adapter lets r(left) - r(right) through, and zeros for channels that are missing
-                    for state in states:
-                        s.require(op, state, even=True, why="r(left) - r(right) must vanish")
-                    out[k] = [s.add(op, [state, s.zero]) for state in out[k]]
-                else:
-                    out[k] = [s.add(op, pair) for pair in zip(out[k], states, strict=True)]
-            s.set(op.outputs[0], out)
-            return
-        out = []
-        for sides in aligned(op, s, values):
-            rows = [*sides, [s.even] * len(sides[0])] if number else sides
-            out.append([s.add(op, leaf) for leaf in zip(*rows, strict=True)])
-        s.set(op.outputs[0], out)
+        """As under any odd function."""
+        dtype = op.outputs[0].dtype
+        odd = dtype.is_signed and dtype is not torch.bool
+        s.set(op.outputs[0], [[s.apply(op, [x], odd=odd, zero=True) for x in r] for r in s.of(op.args["self"])])
 
 
-class Multiply(SameSizes):
-    """Products: parities multiply as signs do, and zero wins."""
-
-    def dims(self, op: Op, d: Dims) -> None:
-        """Operands share their axes."""
-        d.set(op.outputs[0], meet(op, d, operands(op)))
+class RandomSlope(Unary):
+    """rrelu: its negative slope is drawn unit by unit in training mode, and a constant in evaluation mode."""
 
     def states(self, op: Op, s: Flow) -> None:
-        """A factor that lacks the axis is even along it."""
-        out: Marks = [[s.mul(op, leaf) for leaf in zip(*sides, strict=True)] for sides in aligned(op, s, operands(op))]
-        s.set(op.outputs[0], out)
-
-
-class Divide(Multiply):
-    """Quotients: 1/y is odd, and no zero may come below the line."""
-
-    def states(self, op: Op, s: Flow) -> None:
-        """As a product with the reciprocal."""
-        if op.args.get("rounding_mode") is not None:
-            Unary().states(op, s)
-            return
-        values = operands(op)
-        below = op.args.get("other")
-        out: Marks = []
-        for sides in aligned(op, s, values):
-            rows = []
-            for value, states in zip(values, sides, strict=True):
-                if value is below:
-                    states = [s.require(op, x, even=False, why="it is divided by") for x in states]
-                rows.append(states)
-            out.append([s.mul(op, leaf) for leaf in zip(*rows, strict=True)])
-        s.set(op.outputs[0], out)
+        """Equal halves stay equal in evaluation mode."""
+        if any(s.of(op.args["self"])):
+            s.only_eval(op, "rrelu draws its slopes unit by unit")
+        Unary(zero=True).states(op, s)
 
 
 class PRelu(SameSizes):
@@ -196,52 +152,41 @@ class PRelu(SameSizes):
         s.set(op.outputs[0], out)
 
 
-_NEITHER = """acos acosh angle arccos arccosh bitwise_not cos cosh digamma erfc exp exp2 hardsigmoid i0 isfinite isinf
-    isnan isneginf isposinf lgamma log_sigmoid logical_not mvlgamma polygamma
-    sigmoid signbit sinc softplus special_bessel_j0 special_bessel_j1 special_digamma special_erfc special_erfcx
-    special_exp2 special_expit special_gammaln special_i0 special_i0e special_i1e special_log_ndtr special_logit
-    special_ndtr special_ndtri special_psi special_sinc threshold
-    addcdiv atan2 arctan2 bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift
-    copysign eq ne gt ge lt le fmod remainder floor_divide float_power fmax fmin gcd lcm
-    heaviside hypot igamma igammac ldexp lerp logaddexp logaddexp2 logical_and logical_or logical_xor masked_fill
-    maximum minimum nextafter where xlogy special_xlogy special_xlog1py special_zeta greater greater_equal less
-    less_equal not_equal __and__ __or__ __xor__ bool int long isclose __lshift__ __rshift__ frexp"""
+_ODD = """neg negative positive clone detach alias contiguous lift lift_fresh lift_fresh_copy deg2rad rad2deg
+    real conj _conj conj_physical _conj_physical resolve_conj resolve_neg sign sgn trunc fix round special_round frac
+    sin sinh asin arcsin asinh arcsinh tan tanh atan arctan atanh arctanh erf erfinv special_erfinv
+    hardshrink softshrink special_i1 special_i1e special_bessel_j1 special_modified_bessel_i1"""
+_KEEPS_ZERO = """abs absolute angle ceil floor square expm1 special_expm1 log1p special_log1p nan_to_num
+    relu relu6 leaky_relu elu celu selu silu mish gelu hardswish maximum minimum fmax fmin copysign"""
+_NEITHER = """acos arccos cos cosh sinc special_sinc exp exp2 special_exp2 erfc special_erfc special_erfcx sigmoid
+    special_expit hardsigmoid softplus log_sigmoid threshold i0 special_i0 special_i0e special_modified_bessel_i0
+    special_bessel_j0 special_spherical_bessel_j0 special_airy_ai special_ndtr special_log_ndtr special_xlog1py
+    atan2 arctan2 heaviside ldexp lerp logaddexp logaddexp2 nextafter frexp signbit
+    isfinite isinf isnan isneginf isposinf isclose eq ne gt ge lt le greater greater_equal less less_equal not_equal
+    logical_not logical_and logical_or logical_xor where masked_fill gcd lcm
+    bitwise_not bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift
+    __and__ __or__ __xor__ __lshift__ __rshift__ __iand__ __ior__ __ixor__ __ilshift__ __irshift__"""
+_UNSAFE = """sqrt rsqrt log log2 log10 logit special_logit special_entr special_ndtri acosh arccosh
+    lgamma special_gammaln digamma special_digamma special_psi polygamma mvlgamma igamma igammac special_zeta hypot
+    special_bessel_y0 special_bessel_y1 special_modified_bessel_k0 special_modified_bessel_k1
+    special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1"""
+_POLYNOMIALS = """chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v chebyshev_polynomial_w
+    shifted_chebyshev_polynomial_t shifted_chebyshev_polynomial_u shifted_chebyshev_polynomial_v
+    shifted_chebyshev_polynomial_w hermite_polynomial_h hermite_polynomial_he laguerre_polynomial_l
+    legendre_polynomial_p"""
 
-
-class Addcmul(SameSizes):
-    """self + value * tensor1 * tensor2."""
-
-    def dims(self, op: Op, d: Dims) -> None:
-        """Operands share their axes."""
-        d.set(op.outputs[0], meet(op, d, operands(op)))
-
-    def states(self, op: Op, s: Flow) -> None:
-        """A product, then a sum."""
-        out: Marks = []
-        for first, second, third in aligned(op, s, operands(op)):
-            leaves = zip(first, second, third, strict=True)
-            out.append([s.add(op, [a, s.mul(op, [b, c])]) for a, b, c in leaves])
-        s.set(op.outputs[0], out)
-
-
-_LINEAR = """neg negative positive clone detach alias contiguous to _to_copy type_as float double half lift lift_fresh
-    lift_fresh_copy deg2rad rad2deg real conj _conj resolve_conj resolve_neg conj_physical cdouble bfloat16 cpu cuda
-    asin asinh atan atanh erf erfinv sin sinh tan tanh sign sgn trunc frac round fix hardshrink softshrink
-    special_erfinv special_i1 special_round arcsin arcsinh arctan arctanh"""
-_KEEPS_ZERO = """relu relu6 hardswish silu mish gelu selu square expm1 log1p ceil floor leaky_relu elu celu
-    special_expm1 special_log1p abs absolute nan_to_num """
-
-register(Unary(odd=True, zero=True), *_LINEAR.split())
+register(Unary(odd=True, zero=True), *_ODD.split())
 register(Unary(zero=True), *_KEEPS_ZERO.split())
 register(Unary(), *_NEITHER.split())
-register(UnsafeAtZero(), "sqrt", "rsqrt", "reciprocal", "log", "log2", "log10", "logit", "special_entr")
+register(Unary(), *(f"special_{name}" for name in _POLYNOMIALS.split()))
+register(Unary(unsafe="all"), *_UNSAFE.split())
+register(Unary(odd=True, unsafe="all"), "reciprocal")
+register(Unary(unsafe="other"), "fmod", "remainder", "floor_divide", "xlogy", "special_xlogy")
+register(Cast(), "to", "_to_copy", "type_as")
 register(Clamp("min", "max"), "clamp", "clip")
 register(Clamp("min", "none"), "clamp_min")
 register(Clamp("none", "max"), "clamp_max")
 register(Clamp("min_val", "max_val"), "hardtanh")
-register(Power(), "pow")
-register(Add(), "add", "sub", "subtract", "rsub")
-register(Multiply(), "mul", "multiply")
-register(Divide(), "div", "divide", "true_divide")
-register(Addcmul(), "addcmul")
+register(Power(), "pow", "float_power")
 register(PRelu(), "prelu")
+register(RandomSlope(), "rrelu")
