@@ -129,7 +129,7 @@ def widen(
         init=init,
         example_inputs=example_inputs,
     )
-    known = analysis_of(model, example_inputs)
+    known = _ANALYSES[model]
     grown = apply(plan, model, inplace=inplace and not verify)
     if verify:
         certificate = check(model, grown, example_inputs=known.inputs)

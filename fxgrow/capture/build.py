@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from ..errors import Kind, UsageError, usage
 from .lowering import INTRINSICS, Lowering
 from .program import Op, Origin, Program, Ref, Value
-from .signature import Meta, key_of, meta_of, meta_of_ref, substitute
+from .signature import Meta, key_of, meta_of, meta_of_ref, module_key, substitute
 from .template import Local, Template, fill
 from .trees import attribute, leaves, plain, value_tree
 
@@ -181,16 +181,19 @@ def lower(gm: fx.GraphModule, inputs: Sequence[Any], lowering: Lowering | None =
 
 
 def fingerprint(gm: fx.GraphModule) -> int:
-    """A number that changes when the graph or the shape of a tensor does: an analysis belongs to one of them."""
-    graph = tuple((n.name, n.op, str(n.target), plain_repr(n.args), plain_repr(n.kwargs)) for n in gm.graph.nodes)
-    tensors = tuple((k, t.shape) for k, t in gm.named_parameters(remove_duplicate=False))
-    buffers = tuple((k, t.shape) for k, t in gm.named_buffers(remove_duplicate=False))
-    return hash((graph, tensors, buffers, gm.training))
+    """A number that changes with the graph, the configuration of a module or the shape of a tensor.
 
-
-def plain_repr(args: Any) -> str:
-    """Arguments of an fx node as text."""
-    return repr(args) if args else ""
+    An analysis belongs to models with its fingerprint.
+    """
+    graph = tuple((n.name, n.op, str(n.target), repr(n.args), repr(n.kwargs)) for n in gm.graph.nodes)
+    modules = dict(gm.named_modules(remove_duplicate=False))
+    called = tuple(module_key(modules[str(n.target)], {}, {}) for n in gm.graph.nodes if n.op == "call_module")
+    read = tuple(
+        meta_of(thing)
+        for thing in (attribute(gm, str(n.target)) for n in gm.graph.nodes if n.op == "get_attr")
+        if isinstance(thing, Tensor)
+    )
+    return hash((graph, called, read))
 
 
 def _cannot_run(node: fx.Node, args: Any, error: Exception) -> UsageError:

@@ -20,7 +20,8 @@ def run(program: Program, tensors: Mapping[int, Tensor], arguments: Callable[[Op
     Args:
         program: what to run.
         tensors: values of graph inputs and parameters; they stay as they are.
-        arguments: of an operator: its arguments by schema name, tensors as `Value`s.
+        arguments: of an operator: its arguments by schema name, tensors as `Value`s. Where there is one named
+            "pieces", the operator is a split into pieces of these sizes instead.
     """
     values = dict(tensors)
     for op in program.ops:
@@ -35,6 +36,8 @@ def call(op: Op, args: Mapping[str, Any]) -> Any:
     """Run the overload that the program recorded, in place if it did."""
     if op.name in INTRINSICS:
         return INTRINSICS[op.name](**args)
+    if "pieces" in args:
+        return torch.split(args["self"], args["pieces"], args["dim"])
     space, name = op.name.split("::")
     packet = getattr(getattr(torch.ops, space), name + "_" if op.mutates and not name.endswith("__") else name)
     overload = getattr(packet, op.overload or "default")

@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ..capture.program import Op, Program, Value
+from ..capture.program import Args, Op, Program, Value
 from ..dims.axis import Atom
+from ..dims.rules.concat import CUTS, piece_sizes
 from ..dims.solver import DimsSolver
 from ..passes.widen import layout_of
 from ..plan.layout import leaves
 from ..plan.sizes import NewSizes
 from ..schemes.states import Assignment, State
 from .blocks import Draw, Growing, block, equal, grow, new_part, numbers, old_part, states_of
-from .execute import run
+from .execute import call, run
 
 Marks = Mapping[int, list[list[State]]]
 
@@ -70,12 +71,23 @@ class Growth:
             after[index] = grow(old, self.of(value), draw, random, hard)
         return before, after
 
+    def arguments(self, op: Op) -> Args:
+        """An operator's arguments afterwards; pieces that cannot stay as they were cut become a split, as in a plan."""
+        args = self.sizes.arguments(op)
+        if op.name.removeprefix("aten::") in CUTS:
+            at, pieces = args["dim"], piece_sizes(op, self.sizes)
+            shape = [1] * len(op.args["self"].shape)
+            shape[at] = sum(pieces)
+            if [piece.shape[at] for piece in call(op, {**args, "self": torch.empty(shape)})] != pieces:
+                return {**args, "pieces": pieces}
+        return args
+
     def compare(self, random: torch.Generator, *, hard: bool) -> None:
         """Run the program before and after on one set of values."""
         small, large = self.drawn(random, hard)
         before = run(self.program, small, lambda op: op.args)
         try:
-            after = run(self.program, large, self.sizes.arguments)
+            after = run(self.program, large, self.arguments)
         except Exception as error:  # torch says in many ways that arguments do not fit
             self.broken[f"does not run after the growth: {str(error).strip().splitlines()[0]}"] = None
             return
@@ -110,7 +122,7 @@ class Growth:
         _, large = self.drawn(random, False)
         for tensor in large.values():
             tensor.requires_grad_(tensor.is_floating_point())
-        after = run(self.program, large, self.sizes.arguments)
+        after = run(self.program, large, self.arguments)
         results = [(op, v, after[v.index]) for op in self.program.ops for v in op.outputs]
         for op, value, result in results:
             fresh = new_part(numbers(result), self.of(value))

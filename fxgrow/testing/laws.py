@@ -190,13 +190,13 @@ class _Trial:
         found = Growth(self.program, self.dims, sizes, self.draw, assignment, marks)
         for number in range(self.draws):
             found.compare(self.random, hard=number % 2 == 0)
+        if State.ZERO in assignment.values() and not found.broken:
+            found.look_at_zeros(self.random)
         if refused:
             if not found.broken and found.tame and all(found.true.values()):
                 self.strict[refused, said] = None
             return
         self.accepted += 1
-        if State.ZERO in assignment.values() and not found.broken:
-            found.look_at_zeros(self.random)
         self.wrong += [f"{said}: {line}" for line in found.broken]
         for op, line in found.weaker():
             self.strict[op.name, f"{said}: {line}"] = None

@@ -56,7 +56,7 @@ class Multiply(SameSizes):
 
 
 class Divide(Multiply):
-    """Quotients: 1/y is odd, and no zero may come below the line."""
+    """Quotients. No zero may come below the line, so no odd block either: a unit without twin is zero there."""
 
     def states(self, op: Op, s: Flow) -> None:
         """As a product with the reciprocal."""
@@ -70,7 +70,7 @@ class Divide(Multiply):
             rows = []
             for value, states in zip(values, sides, strict=True):
                 if value is below:
-                    states = [s.require(op, x, even=False, why="it is divided by") for x in states]
+                    states = [s.require(op, x, even=True, why="it is divided by") for x in states]
                 rows.append(states)
             out.append([s.mul(op, leaf) for leaf in zip(*rows, strict=True)])
         s.set(op.outputs[0], out)
@@ -91,7 +91,7 @@ class Addcmul(SameSizes):
         out: Marks = []
         for first, second, third in aligned(op, s, operands(op)):
             if self.divides:
-                third = [s.require(op, x, even=False, why="it is divided by") for x in third]
+                third = [s.require(op, x, even=True, why="it is divided by") for x in third]
             leaves = zip(first, second, third, strict=True)
             out.append([s.add(op, [a, s.mul(op, [b, c])]) for a, b, c in leaves])
         s.set(op.outputs[0], out)

@@ -34,7 +34,7 @@ class Index(SameSizes):
     def _over(self, op: Op) -> list[int] | None:
         rank = len(op.args["self"].shape)
         if "dim" in op.args:
-            return [normal(op.args["dim"], rank)]
+            return None if op.args["dim"] is None else [normal(op.args["dim"], rank)]
         indices = op.args["indices"]
         over = [k for k, index in enumerate(indices) if index is not None]
         only_integers = all(i.dtype is not torch.bool and len(i.shape) <= 1 for i in indices if isinstance(i, Value))

@@ -74,8 +74,10 @@ class GroupNorm(SameSizes):
                 for state in s.of(op.args[name])[0]:
                     s.require(op, state, even=True, why="twin groups need one affine map")
         parts = self._split(s, op, s.axes(x)[1], x.shape[1])
-        marks[1] = [state for some in regroup(s, op, row, parts) for state in some]
-        s.set(op.outputs[0], marks)
+        affine = op.args["bias"] is not None
+        out = each(op, s, x, odd=not affine, zero=not affine, unsafe=True)
+        out[1] = [state for some in regroup(s, op, row, parts) for state in some]
+        s.set(op.outputs[0], out)
 
     def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
         """The number of groups follows."""

@@ -90,7 +90,7 @@ class Clamp(Unary):
 
 
 class Power(Unary):
-    """x ** p: odd for odd whole p, keeps zero for p >= 1; below, it or its slope is infinite at zero."""
+    """x ** p: odd for odd whole p >= 1, keeps zero for p >= 1; below, it or its slope is infinite at zero."""
 
     def states(self, op: Op, s: Flow) -> None:
         """Depends on the exponent, if that is a constant."""
@@ -98,7 +98,7 @@ class Power(Unary):
         if not is_number(p) or isinstance(p, complex):
             Unary(unsafe="self").states(op, s)
             return
-        odd = float(p).is_integer() and int(p) % 2 == 1
+        odd = p >= 1 and float(p).is_integer() and int(p) % 2 == 1
         Unary(odd=odd, zero=p >= 1, unsafe="" if p >= 1 or p == 0 else "self").states(op, s)
 
 
@@ -166,7 +166,7 @@ _NEITHER = """acos arccos cos cosh sinc special_sinc exp exp2 special_exp2 erfc 
     logical_not logical_and logical_or logical_xor where masked_fill gcd lcm
     bitwise_not bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift
     __and__ __or__ __xor__ __lshift__ __rshift__ __iand__ __ior__ __ixor__ __ilshift__ __irshift__"""
-_UNSAFE = """sqrt rsqrt log log2 log10 logit special_logit special_entr special_ndtri acosh arccosh
+_UNSAFE = """sqrt rsqrt reciprocal log log2 log10 logit special_logit special_entr special_ndtri acosh arccosh
     lgamma special_gammaln digamma special_digamma special_psi polygamma mvlgamma igamma igammac special_zeta hypot
     special_bessel_y0 special_bessel_y1 special_modified_bessel_k0 special_modified_bessel_k1
     special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1"""
@@ -180,7 +180,6 @@ register(Unary(zero=True), *_KEEPS_ZERO.split())
 register(Unary(), *_NEITHER.split())
 register(Unary(), *(f"special_{name}" for name in _POLYNOMIALS.split()))
 register(Unary(unsafe="all"), *_UNSAFE.split())
-register(Unary(odd=True, unsafe="all"), "reciprocal")
 register(Unary(unsafe="other"), "fmod", "remainder", "floor_divide", "xlogy", "special_xlogy")
 register(Cast(), "to", "_to_copy", "type_as")
 register(Clamp("min", "max"), "clamp", "clip")

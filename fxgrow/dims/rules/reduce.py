@@ -6,6 +6,7 @@ from ...capture.program import Op
 from ...errors import Kind
 from ..axis import Fixed
 from .base import Dims, Flow, Marks, SameSizes, normal_dims, register
+from .pointwise import Unary
 
 
 class Reduce(SameSizes):
@@ -48,14 +49,35 @@ class Reduce(SameSizes):
                 if k in over:
                     rows.extend([[]] if keep else [])
                 else:
-                    rows.append([s.apply(op, [y], odd=self.linear, zero=self.zero) for y in states])
+                    zero = self.zero and out.dtype.is_floating_point  # the place of an extremum among zeros is any
+                    rows.append([s.apply(op, [y], odd=self.linear, zero=zero) for y in states])
             s.set(out, rows)
+
+
+class Extremum(Reduce):
+    """max and min: over an axis, or of two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__(linear=False, zero=True)
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Of two tensors they are pointwise."""
+        if "other" in op.args:
+            Unary().dims(op, d)
+        else:
+            super().dims(op, d)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Of two tensors they are pointwise."""
+        if "other" in op.args:
+            Unary(zero=True).states(op, s)
+        else:
+            super().states(op, s)
 
 
 register(Reduce(linear=True, zero=True, sums=True), "sum")
 register(Reduce(linear=True, zero=True), "mean", "nanmean", "nansum")
-register(
-    Reduce(linear=False, zero=True), "amax", "amin", "max", "min", "median", "mode", "prod", "std", "var", "aminmax"
-)
+register(Reduce(linear=False, zero=True), "amax", "amin", "median", "mode", "prod", "std", "var", "aminmax")
+register(Extremum(), "max", "min")
 register(Reduce(linear=False, zero=True), "norm", "linalg_vector_norm", "var_mean", "std_mean")
 register(Reduce(linear=False, zero=False), "logsumexp", "argmax", "argmin", "all", "any", "count_nonzero")

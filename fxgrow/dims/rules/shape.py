@@ -48,7 +48,10 @@ class View:
         x, out = op.args["self"], op.outputs[0]
         axes = d.of(x)
         result: list[Axis] = [Fixed(n) for n in out.shape]
-        if 0 not in x.shape:
+        if "dtype" in op.args:
+            for axis in axes:
+                d.freeze(axis, Kind.UNKNOWN_OP, "its bits are read as another type")
+        elif 0 not in x.shape:
             for left, right in group(x.shape, out.shape):
                 if len(left) == len(right) == 1:
                     result[right[0]] = axes[left[0]]
@@ -74,9 +77,9 @@ class View:
 
     def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
         """Sizes that are written out follow their axes."""
-        if not self.sizes:
+        old = op.args.get(self.sizes)
+        if old is None:
             return {}
-        old = op.args[self.sizes]
         shape = z.shape(op.outputs[0])
         first = normal(op.args[self.at], len(op.args["self"].shape)) if self.at else 0
         return {self.sizes: [n if n == -1 else shape[first + k] for k, n in enumerate(old)]}

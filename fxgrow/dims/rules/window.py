@@ -70,14 +70,16 @@ class Dropout(SameSizes):
 
     def dims(self, op: Op, d: Dims) -> None:
         """The axes stay."""
-        d.set(op.outputs[0], d.of(next(op.inputs())))  # "input", in place "self"
+        for out in op.outputs:  # native_dropout returns its mask too
+            d.set(out, d.of(next(op.inputs())))  # "input", in place "self"
 
     def states(self, op: Op, s: Flow) -> None:
         """Zeros stay zero; halves stay halves in evaluation mode."""
         marks: Marks = s.of(next(op.inputs()))
         if any(marks) and op.args.get("p"):
             s.only_eval(op, "dropout draws its mask unit by unit")
-        s.set(op.outputs[0], marks)
+        for out in op.outputs:
+            s.set(out, marks)
 
 
 class ChannelDropout(Dropout):
