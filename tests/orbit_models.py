@@ -12,7 +12,7 @@ from torchvision.models import DenseNet, ShuffleNetV2, SwinTransformer, shufflen
 from torchvision.models.swin_transformer import PatchMerging
 from torchvision.ops import SqueezeExcitation
 
-from fxgrow.capture.lowering import lower
+from fxgrow.capture.build import lower
 from fxgrow.capture.program import Program
 from fxgrow.models_zoo import ZOO
 

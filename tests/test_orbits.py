@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxgrow.capture.lowering import lower
+from fxgrow.capture.build import lower
 from fxgrow.capture.program import Op
 from fxgrow.dims.algebra import Algebra
 from fxgrow.dims.axis import Axis, Fixed, total

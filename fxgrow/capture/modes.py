@@ -23,7 +23,7 @@ def flags_that_follow(graph: fx.Graph, other: fx.Graph | None) -> list[str] | No
     if other is None:
         return None
     ours, theirs = list(graph.nodes), list(other.nodes)
-    if [(n.op, str(n.target)) for n in ours] != [(n.op, str(n.target)) for n in theirs]:
+    if list(map(_wiring, ours)) != list(map(_wiring, theirs)):
         return None
     return [
         a.name
@@ -32,13 +32,17 @@ def flags_that_follow(graph: fx.Graph, other: fx.Graph | None) -> list[str] | No
     ]
 
 
+def _wiring(node: fx.Node) -> tuple[str, str, list[str]]:
+    return node.op, str(node.target), [n.name for n in node.all_input_nodes]
+
+
 def make_dropout_follow(gm: fx.GraphModule, nodes: list[str]) -> None:
     """Put nn.Dropout in the place of functional dropout whose flag was baked in."""
     fixed: list[str] = []
     for node in list(gm.graph.nodes):
-        if node.name not in nodes or node.op != "call_function":
+        if node.name not in nodes:
             continue
-        kind = _DROPOUTS.get(node.target)
+        kind = _DROPOUTS.get(node.target) if node.op == "call_function" else None
         if kind is None:
             fixed.append(node.name)
             continue

@@ -72,12 +72,14 @@ def trace(
         )
     concrete = _concrete(model, example_inputs, concrete_args or {})
     attributes = set(model.__dict__)
+    flags = {name: module.training for name, module in model.named_modules(remove_duplicate=False)}
     other = _in_other_mode(model, concrete)
     _forget_constants(model, attributes)
     graph = _traced(model, concrete)
     follow = flags_that_follow(graph, other)
     gm = fx.GraphModule(model, graph, type(model).__name__)
-    gm.train(model.training)
+    gm.training = model.training
+    gm._non_persistent_buffers_set.update(gm._buffers.keys() - model._buffers.keys())  # tensors made in `forward`
     _forget_constants(model, attributes)
     if follow is None:
         logger.warning(
@@ -92,10 +94,8 @@ def trace(
     if unused:
         gm.meta["fxgrow_unused"] = unused
         logger.info("kept although the graph does not use them: %s", ", ".join(unused))
-    for name, module in gm.named_modules():
-        if name:
-            original = dict(model.named_modules()).get(name)
-            module.training = original.training if original is not None else model.training
+    for name, module in gm.named_modules(remove_duplicate=False):
+        module.training = flags.get(name, model.training)
     if example_inputs is not None:
         _remember(gm, example_inputs)
     gm.recompile()

@@ -93,9 +93,10 @@ def _commit(plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], old: dict[st
         graph = edit_graph(gm, plan, undo)
         undo.append(lambda: setattr(gm, "graph", before_graph))
         gm.graph = graph
-    history = gm.meta.get("fxgrow", ())
-    undo.append(lambda: gm.meta.__setitem__("fxgrow", history))
-    gm.meta["fxgrow"] = (*history, plan)
+    before_meta = dict(gm.meta)
+    undo.append(lambda: gm.meta.update(before_meta))
+    undo.append(gm.meta.clear)
+    gm.meta["fxgrow"] = (*before_meta.get("fxgrow", ()), plan)
 
 
 def _set_tensor(module: nn.Module, name: str, tensor: Tensor, undo: list[Undo]) -> None:

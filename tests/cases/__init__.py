@@ -1,0 +1,18 @@
+"""The cases of the op rules: at least one row for every rule, in families as in fxgrow/dims/rules."""
+
+from . import arithmetic, concat, contraction, index, norm, pointwise, reduce, shape, window
+from .row import Row
+
+ROWS: tuple[Row, ...] = (
+    *pointwise.ROWS,
+    *arithmetic.ROWS,
+    *contraction.ROWS,
+    *norm.ROWS,
+    *reduce.ROWS,
+    *window.ROWS,
+    *shape.ROWS,
+    *concat.ROWS,
+    *index.ROWS,
+)
+
+__all__ = ["ROWS", "Row"]

@@ -1,0 +1,150 @@
+"""Pointwise operators of one operand, or of several that meet unit by unit. All axes may grow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fxgrow.errors import Kind
+from fxgrow.testing.blocks import Draw, above_one, anything, below_one, flags, positive, unit
+
+from .row import Row, row
+
+aten = torch.ops.aten
+
+
+def variants(name: str) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """An operator, and its in-place form where torch has one."""
+    if hasattr(aten, name):
+        yield name, getattr(aten, name)
+    if hasattr(aten, name + "_"):
+        written = getattr(aten, name + "_")
+        yield f"{name}_", lambda x, *rest: written(x.clone(), *rest)
+
+
+def unary(names: str, *more: object, draw: Draw = anything) -> list[Row]:
+    """Operators of one tensor, and of constants `more`."""
+    return [
+        row(title, lambda x, op=op: op(x, *more), "4+ 3+", draw=draw)
+        for name in names.split()
+        for title, op in variants(name)
+    ]
+
+
+def binary(names: str, *draws: Draw) -> list[Row]:
+    """Operators of two tensors; the second is also tried with an axis less."""
+    draw = draws if len(draws) == 2 else (draws or (anything,)) * 2
+    return [
+        row(f"{title}{note}", op, "4+ 3+", operand, draw=draw)
+        for name in names.split()
+        for title, op in variants(name)
+        for note, operand in (("", "4+ 3+"), (" (broadcast)", "3+"))
+    ]
+
+
+def whole(x: Tensor) -> Tensor:
+    """Whole numbers; their rounding keeps zero and is odd."""
+    return x.to(torch.int64)
+
+
+def on_whole(names: str, *, amounts: bool = False) -> list[Row]:
+    """Operators of two tensors of whole numbers; `amounts`: the second holds small positive ones."""
+    return [
+        row(title, lambda x, y, op=op: op(whole(x), whole(y.abs() % 4 if amounts else y)), "4+ 3+", "4+ 3+")
+        for name in names.split()
+        for title, op in variants(name)
+    ]
+
+
+SMOOTH = """abs absolute arctan arcsinh asinh atan ceil celu cos cosh deg2rad elu erf erfc exp exp2 expm1 fix floor frac
+    gelu hardshrink hardsigmoid hardswish hardtanh i0 isfinite isinf isnan isneginf isposinf leaky_relu log_sigmoid
+    logical_not mish nan_to_num neg negative positive rad2deg relu relu6 round selu sgn sigmoid sign signbit silu sin
+    sinc sinh softplus softshrink special_bessel_j0 special_bessel_j1 special_erfc special_erfcx special_exp2
+    special_expit special_expm1 special_i0 special_i0e special_i1 special_i1e special_log_ndtr special_ndtr
+    special_round special_sinc square tan tanh trunc angle special_airy_ai special_modified_bessel_i0
+    special_modified_bessel_i1 special_spherical_bessel_j0"""
+LINEAR = """clone detach alias contiguous lift lift_fresh lift_fresh_copy conj conj_physical _conj_physical real
+    resolve_conj resolve_neg"""
+COMPARISONS = """eq ne gt ge lt le greater greater_equal less less_equal not_equal logical_and logical_or logical_xor
+    isclose"""
+POLYNOMIALS = " ".join(
+    f"special_{name}"
+    for name in """chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v chebyshev_polynomial_w
+    shifted_chebyshev_polynomial_t shifted_chebyshev_polynomial_u shifted_chebyshev_polynomial_v
+    shifted_chebyshev_polynomial_w hermite_polynomial_h hermite_polynomial_he laguerre_polynomial_l
+    legendre_polynomial_p""".split()
+)
+CONST = Kind.CONSTANT
+
+ROWS: list[Row] = [
+    *unary(SMOOTH),
+    *unary(LINEAR),
+    *unary("asin arcsin acos arccos atanh arctanh erfinv special_erfinv", draw=unit),
+    *unary("acosh arccosh", draw=above_one),
+    *unary("log1p special_log1p lgamma digamma special_digamma special_gammaln special_psi", draw=positive),
+    *unary("sqrt rsqrt reciprocal log log2 log10 special_entr", draw=positive),
+    *unary("logit special_logit special_ndtri", draw=below_one),
+    *unary("special_bessel_y0 special_bessel_y1", draw=positive),
+    *unary("special_modified_bessel_k0 special_modified_bessel_k1", draw=positive),
+    *unary("special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1", draw=positive),
+    *unary(POLYNOMIALS, 3, draw=unit),
+    *unary("mvlgamma", 2, draw=above_one),
+    *unary("threshold", 0.5, 2.0),
+    *unary("leaky_relu", 0.3),
+    *unary("clamp clip hardtanh", -1, 1),
+    *unary("clamp clip hardtanh", -1, 2),
+    *unary("clamp clip hardtanh", 0.5, 2),
+    *unary("clamp clip", 2, -2),
+    *unary("clamp_min clamp_max", 0),
+    *unary("clamp_min clamp_max", 1),
+    *unary("clamp_min clamp_max", -1),
+    *unary("pow float_power", 2),
+    *unary("pow float_power", 3),
+    *unary("pow float_power", 1.5, draw=positive),
+    *unary("pow float_power", 0.5, draw=positive),
+    *unary("pow float_power", -1),
+    *unary("pow float_power", 0),
+    *unary("remainder fmod floor_divide", 2),
+    row("pow (of a number)", lambda x: 2.0**x, "4+ 3+"),
+    row("polygamma", lambda x: torch.polygamma(1, x), "4+ 3+", draw=positive),
+    row("nan_to_num (of infinities)", lambda x: torch.nan_to_num(1 / x, 1.0, 5.0, -7.0), "4+ 3+"),
+    row("gelu (tanh)", lambda x: F.gelu(x, approximate="tanh"), "4+ 3+"),
+    row("elu (alpha)", lambda x: F.elu(x, 2.0), "4+ 3+"),
+    row("softplus (beta)", lambda x: F.softplus(x, 2.0, 3.0), "4+ 3+"),
+    row("round (decimals)", lambda x: torch.round(x, decimals=1), "4+ 3+"),
+    row("bitwise_not", lambda x: torch.bitwise_not(whole(x)), "4+ 3+"),
+    row("frexp", torch.frexp, "4+ 3+"),
+    row("rrelu", lambda x: F.rrelu(x, 0.1, 0.3), "4+ 3+", eval_only=True),
+    *binary(COMPARISONS),
+    *binary("atan2 arctan2 copysign fmax fmin maximum minimum hypot logaddexp logaddexp2 nextafter heaviside"),
+    *binary("special_xlog1py xlogy special_xlogy", anything, positive),
+    *binary("fmod remainder floor_divide", anything, positive),
+    *binary("pow float_power", positive, anything),
+    *binary("igamma igammac", positive, positive),
+    *binary("special_zeta", above_one, positive),
+    row("ldexp", torch.ldexp, "4+ 3+", "4+ 3+", draw=(anything, unit)),
+    *on_whole("bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ gcd lcm"),
+    *on_whole("__iand__ __ior__ __ixor__"),
+    *on_whole("__ilshift__ __irshift__", amounts=True),
+    *on_whole("bitwise_left_shift bitwise_right_shift __lshift__ __rshift__", amounts=True),
+    row("max (of two)", torch.max, "4+ 3+", "3+"),
+    row("min (of two)", torch.min, "4+ 3+", "4+ 3+"),
+    row("where (of a mask)", torch.where, "4. 3.", "4. 3.", "4. 3.", why=CONST, draw=(flags, anything, anything)),
+    row("where (of a comparison)", lambda x, y: torch.where(x > 0, x, y), "4+ 3+", "3+"),
+    row("masked_fill", lambda x: x.masked_fill(x > 1, 3.0), "4+ 3+"),
+    row("masked_fill_", lambda x: x.clone().masked_fill_(x > 1, 0.0), "4+ 3+"),
+    row("float", lambda x: x.float(), "4+ 3+"),
+    row("to (half)", lambda x: x.to(torch.bfloat16), "4+ 3+"),
+    row("to (whole numbers)", lambda x: x.to(torch.int32), "4+ 3+"),
+    row("to (truth values)", lambda x: x.to(torch.bool), "4+ 3+"),
+    row("to (unsigned)", lambda x: x.to(torch.uint8), "4+ 3+"),
+    row("_to_copy", lambda x: aten._to_copy(x, dtype=torch.float32), "4+ 3+"),
+    row("_to_copy (truth values)", lambda x: aten._to_copy(x, dtype=torch.bool), "4+ 3+"),
+    row("type_as", lambda x, y: x.type_as(y), "4+ 3+", "5+"),
+    row("cdouble", lambda x: torch.real(x.to(torch.complex128)), "4+ 3+"),
+    row("conj", lambda x: torch.ops.aten._conj(x.to(torch.complex128)).resolve_conj(), "4+ 3+"),
+]
