@@ -6,6 +6,7 @@ python -m fxgrow.models_zoo.coverage --write docs/coverage.md
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import time
 from collections import Counter
@@ -121,6 +122,7 @@ def cover(name: str, model: nn.Module, inputs: tuple[Tensor, ...], *, each: bool
                 row.eval_error = max(row.eval_error, error)
             if error > FLOAT64_BOUND:
                 row.broken.append(f"{batch[0].path} ({'training' if mode else 'eval'}: {error:.1e})")
+        gc.collect()  # graph modules are cycles, and hold large tensors
     row.seconds = time.perf_counter() - start
     return row
 

@@ -74,6 +74,13 @@ def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failur
     )
 
 
+def inexpressible(dims: DimsSolver, target: Target, refused: GrowthRefused) -> GrowthRefused:
+    """The refusal for a node that cannot be written with the new size, told from the layer that was to grow."""
+    r = refused.refusal
+    way = chain(dims, target.axis, target.node, r.chain[-1]) if r.chain else ()
+    return GrowthRefused(Refusal(r.kind, f"cannot widen {target.name}: {r.what}", r.where, _short(way), r.hint))
+
+
 def _short(way: tuple[str, ...]) -> tuple[str, ...]:
     return way if len(way) <= 8 else (*way[:4], f"… {len(way) - 7} more …", *way[-3:])
 
@@ -93,4 +100,4 @@ def _way_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: bool
     return "; ".join(parts) or "no other layer of this model can grow: its widths are all part of its interface"
 
 
-__all__ = ["explain_refusal", "failed"]
+__all__ = ["explain_refusal", "failed", "inexpressible"]

@@ -9,13 +9,13 @@ from torch import fx
 from fxgrow.analysis import Analysis
 from fxgrow.dims.axis import Axis, atoms, show
 from fxgrow.dims.solver import DimsSolver, Producer
-from fxgrow.errors import GrowthRefused, Refusal
-from fxgrow.schemes import Failure, Problem, prove, scheme_named
+from fxgrow.errors import FxgrowError, Refusal
 
-from .refuse import explain_refusal, failed
-from .targets import Target
-from .widen import tied
-from .widths import chosen_atoms
+from .widen import Widen
+from .widths import Width
+
+SMALLEST = 1.0 + 1e-9
+"""A factor that asks for the next possible width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,6 @@ def _site(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, p: Producer,
     joins = dict.fromkeys(
         j.node for j in dims.joins if any(shares(a) for v in (j.main, j.skip) for a in dims.resolved(v))
     )
-    target = Target(path, p.node, p.axis)
     return Site(
         path,
         p.node,
@@ -102,23 +101,17 @@ def _site(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, p: Producer,
         tuple(readers),
         tuple(together),
         tuple(joins),
-        refusal(gm, analysis, dims, target, scheme),
+        _refusal(gm, analysis, path, scheme),
     )
 
 
-def refusal(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, target: Target, scheme: str) -> Refusal | None:
-    """Why an axis cannot grow; None if a growth of one pair can be proved."""
-    chosen = chosen_atoms(dims, target.axis, "channels")
-    if not chosen:
-        return explain_refusal(gm, dims, target, soft=dims.soft).refusal
-    members = [a for atom in chosen for a in tied(dims, atom)]
-    sizes = {a: (dims.algebra.size[a.index], dims.algebra.size[a.index] + 2) for a in members}
+def _refusal(gm: fx.GraphModule, analysis: Analysis, name: str, scheme: str) -> Refusal | None:
+    """Why a producer cannot grow; None if the smallest growth can be planned."""
     try:
-        states = scheme_named(scheme).choose(Problem(analysis, dims, sizes))
-        outcome = states if isinstance(states, Failure) else prove(dims, sizes, states)
-        return failed(gm, dims, target, outcome).refusal if isinstance(outcome, Failure) else None
-    except GrowthRefused as refused:
+        Widen(nodes=(name,), width=Width(factor=SMALLEST), scheme=scheme).plan(gm, analysis)
+    except FxgrowError as refused:
         return refused.refusal
+    return None
 
 
 def _joins(gm: fx.GraphModule, dims: DimsSolver) -> list[JoinSite]:

@@ -9,27 +9,26 @@ from typing import Literal
 from torch import fx
 
 from fxgrow.analysis import Analysis
-from fxgrow.capture.program import Value
-from fxgrow.dims.axis import Atom, Axis, Fixed, Product, Sum, atoms
+from fxgrow.capture.trees import attribute
+from fxgrow.dims.axis import Atom, atoms
 from fxgrow.dims.solver import DimsSolver
-from fxgrow.errors import Kind, usage
-from fxgrow.plan import AxisGrowth, Chain, Grid, Growth, Layout, Leaf, Plan, SkipEdit, Still, TensorEdit
+from fxgrow.errors import GrowthRefused, Kind, usage
+from fxgrow.plan import Growth, Plan, SkipEdit
 from fxgrow.plan.cost import measure
-from fxgrow.plan.plan import grown_shape
 from fxgrow.plan.simulate import Simulation
 from fxgrow.plan.sizes import NewSizes
-from fxgrow.schemes import Assignment, Failure, Place, Problem, Proof, Scheme, scheme_named
+from fxgrow.schemes import Assignment, Failure, Problem, Proof, Scheme, scheme_named
 from fxgrow.schemes.proof import prove
 
-from .refuse import explain_refusal, failed
+from .refuse import explain_refusal, failed, inexpressible
 from .skips import skip_edits
 from .targets import Target, find_target
+from .tensors import tensor_edits
 from .widths import Width, chosen_atoms, new_sizes
 
 Skip = Literal["couple", "reshape"]
 Grow = Literal["channels", "groups"]
 INITS = ("match", "kaiming", "xavier")
-_WEIGHTS = ("linear", "embedding", "matmul", "mm", "bmm", "addmm", "einsum")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +121,12 @@ class Widen:
         new = NewSizes(dims, sizes)
         skips = skip_edits(gm, dims, sizes, self.adapter, targets[0])
         tensors = tensor_edits(dims, sizes, assignment)
-        by_name = {
-            **dict(gm.named_parameters(remove_duplicate=False)),
-            **dict(gm.named_buffers(remove_duplicate=False)),
-        }
-        shapes = {id(by_name[t.names[0]]): t.new for t in tensors}
+        shapes = {id(attribute(gm, t.names[0])): t.new for t in tensors}
         detached = {(s.node, s.source): _adapted(analysis, s) for s in skips}
-        simulation = Simulation(analysis, gm, new, shapes, detached).run()
+        try:
+            simulation = Simulation(analysis, gm, new, shapes, detached).run()
+        except GrowthRefused as refused:
+            raise inexpressible(dims, targets[0], refused) from None
         by_tensor = {name: t.new for t in tensors for name in t.names}
         names = ", ".join(t.name for t in targets)
         algebra = dims.algebra
@@ -166,68 +164,6 @@ def tied(dims: DimsSolver, atom: Atom) -> list[Atom]:
     return found
 
 
-def layout_of(
-    dims: DimsSolver, axis: Axis, sizes: Mapping[Atom, int], states: Mapping[int, str], start: int = 0
-) -> tuple[Layout, int]:
-    """An axis expression as a layout, with the state of each occurrence; and how many occurrences it holds."""
-    match axis:
-        case Atom(index):
-            if axis in sizes:
-                return Leaf(dims.algebra.size[index], sizes[axis], states[start]), 1
-            return Still(dims.algebra.size[index]), 0
-        case Fixed(size):
-            return Still(size), 0
-        case Product(parts) | Sum(parts):
-            made: list[Layout] = []
-            seen = 0
-            for part in parts:
-                layout, count = layout_of(dims, part, sizes, states, start + seen)
-                made.append(layout)
-                seen += count
-            return (Grid(tuple(made)) if isinstance(axis, Product) else Chain(tuple(made))), seen
-
-
-def tensor_edits(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment) -> tuple[TensorEdit, ...]:
-    """Every parameter and buffer that carries a growing atom."""
-    edits: dict[int, TensorEdit] = {}
-    for value in dims.program.parameters.values():
-        if value.index in edits or not dims.carries(value, sizes.__contains__):
-            continue
-        growths = []
-        for k, axis in enumerate(dims.resolved(value)):
-            count = sum(a in sizes for a in atoms(axis))
-            if count:
-                states = {i: assignment[Place(value.index, k, i)].value for i in range(count)}
-                growths.append(AxisGrowth(k, layout_of(dims, axis, sizes, states)[0]))
-        axes = tuple(growths)
-        shape = grown_shape(value.shape, axes)
-        edits[value.index] = TensorEdit(
-            value.names, value.shape, shape, axes, _fill(dims, value), _padding(dims, value)
-        )
-    return tuple(edits.values())
-
-
-def _fill(dims: DimsSolver, value: Value) -> str:
-    """Weights and their biases are drawn; vectors that scale or shift channels are taken from old units."""
-    if sum(n > 1 for n in value.shape) > 1:
-        return "weights"
-    for op in dims.program.ops:
-        name = op.name.removeprefix("aten::")
-        if (name.startswith("conv") or name in _WEIGHTS) and value in op.inputs():
-            return "weights"
-    return "units"
-
-
-def _padding(dims: DimsSolver, value: Value) -> tuple[int, ...]:
-    """Rows that an embedding takes for padding."""
-    rows = [
-        op.args["padding_idx"]
-        for op in dims.program.ops
-        if op.name == "aten::embedding" and op.args["weight"] is value and op.args["padding_idx"] is not None
-    ]
-    return tuple(sorted({row for row in rows if row >= 0}))
-
-
 def _adapted(analysis: Analysis, skip: SkipEdit) -> tuple[int, ...]:
     value = analysis.program.results[skip.source]
     shape = list(value.shape)
@@ -256,6 +192,3 @@ def _notes(sizes: Mapping[Atom, int], dims: DimsSolver, assignment: Assignment) 
     if zeros:
         notes.append(f"set to zero because its roles contradict each other: {', '.join(zeros)}")
     return tuple(notes)
-
-
-__all__ = ["Widen", "layout_of", "tensor_edits", "tied"]

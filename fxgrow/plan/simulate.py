@@ -232,6 +232,7 @@ class Simulation:
                 Kind.INEXPRESSIBLE,
                 f"{node.name} cannot take the new size: {problem}",
                 where=location(self.gm, node.name),
+                chain=(node.name,),
                 hint="write the size as a number or compute it from x.shape, or choose another layer",
             )
         )
