@@ -13,7 +13,7 @@ from statistics import median
 import torch
 import torch_pruning
 import torchvision
-from timing import Row, Side, TooLong, alone, compare, interleaved
+from timing import ROUNDS, Row, Side, TooLong, alone, compare, interleaved
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -95,7 +95,13 @@ def first_call(section: str) -> Row:
             command = [sys.executable, str(Path(__file__).with_name("first_call.py")), who]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             took[who].append(float(json.loads(done.stdout)))
-    return compare(section, "resnet50: analyse, first call of a new process", PEER, took["fxgrow"], took["peer"])
+    return compare(
+        section,
+        f"resnet50: analyse, first call of a new process ({FIRST_CALLS} each)",
+        PEER,
+        took["fxgrow"],
+        took["peer"],
+    )
 
 
 def against_depth() -> Iterator[Row]:
@@ -107,18 +113,18 @@ def against_depth() -> Iterator[Row]:
     def different(depth: int) -> nn.Module:
         return ResNet(widths=[4] * depth, hidden=[4 + k for k in range(depth)], strides=[1] * depth)
 
-    for label, make in (("equal blocks", alike), ("blocks that all differ in width", different)):
-        yield from _depth(f"depth, {label}", make)
+    yield from _depth("depth, equal blocks", alike, ROUNDS)
+    yield from _depth("depth, blocks that all differ in width (medians of three)", different, 3)
 
 
-def _depth(section: str, make: Callable[[int], nn.Module]) -> Iterator[Row]:
+def _depth(section: str, make: Callable[[int], nn.Module], rounds: int) -> Iterator[Row]:
     image = torch.zeros(2, 1, 8, 8)
     sides: dict[str, Side] = {}
     for depth in DEPTHS:
         traced = fx.symbolic_trace(make(depth).eval())
         sides[str(depth)] = lambda _, t=traced: cold(t, image)  # type: ignore[misc]  # bound early
     try:
-        took = interleaved(sides)
+        took = interleaved(sides, rounds)
     except TooLong as error:
         yield Row(section, f"{DEPTHS[-1]} blocks", verdict=f"missed: {error}")
         return

@@ -17,7 +17,7 @@ from analysis_cost import against_depth, beside_peer, without_peer
 from rich.console import Console
 from rich.table import Table
 from timing import ROUNDS, Row
-from widening_cost import running, second_widening
+from widening_cost import PAIRS, running, second_widening
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "analysis": beside_peer,
@@ -50,7 +50,7 @@ def setting() -> str:
     load = f", load average at the end {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return (
         f"Python {platform.python_version()}, {versions}; {platform.machine()}, {os.cpu_count()} cores, "
-        f"one thread used{load}. Medians of {ROUNDS} unless said otherwise."
+        f"one thread used{load}. Medians of {ROUNDS} unless said otherwise, {PAIRS} where models run."
     )
 
 

@@ -56,7 +56,7 @@ def interleaved(sides: Mapping[str, Side], rounds: int = ROUNDS) -> dict[str, li
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(-1, rounds):
-        for name in sides if number % 2 else reversed(sides):
+        for name in sides if number % 2 else reversed(list(sides)):
             call = sides[name](number)
             gc.collect()
             with within(LIMIT):

@@ -52,6 +52,16 @@ class Diagram:
     boxes: tuple[Box, ...]
     wires: tuple[Wire, ...]
 
+    @property
+    def rows(self) -> float:
+        """How far down it reaches."""
+        return max(box.row for box in self.boxes) + 1
+
+    @property
+    def lanes(self) -> int:
+        """The main path and those beside it."""
+        return max([*(box.lane for box in self.boxes), *(wire.lane for wire in self.wires)]) + 1
+
 
 class _Shapes(fx.Interpreter):
     """Runs a model and keeps the shape of each volume."""
@@ -146,7 +156,8 @@ def _head(node: fx.Node) -> str:
 def _tail(gm: fx.GraphModule, group: Sequence[fx.Node]) -> str:
     first = group[0]
     if _is_adapter(first):
-        _, _, keep, pairs, width = first.args
+        arguments: Any = first.args
+        _, _, keep, pairs, width = arguments
         parts = [f"{keep} pass"]
         parts += [f"{sum(count for _, count in pairs)} pairs l − r"] if pairs else []
         parts += [f"{width - keep} are zero"] if width > keep else []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
 from matplotlib.path import Path as Outline
@@ -23,6 +24,8 @@ STYLES = (("#e8590c", "-", "o"), ("#1864ab", "-", "s"), ("#7b8794", "--", "^"))
 LANE, WIDTH, HEIGHT = 1.36, 1.06, 0.66
 """Distance of lanes, and the size of a box; rows are 1 apart."""
 CORNER = 0.12
+PORT = 0.14
+"""Wires to the side leave a box below its middle and enter above it, so that the two are told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,10 @@ class Story:
 
 def draw(story: Story, path: Path) -> None:
     """Write the picture as a PNG; no display is needed."""
-    rows = max(box.row for box in story.graph.boxes) + 1
-    lanes = max(item.lane for item in (*story.graph.boxes, *story.graph.wires)) + 1
-    height = max(7.5, 0.66 * rows + 1.6)
-    figure = Figure(figsize=(7.2 + 3.4 * lanes, height), dpi=130, facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.12, wspace=0.03, hspace=0.05)
+    lanes = story.graph.lanes
+    size = (7.2 + 3.4 * lanes, max(7.5, 0.66 * story.graph.rows + 1.6))
+    layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.03, hspace=0.05)
+    figure = Figure(figsize=size, dpi=130, facecolor="white", layout=layout)
     figure.suptitle(story.title, fontsize=15, fontweight="bold", color=INK)
     grid = figure.add_gridspec(2, 2, width_ratios=[6.4, 3.4 * lanes], height_ratios=[1.25, 1])
     _accuracy(figure.add_subplot(grid[0, 0]), story)
@@ -66,7 +68,7 @@ def draw(story: Story, path: Path) -> None:
 
 
 def _plain(axes: Any, title: str, ylabel: str) -> None:
-    axes.set_title(title, loc="left", fontsize=12, color=INK, pad=10)
+    axes.set_title(title, loc="left", fontsize=12, color=INK, pad=20)
     axes.set_xlabel("epoch", color=INK)
     axes.set_ylabel(ylabel, color=INK)
     axes.tick_params(colors=FAINT, labelcolor=INK, length=3)
@@ -95,7 +97,7 @@ def _mark_growth(axes: Any, epoch: int) -> None:
 
 
 def _accuracy(axes: Any, story: Story) -> None:
-    _plain(axes, "Held-out accuracy", "%")
+    _plain(axes, "Held-out accuracy", "% of the held-out images")
     before = story.before
     axes.plot(before.epochs, before.values, color=INK, marker="o", markersize=4, linewidth=2, label=before.label)
     for curve, (colour, line, marker) in zip(story.after, STYLES, strict=False):
@@ -131,11 +133,9 @@ def _halves(axes: Any, story: Story) -> None:
 
 
 def _graph(axes: Any, graph: Diagram) -> None:
-    rows = max(box.row for box in graph.boxes)
-    lanes = max(item.lane for item in (*graph.boxes, *graph.wires))
-    axes.set_title("The grown graph, with the channels of each volume", loc="left", fontsize=12, color=INK, pad=10)
-    axes.set_xlim(-WIDTH / 2 - 0.06, lanes * LANE + WIDTH / 2 + 0.06)
-    axes.set_ylim(rows + 0.5, -0.5)
+    axes.set_title("The grown graph, with the channels of each volume", loc="left", fontsize=12, color=INK, pad=20)
+    axes.set_xlim(-WIDTH / 2 - 0.06, (graph.lanes - 1) * LANE + WIDTH / 2 + 0.06)
+    axes.set_ylim(graph.rows - 0.5, -0.5)
     axes.axis("off")
     boxes = {box.name: box for box in graph.boxes}
     widest = max(box.new for box in graph.boxes)
@@ -152,17 +152,21 @@ def _graph(axes: Any, graph: Diagram) -> None:
     ]
     if not any(box.role == "adapter" for box in graph.boxes):
         del handles[1]
-    where = {"loc": "upper right", "bbox_to_anchor": (1.0, 1.0)}
-    axes.legend(handles=handles, fontsize=9.5, frameon=True, edgecolor=GRID, facecolor="white", **where)
+    where = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": 3}
+    axes.legend(handles=handles, fontsize=9.5, frameon=False, columnspacing=1.6, handlelength=1.6, **where)
 
 
 def _box(axes: Any, box: Box, widest: int) -> None:
     x, y = box.lane * LANE - WIDTH / 2, box.row - HEIGHT / 2
     shape = f"round,pad=0,rounding_size={CORNER / 2}"
-    width = {"linewidth": LINE[box.role] * 0.75, "edgecolor": ACCENT[box.role], "facecolor": FILL[box.role]}
-    axes.add_patch(FancyBboxPatch((x, y), WIDTH, HEIGHT, boxstyle=shape, mutation_aspect=1, zorder=3, **width))
+    line: dict[str, Any] = {
+        "linewidth": LINE[box.role] * 0.75,
+        "edgecolor": ACCENT[box.role],
+        "facecolor": FILL[box.role],
+    }
+    axes.add_patch(FancyBboxPatch((x, y), WIDTH, HEIGHT, boxstyle=shape, mutation_aspect=1, zorder=3, **line))
     text = {"zorder": 4, "va": "center", "color": INK}
-    axes.text(x + 0.05, box.row - (0.13 if box.tail else 0.05), box.head, fontsize=9.5, fontweight="bold", **text)
+    axes.text(x + 0.05, box.row - 0.13, box.head, fontsize=9.5, fontweight="bold", **text)
     axes.text(x + 0.05, box.row + 0.09, box.tail, fontsize=8, **{**text, "color": FAINT})
     grown = box.old != box.new
     count = f"{box.old} → {box.new}" if grown else f"{box.new}"
@@ -183,19 +187,18 @@ def _channels(axes: Any, box: Box, x: float, widest: int) -> None:
 
 
 def _wire(axes: Any, source: Box, target: Box, wire: Wire) -> None:
-    def side(box: Box) -> float:
-        return box.lane * LANE + WIDTH / 2
-
-    middle = wire.lane * LANE
+    start, end = source.lane * LANE, target.lane * LANE
     bottom, top = source.row + HEIGHT / 2, target.row - HEIGHT / 2
+    leave, enter = source.row + PORT, target.row - PORT
+    right, back = start + WIDTH / 2, end + WIDTH / 2
     if wire.lane:  # past the boxes of the main path
-        points = [(side(source), source.row), (middle, source.row), (middle, target.row), (side(target), target.row)]
-    elif source.lane == target.lane:
-        points = [(source.lane * LANE, bottom), (target.lane * LANE, top)]
-    elif source.lane < target.lane:
-        points = [(side(source), source.row), (target.lane * LANE, source.row), (target.lane * LANE, top)]
+        points = [(right, leave), (wire.lane * LANE, leave), (wire.lane * LANE, enter), (back, enter)]
+    elif start == end:
+        points = [(start, bottom), (end, top)]
+    elif start < end:
+        points = [(right, leave), (end, leave), (end, top)]
     else:
-        points = [(source.lane * LANE, bottom), (source.lane * LANE, target.row), (side(target), target.row)]
+        points = [(start, bottom), (start, enter), (back, enter)]
     arrow = FancyArrowPatch(
         path=_rounded(points),
         arrowstyle="-|>",

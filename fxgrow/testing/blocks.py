@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from ..plan.layout import Layout, coordinates, leaves, old_positions, partners, size
+from ..plan.layout import Layout, leaves, old_positions, partners, size
 from ..schemes.states import State
 
 ROUNDING = 1e-9
@@ -79,14 +80,14 @@ def grow(old: Tensor, growing: Growing, draw: Draw, random: torch.Generator, har
     out[_mesh(old, growing)] = old
     for axis, layout in growing.items():
         for number, leaf in enumerate(leaves(layout)):
-            left, right, lone = partners(layout, number)
+            left, right, lone, fresh = _places(layout, number)
             if leaf.state == State.ZERO.value:
-                out.index_fill_(axis, torch.tensor(left + right + lone, dtype=torch.int64), 0)
+                out.index_fill_(axis, fresh, 0)
             else:
                 sign = -1 if leaf.state == State.ODD.value else 1
-                out.index_copy_(axis, torch.tensor(right, dtype=torch.int64), sign * _take(out, axis, left))
+                out.index_copy_(axis, right, sign * out.index_select(axis, left))
                 if sign < 0:
-                    out.index_fill_(axis, torch.tensor(lone, dtype=torch.int64), 0)
+                    out.index_fill_(axis, lone, 0)
     return out
 
 
@@ -104,19 +105,18 @@ def new_part(grown: Tensor, growing: Growing) -> Tensor:
 
 def block(tensor: Tensor, axis: int, layout: Layout, number: int) -> Tensor:
     """The new block of one growing set."""
-    old = list(leaves(layout))[number].old
-    return _take(tensor, axis, [k for k, unit in enumerate(coordinates(layout, number)) if unit >= old])
+    return tensor.index_select(axis, _places(layout, number)[3])
 
 
 def states_of(tensor: Tensor, axis: int, layout: Layout, number: int) -> set[State]:
     """Every state that the new block of one growing set is in; it may be in several, or in none."""
-    left, right, lone = (_take(tensor, axis, places) for places in partners(layout, number))
+    left, right, lone, fresh = (tensor.index_select(axis, places) for places in _places(layout, number))
     found = set()
     if equal(left, right):
         found.add(State.EVEN)
     if equal(left, -right) and equal(lone, -lone):
         found.add(State.ODD)
-    if equal(block(tensor, axis, layout, number), torch.zeros((), dtype=tensor.dtype)):
+    if not bool(fresh.any()):
         found |= {State.ZERO, State.EVEN, State.ODD}
     return found
 
@@ -134,12 +134,19 @@ def numbers(tensor: Tensor) -> Tensor:
 
 
 def _mesh(tensor: Tensor, growing: Growing) -> tuple[Tensor, ...]:
-    rows = [
-        torch.tensor(old_positions(growing[k]), dtype=torch.int64) if k in growing else torch.arange(n)
-        for k, n in enumerate(tensor.shape)
-    ]
+    rows = [_old_places(growing[k]) if k in growing else torch.arange(n) for k, n in enumerate(tensor.shape)]
     return torch.meshgrid(*rows, indexing="ij") if rows else ()
 
 
-def _take(tensor: Tensor, axis: int, places: Sequence[int]) -> Tensor:
-    return tensor.index_select(axis, torch.tensor(places, dtype=torch.int64))
+@lru_cache(maxsize=4096)
+def _old_places(layout: Layout) -> Tensor:
+    return torch.tensor(old_positions(layout), dtype=torch.int64)
+
+
+@lru_cache(maxsize=4096)
+def _places(layout: Layout, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Left halves, right halves, units without twin, and all of them, in order."""
+    left, right, lone = partners(layout, number)
+    rows = (left, right, lone, sorted(left + right + lone))
+    a, b, c, d = (torch.tensor(places, dtype=torch.int64) for places in rows)
+    return a, b, c, d

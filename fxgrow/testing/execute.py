@@ -24,11 +24,13 @@ def run(program: Program, tensors: Mapping[int, Tensor], arguments: Callable[[Op
             "pieces", the operator is a split into pieces of these sizes instead.
     """
     values = dict(tensors)
-    for op in program.ops:
-        args = {name: filled(arg, values, op.mutates) for name, arg in arguments(op).items()}
-        out = call(op, args)
-        results = [out] if isinstance(out, Tensor) else list(out)
-        values.update((value.index, result) for value, result in zip(op.outputs, results, strict=True))
+    with torch.random.fork_rng(devices=()):  # operators that draw numbers draw the same ones every time
+        torch.default_generator.manual_seed(0)  # torch.manual_seed also queues a call for every absent accelerator
+        for op in program.ops:
+            args = {name: filled(arg, values, op.mutates) for name, arg in arguments(op).items()}
+            out = call(op, args)
+            results = [out] if isinstance(out, Tensor) else list(out)
+            values.update((value.index, result) for value, result in zip(op.outputs, results, strict=True))
     return values
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -144,11 +144,13 @@ class Growth:
             fresh = new_part(numbers(result), self.of(value))
             if bool(old_part(numbers(result), self.of(value)).isfinite().all()) and not bool(fresh.isfinite().all()):
                 self.broken[f"{op.name}: a block of zeros becomes infinite"] = None
-        total = sum(r.abs().sum() for _, _, r in results if r.requires_grad)
-        if not isinstance(total, Tensor) or self.broken:
+        totals = [r.abs().sum() for _, _, r in results if r.requires_grad]
+        if not totals or self.broken:
             return
         try:
-            grads = torch.autograd.grad(total, [large[p.value] for p in zeros], allow_unused=True)
+            grads: Sequence[Tensor | None] = torch.autograd.grad(
+                totals, [large[p.value] for p in zeros], allow_unused=True
+            )
         except (NotImplementedError, RuntimeError):  # as above
             return
         for place, grad in zip(zeros, grads, strict=True):

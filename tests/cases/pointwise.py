@@ -71,13 +71,10 @@ LINEAR = """clone detach alias contiguous lift lift_fresh lift_fresh_copy conj c
     resolve_conj resolve_neg"""
 COMPARISONS = """eq ne gt ge lt le greater greater_equal less less_equal not_equal logical_and logical_or logical_xor
     isclose"""
-POLYNOMIALS = " ".join(
-    f"special_{name}"
-    for name in """chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v chebyshev_polynomial_w
-    shifted_chebyshev_polynomial_t shifted_chebyshev_polynomial_u shifted_chebyshev_polynomial_v
-    shifted_chebyshev_polynomial_w hermite_polynomial_h hermite_polynomial_he laguerre_polynomial_l
-    legendre_polynomial_p""".split()
-)
+POLYNOMIALS = """special_chebyshev_polynomial_t special_chebyshev_polynomial_u special_chebyshev_polynomial_v
+    special_chebyshev_polynomial_w special_shifted_chebyshev_polynomial_t special_shifted_chebyshev_polynomial_u
+    special_shifted_chebyshev_polynomial_v special_shifted_chebyshev_polynomial_w special_hermite_polynomial_h
+    special_hermite_polynomial_he special_laguerre_polynomial_l special_legendre_polynomial_p"""
 CONST = Kind.CONSTANT
 
 ROWS: list[Row] = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from fxgrow.errors import Kind
-from fxgrow.testing.blocks import anything
 
 from .row import Row, row
 

@@ -61,7 +61,7 @@ class Divide(Multiply):
     def states(self, op: Op, s: Flow) -> None:
         """As a product with the reciprocal."""
         if op.args.get("rounding_mode") is not None:
-            Unary().states(op, s)
+            Unary(unsafe="other").states(op, s)
             return
         values = operands(op)
         below = op.args.get("other")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...capture.program import Op
+from ...errors import Kind
 from ..axis import Axis, Fixed, total
 from .base import Dims, Flow, Marks, SameSizes, Sizes, broadcast, normal, register, regroup
 
@@ -18,6 +19,9 @@ class Cat(SameSizes):
 
     def dims(self, op: Op, d: Dims) -> None:
         """c = c1 + c2."""
+        for x in op.args["tensors"]:
+            if x.shape == (0,):
+                d.freeze(d.of(x)[0], Kind.FIXED, "a concatenation passes it over because it is empty")
         xs = self._operands(op)
         at = normal(op.args["dim"], len(op.outputs[0].shape))
         rows = [d.of(x) for x in xs]
@@ -137,14 +141,15 @@ class Glu(SameSizes):
         at = normal(op.args["dim"], len(marks))
         value, gate = regroup(s, op, marks[at], self._halves(s, op, s.axes(x)[at]))
         gates = [s.apply(op, [y], odd=False, zero=False) for y in gate]
-        out = [[s.apply(op, [y], odd=False, zero=True) for y in row] for row in marks]
+        rows = [row if k != at else [] for k, row in enumerate(marks)]
+        out = [[s.apply(op, [y], odd=False, zero=True) for y in row] for row in rows]
         out[at] = [s.mul(op, pair) for pair in zip(value, gates, strict=True)]
         s.set(op.outputs[0], out)
 
 
 register(Cat(), "cat", "concat", "concatenate")
 register(Stack(), "stack")
-CUTS = ("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split")
+CUTS = ["chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes"]
 """Operators that cut an axis into consecutive pieces."""
 register(Pieces(), *CUTS)
 register(Glu(), "glu")

@@ -81,13 +81,16 @@ class Contraction(SameSizes):
     def _bound(self, op: Op) -> tuple[list[tuple[str, Value, list[Item]]], list[Item]]:
         """Each operand with one item for each of its axes, and the items of the result."""
         first, out = op.args[self.arguments[0]], op.outputs[0]
-        lone = "*" in self.result and len(first.shape) < len(op.args["weight"].shape)  # an unbatched convolution
+        weight = op.args["weight"]
+        lone = "*" in self.result and len(first.shape) < len(weight.shape)  # an unbatched convolution
+        vector = len(weight.shape) == 1  # F.linear with the weights of one output, whose axis is missing
         operands = []
         for name, pattern in zip(self.arguments, self.operands, strict=True):
             value = op.args[name]
             if value is not None:
-                operands.append((name, value, spread(pattern[lone and value is first :], len(value.shape))))
-        return operands, spread(self.result[lone:], len(out.shape))
+                some = pattern[(lone and name == self.arguments[0]) or (vector and name != self.arguments[0]) :]
+                operands.append((name, value, spread(some, len(value.shape))))
+        return operands, spread(self.result[lone : len(self.result) - vector], len(out.shape))
 
     def _parts(self, d: Dims | Flow, op: Op, axis: Axis, size: int, item: tuple[str, str]) -> list[tuple[str, Axis]]:
         groups = op.args["groups"]
@@ -122,8 +125,8 @@ class Contraction(SameSizes):
         for name, axis in env.items():
             if name not in kept:
                 d.contract(op, axis)
-        if self.weight:
-            at = next(i for i, item in enumerate(result) if item in (("g", "o"), "o"))
+        at = next((i for i, item in enumerate(result) if item in (("g", "o"), "o")), None)
+        if self.weight and at is not None:
             d.produce(op, out[at], op.args[self.weight])
 
     def states(self, op: Op, s: Flow) -> None:

@@ -65,7 +65,10 @@ class Index(SameSizes):
 
 
 class Create:
-    """zeros, ones, full and their like: every axis takes the size that its readers want."""
+    """zeros, ones, full and their like, and fill: every unit is the same.
+
+    Every axis takes the size that its readers want, or that of the tensor that is imitated or overwritten.
+    """
 
     def __init__(self, sizes: str, *, zero: bool) -> None:
         self.sizes, self.zero = sizes, zero
@@ -111,7 +114,7 @@ register(Embedding(), "embedding")
 register(Index(), "index", "index_select", "gather", "take_along_dim")
 register(Create("size", zero=True), "zeros", "new_zeros")
 register(Create("size", zero=False), "ones", "new_ones", "full", "new_full")
-register(Create("", zero=True), "zeros_like")
-register(Create("", zero=False), "ones_like", "full_like")
+register(Create("", zero=True), "zeros_like", "zero")
+register(Create("", zero=False), "ones_like", "full_like", "fill")
 register(Enumerate(), "arange", "linspace", "logspace", "eye", "rand", "randn", "randint", "randperm", "scalar_tensor")
 register(Enumerate(), "rand_like", "randn_like", "empty", "new_empty", "empty_like", "tril_indices", "bernoulli")

@@ -150,7 +150,7 @@ register(PerChannel(), "batch_norm", "instance_norm")
 register(GroupNorm(), "group_norm")
 register(WholeAxis(), "layer_norm", "rms_norm")
 _WHOLE = "mixes all units of the axis"
-register(Along("dim", Kind.SOFTMAX, "a softmax over the whole axis"), "softmax", "log_softmax", "_softmax", "softmin")
+register(Along("dim", Kind.SOFTMAX, "a softmax over the whole axis"), "softmax", "log_softmax", "_softmax")
 register(Along("dim", Kind.STATISTIC, _WHOLE, odd=True, zero=True), "cumsum")
 register(Along("dim", Kind.STATISTIC, _WHOLE), "cumprod", "cummax", "cummin", "sort", "argsort", "logcumsumexp")
 register(Along("dims", Kind.INDEX, "its units change places", odd=True, zero=True), "flip", "roll")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from ...capture.program import Op, Value
+from ...errors import Kind
 from ..axis import Axis
 from .base import Dims, Flow, Marks, SameSizes, State, broadcast, register
 
@@ -95,7 +96,7 @@ class Power(Unary):
     def states(self, op: Op, s: Flow) -> None:
         """Depends on the exponent, if that is a constant."""
         p = op.args.get("exponent")
-        if not is_number(p) or isinstance(p, complex):
+        if not isinstance(p, int | float):
             Unary(unsafe="self").states(op, s)
             return
         odd = p >= 1 and float(p).is_integer() and int(p) % 2 == 1
@@ -133,22 +134,20 @@ class PRelu(SameSizes):
         """The slopes lie along axis 1."""
         x, slope = op.args["self"], op.args["weight"]
         axes = d.of(x)
-        if slope.shape and slope.shape[0] > 1:
-            at = 1 if len(axes) > 1 else 0
-            axes[at] = d.unify(axes[at], d.of(slope)[0])
+        if len(axes) > 1 and slope.shape:
+            axes[1] = broadcast(d, [(axes[1], x.shape[1]), (d.of(slope)[0], slope.shape[0])])
+        elif slope.shape:
+            d.freeze(d.of(slope)[0], Kind.BROADCAST, "its one unit is broadcast against a wider axis")
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: Flow) -> None:
         """Equal halves need equal slopes."""
         out = s.of(op.args["self"])
         slopes = s.of(op.args["weight"])
-        at = 1 if len(out) > 1 else 0
+        for slope in slopes[0] if slopes else ():
+            s.require(op, slope, even=True, why="halves need one slope")
         for k, states in enumerate(out):
-            new = [s.apply(op, [x], odd=False, zero=True) for x in states]
-            if k == at and slopes and len(slopes[0]) == len(states):
-                for slope in slopes[0]:
-                    s.require(op, slope, even=True, why="halves need one slope")
-            out[k] = new
+            out[k] = [s.apply(op, [x], odd=False, zero=True) for x in states]
         s.set(op.outputs[0], out)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...capture.program import Op
+from ...capture.program import Op, Value
 from ...errors import Kind
 from ..axis import Axis, Fixed, product
 from .base import Dims, Flow, Marks, SameSizes, Sizes, normal, normal_dims, register, regroup
@@ -40,8 +40,8 @@ def group(before: Sequence[int], after: Sequence[int]) -> Groups:
 class View:
     """view, reshape, flatten, unflatten: axes are multiplied together and taken apart, row-major."""
 
-    def __init__(self, sizes: str = "", at: str = "") -> None:
-        self.sizes, self.at = sizes, at
+    def __init__(self, sizes: str = "", at: str = "", like: str = "") -> None:
+        self.sizes, self.at, self.like = sizes, at, like
 
     def dims(self, op: Op, d: Dims) -> None:
         """Each run of axes becomes a product, then is split."""
@@ -62,7 +62,7 @@ class View:
                     continue
                 for k, part in zip(right, d.algebra.split(whole, [out.shape[k] for k in right]), strict=True):
                     result[k] = part
-        d.set(out, result)
+        d.set(out, alike(d, result, op.args[self.like]) if self.like else result)
 
     def states(self, op: Op, s: Flow) -> None:
         """Units keep their order, and so do their states."""
@@ -83,6 +83,11 @@ class View:
         shape = z.shape(op.outputs[0])
         first = normal(op.args[self.at], len(op.args["self"].shape)) if self.at else 0
         return {self.sizes: [n if n == -1 else shape[first + k] for k, n in enumerate(old)]}
+
+
+def alike(d: Dims, axes: list[Axis], like: Value) -> list[Axis]:
+    """The axes of a result that takes its shape from another tensor."""
+    return [d.unify(axis, other) for axis, other in zip(axes, d.of(like), strict=True)]
 
 
 class Permute(SameSizes):
@@ -150,8 +155,8 @@ class Squeeze(SameSizes):
 class Expand:
     """expand and broadcast: an axis of one unit is repeated."""
 
-    def __init__(self, sizes: str) -> None:
-        self.sizes = sizes
+    def __init__(self, sizes: str = "", like: str = "") -> None:
+        self.sizes, self.like = sizes, like
 
     def dims(self, op: Op, d: Dims) -> None:
         """A repeated axis takes whatever size its readers want."""
@@ -165,7 +170,7 @@ class Expand:
             if k >= 0:
                 d.freeze(old[k], Kind.BROADCAST, "its one unit is broadcast against a wider axis")
             axes.append(Fixed(n) if n == 1 else d.algebra.atom(n))
-        d.set(out, axes)
+        d.set(out, alike(d, axes, op.args[self.like]) if self.like else axes)
 
     def states(self, op: Op, s: Flow) -> None:
         """Repeated units are equal."""
@@ -188,9 +193,10 @@ class Expand:
 
 register(View("size"), "view", "_unsafe_view")
 register(View("shape"), "reshape")
-register(View(), "flatten", "view_as", "reshape_as", "ravel")
+register(View(), "flatten", "ravel")
+register(View(like="other"), "view_as", "reshape_as")
 register(View("sizes", "dim"), "unflatten")
 register(Permute(), "permute", "transpose", "swapaxes", "swapdims", "t", "numpy_T", "mT", "movedim", "moveaxis")
 register(Squeeze(), "squeeze", "unsqueeze")
 register(Expand("size"), "expand", "broadcast_to")
-register(Expand(""), "expand_as")
+register(Expand(like="other"), "expand_as")

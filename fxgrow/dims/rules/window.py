@@ -29,7 +29,8 @@ class Window(SameSizes):
     def states(self, op: Op, s: Flow) -> None:
         """A function of each unit's own plane."""
         for out in op.outputs:
-            marks = each(op, s, next(op.inputs()), odd=self.linear, zero=self.zero)
+            number = out.dtype.is_floating_point  # where in its window a maximum lies is no sign and never nothing
+            marks = each(op, s, next(op.inputs()), odd=self.linear and number, zero=self.zero and number)
             s.set(out, [*marks[: -self.over], *([] for _ in range(self.over))])
 
 
@@ -78,8 +79,9 @@ class Dropout(SameSizes):
         marks: Marks = s.of(next(op.inputs()))
         if any(marks) and op.args.get("p"):
             s.only_eval(op, "dropout draws its mask unit by unit")
-        for out in op.outputs:
-            s.set(out, marks)
+        s.set(op.outputs[0], marks)
+        for mask in op.outputs[1:]:
+            s.set(mask, [[s.even] * len(row) for row in marks])
 
 
 class ChannelDropout(Dropout):
@@ -149,7 +151,7 @@ class ChannelShuffle(SameSizes):
 for _rank in (1, 2, 3):
     register(Window(_rank, linear=True), f"avg_pool{_rank}d", f"adaptive_avg_pool{_rank}d")
     register(Window(_rank, linear=False), f"max_pool{_rank}d", f"adaptive_max_pool{_rank}d")
-    register(Window(_rank, linear=False), f"max_pool{_rank}d_with_indices", f"lp_pool{_rank}d")
+    register(Window(_rank, linear=False), f"max_pool{_rank}d_with_indices")
     register(Window(_rank, linear=True), f"upsample_nearest{_rank}d", f"_upsample_nearest_exact{_rank}d")
     register(Pad(constant=False), f"reflection_pad{_rank}d", f"replication_pad{_rank}d")
 register(Window(1, linear=True), "upsample_linear1d")

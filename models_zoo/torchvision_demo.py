@@ -1,0 +1,60 @@
+"""The demo's last step: the same widenings on torchvision's ResNets, with random weights, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+from torchvision.models import resnet18, resnet50
+
+import fxgrow
+
+NETS: tuple[tuple[str, Callable[[], nn.Module], str, str], ...] = (
+    ("resnet18", resnet18, "layer2.0.conv1", "layer2.1.conv2"),
+    ("resnet50", resnet50, "layer2.0.conv1", "layer2.1.conv3"),
+)
+"""Name, maker, a volume inside a residual block, and one that meets a residual join with an identity skip."""
+PIXELS = 64
+"""Side of the probe images: small, so that two dozen runs in float64 take seconds; no width depends on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One growth of one net, and its certificate in evaluation mode."""
+
+    net: str
+    what: str
+    width: str
+    skip: str
+    parameters: str
+    adapters: int
+    certificate: fxgrow.Certificate
+
+
+def grow_all(announce: Callable[[str], None]) -> list[Row]:
+    """Widen each net inside a block, and from there at a residual join in both skip modes; verify each result.
+
+    `announce` is told what comes next.
+    """
+    rows = []
+    examples = (torch.zeros(2, 3, PIXELS, PIXELS),)
+    for name, make, inside, at_join in NETS:
+        net = fx.symbolic_trace(make().eval())
+        announce(f"{name}: widen {inside}")
+        plan = fxgrow.plan_widen(net, inside, example_inputs=examples)
+        wider = fxgrow.widen(net, node=inside)
+        rows.append(_row(name, inside, "–", plan, net, wider))
+        for skip in ("couple", "reshape"):
+            announce(f'{name}: widen {at_join}, skip="{skip}"')
+            plan = fxgrow.plan_widen(wider, at_join, skip=skip)
+            rows.append(_row(name, at_join, skip, plan, net, fxgrow.widen(wider, node=at_join, skip=skip)))
+    return rows
+
+
+def _row(name: str, what: str, skip: str, plan: fxgrow.Plan, before: fx.GraphModule, after: fx.GraphModule) -> Row:
+    certificate = fxgrow.verify(before, after, training=False)
+    (growth,) = plan.growths
+    parameters = f"+{(plan.after.parameters - plan.before.parameters) / 1e6:.2f} M"
+    return Row(name, what, f"{growth.old} → {growth.new}", skip, parameters, len(plan.skips), certificate)
