@@ -62,7 +62,7 @@ def beside_peer() -> Iterator[Row]:
         try:
             took = interleaved(sides)
         except TooLong as error:
-            yield Row(section, name, PEER, target="<= 1.0, aim 0.5", verdict=f"missed: {error}")
+            yield Row(section, f"{name}: analyse", PEER, target="<= 1.0, aim 0.5", verdict=f"missed: {error}")
             continue
         ours, theirs = took["analyse"], took["peer"]
         yield compare(section, f"{name}: analyse", PEER, ours, theirs, most=1.0, aim=0.5)

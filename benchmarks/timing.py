@@ -107,7 +107,7 @@ def compare(
         verdict = "missed" if ratio > most else "met, aim met" if aim is not None and ratio <= aim else "met"
     if around is not None:
         target = f"1.00 +- {around:.2f}"
-        verdict = "met" if abs(ratio - 1) <= around else "faster" if ratio < 1 else "missed"
+        verdict = "met" if abs(ratio - 1) <= around else f"missed: {'faster' if ratio < 1 else 'slower'}"
     return Row(section, what, against, median(ours), median(theirs), ratio, (low, high), target, verdict)
 
 

@@ -37,7 +37,7 @@ WIDENINGS = {
     "unchanged": "inplace=False, of the same model (analysis fits)",
 }
 COPIES = {"traced": "deepcopy of the GraphModule", "plain": "deepcopy of the nn.Module"}
-PAIRS = 31
+PAIRS = 61
 LEAST = 0.05
 """Seconds that one sample of a running model takes at least."""
 AROUND = 0.03
@@ -100,7 +100,7 @@ def second_widening() -> Iterator[Row]:
         yield compare(section, WIDENINGS[what], COPIES[against], took[what], took[against], most=most, aim=aim)
 
 
-RUNNING = "a coupled-widened model runs, batch 64x1x8x8, training mode"
+RUNNING = "widened model running, batch 64x1x8x8, training"
 
 
 def running() -> Iterator[Row]:

@@ -48,39 +48,41 @@ class Inspection:
             tables.append(self._refusals())
         buffer = StringIO()
         console = Console(file=buffer, width=WIDTH, no_color=True, highlight=False)
-        for table in tables:
+        for title, table in tables:
+            console.print(title, soft_wrap=True)
             console.print(table)
         return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
-    def _producers(self) -> Table:
-        table = _table(f"{len(self.widenable)} of {len(self.sites)} producers can be widened")
+    def _producers(self) -> tuple[str, Table]:
+        table = _table()
         for name in ("producer", "width", "read by", "grows together with", "joins"):
             table.add_column(name, justify="right" if name == "width" else "left", overflow="fold")
         for s in self.widenable:
             table.add_row(s.path, str(s.width), _list(s.readers), _list(s.together), _list(s.joins))
-        return table
+        return f"{len(self.widenable)} of {len(self.sites)} producers can be widened", table
 
-    def _joins(self) -> Table:
-        table = _table(f'{len(self.joins)} residual joins (skip="reshape" adapts the skip path, "couple" widens both)')
+    def _joins(self) -> tuple[str, Table]:
+        table = _table()
         for name in ("join", "branches at", "main path ends in", "skip path ends in"):
             table.add_column(name, overflow="fold")
         for j in self.joins:
             table.add_row(j.node, j.branch, j.main, j.skip)
-        return table
+        title = f'{len(self.joins)} residual joins (skip="reshape" adapts the skip path, "couple" widens both)'
+        return title, table
 
-    def _refusals(self) -> Table:
-        table = _table(f"{len(self.refused)} cannot")
+    def _refusals(self) -> tuple[str, Table]:
+        table = _table()
         for name in ("producer", "width", "why"):
             table.add_column(name, overflow="fold")
         for s in self.refused:
             assert s.refusal is not None
             why = s.refusal.what.partition(": ")[2] or s.refusal.what
             table.add_row(s.path, str(s.width), f"{s.refusal.kind.value} {why}\n{s.refusal.where}")
-        return table
+        return f"{len(self.refused)} cannot", table
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="", title_style="")
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, header_style="", padding=(0, 2, 0, 2))
 
 
 def _list(names: tuple[str, ...], most: int = 4) -> str:

@@ -9,7 +9,7 @@ from fxgrow.dims.axis import Atom, Axis, Fixed, Product, Sum, atoms
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.plan import AxisGrowth, Chain, Grid, Layout, Leaf, Still, TensorEdit
 from fxgrow.plan.plan import grown_shape
-from fxgrow.schemes import Assignment, Place
+from fxgrow.schemes import Assignment, Place, State
 
 _WEIGHTS = ("linear", "embedding", "matmul", "mm", "bmm", "addmm", "einsum")
 
@@ -45,7 +45,8 @@ def tensor_edits(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assign
         for k, axis in enumerate(dims.resolved(value)):
             count = sum(a in sizes for a in atoms(axis))
             if count:
-                states = {i: assignment[Place(value.index, k, i)].value for i in range(count)}
+                # no state was chosen for a tensor of which only the shape is read
+                states = {i: assignment.get(Place(value.index, k, i), State.EVEN).value for i in range(count)}
                 growths.append(AxisGrowth(k, layout_of(dims, axis, sizes, states)[0]))
         axes = tuple(growths)
         shape = grown_shape(value.shape, axes)

@@ -130,6 +130,7 @@ class Widen:
         by_tensor = {name: t.new for t in tensors for name in t.names}
         names = ", ".join(t.name for t in targets)
         algebra = dims.algebra
+        labels = {atom: t.node for t in targets for atom in atoms(algebra.resolve(t.axis))}
         now = [algebra.measure(t.axis) for t in targets]
         then = [algebra.measure(t.axis, sizes) for t in targets]
         widths = ", ".join(f"{a} -> {b}" for a, b in zip(now, then, strict=True))
@@ -138,7 +139,7 @@ class Widen:
             scheme=self.scheme if isinstance(self.scheme, str) else self.scheme.name,
             seed=self.seed,
             init=self.init,
-            growths=tuple(Growth(_label(dims, a), algebra.size[a.index], n) for a, n in sizes.items()),
+            growths=tuple(Growth(labels.get(a) or _label(dims, a), algebra.size[a.index], n) for a, n in sizes.items()),
             tensors=tensors,
             modules=tuple(simulation.modules),
             nodes=tuple(simulation.nodes),

@@ -16,6 +16,8 @@ from .program import Program, Value
 BATCH = 2
 SPATIAL = (224, 32, 64, 28, 16, 8, 299, 112, 128, 256, 384, 512)
 """Usual image sizes, the likeliest first. Trying one costs a lowering, not a forward pass."""
+LARGE_GRAY = 64
+"""Images of one channel are rarely larger."""
 _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 _TRANSPOSED = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
 _CONTRACTIONS = {
@@ -127,7 +129,9 @@ def _infer(
     failure: FxgrowError | None = None
     if not unknown:
         spatial = any(callable(g) and g(8) != g(16) for g in guesses)
-        for size in SPATIAL if spatial else SPATIAL[:1]:
+        gray = any(callable(g) and g(8)[0][1:2] == (1,) for g in guesses)
+        order = sorted(SPATIAL, key=lambda size: gray and size > LARGE_GRAY)
+        for size in order if spatial else order[:1]:
             values: list[Any] = []
             for place, guess in zip(places, guesses, strict=True):
                 if guess is None:

@@ -1,0 +1,192 @@
+"""Verification must fail where something is wrong: planted wrong rules, and planted wrong weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+import fxgrow
+from fxgrow.capture.program import Op
+from fxgrow.dims.rules import RULES
+from fxgrow.dims.rules.arithmetic import Add
+from fxgrow.dims.rules.base import Dims, Flow, Rule
+from fxgrow.dims.rules.norm import PerChannel, WholeAxis
+from fxgrow.dims.rules.pointwise import Unary
+from fxgrow.dims.rules.reduce import Reduce
+from fxgrow.errors import GrowthRefused
+from fxgrow.verify import Certificate
+
+X = torch.zeros(5, 6)
+
+# -- wrong rules ----------------------------------------------------------------------------------------------------
+
+
+class Model(nn.Module):
+    """Layers and vectors that are put together by a function."""
+
+    def __init__(self, call: Callable[[Model, Tensor], Any]) -> None:
+        super().__init__()
+        self.call = call
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            self.mean: Tensor
+            self.variance: Tensor
+            self.a, self.b = nn.Linear(6, 4), nn.Linear(6, 4)
+            self.last = nn.Linear(4, 3)
+            self.scale = nn.Parameter(torch.rand(4) + 0.5)
+            self.even = nn.Parameter(torch.randn(3, 4))
+            self.register_buffer("mean", torch.randn(4))
+            self.register_buffer("variance", torch.rand(4) + 0.5)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.call(self, x)
+
+
+def reads_odd(model: Model, y: Tensor) -> Tensor:
+    """A reader that is even, being an exponential, so that what it reads must be odd."""
+    return F.linear(y, model.even.exp())
+
+
+def norm(model: Model, x: Tensor) -> Any:
+    """A batch norm whose scale is also the reader of something even."""
+    y = F.relu(model.a(x))
+    return model.last(F.batch_norm(y, model.mean, model.variance, model.scale)), y @ model.scale
+
+
+def join(model: Model, x: Tensor) -> Any:
+    """An even volume and an odd one are added up."""
+    y = model.b(x)
+    return model.last(F.relu(model.a(x) + y)), reads_odd(model, y)
+
+
+class Scaleless(PerChannel):
+    """A batch norm that asks nothing of its scale."""
+
+    def states(self, op: Op, s: Flow) -> None:
+        s.set(op.outputs[0], s.of(op.args["input"]))
+
+
+class FirstOnly(Add):
+    """A sum in the state of its first operand."""
+
+    def states(self, op: Op, s: Flow) -> None:
+        s.set(op.outputs[0], s.of(op.args["self"]))
+
+
+class Everywhere(WholeAxis):
+    """A layer norm through which all axes pass."""
+
+    def dims(self, op: Op, d: Dims) -> None:
+        d.set(op.outputs[0], d.of(op.args["input"]))
+
+
+PLANTED: dict[str, tuple[str, Rule, Callable[[Model, Tensor], Any]]] = {
+    "relu is odd": ("relu", Unary(odd=True, zero=True), lambda m, x: reads_odd(m, F.relu(m.a(x)))),
+    "softmax is pointwise": ("softmax", Unary(), lambda m, x: m.last(m.a(x).softmax(-1))),
+    "layer norm is pointwise": (
+        "layer_norm",
+        Everywhere(),
+        lambda m, x: m.last(F.layer_norm(m.a(x), m.a(x).shape[-1:])),
+    ),
+    "a mean is a sum": (
+        "mean",
+        Reduce(linear=True, zero=True, sums=True),
+        lambda m, x: m.last(F.relu(m.a(x))) + m.b(x).mean(-1, keepdim=True) + (m.a(x) * m.b(x)).mean(),
+    ),
+    "a norm asks nothing of its scale": ("batch_norm", Scaleless(), norm),
+    "a sum is what its first operand is": ("add", FirstOnly(), join),
+}
+
+
+def grown(call: Callable[[Model, Tensor], Any]) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """A model before and after its first layer is widened."""
+    before = fxgrow.trace(Model(call).eval(), (X,))
+    return before, fxgrow.widen(before, node="a")
+
+
+def kept_or_refused(call: Callable[[Model, Tensor], Any]) -> bool:
+    """What right rules make of a model."""
+    try:
+        return fxgrow.verify(*grown(call)).held
+    except GrowthRefused:
+        return True
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_wrong_rule_is_caught_by_the_numbers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator, rule, call = PLANTED[name]
+    assert kept_or_refused(call)
+    monkeypatch.setitem(RULES, f"aten::{operator}", rule)
+    assert not fxgrow.verify(*grown(call)).held
+
+
+# -- wrong weights --------------------------------------------------------------------------------------------------
+
+
+class Right(nn.Module):
+    """Two layers with a batch norm between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            self.first, self.norm, self.last = nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)
+            self.norm.running_mean = torch.randn(4)
+            self.norm.running_var = torch.rand(4) + 0.5
+            nn.init.normal_(self.norm.weight)
+            nn.init.normal_(self.norm.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(F.relu(self.norm(self.first(x))))
+        return y
+
+
+def flip(x: Tensor) -> None:
+    """The right half of the first pair changes its sign."""
+    x[..., 5].neg_()
+
+
+def forget(x: Tensor) -> None:
+    """The right half of the first pair is as if it had never been drawn."""
+    x[5] = 0
+
+
+def nudge(x: Tensor) -> None:
+    """One old entry changes by little."""
+    x.view(-1)[0] += 1e-6
+
+
+def swap(x: Tensor) -> None:
+    """Two new units change places with each other's twins."""
+    x[..., [5, 6]] = x[..., [6, 5]]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "change"),
+    [
+        ("last.weight", flip),
+        ("last.weight", nudge),
+        ("last.weight", swap),
+        ("first.weight", forget),
+        ("first.weight", nudge),
+        ("first.bias", forget),
+        ("norm.weight", forget),
+        ("norm.bias", forget),
+        ("norm.running_mean", forget),
+        ("norm.running_var", forget),
+    ],
+)
+def test_a_wrong_weight_is_caught_by_the_numbers(tensor: str, change: Callable[[Tensor], None]) -> None:
+    before = fxgrow.trace(Right().eval(), (X,))
+    after = fxgrow.widen(before, node="first", factor=2)
+    assert fxgrow.verify(before, after).held
+    with torch.no_grad():
+        change(after.state_dict()[tensor])
+    certificate: Certificate = fxgrow.verify(before, after)
+    assert not certificate.held
+    assert "NOT THE SAME FUNCTION" in str(certificate)
