@@ -99,8 +99,8 @@ class Certificate:
                 f"  {mode} mode, {len({e.probe for e in some})} probes, {len({e.output for e in some})} output(s)",
                 f"    float64  largest difference {max(e.float64 for e in some):.1e}  (bound {FLOAT64_BOUND:.0e})",
                 f"    {self.dtype:<8} largest difference {max(e.own for e in some):.1e}",
-                f"             closest to its tolerance {w.own:.1e} of {w.tolerance:.1e}, which is {ROUNDING_MULTIPLE:g} x "
-                f"the rounding of both models ({w.rounding_before:.1e} and {w.rounding_after:.1e}) + {ULPS:g} ulp",
+                f"             closest to its tolerance {w.own:.1e} of {w.tolerance:.1e} = {ROUNDING_MULTIPLE:g} x the "
+                f"rounding of both ({w.rounding_before:.1e}, {w.rounding_after:.1e}) + {ULPS:g} ulp",
             ]
         if self.proof:
             lines.append(f"  proof    {len(self.proof)} steps; every sum over new units vanishes")
