@@ -51,7 +51,7 @@ def find_target(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: 
         if born:
             return Target(name, born[0].node, born[0].axis)
         users = [op.node for op in analysis.program.ops if value in op.inputs()]
-        return _one(gm, dims, name, users[0], [])
+        return _one(gm, dims, name, users[0] if users else name, [])
     if any(n.name == name and n.op in ("placeholder", "output") for n in gm.graph.nodes):
         raise _no_axis(dims, name, name)
     raise _unknown(gm, analysis, dims, name)

@@ -9,6 +9,7 @@ from typing import Literal
 from torch import fx
 
 from fxgrow.analysis import Analysis
+from fxgrow.capture.build import digest
 from fxgrow.capture.trees import attribute
 from fxgrow.dims.axis import Atom, atoms
 from fxgrow.dims.solver import DimsSolver
@@ -149,6 +150,7 @@ class Widen:
             notes=_notes(sizes, dims, assignment),
             before=measure(gm, analysis.program, {}, lambda v: v.shape),
             after=measure(gm, analysis.program, by_tensor, new.shape),
+            model=digest(gm),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -181,11 +182,10 @@ def lower(gm: fx.GraphModule, inputs: Sequence[Any], lowering: Lowering | None =
 
 
 def fingerprint(gm: fx.GraphModule) -> int:
-    """A number that changes with the graph, the configuration of a module or the shape of a tensor.
+    """A number that changes with the graph, the configuration of a module, a tie or the shape of a tensor.
 
-    An analysis belongs to models with its fingerprint.
+    An analysis belongs to models with its fingerprint, within one process.
     """
-    graph = tuple((n.name, n.op, str(n.target), repr(n.args), repr(n.kwargs)) for n in gm.graph.nodes)
     modules = dict(gm.named_modules(remove_duplicate=False))
     called = tuple(module_key(modules[str(n.target)], {}, {}) for n in gm.graph.nodes if n.op == "call_module")
     read = tuple(
@@ -193,7 +193,33 @@ def fingerprint(gm: fx.GraphModule) -> int:
         for thing in (attribute(gm, str(n.target)) for n in gm.graph.nodes if n.op == "get_attr")
         if isinstance(thing, Tensor)
     )
-    return hash((graph, called, read))
+    return hash((_graph_text(gm), called, read, _ties(gm)))
+
+
+def digest(gm: fx.GraphModule) -> str:
+    """The same for all processes: a plan belongs to models with its digest, and checks shapes by itself."""
+    modules = dict(gm.named_modules(remove_duplicate=False))
+    called = [_module_text(modules[str(n.target)]) for n in gm.graph.nodes if n.op == "call_module"]
+    return hashlib.sha256(repr((_graph_text(gm), called, _ties(gm))).encode()).hexdigest()[:16]
+
+
+def _graph_text(gm: fx.GraphModule) -> tuple[tuple[str, ...], ...]:
+    return tuple((n.name, n.op, _target_text(n.target), repr(n.args), repr(n.kwargs)) for n in gm.graph.nodes)
+
+
+def _target_text(target: Any) -> str:
+    return target if isinstance(target, str) else f"{target.__module__}.{target.__name__}"
+
+
+def _module_text(module: nn.Module) -> str:
+    return f"{type(module).__name__}({module.extra_repr()})"
+
+
+def _ties(gm: fx.GraphModule) -> tuple[int, ...]:
+    """For each name of a tensor the number of the tensor: equal numbers are one tensor."""
+    seen: dict[int, int] = {}
+    named = [*gm.named_parameters(remove_duplicate=False), *gm.named_buffers(remove_duplicate=False)]
+    return tuple(seen.setdefault(id(t), len(seen)) for _, t in named)
 
 
 def _cannot_run(node: fx.Node, args: Any, error: Exception) -> UsageError:

@@ -40,7 +40,7 @@ def example_values(
     if given is not None:
         values = as_tuple(given)
         if len(values) < len(places):
-            values += tuple(_default(p) for p in places[len(values) :])
+            values += tuple(_default(p) for p in places[len(values) :] if p.args)
         if len(values) != len(places):
             names = ", ".join(p.name for p in places)
             raise usage(

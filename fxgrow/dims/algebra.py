@@ -35,6 +35,7 @@ class Algebra:
         self.ties: list[tuple[Atom, Atom]] = []
         """Atoms that grow in step, though their units have nothing to do with each other."""
         self._tied: list[tuple[Axis, Axis]] = []
+        self._splits: dict[object, list[Axis]] = {}
         self.op = -1
         """The operator that is being looked at."""
 
@@ -143,8 +144,15 @@ class Algebra:
         else:
             self._align(terms_of(a), terms_of(b))
 
-    def split(self, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
-        """View one axis as a row-major product of axes of these sizes."""
+    def split(self, axis: Axis, sizes: Sequence[int], key: object = None) -> list[Axis]:
+        """View one axis as a row-major product of axes of these sizes.
+
+        With atoms of one unit there is more than one way to see it, so whoever asks again names the same `key`.
+        """
+        if key is not None:
+            if key not in self._splits:
+                self._splits[key] = self.split(axis, sizes)
+            return [self.resolve(part) for part in self._splits[key]]
         axis = self.resolve(axis)
         if len(sizes) == 1:
             return [axis]
@@ -296,6 +304,7 @@ class Algebra:
         twin = Algebra()
         twin.size, twin.link, twin.frozen = self.size.copy(), self.link.copy(), self.frozen.copy()
         twin.unions, twin.ties = self.unions.copy(), self.ties.copy()
+        twin._splits = self._splits.copy()
         return twin
 
     def name(self, atom: Atom) -> str:

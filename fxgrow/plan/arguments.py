@@ -53,7 +53,7 @@ def scalars_in(path: Path, arg: Any) -> Any:
 
 
 def is_number(arg: object) -> bool:
-    return isinstance(arg, int | float) and not isinstance(arg, bool)
+    return isinstance(arg, int | float)  # flags too: `x.shape[1] > 4` is computed from a size
 
 
 def scalar(arg: Any, env: Mapping[fx.Node, Any]) -> object:

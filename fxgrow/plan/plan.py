@@ -122,6 +122,8 @@ class Plan:
     notes: tuple[str, ...]
     before: Cost
     after: Cost
+    model: str = ""
+    """Digest of the graph, the modules and the ties of the model that the plan was made for."""
 
     def explain(self) -> str:
         """The plan as text: what grows, what it costs, each tensor, each edit, and why the function stays."""

@@ -18,7 +18,7 @@ from ..capture.program import Op, Origin, Ref, Value
 from ..capture.signature import Meta, strides_like
 from ..capture.source import location
 from ..capture.template import Template, fill, locals_in
-from ..capture.trees import attribute, plain
+from ..capture.trees import attribute, leaves, plain, value_tree
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..errors import GrowthRefused, Kind, Refusal
 from .arguments import as_refs, at, numbers, put, same_result, scalar, scalars_in, shape_text
@@ -62,6 +62,8 @@ class Simulation:
         edited: dict[int, dict[str, object]] = {}
         touched = {op.node for op in self.sizes.dims.touched(self.sizes.new)}
         for node in self.gm.graph.nodes:
+            if node.op == "output":
+                self._check_output(node)
             if node.op in ("placeholder", "output"):
                 continue
             if node.op == "get_attr":
@@ -84,6 +86,20 @@ class Simulation:
                 attributes = edited[id(module)]
             self._node(node, module, metas, attributes)
         return self
+
+    def _check_output(self, node: fx.Node) -> None:
+        """Numbers that the model returns must not change."""
+        for source in node.all_input_nodes:
+            if source in self._changed and not leaves(value_tree(self._env[source])):
+                raise GrowthRefused(
+                    Refusal(
+                        Kind.OUTPUT,
+                        f"{source.name}, a number that is computed from its size, is an output of the model",
+                        where=location(self.gm, source.name),
+                        chain=(source.name,),
+                        hint="return tensors only, or a number that does not depend on a width",
+                    )
+                )
 
     # -- one node -----------------------------------------------------------------------------------------------
 
@@ -165,7 +181,9 @@ class Simulation:
             for name, old in op.args.items():
                 wanted.extend(zip(numbers(old), numbers(arguments[name]), strict=False))
         keep = [i for i, value in enumerate(before) if value is not None]
-        matcher = SequenceMatcher(None, [before[i] for i in keep], [old for old, _ in wanted], autojunk=False)
+        matcher = SequenceMatcher(
+            None, [_typed(before[i]) for i in keep], [_typed(x) for x, _ in wanted], autojunk=False
+        )
         overrides: dict[Path, object] = {}
         for block in matcher.get_matching_blocks():
             for k in range(block.size):
@@ -236,6 +254,11 @@ class Simulation:
                 hint="write the size as a number or compute it from x.shape, or choose another layer",
             )
         )
+
+
+def _typed(number: object) -> tuple[bool, object]:
+    """A number that is told from an equal flag."""
+    return isinstance(number, bool), number
 
 
 class _Env(Mapping[fx.Node, Any]):

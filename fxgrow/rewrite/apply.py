@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from ..capture.build import digest
 from ..errors import Kind, usage
 from ..plan import Plan, TensorEdit
 from .graph import edit_graph
@@ -31,6 +32,12 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False) -> fx.GraphM
         UsageError: the model does not have the tensors that the plan speaks of. Nothing has been written then.
     """
     names = tensors_of(gm)
+    if plan.model and digest(gm) != plan.model:
+        raise usage(
+            Kind.STALE_PLAN,
+            "the plan was made for another model: graph, modules or tied weights differ",
+            hint="make the plan anew for this model",
+        )
     for edit in plan.tensors:
         for name in edit.names:
             _check(names, name, edit)

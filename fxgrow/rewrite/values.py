@@ -62,7 +62,7 @@ def _grow_axis(
     _put(out, axis, places, now)
     fresh = sorted(set(range(shape[axis])) - set(places))
     shape[axis] = len(fresh)
-    block = _draw(tuple(shape), old, edit, axis, seed, init).to(out)
+    block = _draw(tuple(shape), old, now, edit, axis, seed, init).to(out)
     for earlier in done:  # the corner where two new blocks meet obeys both
         for number in range(_count(earlier.layout)):
             _pair(block, earlier.axis, earlier.layout, number)
@@ -121,13 +121,14 @@ def generator(seed: int, *names: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def _draw(shape: tuple[int, ...], old: Tensor, edit: TensorEdit, axis: int, seed: int, init: str) -> Tensor:
-    """Entries for a block of new units along one axis."""
+def _draw(
+    shape: tuple[int, ...], old: Tensor, now: Tensor, edit: TensorEdit, axis: int, seed: int, init: str
+) -> Tensor:
+    """Entries for a block of new units along one axis; `now` is the tensor with earlier axes grown."""
     random = generator(seed, edit.names[0], str(axis))
     if edit.fill == "units":
         chosen = torch.randint(old.shape[axis], (shape[axis],), generator=random)
-        units = old.detach().index_select(axis, chosen.to(old.device))
-        return units.expand(shape) if units.shape != shape else units
+        return now.index_select(axis, chosen.to(old.device))
     bound = spread(old, init, len(edit.new) > 1) * math.sqrt(3)
     return (torch.rand(shape, generator=random) * 2 - 1) * bound
 

@@ -9,6 +9,7 @@ from ..capture.program import Op, Origin, Value
 from ..dims.axis import Atom, Axis, atoms
 from ..dims.rules import RULES
 from ..dims.solver import DimsSolver
+from ..errors import GrowthRefused, Kind, Refusal
 from .states import Place
 
 S = TypeVar("S")
@@ -55,11 +56,23 @@ class Propagation(Generic[S]):
         self.domain = domain
         self.even, self.zero = domain.even, domain.zero
         self._marks: dict[int, list[list[S]]] = {}
+        self._op = dims.program.ops[0]
 
     def run(self) -> Propagation[S]:
         """Walk forward."""
         for op in self.dims.touched(self.growing):
-            RULES[op.name].states(op, self)
+            self._op = op
+            try:
+                RULES[op.name].states(op, self)
+            except (AssertionError, IndexError, KeyError, ValueError) as error:
+                raise GrowthRefused(
+                    Refusal(
+                        Kind.CHECK_FAILED,
+                        f"the rule for {op.name} lost track of the new units: {error}",
+                        where=op.node,
+                        hint="nothing was changed; please report the model, or mend the rule if it is yours",
+                    )
+                ) from error
         return self
 
     def axes(self, value: Value) -> list[Axis]:
@@ -85,10 +98,16 @@ class Propagation(Generic[S]):
 
     def set(self, value: Value, marks: list[list[S]]) -> None:
         """Say what the states of an output are."""
-        axes = self.axes(value)
-        counts = [self.count(axis) for axis in axes]
-        assert counts == [len(row) for row in marks], f"{value}: a rule lost track of its axes: {counts} {marks}"
-        self._marks[value.index] = marks
+        counts = [self.count(axis) for axis in self.axes(value)]
+        assert len(counts) == len(marks), f"{value} has {len(counts)} axes, not {len(marks)}"
+        self._marks[value.index] = [self.fit(row, count) for row, count in zip(marks, counts, strict=True)]
+
+    def fit(self, row: Sequence[S], count: int) -> list[S]:
+        """States of an axis that is written with another number of occurrences: (a o) + (b o) against (a + b) o."""
+        if len(row) == count:
+            return list(row)
+        assert bool(row) == bool(count), f"{len(row)} states for {count} occurrences"
+        return [self.domain.merge(self._op, list(row))] * count
 
     def add(self, op: Op, states: Iterable[S]) -> S:
         """The state of a sum."""

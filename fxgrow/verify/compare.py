@@ -14,13 +14,15 @@ from .probes import Probe
 
 
 def flat(output: Any, name: str = "output") -> dict[str, Tensor]:
-    """Every tensor of a result, by a readable name."""
+    """Every tensor of a result, by a readable name; numbers count as tensors."""
     if isinstance(output, Tensor):
         return {name: output}
     if isinstance(output, Mapping):
         return {k: t for key, item in output.items() for k, t in flat(item, f"{name}[{key!r}]").items()}
     if isinstance(output, list | tuple):
         return {k: t for i, item in enumerate(output) for k, t in flat(item, f"{name}[{i}]").items()}
+    if isinstance(output, int | float):
+        return {name: torch.tensor(output, dtype=torch.float64)}
     return {}
 
 

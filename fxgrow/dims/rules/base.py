@@ -74,6 +74,9 @@ class Flow(Protocol):
     def set(self, value: Value, marks: Marks) -> None:
         """Say what the states of an output are."""
 
+    def fit(self, row: Sequence[State], count: int) -> list[State]:
+        """States of an axis that is written with another number of occurrences."""
+
     def add(self, op: Op, states: Iterable[State]) -> State:
         """The state of a sum."""
 

@@ -92,22 +92,24 @@ class Contraction(SameSizes):
                 operands.append((name, value, spread(some, len(value.shape))))
         return operands, spread(self.result[lone : len(self.result) - vector], len(out.shape))
 
-    def _parts(self, d: Dims | Flow, op: Op, axis: Axis, size: int, item: tuple[str, str]) -> list[tuple[str, Axis]]:
+    def _parts(
+        self, d: Dims | Flow, op: Op, argument: str, axis: Axis, size: int, item: tuple[str, str]
+    ) -> list[tuple[str, Axis]]:
         groups = op.args["groups"]
         if groups == 1:
             return [(item[1], axis)]
-        return list(zip(item, d.algebra.split(axis, (groups, size // groups)), strict=True))
+        return list(zip(item, d.algebra.split(axis, (groups, size // groups), (id(op), argument)), strict=True))
 
     def dims(self, op: Op, d: Dims) -> None:
         """Unite axes of one name; window axes may not grow; what the result lacks is contracted."""
         env: dict[str, Axis] = {}
         bound, result = self._bound(op)
-        for _, value, row in bound:
+        for argument, value, row in bound:
             for axis, size, item in zip(d.of(value), value.shape, row, strict=True):
                 if item == "*":
                     d.freeze(axis, Kind.WINDOW, f"a window of {op.name} runs over it")
                     continue
-                parts = [(item, axis)] if isinstance(item, str) else self._parts(d, op, axis, size, item)
+                parts = [(item, axis)] if isinstance(item, str) else self._parts(d, op, argument, axis, size, item)
                 for name, part in parts:
                     known = env.get(name)
                     env[name] = part if known is None else d.unify(known, part)
@@ -139,13 +141,18 @@ class Contraction(SameSizes):
             for axis, size, item, states in zip(s.axes(value), value.shape, row, s.of(value), strict=True):
                 if item == "*":
                     continue
-                parts = [(item, axis)] if isinstance(item, str) else self._parts(s, op, axis, size, item)
+                parts = [(item, axis)] if isinstance(item, str) else self._parts(s, op, argument, axis, size, item)
                 for (name, part), some in zip(parts, regroup(s, op, states, [p for _, p in parts]), strict=True):
                     exprs[name] = part
                     if argument == self.bias:
                         bias[name] = some
                     else:
                         env.setdefault(name, []).append(some)
+        for name, rows in env.items():
+            widest = max(map(len, rows))
+            env[name] = [s.fit(row, widest) for row in rows]
+            if name in bias:
+                bias[name] = s.fit(bias[name], widest)
         product_of = {name: [s.mul(op, leaf) for leaf in zip(*rows, strict=True)] for name, rows in env.items()}
         kept = set(_names(tuple(result)))
         if op.args.get(self.bias) is not None:  # along axes that the bias lacks it is the same for every unit
@@ -168,7 +175,11 @@ class Contraction(SameSizes):
         if groups == 1:
             return {}
         weight = op.args["weight"]
-        return {"groups": z.size(z.algebra.split(z.axes(weight)[0], (groups, weight.shape[0] // groups))[0])}
+        return {
+            "groups": z.size(
+                z.algebra.split(z.axes(weight)[0], (groups, weight.shape[0] // groups), (id(op), "weight"))[0]
+            )
+        }
 
 
 CONVOLUTION = "n (g i) *, (g o) i *, (g o) -> n (g o) *"

@@ -84,10 +84,6 @@ class Dropout(SameSizes):
             s.set(mask, [[s.even] * len(row) for row in marks])
 
 
-class ChannelDropout(Dropout):
-    """Feature dropout: one mask for each channel, so the same reservation holds."""
-
-
 class PixelShuffle(SameSizes):
     """pixel_shuffle: (c r r) h w -> c (h r) (w r)."""
 
@@ -160,7 +156,7 @@ register(Window(2, linear=True), "_upsample_bilinear2d_aa", "_upsample_bicubic2d
 register(Window(3, linear=True), "upsample_trilinear3d")
 register(Pad(constant=True), "pad", "constant_pad_nd")
 register(Dropout(), "dropout", "alpha_dropout", "native_dropout")
-register(ChannelDropout(), "feature_dropout", "feature_alpha_dropout")
+register(Dropout(), "feature_dropout", "feature_alpha_dropout")
 register(PixelShuffle(), "pixel_shuffle")
 register(PixelUnshuffle(), "pixel_unshuffle")
 register(ChannelShuffle(), "channel_shuffle", "native_channel_shuffle")
