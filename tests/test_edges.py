@@ -141,3 +141,19 @@ def test_a_counter_is_no_axis() -> None:
     traced = torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)))
     with pytest.raises(fxgrow.FxgrowError):
         fxgrow.widen(traced, "1.num_batches_tracked", example_inputs=(IMAGE,))
+
+
+def test_an_axis_of_one_unit_among_the_factors_of_a_view() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.d = nn.Linear(3, 12), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            z: Tensor = self.d(y.reshape(y.shape[0] * 3, 4).relu())
+            return z
+
+    traced = torch.fx.symbolic_trace(Heads())
+    alone = (torch.randn(1, 3),)  # a batch of one: its axis is one unit beside the heads
+    assert fxgrow.verify(traced, fxgrow.widen(traced, "a", example_inputs=alone), example_inputs=alone).held

@@ -241,6 +241,8 @@ class Algebra:
             x, y = self.measure(left[0]), self.measure(right[0])
             if x == y:
                 self.unify(left.pop(0), right.pop(0))
+            elif 1 in (x, y):  # one unit has no counterpart, so there can never be two
+                self._misfit((left if x == 1 else right).pop(0))
             else:
                 side, at, whole = (right, x, y) if x < y else (left, y, x)
                 if whole % at:
@@ -248,6 +250,7 @@ class Algebra:
                     return
                 side[0:1] = self.split(side[0], (at, whole // at))
             left, right = self._again(left), self._again(right)
+        self._misfit(*left, *right)
 
     def _again(self, factors: list[Axis]) -> list[Axis]:
         """Factors under what is known by now, without ones; a sum stays whole."""
