@@ -19,8 +19,10 @@ from .errors import Kind, usage
 class Analysis:
     """What fxgrow knows of a traced model. It holds no reference to the model and none of its numbers."""
 
-    def __init__(self, program: Program, lowering: Lowering, inputs: Sequence[Any]) -> None:
+    def __init__(self, program: Program, lowering: Lowering, inputs: Sequence[Any], fingerprint: int) -> None:
         self.program = program
+        self.fingerprint = fingerprint
+        """Of the model that was analysed; it fits models with the same one."""
         self.lowering = lowering
         self.inputs = tuple(inputs)
         self.dims = DimsSolver(program).solve()
@@ -33,13 +35,13 @@ class Analysis:
             self._volumes = DimsSolver(self.program, soft=True).solve()
         return self._volumes
 
-    def fits(self, gm: fx.GraphModule) -> bool:
-        """Whether a model still is the one that was analysed."""
-        return fingerprint(gm) == self.program.fingerprint
-
 
 def analyse(
-    gm: fx.GraphModule, example_inputs: Sequence[Any] | None = None, *, lowering: Lowering | None = None
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any] | None = None,
+    *,
+    lowering: Lowering | None = None,
+    known: int | None = None,
 ) -> Analysis:
     """Find out which axes of a traced model grow together, and what stands in the way. Runs no forward pass.
 
@@ -48,6 +50,7 @@ def analyse(
         example_inputs: tensors with the shapes and dtypes that the model takes; by default taken from the graph's
             metadata, else inferred from the first layers.
         lowering: signatures lowered by an earlier analysis, to be used again.
+        known: the model's fingerprint, if the caller has it already.
 
     Raises:
         UsageError: not a traced model, a module that cannot be grown (lazy, quantised, parametrised), or shapes that
@@ -62,4 +65,4 @@ def analyse(
     check_model(gm)
     lowering = lowering or Lowering()
     inputs, program = example_values(gm, example_inputs, lambda given: lower(gm, given, lowering))
-    return Analysis(program, lowering, inputs)
+    return Analysis(program, lowering, inputs, fingerprint(gm) if known is None else known)

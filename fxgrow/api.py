@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import fx, nn
 
 from .analysis import Analysis, analyse
+from .capture.build import fingerprint
 from .errors import VerificationFailed
 from .inspection import Inspection
 from .passes import Widen, Width
@@ -26,10 +27,12 @@ _ANALYSES: weakref.WeakKeyDictionary[fx.GraphModule, Analysis] = weakref.WeakKey
 def analysis_of(model: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> Analysis:
     """The analysis of a traced model: the one made before if the model is unchanged, else a new one."""
     known = _ANALYSES.get(model)
-    if known is not None and example_inputs is None and known.fits(model):
+    now = fingerprint(model) if known is not None else None
+    if known is not None and example_inputs is None and known.fingerprint == now:
         return known
     inputs = example_inputs if example_inputs is not None or known is None else known.inputs
-    made = _ANALYSES[model] = analyse(model, inputs, lowering=known.lowering if known is not None else None)
+    lowering = known.lowering if known is not None else None
+    made = _ANALYSES[model] = analyse(model, inputs, lowering=lowering, known=now)
     return made
 
 

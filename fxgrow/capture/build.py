@@ -176,7 +176,6 @@ def lower(gm: fx.GraphModule, inputs: Sequence[Any], lowering: Lowering | None =
         program.results[node.name] = value_tree(env[node])
     program.inputs = tuple(given)
     program.order = tuple(n.name for n in gm.graph.nodes)
-    program.fingerprint = fingerprint(gm)
     _drop_unused(program)
     return program
 

@@ -107,7 +107,6 @@ class Program:
     outputs: tuple[Value, ...] = ()
     parameters: dict[str, Value] = field(default_factory=dict)
     """Every name (tied names share a value) of each parameter or buffer that the graph reads."""
-    fingerprint: int = 0
 
     def position(self) -> dict[str, int]:
         """Place of each node in execution order."""

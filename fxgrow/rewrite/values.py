@@ -35,8 +35,10 @@ def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str) -> Tensor:
         for growth in edit.axes:
             result = _grow_axis(result, old, edit, growth, done, seed, init)
             done.append(growth)
-        out = like(old, edit.new)
-        out.copy_(result)
+        out = result
+        if not (done and out.is_contiguous() and old.is_contiguous()):
+            out = like(old, edit.new)
+            out.copy_(result)
         for row in edit.padding:
             out[row, old.shape[1] :] = 0
         return out
@@ -60,7 +62,7 @@ def _grow_axis(
     out = now.new_empty(shape)
     places = old_positions(layout)
     _put(out, axis, places, now)
-    fresh = sorted(set(range(shape[axis])) - set(places))
+    fresh = _drawn(layout, places)
     shape[axis] = len(fresh)
     block = _draw(tuple(shape), old, now, edit, axis, seed, init).to(out)
     for earlier in done:  # the corner where two new blocks meet obeys both
@@ -70,6 +72,14 @@ def _grow_axis(
     for number in range(_count(layout)):
         _pair(out, axis, layout, number)
     return out
+
+
+def _drawn(layout: Layout, old: list[int]) -> list[int]:
+    """Positions that get values of their own: of a pair the left half only, where there is but one new block."""
+    if _count(layout) == 1 and next(leaves(layout)).state in ("even", "odd"):
+        left, _, lone = partners(layout, 0)
+        return sorted(left + lone)
+    return sorted(set(range(size(layout, new=True))) - set(old))
 
 
 def _count(layout: Layout) -> int:
@@ -130,7 +140,7 @@ def _draw(
         chosen = torch.randint(old.shape[axis], (shape[axis],), generator=random)
         return now.index_select(axis, chosen.to(old.device))
     bound = spread(old, init, len(edit.new) > 1) * math.sqrt(3)
-    return (torch.rand(shape, generator=random) * 2 - 1) * bound
+    return torch.empty(shape).uniform_(-bound, bound, generator=random)
 
 
 def spread(old: Tensor, init: str, weight: bool) -> float:
