@@ -133,13 +133,13 @@ def widen(
         example_inputs=example_inputs,
     )
     known = _ANALYSES[model]
-    grown = apply(plan, model, inplace=inplace and not verify)
+    grown = apply(plan, model, inplace=inplace and not verify, checked=True)
     if verify:
         certificate = check(model, grown, example_inputs=known.inputs)
         if not certificate.held:
             raise VerificationFailed(certificate.refusal())
         if inplace:
-            grown = apply(plan, model, inplace=True)
+            grown = apply(plan, model, inplace=True, checked=True)
     _ANALYSES.setdefault(grown, known)  # its signatures and input shapes serve the next analysis
     return grown
 

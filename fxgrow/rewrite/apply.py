@@ -17,12 +17,13 @@ from .values import grown
 Undo = Callable[[], None]
 
 
-def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False) -> fx.GraphModule:
+def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: bool = False) -> fx.GraphModule:
     """Apply a plan to the model it was made for, or to another copy of it.
 
     Args:
         plan: what to change.
         gm: the traced model.
+        checked: the caller has just made the plan for `gm`, so it need not be compared again.
         inplace: write into `gm`; otherwise an independent copy is written and `gm` stays as it is, bit for bit.
 
     Returns:
@@ -32,7 +33,7 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False) -> fx.GraphM
         UsageError: the model does not have the tensors that the plan speaks of. Nothing has been written then.
     """
     names = tensors_of(gm)
-    if plan.model and digest(gm) != plan.model:
+    if plan.model and not checked and digest(gm) != plan.model:
         raise usage(
             Kind.STALE_PLAN,
             "the plan was made for another model: graph, modules or tied weights differ",
