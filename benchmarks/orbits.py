@@ -16,6 +16,7 @@ import torchvision
 
 from fxgrow.capture.build import lower
 from fxgrow.capture.program import Op
+from fxgrow.capture.snapshot import Snapshot
 from fxgrow.dims.axis import Axis, Fixed
 from fxgrow.dims.rules import RULES
 from fxgrow.dims.rules.base import Dims
@@ -59,7 +60,7 @@ def whole(name: str, side: int) -> Agreement:
     if name in ("googlenet", "inception_v3"):
         build = partial(build, init_weights=False, aux_logits=False)
     model = torch.fx.symbolic_trace(build().eval())
-    return compare(lower(model, (torch.zeros(2, 3, side, side),)))
+    return compare(lower(Snapshot(model), (torch.zeros(2, 3, side, side),)))
 
 
 def row(name: str, found: Agreement) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import fx
 
-from .capture.build import fingerprint, lower
+from .capture.build import lower
 from .capture.checks import check_model
 from .capture.inputs import example_values
 from .capture.lowering import Lowering
 from .capture.program import Program
+from .capture.snapshot import Snapshot
 from .dims.solver import DimsSolver
 from .errors import Kind, usage
 
@@ -19,10 +20,14 @@ from .errors import Kind, usage
 class Analysis:
     """What fxgrow knows of a traced model. It holds no reference to the model and none of its numbers."""
 
-    def __init__(self, program: Program, lowering: Lowering, inputs: Sequence[Any], fingerprint: int) -> None:
+    def __init__(self, program: Program, lowering: Lowering, inputs: Sequence[Any], model: Snapshot) -> None:
         self.program = program
-        self.fingerprint = fingerprint
+        self.fingerprint = model.fingerprint
         """Of the model that was analysed; it fits models with the same one."""
+        self.digest = model.digest
+        """The same for all processes."""
+        self.size = model.size
+        """The number of parameters, and the bytes of parameters and buffers."""
         self.lowering = lowering
         self.inputs = tuple(inputs)
         self.dims = DimsSolver(program).solve()
@@ -41,7 +46,7 @@ def analyse(
     example_inputs: Sequence[Any] | None = None,
     *,
     lowering: Lowering | None = None,
-    known: int | None = None,
+    model: Snapshot | None = None,
 ) -> Analysis:
     """Find out which axes of a traced model grow together, and what stands in the way. Runs no forward pass.
 
@@ -50,7 +55,7 @@ def analyse(
         example_inputs: tensors with the shapes and dtypes that the model takes; by default taken from the graph's
             metadata, else inferred from the first layers.
         lowering: signatures lowered by an earlier analysis, to be used again.
-        known: the model's fingerprint, if the caller has it already.
+        model: what was read of the model, if the caller has it already.
 
     Raises:
         UsageError: not a traced model, a module that cannot be grown (lazy, quantised, parametrised), or shapes that
@@ -63,6 +68,6 @@ def analyse(
             hint="traced = fxgrow.trace(model), or torch.fx.symbolic_trace(model)",
         )
     check_model(gm)
-    lowering = lowering or Lowering()
-    inputs, program = example_values(gm, example_inputs, lambda given: lower(gm, given, lowering))
-    return Analysis(program, lowering, inputs, fingerprint(gm) if known is None else known)
+    lowering, model = lowering or Lowering(), model or Snapshot(gm)
+    inputs, program = example_values(gm, example_inputs, lambda given: lower(model, given, lowering))
+    return Analysis(program, lowering, inputs, model)

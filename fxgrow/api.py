@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import fx, nn
 
 from .analysis import Analysis, analyse
-from .capture.build import fingerprint
+from .capture.snapshot import Snapshot
 from .errors import VerificationFailed
 from .inspection import Inspection
 from .passes import Widen, Width
@@ -27,12 +27,12 @@ _ANALYSES: weakref.WeakKeyDictionary[fx.GraphModule, Analysis] = weakref.WeakKey
 def analysis_of(model: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> Analysis:
     """The analysis of a traced model: the one made before if the model is unchanged, else a new one."""
     known = _ANALYSES.get(model)
-    now = fingerprint(model) if known is not None else None
-    if known is not None and example_inputs is None and known.fingerprint == now:
+    now = Snapshot(model) if known is not None else None
+    if now is not None and known is not None and example_inputs is None and known.fingerprint == now.fingerprint:
         return known
     inputs = example_inputs if example_inputs is not None or known is None else known.inputs
     lowering = known.lowering if known is not None else None
-    made = _ANALYSES[model] = analyse(model, inputs, lowering=lowering, known=now)
+    made = _ANALYSES[model] = analyse(model, inputs, lowering=lowering, model=now)
     return made
 
 

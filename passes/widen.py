@@ -9,13 +9,12 @@ from typing import Literal
 from torch import fx
 
 from fxgrow.analysis import Analysis
-from fxgrow.capture.build import digest
 from fxgrow.capture.trees import attribute
 from fxgrow.dims.axis import Atom, atoms
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import GrowthRefused, Kind, usage
 from fxgrow.plan import Growth, Plan, SkipEdit
-from fxgrow.plan.cost import measure
+from fxgrow.plan.cost import costs
 from fxgrow.plan.simulate import Simulation
 from fxgrow.plan.sizes import NewSizes
 from fxgrow.schemes import Assignment, Failure, Problem, Proof, Scheme, scheme_named
@@ -128,7 +127,7 @@ class Widen:
             simulation = Simulation(analysis, gm, new, shapes, detached).run()
         except GrowthRefused as refused:
             raise inexpressible(dims, targets[0], refused) from None
-        by_tensor = {name: t.new for t in tensors for name in t.names}
+        before, after = costs(analysis, gm, tensors, new)
         names = ", ".join(t.name for t in targets)
         algebra = dims.algebra
         labels = {atom: t.node for t in targets for atom in atoms(algebra.resolve(t.axis))}
@@ -148,9 +147,9 @@ class Widen:
             proof=tuple(f"{s.node}: {s.op.removeprefix('aten::')}: {s.text}" for s in proof.steps),
             eval_only=proof.eval_only,
             notes=_notes(sizes, dims, assignment),
-            before=measure(gm, analysis.program, {}, lambda v: v.shape),
-            after=measure(gm, analysis.program, by_tensor, new.shape),
-            model=digest(gm),
+            before=before,
+            after=after,
+            model=analysis.digest,
         )
 
 

@@ -14,6 +14,7 @@ from torchvision.ops import SqueezeExcitation
 
 from fxgrow.capture.build import lower
 from fxgrow.capture.program import Program
+from fxgrow.capture.snapshot import Snapshot
 from fxgrow.models_zoo import ZOO
 
 
@@ -135,4 +136,4 @@ def program_of(name: str) -> Program:
     else:
         build, inputs = ZOO[name].build, ZOO[name].example_inputs()
     torch.manual_seed(0)
-    return lower(torch.fx.symbolic_trace(build().eval()), inputs)
+    return lower(Snapshot(torch.fx.symbolic_trace(build().eval())), inputs)

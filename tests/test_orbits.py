@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fxgrow.capture.build import lower
 from fxgrow.capture.program import Op
+from fxgrow.capture.snapshot import Snapshot
 from fxgrow.dims.algebra import Algebra
 from fxgrow.dims.axis import Axis, Fixed, total
 from fxgrow.dims.rules import RULES
@@ -120,7 +121,7 @@ def halved(x: Tensor) -> Tensor:
 
 
 def compared(model: nn.Module) -> Agreement:
-    return compare(lower(torch.fx.symbolic_trace(model.eval()), (torch.zeros(2, 3, 4, 4),)))
+    return compare(lower(Snapshot(torch.fx.symbolic_trace(model.eval())), (torch.zeros(2, 3, 4, 4),)))
 
 
 PLANTS = [

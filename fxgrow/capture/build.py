@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,8 @@ from torch import Tensor, fx, nn
 from ..errors import Kind, UsageError, usage
 from .lowering import INTRINSICS, Lowering
 from .program import Op, Origin, Program, Ref, Value
-from .signature import Meta, key_of, meta_of, meta_of_ref, module_key, substitute
+from .signature import Meta, key_of, meta_of, meta_of_ref, substitute
+from .snapshot import Snapshot
 from .template import Local, Template, fill
 from .trees import attribute, leaves, plain, value_tree
 
@@ -19,8 +19,8 @@ from .trees import attribute, leaves, plain, value_tree
 class Builder:
     """Puts templates together into a program."""
 
-    def __init__(self, root: nn.Module, lowering: Lowering) -> None:
-        self.root = root
+    def __init__(self, model: Snapshot, lowering: Lowering) -> None:
+        self.model = model
         self.lowering = lowering
         self.program = Program()
         self._refs: dict[int, Ref] = {}
@@ -28,10 +28,7 @@ class Builder:
         self._storages = 0
         self._names: dict[int, list[str]] = {}
         self._alive: list[Tensor] = []
-        for name, tensor in [
-            *root.named_parameters(remove_duplicate=False),
-            *root.named_buffers(remove_duplicate=False),
-        ]:
+        for name, tensor in model.tensors:
             self._names.setdefault(id(tensor), []).append(name)
 
     def value(self, meta: Meta, origin: Origin, node: str, names: tuple[str, ...] = ()) -> Value:
@@ -66,7 +63,8 @@ class Builder:
         """Lower one call node; returns its result as a tree of references and plain numbers."""
         if not isinstance(target, str | nn.Module) and target in INTRINSICS:
             return self._intrinsic(node, target, args, kwargs)
-        template, inputs, own = self.lowering.template(target, args, kwargs)
+        key = self.model.keys[str(node.target)] if node.op == "call_module" else None
+        template, inputs, own = self.lowering.template(target, args, kwargs, key=key)
         return self.instantiate(node.name, template, [*inputs, *(self.parameter(t, node.name) for t in own)])
 
     def instantiate(self, node: str, template: Template, given: Sequence[Ref]) -> Any:
@@ -131,24 +129,24 @@ class Builder:
         return ref
 
 
-def lower(gm: fx.GraphModule, inputs: Sequence[Any], lowering: Lowering | None = None) -> Program:
+def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = None) -> Program:
     """Lower a traced model.
 
     Args:
-        gm: the traced model; neither it nor its tensors are touched or run.
+        model: the traced model; neither it nor its tensors are touched or run.
         inputs: one entry for each placeholder: a tensor (only its shape, dtype and device count), or a plain value.
         lowering: shares signatures with an earlier analysis.
 
     Raises:
         UsageError: a node cannot run on inputs of these shapes; the message names it.
     """
-    builder = Builder(gm, lowering or Lowering())
+    builder = Builder(model, lowering or Lowering())
+    gm, modules = model.gm, model.modules
     program = builder.program
     env: dict[fx.Node, Any] = {}
     remaining = list(inputs)
-    modules = dict(gm.named_modules(remove_duplicate=False))
     given: list[Value] = []
-    for node in gm.graph.nodes:
+    for node in model.nodes:
         if node.op == "output":
             tree = plain(node.args[0], env)
             program.outputs = tuple(leaves(value_tree(tree)))
@@ -175,50 +173,9 @@ def lower(gm: fx.GraphModule, inputs: Sequence[Any], lowering: Lowering | None =
                 raise _cannot_run(node, args, error) from error
         program.results[node.name] = value_tree(env[node])
     program.inputs = tuple(given)
-    program.order = tuple(n.name for n in gm.graph.nodes)
+    program.order = tuple(n.name for n in model.nodes)
     _drop_unused(program)
     return program
-
-
-def fingerprint(gm: fx.GraphModule) -> int:
-    """A number that changes with the graph, the configuration of a module, a tie or the shape of a tensor.
-
-    An analysis belongs to models with its fingerprint, within one process.
-    """
-    modules = dict(gm.named_modules(remove_duplicate=False))
-    called = tuple(module_key(modules[str(n.target)], {}, {}) for n in gm.graph.nodes if n.op == "call_module")
-    read = tuple(
-        meta_of(thing)
-        for thing in (attribute(gm, str(n.target)) for n in gm.graph.nodes if n.op == "get_attr")
-        if isinstance(thing, Tensor)
-    )
-    return hash((_graph_text(gm), called, read, _ties(gm)))
-
-
-def digest(gm: fx.GraphModule) -> str:
-    """The same for all processes: a plan belongs to models with its digest, and checks shapes by itself."""
-    modules = dict(gm.named_modules(remove_duplicate=False))
-    called = [_module_text(modules[str(n.target)]) for n in gm.graph.nodes if n.op == "call_module"]
-    return hashlib.sha256(repr((_graph_text(gm), called, _ties(gm))).encode()).hexdigest()[:16]
-
-
-def _graph_text(gm: fx.GraphModule) -> tuple[tuple[str, ...], ...]:
-    return tuple((n.name, n.op, _target_text(n.target), repr(n.args), repr(n.kwargs)) for n in gm.graph.nodes)
-
-
-def _target_text(target: Any) -> str:
-    return target if isinstance(target, str) else f"{target.__module__}.{target.__name__}"
-
-
-def _module_text(module: nn.Module) -> str:
-    return f"{type(module).__name__}({module.extra_repr()})"
-
-
-def _ties(gm: fx.GraphModule) -> tuple[int, ...]:
-    """For each name of a tensor the number of the tensor: equal numbers are one tensor."""
-    seen: dict[int, int] = {}
-    named = [*gm.named_parameters(remove_duplicate=False), *gm.named_buffers(remove_duplicate=False)]
-    return tuple(seen.setdefault(id(t), len(seen)) for _, t in named)
 
 
 def _cannot_run(node: fx.Node, args: Any, error: Exception) -> UsageError:

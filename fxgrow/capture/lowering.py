@@ -44,17 +44,18 @@ class Lowering:
         kwargs: Mapping[str, Any],
         metas: Mapping[int, Meta] | None = None,
         attributes: Mapping[str, object] | None = None,
+        key: Any = None,
     ) -> tuple[Template, list[Ref], list[Tensor]]:
         """The template of a call, its tensor arguments in slot order, and the module's tensors that follow them.
 
-        `metas` and `attributes` describe a module as it would be after a change.
+        `metas` and `attributes` describe a module as it would be after a change; `key` is its signature, if known.
         """
         metas, attributes = metas or {}, attributes or {}
         slots: dict[Ref, int] = {}
         arguments = (key_of(args, slots), key_of(dict(kwargs), slots))
         tensors = _module_tensors(target) if isinstance(target, nn.Module) else []
         if isinstance(target, nn.Module):
-            callee: Any = module_key(target, metas, attributes)
+            callee: Any = key if key is not None else module_key(target, metas, attributes)
         else:
             callee = target if isinstance(target, str) else ById(target)
         template = self.templates.get((callee, arguments))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..capture.program import Op, Origin, Program, Value
@@ -72,6 +72,8 @@ class DimsSolver:
         self._soft: dict[int, SoftJoin] = {}
         self._held: dict[int, tuple[Atom, ...]] = {}
         """The atoms of each value; filled when asked for, after the walk."""
+        self._touched: tuple[frozenset[Atom], list[Op]] | None = None
+        """The answer that was given last: choosing, proving and simulating a growth ask the same."""
         self._depth: dict[int, int] = {}
         """Contractions on the longest way from a graph input; values that no input reaches have none."""
 
@@ -219,8 +221,14 @@ class DimsSolver:
             self._held[value.index] = held
         return any(map(grown, held))
 
-    def touched(self, growing: Container[Atom]) -> list[Op]:
+    def touched(self, growing: Iterable[Atom]) -> list[Op]:
         """The operators that see a growing axis, in order."""
+        grown = frozenset(growing)
+        if self._touched is None or self._touched[0] != grown:
+            self._touched = (grown, self._find_touched(grown))
+        return self._touched[1]
+
+    def _find_touched(self, growing: frozenset[Atom]) -> list[Op]:
         known: dict[int, bool] = {}
 
         def sees(value: Value) -> bool:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 
-from torch import Tensor, fx
+from torch import fx, nn
 
-from ..capture.program import Op, Program, Value
-from .plan import Cost
+from ..analysis import Analysis
+from ..capture.program import Op, Value
+from ..capture.trees import attribute
+from .plan import Cost, TensorEdit
+from .sizes import NewSizes
 
 Shape = Callable[[Value], tuple[int, ...]]
 
 
-def flops(program: Program, shape: Shape) -> int:
+def flops(ops: Iterable[Op], shape: Shape) -> int:
     """Floating-point operations of all contractions, a multiply and an add for each product."""
-    return sum(_flops(op, shape) for op in program.ops)
+    return sum(_flops(op, shape) for op in ops)
 
 
 def _flops(op: Op, shape: Shape) -> int:
@@ -43,13 +46,15 @@ def _flops(op: Op, shape: Shape) -> int:
     return 0
 
 
-def measure(gm: fx.GraphModule, program: Program, new: dict[str, tuple[int, ...]], shape: Shape) -> Cost:
-    """The cost of a model whose tensors `new` names have other shapes; `shape` tells those of the program."""
-    parameters = _count(gm.named_parameters(), new)
-    everything = [*gm.named_parameters(), *gm.named_buffers()]
-    size = sum(prod(new.get(name, tuple(t.shape))) * t.element_size() for name, t in everything)
-    return Cost(parameters, size, flops(program, shape))
-
-
-def _count(tensors: Iterable[tuple[str, Tensor]], new: dict[str, tuple[int, ...]]) -> int:
-    return sum(prod(new.get(name, tuple(t.shape))) for name, t in tensors)
+def costs(analysis: Analysis, gm: fx.GraphModule, edits: Sequence[TensorEdit], new: NewSizes) -> tuple[Cost, Cost]:
+    """The cost of a model before and after some of its tensors grow."""
+    parameters, size = analysis.size
+    before = Cost(parameters, size, flops(analysis.program.ops, lambda value: value.shape))
+    for edit in edits:
+        tensor = attribute(gm, edit.names[0])
+        more = prod(edit.new) - prod(edit.old)
+        parameters += more if isinstance(tensor, nn.Parameter) else 0
+        size += more * tensor.element_size()
+    touched = new.dims.touched(new.new)
+    more = flops(touched, new.shape) - flops(touched, lambda value: value.shape)
+    return before, Cost(parameters, size, before.flops + more)

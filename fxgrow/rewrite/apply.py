@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from ..capture.build import digest
+from ..capture.snapshot import Snapshot
 from ..errors import Kind, usage
 from ..plan import Plan, TensorEdit
 from .graph import edit_graph
@@ -33,7 +33,7 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: boo
         UsageError: the model does not have the tensors that the plan speaks of. Nothing has been written then.
     """
     names = tensors_of(gm)
-    if plan.model and not checked and digest(gm) != plan.model:
+    if plan.model and not checked and Snapshot(gm).digest != plan.model:
         raise usage(
             Kind.STALE_PLAN,
             "the plan was made for another model: graph, modules or tied weights differ",

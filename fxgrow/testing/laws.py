@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from ..capture.build import lower
 from ..capture.program import Origin, Program
+from ..capture.snapshot import Snapshot
 from ..dims.axis import Atom, atoms
 from ..dims.solver import DimsSolver
 from ..errors import Kind
@@ -137,7 +138,7 @@ class _Trial:
         self.random = torch.Generator().manual_seed(self.seed)
         self.choice = Random(self.seed)
         held = Held(self.call, {f"x{k}": o.draw(o.shape, self.random, True) for k, o in enumerate(self.operands)})
-        self.program: Program = lower(traced(held), ())
+        self.program: Program = lower(Snapshot(traced(held)), ())
         self.program.outputs = ()  # the interface of this little graph is open: results may grow
         self.dims = DimsSolver(self.program).solve()
         self.values = {name: self.program.parameters[name] for name in held.names if name in self.program.parameters}

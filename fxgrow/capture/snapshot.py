@@ -1,0 +1,75 @@
+"""A traced model at one moment: its graph, modules and tensors, read once for all who ask about them."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from math import prod
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from .signature import meta_of, module_key
+from .trees import attribute
+
+
+class Snapshot:
+    """What an analysis is made from and compared with. Make one for each call; it does not notice later changes."""
+
+    def __init__(self, gm: fx.GraphModule) -> None:
+        self.gm = gm
+        self.nodes = list(gm.graph.nodes)
+        self.modules: dict[str, nn.Module] = dict(gm.named_modules(remove_duplicate=False))
+        self.parameters = list(gm.named_parameters(remove_duplicate=False))
+        self.tensors: list[tuple[str, Tensor]] = [*self.parameters, *gm.named_buffers(remove_duplicate=False)]
+        """Parameters and buffers by every name they have."""
+        called = dict.fromkeys(str(n.target) for n in self.nodes if n.op == "call_module")
+        self.keys: dict[str, Any] = {path: module_key(self.modules[path], {}, {}) for path in called}
+        """The signature of each module that the graph calls."""
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """A number that changes with the graph, the configuration of a module, a tie or the shape of a tensor.
+
+        An analysis belongs to models with its fingerprint, within one process.
+        """
+        read = tuple(
+            meta_of(thing)
+            for thing in (attribute(self.gm, str(n.target)) for n in self.nodes if n.op == "get_attr")
+            if isinstance(thing, Tensor)
+        )
+        return hash((self._graph, tuple(self.keys.values()), read, self._ties))
+
+    @cached_property
+    def digest(self) -> str:
+        """The same for all processes: a plan belongs to models with its digest, and checks shapes by itself."""
+        called = [_module_text(self.modules[str(n.target)]) for n in self.nodes if n.op == "call_module"]
+        return hashlib.sha256(repr((self._graph, called, self._ties)).encode()).hexdigest()[:16]
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """The number of parameters, and the bytes of parameters and buffers; tied tensors count once."""
+        parameters = {id(t): t for _, t in self.parameters}
+        everything = {id(t): t for _, t in self.tensors}
+        return (
+            sum(prod(t.shape) for t in parameters.values()),
+            sum(prod(t.shape) * t.element_size() for t in everything.values()),
+        )
+
+    @cached_property
+    def _graph(self) -> tuple[tuple[str, ...], ...]:
+        return tuple((n.name, n.op, _target_text(n.target), repr(n.args), repr(n.kwargs)) for n in self.nodes)
+
+    @cached_property
+    def _ties(self) -> tuple[int, ...]:
+        """For each name of a tensor the number of the tensor: equal numbers are one tensor."""
+        seen: dict[int, int] = {}
+        return tuple(seen.setdefault(id(t), len(seen)) for _, t in self.tensors)
+
+
+def _target_text(target: Any) -> str:
+    return target if isinstance(target, str) else f"{target.__module__}.{target.__name__}"
+
+
+def _module_text(module: nn.Module) -> str:
+    return f"{type(module).__name__}({module.extra_repr()})"
