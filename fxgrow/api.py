@@ -52,7 +52,7 @@ def plan_widen(
     skip: Literal["couple", "reshape"] = "couple",
     adapter: Literal["pad", "conv"] = "pad",
     grow: Literal["channels", "groups"] = "channels",
-    scheme: str | Scheme = "r2r",
+    scheme: str | Scheme = "auto",
     seed: int = 0,
     init: str = "match",
     example_inputs: Sequence[Any] | None = None,
@@ -82,7 +82,7 @@ def widen(
     skip: Literal["couple", "reshape"] = "couple",
     adapter: Literal["pad", "conv"] = "pad",
     grow: Literal["channels", "groups"] = "channels",
-    scheme: str | Scheme = "r2r",
+    scheme: str | Scheme = "auto",
     seed: int = 0,
     init: str = "match",
     example_inputs: Sequence[Any] | None = None,
@@ -102,7 +102,9 @@ def widen(
             plain wide network of the same classes. "reshape" widens the named volume alone and adapts each skip path.
         adapter: with skip="reshape", zero padding ("pad", default) or a learnable 1x1 convolution ("conv").
         grow: of grouped channels (g c), widen the "channels" of each group (default) or add "groups".
-        scheme: what new units hold; "r2r".
+        scheme: what new units hold: "r2r" (equal halves, opposite readers), "net2net" (copies), "morphism" and "zero"
+            (zeros on one side), "mean" (for layer_norm streams), or "auto" (default): R2R wherever it proves, else the
+            first of the others that does.
         seed: of the new values, which depend on it and on parameter names only.
         init: "match" the standard deviation of old weights (default), "kaiming" or "xavier".
         example_inputs: tensors with the shapes the model takes, where they cannot be inferred.

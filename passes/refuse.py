@@ -46,9 +46,10 @@ def explain_refusal(
         )
     stop = culprit(dims, reason)
     way = chain(dims, axis, target.node, stop)
-    marked = tuple(
-        f"{n} (born)" if n == target.node else f"{n} ({reason.text})" if n == stop else n for n in _short(way)
-    )
+    marks = {stop: f"{stop} ({reason.text})", target.node: f"{target.node} (born)"}
+    if stop == target.node:
+        marks[stop] = f"{stop} (born; {reason.text})"
+    marked = tuple(marks.get(n, n) for n in _short(way))
     return GrowthRefused(
         Refusal(
             reason.kind,
@@ -69,7 +70,7 @@ def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failur
             f"cannot widen {target.name}: {failure.text}",
             where=location(gm, node),
             chain=_short(chain(dims, target.axis, target.node, node)),
-            hint=_way_out(dims, target, failure.kind, node, soft=False),
+            hint="; or ".join(filter(None, (failure.hint, _way_out(dims, target, failure.kind, node, soft=False)))),
         )
     )
 

@@ -16,7 +16,7 @@ from .targets import Target
 
 
 def skip_edits(
-    gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int], kind: str, target: Target
+    gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int], kind: str, target: Target, paired: frozenset[str]
 ) -> tuple[SkipEdit, ...]:
     """One edit for each residual join at which exactly one side grows, or both by themselves.
 
@@ -31,7 +31,7 @@ def skip_edits(
         out, skip = dims.algebra.resolve(soft.out), dims.algebra.resolve(soft.skip)
         if out == skip or not (_grows(out, sizes) or _grows(skip, sizes)):
             continue
-        edits.append(_edit(gm, dims, sizes, soft, out, skip, kind, target))
+        edits.append(_edit(gm, dims, sizes, soft, out, skip, kind, target, soft.join.node in paired))
     return tuple(edits)
 
 
@@ -48,6 +48,7 @@ def _edit(
     skip: Axis,
     kind: str,
     target: Target,
+    paired: bool,
 ) -> SkipEdit:
     join = soft.join
     for axis in (out, skip):
@@ -77,7 +78,7 @@ def _edit(
     read, width = algebra.measure(skip, sizes), algebra.measure(out, sizes)
     before = algebra.measure(skip)
     pairs = (read - before) // 2
-    blocks = ((before, pairs),) if pairs else ()
+    blocks = ((before, pairs),) if pairs and paired else ()
     return SkipEdit(node.name, source.name, position, kind, soft.at, len(join.skip.shape), before, blocks, read, width)
 
 

@@ -61,7 +61,7 @@ class Survey:
     joins: tuple[JoinSite, ...]
 
 
-def survey(gm: fx.GraphModule, analysis: Analysis, scheme: str = "r2r") -> Survey:
+def survey(gm: fx.GraphModule, analysis: Analysis, scheme: str = "auto") -> Survey:
     """Look at every producer of a model; proves each growth, applies none."""
     dims = analysis.dims
     sites = tuple(_site(gm, analysis, dims, p, scheme) for p in _distinct(dims))

@@ -17,7 +17,7 @@ from fxgrow.plan import Growth, Plan, SkipEdit
 from fxgrow.plan.cost import costs
 from fxgrow.plan.simulate import Simulation
 from fxgrow.plan.sizes import NewSizes
-from fxgrow.schemes import Assignment, Failure, Problem, Proof, Scheme, scheme_named
+from fxgrow.schemes import Assignment, Auto, Failure, Problem, Proof, Scheme, State, scheme_named
 from fxgrow.schemes.proof import prove
 
 from .refuse import explain_refusal, failed, inexpressible
@@ -52,7 +52,7 @@ class Widen:
     skip: Skip = "couple"
     adapter: Literal["pad", "conv"] = "pad"
     grow: Grow = "channels"
-    scheme: str | Scheme = "r2r"
+    scheme: str | Scheme = "auto"
     seed: int = 0
     init: str = "match"
 
@@ -86,14 +86,15 @@ class Widen:
         for target in targets:
             self._grow(gm, dims, target, sizes)
         where = targets[0]
-        problem = Problem(analysis, dims, {a: (dims.algebra.size[a.index], n) for a, n in sizes.items()})
-        assignment = scheme.choose(problem)
-        if isinstance(assignment, Failure):
-            raise failed(gm, dims, where, assignment)
+        problem = Problem(analysis, dims, sizes)
+        found = scheme.chosen(problem) if isinstance(scheme, Auto) else scheme.choose(problem)
+        if isinstance(found, Failure):
+            raise failed(gm, dims, where, found)
+        assignment, taken = found if isinstance(found, tuple) else (found, {})
         proof = prove(dims, sizes, assignment)
         if isinstance(proof, Failure):
             raise failed(gm, dims, where, proof)
-        return self._write(gm, analysis, dims, sizes, assignment, proof, targets)
+        return self._write(gm, analysis, dims, sizes, assignment, proof, targets, taken)
 
     def _grow(self, gm: fx.GraphModule, dims: DimsSolver, target: Target, sizes: dict[Atom, int]) -> None:
         """Add the new sizes that one target asks for."""
@@ -117,10 +118,12 @@ class Widen:
         assignment: Assignment,
         proof: Proof,
         targets: Sequence[Target],
+        taken: Mapping[str, str],
     ) -> Plan:
-        new = NewSizes(dims, sizes)
-        skips = skip_edits(gm, dims, sizes, self.adapter, targets[0])
-        tensors = tensor_edits(dims, sizes, assignment)
+        scheme = scheme_named(self.scheme)
+        new = NewSizes(dims, sizes, proof.numbers, proof.paired)
+        skips = skip_edits(gm, dims, sizes, self.adapter, targets[0], proof.paired)
+        tensors = tensor_edits(dims, sizes, assignment, proof, self.seed)
         shapes = {id(attribute(gm, t.names[0])): t.new for t in tensors}
         detached = {(s.node, s.source): _adapted(analysis, s) for s in skips}
         try:
@@ -136,7 +139,7 @@ class Widen:
         widths = ", ".join(f"{a} -> {b}" for a, b in zip(now, then, strict=True))
         return Plan(
             title=f"widen {names}: {widths} channels",
-            scheme=self.scheme if isinstance(self.scheme, str) else self.scheme.name,
+            scheme=scheme.name,
             seed=self.seed,
             init=self.init,
             growths=tuple(Growth(labels.get(a) or _label(dims, a), algebra.size[a.index], n) for a, n in sizes.items()),
@@ -146,7 +149,10 @@ class Widen:
             skips=skips,
             proof=tuple(f"{s.node}: {s.op.removeprefix('aten::')}: {s.text}" for s in proof.steps),
             eval_only=proof.eval_only,
-            notes=_notes(sizes, dims, assignment),
+            notes=(
+                *(f"{label}: scheme {text}" for label, text in taken.items()),
+                *_notes(sizes, dims, assignment, scheme),
+            ),
             before=before,
             after=after,
             model=analysis.digest,
@@ -183,14 +189,15 @@ def _label(dims: DimsSolver, atom: Atom) -> str:
 
 def _notes(sizes: Mapping[Atom, int], dims: DimsSolver, assignment: Assignment) -> tuple[str, ...]:
     notes = []
+    halves = any(state in (State.EVEN, State.ODD) for state in assignment.values())
     odd = [
         f"{_label(dims, a)} ({n - dims.algebra.size[a.index]})"
         for a, n in sizes.items()
         if (n - dims.algebra.size[a.index]) % 2
     ]
-    if odd:
+    if odd and halves:
         notes.append(f"odd numbers of new units: {', '.join(odd)}; one of them has no twin, and zero outgoing weights")
-    zeros = sorted({dims.program.values[p.value].names[0] for p, s in assignment.items() if s.value == "zero"})
-    if zeros:
+    zeros = sorted({dims.program.values[p.value].names[0] for p, s in assignment.items() if s is State.ZERO})
+    if zeros and halves:
         notes.append(f"set to zero because its roles contradict each other: {', '.join(zeros)}")
     return tuple(notes)

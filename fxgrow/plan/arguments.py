@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from torch import fx
 
-from ..capture.program import Ref, Value
+from ..capture.program import Op, Ref, Value
 from ..capture.signature import rebuilt
 from .plan import Path
 
@@ -94,8 +95,21 @@ def put(whole: Any, path: Path, value: object) -> None:
 def at(node: fx.Node, path: Path) -> object:
     thing: Any = {"args": node.args, "kwargs": node.kwargs}
     for key in path:
+        if isinstance(thing, dict) and key not in thing:
+            return None  # an argument that was left at its default
         thing = getattr(thing, str(key)) if isinstance(thing, slice) else thing[key]
     return str(thing) if isinstance(thing, fx.Node) else thing
+
+
+def left_out(node: fx.Node, op: Op, name: str) -> bool:
+    """Whether a call takes an argument that it does not pass, under the name that the operator has for it."""
+    if node.op != "call_function" or name in node.kwargs or not callable(node.target):
+        return False
+    try:
+        names = list(inspect.signature(node.target).parameters)
+    except ValueError:  # a builtin: its arguments are those of the operator
+        names = list(op.args)
+    return name in names[len(node.args) :]
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

@@ -35,7 +35,8 @@ def attributes_of(module: nn.Module, shape: Shape, facts: Mapping[str, Any]) -> 
         channels = {"num_channels": shape(m.weight)[0]} if m.weight is not None else {}
         return {**channels, "num_groups": facts.get("num_groups", m.num_groups)}
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):
-        return {"normalized_shape": shape(m.weight)} if m.weight is not None else {}
+        sizes = {"normalized_shape": tuple(facts.get("normalized_shape", m.normalized_shape))}
+        return {**sizes, "eps": facts.get("eps", m.eps)}
     if isinstance(module, nn.PReLU):
         return {"num_parameters": shape(m.weight)[0]}
     if isinstance(module, nn.Embedding):

@@ -11,12 +11,14 @@ from math import prod
 class Leaf:
     """A growing set of units: old ones first and in order, then the new ones, twins side by side.
 
-    `state` says what the new block holds (a `State` by value).
+    `state` says what the new block holds (a `State` by value). `source` is the copy map: for each new unit the old one
+    that it is a copy of.
     """
 
     old: int
     new: int
     state: str
+    source: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,14 @@ class Chain:
 
 
 Layout = Leaf | Still | Grid | Chain
+
+
+@dataclass(frozen=True, slots=True)
+class AxisGrowth:
+    """How one axis of a tensor changes."""
+
+    axis: int
+    layout: Layout
 
 
 def size(layout: Layout, *, new: bool) -> int:
@@ -140,6 +150,17 @@ def partners(layout: Layout, number: int) -> tuple[list[int], list[int], list[in
             left.append(position)
             right.append(position + stride)
     return left, right, lone
+
+
+def units(layout: Layout, number: int) -> list[list[int]]:
+    """For each unit of growing set `number`, old ones first, its positions; those of two units differ in this
+    coordinate only, in the same order."""
+    leaf = list(leaves(layout))[number]
+    found: list[list[int]] = [[] for _ in range(leaf.new)]
+    for position, unit in enumerate(coordinates(layout, number)):
+        if unit >= 0:
+            found[unit].append(position)
+    return found
 
 
 def _stride(layout: Layout, number: int) -> int:

@@ -21,7 +21,7 @@ from ..capture.template import Template, fill, locals_in
 from ..capture.trees import attribute, leaves, plain, value_tree
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..errors import GrowthRefused, Kind, Refusal
-from .arguments import as_refs, at, numbers, put, same_result, scalar, scalars_in, shape_text
+from .arguments import as_refs, at, left_out, numbers, put, same_result, scalar, scalars_in, shape_text
 from .attributes import attributes_of
 from .plan import SPLIT, ModuleEdit, NodeEdit, Path
 from .sizes import NewSizes
@@ -191,7 +191,7 @@ class Simulation:
                 new = wanted[block.b + k][1]
                 if scalar(arg, new_env) != new:
                     overrides[path] = new
-        return overrides
+        return {**overrides, **_defaults(node, ops, predicted)}
 
     # -- bookkeeping --------------------------------------------------------------------------------------------
 
@@ -254,6 +254,16 @@ class Simulation:
                 hint="write the size as a number or compute it from x.shape, or choose another layer",
             )
         )
+
+
+def _defaults(node: fx.Node, ops: list[Op], predicted: list[Mapping[str, Any]]) -> dict[Path, object]:
+    """Numbers that the call leaves at their default and that must change, e.g. the scale of attention: as keywords."""
+    found: dict[Path, object] = {}
+    for op, arguments in zip(ops, predicted, strict=True):
+        for name, new in arguments.items():
+            if isinstance(new, float) and new != op.args[name] and left_out(node, op, name):
+                found["kwargs", name] = new
+    return found
 
 
 def _typed(number: object) -> tuple[bool, object]:

@@ -14,10 +14,20 @@ from ..dims.solver import DimsSolver
 class NewSizes:
     """The `Sizes` that rules see."""
 
-    def __init__(self, dims: DimsSolver, new: Mapping[Atom, int]) -> None:
+    def __init__(
+        self,
+        dims: DimsSolver,
+        new: Mapping[Atom, int],
+        numbers: Mapping[int, Mapping[str, float]] | None = None,
+        paired: frozenset[str] | None = None,
+    ) -> None:
+        """`numbers`: arguments that change, by identity of an operator. `paired`: nodes at which a skip path brings
+        pairs of equal halves; None for all."""
         self.dims = dims
         self.algebra = dims.algebra
         self.new = new
+        self.numbers = numbers or {}
+        self._paired = paired
 
     def size(self, axis: Axis) -> int:
         """The new size of an axis."""
@@ -36,4 +46,10 @@ class NewSizes:
     def arguments(self, op: Op) -> Mapping[str, Any]:
         """All arguments of an operator afterwards; tensors as they are named now."""
         rule = RULES.get(op.name)
-        return {**op.args, **rule.resized(op, self)} if rule is not None else op.args
+        if rule is None:
+            return op.args
+        return {**op.args, **rule.resized(op, self), **self.numbers.get(id(op), {})}
+
+    def paired(self, op: Op) -> bool:
+        """Whether new units of a skip path are pairs of equal halves."""
+        return self._paired is None or op.node in self._paired

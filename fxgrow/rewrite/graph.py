@@ -11,6 +11,7 @@ from torch import fx, nn
 from ..functional import adapt_skip
 from ..plan import NodeEdit, Plan, SkipEdit
 from ..plan.plan import SPLIT
+from .insert import insert_blocks
 from .values import generator
 
 Undo = Callable[[], None]
@@ -31,6 +32,7 @@ def edit_graph(gm: fx.GraphModule, plan: Plan, undo: list[Undo]) -> fx.Graph:
         _edit_node(nodes[edit.node], edit)
     for skip in plan.skips:
         _adapt(gm, graph, nodes, skip, plan, undo)
+    insert_blocks(gm, graph, nodes, plan, undo)
     graph.lint()
     return graph
 
@@ -56,7 +58,7 @@ def _replaced(thing: Any, path: tuple[str | int, ...], value: object) -> Any:
         parts[str(key)] = _replaced(parts[str(key)], rest, value)
         return slice(parts["start"], parts["stop"], parts["step"])
     if isinstance(thing, dict):
-        return {k: _replaced(v, rest, value) if k == key else v for k, v in thing.items()}
+        return {**thing, str(key): _replaced(thing.get(str(key)), rest, value)}
     items = [_replaced(v, rest, value) if k == key else v for k, v in enumerate(thing)]
     return tuple(items) if isinstance(thing, tuple) else items
 

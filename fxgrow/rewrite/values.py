@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ..plan import AxisGrowth, TensorEdit
-from ..plan.layout import Layout, leaves, old_positions, partners, size
+from ..plan.layout import Layout, Leaf, leaves, old_positions, partners, size, units
 
 Draw = Callable[[tuple[int, ...]], Tensor]
 
 
 def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str) -> Tensor:
-    """A tensor after a growth: old entries bit for bit, new ones drawn and paired.
+    """A tensor after a growth: old entries as they were (or as the scheme needs them), new ones drawn or worked out.
 
     Args:
         old: the present tensor, of shape `edit.old`, on any device (the meta device gives a meta tensor).
@@ -41,7 +42,7 @@ def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str) -> Tensor:
             out.copy_(result)
         for row in edit.padding:
             out[row, old.shape[1] :] = 0
-        return out
+        return out.mul_(edit.scale) if edit.scale != 1 else out
 
 
 def like(old: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -62,13 +63,14 @@ def _grow_axis(
     out = now.new_empty(shape)
     places = old_positions(layout)
     _put(out, axis, places, now)
-    fresh = _drawn(layout, places)
-    shape[axis] = len(fresh)
-    block = _draw(tuple(shape), old, now, edit, axis, seed, init).to(out)
-    for earlier in done:  # the corner where two new blocks meet obeys both
-        for number in range(_count(earlier.layout)):
-            _pair(block, earlier.axis, earlier.layout, number)
-    _put(out, axis, fresh, block)
+    if any(leaf.state not in _WORKED_OUT for leaf in leaves(layout)):
+        fresh = _drawn(layout, places)
+        shape[axis] = len(fresh)
+        block = _draw(tuple(shape), old, now, edit, axis, seed, init).to(out)
+        for earlier in done:  # the corner where two new blocks meet obeys both
+            for number in range(_count(earlier.layout)):
+                _pair(block, earlier.axis, earlier.layout, number)
+        _put(out, axis, fresh, block)
     for number in range(_count(layout)):
         _pair(out, axis, layout, number)
     return out
@@ -88,7 +90,11 @@ def _count(layout: Layout) -> int:
 
 def _pair(tensor: Tensor, axis: int, layout: Layout, number: int) -> None:
     """Make one new block obey its state."""
-    state = list(leaves(layout))[number].state
+    leaf = list(leaves(layout))[number]
+    state = leaf.state
+    if state in ("copy", "split", "mean"):
+        _work_out(tensor, axis, leaf, units(layout, number))
+        return
     left, right, lone = partners(layout, number)
     if state == "zero":
         _fill_zero(tensor, axis, left + right + lone)
@@ -99,6 +105,25 @@ def _pair(tensor: Tensor, axis: int, layout: Layout, number: int) -> None:
             _fill_zero(tensor, axis, lone)
     elif state != "free":
         raise NotImplementedError(f"no values are known for a block that is {state}")
+
+
+_WORKED_OUT = frozenset({"zero", "copy", "split", "mean"})
+"""States whose new blocks follow from the old entries alone."""
+
+
+def _work_out(tensor: Tensor, axis: int, leaf: Leaf, places: list[list[int]]) -> None:
+    """Copies, shares and means of old units."""
+    new = range(leaf.old, leaf.new)
+    if leaf.state == "mean":
+        mean = torch.stack([_take(tensor, axis, places[unit]) for unit in range(leaf.old)]).mean(0)
+        for unit in new:
+            _put(tensor, axis, places[unit], mean)
+        return
+    if leaf.state == "split":
+        for unit, count in Counter(leaf.source).items():
+            _put(tensor, axis, places[unit], _take(tensor, axis, places[unit]) / (count + 1))
+    to = [position for unit in new for position in places[unit]]
+    _put(tensor, axis, to, _take(tensor, axis, [position for unit in leaf.source for position in places[unit]]))
 
 
 def _index(places: list[int], tensor: Tensor) -> Tensor | slice:

@@ -1,11 +1,16 @@
 """Schemes: what new units hold. Each chooses states; one proof serves all."""
 
 from ..errors import Kind, usage
+from .auto import Auto
+from .mean import Mean
+from .morphism import Morphism
+from .net2net import Net2Net
 from .proof import prove
 from .r2r import R2R
 from .states import Assignment, Failure, Place, Problem, Proof, Scheme, State, Step
+from .zero import Zero
 
-SCHEMES: dict[str, Scheme] = {"r2r": R2R()}
+SCHEMES: dict[str, Scheme] = {s.name: s for s in (Auto(), R2R(), Net2Net(), Morphism(), Zero(), Mean())}
 
 
 def scheme_named(scheme: str | Scheme) -> Scheme:
@@ -24,15 +29,21 @@ def scheme_named(scheme: str | Scheme) -> Scheme:
 
 
 __all__ = [
+    "R2R",
     "SCHEMES",
     "Assignment",
+    "Auto",
     "Failure",
+    "Mean",
+    "Morphism",
+    "Net2Net",
     "Place",
     "Problem",
     "Proof",
     "Scheme",
     "State",
     "Step",
+    "Zero",
     "prove",
     "scheme_named",
 ]

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..capture.program import Op, Origin, Value
-from ..dims.axis import Atom, Axis, atoms
+from ..dims.axis import Atom, Axis, Product, atoms
 from ..dims.rules import RULES
+from ..dims.rules.base import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import GrowthRefused, Kind, Refusal
 from .states import Place
 
 S = TypeVar("S")
+MOST_INDICES = 16
+"""A factor that is taken apart into more units than this keeps one state for all of them."""
 
 
 class Domain(Protocol[S]):
     """What states are made of, and how they combine. One for choosing states, one for proving them."""
 
-    even: S
+    same: S
     zero: S
+    null: S
 
     def place(self, place: Place) -> S:
         """The state of a parameter at one occurrence."""
@@ -30,11 +35,17 @@ class Domain(Protocol[S]):
     def mul(self, op: Op, states: Sequence[S]) -> S:
         """A product."""
 
-    def apply(self, op: Op, states: Sequence[S], odd: bool, zero: bool) -> S:
+    def apply(self, op: Op, states: Sequence[S], odd: bool, zero: bool, linear: bool) -> S:
         """A function applied unit by unit."""
 
     def require(self, op: Op, state: S, even: bool, why: str) -> S:
-        """A state that must be even, or at least not zero."""
+        """A state that must be the same for twins, or at least not zero."""
+
+    def adapt(self, op: Op, state: S) -> None:
+        """A skip path enters a join at which its new units are cancelled or left out."""
+
+    def mix(self, op: Op, state: S, mixing: Mixing) -> S:
+        """A normalisation over all units of the axis."""
 
     def contract(self, op: Op, factors: Sequence[S]) -> None:
         """A sum over the new units that must vanish."""
@@ -46,16 +57,24 @@ class Domain(Protocol[S]):
         """A step that holds in evaluation mode only."""
 
 
+@dataclass(frozen=True, slots=True)
+class ByIndex:
+    """A state for each unit of another axis of the same value: queries, keys and values in one tensor."""
+
+    axis: Atom
+    states: tuple[Any, ...]
+
+
 class Propagation(Generic[S]):
     """One walk over the operators that a growth touches. This is the `Flow` that rules see."""
 
-    def __init__(self, dims: DimsSolver, sizes: Mapping[Atom, object], domain: Domain[S]) -> None:
+    def __init__(self, dims: DimsSolver, sizes: Mapping[Atom, int], domain: Domain[S]) -> None:
         self.dims = dims
         self.algebra = dims.algebra
         self.growing = sizes
         self.domain = domain
-        self.even, self.zero = domain.even, domain.zero
-        self._marks: dict[int, list[list[S]]] = {}
+        self.same, self.zero, self.null = domain.same, domain.zero, domain.null
+        self._marks: dict[int, list[list[Any]]] = {}
         self._op = dims.program.ops[0]
 
     def run(self) -> Propagation[S]:
@@ -83,60 +102,131 @@ class Propagation(Generic[S]):
         """How many occurrences of growing atoms an axis has."""
         return sum(atom in self.growing for atom in atoms(self.algebra.resolve(axis)))
 
-    def of(self, value: Value) -> list[list[S]]:
+    def grown(self, axis: Axis) -> tuple[int, int]:
+        """The size of an axis before and after."""
+        return self.algebra.measure(axis), self.algebra.measure(axis, self.growing)
+
+    def of(self, value: Value) -> list[list[Any]]:
         """The states of a value; those of parameters come from the domain."""
         known = self._marks.get(value.index)
         if known is None:
             parameter = value.origin is Origin.PARAMETER
-            known = []
-            for k, axis in enumerate(self.axes(value)):
-                count = self.count(axis)
-                assert parameter or not count, f"{value} carries a growing axis, but nothing computed its states"
-                known.append([self.domain.place(Place(value.index, k, i)) for i in range(count)])
-            self._marks[value.index] = known
-        return [list(row) for row in known]
+            axes = self.axes(value)
+            assert parameter or not any(map(self.count, axes)), f"nothing computed the states of {value}"
+            known = self._marks[value.index] = [self._places(value, k, axis) for k, axis in enumerate(axes)]
+        if getattr(RULES.get(self._op.name), "by_index", False):
+            return [list(row) for row in known]
+        return [[self._one(state) for state in row] for row in known]
 
-    def set(self, value: Value, marks: list[list[S]]) -> None:
+    def merged(self, value: Value) -> list[list[S]]:
+        """The states of a value, one for each occurrence."""
+        return [[self._one(state) for state in row] for row in self._marks[value.index]]
+
+    def _places(self, value: Value, k: int, axis: Axis) -> list[Any]:
+        rows: dict[int, list[S]] = {}
+        for place in places_of(self.dims, self.growing, value, k, axis):
+            rows.setdefault(place.occurrence, []).append(self.domain.place(place))
+        index = index_factor(self.dims, axis) if rows else None
+        return [ByIndex(index[0], tuple(row)) if index and len(row) > 1 else row[0] for row in rows.values()]
+
+    def set(self, value: Value, marks: list[list[Any]]) -> None:
         """Say what the states of an output are."""
-        counts = [self.count(axis) for axis in self.axes(value)]
+        axes = self.axes(value)
+        counts = [self.count(axis) for axis in axes]
         assert len(counts) == len(marks), f"{value} has {len(counts)} axes, not {len(marks)}"
-        self._marks[value.index] = [self.fit(row, count) for row, count in zip(marks, counts, strict=True)]
+        held = {atom for axis in axes for atom in atoms(axis)}
+        rows = [self.fit(row, count) for row, count in zip(marks, counts, strict=True)]
+        self._marks[value.index] = [
+            [self._one(x) if isinstance(x, ByIndex) and x.axis not in held else x for x in row] for row in rows
+        ]
 
-    def fit(self, row: Sequence[S], count: int) -> list[S]:
+    def picked(self, state: Any, axis: Axis, number: int) -> Any:
+        """A state when one unit is taken from an axis that states may be told apart by."""
+        if isinstance(state, ByIndex) and state.axis == self.algebra.resolve(axis):
+            return state.states[number]
+        return state
+
+    def fit(self, row: Sequence[Any], count: int) -> list[Any]:
         """States of an axis that is written with another number of occurrences: (a o) + (b o) against (a + b) o."""
         if len(row) == count:
             return list(row)
         assert bool(row) == bool(count), f"{len(row)} states for {count} occurrences"
-        return [self.domain.merge(self._op, list(row))] * count
+        return [self.merge(self._op, list(row))] * count
 
-    def add(self, op: Op, states: Iterable[S]) -> S:
+    def _one(self, state: Any) -> Any:
+        return self.domain.merge(self._op, list(state.states)) if isinstance(state, ByIndex) else state
+
+    def _each(self, states: Sequence[Any], work: Callable[[list[Any]], Any]) -> Any:
+        """Work on states, for each index by itself where they are told apart by one."""
+        axis = next((x.axis for x in states if isinstance(x, ByIndex)), None)
+        if axis is None:
+            return work(list(states))
+        same = [x if isinstance(x, ByIndex) and x.axis == axis else self._one(x) for x in states]
+        units = range(self.algebra.size[axis.index])
+        return ByIndex(axis, tuple(work([x.states[n] if isinstance(x, ByIndex) else x for x in same]) for n in units))
+
+    def add(self, op: Op, states: Iterable[Any]) -> Any:
         """The state of a sum."""
-        return self.domain.add(op, list(states))
+        return self._each(list(states), lambda some: self.domain.add(op, some))
 
-    def mul(self, op: Op, states: Iterable[S]) -> S:
+    def mul(self, op: Op, states: Iterable[Any]) -> Any:
         """The state of a product."""
-        return self.domain.mul(op, list(states))
+        return self._each(list(states), lambda some: self.domain.mul(op, some))
 
-    def apply(self, op: Op, states: Iterable[S], *, odd: bool, zero: bool, why: str = "") -> S:
+    def apply(self, op: Op, states: Iterable[Any], *, odd: bool, zero: bool, linear: bool = False) -> Any:
         """The state of a function applied unit by unit."""
-        return self.domain.apply(op, list(states), odd, zero)
+        return self._each(list(states), lambda some: self.domain.apply(op, some, odd, zero, linear))
 
-    def require(self, op: Op, state: S, *, even: bool, why: str) -> S:
-        """Demand that a state is even, or at least not zero."""
-        return self.domain.require(op, state, even, why)
+    def require(self, op: Op, state: Any, *, even: bool, why: str) -> Any:
+        """Demand that a state is the same for twins, or at least not zero."""
+        return self._each([state], lambda some: self.domain.require(op, some[0], even, why))
+
+    def adapt(self, op: Op, state: Any) -> None:
+        """Note that a skip path enters a join through an adapter."""
+        self.domain.adapt(op, self._one(state))
+
+    def mix(self, op: Op, state: Any, mixing: Mixing) -> Any:
+        """The state after a normalisation over all units of the axis."""
+        return self.domain.mix(op, self._one(state), mixing)
 
     def kept_apart(self, op: Op) -> tuple[Value, int] | None:
         """The skip operand of a join, and the axis along which an adapter stands between it and the result."""
         return self.dims.kept_apart(op)
 
-    def contract(self, op: Op, factors: Sequence[S]) -> None:
+    def contract(self, op: Op, factors: Sequence[Any]) -> None:
         """Demand that a sum over the new units vanishes."""
-        self.domain.contract(op, list(factors))
+        self._each(list(factors), lambda some: self.domain.contract(op, some))
 
-    def merge(self, op: Op, states: Sequence[S]) -> S:
+    def merge(self, op: Op, states: Sequence[Any]) -> Any:
         """The state of occurrences that can no longer be told apart."""
-        return self.domain.merge(op, list(states))
+        return self._each(list(states), lambda some: self.domain.merge(op, some))
 
     def only_eval(self, op: Op, why: str) -> None:
         """Note that this step holds in evaluation mode only."""
         self.domain.only_eval(op, why)
+
+
+def places_of(dims: DimsSolver, sizes: Container[Atom], value: Value, k: int, axis: Axis) -> Iterator[Place]:
+    """Where a parameter's axis has states of its own."""
+    index = index_factor(dims, axis)
+    left = sum(atom in sizes for atom in index[1]) if index else 0
+    for i in range(sum(atom in sizes for atom in atoms(dims.algebra.resolve(axis)))):
+        if index and i >= left:
+            yield from (Place(value.index, k, i, n) for n in range(dims.algebra.size[index[0].index]))
+        else:
+            yield Place(value.index, k, i)
+
+
+def index_factor(dims: DimsSolver, axis: Axis) -> tuple[Atom, list[Atom]] | None:
+    """The factor of a product that is later taken apart unit by unit, and the atoms on its left."""
+    axis = dims.algebra.resolve(axis)
+    if not isinstance(axis, Product):
+        return None
+    left: list[Atom] = []
+    for factor in axis.factors:
+        if isinstance(factor, Atom):
+            reason = dims.algebra.frozen.get(factor.index)
+            if reason is not None and reason.kind is Kind.INDEX and dims.algebra.size[factor.index] <= MOST_INDICES:
+                return factor, left
+        left.extend(atoms(factor))
+    return None

@@ -3,6 +3,9 @@
 Each occurrence of a growing atom in a parameter is an unknown bit (0 even, 1 odd). A sum of volumes demands equal
 bits, a function that is not odd demands 0, a contraction demands 1. Where the demands contradict each other, a reader
 among them is set to zero, which satisfies its contraction whatever the other side is.
+
+Copies obey the same equations (0 copied, 1 split among the copies), but for functions that are odd without being
+linear, and for normalisations, which copies pass if every unit has equally many.
 """
 
 from __future__ import annotations
@@ -12,10 +15,18 @@ from dataclasses import dataclass
 
 from ..capture.program import Op
 from ..dims.axis import Atom
+from ..dims.rules.base import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .flow import Propagation
 from .states import Assignment, Failure, Place, State
+
+MIXED = {
+    "softmax": (Kind.SOFTMAX, "its channels reach a softmax over the whole axis"),
+    "layer_norm": (Kind.NORM, "its channels reach a normalisation that mixes them"),
+    "rms_norm": (Kind.NORM, "its channels reach a normalisation that mixes them"),
+}
+"""What a growth runs into when its units are mixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +47,26 @@ Parity = int | None
 class ParityDomain:
     """States with unknown signs; demands are collected."""
 
-    even: Parity = 0
+    same: Parity = 0
     zero: Parity = None
+    null: Parity = None
+    one = 1
+    """A sign that is known to be odd: bit 0, demanded to be set."""
 
-    def __init__(self, zeros: frozenset[Place], positions: Mapping[int, int]) -> None:
+    def __init__(self, zeros: frozenset[Place], positions: Mapping[int, int], *, copies: bool = False) -> None:
         self.zeros = zeros
         self.positions = positions
+        self.copies = copies
         self.places: dict[Place, int] = {}
         self.rows: list[Place] = []
-        self.demands: list[Demand] = []
+        self.demands: list[Demand] = [Demand(self.one, 1, 0, "")]
         self.failure: Failure | None = None
         self.summed: set[Place] = set()
         """Parameters that some contraction reads directly."""
 
-    def _fail(self, op: Op, text: str, kind: Kind = Kind.NO_PROOF) -> None:
+    def _fail(self, op: Op, text: str, kind: Kind = Kind.NO_PROOF, hint: str = "") -> None:
         if self.failure is None:
-            self.failure = Failure(kind, self.positions[id(op)], text)
+            self.failure = Failure(kind, self.positions[id(op)], text, hint)
 
     def _demand(self, op: Op, form: int, value: int, text: str, readers: tuple[Place, ...] = ()) -> None:
         if form or value:
@@ -61,8 +76,8 @@ class ParityDomain:
         """One unknown bit, unless it has been set to zero."""
         if place in self.zeros:
             return None
-        bit = self.places.setdefault(place, len(self.places))
-        if bit == len(self.rows):
+        bit = self.places.setdefault(place, len(self.places) + 1)
+        if bit == len(self.rows) + 1:
             self.rows.append(place)
         return 1 << bit
 
@@ -82,12 +97,12 @@ class ParityDomain:
             form ^= x
         return form
 
-    def apply(self, op: Op, states: Sequence[Parity], odd: bool, zero: bool) -> Parity:
-        """Even, unless the function is odd."""
+    def apply(self, op: Op, states: Sequence[Parity], odd: bool, zero: bool, linear: bool) -> Parity:
+        """Even, unless the function is odd; copied, unless it is linear."""
         some = [x for x in states if x is not None]
         if not some:
             return None if zero else 0
-        if odd and len(states) == 1:
+        if (linear if self.copies else odd) and len(states) == 1:
             return some[0]
         for x in some:
             self._demand(op, x, 0, f"{op.name} keeps equal halves only")
@@ -102,6 +117,22 @@ class ParityDomain:
             self._demand(op, state, 0, why)
         return state
 
+    def adapt(self, op: Op, state: Parity) -> None:
+        """Equal halves cancel in an adapter."""
+        if state is not None:
+            self._demand(op, state, 0, "r(left) - r(right) must vanish")
+
+    def mix(self, op: Op, state: Parity, mixing: Mixing) -> Parity:
+        """Halves change the statistics; copies do not, if every unit has equally many."""
+        kind, text = MIXED[mixing.kind]
+        if not self.copies:
+            self._fail(op, text, kind)
+        elif not mixing.even:
+            self._fail(op, text, kind, "two or three times the width: copies of every unit leave its statistics alone")
+        elif state is not None:
+            self._demand(op, state, 0, "a normalisation needs copies")
+        return self.one if mixing.kind == "softmax" else 0
+
     def contract(self, op: Op, factors: Sequence[Parity]) -> None:
         """The sign of the product is odd."""
         zeros = [x for x in factors if x is None]
@@ -113,8 +144,8 @@ class ParityDomain:
         for x in factors:
             assert x is not None
             form ^= x
-            if x.bit_count() == 1:
-                readers.append(self.rows[x.bit_length() - 1])
+            if x.bit_count() == 1 and x != self.one:
+                readers.append(self.rows[x.bit_length() - 2])
         readers = [r for r in readers if len(factors) > 1]
         self.summed.update(readers)
         self._demand(op, form, 1, "the new units add up and nothing can cancel them", tuple(readers))
@@ -130,22 +161,27 @@ class ParityDomain:
         """No matter here."""
 
 
-def choose_parities(dims: DimsSolver, sizes: Mapping[Atom, object]) -> Assignment | Failure:
-    """Even writers, odd readers, zero where the demands contradict each other."""
+def choose_parities(dims: DimsSolver, sizes: Mapping[Atom, int], *, copies: bool = False) -> Assignment | Failure:
+    """Even writers, odd readers, zero where the demands contradict each other; or copied writers, split readers."""
+    low, high = (State.COPY, State.SPLIT) if copies else (State.EVEN, State.ODD)
     positions = {id(op): i for i, op in enumerate(dims.program.ops)}
     zeros: frozenset[Place] = frozenset()
+    first: Failure | None = None
     while True:
-        domain = ParityDomain(zeros, positions)
+        domain = ParityDomain(zeros, positions, copies=copies)
         Propagation(dims, sizes, domain).run()
+        if domain.failure is not None and first is not None:  # zeros were only a way out; what they came for counts
+            return Failure(first.kind, first.op, f"{first.text}; nor will zeros do: {domain.failure.text}")
         if domain.failure is not None:
             return domain.failure
         solution = _eliminate(domain.demands, _mask(domain))
         if isinstance(solution, dict):
-            states = {p: State.ODD if solution.get(i, 0) else State.EVEN for p, i in domain.places.items()}
+            states = {p: high if solution.get(i, 0) else low for p, i in domain.places.items()}
             return {**states, **dict.fromkeys(zeros, State.ZERO)}
+        worst = next((d for d in reversed(solution) if d.value), solution[-1])
+        first = first or Failure(Kind.NO_PROOF, worst.op, worst.text)
         culprit = next((d for d in reversed(solution) if d.readers), None)
         if culprit is None:
-            worst = next((d for d in reversed(solution) if d.value), solution[-1])
             return Failure(Kind.NO_PROOF, worst.op, worst.text)
         zeros |= {culprit.readers[-1]}
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
-from ..capture.program import Op
+from ..capture.program import Op, Origin
 from ..dims.axis import Atom
+from ..dims.rules.base import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .flow import Propagation
-from .states import Assignment, Failure, Place, Proof, State, Step, add, multiply
+from .parity import MIXED
+from .states import Assignment, Failure, Place, Proof, State, Step, add, multiply, through
 
 
 class Refuted(Exception):
@@ -23,13 +26,20 @@ class Refuted(Exception):
 class ProofDomain:
     """States as they are."""
 
-    even, zero = State.EVEN, State.ZERO
+    same, zero, null = State.SAME, State.ZERO, State.NULL
 
     def __init__(self, assignment: Assignment, positions: Mapping[int, int]) -> None:
         self.assignment = assignment
         self.positions = positions
         self.steps: list[Step] = []
         self.eval_only: list[str] = []
+        self.scales: dict[int, float] = {}
+        self.numbers: dict[int, dict[str, float]] = {}
+        self.uniform: set[Atom] = set()
+        self.paired: dict[str, bool] = {}
+        self.idle: list[Op] = []
+        """Contractions of zeros with zeros."""
+        self._lost: tuple[Op, str] | None = None
 
     def _say(self, op: Op, text: str) -> None:
         step = Step(op.node, op.name, text)
@@ -44,7 +54,7 @@ class ProofDomain:
         return self.assignment[place]
 
     def add(self, op: Op, states: Sequence[State]) -> State:
-        """Halves of one parity, or zero."""
+        """Alike, or zero."""
         result = add(states)
         self._say(op, f"{' + '.join(x.value for x in states)} = {result.value}")
         return self._known(op, result, states, "added")
@@ -56,41 +66,64 @@ class ProofDomain:
             self._say(op, f"{' x '.join(x.value for x in states)} = {result.value}")
         return self._known(op, result, states, "multiplied")
 
-    def apply(self, op: Op, states: Sequence[State], odd: bool, zero: bool) -> State:
+    def apply(self, op: Op, states: Sequence[State], odd: bool, zero: bool, linear: bool) -> State:
         """Unit by unit."""
-        if all(x is State.ZERO for x in states):
-            result = State.ZERO if zero else State.EVEN
-        elif all(x in (State.EVEN, State.ZERO) for x in states):
-            result = State.EVEN
-        elif odd and len(states) == 1 and states[0] is State.ODD:
-            result = State.ODD
-        else:
-            result = State.UNKNOWN
+        result = through(states, odd=odd, zero=zero, linear=linear)
         self._say(op, f"unit by unit: {', '.join(x.value for x in states)} -> {result.value}")
-        return self._known(op, result, states, "passed through a function that is not odd")
+        how = "linear" if {State.SPLIT, State.MEAN} & set(states) else "odd"
+        return self._known(op, result, states, f"passed through a function that is not {how}")
 
     def require(self, op: Op, state: State, even: bool, why: str) -> State:
         """As demanded."""
-        if state is State.ZERO or (even and state is not State.EVEN):
+        if state in _NOTHING or (even and state not in _TWINS):
             raise self._refute(op, f"a new block that is {state.value} may not enter here: {why}")
         return state
 
+    def adapt(self, op: Op, state: State) -> None:
+        """Equal halves enter as a difference; whatever else there is stays outside."""
+        self.paired[op.node] = state is State.EVEN and self.paired.get(op.node, True)
+        self._say(op, "left - right vanishes" if state is State.EVEN else "the new units do not enter")
+
+    def mix(self, op: Op, state: State, mixing: Mixing) -> State:
+        """The statistics stay, or change by a factor that scale and epsilon make good."""
+        kind, text = MIXED[mixing.kind]
+        if state is State.COPY and mixing.even:
+            self.uniform.update(mixing.atoms)
+            result = State.SPLIT if mixing.kind == "softmax" else State.COPY
+            self._say(op, f"{mixing.kind} over {mixing.old} -> {mixing.new} units, all copied equally often")
+            return result
+        mean = mixing.kind == "layer_norm" and state is State.MEAN and mixing.alone
+        if not (mean or (mixing.kind == "rms_norm" and state is State.ZERO)):
+            raise self._refute(op, f"{text}: new units that are {state.value} change its statistics", kind)
+        if mixing.scale is None:
+            raise self._refute(op, f"{text}, and it has no scale that could make up for the new width", kind)
+        factor = math.sqrt(mixing.old / mixing.new)
+        if self.scales.setdefault(mixing.scale.index, factor) != factor:
+            raise self._refute(op, f"{text}, and its scale serves two normalisations of other widths", kind)
+        if mixing.epsilon is not None:
+            self.numbers[id(op)] = {"eps": mixing.epsilon * mixing.old / mixing.new}
+        self._say(op, f"{state.value} units leave {mixing.kind} as zeros; scale x sqrt({mixing.old}/{mixing.new})")
+        return State.ZERO
+
     def contract(self, op: Op, factors: Sequence[State]) -> None:
-        """Odd, or one zero factor."""
+        """Odd, split, or one zero factor."""
         if list(factors).count(State.ZERO) > 1:
-            raise self._refute(
-                op, "both sides of the sum are zero: no gradient would ever reach the new units", Kind.DEAD
-            )
+            self.idle.append(op)
         result = multiply(factors)
-        if result not in (State.ODD, State.ZERO):
+        if result not in (State.ODD, State.SPLIT, State.ZERO, State.NULL):
+            if State.FREE in factors and self._lost is not None:
+                raise self._refute(*self._lost)
             raise self._refute(op, f"the new units add up: {' x '.join(x.value for x in factors)} does not cancel")
-        how = "the pairs cancel" if result is State.ODD else "the new units are multiplied by zero"
+        how = {
+            State.ODD: "the pairs cancel",
+            State.SPLIT: "copies share what their original had",
+        }.get(result, "the new units are multiplied by zero")
         self._say(op, f"summed over the new units: {' x '.join(x.value for x in factors)}, {how}")
 
     def merge(self, op: Op, states: Sequence[State]) -> State:
         """All alike."""
         if len(set(states)) > 1:
-            raise self._refute(op, "occurrences with different states run together")
+            return self._known(op, State.FREE, states, "run together")
         return states[0]
 
     def only_eval(self, op: Op, why: str) -> None:
@@ -100,16 +133,40 @@ class ProofDomain:
             self._say(op, f"in evaluation mode only: {why}")
 
     def _known(self, op: Op, result: State, states: Sequence[State], how: str) -> State:
-        if result is State.UNKNOWN:
-            raise self._refute(op, f"nothing is known of {' and '.join(x.value for x in states)} when {how}")
+        """Anything may follow from anything; if that is a loss, remember where it happened."""
+        if result is State.FREE and State.FREE not in states:
+            self._lost = (op, f"nothing is known of {' and '.join(x.value for x in states)} when {how}")
         return result
 
+    def alive(self, ops: Sequence[Op]) -> None:
+        """Zeros that meet zeros get no gradient, unless a parameter among them is used elsewhere too (tied weights)."""
+        idle = {id(op) for op in self.idle}
+        busy = {v.index for op in ops if id(op) not in idle for v in op.inputs()}
+        for op in self.idle:
+            if not any(v.origin is Origin.PARAMETER and v.index in busy for v in op.inputs()):
+                text = "both sides of the sum are zero: no gradient would ever reach the new units"
+                raise self._refute(op, text, Kind.DEAD)
 
-def prove(dims: DimsSolver, sizes: Mapping[Atom, object], assignment: Assignment) -> Proof | Failure:
+
+_NOTHING = frozenset({State.ZERO, State.NULL})
+_TWINS = frozenset({State.EVEN, State.COPY, State.SAME, State.FREE})
+"""What may stand where twins need one value; of free units nothing is expected."""
+
+
+def prove(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment) -> Proof | Failure:
     """Prove a growth with these states, or say which step fails."""
     domain = ProofDomain(assignment, {id(op): i for i, op in enumerate(dims.program.ops)})
     try:
         Propagation(dims, sizes, domain).run()
+        domain.alive(dims.touched(sizes))
     except Refuted as refuted:
         return refuted.failure
-    return Proof(tuple(domain.steps), tuple(domain.eval_only))
+    paired = frozenset(node for node, pairs in domain.paired.items() if pairs)
+    return Proof(
+        tuple(domain.steps),
+        tuple(domain.eval_only),
+        domain.scales,
+        domain.numbers,
+        frozenset(domain.uniform),
+        paired,
+    )

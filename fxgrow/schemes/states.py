@@ -14,27 +14,42 @@ from ..errors import Kind
 
 
 class State(Enum):
-    """An abstract value of a new block. Pairing is an involution of its units; a unit may be its own partner.
+    """An abstract value of a new block, beside the old units.
 
-    EVEN and ODD are symmetric and antisymmetric under it, so an odd unit without a partner is zero.
+    Pairing is an involution of the new units; a unit may be its own partner. EVEN and ODD are symmetric and
+    antisymmetric under it, so an odd unit without a partner is zero. A copy map sends each new unit to an old one; the
+    units that it sends to one old unit, and that unit itself, are a fibre.
     """
 
     ZERO = "zero"
     EVEN = "even"
     ODD = "odd"
     COPY = "copy"
+    """Each new unit equals the old one that the copy map sends it to."""
+    SPLIT = "split"
+    """The units of a fibre are equal and add up to what the old unit was: the dual of COPY."""
     MEAN = "mean"
+    """Each new unit equals the mean of all old ones."""
     FREE = "free"
-    UNKNOWN = "unknown"
+    """Anything."""
+    SAME = "same"
+    """One value for all units, old and new: an operand that lacks the axis."""
+    NULL = "null"
+    """Zero at all units, old and new: a tensor of zeros made on the spot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One occurrence of a growing atom in an axis of a parameter or buffer."""
+    """One occurrence of a growing atom in an axis of a parameter or buffer.
+
+    Where the axis is a product with a factor that is later taken apart unit by unit, as in `(3 h d)` for queries, keys
+    and values, the occurrence has a state for each unit of it, and `index` says which.
+    """
 
     value: int
     axis: int
     occurrence: int
+    index: int = -1
 
 
 Assignment = Mapping[Place, State]
@@ -47,6 +62,8 @@ class Failure:
     kind: Kind
     op: int
     text: str
+    hint: str = ""
+    """A way out, if the scheme knows one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +77,31 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """That a growth preserves the function: every step at which the new units were looked at."""
+    """That a growth preserves the function: every step at which the new units were looked at.
+
+    Some steps hold only with an edit of old entries or numbers, which the proof therefore asks for.
+    """
 
     steps: tuple[Step, ...]
     eval_only: tuple[str, ...] = ()
     """Nodes at which it holds in evaluation mode only."""
-    notes: tuple[str, ...] = ()
+    scales: Mapping[int, float] | None = None
+    """By index of a parameter: what all its entries are multiplied by (the scale of a norm over a grown axis)."""
+    numbers: Mapping[int, Mapping[str, float]] | None = None
+    """By identity of an operator: arguments that change (the epsilon of a norm over a grown axis)."""
+    uniform: frozenset[Atom] = frozenset()
+    """Atoms whose units must be copied equally often."""
+    paired: frozenset[str] = frozenset()
+    """Nodes of residual joins at which a skip path brings pairs of equal halves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A growth whose states are to be chosen: the analysis, the axes, and old and new sizes of the growing atoms."""
+    """A growth whose states are to be chosen: the analysis, the axes, and new sizes of the growing atoms."""
 
     analysis: Analysis
     dims: DimsSolver
-    sizes: Mapping[Atom, tuple[int, int]]
+    sizes: Mapping[Atom, int]
 
 
 class Scheme(Protocol):
@@ -88,22 +115,59 @@ class Scheme(Protocol):
         """States for every occurrence of a growing atom in a parameter or buffer, or why there are none."""
 
 
+_SIGNS = frozenset({State.EVEN, State.ODD, State.SAME})
+_COPIES = frozenset({State.COPY, State.SPLIT, State.SAME})
+
+
 def multiply(states: Sequence[State]) -> State:
-    """The state of a product: signs multiply, and zero wins."""
+    """The state of a product: signs multiply, zero wins, one part of a split is taken once."""
+    if State.NULL in states:
+        return State.NULL
     if State.ZERO in states:
         return State.ZERO
-    if all(x in (State.EVEN, State.ODD) for x in states):
+    kinds = set(states)
+    if kinds <= {State.SAME}:
+        return State.SAME
+    if kinds <= _SIGNS:
         return State.ODD if list(states).count(State.ODD) % 2 else State.EVEN
-    return State.UNKNOWN
+    splits = list(states).count(State.SPLIT)
+    if kinds <= _COPIES and splits <= 1:
+        return State.SPLIT if splits else State.COPY
+    if kinds <= {State.MEAN, State.SAME} and list(states).count(State.MEAN) == 1:
+        return State.MEAN
+    return State.FREE
 
 
 def add(states: Sequence[State]) -> State:
-    """The state of a sum: zero is neutral to halves; everything else must be alike."""
-    some = [x for x in states if x is not State.ZERO]
-    if not some:
+    """The state of a sum: zero is neutral to halves; copies and means must be so in every summand."""
+    some = [x for x in states if x is not State.NULL]
+    kinds = set(some)
+    if len(kinds) <= 1:
+        return some[0] if some else State.NULL
+    if kinds <= {State.EVEN, State.SAME, State.ZERO}:
+        return State.EVEN
+    if kinds <= {State.ODD, State.ZERO}:
+        return State.ODD
+    for state in (State.COPY, State.MEAN):
+        if kinds == {state, State.SAME}:
+            return state
+    return State.FREE
+
+
+def through(states: Sequence[State], *, odd: bool, zero: bool, linear: bool) -> State:
+    """The state after a function applied unit by unit; `odd`: f(-x) = -f(x), `zero`: f(0) = 0, `linear`: f(cx) = c f(x)
+    and f(x + y) = f(x) + f(y)."""
+    kinds = set(states)
+    if kinds <= {State.NULL, State.SAME}:
+        return State.NULL if kinds == {State.NULL} and zero else State.SAME
+    if kinds <= {State.ZERO, State.NULL} and zero:
         return State.ZERO
-    if all(x is some[0] for x in some) and some[0] in (State.EVEN, State.ODD):
-        return some[0]
-    if len(states) == len(some) and all(x is some[0] for x in some) and some[0] in (State.COPY, State.MEAN):
-        return some[0]
-    return State.UNKNOWN
+    if kinds <= {State.EVEN, State.ZERO, State.NULL, State.SAME}:
+        return State.EVEN
+    if kinds <= {State.COPY, State.SAME, State.NULL}:
+        return State.COPY
+    if len(states) == 1 and states[0] is State.ODD and odd:
+        return State.ODD
+    if len(states) == 1 and linear:
+        return states[0]
+    return State.FREE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -12,7 +11,7 @@ from ..capture.program import Args, Op, Program, Value
 from ..dims.axis import Atom
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..dims.solver import DimsSolver
-from ..passes.tensors import layout_of
+from ..passes.tensors import Blocks
 from ..plan.layout import leaves
 from ..plan.sizes import NewSizes
 from ..schemes.states import Assignment, State
@@ -53,12 +52,9 @@ class Growth:
         """Where old and new units of a value lie."""
         if value.index not in self.growing:
             found = {}
+            blocks = Blocks(self.dims, self.new, self.assignment, {}, State.FREE)
             for k, axis in enumerate(self.dims.resolved(value)):
-                states: dict[int, str] = defaultdict(lambda: State.FREE.value)
-                for place, state in self.assignment.items():
-                    if (place.value, place.axis) == (value.index, k):
-                        states[place.occurrence] = state.value
-                layout, count = layout_of(self.dims, axis, self.new, states)
+                layout, count = blocks.layout(axis, value.index, k)
                 if count:
                     found[k] = layout
             self.growing[value.index] = found

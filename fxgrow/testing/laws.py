@@ -21,13 +21,13 @@ from torch import Tensor, fx, nn
 from ..capture.build import lower
 from ..capture.program import Origin, Program
 from ..capture.snapshot import Snapshot
-from ..dims.axis import Atom, atoms
+from ..dims.axis import Atom
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from ..passes.widen import tied
-from ..schemes.flow import Propagation
+from ..schemes.flow import Propagation, places_of
 from ..schemes.proof import ProofDomain, Refuted
-from ..schemes.states import Assignment, Place, State
+from ..schemes.states import Assignment, State
 from .blocks import Draw, anything
 from .growth import Growth
 
@@ -166,10 +166,10 @@ class _Trial:
     def grow(self, sizes: Mapping[Atom, int]) -> None:
         """Try one growth with every assignment of states, or with some of them."""
         places = [
-            Place(value.index, k, n)
+            place
             for value in {v.index: v for v in self.values.values()}.values()
             for k, axis in enumerate(self.dims.resolved(value))
-            for n in range(sum(atom in sizes for atom in atoms(axis)))
+            for place in places_of(self.dims, sizes, value, k, axis)
         ]
         few = len(STATES) ** len(places) <= MOST
         rows = product(STATES, repeat=len(places)) if few else self._some(len(places))
@@ -199,7 +199,10 @@ class _Trial:
             {}
             if refused
             else {
-                v.index: flow.of(v) for op in self.dims.touched(sizes) for v in op.outputs if v.index in self.dims.axes
+                v.index: flow.merged(v)
+                for op in self.dims.touched(sizes)
+                for v in op.outputs
+                if v.index in self.dims.axes
             }
         )
         found = Growth(self.program, self.dims, sizes, self.draw, assignment, marks)

@@ -2,6 +2,7 @@
 
 from . import (
     arithmetic,
+    attention,
     concat,
     contraction,
     index,
@@ -25,6 +26,7 @@ __all__ = [
     "SameSizes",
     "Sizes",
     "arithmetic",
+    "attention",
     "concat",
     "contraction",
     "index",

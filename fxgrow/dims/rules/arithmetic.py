@@ -10,6 +10,8 @@ from .pointwise import Unary, aligned, meet, operands
 class Add(SameSizes):
     """Sums and differences. Where two volumes meet, it is a residual join."""
 
+    by_index = True
+
     def dims(self, op: Op, d: Dims) -> None:
         """Operands share their axes; under skip="reshape" a join keeps the skip's channels apart."""
         values = operands(op)
@@ -18,7 +20,7 @@ class Add(SameSizes):
         d.set(op.outputs[0], meet(op, d, values))
 
     def states(self, op: Op, s: Flow) -> None:
-        """Halves of one parity add up; a constant is even."""
+        """Halves of one parity add up; a constant is the same for all."""
         values = operands(op)
         other = op.args.get("other")
         number = isinstance(other, int | float | complex) and other != 0
@@ -29,7 +31,7 @@ class Add(SameSizes):
             for k, states in enumerate(s.of(skip)):
                 if k == at:  # an adapter lets r(left) - r(right) through, and zeros for channels that are missing
                     for state in states:
-                        s.require(op, state, even=True, why="r(left) - r(right) must vanish")
+                        s.adapt(op, state)
                     out[k] = [s.add(op, [state, s.zero]) for state in out[k]]
                 else:
                     out[k] = [s.add(op, pair) for pair in zip(out[k], states, strict=True)]
@@ -37,7 +39,7 @@ class Add(SameSizes):
             return
         out = []
         for sides in aligned(op, s, values):
-            rows = [*sides, [s.even] * len(sides[0])] if number else sides
+            rows = [*sides, [s.same] * len(sides[0])] if number else sides
             out.append([s.add(op, leaf) for leaf in zip(*rows, strict=True)])
         s.set(op.outputs[0], out)
 
@@ -45,12 +47,14 @@ class Add(SameSizes):
 class Multiply(SameSizes):
     """Products: parities multiply as signs do, and zero wins."""
 
+    by_index = True
+
     def dims(self, op: Op, d: Dims) -> None:
         """Operands share their axes."""
         d.set(op.outputs[0], meet(op, d, operands(op)))
 
     def states(self, op: Op, s: Flow) -> None:
-        """A factor that lacks the axis is even along it."""
+        """A factor that lacks the axis is the same along it."""
         out: Marks = [[s.mul(op, leaf) for leaf in zip(*sides, strict=True)] for sides in aligned(op, s, operands(op))]
         s.set(op.outputs[0], out)
 

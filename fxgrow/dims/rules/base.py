@@ -11,12 +11,13 @@ A rule answers three questions about one operator call:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...capture.program import Op, Value
 from ...errors import Kind
 from ..algebra import Algebra
-from ..axis import Axis, Fixed
+from ..axis import Atom, Axis, Fixed
 
 State = Any
 """An element of the domain that a `Flow` computes in; rules hand it on and never look inside."""
@@ -53,14 +54,35 @@ class Dims(Protocol):
         """Note that two volumes meet by addition; True if the axes of the skip operand have been dealt with."""
 
 
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """A normalisation over axes that grow: how much, and in which way."""
+
+    kind: str
+    """The operator."""
+    old: int
+    new: int
+    """Units that it is taken over, before and after."""
+    alone: bool
+    """The axis is one set of units and nothing else."""
+    even: bool
+    """If every unit is copied equally often, the axis is a whole number of copies of itself."""
+    atoms: tuple[Atom, ...]
+    scale: Value | None = None
+    """The parameter that scales the result unit by unit."""
+    epsilon: float | None = None
+
+
 class Flow(Protocol):
     """The propagation of states, as a rule sees it."""
 
     algebra: Algebra
-    even: State
-    """The state of something that is the same for every new unit."""
+    same: State
+    """The state of something that is the same for all units, old and new."""
     zero: State
     """The state of something that vanishes at every new unit."""
+    null: State
+    """The state of something that vanishes at all units, old and new."""
 
     def axes(self, value: Value) -> list[Axis]:
         """The axes of a value."""
@@ -83,11 +105,26 @@ class Flow(Protocol):
     def mul(self, op: Op, states: Iterable[State]) -> State:
         """The state of a product."""
 
-    def apply(self, op: Op, states: Iterable[State], *, odd: bool, zero: bool, why: str = "") -> State:
-        """The state of a function applied unit by unit; `odd`: f(-x) = -f(x), `zero`: f(0) = 0."""
+    def grown(self, axis: Axis) -> tuple[int, int]:
+        """The size of an axis before and after."""
+
+    def picked(self, state: State, axis: Axis, number: int) -> State:
+        """A state when one unit is taken from an axis that states may be told apart by."""
+
+    def apply(self, op: Op, states: Iterable[State], *, odd: bool, zero: bool, linear: bool = False) -> State:
+        """The state of a function applied unit by unit.
+
+        `odd`: f(-x) = -f(x), `zero`: f(0) = 0, `linear`: it is a linear map of each unit's own slice.
+        """
 
     def require(self, op: Op, state: State, *, even: bool, why: str) -> State:
-        """Demand that a state is even and not zero, e.g. of a batch norm's scale."""
+        """Demand that a state is not zero, and if `even` the same for twins and copies, e.g. a batch norm's scale."""
+
+    def adapt(self, op: Op, state: State) -> None:
+        """Note that a skip path with this new block enters through an adapter, which cancels it or leaves it out."""
+
+    def mix(self, op: Op, state: State, mixing: Mixing) -> State:
+        """The state after a normalisation over all units of the axis."""
 
     def kept_apart(self, op: Op) -> tuple[Value, int] | None:
         """The skip operand of a join, and the axis along which an adapter stands between it and the result."""
@@ -116,6 +153,9 @@ class Sizes(Protocol):
     def shape(self, value: Value) -> tuple[int, ...]:
         """The new shape of a value."""
 
+    def paired(self, op: Op) -> bool:
+        """Whether new units of a skip path are pairs of equal halves."""
+
 
 class Rule(Protocol):
     """One sentence about an operator."""
@@ -131,7 +171,11 @@ class Rule(Protocol):
 
 
 class SameSizes:
-    """For rules of operators whose arguments hold no sizes."""
+    """For rules of operators whose arguments hold no sizes.
+
+    A rule with a true attribute `by_index` takes states that differ along another axis of the value (queries, keys and
+    values in one tensor); for others they are made one first.
+    """
 
     def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
         """Nothing to change."""
@@ -188,6 +232,6 @@ def regroup(s: Flow, op: Op, states: Sequence[State], axes: Sequence[Axis]) -> l
             row = row[count:]
         return parts
     if not states or not sum(counts):
-        return [[s.merge(op, states)] * c if states else [s.even] * c for c in counts]
+        return [[s.merge(op, states)] * c if states else [s.same] * c for c in counts]
     same = s.merge(op, states)
     return [[same] * count for count in counts]

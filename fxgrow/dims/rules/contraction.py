@@ -72,6 +72,8 @@ def spread(pattern: Pattern, rank: int) -> list[Item]:
 class Contraction(SameSizes):
     """A sum over products, in einops-like notation; the last operand may be a bias that is added."""
 
+    by_index = True
+
     def __init__(self, notation: str, *operands: str, bias: str = "", weight: str = "") -> None:
         self.operands, self.result = parse(notation)
         self.arguments = operands
@@ -157,7 +159,7 @@ class Contraction(SameSizes):
         kept = set(_names(tuple(result)))
         if op.args.get(self.bias) is not None:  # along axes that the bias lacks it is the same for every unit
             for name in [n for n in product_of if n in kept]:
-                summand = bias.get(name, [s.even] * len(product_of[name]))
+                summand = bias.get(name, [s.same] * len(product_of[name]))
                 product_of[name] = [s.add(op, pair) for pair in zip(product_of[name], summand, strict=True)]
         out: Marks = []
         for item in result:

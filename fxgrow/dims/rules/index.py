@@ -85,7 +85,7 @@ class Create:
     def states(self, op: Op, s: Flow) -> None:
         """All units are equal."""
         out = op.outputs[0]
-        state = s.zero if self.zero else s.even
+        state = s.null if self.zero else s.same
         marks: Marks = [[state] * s.count(axis) for axis in s.axes(out)]
         s.set(out, marks)
 

@@ -66,7 +66,7 @@ class Addmm(SameSizes):
         Matmul(self.left, self.right).states(op, s)
         out, bias = s.of(op.outputs[0]), s.of(op.args["self"])
         for k in range(1, len(out) + 1):
-            rows = bias[-k] if k <= len(bias) and bias[-k] else [s.even] * len(out[-k])
+            rows = bias[-k] if k <= len(bias) and bias[-k] else [s.same] * len(out[-k])
             out[-k] = [s.add(op, pair) for pair in zip(out[-k], rows, strict=True)]
         s.set(op.outputs[0], out)
 

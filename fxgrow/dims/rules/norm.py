@@ -1,4 +1,4 @@
-"""Normalisations: per channel, per group, or over a whole axis (which is a barrier until a scheme proves otherwise)."""
+"""Normalisations: per channel, per group, or over a whole axis (which only some states of the new units pass)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from ...capture.program import Op, Value
 from ...errors import Kind
-from ..axis import Axis, Fixed, product
-from .base import Dims, Flow, SameSizes, Sizes, State, normal_dims, register, regroup
+from ..axis import Axis, Fixed, atoms, product, terms_of
+from .base import Dims, Flow, Marks, Mixing, SameSizes, Sizes, normal, normal_dims, register, regroup
 
 
 class PerChannel(SameSizes):
@@ -37,9 +37,10 @@ class PerChannel(SameSizes):
         """Scales equal; shifts of the same parity as the volume."""
         marks = s.of(op.args["input"])
         out = [s.require(op, x, even=False, why="it is divided by its own deviation") for x in marks[1]]
+        out = [s.apply(op, [x], odd=True, zero=True) for x in out]
         for vector in self._vectors(op, self.scales):
-            for state in s.of(vector)[0]:
-                s.require(op, state, even=True, why="halves need one scale")
+            scale = [s.require(op, state, even=True, why="halves need one scale") for state in s.of(vector)[0]]
+            out = [s.mul(op, pair) for pair in zip(out, scale, strict=True)]
         for vector in self._vectors(op, self.shifts):
             out = [s.add(op, pair) for pair in zip(out, s.of(vector)[0], strict=True)]
         marks[1] = out
@@ -75,7 +76,7 @@ class GroupNorm(SameSizes):
                     s.require(op, state, even=True, why="twin groups need one affine map")
         parts = self._split(s, op, s.axes(x)[1], x.shape[1])
         affine = op.args["bias"] is not None
-        out = each(op, s, x, odd=not affine, zero=not affine, unsafe=True)
+        out = each(op, s, marks, odd=not affine, zero=not affine, unsafe=True)
         out[1] = [state for some in regroup(s, op, row, parts) for state in some]
         s.set(op.outputs[0], out)
 
@@ -88,37 +89,63 @@ class GroupNorm(SameSizes):
 class WholeAxis:
     """layer_norm and rms_norm: every unit depends on all units of the normalised axes."""
 
+    def _over(self, op: Op) -> int:
+        return len(op.args["normalized_shape"])
+
     def dims(self, op: Op, d: Dims) -> None:
-        """A barrier over the normalised axes; the others pass."""
+        """All axes pass; which states may grow is a matter of the scheme."""
         axes = d.of(op.args["input"])
-        over = len(op.args["normalized_shape"])
+        over = self._over(op)
         for name in ("weight", "bias"):
             value = op.args.get(name)
             if value is not None:
                 for k, axis in enumerate(d.of(value)):
                     at = len(axes) - over + k
                     axes[at] = d.unify(axes[at], axis)
-        for axis in axes[len(axes) - over :]:
-            d.freeze(axis, Kind.NORM, "a normalisation takes its statistics over the whole axis")
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: Flow) -> None:
-        """Along other axes it is a function of each unit's own vector."""
+        """Mixed over the normalised axes, then scaled and shifted; a function of each unit's own vector elsewhere."""
         affine = op.args.get("bias") is not None
-        s.set(op.outputs[0], each(op, s, op.args["input"], odd=not affine, zero=not affine, unsafe=True))
+        x, over = op.args["input"], self._over(op)
+        marks, axes = s.of(x), s.axes(x)
+        mixing = mixed(op, s, axes[-over:], op.args.get("weight"), op.args.get("eps"))
+        out = each(op, s, marks[:-over], odd=not affine, zero=not affine, unsafe=True)
+        for k in range(len(axes) - over, len(axes)):
+            row = [s.mix(op, state, mixing) for state in marks[k]]
+            for name, combine in (("weight", s.mul), ("bias", s.add)):
+                value = op.args.get(name)
+                if value is not None:
+                    entries = s.of(value)[k - len(axes)]
+                    row = [combine(op, pair) for pair in zip(row, entries, strict=True)]
+            out.append(row)
+        s.set(op.outputs[0], out)
 
     def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
         """The normalised shape."""
-        over = len(op.args["normalized_shape"])
-        return {"normalized_shape": list(z.shape(op.args["input"])[-over:])}
+        return {"normalized_shape": list(z.shape(op.args["input"])[-self._over(op) :])}
 
 
-def each(op: Op, s: Flow, x: Value, *, odd: bool, zero: bool, unsafe: bool = False) -> list[list[State]]:
+def mixed(op: Op, s: Flow, axes: list[Axis], scale: Value | None = None, epsilon: float | None = None) -> Mixing:
+    """What a normalisation over some axes sees of a growth."""
+    old = new = 1
+    even = True
+    for axis in axes:
+        before, after = s.grown(axis)
+        old, new = old * before, new * after
+        sizes = [s.grown(term) for term in terms_of(s.algebra.resolve(axis))]
+        even = even and all(b * before == a * after and b % a == 0 for a, b in sizes)
+    growing = tuple(atom for axis in axes for atom in atoms(s.algebra.resolve(axis)) if s.count(atom))
+    alone = len(axes) == 1 and s.algebra.resolve(axes[0]) == (growing or (None,))[0]
+    return Mixing(op.name.removeprefix("aten::").removeprefix("_"), old, new, alone, even, growing, scale, epsilon)
+
+
+def each(op: Op, s: Flow, marks: Marks, *, odd: bool, zero: bool, linear: bool = False, unsafe: bool = False) -> Marks:
     """States after a function of each new unit's own slice."""
-    out = []
-    for states in s.of(x):
+    out: Marks = []
+    for states in marks:
         row = [s.require(op, y, even=False, why="it is normalised") for y in states] if unsafe else states
-        out.append([s.apply(op, [y], odd=odd, zero=zero) for y in row])
+        out.append([s.apply(op, [y], odd=odd, zero=zero, linear=linear) for y in row])
     return out
 
 
@@ -143,14 +170,34 @@ class Along(SameSizes):
         """Along other axes it is a function of each unit's own slice."""
         x = next(op.inputs())
         for out in op.outputs:
-            s.set(out, each(op, s, x, odd=self.odd, zero=self.zero))
+            s.set(out, each(op, s, s.of(x), odd=self.odd, zero=self.zero))
+
+
+class Softmax(SameSizes):
+    """softmax: units of the axis share one; along other axes it is a function of each unit's own slice."""
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """All axes pass; which states may grow along the axis is a matter of the scheme."""
+        d.set(op.outputs[0], d.of(op.args["self"]))
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Copies share what their original had."""
+        x = op.args["self"]
+        marks, axes = s.of(x), s.axes(x)
+        at = normal(op.args["dim"], len(axes)) if axes else 0
+        out = each(op, s, marks, odd=False, zero=False)
+        for k in range(at, at + bool(axes)):
+            mixing = mixed(op, s, [axes[k]])
+            out[k] = [s.mix(op, state, mixing) for state in marks[k]]
+        s.set(op.outputs[0], out)
 
 
 register(PerChannel(), "batch_norm", "instance_norm")
 register(GroupNorm(), "group_norm")
 register(WholeAxis(), "layer_norm", "rms_norm")
 _WHOLE = "mixes all units of the axis"
-register(Along("dim", Kind.SOFTMAX, "a softmax over the whole axis"), "softmax", "log_softmax", "_softmax")
+register(Softmax(), "softmax", "_softmax")
+register(Along("dim", Kind.SOFTMAX, "a softmax over the whole axis"), "log_softmax")
 register(Along("dim", Kind.STATISTIC, _WHOLE, odd=True, zero=True), "cumsum")
 register(Along("dim", Kind.STATISTIC, _WHOLE), "cumprod", "cummax", "cummin", "sort", "argsort", "logcumsumexp")
 register(Along("dims", Kind.INDEX, "its units change places", odd=True, zero=True), "flip", "roll")

@@ -31,13 +31,13 @@ def meet(op: Op, d: Dims, values: list[Value]) -> list[Axis]:
 
 
 def aligned(op: Op, s: Flow, values: list[Value]) -> Iterator[list[list[State]]]:
-    """For each axis of the result, the states that the operands bring; one that lacks the axis is even along it."""
+    """For each axis of the result, the states that the operands bring; one that lacks the axis is the same along it."""
     rows = [s.of(v) for v in values]
     rank = len(op.outputs[0].shape)
     for k in range(rank, 0, -1):
         some = [r[-k] if len(r) >= k else [] for r in rows]
         width = max(map(len, some), default=0)
-        yield [states if len(states) == width else [s.even] * width for states in some]
+        yield [states if len(states) == width else [s.same] * width for states in some]
 
 
 def is_number(arg: object) -> bool:
@@ -51,8 +51,10 @@ class Unary(SameSizes):
     `unsafe` names operands (or is "all") of which no block may be zero: there the function or its slope is infinite.
     """
 
-    def __init__(self, *, odd: bool = False, zero: bool = False, unsafe: str = "") -> None:
-        self.odd, self.zero, self.unsafe = odd, zero, unsafe
+    by_index = True
+
+    def __init__(self, *, odd: bool = False, zero: bool = False, linear: bool = False, unsafe: str = "") -> None:
+        self.odd, self.zero, self.linear, self.unsafe = odd, zero, linear, unsafe
 
     def dims(self, op: Op, d: Dims) -> None:
         """The axes stay."""
@@ -69,7 +71,7 @@ class Unary(SameSizes):
                 if self.unsafe == "all" or value is op.args.get(self.unsafe):
                     sides[k] = [s.require(op, x, even=False, why="it is singular at zero") for x in sides[k]]
             leaves = zip(*sides, strict=True)
-            rows.append([s.apply(op, leaf, odd=self.odd, zero=self.zero) for leaf in leaves])
+            rows.append([s.apply(op, leaf, odd=self.odd, zero=self.zero, linear=self.linear) for leaf in leaves])
         for out in op.outputs:
             s.set(out, rows)
 
@@ -114,7 +116,9 @@ class Cast(Unary):
         """As under any odd function."""
         dtype = op.outputs[0].dtype
         odd = dtype.is_signed and dtype is not torch.bool
-        s.set(op.outputs[0], [[s.apply(op, [x], odd=odd, zero=True) for x in r] for r in s.of(op.args["self"])])
+        linear = odd and dtype.is_floating_point
+        marks = s.of(op.args["self"])
+        s.set(op.outputs[0], [[s.apply(op, [x], odd=odd, zero=True, linear=linear) for x in r] for r in marks])
 
 
 class RandomSlope(Unary):
@@ -151,8 +155,9 @@ class PRelu(SameSizes):
         s.set(op.outputs[0], out)
 
 
-_ODD = """neg negative positive clone detach alias contiguous lift lift_fresh lift_fresh_copy deg2rad rad2deg
-    real conj _conj conj_physical _conj_physical resolve_conj resolve_neg sign sgn trunc fix round special_round frac
+_LINEAR = """neg negative positive clone detach alias contiguous lift lift_fresh lift_fresh_copy deg2rad rad2deg
+    real conj _conj conj_physical _conj_physical resolve_conj resolve_neg"""
+_ODD = """sign sgn trunc fix round special_round frac
     sin sinh asin arcsin asinh arcsinh tan tanh atan arctan atanh arctanh erf erfinv special_erfinv
     hardshrink softshrink special_i1 special_i1e special_bessel_j1 special_modified_bessel_i1"""
 _KEEPS_ZERO = """abs absolute angle ceil floor square expm1 special_expm1 log1p special_log1p nan_to_num
@@ -174,6 +179,7 @@ _POLYNOMIALS = """chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polyno
     shifted_chebyshev_polynomial_w hermite_polynomial_h hermite_polynomial_he laguerre_polynomial_l
     legendre_polynomial_p"""
 
+register(Unary(odd=True, zero=True, linear=True), *_LINEAR.split())
 register(Unary(odd=True, zero=True), *_ODD.split())
 register(Unary(zero=True), *_KEEPS_ZERO.split())
 register(Unary(), *_NEITHER.split())

@@ -50,7 +50,7 @@ class Reduce(SameSizes):
                     rows.extend([[]] if keep else [])
                 else:
                     zero = self.zero and out.dtype.is_floating_point  # the place of an extremum among zeros is any
-                    rows.append([s.apply(op, [y], odd=self.linear, zero=zero) for y in states])
+                    rows.append([s.apply(op, [y], odd=self.linear, zero=zero, linear=self.linear) for y in states])
             s.set(out, rows)
 
 

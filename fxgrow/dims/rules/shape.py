@@ -40,6 +40,8 @@ def group(before: Sequence[int], after: Sequence[int]) -> Groups:
 class View:
     """view, reshape, flatten, unflatten: axes are multiplied together and taken apart, row-major."""
 
+    by_index = True
+
     def __init__(self, sizes: str = "", at: str = "", like: str = "") -> None:
         self.sizes, self.at, self.like = sizes, at, like
 
@@ -93,6 +95,8 @@ def alike(d: Dims, axes: list[Axis], like: Value) -> list[Axis]:
 class Permute(SameSizes):
     """permute, transpose, movedim …: axes change places."""
 
+    by_index = True
+
     def _order(self, op: Op) -> list[int]:
         rank = len(op.args["self"].shape)
         order = list(range(rank))
@@ -125,6 +129,8 @@ class Permute(SameSizes):
 
 class Squeeze(SameSizes):
     """squeeze and unsqueeze: axes of one unit go or come."""
+
+    by_index = True
 
     def _kept(self, op: Op) -> list[int | None]:
         """For each axis of the result the operand's axis, or None for a new one."""
@@ -179,7 +185,7 @@ class Expand:
         result: Marks = []
         for k, axis in enumerate(out, len(marks) - len(out)):
             kept = k >= 0 and len(marks[k]) == s.count(axis)
-            result.append(marks[k] if kept else [s.even] * s.count(axis))
+            result.append(marks[k] if kept else [s.same] * s.count(axis))
         s.set(op.outputs[0], result)
 
     def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:

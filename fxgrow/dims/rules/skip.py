@@ -24,7 +24,7 @@ class AdaptSkip:
         marks = s.of(op.args["x"])
         at = normal(op.args["dim"], len(marks))
         for state in marks[at]:
-            s.require(op, state, even=True, why="r(left) - r(right) must vanish")
+            s.adapt(op, state)
         marks[at] = [s.zero] * s.count(s.axes(op.outputs[0])[at])
         s.set(op.outputs[0], marks)
 
@@ -34,7 +34,7 @@ class AdaptSkip:
         at = normal(op.args["dim"], len(x.shape))
         new: dict[str, Any] = {"width": z.shape(out)[at]}
         grown = (z.shape(x)[at] - x.shape[at]) // 2
-        if grown:
+        if grown and z.paired(op):
             new["pairs"] = [*op.args["pairs"], (x.shape[at], grown)]
         return new
 

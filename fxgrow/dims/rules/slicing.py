@@ -14,6 +14,8 @@ from .base import Dims, Flow, SameSizes, Sizes, normal, register, regroup
 class Unbind(SameSizes):
     """unbind: one result for each unit of an axis, which must therefore keep its number of units."""
 
+    by_index = True
+
     def dims(self, op: Op, d: Dims) -> None:
         """The axis is opened unit by unit."""
         axes = d.of(op.args["self"])
@@ -26,12 +28,15 @@ class Unbind(SameSizes):
         """States go with their axes."""
         marks = s.of(op.args["self"])
         at = normal(op.args["dim"], len(marks))
-        for out in op.outputs:
-            s.set(out, marks[:at] + marks[at + 1 :])
+        axis = s.axes(op.args["self"])[at]
+        for number, out in enumerate(op.outputs):
+            s.set(out, [[s.picked(x, axis, number) for x in row] for row in marks[:at] + marks[at + 1 :]])
 
 
 class Select(SameSizes):
     """select: one unit of an axis."""
+
+    by_index = True
 
     def dims(self, op: Op, d: Dims) -> None:
         """Which unit it is must not change."""
@@ -44,7 +49,8 @@ class Select(SameSizes):
         """States go with their axes."""
         marks = s.of(op.args["self"])
         at = normal(op.args["dim"], len(marks))
-        s.set(op.outputs[0], marks[:at] + marks[at + 1 :])
+        axis, number = s.axes(op.args["self"])[at], normal(op.args["index"], op.args["self"].shape[at])
+        s.set(op.outputs[0], [[s.picked(x, axis, number) for x in row] for row in marks[:at] + marks[at + 1 :]])
 
 
 class Slice:

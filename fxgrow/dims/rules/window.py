@@ -30,7 +30,14 @@ class Window(SameSizes):
         """A function of each unit's own plane."""
         for out in op.outputs:
             number = out.dtype.is_floating_point  # where in its window a maximum lies is no sign and never nothing
-            marks = each(op, s, next(op.inputs()), odd=self.linear and number, zero=self.zero and number)
+            marks = each(
+                op,
+                s,
+                s.of(next(op.inputs())),
+                odd=self.linear and number,
+                zero=self.zero and number,
+                linear=self.linear,
+            )
             s.set(out, [*marks[: -self.over], *([] for _ in range(self.over))])
 
 
@@ -63,11 +70,13 @@ class Pad(SameSizes):
     def states(self, op: Op, s: Flow) -> None:
         """New units are padded like old ones, over other axes."""
         value = op.args.get("value")
-        s.set(op.outputs[0], each(op, s, op.args["self"], odd=not value, zero=not value))
+        s.set(op.outputs[0], each(op, s, s.of(op.args["self"]), odd=not value, zero=not value, linear=not value))
 
 
 class Dropout(SameSizes):
     """Dropout: the identity in evaluation mode; in training mode halves draw different masks."""
+
+    by_index = True
 
     def dims(self, op: Op, d: Dims) -> None:
         """The axes stay."""
@@ -81,7 +90,7 @@ class Dropout(SameSizes):
             s.only_eval(op, "dropout draws its mask unit by unit")
         s.set(op.outputs[0], marks)
         for mask in op.outputs[1:]:
-            s.set(mask, [[s.even] * len(row) for row in marks])
+            s.set(mask, [[s.same] * len(row) for row in marks])
 
 
 class PixelShuffle(SameSizes):

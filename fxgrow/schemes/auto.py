@@ -1,0 +1,82 @@
+"""Auto: for every set of units the first scheme that proves, R2R before all others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..dims.axis import Atom, atoms
+from .mean import Mean
+from .net2net import Net2Net
+from .proof import prove
+from .r2r import R2R
+from .states import Assignment, Failure, Place, Problem, Scheme, State
+from .zero import Zero
+
+ORDER: tuple[Scheme, ...] = (R2R(), Zero(), Mean(), Net2Net())
+"""R2R trains every new weight from the first step; zeros and means need no equal copies; copies pass every norm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Auto:
+    """R2R where it proves, else zeros (rms_norm streams), means (layer_norm streams), or uniform copies."""
+
+    name: str = "auto"
+
+    def choose(self, problem: Problem) -> Assignment | Failure:
+        """All at once if one scheme serves all, else each set of units by itself."""
+        found = self.chosen(problem)
+        return found if isinstance(found, Failure) else found[0]
+
+    def chosen(self, problem: Problem) -> tuple[Assignment, Mapping[str, str]] | Failure:
+        """The states, and which scheme was taken instead of R2R, with R2R's reason, for each set of units."""
+        first = proved(ORDER[0], problem)
+        if not isinstance(first, Failure):
+            return first, {}
+        states: dict[Place, State] = {}
+        reasons: dict[str, str] = {}
+        for group in _apart(problem):
+            part = Problem(problem.analysis, problem.dims, {a: problem.sizes[a] for a in group})
+            failures: list[Failure] = []
+            for scheme in ORDER:
+                found = proved(scheme, part)
+                if not isinstance(found, Failure):
+                    states.update(found)
+                    if failures:
+                        reasons[_label(problem, group)] = f"{scheme.name}, because r2r cannot: {failures[0].text}"
+                    break
+                failures.append(found)
+            else:
+                return replace(failures[0], hint=next((f.hint for f in failures if f.hint), ""))
+        return states, reasons
+
+
+def proved(scheme: Scheme, problem: Problem) -> Assignment | Failure:
+    """The states that a scheme chooses, if they prove."""
+    chosen = scheme.choose(problem)
+    if isinstance(chosen, Failure):
+        return chosen
+    proof = prove(problem.dims, problem.sizes, chosen)
+    return proof if isinstance(proof, Failure) else chosen
+
+
+def _apart(problem: Problem) -> list[list[Atom]]:
+    """Growing atoms in sets that no axis holds together: their states do not depend on each other."""
+    groups: list[set[Atom]] = []
+    dims = problem.dims
+    axes: set[frozenset[Atom]] = set()
+    for value in dims.program.values:
+        for axis in dims.axes.get(value.index, ()):
+            axes.add(frozenset(a for a in atoms(dims.algebra.resolve(axis)) if a in problem.sizes))
+    for held in axes:
+        if held:
+            joined = set(held).union(*(g for g in groups if g & held))
+            groups = [g for g in groups if not g & held] + [joined]
+    return [sorted(g, key=lambda a: a.index) for g in groups]
+
+
+def _label(problem: Problem, group: Sequence[Atom]) -> str:
+    for producer in problem.dims.producers:
+        if set(group) & set(atoms(problem.dims.algebra.resolve(producer.axis))):
+            return producer.node
+    return problem.dims.algebra.name(group[0])

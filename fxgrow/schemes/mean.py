@@ -1,0 +1,25 @@
+"""Mean fill: new units of a stream are the mean of its old ones, which a layer_norm turns into zeros."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .sided import choose_sides
+from .states import Assignment, Failure, Problem, State
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """Each writer's new rows are the mean of its old rows. The mean of the stream stays, its variance shrinks by D/D'.
+
+    Scale and epsilon make up for that (gamma' = gamma sqrt(D/D'), epsilon' = epsilon D/D'), the new shift is zero, and
+    what leaves the norm is zero at the new units, so its readers are free. Needs an affine layer_norm over exactly
+    the growing units, and writers that are sums of linear maps; where there is no norm it fills readers with zeros.
+    """
+
+    name: str = "mean"
+
+    def choose(self, problem: Problem) -> Assignment | Failure:
+        """Means before a layer_norm, zeros before an rms_norm."""
+        norms = {"layer_norm": State.MEAN, "rms_norm": State.ZERO}
+        return choose_sides(problem.dims, problem.sizes, norms, lambda _, __: False)

@@ -1,0 +1,161 @@
+"""Choosing sides: new units are zero where they are written or where they are read; the other side is free.
+
+One walk collects, for every value, which parameters its new units depend on. A sum over them then says which side to
+zero, and a normalisation what it needs: zeros for rms_norm, means for layer_norm, both of which leave it as zeros.
+What is set to zero changes the walk, so it is repeated until nothing is added. The proof is not made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..capture.program import Op
+from ..dims.axis import Atom
+from ..dims.rules.base import Mixing
+from ..dims.solver import DimsSolver
+from ..errors import Kind
+from .flow import Propagation
+from .parity import MIXED
+from .states import Assignment, Failure, Place, State
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """What the new units of a value depend on. `direct`: it is a parameter itself; `linear`: zeros get through, with
+    their gradients."""
+
+    places: frozenset[Place] = frozenset()
+    direct: bool = False
+    linear: bool = True
+
+
+Mark = Support | None
+"""None is zero."""
+Side = Callable[[Support, Support], bool]
+"""Whether to zero the writers of two sides of a sum (writers, readers)."""
+
+
+class SidedDomain:
+    """Supports, and the states that follow from what they meet."""
+
+    same: Mark = Support()
+    zero: Mark = None
+    null: Mark = None
+
+    def __init__(
+        self,
+        chosen: dict[Place, State],
+        norms: Mapping[str, State],
+        writers: Side,
+        positions: Mapping[int, int],
+    ) -> None:
+        self.chosen = chosen
+        self.norms = norms
+        self.writers = writers
+        self.positions = positions
+        self.places: dict[Place, None] = {}
+        self.failure: Failure | None = None
+
+    def _want(self, support: Support, state: State) -> None:
+        for place in support.places:
+            if self.chosen.get(place) is not State.ZERO:
+                self.chosen[place] = state
+
+    def place(self, place: Place) -> Mark:
+        """Its own support."""
+        self.places[place] = None
+        return None if self.chosen.get(place) is State.ZERO else Support(frozenset({place}), direct=True)
+
+    def add(self, op: Op, states: Sequence[Mark]) -> Mark:
+        """A parameter that is added to zeros becomes zero too."""
+        some = [x for x in states if x is not None]
+        if len(some) < len(states) and some and all(x.direct for x in some):
+            for x in some:
+                self._want(x, State.ZERO)
+            return None
+        return _union(some)
+
+    def mul(self, op: Op, states: Sequence[Mark]) -> Mark:
+        """Zero wins."""
+        some = [x for x in states if x is not None]
+        return None if len(some) < len(states) else _union(some, linear=sum(bool(x.places) for x in some) < 2)
+
+    def apply(self, op: Op, states: Sequence[Mark], odd: bool, zero: bool, linear: bool) -> Mark:
+        """Zeros stay only where the function keeps them."""
+        some = [x for x in states if x is not None]
+        if not some:
+            return None if zero else self.same
+        return _union(some, linear=linear)
+
+    def require(self, op: Op, state: Mark, even: bool, why: str) -> Mark:
+        """The proof will see."""
+        return state
+
+    def adapt(self, op: Op, state: Mark) -> None:
+        """New units stay outside an adapter."""
+
+    def mix(self, op: Op, state: Mark, mixing: Mixing) -> Mark:
+        """What a normalisation needs."""
+        wanted = self.norms.get(mixing.kind)
+        if wanted is None and self.failure is None:
+            kind, text = MIXED[mixing.kind]
+            self.failure = Failure(kind, self.positions[id(op)], text)
+        if wanted is not None and state is not None:
+            self._want(state, wanted)
+        return None
+
+    def contract(self, op: Op, factors: Sequence[Mark]) -> None:
+        """One side is zero."""
+        if any(x is None for x in factors):
+            return
+        sides = [x for x in factors if x is not None and x.places]
+        if not sides:
+            kind, text = Kind.NO_PROOF, "the new units add up and nothing can cancel them"
+            self.failure = self.failure or Failure(kind, self.positions[id(op)], text)
+            return
+        readers = next((x for x in reversed(sides) if x.direct), sides[-1])
+        writers = next((x for x in sides if x is not readers), None)
+        both = writers is not None and writers.linear and readers.direct
+        if writers is not None and both and self.writers(writers, readers):
+            self._want(writers, State.ZERO)
+        else:
+            self._want(readers, State.ZERO)
+
+    def merge(self, op: Op, states: Sequence[Mark]) -> Mark:
+        """Of all of them."""
+        some = [x for x in states if x is not None]
+        return _union(some) if some else None
+
+    def only_eval(self, op: Op, why: str) -> None:
+        """No matter here."""
+
+
+def _union(some: Sequence[Support], *, linear: bool = True) -> Mark:
+    if not some:
+        return None
+    places = frozenset[Place]().union(*(x.places for x in some))
+    return Support(places, linear=linear and all(x.linear for x in some))
+
+
+def choose_sides(
+    dims: DimsSolver, sizes: Mapping[Atom, int], norms: Mapping[str, State], writers: Side
+) -> Assignment | Failure:
+    """Zeros on one side of every sum, what norms need before them, and anything elsewhere.
+
+    Args:
+        dims: the axes.
+        sizes: new sizes of the growing atoms.
+        norms: the state that each kind of normalisation is to receive; of those not named nothing may grow.
+        writers: whether the writing side of a sum is to be zero; else the reading side is.
+    """
+    positions = {id(op): i for i, op in enumerate(dims.program.ops)}
+    chosen: dict[Place, State] = {}
+    while True:
+        before = dict(chosen)
+        domain = SidedDomain(chosen, norms, writers, positions)
+        Propagation(dims, sizes, domain).run()
+        if domain.failure is not None:
+            return domain.failure
+        if chosen == before:
+            return {place: chosen.get(place, State.FREE) for place in domain.places}
