@@ -1,12 +1,14 @@
-"""The one function that fxgrow puts into a user's graph: the skip adapter of R2R with zero padding."""
+"""Functions that fxgrow puts into a user's graph: the skip adapter of R2R, and attention whose sizes are free."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_unary
+from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
 
 def adapt_skip(x: Tensor, dim: int, keep: int, pairs: Sequence[tuple[int, int]], width: int) -> Tensor:
@@ -42,3 +44,88 @@ def adapt_skip(x: Tensor, dim: int, keep: int, pairs: Sequence[tuple[int, int]],
             missing[dim] = width - part.shape[dim]
             y = y + (torch.cat([part, part.new_zeros(missing)], dim) if missing[dim] else part)
     return y
+
+
+def window_attention(
+    x: Tensor,
+    *,
+    qkv_weight: Tensor,
+    proj_weight: Tensor,
+    relative_position_bias: Tensor,
+    window_size: Sequence[int],
+    shift_size: Sequence[int],
+    scale: float,
+    attention_dropout: float = 0.0,
+    dropout: float = 0.0,
+    qkv_bias: Tensor | None = None,
+    proj_bias: Tensor | None = None,
+    logit_scale: Tensor | None = None,
+    training: bool = True,
+) -> Tensor:
+    """Attention within shifted windows, as torchvision's Swin transformers have it, with sizes that are free.
+
+    It reads the number of heads from the position bias and the width of a head from the weights, and takes the scale
+    of the logits as a number, so that channels, heads and their width can grow one without the other.
+
+    Args:
+        x: (N, H, W, C).
+        qkv_weight: (3 heads head_dim, C), rows of queries, keys and values.
+        proj_weight: (C', heads head_dim).
+        relative_position_bias: (1, heads, tokens, tokens) for the tokens of one window.
+        window_size: height and width of a window; the image is padded with zeros to whole windows.
+        shift_size: how far windows are shifted, cyclically; tokens that were not neighbours do not attend.
+        scale: of the logits, unless `logit_scale` is given.
+        logit_scale: (heads, 1, 1), the logarithm of the scale of cosine attention (Swin V2), at most log 100.
+
+    Source: Liu et al. 2021, arXiv 2103.14030; 2022, arXiv 2111.09883.
+    """
+    tensors = (x, qkv_weight, proj_weight, relative_position_bias)
+    if has_torch_function(tensors):  # traced again by torch.fx, it stays one node
+        named = {k: v for k, v in locals().items() if k not in ("x", "tensors")}
+        result: Tensor = handle_torch_function(window_attention, tensors, x, **named)
+        return result
+    n, height, width, _ = x.shape
+    rows, columns = window_size
+    x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
+    tall, wide = x.shape[1] // rows, x.shape[2] // columns
+    shift = [0 if side >= full else by for side, full, by in zip(window_size, x.shape[1:3], shift_size, strict=True)]
+    if any(shift):
+        x = x.roll((-shift[0], -shift[1]), (1, 2))
+    x = x.unflatten(2, (wide, columns)).unflatten(1, (tall, rows)).transpose(2, 3).flatten(3, 4).flatten(0, 2)
+    if logit_scale is not None and qkv_bias is not None:  # keys have no bias under cosine attention
+        bias = qkv_bias.chunk(3)
+        qkv_bias = torch.cat([bias[0], torch.zeros_like(bias[1]), bias[2]])
+    heads = relative_position_bias.shape[1]
+    packed = F.linear(x, qkv_weight, qkv_bias).chunk(3, -1)
+    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in packed)
+    if logit_scale is not None:
+        logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        logits = logits * logit_scale.clamp(max=math.log(100.0)).exp()
+    else:
+        logits = (q * scale) @ k.transpose(-2, -1)
+    logits = logits + relative_position_bias
+    if any(shift):
+        apart = _apart(x, (tall, rows), (wide, columns), shift)
+        logits = (logits.unflatten(0, (n, tall * wide)) + apart.unsqueeze(1)).flatten(0, 1)
+    weights = F.dropout(logits.softmax(-1), attention_dropout, training)
+    out = F.linear((weights @ v).transpose(1, 2).flatten(2), proj_weight, proj_bias)
+    out = F.dropout(out, dropout, training).unflatten(1, (rows, columns)).unflatten(0, (n, tall, wide))
+    out = out.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    if any(shift):
+        out = out.roll((shift[0], shift[1]), (1, 2))
+    return out[:, :height, :width].contiguous()
+
+
+def _apart(like: Tensor, tall: tuple[int, int], wide: tuple[int, int], shift: Sequence[int]) -> Tensor:
+    """(windows, tokens, tokens): -100 where two tokens of a shifted window come from different sides of the image."""
+    regions = []
+    for (count, size), by in ((tall, shift[0]), (wide, shift[1])):
+        region = torch.zeros(count * size, dtype=torch.long, device=like.device)
+        region[-size:] = 1
+        if by:
+            region[-by:] = 2
+        regions.append(region.view(count, size))
+    one, other = regions
+    number = (one[:, None, :, None] * 3 + other[None, :, None, :]).flatten(2).flatten(0, 1)
+    differ = number.unsqueeze(1) != number.unsqueeze(2)
+    return torch.zeros(differ.shape, dtype=like.dtype, device=like.device).masked_fill(differ, -100.0)

@@ -9,7 +9,7 @@ from torch import fx
 from fxgrow.analysis import Analysis
 from fxgrow.dims.axis import Axis, atoms, show
 from fxgrow.dims.solver import DimsSolver, Producer
-from fxgrow.errors import FxgrowError, Refusal
+from fxgrow.errors import FxgrowError, GrowthRefused, Refusal
 
 from .widen import Widen
 from .widths import Width
@@ -106,12 +106,18 @@ def _site(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, p: Producer,
 
 
 def _refusal(gm: fx.GraphModule, analysis: Analysis, name: str, scheme: str) -> Refusal | None:
-    """Why a producer cannot grow; None if the smallest growth can be planned."""
-    try:
-        Widen(nodes=(name,), width=Width(factor=SMALLEST), scheme=scheme).plan(gm, analysis)
-    except FxgrowError as refused:
-        return refused.refusal
-    return None
+    """Why a producer cannot grow; None if the smallest growth can be planned, or twice the width (uniform copies)."""
+    refusal: Refusal | None = None
+    for factor in (SMALLEST, 2.0):
+        try:
+            Widen(nodes=(name,), width=Width(factor=factor), scheme=scheme).plan(gm, analysis)
+        except GrowthRefused as refused:
+            refusal = refused.refusal if factor == SMALLEST else refusal
+        except FxgrowError as error:
+            return error.refusal
+        else:
+            return None
+    return refusal
 
 
 def _joins(gm: fx.GraphModule, dims: DimsSolver) -> list[JoinSite]:

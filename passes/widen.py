@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import fx
 
 from fxgrow.analysis import Analysis
+from fxgrow.capture.opening import Opening
 from fxgrow.capture.trees import attribute
 from fxgrow.dims.axis import Atom, atoms
 from fxgrow.dims.solver import DimsSolver
@@ -20,6 +21,7 @@ from fxgrow.plan.sizes import NewSizes
 from fxgrow.schemes import Assignment, Auto, Failure, Problem, Proof, Scheme, State, scheme_named
 from fxgrow.schemes.proof import prove
 
+from .opened import opened
 from .refuse import explain_refusal, failed, inexpressible
 from .skips import skip_edits
 from .targets import Target, find_target
@@ -79,6 +81,9 @@ class Widen:
             UsageError: a name or a width cannot be meant.
             GrowthRefused: the growth would change the function or the interface, or cannot be written down.
         """
+        return self._plan(gm, analysis, ())
+
+    def _plan(self, gm: fx.GraphModule, analysis: Analysis, openings: tuple[Opening, ...]) -> Plan:
         scheme = scheme_named(self.scheme)
         dims = analysis.volumes if self.skip == "reshape" else analysis.dims
         targets = [find_target(gm, analysis, dims, name) for name in dict.fromkeys(self.nodes)]
@@ -94,7 +99,11 @@ class Widen:
         proof = prove(dims, sizes, assignment)
         if isinstance(proof, Failure):
             raise failed(gm, dims, where, proof)
-        return self._write(gm, analysis, dims, sizes, assignment, proof, targets, taken)
+        plan = self._write(gm, analysis, dims, sizes, assignment, proof, targets, taken)
+        if not plan.openings:
+            return replace(plan, openings=openings)
+        everything = (*openings, *plan.openings)
+        return self._plan(*opened(gm, analysis, plan.openings), everything)
 
     def _grow(self, gm: fx.GraphModule, dims: DimsSolver, target: Target, sizes: dict[Atom, int]) -> None:
         """Add the new sizes that one target asks for."""
@@ -151,11 +160,12 @@ class Widen:
             eval_only=proof.eval_only,
             notes=(
                 *(f"{label}: scheme {text}" for label, text in taken.items()),
-                *_notes(sizes, dims, assignment, scheme),
+                *_notes(sizes, dims, assignment),
             ),
             before=before,
             after=after,
             model=analysis.digest,
+            openings=tuple(simulation.openings),
         )
 
 

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from ..analysis import Analysis
 from ..capture.lowering import INTRINSICS
+from ..capture.opening import Opening, kind_of
 from ..capture.program import Op, Origin, Ref, Value
 from ..capture.signature import Meta, strides_like
 from ..capture.source import location
@@ -48,6 +50,8 @@ class Simulation:
         self.detached = detached
         self.nodes: list[NodeEdit] = []
         self.modules: list[ModuleEdit] = []
+        self.openings: list[Opening] = []
+        """Attention whose module cannot express the growth, and which must be written out first."""
         self._refs: dict[int, Ref] = {}
         self._env: dict[fx.Node, Any] = {}
         self._changed: set[fx.Node] = set()
@@ -85,6 +89,9 @@ class Simulation:
                     edited[id(module)] = self._edit_module(str(node.target), module, facts)
                 attributes = edited[id(module)]
             self._node(node, module, metas, attributes)
+        for path, module in by_name.items():
+            if id(module) not in edited and self._metas(module, recurse=False):
+                edited[id(module)] = self._edit_module(path, module, {})
         return self
 
     def _check_output(self, node: fx.Node) -> None:
@@ -126,6 +133,10 @@ class Simulation:
             overrides = self._align(node, ops, predicted)
         if problem and len(ops) == 1 and module is None and ops[0].name.removeprefix("aten::") in CUTS:
             self._split(node, ops[0])
+            return
+        if (problem or template is None) and kind_of(self.gm, node):
+            self.openings.append(self._opening(node))
+            self._change(node, self._predicted(self.program.results[node.name]))
             return
         if problem or template is None:
             raise self._inexpressible(node, problem)
@@ -215,9 +226,9 @@ class Simulation:
         stride = strides_like(shape, value.stride)
         return Ref(Value(-1, shape, stride, value.dtype, value.device, value.origin, value.node), -1)
 
-    def _metas(self, module: nn.Module) -> dict[int, Meta]:
+    def _metas(self, module: nn.Module, recurse: bool = True) -> dict[int, Meta]:
         found: dict[int, Meta] = {}
-        for tensor in (*module.parameters(), *module.buffers()):
+        for tensor in (*module.parameters(recurse), *module.buffers(recurse)):
             shape = self.shapes.get(id(tensor))
             if shape is not None:
                 found[id(tensor)] = (shape, strides_like(shape, tensor.stride()), tensor.dtype, tensor.device)
@@ -243,6 +254,22 @@ class Simulation:
             return made[index]
 
         return fill(template.result, lambda local: ref(local.index))
+
+    def _predicted(self, tree: Any) -> Any:
+        """A result as the rules predict it."""
+        if isinstance(tree, Value):
+            return self._grown_ref(tree, self.sizes.shape(tree))
+        return type(tree)(map(self._predicted, tree)) if type(tree) in (list, tuple) else tree
+
+    def _opening(self, node: fx.Node) -> Opening:
+        """What must be known of a call to write it out."""
+        names = dict(zip(("query", "key", "value", "key_padding_mask", "", "attn_mask"), node.args, strict=False))
+        values = {
+            k: self.program.results[v.name] for k, v in {**names, **node.kwargs}.items() if isinstance(v, fx.Node)
+        }
+        masks = [values[k] for k in ("attn_mask", "key_padding_mask") if k in values]
+        first = values.get("query", values.get("input"))
+        return Opening(node.name, len(first.shape) if first else 0, tuple(m.dtype is torch.bool for m in masks))
 
     def _inexpressible(self, node: fx.Node, problem: str) -> GrowthRefused:
         return GrowthRefused(

@@ -1,0 +1,159 @@
+"""Opening: attention that a module or a fixed function keeps, written out as fx nodes, so that its sizes can differ.
+
+`nn.MultiheadAttention` ties heads x head_dim to the embedding, and torchvision's window attention ties them to its
+input. Where a growth unties them, the call is replaced by plain operators on the same parameters.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from ..errors import GrowthRefused, Kind, Refusal
+from ..functional import window_attention
+
+WINDOWS = "torchvision.models.swin_transformer.shifted_window_attention"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """One call to be written out: the node, the rank of its first operand, and of its masks whether they hold flags."""
+
+    node: str
+    rank: int
+    flags: tuple[bool, ...] = ()
+
+
+def kind_of(gm: fx.GraphModule, node: fx.Node) -> str:
+    """What kind of attention a node calls; empty if it is none that can be opened."""
+    if node.op == "call_module":
+        module = gm.get_submodule(str(node.target))
+        plain = type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn
+        weights = any(u.target is not operator.getitem or (u.args[1] == 1 and u.users) for u in node.users)
+        return "module" if plain and not weights else ""
+    if node.op == "call_function":
+        name = f"{getattr(node.target, '__module__', '')}.{getattr(node.target, '__name__', '')}"
+        return "window" if name == WINDOWS else ""
+    return ""
+
+
+def open_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Opening]) -> dict[str, nn.Module]:
+    """Write calls out in a copy of a model's graph; returns the modules that must be added to the model by name."""
+    added: dict[str, nn.Module] = {}
+    nodes = {n.name: n for n in graph.nodes}
+    for opening in openings:
+        node = nodes[opening.node]
+        with graph.inserting_before(node):
+            if kind_of(gm, node) == "window":
+                _open_window(gm, graph, node)
+                continue
+            module = gm.get_submodule(str(node.target))
+            assert isinstance(module, nn.MultiheadAttention)
+            call = _Call(graph, node, module, opening)
+            result = call.run(added)
+        for user in list(node.users):
+            if user.args[1] == 0:
+                user.replace_all_uses_with(result.node)
+            graph.erase_node(user)
+        graph.erase_node(node)
+    return added
+
+
+def _open_window(gm: fx.GraphModule, graph: fx.Graph, node: fx.Node) -> None:
+    names = ("input", "qkv_weight", "proj_weight", "relative_position_bias", "window_size", "num_heads", "shift_size",
+             "attention_dropout", "dropout", "qkv_bias", "proj_bias", "logit_scale", "training")  # fmt: skip
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    heads = given.pop("num_heads")
+    weight = given["qkv_weight"]
+    if not (isinstance(weight, fx.Node) and weight.op == "get_attr" and isinstance(heads, int)):
+        raise GrowthRefused(Refusal(Kind.INEXPRESSIBLE, f"{node.name} computes its weights", where=node.name))
+    rows: torch.Tensor = gm.get_parameter(str(weight.target))
+    given["scale"] = (rows.shape[0] // 3 // heads) ** -0.5
+    new = graph.call_function(window_attention, (given.pop("input"),), given)
+    new.meta = dict(node.meta)
+    node.replace_all_uses_with(new)
+    graph.erase_node(node)
+
+
+class _Call:
+    """One call of nn.MultiheadAttention."""
+
+    def __init__(self, graph: fx.Graph, node: fx.Node, module: nn.MultiheadAttention, opening: Opening) -> None:
+        self.tracer = fx.proxy.GraphAppendingTracer(graph)
+        self.node, self.module, self.opening = node, module, opening
+        names = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask")
+        self.given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+    def get(self, name: str) -> Any:
+        """A parameter of the module."""
+        return self.tracer.create_proxy("get_attr", f"{self.node.target}.{name}", (), {})
+
+    def operand(self, name: str) -> Any:
+        """A tensor argument, batch first."""
+        given = self.given.get(name)
+        if given is None:
+            return None
+        proxy = fx.Proxy(given, self.tracer)
+        mask = "mask" in name
+        return proxy.transpose(0, 1) if not mask and self.opening.rank == 3 and not self.module.batch_first else proxy
+
+    def run(self, added: dict[str, nn.Module]) -> Any:
+        """Project, attend, project back."""
+        m: Any = self.module
+        q, k, v = (x.unflatten(-1, (m.num_heads, -1)).transpose(-3, -2) for x in self._projected())
+        scale, mask = m.head_dim**-0.5, self._mask()
+        if m.dropout:
+            scores = torch.matmul(q, k.transpose(-2, -1)) * scale
+            if mask is not None:
+                scores = scores + mask
+            weights = scores.softmax(-1)
+            name = f"{self.node.name}_dropout"
+            added[name] = nn.Dropout(m.dropout).train(m.training)
+            weights = self.tracer.create_proxy("call_module", name, (weights,), {})
+            out = torch.matmul(weights, v)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+        out = out.transpose(-3, -2).flatten(-2)
+        bias = self.get("out_proj.bias") if m.out_proj.bias is not None else None
+        out = F.linear(out, self.get("out_proj.weight"), bias)
+        return out.transpose(0, 1) if self.opening.rank == 3 and not m.batch_first else out
+
+    def _projected(self) -> tuple[Any, ...]:
+        m: Any = self.module
+        bias = self.get("in_proj_bias") if m.in_proj_bias is not None else None
+        same = self.given["query"] is self.given["key"] is self.given["value"]
+        if m.in_proj_weight is not None and same:
+            packed = F.linear(self.operand("query"), self.get("in_proj_weight"), bias).chunk(3, -1)
+            return packed[0], packed[1], packed[2]
+        weights: Any = self.get("in_proj_weight").chunk(3) if m.in_proj_weight is not None else None
+        if weights is None:
+            weights = [self.get(f"{letter}_proj_weight") for letter in "qkv"]
+        biases: Any = bias.chunk(3) if bias is not None else (None, None, None)
+        return tuple(
+            F.linear(self.operand(name), weights[n], biases[n]) for n, name in enumerate(("query", "key", "value"))
+        )
+
+    def _mask(self) -> Any:
+        """Both masks as numbers to add: minus infinity where attention may not look."""
+        attention, padding = self.operand("attn_mask"), self.operand("key_padding_mask")
+        flags = iter(self.opening.flags)
+        parts: list[Any] = []
+        for mask, view in ((attention, _plain), (padding, _over_keys)):
+            if mask is not None:
+                wide = view(mask)
+                parts.append(torch.where(wide, float("-inf"), 0.0) if next(flags) else wide)
+        return None if not parts else parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _plain(mask: Any) -> Any:
+    return mask
+
+
+def _over_keys(mask: Any) -> Any:
+    return mask.unsqueeze(-2).unsqueeze(-3)

@@ -1,0 +1,109 @@
+"""torch's transformer modules written out: what they compute without their fast paths, for tracing to look into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+_Tensor = Any
+"""A tensor, or fx's stand-in for one."""
+
+
+def _encoder_layer(
+    self: nn.TransformerEncoderLayer,
+    src: _Tensor,
+    src_mask: _Tensor = None,
+    src_key_padding_mask: _Tensor = None,
+    is_causal: bool = False,
+) -> _Tensor:
+    def attend(x: _Tensor) -> _Tensor:
+        return self._sa_block(x, src_mask, src_key_padding_mask, is_causal=is_causal)
+
+    if self.norm_first:
+        x = src + attend(self.norm1(src))
+        return x + self._ff_block(self.norm2(x))
+    x = self.norm1(src + attend(src))
+    return self.norm2(x + self._ff_block(x))
+
+
+def _encoder(
+    self: nn.TransformerEncoder,
+    src: _Tensor,
+    mask: _Tensor = None,
+    src_key_padding_mask: _Tensor = None,
+    is_causal: bool | None = None,
+) -> _Tensor:
+    for layer in self.layers:
+        src = layer(src, src_mask=mask, src_key_padding_mask=src_key_padding_mask, is_causal=bool(is_causal))
+    return src if self.norm is None else self.norm(src)
+
+
+def _decoder(
+    self: nn.TransformerDecoder,
+    tgt: _Tensor,
+    memory: _Tensor,
+    tgt_mask: _Tensor = None,
+    memory_mask: _Tensor = None,
+    tgt_key_padding_mask: _Tensor = None,
+    memory_key_padding_mask: _Tensor = None,
+    tgt_is_causal: bool | None = None,
+    memory_is_causal: bool = False,
+) -> _Tensor:
+    masks = {"tgt_mask": tgt_mask, "memory_mask": memory_mask}
+    masks |= {"tgt_key_padding_mask": tgt_key_padding_mask, "memory_key_padding_mask": memory_key_padding_mask}
+    for layer in self.layers:
+        tgt = layer(tgt, memory, **masks, tgt_is_causal=bool(tgt_is_causal), memory_is_causal=memory_is_causal)
+    return tgt if self.norm is None else self.norm(tgt)
+
+
+def _transformer(
+    self: nn.Transformer,
+    src: _Tensor,
+    tgt: _Tensor,
+    src_mask: _Tensor = None,
+    tgt_mask: _Tensor = None,
+    memory_mask: _Tensor = None,
+    src_key_padding_mask: _Tensor = None,
+    tgt_key_padding_mask: _Tensor = None,
+    memory_key_padding_mask: _Tensor = None,
+    src_is_causal: bool | None = None,
+    tgt_is_causal: bool | None = None,
+    memory_is_causal: bool = False,
+) -> _Tensor:
+    memory = self.encoder(src, mask=src_mask, src_key_padding_mask=src_key_padding_mask, is_causal=src_is_causal)
+    return self.decoder(
+        tgt,
+        memory,
+        tgt_mask=tgt_mask,
+        memory_mask=memory_mask,
+        tgt_key_padding_mask=tgt_key_padding_mask,
+        memory_key_padding_mask=memory_key_padding_mask,
+        tgt_is_causal=tgt_is_causal,
+        memory_is_causal=memory_is_causal,
+    )
+
+
+WRITTEN: dict[type[nn.Module], Any] = {
+    nn.TransformerEncoderLayer: _encoder_layer,
+    nn.TransformerEncoder: _encoder,
+    nn.TransformerDecoder: _decoder,
+    nn.Transformer: _transformer,
+}
+OPEN = (*WRITTEN, nn.TransformerDecoderLayer)
+"""Modules of torch's own that tracing looks into."""
+
+
+@contextmanager
+def written_out() -> Iterator[None]:
+    """While it lasts, these modules run as they are written here."""
+    known = {kind: kind.forward for kind in WRITTEN}
+    try:
+        for kind, forward in WRITTEN.items():
+            kind.forward = forward
+        yield
+    finally:
+        for kind, forward in known.items():
+            kind.forward = forward

@@ -1,0 +1,37 @@
+"""Models with some attention written out, made once for each model and kept as long as it lives."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+
+from torch import fx
+
+from fxgrow.analysis import Analysis, analyse
+from fxgrow.capture.opening import Opening, open_nodes
+from fxgrow.capture.trees import attribute
+
+_KNOWN: weakref.WeakKeyDictionary[fx.GraphModule, dict[tuple[int, frozenset[str]], tuple[fx.GraphModule, Analysis]]]
+_KNOWN = weakref.WeakKeyDictionary()
+
+
+def opened(gm: fx.GraphModule, analysis: Analysis, openings: Sequence[Opening]) -> tuple[fx.GraphModule, Analysis]:
+    """A twin of a model, on the same tensors, in which calls are written out, and its analysis."""
+    known = _KNOWN.setdefault(gm, {})
+    key = (analysis.fingerprint, frozenset(o.node for o in openings))
+    if key not in known:
+        for other in [k for k in known if k[0] != analysis.fingerprint]:
+            del known[other]
+        twin = _twin(gm, openings)
+        made = analyse(twin, analysis.inputs, lowering=analysis.lowering)
+        made.digest, made.size = analysis.digest, analysis.size
+        known[key] = (twin, made)
+    return known[key]
+
+
+def _twin(gm: fx.GraphModule, openings: Sequence[Opening]) -> fx.GraphModule:
+    graph = fx.Graph(owning_module=gm, tracer_cls=gm.graph._tracer_cls)
+    graph.output(graph.graph_copy(gm.graph, {}))
+    added = open_nodes(gm, graph, openings)
+    targets = {str(n.target) for n in graph.nodes if n.op in ("call_module", "get_attr")}
+    return fx.GraphModule({t: added[t] if t in added else attribute(gm, t) for t in targets}, graph)
