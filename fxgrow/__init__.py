@@ -5,9 +5,11 @@ wider = fxgrow.widen(traced, node="layer2.conv1")
 print(fxgrow.verify(traced, wider))
 """
 
+from . import diagnostics
 from .analysis import Analysis, analyse
 from .api import inspect, plan_widen, verify, widen
 from .capture.tracer import trace
+from .deepening import deepen, plan_deepen
 from .dims.rules import register as register_rule
 from .errors import FxgrowError, GrowthRefused, Kind, Refusal, UsageError, VerificationFailed
 from .inspection import Inspection
@@ -28,7 +30,10 @@ __all__ = [
     "VerificationFailed",
     "analyse",
     "apply",
+    "deepen",
+    "diagnostics",
     "inspect",
+    "plan_deepen",
     "plan_widen",
     "register_rule",
     "trace",

@@ -18,7 +18,8 @@ class Kind(Enum):
     UNSUPPORTED_MODEL = "FXG006"
     NOT_TRACEABLE = "FXG007"
     STALE_PLAN = "FXG008"
-    # refusals
+    BAD_BLOCK = "FXG020"
+    # refusals to widen
     NO_AXIS = "FXG101"
     UNKNOWN_OP = "FXG102"
     SOFTMAX = "FXG103"
@@ -37,6 +38,14 @@ class Kind(Enum):
     INEXPRESSIBLE = "FXG116"
     FIXED = "FXG117"
     NOT_A_JOIN = "FXG118"
+    # refusals to deepen
+    NOT_SILENT = "FXG201"
+    NOT_IDEMPOTENT = "FXG202"
+    NO_VALUE = "FXG203"
+    NO_BLOCK = "FXG204"
+    NO_FACTOR = "FXG205"
+    NO_SLOPE = "FXG206"
+    WRITTEN = "FXG207"
     # broken promises: a defect in fxgrow or in a rule that a user registered
     CHECK_FAILED = "FXG901"
 

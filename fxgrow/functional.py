@@ -113,17 +113,17 @@ def window_attention(
     out = out.transpose(2, 3).flatten(3, 4).flatten(1, 2)
     if any(shift):
         out = out.roll((shift[0], shift[1]), (1, 2))
-    return out[:, :height, :width].contiguous()
+    out = out[:, :height, :width]
+    result = out.contiguous()
+    return result
 
 
 def _apart(like: Tensor, tall: tuple[int, int], wide: tuple[int, int], shift: Sequence[int]) -> Tensor:
     """(windows, tokens, tokens): -100 where two tokens of a shifted window come from different sides of the image."""
     regions = []
     for (count, size), by in ((tall, shift[0]), (wide, shift[1])):
-        region = torch.zeros(count * size, dtype=torch.long, device=like.device)
-        region[-size:] = 1
-        if by:
-            region[-by:] = 2
+        place = torch.arange(count * size, device=like.device)
+        region = (place >= count * size - size).long() + (place >= count * size - by).long()
         regions.append(region.view(count, size))
     one, other = regions
     number = (one[:, None, :, None] * 3 + other[None, :, None, :]).flatten(2).flatten(0, 1)

@@ -8,11 +8,23 @@ from collections.abc import Sequence
 from torch import fx
 
 from fxgrow.analysis import Analysis, analyse
-from fxgrow.capture.opening import Opening, open_nodes
+from fxgrow.capture.opening import Opening, kind_of, open_nodes
 from fxgrow.capture.trees import attribute
+from fxgrow.dims.axis import Axis
+from fxgrow.dims.solver import DimsSolver
 
 _KNOWN: weakref.WeakKeyDictionary[fx.GraphModule, dict[tuple[int, frozenset[str]], tuple[fx.GraphModule, Analysis]]]
 _KNOWN = weakref.WeakKeyDictionary()
+
+
+def closed(gm: fx.GraphModule, dims: DimsSolver, axis: Axis) -> list[fx.Node]:
+    """Calls that can be written out, if one of them is what stops an axis from growing."""
+    reason = dims.algebra.reason(axis)
+    if reason is None or not 0 <= reason.op < len(dims.program.ops):
+        return []
+    nodes = {n.name: n for n in gm.graph.nodes}
+    kind = kind_of(gm, nodes[dims.program.ops[reason.op].node])
+    return [n for n in nodes.values() if kind and kind_of(gm, n) == kind]
 
 
 def opened(gm: fx.GraphModule, analysis: Analysis, openings: Sequence[Opening]) -> tuple[fx.GraphModule, Analysis]:

@@ -11,11 +11,14 @@ from fxgrow.dims.axis import Axis, atoms, show
 from fxgrow.dims.solver import DimsSolver, Producer
 from fxgrow.errors import FxgrowError, GrowthRefused, Refusal
 
-from .widen import Widen
+from .targets import owned
+from .widen import Grow, Widen
 from .widths import Width
 
 SMALLEST = 1.0 + 1e-9
 """A factor that asks for the next possible width."""
+WAYS: tuple[tuple[float, Grow], ...] = ((SMALLEST, "channels"), (2.0, "channels"), (SMALLEST, "groups"))
+"""What is tried before a producer is said not to grow: uniform copies need twice the width, some heads a whole one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +67,8 @@ class Survey:
 def survey(gm: fx.GraphModule, analysis: Analysis, scheme: str = "auto") -> Survey:
     """Look at every producer of a model; proves each growth, applies none."""
     dims = analysis.dims
-    sites = tuple(_site(gm, analysis, dims, p, scheme) for p in _distinct(dims))
+    sites = tuple(_site(gm, analysis, dims, p, scheme) for p in owned(dims))
     return Survey(sites, tuple(_joins(gm, dims)))
-
-
-def _distinct(dims: DimsSolver) -> list[Producer]:
-    seen: dict[int, Producer] = {}
-    for producer in dims.producers:
-        seen.setdefault(producer.weight.index, producer)
-    return list(seen.values())
 
 
 def _site(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, p: Producer, scheme: str) -> Site:
@@ -85,10 +81,10 @@ def _site(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, p: Producer,
 
     node = next(n for n in gm.graph.nodes if n.name == p.node)
     parameter = p.weight.names[0] if p.weight.names else ""
-    sole = sum(q.node == p.node for q in _distinct(dims)) == 1
+    sole = sum(q.node == p.node for q in owned(dims)) == 1
     path = str(node.target) if node.op == "call_module" and sole else parameter or p.node
     readers = dict.fromkeys(r.node for r in dims.readers if shares(r.axis))
-    together = dict.fromkeys(q.node for q in _distinct(dims) if q.weight is not p.weight and shares(q.axis))
+    together = dict.fromkeys(q.node for q in owned(dims) if q.weight is not p.weight and shares(q.axis))
     joins = dict.fromkeys(
         j.node for j in dims.joins if any(shares(a) for v in (j.main, j.skip) for a in dims.resolved(v))
     )
@@ -106,13 +102,13 @@ def _site(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, p: Producer,
 
 
 def _refusal(gm: fx.GraphModule, analysis: Analysis, name: str, scheme: str) -> Refusal | None:
-    """Why a producer cannot grow; None if the smallest growth can be planned, or twice the width (uniform copies)."""
+    """Why a producer cannot grow; None if the smallest growth can be planned, or twice the width, or a whole group."""
     refusal: Refusal | None = None
-    for factor in (SMALLEST, 2.0):
+    for factor, grow in WAYS:
         try:
-            Widen(nodes=(name,), width=Width(factor=factor), scheme=scheme).plan(gm, analysis)
+            Widen(nodes=(name,), width=Width(factor=factor), grow=grow, scheme=scheme).plan(gm, analysis)
         except GrowthRefused as refused:
-            refusal = refused.refusal if factor == SMALLEST else refusal
+            refusal = refusal or refused.refusal
         except FxgrowError as error:
             return error.refusal
         else:

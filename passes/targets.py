@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from torch import fx
 
 from fxgrow.analysis import Analysis
-from fxgrow.dims.axis import Axis, atoms
+from fxgrow.capture.program import Origin, Value
+from fxgrow.dims.axis import Atom, Axis, atoms
 from fxgrow.dims.explain import carriers
 from fxgrow.dims.solver import DimsSolver, Producer
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
@@ -50,11 +52,68 @@ def find_target(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: 
         born = [p for p in dims.producers if p.weight is value]
         if born:
             return Target(name, born[0].node, born[0].axis)
+        born = _born_of(dims, value)
+        if born:
+            whole = _whole(dims, value, born)
+            return Target(name, born[0].node, whole) if whole else _one(gm, dims, name, born[0].node, born)
         users = [op.node for op in analysis.program.ops if value in op.inputs()]
         return _one(gm, dims, name, users[0] if users else name, [])
     if any(n.name == name and n.op in ("placeholder", "output") for n in gm.graph.nodes):
         raise _no_axis(dims, name, name)
+    if f"{name}.weight" in analysis.program.parameters:  # a module of the user's that fx looks into
+        return find_target(gm, analysis, dims, f"{name}.weight")
     raise _unknown(gm, analysis, dims, name)
+
+
+def _born_of(dims: DimsSolver, parameter: Value) -> list[Producer]:
+    """Producers whose weight is computed from a parameter (standardised, scaled …) and whose rows are its own."""
+    mine = {a for axis in dims.resolved(parameter) for a in atoms(axis)}
+    return [p for p in dims.producers if parameter in _sources(dims, p.weight) and mine & _atoms(dims, p)]
+
+
+def _atoms(dims: DimsSolver, producer: Producer) -> set[Atom]:
+    return set(atoms(dims.algebra.resolve(producer.axis)))
+
+
+def _sources(dims: DimsSolver, weight: Value) -> set[Value]:
+    """The parameters that a weight is computed from; itself if it is one."""
+    if weight.origin is not Origin.COMPUTED:
+        return {weight}
+    made = {out: op for op in dims.program.node_ops.get(weight.node, ()) for out in op.outputs}
+    found: set[Value] = set()
+    queue, seen = [weight], {weight}
+    while queue:
+        value = queue.pop()
+        if value.origin is not Origin.COMPUTED:
+            found.add(value)
+            continue
+        if value not in made:
+            made.update({out: op for op in dims.program.node_ops.get(value.node, ()) for out in op.outputs})
+        for source in made[value].inputs() if value in made else ():
+            if source not in seen:
+                seen.add(source)
+                queue.append(source)
+    return found
+
+
+def _whole(dims: DimsSolver, parameter: Value, born: Sequence[Producer]) -> Axis | None:
+    """The axis of a parameter that holds all that is born of it: queries, keys and values of one weight."""
+    made = set[Atom]().union(*(_atoms(dims, p) for p in born))
+    return next((axis for axis in dims.of(parameter) if made <= set(atoms(dims.algebra.resolve(axis)))), None)
+
+
+def owned(dims: DimsSolver) -> list[Producer]:
+    """One producer for each weight; those of weights that are cut out of a parameter are one, of that parameter."""
+    found: dict[int, Producer] = {}
+    for producer in dims.producers:
+        if not producer.weight.names:
+            for parameter in sorted(_sources(dims, producer.weight), key=lambda v: v.index):
+                axis = _whole(dims, parameter, [producer]) if parameter.names else None
+                if axis is not None:
+                    producer = replace(producer, weight=parameter, axis=axis)
+                    break
+        found.setdefault(producer.weight.index, producer)
+    return list(found.values())
 
 
 def _one(gm: fx.GraphModule, dims: DimsSolver, name: str, node: str, born: list[Producer]) -> Target:
@@ -73,14 +132,20 @@ def _one(gm: fx.GraphModule, dims: DimsSolver, name: str, node: str, born: list[
 
 
 def _no_axis(dims: DimsSolver, name: str, node: str) -> FxgrowError:
-    outputs = [out for op in dims.program.node_ops.get(node, [])[-1:] for out in op.outputs]
-    carried = {a for out in outputs for axis in dims.resolved(out) for a in atoms(axis)}
+    last = dims.program.node_ops.get(node, [])[-1:]
+    carried = {a for op in last for out in op.outputs for axis in dims.resolved(out) for a in atoms(axis)}
     owners = [p.node for p in dims.producers if carried & set(atoms(dims.algebra.resolve(p.axis)))]
+    weight = last[0].args.get("weight") if last else None
+    why = "there is no weight in it whose rows are new channels"
+    if last and last[0].name in dims.unknown:
+        why = f"fxgrow has no rule for {last[0].name}"
+    elif isinstance(weight, Value) and weight.origin is Origin.COMPUTED:
+        why = f"its weight is computed by {weight.node} from the inputs of the model, so it has no rows to add to"
     hint = f"it carries the channels of {', '.join(dict.fromkeys(owners))}: name one of them" if owners else ""
     return GrowthRefused(
         Refusal(
             Kind.NO_AXIS,
-            f"{name} gives birth to no axis: there is no weight in it whose rows are new channels",
+            f"{name} gives birth to no axis: {why}",
             where=node,
             hint=hint or "name a convolution, a linear layer or an embedding; fxgrow.inspect(model) lists them",
         )

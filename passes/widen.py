@@ -9,7 +9,7 @@ from typing import Literal
 from torch import fx
 
 from fxgrow.analysis import Analysis
-from fxgrow.capture.opening import Opening
+from fxgrow.capture.opening import Opening, opening_of
 from fxgrow.capture.trees import attribute
 from fxgrow.dims.axis import Atom, atoms
 from fxgrow.dims.solver import DimsSolver
@@ -21,7 +21,7 @@ from fxgrow.plan.sizes import NewSizes
 from fxgrow.schemes import Assignment, Auto, Failure, Problem, Proof, Scheme, State, scheme_named
 from fxgrow.schemes.proof import prove
 
-from .opened import opened
+from .opened import closed, opened
 from .refuse import explain_refusal, failed, inexpressible
 from .skips import skip_edits
 from .targets import Target, find_target
@@ -89,6 +89,10 @@ class Widen:
         targets = [find_target(gm, analysis, dims, name) for name in dict.fromkeys(self.nodes)]
         sizes: dict[Atom, int] = {}
         for target in targets:
+            in_the_way = closed(gm, dims, target.axis)
+            if in_the_way and not chosen_atoms(dims, target.axis, self.grow):
+                everything = (*openings, *(opening_of(gm, node, analysis.program) for node in in_the_way))
+                return self._plan(*opened(gm, analysis, everything[len(openings) :]), everything)
             self._grow(gm, dims, target, sizes)
         where = targets[0]
         problem = Problem(analysis, dims, sizes)

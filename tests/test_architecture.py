@@ -22,9 +22,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("schemes",),
     ("passes", "rewrite"),
     ("inspection",),
-    ("verify",),
+    ("verify", "diagnostics"),
     ("training",),
     ("api",),
+    ("deepening",),
     ("testing",),
     ("cli",),
     ("fxgrow",),  # the façade, fxgrow/__init__.py: it may import all of the above

@@ -51,7 +51,7 @@ class Reversed(SameSizes):
 
     def states(self, op: Op, s: Flow) -> None:
         for out in op.outputs:
-            s.set(out, [[s.even] * s.count(axis) for axis in s.axes(out)])
+            s.set(out, [[s.same] * s.count(axis) for axis in s.axes(out)])
 
 
 class Silent(SameSizes):

@@ -92,7 +92,7 @@ class Builder:
                 ref = ref_of(written)
                 before, now = ref.value, self.value(template.metas[written.index], Origin.COMPUTED, node)
                 ref.value = now
-                self._forget_views(node, ref, before)
+                self._forget_views(node, ref, before, step.name)
             outputs = tuple(ref_of(x).value for x in step.outputs) or tuple(ref_of(x).value for x in step.writes)
             op = Op(step.name, args, outputs, node, number, step.overload, bool(step.writes), step.seeded)
             self.program.ops.append(op)
@@ -100,7 +100,7 @@ class Builder:
             birth += 1
         return fill(template.result, ref_of)
 
-    def _forget_views(self, node: str, written: Ref, before: Value) -> None:
+    def _forget_views(self, node: str, written: Ref, before: Value, writer: str) -> None:
         """After a write, nothing is known of other tensors in the same storage: an operator without a rule."""
         views = [r for r in self._views[written.storage] if r is not written]
         views = [r for r in views if r.birth < 0 or r.birth != written.birth]  # pieces of one split do not overlap
@@ -110,7 +110,8 @@ class Builder:
         for r in views:
             v = r.value
             r.value = self.value((v.shape, v.stride, v.dtype, v.device), Origin.COMPUTED, node)
-        op = Op("fxgrow::written_through_a_view", {"views": [before, *stale]}, tuple(r.value for r in views), node)
+        args = {"before": before, "views": stale, "writer": writer}
+        op = Op("fxgrow::written_through_a_view", args, tuple(r.value for r in views), node)
         self.program.ops.append(op)
         self.program.node_ops.setdefault(node, []).append(op)
 

@@ -15,17 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from ..errors import GrowthRefused, Kind, Refusal
 from ..functional import window_attention
+from .program import Program
 
 WINDOWS = "torchvision.models.swin_transformer.shifted_window_attention"
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """One call to be written out: the node, the rank of its first operand, and of its masks whether they hold flags."""
+    """One call to be written out: the node, the scale of its logits, the rank of its first operand, and of its masks
+    whether they hold flags."""
 
     node: str
+    scale: float
     rank: int
     flags: tuple[bool, ...] = ()
 
@@ -51,7 +53,7 @@ def open_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Opening])
         node = nodes[opening.node]
         with graph.inserting_before(node):
             if kind_of(gm, node) == "window":
-                _open_window(gm, graph, node)
+                _open_window(graph, node, opening.scale)
                 continue
             module = gm.get_submodule(str(node.target))
             assert isinstance(module, nn.MultiheadAttention)
@@ -65,17 +67,36 @@ def open_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Opening])
     return added
 
 
-def _open_window(gm: fx.GraphModule, graph: fx.Graph, node: fx.Node) -> None:
-    names = ("input", "qkv_weight", "proj_weight", "relative_position_bias", "window_size", "num_heads", "shift_size",
-             "attention_dropout", "dropout", "qkv_bias", "proj_bias", "logit_scale", "training")  # fmt: skip
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    heads = given.pop("num_heads")
-    weight = given["qkv_weight"]
-    if not (isinstance(weight, fx.Node) and weight.op == "get_attr" and isinstance(heads, int)):
-        raise GrowthRefused(Refusal(Kind.INEXPRESSIBLE, f"{node.name} computes its weights", where=node.name))
-    rows: torch.Tensor = gm.get_parameter(str(weight.target))
-    given["scale"] = (rows.shape[0] // 3 // heads) ** -0.5
-    new = graph.call_function(window_attention, (given.pop("input"),), given)
+WINDOW_ARGUMENTS = (
+    "input", "qkv_weight", "proj_weight", "relative_position_bias", "window_size", "num_heads", "shift_size",
+    "attention_dropout", "dropout", "qkv_bias", "proj_bias", "logit_scale", "training",
+)  # fmt: skip
+MODULE_ARGUMENTS = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask")
+
+
+def arguments(node: fx.Node) -> dict[str, Any]:
+    """The arguments of a call of attention, by name."""
+    names = MODULE_ARGUMENTS if node.op == "call_module" else WINDOW_ARGUMENTS
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def opening_of(gm: fx.GraphModule, node: fx.Node, program: Program) -> Opening:
+    """What must be known of a call to write it out."""
+    given = arguments(node)
+    values = {k: program.results[v.name] for k, v in given.items() if isinstance(v, fx.Node)}
+    if node.op == "call_module":
+        masks = [values[k] for k in ("attn_mask", "key_padding_mask") if k in values]
+        module: Any = gm.get_submodule(str(node.target))
+        flags = tuple(m.dtype is torch.bool for m in masks)
+        return Opening(node.name, module.head_dim**-0.5, len(values["query"].shape), flags)
+    width = values["qkv_weight"].shape[0] // 3 // given["num_heads"]
+    return Opening(node.name, width**-0.5, len(values["input"].shape))
+
+
+def _open_window(graph: fx.Graph, node: fx.Node, scale: float) -> None:
+    given = arguments(node)
+    del given["num_heads"]
+    new = graph.call_function(window_attention, (given.pop("input"),), {**given, "scale": scale})
     new.meta = dict(node.meta)
     node.replace_all_uses_with(new)
     graph.erase_node(node)
@@ -87,8 +108,7 @@ class _Call:
     def __init__(self, graph: fx.Graph, node: fx.Node, module: nn.MultiheadAttention, opening: Opening) -> None:
         self.tracer = fx.proxy.GraphAppendingTracer(graph)
         self.node, self.module, self.opening = node, module, opening
-        names = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask")
-        self.given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        self.given = arguments(node)
 
     def get(self, name: str) -> Any:
         """A parameter of the module."""
@@ -107,16 +127,16 @@ class _Call:
         """Project, attend, project back."""
         m: Any = self.module
         q, k, v = (x.unflatten(-1, (m.num_heads, -1)).transpose(-3, -2) for x in self._projected())
-        scale, mask = m.head_dim**-0.5, self._mask()
+        scale, mask = self.opening.scale, self._mask()
         if m.dropout:
-            scores = torch.matmul(q, k.transpose(-2, -1)) * scale
+            scores = q @ k.transpose(-2, -1) * scale
             if mask is not None:
                 scores = scores + mask
             weights = scores.softmax(-1)
             name = f"{self.node.name}_dropout"
             added[name] = nn.Dropout(m.dropout).train(m.training)
             weights = self.tracer.create_proxy("call_module", name, (weights,), {})
-            out = torch.matmul(weights, v)
+            out = weights @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
         out = out.transpose(-3, -2).flatten(-2)

@@ -13,20 +13,37 @@ from torch import fx, nn
 
 from ..errors import Kind, usage
 from .checks import check_model
+from .contexts import Contexts, Forgotten
 from .inputs import as_tuple
 from .modes import flags_that_follow, keep_unused, make_dropout_follow
+from .written import OPEN, written_out
 
 logger = logging.getLogger("fxgrow")
 
 
 class GrowthTracer(fx.Tracer):
     """fx's tracer, with source lines on nodes and stochastic modules (drop path …) kept whole, so that they go on
-    following `training`."""
+    following `training`. It refuses context managers that fx would forget."""
 
     record_stack_traces = True
 
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        """Trace; what `forward` leaves switched off is switched on again."""
+        self._contexts = Contexts.now()
+        with torch.set_grad_enabled(torch.is_grad_enabled()), written_out():
+            return super().trace(root, concrete_args)
+
+    def create_arg(self, a: Any) -> Any:
+        """The arguments of a node that is being made: the moment to look at what torch's context managers have set."""
+        entered = Contexts.now().entered(self._contexts)
+        if entered:
+            raise Forgotten(entered)
+        return super().create_arg(a)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """torch's own modules, and modules without parameters that look at `training`."""
+        """torch's own modules but for whole transformers, and modules without parameters that look at `training`."""
+        if type(m) in OPEN:
+            return False
         if super().is_leaf_module(m, module_qualified_name):
             return True
         if next(m.parameters(), None) is not None or next(m.children(), None) is not None:
@@ -111,6 +128,8 @@ def _forget_constants(model: nn.Module, attributes: set[str]) -> None:
 def _traced(model: nn.Module, concrete: Mapping[str, Any]) -> fx.Graph:
     try:
         return GrowthTracer().trace(model, concrete_args=dict(concrete) or None)
+    except Forgotten as error:
+        raise usage(Kind.NOT_TRACEABLE, str(error), where=_user_line(error), hint=error.way_out) from None
     except Exception as error:  # user code runs here; whatever it raises becomes one message with its line
         raise usage(
             Kind.NOT_TRACEABLE,

@@ -14,6 +14,9 @@ from .rules import RULES
 ADAPTER = "adapt_skip"
 """Names of nodes and modules that adapt a skip path begin so: what comes out of them belongs to the join already."""
 
+MAX_NORM = "max_norm rescales a row by its norm over all columns; renormalise the table once and set max_norm=None"
+"""What `aten::embedding_renorm` does, which writes into a table through a view of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Producer:
@@ -198,13 +201,17 @@ class DimsSolver:
         self.unknown.add(op.name)
         text = f"{op.name} has no rule"
         kind = Kind.UNKNOWN_OP
+        outputs: list[list[Axis]] = [[Fixed(n) for n in out.shape] for out in op.outputs]
         if op.name == "fxgrow::written_through_a_view":
             kind, text = Kind.ALIAS, "a tensor that shares its storage is written in place"
+            if op.args["writer"] == "aten::embedding_renorm":
+                kind, text = Kind.NORM, MAX_NORM
+            outputs = [self.of(view) for view in op.args["views"]]  # frozen below, and the reason goes with them
         for value in op.inputs():
             for axis in self.of(value):
                 self.freeze(axis, kind, text)
-        for out in op.outputs:
-            self.set(out, [Fixed(n) for n in out.shape])
+        for out, axes in zip(op.outputs, outputs, strict=True):
+            self.set(out, axes)
 
     # -- what readers call --------------------------------------------------------------------------------------
 

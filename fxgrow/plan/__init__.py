@@ -1,7 +1,8 @@
 """Plans: what a growth changes, as frozen data."""
 
-from .layout import Chain, Grid, Layout, Leaf, Still
-from .plan import AxisGrowth, Cost, Growth, ModuleEdit, NodeEdit, Plan, SkipEdit, TensorEdit
+from .insert import Insert
+from .layout import AxisGrowth, Chain, Grid, Layout, Leaf, Still
+from .plan import Cost, Growth, ModuleEdit, NodeEdit, Plan, SkipEdit, TensorEdit
 
 __all__ = [
     "AxisGrowth",
@@ -9,6 +10,7 @@ __all__ = [
     "Cost",
     "Grid",
     "Growth",
+    "Insert",
     "Layout",
     "Leaf",
     "ModuleEdit",

@@ -102,8 +102,8 @@ def at(node: fx.Node, path: Path) -> object:
 
 
 def left_out(node: fx.Node, op: Op, name: str) -> bool:
-    """Whether a call takes an argument that it does not pass, under the name that the operator has for it."""
-    if node.op != "call_function" or name in node.kwargs or not callable(node.target):
+    """Whether a call takes an argument that it does not pass (or as None), by the name that the operator has for it."""
+    if node.op != "call_function" or node.kwargs.get(name) is not None or not callable(node.target):
         return False
     try:
         names = list(inspect.signature(node.target).parameters)

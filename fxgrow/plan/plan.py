@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 
-from .layout import Layout, leaves, size
+from ..capture.opening import Opening
+from .insert import Insert
+from .layout import AxisGrowth, leaves, size
 
 Path = tuple[str | int, ...]
 """A place in an fx node's arguments: ("args", 1, 0) or ("kwargs", "size", 2)."""
@@ -12,14 +16,6 @@ Path = tuple[str | int, ...]
 
 SPLIT = "split"
 """The path of an edit that turns a call (chunk, say) into a torch.split at written places: (sizes, axis)."""
-
-
-@dataclass(frozen=True, slots=True)
-class AxisGrowth:
-    """How one axis of a tensor changes."""
-
-    axis: int
-    layout: Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +33,20 @@ class TensorEdit:
     fill: str
     padding: tuple[int, ...] = ()
     """Rows that stay zero: the padding row of an embedding."""
+    scale: float = 1.0
+    """What every entry, old and new, is multiplied by: the scale of a norm over a grown axis."""
 
     @property
     def states(self) -> tuple[str, ...]:
         """What its new blocks hold, axis by axis."""
         return tuple(leaf.state for growth in self.axes for leaf in leaves(growth.layout))
+
+    @property
+    def rounds(self) -> bool:
+        """Whether old entries, or means of them, have to be rounded: not where they are kept, copied or halved."""
+        shares = [Counter(leaf.source) for g in self.axes for leaf in leaves(g.layout) if leaf.state == "split"]
+        halved = all((count + 1).bit_count() == 1 for share in shares for count in share.values())
+        return "mean" in self.states or not halved or math.frexp(self.scale)[0] != 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,13 @@ class Plan:
     after: Cost
     model: str = ""
     """Digest of the graph, the modules and the ties of the model that the plan was made for."""
+    openings: tuple[Opening, ...] = ()
+    """Attention that is written out, because its module cannot express the growth; done before all other edits."""
+    inserts: tuple[Insert, ...] = ()
+    """New blocks, those behind one node in a row."""
+    clone_keys: tuple[tuple[str, str], ...] = ()
+    """Where blocks were cloned: names in the result's state_dict that differ from those of the deeper model of the same
+    class, and what they are there."""
 
     def explain(self) -> str:
         """The plan as text: what grows, what it costs, each tensor, each edit, and why the function stays."""
@@ -143,10 +155,13 @@ class Plan:
                 f"axis {g.axis}: {'/'.join(dict.fromkeys(leaf.state for leaf in leaves(g.layout)))}" for g in t.axes
             )
             lines.append(f"  {_name(t.names):<{width}}  {_shape(t.old)} -> {_shape(t.new)}  new units {states}")
+        lines += [line for insert in self.inserts for line in insert.explain()]
         edits = [f"  {m.path}: {', '.join(f'{n} {o} -> {v}' for n, o, v in m.attributes)}" for m in self.modules]
         lines += ["", "module attributes", *edits] if edits else []
         edits = [f"  {n.node} {'.'.join(map(str, n.path))}: {n.old} -> {n.new}" for n in self.nodes]
         lines += ["", "graph constants", *edits] if edits else []
+        edits = [f"  {o.node}" for o in self.openings]
+        lines += ["", "attention written out as plain operators on the same parameters", *edits] if edits else []
         edits = [f"  {_skip(s)}" for s in self.skips]
         lines += ["", "skip paths", *edits] if edits else []
         lines += ["", f"why the function stays the same (scheme {self.scheme})", *(f"  {p}" for p in self.proof)]

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from ..analysis import Analysis
 from ..capture.lowering import INTRINSICS
-from ..capture.opening import Opening, kind_of
+from ..capture.opening import Opening, kind_of, opening_of
 from ..capture.program import Op, Origin, Ref, Value
 from ..capture.signature import Meta, strides_like
 from ..capture.source import location
@@ -135,7 +134,7 @@ class Simulation:
             self._split(node, ops[0])
             return
         if (problem or template is None) and kind_of(self.gm, node):
-            self.openings.append(self._opening(node))
+            self.openings.append(opening_of(self.gm, node, self.program))
             self._change(node, self._predicted(self.program.results[node.name]))
             return
         if problem or template is None:
@@ -169,6 +168,8 @@ class Simulation:
     def _compare(self, ops: list[Op], predicted: list[Mapping[str, Any]], template: Template) -> str:
         """Empty if the template is what the rules predict, else the first difference."""
         for op, arguments in zip(ops, predicted, strict=True):
+            if op.step < 0:  # no operator: what a write does to other views
+                continue
             if op.step >= len(template.steps) or template.steps[op.step].name != op.name:
                 return f"at the new size it runs other operators than {op.name}"
             step = template.steps[op.step]
@@ -260,16 +261,6 @@ class Simulation:
         if isinstance(tree, Value):
             return self._grown_ref(tree, self.sizes.shape(tree))
         return type(tree)(map(self._predicted, tree)) if type(tree) in (list, tuple) else tree
-
-    def _opening(self, node: fx.Node) -> Opening:
-        """What must be known of a call to write it out."""
-        names = dict(zip(("query", "key", "value", "key_padding_mask", "", "attn_mask"), node.args, strict=False))
-        values = {
-            k: self.program.results[v.name] for k, v in {**names, **node.kwargs}.items() if isinstance(v, fx.Node)
-        }
-        masks = [values[k] for k in ("attn_mask", "key_padding_mask") if k in values]
-        first = values.get("query", values.get("input"))
-        return Opening(node.name, len(first.shape) if first else 0, tuple(m.dtype is torch.bool for m in masks))
 
     def _inexpressible(self, node: fx.Node, problem: str) -> GrowthRefused:
         return GrowthRefused(

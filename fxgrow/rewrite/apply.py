@@ -96,7 +96,7 @@ def _commit(plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], old: dict[st
             before = getattr(module, name)
             undo.append(lambda m=module, n=name, v=before: setattr(m, n, v))  # type: ignore[misc]  # bound early
             setattr(module, name, value)
-    if plan.nodes or plan.skips:
+    if plan.nodes or plan.skips or plan.inserts or plan.openings:
         before_graph = gm.graph
         graph = edit_graph(gm, plan, undo)
         undo.append(lambda: setattr(gm, "graph", before_graph))

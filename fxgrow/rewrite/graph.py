@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import fx, nn
 
+from ..capture.opening import open_nodes
 from ..functional import adapt_skip
 from ..plan import NodeEdit, Plan, SkipEdit
 from ..plan.plan import SPLIT
@@ -27,7 +28,10 @@ def edit_graph(gm: fx.GraphModule, plan: Plan, undo: list[Undo]) -> fx.Graph:
     new_output = graph.output(output)
     new_output.meta = dict(old_output.meta)
     graph.set_codegen(gm.graph._codegen)
-    nodes = {node.name: mapping[node] for node in mapping}
+    for name, module in open_nodes(gm, graph, plan.openings).items():
+        gm.add_submodule(name, module)
+        undo.append(lambda name=name: delattr(gm, name))  # type: ignore[misc]  # bound early
+    nodes = {node.name: node for node in graph.nodes}
     for edit in plan.nodes:
         _edit_node(nodes[edit.node], edit)
     for skip in plan.skips:

@@ -41,7 +41,8 @@ def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str) -> Tensor:
             out = like(old, edit.new)
             out.copy_(result)
         for row in edit.padding:
-            out[row, old.shape[1] :] = 0
+            for growth in done:
+                _fill_zero(out[row], growth.axis - 1, _drawn_freely(growth.layout))
         return out.mul_(edit.scale) if edit.scale != 1 else out
 
 
@@ -82,6 +83,12 @@ def _drawn(layout: Layout, old: list[int]) -> list[int]:
         left, _, lone = partners(layout, 0)
         return sorted(left + lone)
     return sorted(set(range(size(layout, new=True))) - set(old))
+
+
+def _drawn_freely(layout: Layout) -> list[int]:
+    """Positions of new units that do not follow from old ones."""
+    blocks = enumerate(leaves(layout))
+    return sorted({p for n, leaf in blocks if leaf.state not in _WORKED_OUT for some in partners(layout, n) for p in some})
 
 
 def _count(layout: Layout) -> int:

@@ -118,9 +118,9 @@ class Propagation(Generic[S]):
             return [list(row) for row in known]
         return [[self._one(state) for state in row] for row in known]
 
-    def merged(self, value: Value) -> list[list[S]]:
-        """The states of a value, one for each occurrence."""
-        return [[self._one(state) for state in row] for row in self._marks[value.index]]
+    def said(self, value: Value) -> list[list[S | ByIndex]]:
+        """What the rules have said of a value, as they have said it."""
+        return self._marks[value.index]
 
     def _places(self, value: Value, k: int, axis: Axis) -> list[Any]:
         rows: dict[int, list[S]] = {}

@@ -151,9 +151,9 @@ class ParityDomain:
         self._demand(op, form, 1, "the new units add up and nothing can cancel them", tuple(readers))
 
     def merge(self, op: Op, states: Sequence[Parity]) -> Parity:
-        """All alike."""
+        """As a sum, but that zeros are no copies."""
         some = [x for x in states if x is not None]
-        if len(some) != len(states) and some:
+        if self.copies and len(some) != len(states) and some:
             self._fail(op, "zero and non-zero blocks run together")
         return self.add(op, states)
 

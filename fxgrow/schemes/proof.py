@@ -35,6 +35,8 @@ class ProofDomain:
         self.eval_only: list[str] = []
         self.scales: dict[int, float] = {}
         self.numbers: dict[int, dict[str, float]] = {}
+        self.scaling: set[int] = set()
+        """Operators that need the scales as they will be."""
         self.uniform: set[Atom] = set()
         self.paired: dict[str, bool] = {}
         self.idle: list[Op] = []
@@ -80,7 +82,9 @@ class ProofDomain:
         return state
 
     def adapt(self, op: Op, state: State) -> None:
-        """Equal halves enter as a difference; whatever else there is stays outside."""
+        """Equal halves enter as a difference; whatever else there is stays outside, beside the old units as they were."""
+        if state is State.SPLIT:
+            raise self._refute(op, "a skip path whose old units are shared out with copies may not enter a join")
         self.paired[op.node] = state is State.EVEN and self.paired.get(op.node, True)
         self._say(op, "left - right vanishes" if state is State.EVEN else "the new units do not enter")
 
@@ -95,11 +99,13 @@ class ProofDomain:
         mean = mixing.kind == "layer_norm" and state is State.MEAN and mixing.alone
         if not (mean or (mixing.kind == "rms_norm" and state is State.ZERO)):
             raise self._refute(op, f"{text}: new units that are {state.value} change its statistics", kind)
-        if mixing.scale is None:
-            raise self._refute(op, f"{text}, and it has no scale that could make up for the new width", kind)
+        scale = mixing.scale
+        if scale is None or scale.origin is not Origin.PARAMETER:
+            raise self._refute(op, f"{text}, and no parameter is its scale and could make up for the new width", kind)
         factor = math.sqrt(mixing.old / mixing.new)
-        if self.scales.setdefault(mixing.scale.index, factor) != factor:
+        if self.scales.setdefault(scale.index, factor) != factor:
             raise self._refute(op, f"{text}, and its scale serves two normalisations of other widths", kind)
+        self.scaling.add(id(op))
         if mixing.epsilon is not None:
             self.numbers[id(op)] = {"eps": mixing.epsilon * mixing.old / mixing.new}
         self._say(op, f"{state.value} units leave {mixing.kind} as zeros; scale x sqrt({mixing.old}/{mixing.new})")
@@ -121,10 +127,8 @@ class ProofDomain:
         self._say(op, f"summed over the new units: {' x '.join(x.value for x in factors)}, {how}")
 
     def merge(self, op: Op, states: Sequence[State]) -> State:
-        """All alike."""
-        if len(set(states)) > 1:
-            return self._known(op, State.FREE, states, "run together")
-        return states[0]
+        """As a sum of blocks that stand beside each other."""
+        return self._known(op, add(states), states, "run together")
 
     def only_eval(self, op: Op, why: str) -> None:
         """Remember where."""
@@ -134,9 +138,18 @@ class ProofDomain:
 
     def _known(self, op: Op, result: State, states: Sequence[State], how: str) -> State:
         """Anything may follow from anything; if that is a loss, remember where it happened."""
+        text = f"nothing is known of {' and '.join(x.value for x in states)} when {how}"
+        if result is State.LOST:
+            raise self._refute(op, text)
         if result is State.FREE and State.FREE not in states:
-            self._lost = (op, f"nothing is known of {' and '.join(x.value for x in states)} when {how}")
+            self._lost = (op, text)
         return result
+
+    def scaled_alone(self, ops: Sequence[Op]) -> None:
+        """A scale that makes up for a width has no other reader."""
+        for op in ops:
+            if id(op) not in self.scaling and any(v.index in self.scales for v in op.inputs()):
+                raise self._refute(op, "it reads the scale of a normalisation that has to make up for the new width")
 
     def alive(self, ops: Sequence[Op]) -> None:
         """Zeros that meet zeros get no gradient, unless a parameter among them is used elsewhere too (tied weights)."""
@@ -158,6 +171,7 @@ def prove(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment) -
     domain = ProofDomain(assignment, {id(op): i for i, op in enumerate(dims.program.ops)})
     try:
         Propagation(dims, sizes, domain).run()
+        domain.scaled_alone(dims.program.ops)
         domain.alive(dims.touched(sizes))
     except Refuted as refuted:
         return refuted.failure

@@ -32,6 +32,9 @@ class State(Enum):
     """Each new unit equals the mean of all old ones."""
     FREE = "free"
     """Anything."""
+    LOST = "lost"
+    """Nothing is known, not even that the old units are what they were: a split that was not passed on linearly. No
+    proof goes on from here."""
     SAME = "same"
     """One value for all units, old and new: an operand that lacks the axis."""
     NULL = "null"
@@ -117,33 +120,38 @@ class Scheme(Protocol):
 
 _SIGNS = frozenset({State.EVEN, State.ODD, State.SAME})
 _COPIES = frozenset({State.COPY, State.SPLIT, State.SAME})
+_SHARES = frozenset({State.SPLIT, State.LOST})
+"""States in which the old units are not what they were."""
 
 
 def multiply(states: Sequence[State]) -> State:
     """The state of a product: signs multiply, zero wins, one part of a split is taken once."""
     if State.NULL in states:
         return State.NULL
+    kinds = set(states)
+    if kinds & _SHARES:
+        return State.SPLIT if kinds <= _COPIES and list(states).count(State.SPLIT) == 1 else State.LOST
     if State.ZERO in states:
         return State.ZERO
-    kinds = set(states)
     if kinds <= {State.SAME}:
         return State.SAME
     if kinds <= _SIGNS:
         return State.ODD if list(states).count(State.ODD) % 2 else State.EVEN
-    splits = list(states).count(State.SPLIT)
-    if kinds <= _COPIES and splits <= 1:
-        return State.SPLIT if splits else State.COPY
+    if kinds <= _COPIES:
+        return State.COPY
     if kinds <= {State.MEAN, State.SAME} and list(states).count(State.MEAN) == 1:
         return State.MEAN
     return State.FREE
 
 
 def add(states: Sequence[State]) -> State:
-    """The state of a sum: zero is neutral to halves; copies and means must be so in every summand."""
+    """The state of a sum, and of blocks run together: zero is neutral to halves; copies and means must be so in all."""
     some = [x for x in states if x is not State.NULL]
     kinds = set(some)
     if len(kinds) <= 1:
         return some[0] if some else State.NULL
+    if kinds & _SHARES:
+        return State.LOST
     if kinds <= {State.EVEN, State.SAME, State.ZERO}:
         return State.EVEN
     if kinds <= {State.ODD, State.ZERO}:
@@ -158,6 +166,8 @@ def through(states: Sequence[State], *, odd: bool, zero: bool, linear: bool) -> 
     """The state after a function applied unit by unit; `odd`: f(-x) = -f(x), `zero`: f(0) = 0, `linear`: f(cx) = c f(x)
     and f(x + y) = f(x) + f(y)."""
     kinds = set(states)
+    if kinds & _SHARES:
+        return states[0] if len(states) == 1 and linear else State.LOST
     if kinds <= {State.NULL, State.SAME}:
         return State.NULL if kinds == {State.NULL} and zero else State.SAME
     if kinds <= {State.ZERO, State.NULL} and zero:

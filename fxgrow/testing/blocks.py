@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from ..plan.layout import Layout, leaves, old_positions, partners, size
+from ..plan.layout import Layout, coordinates, leaves, old_positions, partners, size, units
 from ..schemes.states import State
 
 ROUNDING = 1e-9
@@ -74,20 +74,56 @@ def _mixed(plain: Tensor, some: Sequence[float], random: torch.Generator) -> Ten
 
 
 def grow(old: Tensor, growing: Growing, draw: Draw, random: torch.Generator, hard: bool) -> Tensor:
-    """A tensor with old entries as they were and new ones drawn, then made to hold the states in the layouts."""
+    """A tensor with old entries as they were and new ones drawn, then made to hold the states in the layouts.
+
+    A split divides the old entries: they share with their copies.
+    """
     shape = [size(growing[k], new=True) if k in growing else n for k, n in enumerate(old.shape)]
     out = draw(tuple(shape), random, hard).to(old.dtype)
     out[_mesh(old, growing)] = old
     for axis, layout in growing.items():
         for number, leaf in enumerate(leaves(layout)):
-            left, right, lone, fresh = _places(layout, number)
-            if leaf.state == State.ZERO.value:
-                out.index_fill_(axis, fresh, 0)
-            else:
-                sign = -1 if leaf.state == State.ODD.value else 1
-                out.index_copy_(axis, right, sign * out.index_select(axis, left))
-                if sign < 0:
-                    out.index_fill_(axis, lone, 0)
+            _obey(out, axis, layout, number, State(leaf.state))
+    return out
+
+
+def _obey(out: Tensor, axis: int, layout: Layout, number: int, state: State) -> None:
+    left, right, lone, fresh = _places(layout, number)
+    match state:
+        case State.ZERO:
+            out.index_fill_(axis, fresh, 0)
+        case State.EVEN | State.ODD:
+            sign = -1 if state is State.ODD else 1
+            out.index_copy_(axis, right, sign * out.index_select(axis, left))
+            if sign < 0:
+                out.index_fill_(axis, lone, 0)
+        case State.COPY | State.SPLIT:
+            if state is State.SPLIT:
+                _divide(out, axis, _counts(layout, number))
+            new, source = _copies(layout, number)
+            out.index_copy_(axis, new, out.index_select(axis, source))
+        case State.MEAN:
+            units_of, fresh_of = _rows(layout, number)
+            mean = torch.stack([out.index_select(axis, row) for row in units_of]).mean(0)
+            for row in fresh_of:
+                out.index_copy_(axis, row, mean)
+        case State.FREE:
+            pass
+        case _:
+            raise ValueError(f"no operand can be {state.value}")
+
+
+def _divide(tensor: Tensor, axis: int, shares: Tensor) -> None:
+    tensor.div_(shares.view([-1 if k == axis else 1 for k in range(tensor.dim())]))
+
+
+def shared(old: Tensor, growing: Growing, said: Mapping[int, Sequence[State]]) -> Tensor:
+    """What the old entries of a result must be: those that are split share with their copies."""
+    out = old.clone()
+    for axis, row in said.items():
+        for number, state in enumerate(row):
+            if state is State.SPLIT:
+                _divide(out, axis, _counts(growing[axis], number)[_old_places(growing[axis])])
     return out
 
 
@@ -108,22 +144,53 @@ def block(tensor: Tensor, axis: int, layout: Layout, number: int) -> Tensor:
     return tensor.index_select(axis, _places(layout, number)[3])
 
 
-def states_of(tensor: Tensor, axis: int, layout: Layout, number: int) -> set[State]:
-    """Every state that the new block of one growing set is in; it may be in several, or in none."""
-    left, right, lone, fresh = (tensor.index_select(axis, places) for places in _places(layout, number))
-    found = set()
-    if equal(left, right):
-        found.add(State.EVEN)
-    if equal(left, -right) and equal(lone, -lone):
-        found.add(State.ODD)
-    if not bool(fresh.any()):
-        found |= {State.ZERO, State.EVEN, State.ODD}
-    return found
+SIGNS = frozenset({State.ZERO, State.EVEN, State.ODD})
 
 
-def equal(a: Tensor, b: Tensor) -> bool:
+def states_of(tensor: Tensor, axis: int, layout: Layout, number: int, among: Collection[State] = SIGNS) -> set[State]:
+    """Every state, of some, that the new block of one growing set is in; it may be in several, or in none."""
+    return {state for state in among if holds(tensor, axis, layout, number, state)}
+
+
+def holds(tensor: Tensor, axis: int, layout: Layout, number: int, state: State, rounding: float = ROUNDING) -> bool:
+    """Whether the new block of one growing set is in a state, as far as the new units tell; of SPLIT, `shared` says
+    what the old ones must be."""
+
+    def at(places: Tensor) -> Tensor:
+        return tensor.index_select(axis, places)
+
+    def same(a: Tensor, b: Tensor) -> bool:
+        return equal(a, b, rounding)
+
+    left, right, lone, fresh = _places(layout, number)
+    match state:
+        case State.FREE:
+            return True
+        case State.ZERO:
+            return same(at(fresh), torch.zeros(()).to(tensor))
+        case State.EVEN:
+            return same(at(left), at(right))
+        case State.ODD:
+            return same(at(left), -at(right)) and same(at(lone), -at(lone))
+        case State.COPY | State.SPLIT:
+            new, source = _copies(layout, number)
+            return same(at(new), at(source))
+    old, new_rows = _rows(layout, number)
+    units_of = [at(row) for row in (*old, *new_rows)]
+    match state:
+        case State.MEAN:
+            mean = torch.stack(units_of[: len(old)]).mean(0)
+            return all(same(unit, mean) for unit in units_of[len(old) :])
+        case State.SAME:
+            return all(same(unit, units_of[0]) for unit in units_of)
+        case State.NULL:
+            return all(same(unit, torch.zeros(()).to(tensor)) for unit in units_of)
+    return False
+
+
+def equal(a: Tensor, b: Tensor, rounding: float = ROUNDING) -> bool:
     """Whether two tensors are the same up to rounding; infinities and NaNs must be in the same places."""
-    return torch.allclose(a, b.expand_as(a), rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+    return torch.allclose(a, b.expand_as(a), rtol=rounding, atol=rounding, equal_nan=True)
 
 
 def numbers(tensor: Tensor) -> Tensor:
@@ -150,3 +217,29 @@ def _places(layout: Layout, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor
     rows = (left, right, lone, sorted(left + right + lone))
     a, b, c, d = (torch.tensor(places, dtype=torch.int64) for places in rows)
     return a, b, c, d
+
+
+@lru_cache(maxsize=4096)
+def _rows(layout: Layout, number: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Positions of each old unit and of each new one."""
+    rows = [torch.tensor(places, dtype=torch.int64) for places in units(layout, number)]
+    old = list(leaves(layout))[number].old
+    return rows[:old], rows[old:]
+
+
+@lru_cache(maxsize=4096)
+def _copies(layout: Layout, number: int) -> tuple[Tensor, Tensor]:
+    """Positions of new units, and of those that they are copies of."""
+    old, new = _rows(layout, number)
+    source = list(leaves(layout))[number].source
+    if len(source) != len(new):
+        raise ValueError("copies of what?")
+    return torch.cat(new), torch.cat([old[unit] for unit in source])
+
+
+@lru_cache(maxsize=4096)
+def _counts(layout: Layout, number: int) -> Tensor:
+    """For each position, how many units there are of the old one that lies there; 1 at new ones and at others."""
+    leaf = list(leaves(layout))[number]
+    rows = [1 + leaf.source.count(u) if 0 <= u < leaf.old else 1 for u in coordinates(layout, number)]
+    return torch.tensor(rows, dtype=torch.float64)

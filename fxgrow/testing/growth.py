@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,37 +15,60 @@ from ..dims.solver import DimsSolver
 from ..passes.tensors import Blocks
 from ..plan.layout import leaves
 from ..plan.sizes import NewSizes
-from ..schemes.states import Assignment, State
-from .blocks import Draw, Growing, block, equal, grow, new_part, numbers, old_part, states_of
+from ..schemes.flow import ByIndex
+from ..schemes.states import Assignment, Place, State
+from .blocks import (
+    ROUNDING,
+    SIGNS,
+    Draw,
+    Growing,
+    block,
+    equal,
+    grow,
+    holds,
+    new_part,
+    numbers,
+    old_part,
+    shared,
+    states_of,
+)
 from .execute import call, run
 
 UNFILLED = ("aten::empty", "aten::new_empty", "aten::empty_like")
 """What these return is whatever lay in memory."""
-Marks = Mapping[int, list[list[State]]]
+Claims = Mapping[int, list[list[State | ByIndex]]]
+"""By value: what the rules say of each new block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One way to fill the new blocks of the operands of a call: sizes, states, where copies come from, and the edits of
+    old entries and of arguments that the rules ask for."""
+
+    program: Program
+    dims: DimsSolver
+    draws: Mapping[int, Draw]
+    sizes: Mapping[Atom, int]
+    assignment: Assignment
+    sources: Mapping[Atom, tuple[int, ...]] = field(default_factory=dict)
+    scales: Mapping[int, float] = field(default_factory=dict)
+    numbers: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    paired: frozenset[str] | None = None
 
 
 class Growth:
-    """New sizes, states of the new blocks of every operand, and what the rules claim of every result.
+    """A trial on numbers, and what the rules claim of every result; no claims where they refuse."""
 
-    `marks` holds the states that are claimed, by value; nothing where the rules refuse.
-    """
-
-    def __init__(
-        self,
-        program: Program,
-        dims: DimsSolver,
-        sizes: Mapping[Atom, int],
-        draws: Mapping[int, Draw],
-        assignment: Assignment,
-        marks: Marks,
-    ) -> None:
-        self.program, self.dims, self.draws = program, dims, draws
-        self.new, self.sizes = sizes, NewSizes(dims, sizes)
-        self.assignment, self.marks = assignment, marks
+    def __init__(self, trial: Trial, claims: Claims, watched: frozenset[State] = SIGNS) -> None:
+        self.trial, self.claims, self.watched = trial, claims, watched
+        self.program, self.dims, self.assignment = trial.program, trial.dims, trial.assignment
+        self.sizes = NewSizes(trial.dims, trial.sizes, trial.numbers, trial.paired)
+        floats = [v.dtype for v in trial.program.values if v.dtype.is_floating_point]
+        self.rounding = max([ROUNDING, *(4 * torch.finfo(dtype).eps for dtype in floats)])
         self.growing: dict[int, Growing] = {}
         self.broken: dict[str, None] = {}
         self.true: dict[tuple[int, int, int], set[State]] = {}
-        """Of each new block (value, axis, number): the states that it has been in every time."""
+        """Of each new block (value, axis, number): the watched states that it has been in every time."""
         self.tame = True
         """Whether every new entry has been finite every time."""
 
@@ -52,7 +76,7 @@ class Growth:
         """Where old and new units of a value lie."""
         if value.index not in self.growing:
             found = {}
-            blocks = Blocks(self.dims, self.new, self.assignment, {}, State.FREE)
+            blocks = Blocks(self.dims, self.trial.sizes, self.assignment, self.trial.sources, State.COPY)
             for k, axis in enumerate(self.dims.resolved(value)):
                 layout, count = blocks.layout(axis, value.index, k)
                 if count:
@@ -63,10 +87,12 @@ class Growth:
     def drawn(self, random: torch.Generator, hard: bool) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """Operands before and after."""
         before, after = {}, {}
-        for index, draw in self.draws.items():
+        for index, draw in self.trial.draws.items():
             value = self.program.values[index]
             before[index] = old = draw(value.shape, random, hard)
-            after[index] = grow(old, self.of(value), draw, random, hard)
+            after[index] = grow(old, self.of(value), draw, random, hard) if self.of(value) else old
+            if index in self.trial.scales:
+                after[index] = after[index] * self.trial.scales[index]
         return before, after
 
     def arguments(self, op: Op) -> Args:
@@ -112,23 +138,29 @@ class Growth:
         if tuple(after.shape) != self.sizes.shape(value):
             return f"returns {tuple(after.shape)}, predicted was {self.sizes.shape(value)}"
         old, new, growing = numbers(before), numbers(after), self.of(value)
-        if not equal(old_part(new, growing), old):
+        claims = self.claims.get(value.index, [])
+        said = {k: [x for x in claims[k] if isinstance(x, State)] for k in growing if claims}
+        told = all(isinstance(x, State) for row in claims for x in row)  # what differs by an index is seen when taken
+        if told and not equal(old_part(new, growing), shared(old, growing, said), self.rounding):
             return "old entries change"
         self.tame = self.tame and bool(new_part(new, growing).isfinite().all())
         for axis, layout in growing.items():
             for number, _ in enumerate(leaves(layout)):
-                found = states_of(new, axis, layout, number)
+                found = states_of(new, axis, layout, number, self.watched)
                 known = self.true.setdefault((value.index, axis, number), found)
                 known &= found
-                claimed = self.marks[value.index][axis][number] if value.index in self.marks else None
-                if claimed is not None and claimed not in found:
+                claimed = claims[axis][number] if claims else State.FREE
+                if isinstance(claimed, ByIndex) or claimed in found:
+                    continue
+                if not holds(new, axis, layout, number, claimed, self.rounding):
                     return f"axis {axis} is claimed to be {claimed.value}, and is not"
         return ""
 
     def look_at_zeros(self, random: torch.Generator) -> None:
         """Blocks of zeros must bring no infinities, neither as values nor as gradients."""
+        state = random.get_state()
         _, large = self.drawn(random, False)
-        zeros = [p for p, state in self.assignment.items() if state is State.ZERO]
+        zeros = [p for p, x in self.assignment.items() if x is State.ZERO]
         for place in zeros:
             large[place.value].requires_grad_()
         try:
@@ -136,13 +168,18 @@ class Growth:
         except RuntimeError:  # an operator without derivative, so none can be infinite
             after = run(self.program, {k: x.detach() for k, x in large.items()}, self.arguments)
         results = [(op, v, after[v.index]) for op in self.program.ops for v in op.outputs]
-        for op, value, result in results:
-            fresh = new_part(numbers(result), self.of(value))
-            if bool(old_part(numbers(result), self.of(value)).isfinite().all()) and not bool(fresh.isfinite().all()):
-                self.broken[f"{op.name}: a block of zeros becomes infinite"] = None
-        totals = [r.abs().sum() for _, _, r in results if r.requires_grad]
-        if not totals or self.broken:
-            return
+        found = [f"{op.name}: a block of zeros becomes infinite" for op, v, x in results if self._infinite(v, x)]
+        totals = [x.abs().sum() for _, _, x in results if x.requires_grad]
+        if not found and totals:
+            found = list(self._slopes(totals, zeros, large))
+        if found and self._finite_otherwise(random.set_state(state)):
+            self.broken.update(dict.fromkeys(found))
+
+    def _infinite(self, value: Value, result: Tensor) -> bool:
+        old, new = (part(numbers(result), self.of(value)) for part in (old_part, new_part))
+        return bool(old.isfinite().all()) and not bool(new.isfinite().all())
+
+    def _slopes(self, totals: Sequence[Tensor], zeros: Sequence[Place], large: Mapping[int, Tensor]) -> Iterator[str]:
         try:
             grads: Sequence[Tensor | None] = torch.autograd.grad(
                 totals, [large[p.value] for p in zeros], allow_unused=True
@@ -152,13 +189,25 @@ class Growth:
         for place, grad in zip(zeros, grads, strict=True):
             layout = self.of(self.program.values[place.value])[place.axis]
             if grad is not None and not bool(block(grad, place.axis, layout, place.occurrence).isfinite().all()):
-                self.broken["the gradient at a block of zeros is infinite"] = None
+                yield "the gradient at a block of zeros is infinite"
+
+    def _finite_otherwise(self, random: torch.Generator) -> bool:
+        """Whether it is the zeros: with anything in their place all results are finite."""
+        free = {p: State.FREE if x is State.ZERO else x for p, x in self.assignment.items()}
+        other = Growth(replace(self.trial, assignment=free), {})
+        _, large = other.drawn(random, False)
+        after = run(self.program, large, other.arguments)
+        return not any(other._infinite(v, after[v.index]) for op in self.program.ops for v in op.outputs)
 
     def weaker(self) -> Iterator[tuple[Op, str]]:
-        """Results of which less is claimed than is true."""
+        """Results of which less is claimed than is true: zeros that are more, states where anything is claimed."""
         for op in self.program.ops:
             for value in op.outputs:
-                for k, row in enumerate(self.marks.get(value.index, ())):
+                for k, row in enumerate(self.claims.get(value.index, ())):
                     for number, claimed in enumerate(row):
-                        if claimed is not State.ZERO and State.ZERO in self.true.get((value.index, k, number), ()):
-                            yield op, f"axis {k} of the result is zero, not just {claimed.value}"
+                        true = self.true.get((value.index, k, number), set())
+                        if not true or isinstance(claimed, ByIndex):
+                            continue
+                        best = State.ZERO if State.ZERO in true else min(true, key=lambda x: x.value)
+                        if claimed is State.FREE or (best is State.ZERO and claimed not in (best, State.NULL)):
+                            yield op, f"axis {k} of the result is {best.value}, not just {claimed.value}"

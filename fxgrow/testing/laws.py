@@ -1,17 +1,16 @@
 """The one oracle for all rules: grow a call on paper, as its rules say, and in fact; then compare.
 
 A call (a function of tensors) is lowered and analysed with every operand held as a parameter, so that every axis that
-the rules let grow can grow. For each growth, and for each way to fill the new blocks with zeros, equal or opposite
-halves, the rules either refuse or claim. A claim must hold on the real operators: old entries stay as they were, new
-blocks are in the states claimed, shapes and size arguments are those predicted, and a block of zeros brings neither
-infinities nor infinite gradients.
+the rules let grow can grow. For each growth, and for each way to fill the new blocks (see `families`), the rules either
+refuse or claim. A claim must hold on the real operators: old entries stay as they were (or are shared with copies,
+where that is claimed), new blocks are in the states claimed, shapes and arguments are those predicted, and a block of
+zeros brings neither infinities nor infinite gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -24,18 +23,15 @@ from ..capture.snapshot import Snapshot
 from ..dims.axis import Atom
 from ..dims.solver import DimsSolver
 from ..errors import Kind
+from ..passes.tensors import copy_maps
 from ..passes.widen import tied
 from ..schemes.flow import Propagation, places_of
 from ..schemes.proof import ProofDomain, Refuted
 from ..schemes.states import Assignment, State
 from .blocks import Draw, anything
-from .growth import Growth
+from .families import FAMILIES, SIGN, Family
+from .growth import Growth, Trial
 
-STATES = (State.EVEN, State.ODD, State.ZERO)
-NEW_UNITS = (4, 3, 2, 5)
-"""How many units the first, second … growth of a case adds: two pairs, a pair and a unit without twin, and so on."""
-MOST = 32
-"""Assignments of states that are tried for one growth; where there are more, so many are picked at random."""
 SURE = 6
 """Further sets of values that must bear out what looks like a needless refusal."""
 
@@ -92,10 +88,11 @@ def check_rule(call: Callable[..., Any], *operands: Operand, seed: int = 0, draw
 
 def examine(call: Callable[..., Any], *operands: Operand, seed: int = 0, draws: int = 2) -> Verdict:
     """As `check_rule`, but a broken claim is part of the verdict."""
-    trial = _Trial(call, operands, seed, draws)
-    for number, growth in enumerate(trial.growths()):
-        trial.grow({atom: trial.dims.algebra.size[atom.index] + NEW_UNITS[number % 4] for atom in growth})
-    return trial.verdict()
+    examination = _Examination(call, operands, seed, draws)
+    for family in FAMILIES:
+        for number, growth in enumerate(examination.growths()):
+            examination.grow(family, family.sizes(growth, examination.dims.algebra.size, number))
+    return examination.verdict()
 
 
 class Held(nn.Module):
@@ -124,7 +121,7 @@ def traced(module: Held) -> fx.GraphModule:
 
 
 @dataclass
-class _Trial:
+class _Examination:
     call: Callable[..., Any]
     operands: tuple[Operand, ...]
     seed: int
@@ -163,60 +160,60 @@ class _Trial:
         if len(classes) > 1:
             yield [atom for some in classes for atom in some]
 
-    def grow(self, sizes: Mapping[Atom, int]) -> None:
-        """Try one growth with every assignment of states, or with some of them."""
+    def grow(self, family: Family, sizes: Mapping[Atom, int]) -> None:
+        """Try one growth with every assignment of states of a family, or with some of them."""
         places = [
             place
             for value in {v.index: v for v in self.values.values()}.values()
             for k, axis in enumerate(self.dims.resolved(value))
             for place in places_of(self.dims, sizes, value, k, axis)
         ]
-        few = len(STATES) ** len(places) <= MOST
-        rows = product(STATES, repeat=len(places)) if few else self._some(len(places))
-        for row in rows:
-            self._assign(sizes, dict(zip(places, row, strict=True)))
+        accepted = self.accepted
+        for row in family.rows(len(places), self.choice):
+            self._assign(family, sizes, dict(zip(places, row, strict=True)))
+            if self.accepted - accepted >= family.enough:
+                break
 
-    def _some(self, count: int) -> Iterator[tuple[State, ...]]:
-        yield (State.EVEN,) * count
-        for _ in range(MOST - 1):
-            yield tuple(self.choice.choices(STATES, k=count))
-
-    def _assign(self, sizes: Mapping[Atom, int], assignment: Assignment) -> None:
+    def _assign(self, family: Family, sizes: Mapping[Atom, int], assignment: Assignment) -> None:
         domain = ProofDomain(assignment, self.positions)
         flow = Propagation(self.dims, sizes, domain)
-        refused = ""
+        refused, claims = "", dict[int, Any]()
         try:
             flow.run()
+            domain.scaled_alone(self.program.ops)
+            touched = [v for op in self.dims.touched(sizes) for v in op.outputs]
+            claims = {v.index: flow.said(v) for v in touched if v.index in self.dims.axes}
         except Refuted as refuted:
-            if refuted.failure.kind is Kind.DEAD:
-                return  # the function would be preserved, but nothing could be learned
             refused = self.program.ops[refuted.failure.op].name
         if domain.eval_only:
             self.eval_only = True
             return
-        said = ", ".join(f"x{self._operand(p.value)}[{p.axis}] {s.value}" for p, s in assignment.items())
-        marks = (
-            {}
-            if refused
-            else {
-                v.index: flow.merged(v)
-                for op in self.dims.touched(sizes)
-                for v in op.outputs
-                if v.index in self.dims.axes
-            }
-        )
-        found = Growth(self.program, self.dims, sizes, self.draw, assignment, marks)
-        found.compare(self.random, self.draws)
-        if State.ZERO in assignment.values() and not found.broken:
+        watched = family.watched(assignment)
+        if refused and not watched:
+            return
+        sources = copy_maps(self.dims, sizes, assignment, domain.uniform, self.choice.randrange(99))
+        trial = Trial(self.program, self.dims, self.draw, sizes, assignment, sources)
+        if not refused:
+            paired = frozenset(node for node, pairs in domain.paired.items() if pairs)
+            trial = replace(trial, scales=domain.scales, numbers=domain.numbers, paired=paired)
+        self._look(Growth(trial, claims, watched), refused, self.draws if family is SIGN else 1)
+
+    def _look(self, found: Growth, refused: str, draws: int) -> None:
+        """Carry a growth out, and note what is wrong with it or with its refusal."""
+        states = found.assignment
+        said = ", ".join(f"x{self._operand(p.value)}[{p.axis}] {s.value}" for p, s in states.items())
+        found.compare(self.random, draws)
+        if State.ZERO in states.values() and not found.broken:
             found.look_at_zeros(self.random)
-        if found.harmless if refused else any(found.weaker()):
+        if found.watched and (found.harmless if refused else any(found.weaker())):
             found.compare(self.random, SURE)  # not by chance
         if refused:
             self.strict.update({(refused, said): None} if found.harmless else {})
             return
         self.accepted += 1
         self.wrong += [f"{said}: {line}" for line in found.broken]
-        self.strict.update({(op.name, f"{said}: {line}"): None for op, line in found.weaker()})
+        if found.watched:
+            self.strict.update({(op.name, f"{said}: {line}"): None for op, line in found.weaker()})
 
     def _operand(self, index: int) -> int:
         return next(k for k, v in enumerate(self.values.values()) if v.index == index)

@@ -27,11 +27,13 @@ class OutputError:
     tolerance: float
     rounding_before: float
     rounding_after: float
+    bound: float = FLOAT64_BOUND
+    """Of the error in float64: `FLOAT64_BOUND`, or the tolerance where a growth had to round old entries."""
 
     @property
     def held(self) -> bool:
         """Whether both errors are within bounds."""
-        return self.float64 <= FLOAT64_BOUND and self.own <= self.tolerance
+        return self.float64 <= self.bound and self.own <= self.tolerance
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,25 @@ class PairCheck:
     separated: bool
 
 
+CALM = 0.1
+"""A new block that one small step of gradient descent makes louder than this part of its input is not calm: blocks
+that cancel behind their last norm move by 1e-4 to 1e-2, those that cancel in front of one by about 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCheck:
+    """How much a new block adds, relative to what it adds to: before training, and after one small step."""
+
+    block: str
+    silent: float
+    moved: float
+
+    @property
+    def calm(self) -> bool:
+        """Whether the block starts slowly enough not to disturb what is there."""
+        return self.moved <= CALM
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """That two models compute the same function: proof and measurement."""
@@ -64,6 +85,9 @@ class Certificate:
     gradients: tuple[GradientCheck, ...]
     pairs: tuple[PairCheck, ...]
     notes: tuple[str, ...] = ()
+    blocks: tuple[BlockCheck, ...] = ()
+    schemes: tuple[str, ...] = ()
+    """By which schemes the model was grown, in order."""
 
     @property
     def held(self) -> bool:
@@ -78,14 +102,14 @@ class Certificate:
     @property
     def worst(self) -> OutputError:
         """The output that comes closest to its tolerance, or is farthest beyond it."""
-        return max(self.errors, key=lambda e: max(e.float64 / FLOAT64_BOUND, e.own / e.tolerance))
+        return max(self.errors, key=lambda e: max(e.float64 / e.bound, e.own / e.tolerance))
 
     def refusal(self) -> Refusal:
         """The failure in words."""
         e = self.worst
         return Refusal(
             Kind.CHECK_FAILED,
-            f"the function changed: {e.output} differs by {e.float64:.1e} in float64 (bound {FLOAT64_BOUND:.0e})",
+            f"the function changed: {e.output} differs by {e.float64:.1e} in float64 (bound {e.bound:.0e})",
             where=f"probe {e.probe!r}, {e.mode} mode",
             hint="this is a defect in fxgrow or in a rule that was registered; please report it with the model",
         )
@@ -97,11 +121,13 @@ class Certificate:
             w = max(some, key=lambda e: e.own / e.tolerance)
             lines += [
                 f"  {mode} mode, {len({e.probe for e in some})} probes, {len({e.output for e in some})} output(s)",
-                f"    float64  largest difference {max(e.float64 for e in some):.1e}  (bound {FLOAT64_BOUND:.0e})",
+                f"    float64  largest difference {max(e.float64 for e in some):.1e}  (bound {max(e.bound for e in some):.0e})",
                 f"    {self.dtype:<8} largest difference {max(e.own for e in some):.1e}",
                 f"             closest to its tolerance {w.own:.1e} of {w.tolerance:.1e} = {ROUNDING_MULTIPLE:g} x the "
                 f"rounding of both ({w.rounding_before:.1e}, {w.rounding_after:.1e}) + {ULPS:g} ulp",
             ]
+        if self.schemes:
+            lines.append(f"  scheme   {', '.join(self.schemes)}")
         if self.proof:
             lines.append(f"  proof    {len(self.proof)} steps; every sum over new units vanishes")
         else:
@@ -117,5 +143,8 @@ class Certificate:
         if self.pairs:
             apart = sum(p.separated for p in self.pairs)
             lines.append(f"  halves of {apart} of {len(self.pairs)} grown parameters differ after one step")
+        for b in self.blocks:
+            ending = "" if b.calm else "; it may disturb what is there: use a smaller learning rate at first"
+            lines.append(f"  {b.block} adds {b.silent:.1e} of its input, {b.moved:.1e} after one small step{ending}")
         lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
 
 from .probes import Probe
 
@@ -30,16 +31,44 @@ def twin(model: nn.Module, dtype: torch.dtype | None, *, training: bool) -> nn.M
     """An independent copy in one mode; floating-point tensors in another dtype if asked."""
     made = copy.deepcopy(model)
     if dtype is not None:
+        _pin_epsilons(made)
         made = made.to(dtype)
     return made.train(training)
 
 
+def _pin_epsilons(model: nn.Module) -> None:
+    """Write out the epsilons that rms_norm takes from the dtype: the function in another one is to be the same."""
+    some = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    epsilon = torch.finfo(torch.float64 if some is torch.float64 else torch.float32).eps  # it computes in float32 below
+    for module in model.modules():
+        if isinstance(module, nn.RMSNorm) and module.eps is None:
+            module.eps = epsilon
+        if isinstance(module, fx.GraphModule):
+            calls = [n for n in module.graph.nodes if n.target in (F.rms_norm, torch.rms_norm) and len(n.args) < 4]
+            calls = [n for n in calls if n.kwargs.get("eps") is None]
+            for node in calls:
+                node.kwargs = {**node.kwargs, "eps": epsilon}
+            if calls:
+                module.recompile()
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run with global random streams at a seed, and put them back as they were."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    """Run with global random streams at a seed, and put them back as they were.
+
+    `torch.manual_seed` would also queue a call for every accelerator that has not been started, and those stay queued.
+    """
+    cpu = torch.default_generator.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed_all(seed)
         yield
+    finally:
+        torch.default_generator.set_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
 
 
 def run(model: nn.Module, probe: Probe, *, seed: int) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,18 +27,13 @@ def first_step(
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     inputs = [place(x, device, torch.float64) for x in probe.inputs]
-    random = torch.Generator().manual_seed(seed + 1)
     try:
         with seeded(seed):
-            outputs = flat(model(*inputs))
+            outputs = model(*inputs)
     except ValueError:
         model.eval()
-        outputs = flat(model(*inputs))
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    for y in outputs.values():
-        if y.is_floating_point():
-            target = torch.randn(tuple(y.shape), generator=random, dtype=torch.float64).to(device)
-            loss = loss + ((y - target) ** 2).mean()
+        outputs = model(*inputs)
+    loss = loss_of(outputs, seed, device)
     if not loss.requires_grad:
         return (), ()
     loss.backward()
@@ -52,6 +48,17 @@ def first_step(
         gradients.append(_gradient(name, found, edit, largest))
         pairs.extend(_separation(name, found, edit))
     return tuple(gradients), tuple(pairs)
+
+
+def loss_of(output: Any, seed: int, device: torch.device) -> Tensor:
+    """The mean squared distance of all floating-point outputs from random targets."""
+    random = torch.Generator().manual_seed(seed + 1)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    for y in flat(output).values():
+        if y.is_floating_point():
+            target = torch.randn(tuple(y.shape), generator=random, dtype=torch.float64).to(device)
+            loss = loss + ((y - target) ** 2).mean()
+    return loss
 
 
 def _gradient(name: str, parameter: nn.Parameter, edit: TensorEdit, largest: float) -> GradientCheck:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..analysis import analyse
-from ..errors import FxgrowError, Kind, usage
+from ..errors import FxgrowError, Kind, UsageError, usage
 from ..plan import Plan
-from .certificate import ROUNDING_MULTIPLE, ULPS, Certificate, OutputError
+from .blocks import blocks_step
+from .certificate import FLOAT64_BOUND, ROUNDING_MULTIPLE, ULPS, Certificate, OutputError
 from .compare import distance, run, twin
 from .learning import first_step
 from .probes import Probe, probes
@@ -46,17 +47,23 @@ def verify(
     eval_only = tuple(dict.fromkeys(node for plan in history for node in plan.eval_only))
     some = probes((examples,) if isinstance(examples, Tensor) else tuple(examples), seed)
     dtype = next((p.dtype for p in before.parameters() if p.is_floating_point()), torch.float32)
-    errors = list(_errors(before, after, some, dtype, seed, training=False))
-    notes: list[str] = []
+    some, notes = _runnable(before, some, seed)
+    rounded = any(t.rounds for plan in history for t in plan.tensors)
+    if rounded and dtype is not torch.float64:
+        notes.append("shares, means and scales of old entries are rounded to the dtype, which widens the float64 bound")
+    errors = list(_errors(before, after, some, dtype, seed, training=False, rounded=rounded))
     if training and not eval_only:
         try:
-            errors += _errors(before, after, [p for p in some if not p.batch_of_one], dtype, seed, training=True)
-        except ValueError as error:  # batch norm refuses a single value per channel
-            notes.append(f"training mode not compared: {error}")
+            full = [p for p in some if not p.batch_of_one]
+            errors += _errors(before, after, full, dtype, seed, training=True, rounded=rounded)
+        except UsageError as error:  # batch norm refuses a single value per channel
+            notes.append(f"training mode not compared: {error.refusal.what}")
     gradients, pairs = first_step(after, some[0], history, seed) if training and history else ((), ())
+    more, apart, blocks = blocks_step(after, some[0], history, seed) if training else ((), (), ())
     proof = tuple(line for plan in history for line in plan.proof)
+    schemes = tuple(dict.fromkeys(plan.scheme for plan in history))
     name = str(dtype).removeprefix("torch.")
-    return Certificate(name, tuple(errors), proof, eval_only, gradients, pairs, tuple(notes))
+    return Certificate(name, tuple(errors), proof, eval_only, gradients + more, pairs + apart, tuple(notes), blocks, schemes)
 
 
 def plans_since(before: nn.Module, after: nn.Module) -> tuple[Plan, ...]:
@@ -75,8 +82,38 @@ def _infer(before: nn.Module) -> tuple[Any, ...]:
     return analyse(before).inputs
 
 
+def _runnable(before: nn.Module, some: tuple[Probe, ...], seed: int) -> tuple[tuple[Probe, ...], list[str]]:
+    """The probes without a batch of one that the first model does not take in evaluation mode, and a note of that."""
+    try:
+        for probe in some:
+            if probe.batch_of_one:
+                run(twin(before, None, training=False), probe, seed=seed)
+    except ValueError as error:  # a batch norm that takes the statistics of the batch in either mode
+        reason = _cannot_run(error).refusal.what
+        return tuple(p for p in some if not p.batch_of_one), [f"batch of one not compared: {reason}"]
+    except RuntimeError:
+        pass  # told where the probes are compared
+    return some, []
+
+
+def _cannot_run(error: Exception) -> UsageError:
+    reason = (str(error).strip() or repr(error)).splitlines()[0]
+    return usage(
+        Kind.BAD_INPUTS,
+        f"a model cannot run on these inputs: {reason}",
+        hint="pass example_inputs= with the shapes that both models take",
+    )
+
+
 def _errors(
-    before: nn.Module, after: nn.Module, some: Sequence[Probe], dtype: torch.dtype, seed: int, *, training: bool
+    before: nn.Module,
+    after: nn.Module,
+    some: Sequence[Probe],
+    dtype: torch.dtype,
+    seed: int,
+    *,
+    training: bool,
+    rounded: bool,
 ) -> list[OutputError]:
     mode = "training" if training else "eval"
     results: list[OutputError] = []
@@ -89,15 +126,10 @@ def _errors(
                 for which, model in (("before", before), ("after", after))
                 for precise in (True, False)
             }
-        except (FxgrowError, ValueError):
+        except FxgrowError:
             raise
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise usage(
-                Kind.BAD_INPUTS,
-                f"a model cannot run on these inputs: {reason}",
-                hint="pass example_inputs= with the shapes that both models take",
-            ) from error
+        except (RuntimeError, ValueError) as error:
+            raise _cannot_run(error) from error
         b64, a64 = runs["before", True], runs["after", True]
         b, a = runs["before", False], runs["after", False]
         if b64.keys() != a64.keys():
@@ -105,15 +137,7 @@ def _errors(
         for name in b64:
             rounding = (distance(b64[name], b[name]), distance(a64[name], a[name]))
             tolerance = ROUNDING_MULTIPLE * sum(rounding) + ULPS * torch.finfo(dtype).eps
-            results.append(
-                OutputError(
-                    name,
-                    probe.name,
-                    mode,
-                    distance(b64[name], a64[name]),
-                    distance(b[name], a[name]),
-                    tolerance,
-                    *rounding,
-                )
-            )
+            errors = distance(b64[name], a64[name]), distance(b[name], a[name])
+            bound = max(FLOAT64_BOUND, tolerance) if rounded else FLOAT64_BOUND
+            results.append(OutputError(name, probe.name, mode, *errors, tolerance, *rounding, bound))
     return results

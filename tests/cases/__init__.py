@@ -1,6 +1,6 @@
 """The cases of the op rules: at least one row for every rule, in families as in fxgrow/dims/rules."""
 
-from . import arithmetic, concat, contraction, index, norm, pointwise, reduce, shape, window
+from . import arithmetic, attention, concat, contraction, index, norm, pointwise, reduce, shape, window
 from .row import Row
 
 ROWS: tuple[Row, ...] = (
@@ -8,6 +8,7 @@ ROWS: tuple[Row, ...] = (
     *arithmetic.ROWS,
     *contraction.ROWS,
     *norm.ROWS,
+    *attention.ROWS,
     *reduce.ROWS,
     *window.ROWS,
     *shape.ROWS,

@@ -33,6 +33,8 @@ class Attention:
         d.contract(op, d.unify(x[-1], y[-1]))
         tokens = d.unify(y[-2], z[-2])
         d.freeze(tokens, Kind.SOFTMAX, "attention takes a softmax over it")
+        if op.args.get("is_causal"):
+            d.freeze(x[-2], Kind.INDEX, "a causal mask counts its units")
         sides: list[tuple[list[Axis], Value]] = [(x, q), (y, k), (z, v)]
         grouped = self._grouped(op)
         if grouped:
@@ -70,7 +72,10 @@ class Attention:
                 rows[0] = [state for some in regroup(s, op, rows[0], parts) for state in some]
                 rows[1:3] = ([*row, *([s.same] * s.count(parts[1]))] for row in rows[1:3])
             out.append(self._heads_out(op, s, rows))
-        tokens = [s.apply(op, [state], odd=False, zero=False) for state in x[-2]]
+        masks = s.of(mask)[-2] if mask is not None and len(mask.shape) > 1 else []
+        width = max(len(x[-2]), len(masks))
+        rows = [row if len(row) == width else [s.same] * width for row in (x[-2], masks)]
+        tokens = [s.apply(op, leaf, odd=False, zero=False) for leaf in zip(*rows, strict=True)]
         s.set(op.outputs[0], [*out, tokens, z[-1]])
 
     def _heads_out(self, op: Op, s: Flow, rows: list[list[State]]) -> list[State]:

@@ -14,6 +14,8 @@ from .base import Dims, Flow, Marks, SameSizes, Sizes, broadcast, normal, regist
 class Cat(SameSizes):
     """cat: one axis is the sum of the operands', all others are shared."""
 
+    by_index = True
+
     def _operands(self, op: Op) -> list[Any]:
         return [x for x in op.args["tensors"] if x.shape != (0,)]
 
@@ -72,6 +74,8 @@ class Pieces:
     Where the call names one size or a number of pieces, equal pieces are tied: they grow in step if they can. If they
     cannot, the call becomes a split into pieces of written sizes.
     """
+
+    by_index = True
 
     def dims(self, op: Op, d: Dims) -> None:
         """Cut the axis where the pieces meet."""

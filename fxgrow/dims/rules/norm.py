@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from ...capture.program import Op, Value
 from ...errors import Kind
 from ..axis import Axis, Fixed, atoms, product, terms_of
@@ -70,10 +72,13 @@ class GroupNorm(SameSizes):
         x = op.args["input"]
         marks = s.of(x)
         row = [s.require(op, y, even=True, why="twin groups need equal statistics") for y in marks[1]]
-        for name in ("weight", "bias"):
+        row = [s.apply(op, [y], odd=False, zero=False) for y in row]
+        for name, combine in (("weight", s.mul), ("bias", s.add)):
             if op.args[name] is not None:
-                for state in s.of(op.args[name])[0]:
-                    s.require(op, state, even=True, why="twin groups need one affine map")
+                some = [
+                    s.require(op, y, even=True, why="twin groups need one affine map") for y in s.of(op.args[name])[0]
+                ]
+                row = [combine(op, pair) for pair in zip(row, some, strict=True)]
         parts = self._split(s, op, s.axes(x)[1], x.shape[1])
         affine = op.args["bias"] is not None
         out = each(op, s, marks, odd=not affine, zero=not affine, unsafe=True)
@@ -92,6 +97,12 @@ class WholeAxis:
     def _over(self, op: Op) -> int:
         return len(op.args["normalized_shape"])
 
+    def _epsilon(self, op: Op) -> float:
+        """Where rms_norm is given none, torch takes the precision in which it computes."""
+        double = op.args["input"].dtype is torch.float64
+        default = torch.finfo(torch.float64 if double else torch.float32).eps
+        return default if op.args.get("eps") is None else float(op.args["eps"])
+
     def dims(self, op: Op, d: Dims) -> None:
         """All axes pass; which states may grow is a matter of the scheme."""
         axes = d.of(op.args["input"])
@@ -109,7 +120,7 @@ class WholeAxis:
         affine = op.args.get("bias") is not None
         x, over = op.args["input"], self._over(op)
         marks, axes = s.of(x), s.axes(x)
-        mixing = mixed(op, s, axes[-over:], op.args.get("weight"), op.args.get("eps"))
+        mixing = mixed(op, s, axes[-over:], op.args.get("weight"), self._epsilon(op))
         out = each(op, s, marks[:-over], odd=not affine, zero=not affine, unsafe=True)
         for k in range(len(axes) - over, len(axes)):
             row = [s.mix(op, state, mixing) for state in marks[k]]
@@ -134,8 +145,9 @@ def mixed(op: Op, s: Flow, axes: list[Axis], scale: Value | None = None, epsilon
         before, after = s.grown(axis)
         old, new = old * before, new * after
         sizes = [s.grown(term) for term in terms_of(s.algebra.resolve(axis))]
-        even = even and all(b * before == a * after and b % a == 0 for a, b in sizes)
+        even = even and all(b * before == a * after for a, b in sizes)
     growing = tuple(atom for axis in axes for atom in atoms(s.algebra.resolve(axis)) if s.count(atom))
+    even = even and all(b % a == 0 for a, b in map(s.grown, growing))
     alone = len(axes) == 1 and s.algebra.resolve(axes[0]) == (growing or (None,))[0]
     return Mixing(op.name.removeprefix("aten::").removeprefix("_"), old, new, alone, even, growing, scale, epsilon)
 

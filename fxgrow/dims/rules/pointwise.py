@@ -48,7 +48,8 @@ def is_number(arg: object) -> bool:
 class Unary(SameSizes):
     """A function of each unit by itself; of one operand `odd`: f(-x) = -f(x), `zero`: f(0) = 0.
 
-    `unsafe` names operands (or is "all") of which no block may be zero: there the function or its slope is infinite.
+    `unsafe` names operands (or is "all") of which no block may be zero, nor odd: an odd unit without twin is zero, and
+    there the function or its slope is infinite.
     """
 
     by_index = True
@@ -69,7 +70,7 @@ class Unary(SameSizes):
         for sides in aligned(op, s, values):
             for k, value in enumerate(values):
                 if self.unsafe == "all" or value is op.args.get(self.unsafe):
-                    sides[k] = [s.require(op, x, even=False, why="it is singular at zero") for x in sides[k]]
+                    sides[k] = [s.require(op, x, even=True, why="it is singular at zero") for x in sides[k]]
             leaves = zip(*sides, strict=True)
             rows.append([s.apply(op, leaf, odd=self.odd, zero=self.zero, linear=self.linear) for leaf in leaves])
         for out in op.outputs:
@@ -145,13 +146,13 @@ class PRelu(SameSizes):
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: Flow) -> None:
-        """Equal halves need equal slopes."""
+        """Equal halves need equal slopes; along other axes than the channels one slope is the same for all units."""
         out = s.of(op.args["self"])
         slopes = s.of(op.args["weight"])
-        for slope in slopes[0] if slopes else ():
-            s.require(op, slope, even=True, why="halves need one slope")
+        row = [s.require(op, slope, even=True, why="halves need one slope") for slope in (slopes[0] if slopes else ())]
         for k, states in enumerate(out):
-            out[k] = [s.apply(op, [x], odd=False, zero=True) for x in states]
+            sides = zip(states, row, strict=True) if k == 1 and row else zip(states, strict=True)
+            out[k] = [s.apply(op, leaf, odd=False, zero=True) for leaf in sides]
         s.set(op.outputs[0], out)
 
 

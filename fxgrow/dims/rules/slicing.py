@@ -56,6 +56,8 @@ class Select(SameSizes):
 class Slice:
     """slice and narrow: part of a sum."""
 
+    by_index = True
+
     def _range(self, op: Op, size: int, at: int) -> tuple[int, int]:
         if op.name == "aten::narrow":
             start = normal(int(op.args["start"]), size)

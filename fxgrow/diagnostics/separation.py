@@ -1,0 +1,138 @@
+"""How far the halves of each pair are apart, now and over the steps of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from statistics import median
+
+import torch
+from torch import fx
+
+from .pairs import Pairs, history, pairs_of
+from .text import number, table
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """The halves of some pairs at one moment; those that began opposite are compared with the right one's sign changed.
+
+    So every pair begins at distance 0 and cosine 1, producers and consumers alike.
+    """
+
+    pairs: Pairs
+    step: int
+    distances: tuple[float, ...]
+    """For each pair the length of the difference of its halves."""
+    lengths: tuple[float, ...]
+    """For each pair the mean length of its halves."""
+    cosines: tuple[float, ...]
+    """For each pair the cosine of the angle between its halves; NaN where a half is one number or zero."""
+
+    @property
+    def relative(self) -> tuple[float, ...]:
+        """Distances in lengths of a half; 0 for halves that are both zero."""
+        return tuple(d / n if n > 0 else 0.0 for d, n in zip(self.distances, self.lengths, strict=True))
+
+    @property
+    def separated(self) -> int:
+        """How many pairs are no longer equal, to the last bit."""
+        return sum(d > 0 for d in self.distances)
+
+    def __str__(self) -> str:
+        return _table([self])
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The halves of a grown model's pairs over the steps of training."""
+
+    steps: tuple[int, ...]
+    separations: tuple[Separation, ...]
+    """In the order of the steps; at each step one for each growth, parameter and axis."""
+
+    def of(self, parameter: str) -> tuple[Separation, ...]:
+        """The course of one parameter."""
+        return tuple(s for s in self.separations if s.pairs.parameter == parameter)
+
+    @property
+    def last(self) -> tuple[Separation, ...]:
+        """The latest step."""
+        return tuple(s for s in self.separations if self.steps and s.step == self.steps[-1])
+
+    def __str__(self) -> str:
+        if not self.steps:
+            return "nothing recorded yet"
+        return f"halves at step {self.steps[-1]}, the last of {len(self.steps)} recorded\n{_table(self.last)}"
+
+
+def separation(model: fx.GraphModule, *, step: int = 0) -> tuple[Separation, ...]:
+    """How far the halves of each pair of a grown model are apart at this moment.
+
+    Raises:
+        UsageError: the model does not remember that it was grown.
+    """
+    return tuple(_measure(model, pairs, step) for pairs in pairs_of(model))
+
+
+class Recorder:
+    """Records the halves of a grown model's pairs while it is trained; call `record` after each step of the optimizer.
+
+    The model may grow further in between. What is kept are numbers, three for each pair and step.
+
+    Raises:
+        UsageError: the model does not remember that it was grown.
+    """
+
+    def __init__(self, model: fx.GraphModule) -> None:
+        self.model = model
+        self._plans = history(model)
+        self._pairs = pairs_of(model)
+        self._steps: list[int] = []
+        self._separations: list[Separation] = []
+
+    def record(self, step: int | None = None) -> tuple[Separation, ...]:
+        """Measure now; steps are counted from 0 where they are not given."""
+        if history(self.model) != self._plans:
+            self._plans, self._pairs = history(self.model), pairs_of(self.model)
+        step = (self._steps[-1] + 1 if self._steps else 0) if step is None else step
+        found = tuple(_measure(self.model, pairs, step) for pairs in self._pairs)
+        self._steps.append(step)
+        self._separations += found
+        return found
+
+    @property
+    def course(self) -> Course:
+        """All that was recorded."""
+        return Course(tuple(self._steps), tuple(self._separations))
+
+
+def _measure(model: fx.GraphModule, pairs: Pairs, step: int) -> Separation:
+    left, right = (half.double() for half in pairs.halves(model.get_parameter(pairs.parameter)))
+    a, b = left.norm(dim=1), right.norm(dim=1)
+    cosines = (left * right).sum(1) / (a * b) if left.shape[1] > 1 else torch.full_like(a, nan)
+    distances = (left - right).norm(dim=1)
+    return Separation(pairs, step, _numbers(distances), _numbers((a + b) / 2), _numbers(cosines.clamp(-1, 1)))
+
+
+def _numbers(values: torch.Tensor) -> tuple[float, ...]:
+    return tuple(values.tolist())
+
+
+def _table(some: Sequence[Separation]) -> str:
+    head = ("parameter", "role", "pairs", "apart", "distance/length: least", "median", "most", "median cosine")
+    rows = []
+    for s in some:
+        known = [c for c in s.cosines if not isnan(c)]
+        rows.append(
+            (
+                s.pairs.parameter,
+                s.pairs.role,
+                str(len(s.distances)),
+                str(s.separated),
+                *(number(f(s.relative)) for f in (min, median, max)),
+                number(median(known) if known else nan),
+            )
+        )
+    return table(head, rows)

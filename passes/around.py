@@ -1,0 +1,168 @@
+"""The neighbourhood of a place: what a block there should look like to fit the network around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+from torch import fx, nn
+
+from fxgrow.analysis import Analysis
+from fxgrow.capture.program import Op, Origin, Value
+from fxgrow.dims.axis import atoms
+from fxgrow.dims.rules.idempotent import KEEPS_VALUES, function_of, same_function
+from fxgrow.plan.insert import options
+
+ATTENTION = "aten::scaled_dot_product_attention"
+MASKS = frozenset({"aten::masked_fill", "aten::tril", "aten::triu"})
+Options = tuple[tuple[str, object], ...]
+_ACTIVATIONS: dict[str, str] = {
+    "relu": "ReLU",
+    "gelu": "GELU",
+    "silu": "SiLU",
+    "mish": "Mish",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+    "elu": "ELU",
+    "selu": "SELU",
+    "celu": "CELU",
+    "softplus": "Softplus",
+    "leaky_relu": "LeakyReLU",
+    "hardswish": "Hardswish",
+    "relu6": "ReLU6",
+    "hardtanh": "Hardtanh",
+    "hardsigmoid": "Hardsigmoid",
+    "prelu": "PReLU",
+}
+"""How torch.nn spells the functions that serve as activations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A class of torch.nn and its options."""
+
+    kind: str
+    options: Options = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What the network uses near a place."""
+
+    like: str
+    """The weight of the preceding layer; "" if there is none."""
+    layer: str
+    """Its operator: "conv2d", "linear" …; "" if there is none."""
+    axis: int
+    """Along which axis of the value the preceding layer's units lie; -1 if that is not known."""
+    norm: str
+    """The nearest norm: "batch", "group", "layer", "rms" or "none"."""
+    groups: int
+    """Of the nearest group norm."""
+    activation: Activation | None
+    heads: int
+    """Of the nearest attention; 0 if the network has none."""
+    causal: bool
+    masked: bool
+    """Whether attention in this network takes masks that a new block could not know."""
+
+
+def look_around(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Value) -> Around:
+    """Look at what comes before a node, nearest first, then at what comes after it."""
+    program = analysis.program
+    order = program.position()
+    here = order[node.name]
+    before = [op for op in reversed(program.ops) if order.get(op.node, 0) <= here]
+    ops = before + [op for op in program.ops if order.get(op.node, 0) > here]
+    like, layer = next(_weights(analysis, ops), ("", ""))
+    norm = next((op for op in ops if _norm(op)), None)
+    attention = [op for op in ops if op.name == ATTENTION]
+    nodes = {n.name: n for n in gm.graph.nodes}
+    return Around(
+        like=like,
+        layer=layer,
+        axis=_units(analysis, before, value),
+        norm=_norm(norm) if norm is not None else "none",
+        groups=norm.args["num_groups"] if norm is not None and _norm(norm) == "group" else 1,
+        activation=next((a for op in ops if (a := _activation(gm, nodes[op.node], op)) is not None), None),
+        heads=attention[0].args["query"].shape[-3] if attention and len(attention[0].args["query"].shape) > 3 else 0,
+        causal=any(op.args.get("is_causal") for op in attention),
+        masked=any(op.args.get("attn_mask") is not None for op in attention) or any(op.name in MASKS for op in ops),
+    )
+
+
+def _units(analysis: Analysis, before: list[Op], value: Value) -> int:
+    """Where the units of the nearest layer that made this value lie."""
+    dims = analysis.dims
+    axes = [set(atoms(axis)) for axis in dims.resolved(value)]
+    near = {op.node: k for k, op in enumerate(before)}
+    for producer in sorted(dims.producers, key=lambda p: near.get(p.node, len(near))):
+        made = set(atoms(dims.algebra.resolve(producer.axis)))
+        found = [k for k, held in enumerate(axes) if k and held & made]
+        if found and producer.node in near:
+            return found[-1]
+    return -1
+
+
+def _weights(analysis: Analysis, ops: list[Op]) -> Iterator[tuple[str, str]]:
+    for op in ops:
+        name = op.name.removeprefix("aten::")
+        if not name.startswith(("conv", "linear", "matmul", "mm", "bmm", "addmm")):
+            continue
+        for value in op.inputs():
+            if value.origin is Origin.PARAMETER and len(value.shape) > 1 and value.names:
+                yield value.names[0], name
+
+
+def _norm(op: Op) -> str:
+    name = op.name.removeprefix("aten::")
+    return name.removesuffix("_norm") if name in ("batch_norm", "group_norm", "layer_norm", "rms_norm") else ""
+
+
+def _activation(gm: fx.GraphModule, node: fx.Node, op: Op) -> Activation | None:
+    if node.op == "call_module":
+        module = gm.get_submodule(str(node.target))
+        kind = type(module).__name__
+        if getattr(nn, kind, None) is type(module) and kind in _ACTIVATIONS.values():
+            return Activation(kind, _constants(module))
+    kind = _ACTIVATIONS.get(op.name.removeprefix("aten::"), "")
+    if kind in ("", "PReLU", "Hardtanh", "ELU", "CELU", "LeakyReLU", "Softplus"):
+        return None  # with options that a function call hides
+    return Activation(kind, options(approximate=op.args["approximate"]) if kind == "GELU" else ())
+
+
+def _constants(module: Any) -> Options:
+    takes = signature(type(module)).parameters
+    names = [c for c in getattr(module, "__constants__", ()) if c not in ("inplace", "num_parameters")]
+    return tuple((c, getattr(module, c)) for c in names if c in takes and hasattr(module, c))
+
+
+def activated_by(analysis: Analysis, value: Value) -> list[Op]:
+    """The unit-by-unit functions that every entry of a value has just come out of; none if that is not known."""
+    made = {out.index: op for op in analysis.program.ops for out in op.outputs}
+
+    def sources(v: Value) -> list[Op] | None:
+        op = made.get(v.index)
+        if op is None:
+            return None
+        if op.name in KEEPS_VALUES:
+            found = [sources(x) for x in op.inputs() if x.dtype.is_floating_point]
+            return None if any(f is None for f in found) or not found else [o for f in found for o in f or ()]
+        return [op] if function_of(op) is not None else None
+
+    return sources(value) or []
+
+
+def passed(analysis: Analysis, value: Value) -> Callable[[Op], str]:
+    """For an idempotent function, why it changes no entry of a value: they have all passed it already."""
+    known = activated_by(analysis, value)
+
+    def why(op: Op) -> str:
+        if not known or not all(same_function(op, k) for k in known):
+            return ""
+        name = op.name.removeprefix("aten::")
+        return f"{name}({name}(x)) = {name}(x), and {', '.join(dict.fromkeys(k.node for k in known))} gave x"
+
+    return why

@@ -1,0 +1,174 @@
+"""Deepen: new blocks behind or in front of places in a network, which add nothing until they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import fx, nn
+
+from fxgrow.analysis import Analysis
+from fxgrow.errors import Kind, usage
+from fxgrow.plan import Plan
+from fxgrow.plan.insert import Layers
+
+from .around import look_around
+from .blocks import BLOCKS
+from .clone import copies, deeper_keys, find_block, sibling_of
+from .inserting import Drafted, draft, made_by
+from .morph import factors
+from .net2net import draft_identity
+from .positions import Position, Side, find_position, free_name
+from .wishes import NORMS, Make, block_for, check_block, wish_for
+
+SCHEMES = ("r2r", "zero", "net2net", "morphism")
+INITS = ("match", "kaiming", "xavier", "copy")
+Block = str | Callable[[int], nn.Module] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deepen:
+    """Insert blocks that change nothing. The fields are the options; None leaves a choice to the neighbourhood.
+
+    Args:
+        places: names of modules, containers or fx nodes, each with "after" or "before".
+        block: "basic", "bottleneck", "depthwise", "mlp", "transformer", "clone", or a function from channels to a
+            module.
+        scheme: how the block is silenced: "r2r", "zero", "net2net" or "morphism".
+        count: how many of them, one behind the other.
+        hidden: the width inside.
+        kernel: the window of convolutions.
+        norm: "batch", "group", "layer", "rms", "none", or "auto".
+        activation: a class of torch.nn or its name, or "none".
+        heads: of a transformer block.
+        causal: whether its attention looks back only.
+        seed: new values depend on it and on the name of their parameter.
+        init: how new weights are drawn: "match" the preceding layer's spread, "kaiming", "xavier"; "copy" for clones.
+    """
+
+    places: tuple[tuple[str, Side], ...]
+    block: Block = None
+    scheme: str = "r2r"
+    count: int = 1
+    hidden: int | None = None
+    kernel: int | None = None
+    norm: str = "auto"
+    activation: str | type[nn.Module] | None = None
+    heads: int | None = None
+    causal: bool | None = None
+    seed: int = 0
+    init: str = "match"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("scheme", SCHEMES), ("init", INITS), ("norm", NORMS)):
+            if getattr(self, name) not in allowed:
+                what = f"{name}={getattr(self, name)!r} is unknown"
+                raise usage(Kind.BAD_OPTION, what, hint=f"one of: {', '.join(allowed)}")
+        for name in ("count", "hidden", "kernel", "heads"):
+            value = getattr(self, name)
+            if (value is None and name != "count") or (type(value) is int and value > 0):
+                continue
+            what = f"{name}= must be a positive whole number, not {value!r}"
+            raise usage(Kind.BAD_OPTION, what, hint=f"{name}=2, say")
+        if type(self.seed) is not int:
+            raise usage(Kind.BAD_OPTION, f"seed must be a whole number, not {self.seed!r}", hint="seed=0")
+        if self.init == "copy" and self.block != "clone":
+            raise usage(Kind.BAD_OPTION, 'init="copy" needs something to copy', hint='block="clone"')
+        if not self.places:
+            raise usage(Kind.BAD_OPTION, "no place is named", hint='after="layer2"')
+        check_block(self.block, self.scheme)
+
+    def plan(self, gm: fx.GraphModule, analysis: Analysis) -> Plan:
+        """What would be inserted. Reads the model's graph and the shapes of its tensors; writes nothing.
+
+        Raises:
+            UsageError: a name or an option cannot be meant.
+            GrowthRefused: a block would change the function there.
+        """
+        taken: set[str] = set()
+        drafts: list[Drafted] = []
+        clones: list[tuple[str, str, tuple[str, ...]]] = []
+        for name, side in dict.fromkeys(self.places):
+            if self.scheme == "morphism":
+                drafts += factors(gm, analysis, name, self._make, self.count, taken)
+                continue
+            position = find_position(gm, analysis, name, side)
+            _one_way(drafts, position)
+            made, sibling = self._block(gm, analysis, position)
+            for _ in range(self.count):
+                drafts.append(replace(made, insert=replace(made.insert, name=free_name(gm, position, taken))))
+                if sibling:
+                    clones.append((sibling, drafts[-1].insert.name, tuple(t.name for t in made.insert.tensors)))
+        return self._plan(gm, analysis, drafts, deeper_keys(gm, clones))
+
+    @property
+    def _make(self) -> Make:
+        return Make(self.hidden, self.kernel, self.norm, self.activation, self.heads, self.causal)
+
+    def _block(self, gm: fx.GraphModule, analysis: Analysis, position: Position) -> tuple[Drafted, str]:
+        """A block for one place, still without its name; and the numbered container behind which a clone stands."""
+        around = look_around(gm, analysis, position.node, position.value)
+        where = f"{position.side} {position.name}"
+        if self.block == "clone":
+            stretch = find_block(gm, analysis, position)
+            body = copies(gm, stretch, afresh=self.init != "copy")
+            made = draft(gm, analysis, position, body, "clone", self.scheme, around, where, (("of", stretch.last),))
+            return made, sibling_of(gm, position, stretch)
+        if callable(self.block):
+            return made_by(self.block, gm, analysis, position, self.scheme, around, where), ""
+        kind = "identity" if self.scheme == "net2net" else self.block or block_for(position, around)
+        assert isinstance(kind, str)
+        if kind == "identity":
+            return draft_identity(gm, analysis, position, self._make, around, where), ""
+        wish = wish_for(position, around, kind, self._make)
+        settings = (
+            ("hidden", _hidden(BLOCKS[kind](wish))),
+            ("norm", wish.norm),
+            ("activation", wish.activation.kind if wish.activation else "none"),
+        )
+        return draft(gm, analysis, position, BLOCKS[kind](wish), kind, self.scheme, around, where, settings), ""
+
+    def _plan(
+        self, gm: fx.GraphModule, analysis: Analysis, drafts: list[Drafted], keys: tuple[tuple[str, str], ...]
+    ) -> Plan:
+        before, after = drafts[0].costs(gm, analysis, drafts)
+        inserts = tuple(d.insert for d in drafts)
+        names = ", ".join(dict.fromkeys(f"{side} {name}" for name, side in self.places))
+        return Plan(
+            title=f"deepen {names}: {len(inserts)} new block{'s' if len(inserts) > 1 else ''}",
+            scheme=self.scheme,
+            seed=self.seed,
+            init=self.init,
+            growths=(),
+            tensors=tuple(t for d in drafts for t in d.tensors),
+            modules=tuple(m for d in drafts for m in d.modules),
+            nodes=(),
+            skips=(),
+            proof=tuple(f"{d.insert.name}.{line}" for d in drafts for line in d.proof),
+            eval_only=tuple(f"{d.insert.name}.{node}" for d in drafts for node in d.eval_only),
+            notes=(),
+            before=before,
+            after=after,
+            model=analysis.digest,
+            inserts=inserts,
+            clone_keys=keys,
+        )
+
+
+def _one_way(drafts: list[Drafted], position: Position) -> None:
+    """Blocks behind one node form a row; a row for some readers beside one for all has no order."""
+    for other in drafts:
+        if other.insert.node == position.node.name and other.insert.users != position.users:
+            raise usage(
+                Kind.BAD_OPTION,
+                f"two places are behind {position.node.name}, one for all who read it and one for some",
+                hint="deepen in two calls, one after the other",
+            )
+
+
+def _hidden(body: Layers) -> object:
+    for part in body.parts:
+        for name, value in part.options:
+            if name in ("out_channels", "out_features") and part.path in ("conv1", "linear1"):
+                return value
+    return 0

@@ -1,0 +1,212 @@
+"""From the body of a block to its proved insertion: the block is lowered by itself, and the identity proof is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from fxgrow.analysis import Analysis, analyse
+from fxgrow.capture.program import Op, Value
+from fxgrow.capture.source import location
+from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
+from fxgrow.plan import Cost, Insert, ModuleEdit, TensorEdit
+from fxgrow.plan.assemble import assemble, outer
+from fxgrow.plan.cost import flops
+from fxgrow.plan.insert import Body, Factory
+from fxgrow.schemes import Failure
+from fxgrow.schemes.identity import Identity, prove_identity
+
+from .around import Around, passed
+from .fresh import fresh_tensors, slow
+from .positions import Position
+
+_HINTS = {
+    Kind.NOT_SILENT: "end the block in its last layer, or in a function with σ(0) = 0 (gelu, silu, tanh, leaky_relu)",
+    Kind.NO_SLOPE: "end the block in its last layer, or in a function with a slope at 0 (gelu, silu, tanh, leaky_relu)",
+    Kind.NOT_IDEMPOTENT: 'scheme="r2r" or "zero" adds a residual block, which needs no idempotent function; or '
+    'activation="none"',
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """An insertion with its proof; old layers may change with it."""
+
+    insert: Insert
+    proof: tuple[str, ...]
+    eval_only: tuple[str, ...]
+    flops: int
+    size: int
+    tensors: tuple[TensorEdit, ...] = ()
+    modules: tuple[ModuleEdit, ...] = ()
+
+    @staticmethod
+    def costs(gm: fx.GraphModule, analysis: Analysis, drafts: Sequence[Drafted]) -> tuple[Cost, Cost]:
+        """What the model costs before and after."""
+        parameters, size = analysis.size
+        ops = analysis.program.ops
+        before = Cost(parameters, size, flops(ops, lambda value: value.shape))
+        total = before.flops
+        for d in drafts:
+            parameters += sum(prod(t.shape) for t in d.insert.tensors if t.learns)
+            size += d.size
+            total += d.flops
+            for edit in d.tensors:
+                more = prod(edit.new) - prod(edit.old)
+                parameters += more
+                size += more * gm.get_parameter(edit.names[0]).element_size()
+                weight = analysis.program.parameters[edit.names[0]]
+                own = flops([op for op in ops if weight in op.inputs()], lambda value: value.shape)
+                total += own * more // prod(edit.old)
+        return before, Cost(parameters, size, total)
+
+
+def draft(
+    gm: fx.GraphModule,
+    analysis: Analysis,
+    position: Position,
+    body: Body,
+    kind: str,
+    scheme: str,
+    around: Around,
+    where: str,
+    settings: tuple[tuple[str, object], ...],
+    *,
+    maps: Mapping[str, str] | None = None,
+    fills: Mapping[str, str] | None = None,
+    idle: Callable[[Op], str] | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> Drafted:
+    """Prove a block for a place.
+
+    Args:
+        maps: nodes that are the identity by their values (see `prove_identity`).
+        fills: fills of tensors that are known already.
+        idle: for an idempotent function, why it does not change the value at the place.
+        shape: of the value that enters, if it is another one than the position's.
+
+    Raises:
+        UsageError: the block does not take or return what passes there.
+        GrowthRefused: it would change the function.
+    """
+    value = position.value
+    block = assemble(body, gm, meta=True)
+    block.to(dtype=value.dtype)
+    example = torch.empty(value.shape if shape is None else shape, dtype=value.dtype, device="meta")
+    beside = [_example(analysis, n) for n in outer(body, gm)]
+    inner = _analysed(block, (example, *beside), body, kind)
+    known = idle if idle is not None else passed(analysis, value)
+    if scheme == "morphism":
+        product = (
+            "conv: aten::conv: W' U = W entry by entry: U is the identity and further rows, W' has zeros for those"
+        )
+        proof: Identity | Failure = Identity((), (), ())
+        lines: tuple[str, ...] = (product, "act: the P-activation starts linear, so the product is what it was")
+    else:
+        tries = "zero" if scheme == "net2net" else scheme
+        proof = prove_identity(inner, tries, maps or {}, known)
+        lines = () if isinstance(proof, Failure) else tuple(f"{s.node}: {_short(s.op)}: {s.text}" for s in proof.steps)
+    if isinstance(proof, Failure):
+        raise _refused(block, inner, proof, where, scheme, body)
+    insert = Insert(
+        name="",
+        node=position.node.name,
+        users=position.users,
+        block=kind,
+        scheme=scheme,
+        settings=settings,
+        body=body,
+        tensors=fresh_tensors(block, inner, body, proof, around.like, fills or {}),
+        like=around.like or next((n for n, _ in gm.named_parameters()), ""),
+        silenced=tuple(s.text for s in proof.silences),
+        slow=slow(block, inner, proof),
+    )
+    work = flops(inner.program.ops, lambda v: v.shape)
+    tensors = {id(t): t for t in (*block.parameters(), *block.buffers())}
+    size = sum(t.numel() * t.element_size() for t in tensors.values())
+    return Drafted(insert, lines, proof.eval_only, work, size)
+
+
+def made_by(
+    build: Callable[[int], nn.Module],
+    gm: fx.GraphModule,
+    analysis: Analysis,
+    position: Position,
+    scheme: str,
+    around: Around,
+    where: str,
+) -> Drafted:
+    """A block from a user's factory. What it makes may bring its own skip path; else x is added to it."""
+    text = f"{getattr(build, '__module__', '?')}:{getattr(build, '__qualname__', type(build).__qualname__)}"
+    axis = around.axis if around.axis > 0 else 1 if len(position.value.shape) != 3 else 2
+    body = Factory(text, build, position.value.shape[axis], residual=True)
+    refused: GrowthRefused | None = None
+    for residual in (False, True):
+        try:
+            chosen = replace(body, residual=residual)
+            return draft(gm, analysis, position, chosen, "factory", scheme, around, where, (("by", text),))
+        except GrowthRefused as error:
+            refused = error
+    assert refused is not None
+    raise refused
+
+
+def _example(analysis: Analysis, node: fx.Node) -> Any:
+    found = analysis.program.results[node.name]
+    if isinstance(found, Value):
+        return torch.empty(found.shape, dtype=found.dtype, device="meta")
+    return found
+
+
+def _analysed(block: fx.GraphModule, inputs: tuple[Any, ...], body: Body, kind: str) -> Analysis:
+    """The analysis of a block by itself.
+
+    Raises:
+        UsageError: it does not run on what passes there, or returns another shape.
+    """
+    shape = tuple(inputs[0].shape)
+    who = f"the block that {body.text} makes" if isinstance(body, Factory) else f"a {kind} block"
+    try:
+        made = analyse(block, inputs)
+    except FxgrowError as error:
+        raise usage(
+            Kind.BAD_BLOCK,
+            f"{who} cannot take {'x'.join(map(str, shape))}: {error.refusal.what}",
+            hint="a block maps one tensor to one of the same shape",
+            where=error.refusal.where,
+        ) from error
+    results = made.program.outputs
+    output = block.graph.output_node().args[0]
+    found = made.program.results.get(output.name) if isinstance(output, fx.Node) else None
+    if kind != "factor" and (len(results) != 1 or not isinstance(found, Value) or found.shape != shape):
+        text = "x".join(map(str, results[0].shape)) if len(results) == 1 else f"{len(results)} values"
+        raise usage(
+            Kind.BAD_BLOCK,
+            f"{who} returns {text}, not {'x'.join(map(str, shape))} as it takes",
+            hint="a block maps one tensor to one of the same shape",
+        )
+    return made
+
+
+def _refused(
+    block: fx.GraphModule, inner: Analysis, failure: Failure, where: str, scheme: str, body: Body
+) -> GrowthRefused:
+    node = inner.program.ops[failure.op].node
+    place = location(block, node) if isinstance(body, Factory) else node
+    return GrowthRefused(
+        Refusal(
+            failure.kind,
+            f"cannot deepen {where} with scheme={scheme!r}: {failure.text}",
+            where=f"in the new block: {place}",
+            hint=_HINTS.get(failure.kind, "choose another block or scheme"),
+        )
+    )
+
+
+def _short(op: str) -> str:
+    return op.removeprefix("aten::")
