@@ -92,7 +92,7 @@ def run(young: fx.GraphModule, data: Digits, optimizer: str, *, scheme: str, epo
 def alone(hidden: int, data: Digits, *, epochs: int, seed: int) -> tuple[Filters, float]:
     """A net of one width all along, trained for as many epochs with Adam."""
     torch.manual_seed(seed)
-    model = ResNet(hidden=(None, hidden, None, None))
+    model = ResNet(hidden=(16, hidden, 32, 64))
     train(model, data, OPTIMIZERS["Adam"], epochs=epochs, seed=seed)
     right = 100 * held_out_correct(model, data) / len(data.held_out)
     return filters(model.get_parameter(f"{SITE}.weight"), name="alone"), right

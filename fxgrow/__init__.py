@@ -12,7 +12,9 @@ from .capture.tracer import trace
 from .deepening import deepen, plan_deepen
 from .dims.rules import register as register_rule
 from .errors import FxgrowError, GrowthRefused, Kind, Refusal, UsageError, VerificationFailed
+from .growing import grow, plan_grow
 from .inspection import Inspection
+from .passes import Width
 from .plan import Plan
 from .rewrite import apply
 from .verify import Certificate
@@ -28,12 +30,15 @@ __all__ = [
     "Refusal",
     "UsageError",
     "VerificationFailed",
+    "Width",
     "analyse",
     "apply",
     "deepen",
     "diagnostics",
+    "grow",
     "inspect",
     "plan_deepen",
+    "plan_grow",
     "plan_widen",
     "register_rule",
     "trace",

@@ -3,8 +3,11 @@
 if __name__ != "fxgrow.models_zoo":
     raise ImportError("import fxgrow.models_zoo, not models_zoo")
 
-from .catalogue import ZOO, Entry
+from .catalogue import ZOO
+from .convnext import ConvNeXt
 from .densenet import DenseNet
+from .encoder import PostNormEncoder, PreNormEncoder
+from .entry import Entry
 from .fixed_widths import (
     GatheredFeatures,
     InputResidual,
@@ -15,10 +18,12 @@ from .fixed_widths import (
     SpatialAttention,
 )
 from .generator import Generator
+from .gpt import GPT
 from .inception import Inception
 from .mlp import MLP
 from .mobilenet import MobileNet
 from .oddities import ChannelPReLU, Conv1dNet, Conv3dNet, GatedConv, MeanGate, ResizeAndPad, TwoInTwoOut
+from .recurrent import BagOfWords, SequenceClassifier, Tagger, UnrolledCells
 from .refusals import (
     ChannelLayerNorm,
     ChannelPool,
@@ -41,9 +46,11 @@ from .upscaler import Upscaler
 from .vgg import VGG
 
 __all__ = [
+    "GPT",
     "MLP",
     "VGG",
     "ZOO",
+    "BagOfWords",
     "BasicBlock",
     "Bottleneck",
     "ChannelLayerNorm",
@@ -54,6 +61,7 @@ __all__ = [
     "ChannelStatistic",
     "Conv1dNet",
     "Conv3dNet",
+    "ConvNeXt",
     "DenseNet",
     "Entry",
     "FeatureLayerNorm",
@@ -71,10 +79,13 @@ __all__ = [
     "MobileNet",
     "NumberedChannels",
     "OrderedChannels",
+    "PostNormEncoder",
+    "PreNormEncoder",
     "PrototypeDistance",
     "ResNet",
     "ResizeAndPad",
     "ReturnedFeatures",
+    "SequenceClassifier",
     "SharedLinear",
     "ShuffleNet",
     "ShuffleNetV2",
@@ -82,10 +93,12 @@ __all__ = [
     "SpatialAttention",
     "StraddlingGroupNorm",
     "StraddlingView",
+    "Tagger",
     "TiedAutoencoder",
     "TiedLinears",
     "TwoInTwoOut",
     "UNet",
+    "UnrolledCells",
     "UnweightedSum",
     "Upscaler",
     "WidthScaled",

@@ -1,15 +1,17 @@
 """The table of contents of the zoo: every model by name, with inputs to run it on and the reason it is here."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from . import fixed_widths, oddities, refusals, shapes, sharing
+from . import fixed_widths, oddities, recurrent, refusals, shapes, sharing
+from .convnext import ConvNeXt
 from .densenet import DenseNet
+from .encoder import PostNormEncoder, PreNormEncoder
+from .entry import BATCH, Entry, normal, tokens
 from .generator import Generator
+from .gpt import GPT
 from .inception import Inception
 from .mlp import MLP
 from .mobilenet import MobileNet
@@ -19,46 +21,17 @@ from .unet import UNet
 from .upscaler import Upscaler
 from .vgg import VGG
 
-BATCH = 5
-"""Samples in every example input: a number that is no channel count in the zoo, so the two cannot be confused."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One model of the zoo.
-
-    ``build`` makes it with fresh weights from the global random state, which the caller seeds. ``example_inputs``
-    returns the same tensors on every call and leaves that state alone. ``refuses`` holds the kinds of refusal that the
-    model demonstrates, empty where it has none to show; which layer is refused stands in the class docstring.
-    """
-
-    name: str
-    build: Callable[[], nn.Module]
-    example_inputs: Callable[[], tuple[Tensor, ...]]
-    reason: str
-    refuses: tuple[str, ...] = ()
-
-
-def _normal(*shapes: tuple[int, ...]) -> Callable[[], tuple[Tensor, ...]]:
-    """Makes example inputs of normal noise: one tensor a shape, with the batch in front."""
-
-    def draw() -> tuple[Tensor, ...]:
-        generator = torch.Generator().manual_seed(0)
-        return tuple(torch.randn(BATCH, *shape, generator=generator) for shape in shapes)
-
-    return draw
-
 
 def _features_and_picks() -> tuple[Tensor, ...]:
     """Ten features a sample, and three positions among the eight hidden features of ``GatheredFeatures``."""
-    (x,) = _normal((10,))()
+    (x,) = normal((10,))()
     return x, torch.arange(3 * BATCH).view(BATCH, 3) % 8
 
 
-_digit = _normal((1, 8, 8))
-_small = _normal((3, 8, 8))
-_image = _normal((3, 16, 16))
-_ten = _normal((10,))
+_digit = normal((1, 8, 8))
+_small = normal((3, 8, 8))
+_image = normal((3, 16, 16))
+_ten = normal((10,))
 
 _four_groups = partial(nn.GroupNorm, 4)
 _resnext_block = partial(Bottleneck, groups=4)
@@ -90,11 +63,11 @@ _GROWING = (
         _digit,
         "grouped convolution on both sides of a norm",
     ),
-    Entry("mlp", MLP, _normal((64,)), "the smallest chain of producers and consumers"),
+    Entry("mlp", MLP, normal((64,)), "the smallest chain of producers and consumers"),
     Entry(
         "mlp_batchnorm",
         partial(MLP, activation=nn.GELU, norm=nn.BatchNorm1d),
-        _normal((64,)),
+        normal((64,)),
         "BatchNorm over features, linears without bias",
     ),
     Entry("vgg", VGG, _image, "flatten: one channel becomes a run of features; in-place activations"),
@@ -113,20 +86,20 @@ _GROWING = (
     Entry(
         "generator",
         Generator,
-        _normal((12,)),
+        normal((12,)),
         "features viewed as channels and pixels, the width written as a constant",
     ),
     Entry(
         "generator_unflatten",
         partial(Generator, unflatten=True),
-        _normal((12,)),
+        normal((12,)),
         "features unflattened by a module that holds the width",
     ),
     Entry("upscaler", Upscaler, _small, "pixel shuffle: four channels make one; a global residual"),
     Entry("looped_conv", sharing.LoopedConv, _small, "one module called three times ties its input to its output"),
     Entry("shared_linear", sharing.SharedLinear, _ten, "one module called in two places"),
     Entry("tied_linears", sharing.TiedLinears, _ten, "two modules, one weight Parameter"),
-    Entry("tied_autoencoder", sharing.TiedAutoencoder, _normal((20,)), "one Parameter as it is and transposed"),
+    Entry("tied_autoencoder", sharing.TiedAutoencoder, normal((20,)), "one Parameter as it is and transposed"),
     Entry(
         "functional_conv",
         sharing.FunctionalConv,
@@ -136,11 +109,11 @@ _GROWING = (
     Entry(
         "two_in_two_out",
         oddities.TwoInTwoOut,
-        _normal((3, 8, 8), (6,)),
+        normal((3, 8, 8), (6,)),
         "two inputs, two outputs, a concatenation of unlike branches",
     ),
-    Entry("conv1d", oddities.Conv1dNet, _normal((2, 32)), "one-dimensional convolutions, norm and pools"),
-    Entry("conv3d", oddities.Conv3dNet, _normal((1, 6, 6, 6)), "three-dimensional convolutions, norm and pool"),
+    Entry("conv1d", oddities.Conv1dNet, normal((2, 32)), "one-dimensional convolutions, norm and pools"),
+    Entry("conv3d", oddities.Conv3dNet, normal((1, 6, 6, 6)), "three-dimensional convolutions, norm and pool"),
     Entry("gated_conv", oddities.GatedConv, _small, "chunk into value and gate: channels grow in pairs"),
     Entry(
         "gated_conv_glu", partial(oddities.GatedConv, functional=True), _small, "the same pairs, inside one call of glu"
@@ -148,9 +121,36 @@ _GROWING = (
     Entry("mean_gate", oddities.MeanGate, _small, "squeeze-and-excite with mean, linears and None-indexing"),
     Entry("channel_prelu", oddities.ChannelPReLU, _small, "an activation with a parameter for each channel"),
     Entry("resize_and_pad", oddities.ResizeAndPad, _small, "interpolation, padding and cropping between convolutions"),
-    Entry("mixer", shapes.Mixer, _normal((6, 10)), "einsum and matmul on bare Parameters along two axes"),
-    Entry("size_arithmetic", shapes.SizeArithmetic, _normal((3, 4, 4)), "views by sizes read from tensors"),
+    Entry("mixer", shapes.Mixer, normal((6, 10)), "einsum and matmul on bare Parameters along two axes"),
+    Entry("size_arithmetic", shapes.SizeArithmetic, normal((3, 4, 4)), "views by sizes read from tensors"),
     Entry("width_scaled", shapes.WidthScaled, _ten, "a factor computed from the width that growth changes"),
+)
+
+_RECURRENT = (
+    Entry("lstm_tagger", recurrent.Tagger, tokens, "an LSTM in two layers and both directions, dropout between them"),
+    Entry(
+        "lstm_projected",
+        partial(recurrent.Tagger, projection=4, dropout=0.0),
+        tokens,
+        "an LSTM whose hidden state is a projection of its cell state",
+    ),
+    Entry("gru_classifier", recurrent.SequenceClassifier, normal((3, 6)), "a GRU of which the last states are read"),
+    Entry(
+        "rnn_classifier",
+        partial(recurrent.SequenceClassifier, kind="rnn"),
+        normal((3, 6)),
+        "a plain RNN in two layers, of which the last output is read",
+    ),
+    Entry("recurrent_cells", recurrent.UnrolledCells, normal((3, 4)), "cells in a loop, zeros of a written width"),
+    Entry("bag_of_words", recurrent.BagOfWords, tokens, "embeddings averaged over each bag"),
+    Entry("bag_of_words_max", partial(recurrent.BagOfWords, mode="max"), tokens, "the largest entries of each bag"),
+)
+
+_TRANSFORMERS = (
+    Entry("gpt", GPT, tokens, "rotary positions, RMSNorm, SwiGLU, grouped-query attention, a tied head"),
+    Entry("post_norm_encoder", PostNormEncoder, normal((7, 10)), "attention written out, a norm after each join"),
+    Entry("pre_norm_encoder", PreNormEncoder, normal((7, 10)), "nn.MultiheadAttention, a norm before each branch"),
+    Entry("convnext", ConvNeXt, _image, "channels-last norms, depthwise windows, branch scales, stochastic depth"),
 )
 
 _REFUSED = (
@@ -181,7 +181,7 @@ _REFUSED = (
     Entry(
         "refuse_interface_input",
         fixed_widths.InputResidual,
-        _normal((6, 8, 8)),
+        normal((6, 8, 8)),
         "a residual join with the graph input",
         ("interface-input",),
     ),
@@ -228,5 +228,5 @@ _REFUSED = (
     Entry("refuse_no_reader", refusals.UnweightedSum, _small, "channels that no weight reads", ("no-reader",)),
 )
 
-ZOO: dict[str, Entry] = {entry.name: entry for entry in (*_GROWING, *_REFUSED)}
+ZOO: dict[str, Entry] = {entry.name: entry for entry in (*_GROWING, *_RECURRENT, *_TRANSFORMERS, *_REFUSED)}
 """Every model of the zoo by its name."""

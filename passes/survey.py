@@ -11,7 +11,7 @@ from fxgrow.dims.axis import Axis, atoms, show
 from fxgrow.dims.solver import DimsSolver, Producer
 from fxgrow.errors import FxgrowError, GrowthRefused, Refusal
 
-from .targets import owned
+from .targets import owned, paths
 from .widen import Grow, Widen
 from .widths import Width
 
@@ -67,11 +67,11 @@ class Survey:
 def survey(gm: fx.GraphModule, analysis: Analysis, scheme: str = "auto") -> Survey:
     """Look at every producer of a model; proves each growth, applies none."""
     dims = analysis.dims
-    sites = tuple(_site(gm, analysis, dims, p, scheme) for p in owned(dims))
+    sites = tuple(_site(gm, analysis, dims, path, p, scheme) for path, p in paths(gm, dims).items())
     return Survey(sites, tuple(_joins(gm, dims)))
 
 
-def _site(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, p: Producer, scheme: str) -> Site:
+def _site(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, path: str, p: Producer, scheme: str) -> Site:
     algebra = dims.algebra
     axis = algebra.resolve(p.axis)
     mine = set(atoms(axis))
@@ -79,10 +79,7 @@ def _site(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, p: Producer,
     def shares(other: Axis) -> bool:
         return bool(mine & set(atoms(algebra.resolve(other))))
 
-    node = next(n for n in gm.graph.nodes if n.name == p.node)
     parameter = p.weight.names[0] if p.weight.names else ""
-    sole = sum(q.node == p.node for q in owned(dims)) == 1
-    path = str(node.target) if node.op == "call_module" and sole else parameter or p.node
     readers = dict.fromkeys(r.node for r in dims.readers if shares(r.axis))
     together = dict.fromkeys(q.node for q in owned(dims) if q.weight is not p.weight and shares(q.axis))
     joins = dict.fromkeys(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -114,6 +115,19 @@ def owned(dims: DimsSolver) -> list[Producer]:
                     break
         found.setdefault(producer.weight.index, producer)
     return list(found.values())
+
+
+def paths(gm: fx.GraphModule, dims: DimsSolver) -> dict[str, Producer]:
+    """What to call each producer: a module path, or a parameter name where its module holds several."""
+    nodes = {n.name: n for n in gm.graph.nodes}
+    producers = owned(dims)
+    at = Counter(p.node for p in producers)
+    found: dict[str, Producer] = {}
+    for producer in producers:
+        node = nodes[producer.node]
+        parameter = producer.weight.names[0] if producer.weight.names else producer.node
+        found[str(node.target) if node.op == "call_module" and at[producer.node] == 1 else parameter] = producer
+    return found
 
 
 def _one(gm: fx.GraphModule, dims: DimsSolver, name: str, node: str, born: list[Producer]) -> Target:

@@ -118,6 +118,7 @@ def tensor_edits(
     """Every parameter and buffer that carries a growing atom."""
     blocks = Blocks(dims, sizes, assignment, copy_maps(dims, sizes, assignment, proof.uniform, seed))
     scales = proof.scales or {}
+    weights, rows = _roles(dims)
     edits: dict[int, TensorEdit] = {}
     for value in dims.program.parameters.values():
         if value.index in edits or not dims.carries(value, sizes.__contains__):
@@ -128,29 +129,24 @@ def tensor_edits(
             if any(a in sizes for a in atoms(axis))
         )
         shape = grown_shape(value.shape, axes)
-        fill, padding = _fill(dims, value), _padding(dims, value)
+        fill = "weights" if sum(n > 1 for n in value.shape) > 1 or value.index in weights else "units"
+        padding = tuple(sorted(rows.get(value.index, ())))
         edits[value.index] = TensorEdit(
             value.names, value.shape, shape, axes, fill, padding, scales.get(value.index, 1.0)
         )
     return tuple(edits.values())
 
 
-def _fill(dims: DimsSolver, value: Value) -> str:
-    """Weights and their biases are drawn; vectors that scale or shift channels are taken from old units."""
-    if sum(n > 1 for n in value.shape) > 1:
-        return "weights"
+def _roles(dims: DimsSolver) -> tuple[set[int], dict[int, set[int]]]:
+    """Which values are weights or their biases, which are drawn (vectors that scale or shift channels are taken from
+    old units instead), and which rows embeddings take for padding."""
+    weights: set[int] = set()
+    rows: dict[int, set[int]] = {}
     for op in dims.program.ops:
         name = op.name.removeprefix("aten::")
-        if (name.startswith("conv") or name in _WEIGHTS) and value in op.inputs():
-            return "weights"
-    return "units"
-
-
-def _padding(dims: DimsSolver, value: Value) -> tuple[int, ...]:
-    """Rows that an embedding takes for padding."""
-    rows = [
-        op.args["padding_idx"]
-        for op in dims.program.ops
-        if op.name == "aten::embedding" and op.args["weight"] is value and op.args["padding_idx"] is not None
-    ]
-    return tuple(sorted({row for row in rows if row >= 0}))
+        if name.startswith("conv") or name in _WEIGHTS:
+            weights.update(value.index for value in op.inputs())
+        padding = op.args.get("padding_idx") if name.startswith("embedding") else None
+        if padding is not None and padding >= 0:
+            rows.setdefault(op.args["weight"].index, set()).add(padding)
+    return weights, rows

@@ -10,23 +10,35 @@ from torch import fx
 
 from fxgrow.analysis import Analysis
 from fxgrow.capture.opening import Opening, opening_of
-from fxgrow.capture.trees import attribute
 from fxgrow.dims.axis import Atom, atoms
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import GrowthRefused, Kind, usage
-from fxgrow.plan import Growth, Plan, SkipEdit
-from fxgrow.plan.cost import costs
-from fxgrow.plan.simulate import Simulation
-from fxgrow.plan.sizes import NewSizes
-from fxgrow.schemes import Assignment, Auto, Failure, Problem, Proof, Scheme, State, scheme_named
-from fxgrow.schemes.proof import prove
+from fxgrow.plan import Plan
+from fxgrow.schemes import Auto, Failure, Problem, Scheme, scheme_named
+from fxgrow.schemes.auto import proved
 
 from .opened import closed, opened
 from .refuse import explain_refusal, failed, inexpressible
-from .skips import skip_edits
 from .targets import Target, find_target
-from .tensors import tensor_edits
 from .widths import Width, chosen_atoms, new_sizes
+from .writing import Inexpressible, Proved, written
+
+
+@dataclass
+class _Task:
+    """A model that is being planned for, and what has been found out on the way."""
+
+    gm: fx.GraphModule
+    analysis: Analysis
+    openings: tuple[Opening, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    first: GrowthRefused | None = None
+
+    def opened(self, openings: Sequence[Opening]) -> _Task:
+        """The same for the model in which calls are written out."""
+        gm, analysis = opened(self.gm, self.analysis, openings)
+        return replace(self, gm=gm, analysis=analysis, openings=(*self.openings, *openings))
+
 
 Skip = Literal["couple", "reshape"]
 Grow = Literal["channels", "groups"]
@@ -40,6 +52,8 @@ class Widen:
     Args:
         nodes: module paths, fx node names or parameter names; all of them grow in one plan.
         width: to, by, factor (default 2), round_to.
+        others: further names, each with a width of its own.
+        optional: names that are left out if they cannot grow, which the plan's notes say; refused only if nothing can.
         skip: what happens at residual joins. "couple": every tensor of the stream widens together and no node is
             added. "reshape": only the named volume widens, and each skip path from or to it is adapted (equation 38).
         adapter: with skip="reshape", r is zero padding ("pad") or a learnable 1x1 convolution ("conv").
@@ -51,6 +65,8 @@ class Widen:
 
     nodes: tuple[str, ...]
     width: Width = field(default_factory=Width)
+    others: tuple[tuple[str, Width], ...] = ()
+    optional: frozenset[str] = frozenset()
     skip: Skip = "couple"
     adapter: Literal["pad", "conv"] = "pad"
     grow: Grow = "channels"
@@ -71,7 +87,7 @@ class Widen:
                 )
         if type(self.seed) is not int:
             raise usage(Kind.BAD_OPTION, f"seed must be a whole number, not {self.seed!r}", hint="seed=0")
-        if not self.nodes:
+        if not self.nodes and not self.others:
             raise usage(Kind.BAD_OPTION, "no node is named", hint='node="layer2.conv1"')
 
     def plan(self, gm: fx.GraphModule, analysis: Analysis) -> Plan:
@@ -81,35 +97,83 @@ class Widen:
             UsageError: a name or a width cannot be meant.
             GrowthRefused: the growth would change the function or the interface, or cannot be written down.
         """
-        return self._plan(gm, analysis, ())
+        return self._plan(_Task(gm, analysis))
 
-    def _plan(self, gm: fx.GraphModule, analysis: Analysis, openings: tuple[Opening, ...]) -> Plan:
-        scheme = scheme_named(self.scheme)
+    def _plan(self, task: _Task) -> Plan:
+        """Plan, and again where that shows something that must be written out or left out first."""
+        gm, analysis = task.gm, task.analysis
         dims = analysis.volumes if self.skip == "reshape" else analysis.dims
-        targets = [find_target(gm, analysis, dims, name) for name in dict.fromkeys(self.nodes)]
-        sizes: dict[Atom, int] = {}
-        for target in targets:
-            in_the_way = closed(gm, dims, target.axis)
-            if in_the_way and not chosen_atoms(dims, target.axis, self.grow):
-                everything = (*openings, *(opening_of(gm, node, analysis.program) for node in in_the_way))
-                return self._plan(*opened(gm, analysis, everything[len(openings) :]), everything)
-            self._grow(gm, dims, target, sizes)
-        where = targets[0]
+        sizes, targets, closed_nodes = self._sizes(task, dims)
+        if closed_nodes:
+            return self._plan(task.opened([opening_of(gm, node, analysis.program) for node in closed_nodes]))
         problem = Problem(analysis, dims, sizes)
-        found = scheme.chosen(problem) if isinstance(scheme, Auto) else scheme.choose(problem)
+        scheme = scheme_named(self.scheme)
+        found = scheme.chosen(problem) if isinstance(scheme, Auto) else proved(scheme, problem)
         if isinstance(found, Failure):
-            raise failed(gm, dims, where, found)
-        assignment, taken = found if isinstance(found, tuple) else (found, {})
-        proof = prove(dims, sizes, assignment)
-        if isinstance(proof, Failure):
-            raise failed(gm, dims, where, proof)
-        plan = self._write(gm, analysis, dims, sizes, assignment, proof, targets, taken)
-        if not plan.openings:
-            return replace(plan, openings=openings)
-        everything = (*openings, *plan.openings)
-        return self._plan(*opened(gm, analysis, plan.openings), everything)
+            node = dims.program.ops[found.op].node
+            return self._without(task, dims, targets, sizes, node, failed(gm, dims, targets[0], found))
+        taken = [f"{label}: scheme {text}" for label, text in found[2].items()] if len(found) == 3 else []
+        notes = (*taken, *(f"left out: {what}" for what in task.left_out.values()))
+        growth = Proved(dims, sizes, targets, found[0], found[1], notes)
+        try:
+            plan = written(gm, analysis, growth, scheme=scheme, adapter=self.adapter, seed=self.seed, init=self.init)
+        except Inexpressible as refused:
+            cause = inexpressible(dims, targets[0], refused)
+            return self._without(task, dims, targets, sizes, refused.refusal.chain[-1], cause)
+        return self._plan(task.opened(plan.openings)) if plan.openings else replace(plan, openings=task.openings)
 
-    def _grow(self, gm: fx.GraphModule, dims: DimsSolver, target: Target, sizes: dict[Atom, int]) -> None:
+    def _sizes(self, task: _Task, dims: DimsSolver) -> tuple[dict[Atom, int], list[Target], list[fx.Node]]:
+        """New sizes, the layers that asked for them, and calls that must be written out before more can be said."""
+        sizes: dict[Atom, int] = {}
+        targets: list[Target] = []
+        first: GrowthRefused | None = None
+        wishes = {**dict.fromkeys(self.nodes, self.width), **dict(self.others)}
+        for name, width in wishes.items():
+            if name in task.left_out:
+                continue
+            try:
+                target = find_target(task.gm, task.analysis, dims, name)
+                in_the_way = closed(task.gm, dims, target.axis)
+                if in_the_way and not chosen_atoms(dims, target.axis, self.grow):
+                    return sizes, targets, in_the_way
+                self._grow(task.gm, dims, target, width, sizes)
+                targets.append(target)
+            except GrowthRefused as refused:
+                if name not in self.optional:
+                    raise
+                task.left_out[name] = refused.refusal.what
+                first = first or refused
+        if not targets:
+            assert first is not None
+            raise task.first or first
+        return sizes, targets, []
+
+    def _without(
+        self,
+        task: _Task,
+        dims: DimsSolver,
+        targets: Sequence[Target],
+        sizes: Mapping[Atom, int],
+        node: str,
+        cause: GrowthRefused,
+    ) -> Plan:
+        """Plan without the layers whose new units an operator cannot take; if there is no choice, refuse."""
+        seen = {
+            a
+            for op in dims.program.node_ops.get(node, ())
+            for value in (*op.inputs(), *op.outputs)
+            for axis in dims.resolved(value)
+            for a in atoms(axis)
+            if a in sizes
+        }
+        stopped = [t.name for t in targets if seen & set(atoms(dims.algebra.resolve(t.axis)))]
+        if not stopped or not self.optional.issuperset(stopped):
+            raise cause
+        task.left_out.update(dict.fromkeys(stopped, cause.refusal.what))
+        task.first = task.first or cause
+        return self._plan(task)
+
+    def _grow(self, gm: fx.GraphModule, dims: DimsSolver, target: Target, width: Width, sizes: dict[Atom, int]) -> None:
         """Add the new sizes that one target asks for."""
         chosen = chosen_atoms(dims, target.axis, self.grow)
         if not chosen:
@@ -118,59 +182,16 @@ class Widen:
         for atom in chosen:
             if not any(atom in known for known in classes):
                 classes.append(tied(dims, atom))
-        if all(a in sizes for c in classes for a in c):
-            return  # named twice, e.g. two layers of one coupled stream
-        sizes.update(new_sizes(dims, target.axis, classes, self.width, target.name))
-
-    def _write(
-        self,
-        gm: fx.GraphModule,
-        analysis: Analysis,
-        dims: DimsSolver,
-        sizes: dict[Atom, int],
-        assignment: Assignment,
-        proof: Proof,
-        targets: Sequence[Target],
-        taken: Mapping[str, str],
-    ) -> Plan:
-        scheme = scheme_named(self.scheme)
-        new = NewSizes(dims, sizes, proof.numbers, proof.paired)
-        skips = skip_edits(gm, dims, sizes, self.adapter, targets[0], proof.paired)
-        tensors = tensor_edits(dims, sizes, assignment, proof, self.seed)
-        shapes = {id(attribute(gm, t.names[0])): t.new for t in tensors}
-        detached = {(s.node, s.source): _adapted(analysis, s) for s in skips}
-        try:
-            simulation = Simulation(analysis, gm, new, shapes, detached).run()
-        except GrowthRefused as refused:
-            raise inexpressible(dims, targets[0], refused) from None
-        before, after = costs(analysis, gm, tensors, new)
-        names = ", ".join(t.name for t in targets)
-        algebra = dims.algebra
-        labels = {atom: t.node for t in targets for atom in atoms(algebra.resolve(t.axis))}
-        now = [algebra.measure(t.axis) for t in targets]
-        then = [algebra.measure(t.axis, sizes) for t in targets]
-        widths = ", ".join(f"{a} -> {b}" for a, b in zip(now, then, strict=True))
-        return Plan(
-            title=f"widen {names}: {widths} channels",
-            scheme=scheme.name,
-            seed=self.seed,
-            init=self.init,
-            growths=tuple(Growth(labels.get(a) or _label(dims, a), algebra.size[a.index], n) for a, n in sizes.items()),
-            tensors=tensors,
-            modules=tuple(simulation.modules),
-            nodes=tuple(simulation.nodes),
-            skips=skips,
-            proof=tuple(f"{s.node}: {s.op.removeprefix('aten::')}: {s.text}" for s in proof.steps),
-            eval_only=proof.eval_only,
-            notes=(
-                *(f"{label}: scheme {text}" for label, text in taken.items()),
-                *_notes(sizes, dims, assignment),
-            ),
-            before=before,
-            after=after,
-            model=analysis.digest,
-            openings=tuple(simulation.openings),
-        )
+        wanted = new_sizes(dims, target.axis, classes, width, target.name)
+        other = {a: (sizes[a], n) for a, n in wanted.items() if sizes.get(a, n) != n}
+        if other and target.name not in self.optional:
+            have, want = next(iter(other.values()))
+            raise usage(
+                Kind.BAD_TARGET,
+                f"{target.name} shares channels with another layer that is named, and they are to be {have} and {want}",
+                hint="give one width for both, or name one of them only",
+            )
+        sizes.update({a: max(n, sizes.get(a, n)) for a, n in wanted.items()})
 
 
 def tied(dims: DimsSolver, atom: Atom) -> list[Atom]:
@@ -184,34 +205,3 @@ def tied(dims: DimsSolver, atom: Atom) -> list[Atom]:
                 if one == member and isinstance(other, Atom) and free and other not in found:
                     found.append(other)
     return found
-
-
-def _adapted(analysis: Analysis, skip: SkipEdit) -> tuple[int, ...]:
-    value = analysis.program.results[skip.source]
-    shape = list(value.shape)
-    shape[skip.axis] = skip.width
-    return tuple(shape)
-
-
-def _label(dims: DimsSolver, atom: Atom) -> str:
-    """An atom by its first producer."""
-    for producer in dims.producers:
-        if atom in atoms(dims.algebra.resolve(producer.axis)):
-            return producer.node
-    return dims.algebra.name(atom)
-
-
-def _notes(sizes: Mapping[Atom, int], dims: DimsSolver, assignment: Assignment) -> tuple[str, ...]:
-    notes = []
-    halves = any(state in (State.EVEN, State.ODD) for state in assignment.values())
-    odd = [
-        f"{_label(dims, a)} ({n - dims.algebra.size[a.index]})"
-        for a, n in sizes.items()
-        if (n - dims.algebra.size[a.index]) % 2
-    ]
-    if odd and halves:
-        notes.append(f"odd numbers of new units: {', '.join(odd)}; one of them has no twin, and zero outgoing weights")
-    zeros = sorted({dims.program.values[p.value].names[0] for p, s in assignment.items() if s is State.ZERO})
-    if zeros and halves:
-        notes.append(f"set to zero because its roles contradict each other: {', '.join(zeros)}")
-    return tuple(notes)

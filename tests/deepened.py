@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 import torchvision
 from torch import Tensor, fx, nn
@@ -52,6 +54,20 @@ def mlp(activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 16), activation(), nn.Linear(16, 16), activation(), nn.Linear(16, 4))
 
 
+def vgg11_bn() -> nn.Sequential:
+    """torchvision's, with a smaller classifier: the original's holds half a gigabyte."""
+    vgg = torchvision.models.vgg
+    head = nn.Sequential(nn.Linear(512, 32), nn.ReLU(), nn.Linear(32, 5))
+    return nn.Sequential(
+        OrderedDict(
+            features=vgg.make_layers(vgg.cfgs["A"], batch_norm=True),
+            avgpool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            classifier=head,
+        )
+    )
+
+
 def randomised(model: nn.Module) -> nn.Module:
     """Running statistics and norms as training leaves them, in float64, in evaluation mode."""
     random = torch.Generator().manual_seed(1)
@@ -80,6 +96,8 @@ def traced(name: str) -> tuple[fx.GraphModule, Tensor]:
         model = torchvision.models.VisionTransformer(16, 4, 3, 4, 32, 64, num_classes=5)
         nn.init.normal_(model.heads.head.weight)
         x = torch.randn(2, 3, 16, 16)
+    elif name == "vgg11_bn":
+        model, x = vgg11_bn(), torch.randn(2, 3, 64, 64)
     else:
         model, x = getattr(torchvision.models, name)(num_classes=5), torch.randn(2, 3, 64, 64)
     x = x.double()

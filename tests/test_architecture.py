@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("api",),
     ("deepening",),
+    ("growing",),
     ("testing",),
     ("cli",),
     ("fxgrow",),  # the façade, fxgrow/__init__.py: it may import all of the above

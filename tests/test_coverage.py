@@ -8,6 +8,11 @@ from fxgrow.models_zoo import ZOO
 from fxgrow.models_zoo.coverage import TORCHVISION, rows
 from fxgrow.verify.certificate import FLOAT64_BOUND
 
+REFUSED_IN_ZOO = {
+    "post_norm_encoder": {"OUTPUT", "NORM"},  # a stream that is normalised after each join has no mean of its writers
+    "convnext": {"OUTPUT", "NORM"},  # the mean of the stream would have to pass scales and depthwise windows
+}
+"""Kinds of refusal by model; all others lose no more than their interface."""
 REFUSED_IN_TORCHVISION = {"shufflenet_v2_x1_0": {"OUTPUT", "NON_ALIGNED"}}
 """Kinds of refusal by model; all others lose their output layer only."""
 
@@ -17,7 +22,8 @@ def test_zoo_model_grows_everywhere_but_at_its_interface(name: str) -> None:
     (row,) = rows([name])
     assert not row.broken
     assert row.grown + sum(row.refused.values()) == row.sites
-    assert set(row.refused) <= {"OUTPUT", "INPUT"}
+    known = REFUSED_IN_ZOO.get(name)
+    assert set(row.refused) <= {"OUTPUT", "INPUT"} if known is None else set(row.refused) == known
     assert row.grown >= 1
     assert row.eval_error <= FLOAT64_BOUND
     assert row.train_error is not None

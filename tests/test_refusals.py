@@ -13,7 +13,7 @@ from torch import fx
 import fxgrow
 from fxgrow import Kind, Refusal
 from fxgrow.models_zoo import ZOO, refusals
-from fxgrow.models_zoo.catalogue import Entry
+from fxgrow.models_zoo.entry import Entry
 
 from .by_hand import SAME, effect
 from .refused_models import HalvedInPlace, InnerJoin, KeptWidth, LastChannel, Squeezed, prepared

@@ -16,6 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .shapes import SHAPES
+
 _FAKE_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
 
@@ -68,22 +70,11 @@ class Recorder(ProxyTorchDispatchMode):
     ) -> object:
         """Run the operator and remember it."""
         kwargs = kwargs or {}
-        if func is torch.ops.aten.batch_norm.default and isinstance(args[0], Tensor):
-            out: object = _batch_norm(args[0], *args[1:])
-        else:
-            out = func(*args, **kwargs)
+        by_shape = SHAPES.get(func)
+        out: object = func(*args, **kwargs) if by_shape is None else by_shape(*args, **kwargs)
         if func is not torch.ops.prim.device.default:
             self.calls.append((func, args, kwargs, out))
         return out
-
-
-def _batch_norm(x: Tensor, *rest: Any) -> Tensor:
-    """The result of a batch norm by shape alone: torch derives it from a long decomposition, half of all the time."""
-    channels = x.shape[1] if x.dim() > 1 else 0
-    for vector in rest[:4]:
-        if isinstance(vector, Tensor) and tuple(vector.shape) != (channels,):
-            raise RuntimeError(f"batch_norm of {channels} channels with a vector of {vector.numel()} elements")
-    return torch.empty_like(x)
 
 
 def record(call: Callable[[], Any], mode: FakeTensorMode, grad: bool) -> tuple[Any, list[Call]]:

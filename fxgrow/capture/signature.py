@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ Meta = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]
 
 PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device, torch.memory_format, torch.layout, complex)
 _STRUCTURE = frozenset({"_parameters", "_buffers", "_modules"})
-_BOOKKEEPING = frozenset({"_non_persistent_buffers_set", "_backward_hooks", "_backward_pre_hooks"})
+_BOOKKEEPING = frozenset(
+    {"_non_persistent_buffers_set", "_backward_hooks", "_backward_pre_hooks", "_flat_weights", "_flat_weight_refs"}
+)
 
 
 class ById:
@@ -147,4 +150,12 @@ def shadow(module: nn.Module, fake: Callable[[Tensor], Tensor], attributes: Mapp
     twin.__dict__["_parameters"] = {k: None if t is None else fake(t) for k, t in module._parameters.items()}
     twin.__dict__["_buffers"] = {k: None if t is None else fake(t) for k, t in module._buffers.items()}
     twin.__dict__["_modules"] = {k: None if m is None else shadow(m, fake, {}) for k, m in module._modules.items()}
+    if isinstance(twin, nn.RNNBase):  # or it would see other weights than before, and lay them out anew on a GPU
+        twin.__dict__.update(flat_weights(twin))
     return twin
+
+
+def flat_weights(module: nn.RNNBase) -> dict[str, Any]:
+    """The lists in which a recurrent layer keeps its weights a second time, as they should be."""
+    flat = [module._parameters.get(name) for name in module._flat_weights_names]
+    return {"_flat_weights": flat, "_flat_weight_refs": [None if w is None else ref(w) for w in flat]}

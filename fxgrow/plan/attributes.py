@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 Shape = Callable[[Tensor], tuple[int, ...]]
+_GATES = {"LSTM": 4, "GRU": 3}
 
 
 def attributes_of(module: nn.Module, shape: Shape, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,9 +40,16 @@ def attributes_of(module: nn.Module, shape: Shape, facts: Mapping[str, Any]) -> 
         return {**sizes, "eps": facts.get("eps", m.eps)}
     if isinstance(module, nn.PReLU):
         return {"num_parameters": shape(m.weight)[0]}
-    if isinstance(module, nn.Embedding):
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         rows, columns = shape(m.weight)
         return {"num_embeddings": rows, "embedding_dim": columns}
+    if isinstance(module, nn.RNNBase):
+        hidden, inputs = shape(m.weight_ih_l0)
+        projected = {"proj_size": shape(m.weight_hh_l0)[1]} if m.proj_size else {}
+        return {"input_size": inputs, "hidden_size": hidden // _GATES.get(m.mode, 1), **projected}
+    if isinstance(module, nn.RNNCellBase):
+        inputs, hidden = shape(m.weight_ih)[1], shape(m.weight_hh)[1]
+        return {"input_size": inputs, "hidden_size": hidden}
     if isinstance(module, nn.Unflatten):
         return {"unflattened_size": tuple(facts["sizes"])} if "sizes" in facts else {}
     if isinstance(module, nn.Bilinear):

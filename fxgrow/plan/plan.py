@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..capture.opening import Opening
 from .insert import Insert
 from .layout import AxisGrowth, leaves, size
+from .text import read, write
 
 Path = tuple[str | int, ...]
 """A place in an fx node's arguments: ("args", 1, 0) or ("kwargs", "size", 2)."""
@@ -129,6 +130,8 @@ class Plan:
     after: Cost
     model: str = ""
     """Digest of the graph, the modules and the ties of the model that the plan was made for."""
+    noise: float = 0.0
+    """What is added to entries that follow from old ones, as a share of the spread of the old ones."""
     openings: tuple[Opening, ...] = ()
     """Attention that is written out, because its module cannot express the growth; done before all other edits."""
     inserts: tuple[Insert, ...] = ()
@@ -136,6 +139,26 @@ class Plan:
     clone_keys: tuple[tuple[str, str], ...] = ()
     """Where blocks were cloned: names in the result's state_dict that differ from those of the deeper model of the same
     class, and what they are there."""
+
+    then: tuple[Plan, ...] = ()
+    """Plans for the result of this one, applied in the same stroke."""
+
+    def to_json(self) -> str:
+        """The plan as text, to be kept, read again by `from_json` and applied to another copy of the model.
+
+        Raises:
+            UsageError: it holds a function of the user's (a block factory), which cannot be written as data.
+        """
+        return write(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """A plan from text. Its names and sizes are compared with the model when it is applied, not here.
+
+        Raises:
+            UsageError: no plan, a plan of another version, or a damaged one; the message says where.
+        """
+        return read(cls, text)
 
     def explain(self) -> str:
         """The plan as text: what grows, what it costs, each tensor, each edit, and why the function stays."""
@@ -168,6 +191,7 @@ class Plan:
         if self.eval_only:
             lines.append(f"  in evaluation mode only, because of: {', '.join(self.eval_only)}")
         lines += [f"  {note}" for note in self.notes]
+        lines += [line for plan in self.then for line in ("", "then", "", plan.explain())]
         return "\n".join(lines)
 
     def __str__(self) -> str:

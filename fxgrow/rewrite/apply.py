@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
+from ..capture.signature import flat_weights
 from ..capture.snapshot import Snapshot
 from ..errors import Kind, usage
 from ..plan import Plan, TensorEdit
@@ -32,6 +35,34 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: boo
     Raises:
         UsageError: the model does not have the tensors that the plan speaks of. Nothing has been written then.
     """
+    new = _ready(plan, gm, checked)
+    target = gm if inplace else _copy(gm, {id(old): t for old, t in new})
+    undo: list[Undo] = []
+    try:
+        _commit(plan, target, {edit.names[0]: t for edit, (_, t) in zip(plan.tensors, new, strict=True)}, undo)
+        for step in plan.then:
+            ready = _ready(step, target, checked)
+            _commit(step, target, {edit.names[0]: t for edit, (_, t) in zip(step.tensors, ready, strict=True)}, undo)
+    except BaseException:
+        for back in reversed(undo):
+            back()
+        raise
+    return target
+
+
+def sketch(gm: fx.GraphModule) -> fx.GraphModule:
+    """A copy of a model on the meta device: its structure and its sizes, no numbers."""
+    tensors = {id(t): t for t in tensors_of(gm).values()}
+    memo: dict[int, Any] = {}
+    for key, tensor in tensors.items():
+        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        like = isinstance(tensor, nn.Parameter)
+        memo[key] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if like else empty
+    return _copy(gm, memo)
+
+
+def _ready(plan: Plan, gm: fx.GraphModule, checked: bool) -> list[tuple[Tensor, Tensor]]:
+    """Every tensor that a plan changes, before and after, if the plan fits the model. Writes nothing."""
     names = tensors_of(gm)
     if plan.model and not checked and Snapshot(gm).digest != plan.model:
         raise usage(
@@ -42,16 +73,7 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: boo
     for edit in plan.tensors:
         for name in edit.names:
             _check(names, name, edit)
-    new = {edit.names[0]: _grow(names[edit.names[0]], edit, plan) for edit in plan.tensors}
-    target = gm if inplace else _copy(gm, {id(names[k]): t for k, t in new.items()})
-    undo: list[Undo] = []
-    try:
-        _commit(plan, target, new, names, undo)
-    except BaseException:
-        for step in reversed(undo):
-            step()
-        raise
-    return target
+    return [(names[edit.names[0]], _grow(names[edit.names[0]], edit, plan)) for edit in plan.tensors]
 
 
 def tensors_of(gm: nn.Module) -> dict[str, Tensor]:
@@ -73,7 +95,7 @@ def _check(names: dict[str, Tensor], name: str, edit: TensorEdit) -> None:
 
 
 def _grow(old: Tensor, edit: TensorEdit, plan: Plan) -> Tensor:
-    new = grown(old, edit, seed=plan.seed, init=plan.init)
+    new = grown(old, edit, seed=plan.seed, init=plan.init, noise=plan.noise)
     if isinstance(old, nn.Parameter):
         return nn.Parameter(new, requires_grad=old.requires_grad)
     return new
@@ -85,7 +107,7 @@ def _copy(gm: fx.GraphModule, replaced: dict[int, Any]) -> fx.GraphModule:
     return copy.deepcopy(gm, memo)
 
 
-def _commit(plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], old: dict[str, Tensor], undo: list[Undo]) -> None:
+def _commit(plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], undo: list[Undo]) -> None:
     for edit in plan.tensors:
         for name in edit.names:
             path, _, leaf = name.rpartition(".")
@@ -101,10 +123,23 @@ def _commit(plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], old: dict[st
         graph = edit_graph(gm, plan, undo)
         undo.append(lambda: setattr(gm, "graph", before_graph))
         gm.graph = graph
+    owners = {name.rpartition(".")[0]: None for edit in plan.tensors for name in edit.names}
+    for module in map(gm.get_submodule, owners):
+        if isinstance(module, nn.RNNBase):
+            _refresh(module, undo)
     before_meta = dict(gm.meta)
     undo.append(lambda: gm.meta.update(before_meta))
     undo.append(gm.meta.clear)
-    gm.meta["fxgrow"] = (*before_meta.get("fxgrow", ()), plan)
+    gm.meta["fxgrow"] = (*before_meta.get("fxgrow", ()), replace(plan, then=()))
+
+
+def _refresh(module: nn.RNNBase, undo: list[Undo]) -> None:
+    """A recurrent layer keeps its weights a second time, in the list that its operator takes; on a GPU side by side."""
+    new = flat_weights(module)
+    before = {name: getattr(module, name) for name in new}
+    undo.append(lambda: module.__dict__.update(before))
+    module.__dict__.update(new)
+    module.flatten_parameters()
 
 
 def _set_tensor(module: nn.Module, name: str, tensor: Tensor, undo: list[Undo]) -> None:

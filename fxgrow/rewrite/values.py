@@ -19,7 +19,7 @@ from ..plan.layout import Layout, Leaf, leaves, old_positions, partners, size, u
 Draw = Callable[[tuple[int, ...]], Tensor]
 
 
-def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str) -> Tensor:
+def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str, noise: float = 0.0) -> Tensor:
     """A tensor after a growth: old entries as they were (or as the scheme needs them), new ones drawn or worked out.
 
     Args:
@@ -27,6 +27,7 @@ def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str) -> Tensor:
         edit: where old and new entries lie, and what the new blocks hold.
         seed: of the new values.
         init: "match", "kaiming" or "xavier", for weights.
+        noise: what is added to new weights, as a share of the standard deviation of the old ones.
     """
     with torch.no_grad():
         if old.is_meta:
@@ -40,10 +41,24 @@ def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str) -> Tensor:
         if not (done and out.is_contiguous() and old.is_contiguous()):
             out = like(old, edit.new)
             out.copy_(result)
+        if noise and edit.fill == "weights":
+            _add_noise(out, old, edit, noise, generator(seed, edit.names[0], "noise"))
         for row in edit.padding:
             for growth in done:
                 _fill_zero(out[row], growth.axis - 1, _drawn_freely(growth.layout))
         return out.mul_(edit.scale) if edit.scale != 1 else out
+
+
+def _add_noise(out: Tensor, old: Tensor, edit: TensorEdit, share: float, random: torch.Generator) -> None:
+    """Disturb new entries, old ones not."""
+    drawn = torch.randn(edit.new, generator=random) * share * spread(old, "match", weight=True)
+    kept = torch.ones(edit.old, dtype=torch.bool)
+    for growth in edit.axes:
+        shape = list(kept.shape)
+        shape[growth.axis] = edit.new[growth.axis]
+        places = torch.tensor(old_positions(growth.layout))
+        kept = torch.zeros(shape, dtype=torch.bool).index_copy(growth.axis, places, kept)
+    out.add_(drawn.masked_fill_(kept, 0.0).to(out))
 
 
 def like(old: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -67,7 +82,8 @@ def _grow_axis(
     if any(leaf.state not in _WORKED_OUT for leaf in leaves(layout)):
         fresh = _drawn(layout, places)
         shape[axis] = len(fresh)
-        block = _draw(tuple(shape), old, now, edit, axis, seed, init).to(out)
+        kin = _kin(layout, fresh, places) if edit.fill == "units" else None
+        block = _draw(tuple(shape), old, now, edit, axis, seed, init, kin).to(out)
         for earlier in done:  # the corner where two new blocks meet obeys both
             for number in range(_count(earlier.layout)):
                 _pair(block, earlier.axis, earlier.layout, number)
@@ -88,7 +104,9 @@ def _drawn(layout: Layout, old: list[int]) -> list[int]:
 def _drawn_freely(layout: Layout) -> list[int]:
     """Positions of new units that do not follow from old ones."""
     blocks = enumerate(leaves(layout))
-    return sorted({p for n, leaf in blocks if leaf.state not in _WORKED_OUT for some in partners(layout, n) for p in some})
+    return sorted(
+        {p for n, leaf in blocks if leaf.state not in _WORKED_OUT for some in partners(layout, n) for p in some}
+    )
 
 
 def _count(layout: Layout) -> int:
@@ -163,13 +181,35 @@ def generator(seed: int, *names: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
+def _kin(layout: Layout, fresh: list[int], places: list[int]) -> list[list[int]] | None:
+    """For each new position the old ones (numbered as before) that differ from it in the growing coordinate only: the
+    same gate of a recurrent layer, the same group. None where several sets of units grow in one axis."""
+    if _count(layout) > 1:
+        return None
+    rows, before = units(layout, 0), {position: k for k, position in enumerate(places)}
+    old = next(leaves(layout)).old
+    alike = [[before[p] for p in column] for column in zip(*rows[:old], strict=True)]
+    column = {position: k for row in rows[old:] for k, position in enumerate(row)}
+    return [alike[column[position]] for position in fresh]
+
+
 def _draw(
-    shape: tuple[int, ...], old: Tensor, now: Tensor, edit: TensorEdit, axis: int, seed: int, init: str
+    shape: tuple[int, ...],
+    old: Tensor,
+    now: Tensor,
+    edit: TensorEdit,
+    axis: int,
+    seed: int,
+    init: str,
+    kin: list[list[int]] | None,
 ) -> Tensor:
     """Entries for a block of new units along one axis; `now` is the tensor with earlier axes grown."""
     random = generator(seed, edit.names[0], str(axis))
     if edit.fill == "units":
-        chosen = torch.randint(old.shape[axis], (shape[axis],), generator=random)
+        among = len(kin[0]) if kin else old.shape[axis]
+        chosen = torch.randint(among, (shape[axis],), generator=random)
+        if kin:
+            chosen = torch.tensor([row[k] for row, k in zip(kin, chosen.tolist(), strict=True)])
         return now.index_select(axis, chosen.to(old.device))
     bound = spread(old, init, len(edit.new) > 1) * math.sqrt(3)
     return torch.empty(shape).uniform_(-bound, bound, generator=random)

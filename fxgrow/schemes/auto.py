@@ -10,7 +10,7 @@ from .mean import Mean
 from .net2net import Net2Net
 from .proof import prove
 from .r2r import R2R
-from .states import Assignment, Failure, Place, Problem, Scheme, State
+from .states import Assignment, Failure, Place, Problem, Proof, Scheme, State
 from .zero import Zero
 
 ORDER: tuple[Scheme, ...] = (R2R(), Zero(), Mean(), Net2Net())
@@ -28,11 +28,11 @@ class Auto:
         found = self.chosen(problem)
         return found if isinstance(found, Failure) else found[0]
 
-    def chosen(self, problem: Problem) -> tuple[Assignment, Mapping[str, str]] | Failure:
-        """The states, and which scheme was taken instead of R2R, with R2R's reason, for each set of units."""
+    def chosen(self, problem: Problem) -> tuple[Assignment, Proof, Mapping[str, str]] | Failure:
+        """The states, their proof, and for sets of units that R2R cannot serve the scheme that was taken, and why."""
         first = proved(ORDER[0], problem)
         if not isinstance(first, Failure):
-            return first, {}
+            return *first, {}
         states: dict[Place, State] = {}
         reasons: dict[str, str] = {}
         for group in _apart(problem):
@@ -41,23 +41,24 @@ class Auto:
             for scheme in ORDER:
                 found = proved(scheme, part)
                 if not isinstance(found, Failure):
-                    states.update(found)
+                    states.update(found[0])
                     if failures:
                         reasons[_label(problem, group)] = f"{scheme.name}, because r2r cannot: {failures[0].text}"
                     break
                 failures.append(found)
             else:
                 return replace(failures[0], hint=next((f.hint for f in failures if f.hint), ""))
-        return states, reasons
+        proof = prove(problem.dims, problem.sizes, states)
+        return proof if isinstance(proof, Failure) else (states, proof, reasons)
 
 
-def proved(scheme: Scheme, problem: Problem) -> Assignment | Failure:
+def proved(scheme: Scheme, problem: Problem) -> tuple[Assignment, Proof] | Failure:
     """The states that a scheme chooses, if they prove."""
     chosen = scheme.choose(problem)
     if isinstance(chosen, Failure):
         return chosen
     proof = prove(problem.dims, problem.sizes, chosen)
-    return proof if isinstance(proof, Failure) else chosen
+    return proof if isinstance(proof, Failure) else (chosen, proof)
 
 
 def _apart(problem: Problem) -> list[list[Atom]]:

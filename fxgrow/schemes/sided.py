@@ -115,6 +115,10 @@ class SidedDomain:
             self.failure = self.failure or Failure(kind, self.positions[id(op)], text)
             return
         readers = next((x for x in reversed(sides) if x.direct), sides[-1])
+        if not (readers.direct or readers.linear):
+            text = "nothing reads the new units with weights, and zeros would get no gradient where they are written"
+            self.failure = self.failure or Failure(Kind.NO_PROOF, self.positions[id(op)], text)
+            return
         writers = next((x for x in sides if x is not readers), None)
         both = writers is not None and writers.linear and readers.direct
         if writers is not None and both and self.writers(writers, readers):

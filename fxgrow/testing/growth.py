@@ -200,14 +200,22 @@ class Growth:
         return not any(other._infinite(v, after[v.index]) for op in self.program.ops for v in op.outputs)
 
     def weaker(self) -> Iterator[tuple[Op, str]]:
-        """Results of which less is claimed than is true: zeros that are more, states where anything is claimed."""
+        """Results of which less is claimed than is true: zeros that are more, states where anything is claimed. What
+        follows from such a result is not held against later operators."""
+        known = set[int]()
         for op in self.program.ops:
+            inherited = any(v.index in known for v in op.inputs())
             for value in op.outputs:
-                for k, row in enumerate(self.claims.get(value.index, ())):
-                    for number, claimed in enumerate(row):
-                        true = self.true.get((value.index, k, number), set())
-                        if not true or isinstance(claimed, ByIndex):
-                            continue
-                        best = State.ZERO if State.ZERO in true else min(true, key=lambda x: x.value)
-                        if claimed is State.FREE or (best is State.ZERO and claimed not in (best, State.NULL)):
-                            yield op, f"axis {k} of the result is {best.value}, not just {claimed.value}"
+                lines = list(self._weaker(value))
+                known |= {value.index} if lines or inherited else set()
+                yield from ((op, line) for line in lines if not inherited)
+
+    def _weaker(self, value: Value) -> Iterator[str]:
+        for k, row in enumerate(self.claims.get(value.index, ())):
+            for number, claimed in enumerate(row):
+                true = self.true.get((value.index, k, number), set())
+                if not true or isinstance(claimed, ByIndex):
+                    continue
+                best = State.ZERO if State.ZERO in true else min(true, key=lambda x: x.value)
+                if claimed is State.FREE or (best is State.ZERO and claimed not in (best, State.NULL)):
+                    yield f"axis {k} of the result is {best.value}, not just {claimed.value}"

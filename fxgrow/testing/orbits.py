@@ -18,16 +18,15 @@ from torch import Tensor
 
 from ..capture.program import Op, Origin, Program, Value
 from .labels import Labels, Planes, merge, narrow, place, split
+from .recurrences import OPERATORS, recur
 
 _REARRANGING = """view _unsafe_view reshape view_as reshape_as flatten unflatten ravel permute transpose swapaxes
     swapdims t mT numpy_T movedim moveaxis squeeze unsqueeze expand expand_as broadcast_to repeat select slice narrow
     chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind pixel_shuffle pixel_unshuffle
     channel_shuffle native_channel_shuffle flip roll constant_pad_nd"""
-_UNIT_BY_UNIT = """contiguous to _to_copy float type_as detach alias lift_fresh lift_fresh_copy dropout feature_dropout
-    hardswish log_sigmoid softmax log_softmax cumsum layer_norm rms_norm"""  # beyond those that torch tags as pointwise
+_UNIT_BY_UNIT = """contiguous detach alias lift_fresh lift_fresh_copy dropout feature_dropout hardswish
+    log_sigmoid softmax log_softmax cumsum layer_norm rms_norm"""  # beyond those that torch tags as pointwise
 _REDUCING = "sum mean amax amin max min argmax argmin prod std var norm linalg_vector_norm logsumexp"
-_MAKING = "zeros ones full new_zeros new_ones new_full zeros_like ones_like arange linspace"
-_CONVOLUTIONS = "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"
 _WINDOW = re.compile(r"(?:pool|upsample_\w+|exact|reflection_pad|replication_pad)([123])d")
 _VECTORS = ("weight", "bias", "running_mean", "running_var")
 
@@ -147,7 +146,7 @@ class Orbits:
 
     def look_up(self, op: Op) -> list[Planes]:
         """embedding, index_select, gather: labels along other axes than the one that is indexed."""
-        if op.name == "aten::embedding":
+        if op.name in ("aten::embedding", "aten::embedding_bag"):
             rank = len(op.outputs[0].shape)
             return [[place(p, [0, rank - 1], rank) for p in self.of(op.args["weight"]) if p.shape[0] == 1]]
         x, out = op.args["self"], op.outputs[0]
@@ -236,14 +235,16 @@ _FAMILIES: tuple[tuple[str, Handler], ...] = (
     (_REARRANGING, Orbits.rearrange),
     (_UNIT_BY_UNIT, Orbits.elementwise),
     (_REDUCING, Orbits.reduce),
-    (_MAKING, lambda orbits, op: []),
+    ("to _to_copy float type_as", lambda orbits, op: [orbits.of(op.args["self"])]),  # of another only the dtype counts
+    ("zeros ones full new_zeros new_ones new_full zeros_like ones_like arange linspace", lambda orbits, op: []),
     ("cat stack", Orbits.join),
     ("glu", Orbits.gate),
     ("batch_norm instance_norm group_norm prelu", Orbits.per_channel),
-    ("embedding index index_select gather", Orbits.look_up),
-    (_CONVOLUTIONS, Orbits.convolve),
+    ("embedding embedding_bag index index_select gather", Orbits.look_up),
+    ("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d", Orbits.convolve),
     ("linear matmul bmm mm mv addmm baddbmm", Orbits.multiply),
     ("scaled_dot_product_attention", Orbits.attend),
     ("einsum", Orbits.einsum),
+    (OPERATORS, recur),
 )
 HANDLERS: dict[str, Handler] = {name: handler for names, handler in _FAMILIES for name in names.split()}

@@ -88,6 +88,8 @@ class Certificate:
     blocks: tuple[BlockCheck, ...] = ()
     schemes: tuple[str, ...] = ()
     """By which schemes the model was grown, in order."""
+    noise: float = 0.0
+    """The largest noise that a growth was asked to add: then the function is preserved up to it only."""
 
     @property
     def held(self) -> bool:
@@ -111,11 +113,15 @@ class Certificate:
             Kind.CHECK_FAILED,
             f"the function changed: {e.output} differs by {e.float64:.1e} in float64 (bound {e.bound:.0e})",
             where=f"probe {e.probe!r}, {e.mode} mode",
-            hint="this is a defect in fxgrow or in a rule that was registered; please report it with the model",
+            hint="noise was asked for, so the function had to change by about as much; noise=0 keeps it"
+            if self.noise
+            else "this is a defect in fxgrow or in a rule that was registered; please report it with the model",
         )
 
     def __str__(self) -> str:
-        lines = [f"{'same function' if self.held else 'NOT THE SAME FUNCTION'}"]
+        lines = ["same function" if self.held else "NOT THE SAME FUNCTION"]
+        if self.noise:
+            lines = [f"the same function but for noise of {self.noise:g}, which was asked for: see the differences"]
         for mode in dict.fromkeys(e.mode for e in self.errors):
             some = [e for e in self.errors if e.mode == mode]
             w = max(some, key=lambda e: e.own / e.tolerance)

@@ -1,6 +1,6 @@
 """The cases of the op rules: at least one row for every rule, in families as in fxgrow/dims/rules."""
 
-from . import arithmetic, attention, concat, contraction, index, norm, pointwise, reduce, shape, window
+from . import arithmetic, attention, concat, contraction, index, norm, pointwise, recurrent, reduce, shape, window
 from .row import Row
 
 ROWS: tuple[Row, ...] = (
@@ -14,6 +14,7 @@ ROWS: tuple[Row, ...] = (
     *shape.ROWS,
     *concat.ROWS,
     *index.ROWS,
+    *recurrent.ROWS,
 )
 
 __all__ = ["ROWS", "Row"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fxgrow.errors import Kind
 from fxgrow.testing.blocks import anything, below
@@ -15,8 +16,35 @@ INDEX, CONSTANT = Kind.INDEX, Kind.CONSTANT
 AT = (anything, below(3))
 BY_NUMBER = (INDEX, CONSTANT)
 
+
+def pooled(mode: str, table: Tensor, index: Tensor) -> Tensor:
+    """Bags of rows."""
+    return F.embedding_bag(index, table, mode=mode)
+
+
 ROWS: list[Row] = [
     row("embedding", lambda w, i: F.embedding(i, w), "3. 4+", "2. 2.", why=BY_NUMBER, draw=AT),
+    row("embedding_bag", lambda w, i: F.embedding_bag(i, w), "3. 4+", "2. 2.", why=BY_NUMBER, draw=AT),
+    row(
+        "embedding_bag (sum)", lambda w, i: F.embedding_bag(i, w, mode="sum"), "3. 4+", "2. 2.", why=BY_NUMBER, draw=AT
+    ),
+    row(
+        "embedding_bag (max)", lambda w, i: F.embedding_bag(i, w, mode="max"), "3. 4+", "2. 2.", why=BY_NUMBER, draw=AT
+    ),
+    row(
+        "embedding_bag (weighed)",
+        lambda w, i, s: F.embedding_bag(i, w, mode="sum", per_sample_weights=s),
+        *("3. 4+", "2. 2.", "2. 2."),
+        why=BY_NUMBER,
+        draw=(anything, below(3), anything),
+    ),
+    row(
+        "embedding_bag (padding, offsets)",
+        lambda w, i, o: F.embedding_bag(i, w, o, padding_idx=1),
+        *("3. 4+", "5.", "2."),
+        why=BY_NUMBER,
+        draw=(anything, below(3), lambda *_: torch.tensor([0, 2])),
+    ),
     row("index", lambda x, i: x[:, i], "2+ 3. 4+", "5.", why=BY_NUMBER, draw=AT),
     row("index (two)", lambda x, i: x[i, i], "3. 3. 4.", "2.", why=BY_NUMBER, draw=AT),
     row("index_select", lambda x, i: x.index_select(1, i), "2+ 3. 4+", "5.", why=BY_NUMBER, draw=AT),

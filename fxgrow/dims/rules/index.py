@@ -28,6 +28,35 @@ class Embedding(SameSizes):
         s.set(op.outputs[0], [*s.of(op.args["indices"]), s.of(op.args["weight"])[1]])
 
 
+class EmbeddingBag(SameSizes):
+    """embedding_bag: rows of a table are looked up and pooled, unit by unit; the table's columns are born here."""
+
+    MAX = 2
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Rows are chosen by number, weighed and pooled by number; columns may grow."""
+        rows, columns = d.of(op.args["weight"])
+        d.freeze(rows, Kind.INDEX, "its units are looked up by number")
+        for name in ("indices", "offsets", "per_sample_weights"):
+            for axis in d.of(op.args[name]) if op.args[name] is not None else ():
+                d.freeze(axis, Kind.INDEX, "its units say which rows are pooled, by number")
+        d.produce(op, columns, op.args["weight"])
+        bags = op.outputs[0]
+        for out in op.outputs:
+            axes: list[Axis] = [Fixed(n) for n in out.shape]
+            d.set(out, [*axes[:-1], columns] if out.shape == bags.shape and len(axes) > 1 else axes)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Sums and means are linear; the largest of opposite numbers is not opposite."""
+        columns = s.of(op.args["weight"])[1]
+        largest = op.args["mode"] == self.MAX
+        pooled = [s.apply(op, [x], odd=False, zero=True) for x in columns] if largest else columns
+        places = [s.apply(op, [x], odd=False, zero=False) for x in columns] if largest else []
+        for out in op.outputs:
+            row = pooled if out is op.outputs[0] else places
+            s.set(out, [*([] for _ in out.shape[:-1]), row if s.count(s.axes(out)[-1]) else []])
+
+
 class Index(SameSizes):
     """index, index_select, gather, take_along_dim: units are chosen by number along some axes; the others pass."""
 
@@ -111,6 +140,7 @@ class Enumerate(SameSizes):
 
 
 register(Embedding(), "embedding")
+register(EmbeddingBag(), "embedding_bag")
 register(Index(), "index", "index_select", "gather", "take_along_dim")
 register(Create("size", zero=True), "zeros", "new_zeros")
 register(Create("size", zero=False), "ones", "new_ones", "full", "new_full")

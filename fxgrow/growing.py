@@ -1,0 +1,186 @@
+"""The verb grow, and its plan: a whole network wider, deeper, or both, in one stroke."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from torch import Tensor, fx
+
+from .analysis import Analysis
+from .api import _ANALYSES, analysis_of
+from .deepening import plan_deepen
+from .errors import Kind, VerificationFailed, usage
+from .passes import Widen, Width
+from .passes.targets import paths
+from .plan import Plan
+from .rewrite import apply
+from .rewrite.apply import sketch
+from .schemes import Scheme, scheme_named
+from .verify import verify as check
+
+Size = float | Width | None
+Widths = float | Width | Mapping[str, Size] | Callable[[str, int], Size]
+Depths = str | Iterable[str] | Mapping[str, str | Mapping[str, Any]]
+_WILD = frozenset("*?[")
+_DEEPER = {"net2net": "net2net", "zero": "zero", "mean": "zero", "morphism": "zero"}
+"""How blocks are silenced that are inserted beside a widening; r2r beside all others."""
+
+
+def plan_grow(
+    model: fx.GraphModule,
+    *,
+    widen: Widths | None = None,
+    deepen: Depths | None = None,
+    scheme: str | Scheme = "auto",
+    skip: Literal["couple", "reshape"] = "couple",
+    grow: Literal["channels", "groups"] = "channels",
+    seed: int = 0,
+    init: str = "match",
+    example_inputs: Sequence[Any] | None = None,
+) -> Plan:
+    """What `grow` would change, proved but not applied, as one plan.
+
+    Takes the arguments of `grow`; `print(plan)` explains it, `plan.to_json()` keeps it.
+
+    Raises:
+        UsageError: the call cannot be meant.
+        GrowthRefused: the growth would change the function or the interface.
+    """
+    if widen is None and deepen is None:
+        raise usage(Kind.BAD_OPTION, "neither widen= nor deepen= is given", hint='widen=1.5, or deepen="layer2"')
+    analysis = analysis_of(model, example_inputs)
+    steps: list[Plan] = []
+    if widen is not None:
+        wishes, optional = _wishes(model, analysis, widen)
+        recipe = Widen(
+            nodes=(), others=wishes, optional=optional, scheme=scheme, skip=skip, grow=grow, seed=seed, init=init
+        )
+        steps.append(recipe.plan(model, analysis))
+    twin = model
+    for name, wish in _places(deepen):
+        if steps:  # the next step is planned for what this one will have made
+            twin = apply(steps[-1], sketch(twin), inplace=True, checked=True)
+        inputs = tuple(x.to("meta") if isinstance(x, Tensor) and steps else x for x in analysis.inputs)
+        options = {"scheme": _DEEPER.get(scheme_named(scheme).name, "r2r"), "seed": seed, "init": init, **wish}
+        steps.append(plan_deepen(twin, name, example_inputs=inputs, **options))
+    return replace(steps[0], then=tuple(steps[1:]))
+
+
+def grow(
+    model: fx.GraphModule,
+    *,
+    widen: Widths | None = None,
+    deepen: Depths | None = None,
+    scheme: str | Scheme = "auto",
+    skip: Literal["couple", "reshape"] = "couple",
+    grow: Literal["channels", "groups"] = "channels",
+    seed: int = 0,
+    init: str = "match",
+    example_inputs: Sequence[Any] | None = None,
+    inplace: bool = False,
+    verify: bool = False,
+) -> fx.GraphModule:
+    """A larger network that computes the same function: one plan, one rewrite, one certificate.
+
+    Args:
+        model: a traced model, from `fxgrow.trace` or `torch.fx.symbolic_trace`.
+        widen: how wide. A factor (or `fxgrow.Width`) for every layer; a mapping from names or patterns
+            ("layer*.*.conv1") to factors, None for "as it is", the first pattern that fits deciding; or a function of
+            name and present width that returns one of these. Layers that share channels grow together, by the largest
+            factor. What a pattern or a function finds and cannot grow is left out, and the plan's notes say so; a
+            layer that is named in full must grow.
+        deepen: where blocks are inserted, behind the widened layers: names as in `fxgrow.deepen`, or a mapping from
+            names to a block ("clone", "basic" …) or to options of `fxgrow.deepen`.
+        scheme: of the widening, as in `fxgrow.widen`; blocks are silenced by the scheme that is nearest to it.
+        skip: at residual joins, as in `fxgrow.widen`.
+        grow: of products of channels, as in `fxgrow.widen`.
+        seed: of the new values, which depend on it and on parameter names only.
+        init: how new weights are drawn.
+        example_inputs: tensors with the shapes the model takes, where they cannot be inferred.
+        inplace: change `model` itself; it either succeeds or leaves everything as it was.
+        verify: also compare the two models numerically, and raise if they differ.
+
+    Returns:
+        The larger GraphModule, independent of `model` unless `inplace`.
+
+    Raises:
+        UsageError: the call cannot be meant.
+        GrowthRefused: the growth would change the function or the interface.
+        VerificationFailed: `verify=True` and the numbers differ.
+    """
+    plan = plan_grow(
+        model,
+        widen=widen,
+        deepen=deepen,
+        scheme=scheme,
+        skip=skip,
+        grow=grow,
+        seed=seed,
+        init=init,
+        example_inputs=example_inputs,
+    )
+    known = _ANALYSES[model]
+    grown = apply(plan, model, inplace=inplace and not verify, checked=True)
+    if verify:
+        certificate = check(model, grown, example_inputs=known.inputs)
+        if not certificate.held and not certificate.noise:
+            raise VerificationFailed(certificate.refusal())
+        if inplace:
+            grown = apply(plan, model, inplace=True, checked=True)
+    _ANALYSES.setdefault(grown, known)
+    return grown
+
+
+def _wishes(
+    gm: fx.GraphModule, analysis: Analysis, widen: Widths
+) -> tuple[tuple[tuple[str, Width], ...], frozenset[str]]:
+    """Names with their widths, and which of them may be left out."""
+    known = {name: analysis.dims.algebra.measure(p.axis) for name, p in paths(gm, analysis.dims).items()}
+    if callable(widen) and not isinstance(widen, Width):
+        found = {name: _width(widen(name, now)) for name, now in known.items()}
+        wishes = tuple((name, width) for name, width in found.items() if width is not None)
+        return wishes, frozenset(known)
+    rules: Mapping[str, Size] = widen if isinstance(widen, Mapping) else {"*": widen}
+    patterns = {name: _width(size) for name, size in rules.items()}
+    wild = {name: width for name, width in patterns.items() if _WILD & set(name)}
+    exact = {name: width for name, width in patterns.items() if name not in wild}
+    for pattern in wild:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise usage(Kind.UNKNOWN_NODE, f"no layer is called like {pattern!r}", hint=f"layers are {_some(known)}")
+    matched = {
+        name: next((width for pattern, width in wild.items() if fnmatchcase(name, pattern)), None)
+        for name in known
+        if name not in exact
+    }
+    wishes = tuple((name, width) for name, width in {**exact, **matched}.items() if width is not None)
+    if not wishes:
+        raise usage(Kind.BAD_OPTION, "widen= asks for no layer to grow", hint='widen={"layer*.*.conv1": 1.5}')
+    return wishes, frozenset(matched)
+
+
+def _width(size: object) -> Width | None:
+    if size is None or isinstance(size, Width):
+        return size
+    if isinstance(size, bool) or not isinstance(size, int | float):
+        raise usage(Kind.BAD_OPTION, f"{size!r} is no factor", hint="a factor above 1, fxgrow.Width(to=…), or None")
+    return None if size == 1 else Width(factor=float(size))
+
+
+def _some(names: Iterable[str]) -> str:
+    some = list(names)
+    return ", ".join(some[:6]) + (" …" if len(some) > 6 else "")
+
+
+def _places(deepen: Depths | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each place with the options of `deepen` there."""
+    if deepen is None:
+        return
+    if isinstance(deepen, Mapping):
+        for name, wish in deepen.items():
+            yield name, dict(wish) if isinstance(wish, Mapping) else {"block": wish}
+        return
+    for name in (deepen,) if isinstance(deepen, str) else deepen:
+        yield name, {}

@@ -1,0 +1,240 @@
+"""Every scheme on every axis of a model: which growths it can plan, each carried out and compared in float64.
+
+Growths that one plan can hold are carried out together and compared once; a plan that is refused, or that changes the
+function, is taken apart until what is left is one growth.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+import fxgrow
+from fxgrow.api import analysis_of
+from fxgrow.dims.axis import Axis
+from fxgrow.passes.opened import closed
+from fxgrow.passes.targets import paths
+from fxgrow.passes.widths import chosen_atoms
+from fxgrow.plan import Chain, Grid, Layout, Leaf, Plan, Still
+from fxgrow.plan.layout import size
+from fxgrow.verify.certificate import FLOAT64_BOUND
+from fxgrow.verify.compare import distance, run, twin
+from fxgrow.verify.probes import Probe, probes
+
+SCHEMES = ("r2r", "net2net", "morphism", "zero", "mean", "auto")
+FACTORS = (1.25, 2.0)
+"""Small growths show the same mistakes as large ones, and their odd numbers of new units show more; uniform copies need
+twice the width."""
+Grow = Literal["channels", "groups"]
+Units = frozenset[tuple[str, int, int, int]]
+"""What grows: parameter, axis, number of units, and how far apart they lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Something to grow: an axis by the name of its first producer, and which factor of a product is meant."""
+
+    name: str
+    grow: Grow
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """An ask that a scheme can plan."""
+
+    ask: Ask
+    factor: float
+    units: Units
+    eval_only: bool
+    """Whether a dropout over the growing units has to be off."""
+
+
+@dataclass(slots=True)
+class Cell:
+    """What one scheme can do with one model."""
+
+    growths: list[Growth] = field(default_factory=list)
+    refused: dict[Ask, fxgrow.Refusal] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)
+    """Growths that prove one by one, and not in the same plan."""
+    eval_error: float = 0.0
+    train_error: float | None = None
+
+    @property
+    def units(self) -> set[Units]:
+        """Everything it can grow."""
+        return {g.units for g in self.growths}
+
+
+@dataclass(slots=True)
+class Row:
+    """What became of one model."""
+
+    model: str
+    cells: dict[str, Cell]
+    seconds: float = 0.0
+
+    @property
+    def growable(self) -> set[Units]:
+        """What any scheme can grow."""
+        return set().union(*(cell.units for cell in self.cells.values()))
+
+    def named(self, units: Units) -> str:
+        """Something that grows, by name and the schemes that can."""
+        able = {s: g for s, cell in self.cells.items() for g in cell.growths if g.units == units}
+        growth = next(iter(able.values()))
+        return f"{growth.ask.name} ({growth.ask.grow} x{growth.factor}: {', '.join(able)})"
+
+    def refused(self, scheme: str) -> Iterator[fxgrow.Refusal]:
+        """Why a scheme cannot grow what another can."""
+        cell = self.cells[scheme]
+        able = {g.ask: g.units for other in self.cells.values() for g in other.growths}
+        missing = {able[ask]: why for ask, why in cell.refused.items() if ask in able and able[ask] not in cell.units}
+        yield from missing.values()
+
+    def never(self) -> Iterator[fxgrow.Refusal]:
+        """Why the rest cannot grow with any scheme."""
+        able = {g.ask for cell in self.cells.values() for g in cell.growths}
+        last = list(self.cells.values())[-1]
+        yield from (why for ask, why in last.refused.items() if ask not in able)
+
+
+def combine(name: str, model: nn.Module, inputs: tuple[Tensor, ...], schemes: Sequence[str] = SCHEMES) -> Row:
+    """Try schemes on all axes of a model in evaluation mode; its parameters should be float64."""
+    start = time.perf_counter()
+    gm = fxgrow.trace(model, inputs)
+    asks = list(_asks(gm))
+    probe = probes(inputs, 0)[0]
+    before = {mode: _outputs(twin(gm, None, training=mode), probe) for mode in (False, True)}
+    row = Row(name, {})
+    for scheme in schemes:
+        cell = row.cells[scheme] = _planned(gm, asks, scheme)
+        for _, some in groupby(sorted(cell.growths, key=_batch), key=_batch):
+            _compare(gm, list(some), scheme, probe, before, cell)
+    row.seconds = time.perf_counter() - start
+    return row
+
+
+def _asks(gm: fx.GraphModule) -> Iterator[Ask]:
+    """Each axis once; of products both ends, if both may grow or if attention that can be written out hides them."""
+    analysis = analysis_of(gm)
+    dims = analysis.dims
+    seen: set[Axis] = set()
+    for name, producer in paths(gm, dims).items():
+        axis = dims.algebra.resolve(producer.axis)
+        if axis in seen:
+            continue
+        seen.add(axis)
+        yield Ask(name, "channels")
+        ends = [chosen_atoms(dims, axis, end) for end in ("channels", "groups")]
+        if ends[0] != ends[1] or (not ends[0] and closed(gm, dims, axis)):
+            yield Ask(name, "groups")
+
+
+def _planned(gm: fx.GraphModule, asks: Sequence[Ask], scheme: str) -> Cell:
+    """Plan each growth by itself."""
+    cell = Cell()
+    for ask in asks:
+        for factor in FACTORS:
+            try:
+                plan = fxgrow.plan_widen(gm, ask.name, factor=factor, grow=ask.grow, scheme=scheme)
+            except fxgrow.FxgrowError as refused:
+                cell.refused.setdefault(ask, refused.refusal)
+            else:
+                cell.refused.pop(ask, None)
+                cell.growths.append(Growth(ask, factor, _units(plan), bool(plan.eval_only)))
+                break
+    return cell
+
+
+def _units(plan: Plan) -> Units:
+    return frozenset(
+        (edit.names[0], growth.axis, *leaf)
+        for edit in plan.tensors
+        for growth in edit.axes
+        for leaf in _leaves(growth.layout)
+    )
+
+
+def _leaves(layout: Layout, stride: int = 1) -> Iterator[tuple[int, int]]:
+    """Each growing set: how many units, and how far apart they lie before."""
+    match layout:
+        case Leaf():
+            yield layout.old, stride
+        case Grid():
+            for part in reversed(layout.parts):
+                yield from _leaves(part, stride)
+                stride *= size(part, new=False)
+        case Chain():
+            for part in layout.parts:
+                yield from _leaves(part, stride)
+        case Still():
+            return
+
+
+def _batch(growth: Growth) -> tuple[float, Grow, bool]:
+    return growth.factor, growth.ask.grow, growth.eval_only
+
+
+def _compare(
+    gm: fx.GraphModule,
+    some: list[Growth],
+    scheme: str,
+    probe: Probe,
+    before: Mapping[bool, dict[str, Tensor] | None],
+    cell: Cell,
+) -> None:
+    """Carry out some growths in one plan and compare; halve them if there is no such plan, or if it is wrong."""
+    names = [g.ask.name for g in some]
+    try:
+        plan = fxgrow.plan_widen(gm, names, factor=some[0].factor, grow=some[0].ask.grow, scheme=scheme)
+    except fxgrow.FxgrowError as refused:
+        cell.apart.append(f"{len(some)} from {names[0]} on ({refused.refusal.what})")
+        wrong = {}
+    else:
+        wrong = _errors(fxgrow.apply(plan, gm), probe, before, training=not plan.eval_only)
+        gc.collect()  # graph modules are cycles, and hold large tensors
+        if max(wrong.values()) <= FLOAT64_BOUND:
+            cell.eval_error = max(cell.eval_error, wrong[False])
+            if True in wrong:
+                cell.train_error = max(cell.train_error or 0.0, wrong[True])
+            return
+    if len(some) == 1:
+        cell.broken.append(f"{names[0]} ({some[0].ask.grow} x{some[0].factor}: {wrong})")
+        return
+    middle = len(some) // 2
+    for part in (some[:middle], some[middle:]):
+        _compare(gm, part, scheme, probe, before, cell)
+
+
+def _errors(
+    grown: fx.GraphModule, probe: Probe, before: Mapping[bool, dict[str, Tensor] | None], *, training: bool
+) -> dict[bool, float]:
+    """Largest relative differences by mode (training: True); training mode last, because it moves statistics."""
+    return {
+        mode: _error(known, _outputs(grown.train(mode), probe))
+        for mode, known in before.items()
+        if known is not None and (training or not mode)
+    }
+
+
+def _outputs(model: nn.Module, probe: Probe) -> dict[str, Tensor] | None:
+    try:
+        return run(model, probe, seed=0)
+    except ValueError:  # one value per channel in training mode
+        return None
+
+
+def _error(before: dict[str, Tensor], after: dict[str, Tensor] | None) -> float:
+    if after is None or before.keys() != after.keys():
+        return float("inf")
+    with torch.no_grad():
+        return max((distance(x, after[name]) for name, x in before.items()), default=0.0)

@@ -1,0 +1,127 @@
+"""Writing a proved growth down: from new sizes and states to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+from fxgrow.analysis import Analysis
+from fxgrow.capture.trees import attribute
+from fxgrow.dims.axis import Atom, atoms
+from fxgrow.dims.solver import DimsSolver
+from fxgrow.errors import GrowthRefused
+from fxgrow.plan import Growth, Plan, SkipEdit
+from fxgrow.plan.cost import costs
+from fxgrow.plan.simulate import Simulation
+from fxgrow.plan.sizes import NewSizes
+from fxgrow.schemes import Assignment, Proof, Scheme, State
+
+from .skips import skip_edits
+from .targets import Target
+from .tensors import tensor_edits
+
+
+class Inexpressible(GrowthRefused):
+    """A node cannot be written with the new size; its refusal's chain ends there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """A growth with its states and their proof."""
+
+    dims: DimsSolver
+    sizes: Mapping[Atom, int]
+    targets: Sequence[Target]
+    assignment: Assignment
+    proof: Proof
+    notes: tuple[str, ...]
+
+
+def written(
+    gm: fx.GraphModule, analysis: Analysis, growth: Proved, *, scheme: Scheme, adapter: str, seed: int, init: str
+) -> Plan:
+    """The plan of a proved growth.
+
+    Raises:
+        Inexpressible: a node cannot be written with the new size.
+    """
+    dims, sizes, proof, targets = growth.dims, growth.sizes, growth.proof, growth.targets
+    new = NewSizes(dims, sizes, proof.numbers, proof.paired)
+    skips = skip_edits(gm, dims, sizes, adapter, targets[0], proof.paired)
+    tensors = tensor_edits(dims, sizes, growth.assignment, proof, seed)
+    shapes = {id(attribute(gm, t.names[0])): t.new for t in tensors}
+    detached = {(s.node, s.source): _adapted(analysis, s) for s in skips}
+    try:
+        simulation = Simulation(analysis, gm, new, shapes, detached).run()
+    except GrowthRefused as refused:
+        raise Inexpressible(refused.refusal) from None
+    before, after = costs(analysis, gm, tensors, new)
+    return Plan(
+        title=_title(growth),
+        scheme=scheme.name,
+        seed=seed,
+        init=init,
+        growths=_growths(growth),
+        tensors=tensors,
+        modules=tuple(simulation.modules),
+        nodes=tuple(simulation.nodes),
+        skips=skips,
+        proof=tuple(f"{s.node}: {s.op.removeprefix('aten::')}: {s.text}" for s in proof.steps),
+        eval_only=proof.eval_only,
+        notes=(*_notes(growth), *growth.notes),
+        before=before,
+        after=after,
+        model=analysis.digest,
+        openings=tuple(simulation.openings),
+        noise=getattr(scheme, "noise", 0.0),
+    )
+
+
+def _title(growth: Proved) -> str:
+    algebra, targets = growth.dims.algebra, growth.targets
+    if len(targets) > 4:
+        return f"widen {len(targets)} layers"
+    now = [algebra.measure(t.axis) for t in targets]
+    then = [algebra.measure(t.axis, growth.sizes) for t in targets]
+    widths = ", ".join(f"{a} -> {b}" for a, b in zip(now, then, strict=True))
+    return f"widen {', '.join(t.name for t in targets)}: {widths} channels"
+
+
+def _growths(growth: Proved) -> tuple[Growth, ...]:
+    algebra = growth.dims.algebra
+    labels = {atom: t.node for t in growth.targets for atom in atoms(algebra.resolve(t.axis))}
+    return tuple(
+        Growth(labels.get(a) or _label(growth.dims, a), algebra.size[a.index], n) for a, n in growth.sizes.items()
+    )
+
+
+def _adapted(analysis: Analysis, skip: SkipEdit) -> tuple[int, ...]:
+    value = analysis.program.results[skip.source]
+    shape = list(value.shape)
+    shape[skip.axis] = skip.width
+    return tuple(shape)
+
+
+def _label(dims: DimsSolver, atom: Atom) -> str:
+    """An atom by its first producer."""
+    for producer in dims.producers:
+        if atom in atoms(dims.algebra.resolve(producer.axis)):
+            return producer.node
+    return dims.algebra.name(atom)
+
+
+def _notes(growth: Proved) -> list[str]:
+    notes: list[str] = []
+    dims, states = growth.dims, growth.assignment
+    if not any(state in (State.EVEN, State.ODD) for state in states.values()):
+        return notes
+    more = {a: n - dims.algebra.size[a.index] for a, n in growth.sizes.items()}
+    odd = [f"{_label(dims, a)} ({n})" for a, n in more.items() if n % 2]
+    if odd:
+        notes.append(f"odd numbers of new units: {', '.join(odd)}; one of them has no twin, and zero outgoing weights")
+    zeros = sorted({dims.program.values[p.value].names[0] for p, s in states.items() if s is State.ZERO})
+    if zeros:
+        notes.append(f"set to zero because its roles contradict each other: {', '.join(zeros)}")
+    return notes
