@@ -156,13 +156,17 @@ def activated_by(analysis: Analysis, value: Value) -> list[Op]:
 
 
 def passed(analysis: Analysis, value: Value) -> Callable[[Op], str]:
-    """For an idempotent function, why it changes no entry of a value: they have all passed it already."""
+    """For an idempotent function, why it changes no entry of a value, or nothing that is made of it: they have all
+    passed it already, or will pass it wherever they go."""
     known = activated_by(analysis, value)
+    readers = [op for op in analysis.program.ops if value in op.inputs()]
 
     def why(op: Op) -> str:
+        name = op.name.removeprefix("aten::")
+        if readers and value not in analysis.program.outputs and all(same_function(op, r) for r in readers):
+            return f"{name}({name}(x)) = {name}(x), and {', '.join(dict.fromkeys(r.node for r in readers))} follows"
         if not known or not all(same_function(op, k) for k in known):
             return ""
-        name = op.name.removeprefix("aten::")
         return f"{name}({name}(x)) = {name}(x), and {', '.join(dict.fromkeys(k.node for k in known))} gave x"
 
     return why

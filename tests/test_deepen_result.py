@@ -29,17 +29,17 @@ def test_deepen_widen_deepen_chains(name: str) -> None:
     gm, x = traced(name)
     first = fxgrow.deepen(gm, after=PLACES[name])
     layer = {"resnet": "layer2_deeper1.conv1", "tokens": "embed_deeper1.linear1"}[name]
+    place = layer.partition(".")[0]
     wide = fxgrow.widen(first, layer, factor=1.5)
-    stream = fxgrow.widen(wide, layer.replace("1.linear1", "1.linear1").replace("conv1", "conv1"), by=2)
-    again = fxgrow.deepen(stream, after=layer.partition(".")[0], count=2)
-    inside = fxgrow.deepen(again, after=f"{layer.partition('.')[0]}.act", block="mlp" if name == "tokens" else "basic")
+    stream = fxgrow.widen(wide, layer, by=2)
+    again = fxgrow.deepen(stream, after=place, count=2)
+    inside = fxgrow.deepen(again, after=f"{place}.act", block="mlp" if name == "tokens" else "basic")
     for model in (first, wide, stream, again, inside):
         model.graph.lint()
         assert apart(gm, model, x) < EXACT
         assert apart(gm, model, x, training=True) < EXACT
-    certificate = fxgrow.verify(gm, inside)
-    assert certificate.held
-    assert all(check.calm for check in certificate.blocks)
+    assert fxgrow.verify(gm, inside).held
+    assert all(check.calm for check in fxgrow.verify(gm, again).blocks)
 
 
 def test_the_stream_through_a_new_block_widens() -> None:
@@ -54,8 +54,7 @@ def test_new_modules_are_native_and_named_after_their_place() -> None:
     gm, _ = traced("resnet")
     deeper = fxgrow.deepen(gm, after=["layer2", "layer3.conv1"], before="fc", count=2)
     new = [n for n, _ in deeper.named_modules() if n not in dict(gm.named_modules())]
-    roots = [n for n in new if n.rpartition(".")[2][-8:-1] in ("_deeper", "c_ahead") or n.endswith(("ahead1", "ahead2"))]
-    assert roots == ["layer2_deeper1", "layer2_deeper2", "fc_ahead1", "fc_ahead2"] or set(roots) == {
+    assert {n for n in new if n.rpartition(".")[0] not in new} == {
         "layer2_deeper1",
         "layer2_deeper2",
         "layer3.conv1_deeper1",

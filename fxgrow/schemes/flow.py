@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..capture.program import Op, Origin, Value
-from ..dims.axis import Atom, Axis, Product, atoms
+from ..dims.axis import Atom, Axis, Product, Sum, atoms
 from ..dims.rules import RULES
 from ..dims.rules.base import Mixing
 from ..dims.solver import DimsSolver
@@ -126,8 +126,11 @@ class Propagation(Generic[S]):
         rows: dict[int, list[S]] = {}
         for place in places_of(self.dims, self.growing, value, k, axis):
             rows.setdefault(place.occurrence, []).append(self.domain.place(place))
-        index = index_factor(self.dims, axis) if rows else None
-        return [ByIndex(index[0], tuple(row)) if index and len(row) > 1 else row[0] for row in rows.values()]
+        indices = indices_of(self.dims, self.growing, axis)
+        return [
+            ByIndex(index, tuple(row)) if index is not None else row[0]
+            for index, row in zip(indices, rows.values(), strict=True)
+        ]
 
     def set(self, value: Value, marks: list[list[Any]]) -> None:
         """Say what the states of an output are."""
@@ -208,13 +211,24 @@ class Propagation(Generic[S]):
 
 def places_of(dims: DimsSolver, sizes: Container[Atom], value: Value, k: int, axis: Axis) -> Iterator[Place]:
     """Where a parameter's axis has states of its own."""
-    index = index_factor(dims, axis)
-    left = sum(atom in sizes for atom in index[1]) if index else 0
-    for i in range(sum(atom in sizes for atom in atoms(dims.algebra.resolve(axis)))):
-        if index and i >= left:
-            yield from (Place(value.index, k, i, n) for n in range(dims.algebra.size[index[0].index]))
-        else:
+    for i, index in enumerate(indices_of(dims, sizes, axis)):
+        if index is None:
             yield Place(value.index, k, i)
+        else:
+            yield from (Place(value.index, k, i, n) for n in range(dims.algebra.size[index.index]))
+
+
+def indices_of(dims: DimsSolver, sizes: Container[Atom], axis: Axis) -> list[Atom | None]:
+    """For each occurrence of a growing atom in an axis the index factor that tells its states apart, if any."""
+    axis = dims.algebra.resolve(axis)
+    if isinstance(axis, Sum):
+        return [index for term in axis.terms for index in indices_of(dims, sizes, term)]
+    growing = [atom for atom in atoms(axis) if atom in sizes]
+    found = index_factor(dims, axis)
+    if found is None:
+        return [None] * len(growing)
+    left = sum(atom in sizes for atom in found[1])
+    return [None] * left + [found[0]] * (len(growing) - left)
 
 
 def index_factor(dims: DimsSolver, axis: Axis) -> tuple[Atom, list[Atom]] | None:

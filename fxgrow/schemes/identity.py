@@ -72,6 +72,10 @@ def prove_identity(
             continue
         same.update(out.index for out in op.outputs)
     result = program.outputs[0]
+    if result.index in same and not silences and not maps:
+        return Failure(
+            Kind.NOT_SILENT, len(program.ops) - 1, "it has no weights that it could learn to add something by"
+        )
     if result.index in same:
         return Identity(tuple(silences), tuple(steps), tuple(dict.fromkeys(eval_only)), frozenset(same))
     if refused is not None:

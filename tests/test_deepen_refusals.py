@@ -1,0 +1,315 @@
+"""What deepening refuses, in which words, and what would happen otherwise: each kind is forced and breaks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxgrow
+from fxgrow import Kind
+from fxgrow.schemes import silence
+
+from .deepened import apart, gradients, mlp, traced
+
+BROKEN = 1e-4
+
+
+class Ending(nn.Module):
+    """Two layers and a last function."""
+
+    def __init__(self, channels: int, last: nn.Module, width: int = 6) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(channels, width), nn.Linear(width, channels), last
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.second(torch.tanh(self.first(x))))
+        return y
+
+
+class Shifted(nn.Module):
+    """A user's function with σ(0) = 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cos(x)
+
+
+def silenced(model: nn.Module, block: str) -> nn.Module:
+    """Halves written by hand, whatever follows them."""
+    made: Any = model.get_submodule(block)
+    with torch.no_grad():
+        made.first.weight[1::2], made.first.bias[1::2] = made.first.weight[::2], made.first.bias[::2]
+        made.second.weight[:, 1::2] = -made.second.weight[:, ::2]
+        made.second.bias.zero_()
+    return model
+
+
+def forced(gm: torch.fx.GraphModule, factory: Any, monkeypatch: pytest.MonkeyPatch) -> torch.fx.GraphModule:
+    """A block inserted without a proof that zeros stay zero."""
+    with monkeypatch.context() as patch:
+        patch.setattr(silence, "zero_to", lambda *_: ())
+        return fxgrow.deepen(gm, after="1", block=factory)
+
+
+@pytest.mark.parametrize("last", [nn.Sigmoid, nn.Softplus, nn.Hardsigmoid, Shifted], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("scheme", ["r2r", "zero"])
+def test_a_last_function_with_another_value_at_zero(
+    last: type[nn.Module], scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gm, x = traced("mlp of three")
+
+    def factory(channels: int) -> nn.Module:
+        return Ending(channels, last())
+
+    with pytest.raises(fxgrow.GrowthRefused, match="does not keep zero: σ\\(0\\) = 0 is not given") as caught:
+        fxgrow.deepen(gm, after="1", block=factory, scheme=scheme)
+    assert caught.value.kind is Kind.NOT_SILENT
+    assert f"cannot deepen after 1 with scheme={scheme!r}" in str(caught.value)
+    assert "in the new block: " in str(caught.value)
+    deeper = silenced(forced(gm, factory, monkeypatch), "1_deeper1")
+    assert apart(gm, deeper, x) > BROKEN
+
+
+def test_a_last_function_without_a_slope_at_zero_would_never_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    gm, x = traced("mlp of three")
+
+    def factory(channels: int) -> nn.Module:
+        return Ending(channels, nn.ReLU())
+
+    with pytest.raises(fxgrow.GrowthRefused, match="has slope 0 at 0") as caught:
+        fxgrow.deepen(gm, after="1", block=factory, scheme="zero")
+    assert caught.value.kind is Kind.NO_SLOPE
+    deeper = forced(gm, factory, monkeypatch)
+    block: Any = deeper.get_submodule("1_deeper1")
+    with torch.no_grad():
+        block.second.weight.zero_()
+        block.second.bias.zero_()
+    assert max(gradients(deeper, x, "1_deeper1").values()) == 0
+    alive = fxgrow.deepen(gm, after="1", block=lambda c: Ending(c, nn.LeakyReLU()), scheme="zero")
+    assert max(gradients(alive, x, "1_deeper1").values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "place", "words"),
+    [
+        (mlp(nn.GELU), "1", "act (gelu) changes an already activated value"),
+        (mlp(nn.Tanh), "3", "act (tanh) changes an already activated value"),
+        (mlp(nn.ReLU), "4", "act (relu) changes values that have not passed it before"),
+        (
+            nn.Sequential(nn.Linear(8, 8), nn.ReLU6(), nn.Linear(8, 4)),
+            "2",
+            "act (hardtanh) changes values that have not",
+        ),
+    ],
+)
+def test_an_identity_layer_needs_an_idempotent_function_behind_it(model: nn.Module, place: str, words: str) -> None:
+    x = torch.randn(5, 8).double()
+    gm = fxgrow.trace(model.double().eval(), (x,))
+    with pytest.raises(fxgrow.GrowthRefused) as caught:
+        fxgrow.deepen(gm, after=place, scheme="net2net")
+    assert caught.value.kind is Kind.NOT_IDEMPOTENT
+    assert words in str(caught.value)
+    plain = fxgrow.deepen(gm, after=place, scheme="net2net", activation="none")
+    assert apart(gm, plain, x) < 1e-14
+    again = nn.Sequential()  # the same with σ, by hand
+    for number, layer in enumerate(model):  # type: ignore[arg-type, var-annotated]  # a Sequential
+        again.append(layer)
+        if str(number) == place:
+            again.append(model[1])  # type: ignore[index]  # the same
+    assert apart(gm, again, x) > BROKEN
+
+
+def test_a_cloned_block_whose_last_function_is_not_idempotent() -> None:
+    class Net(nn.Module):
+        """Post-activation blocks with tanh."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for k in (0, 2):
+                x = torch.tanh(x + self.layers[k + 1](torch.relu(self.layers[k](x))))
+            return x * 2
+
+    gm = fxgrow.trace(Net(), (torch.randn(3, 8),))
+    with pytest.raises(fxgrow.GrowthRefused, match="tanh") as caught:
+        fxgrow.deepen(gm, after="tanh", block="clone")
+    assert caught.value.kind is Kind.NOT_IDEMPOTENT
+
+
+class Odd(nn.Module):
+    """Values of many kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.rest, self.tied = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.tied.weight = self.rest.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        best = y.argmax(-1)
+        mask = y > 0
+        halves = y.chunk(2, -1)
+        z = torch.cat([halves[1], halves[0]], -1) * mask + best.unsqueeze(-1) * 0.1
+        total = self.body(z).sum()
+        return self.tied(self.rest(z)) + total
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("argmax", "argmax is a tensor of int64, which no layer can add to"),
+        ("gt", "gt is a tensor of bool, which no layer can add to"),
+        ("chunk", "chunk returns 2 values, not one tensor"),
+        ("sum_1", "sum_1 has 0 axes"),
+    ],
+)
+def test_places_where_no_single_tensor_passes(place: str, words: str) -> None:
+    gm = fxgrow.trace(Odd(), (torch.randn(3, 8),))
+    with pytest.raises(fxgrow.GrowthRefused) as caught:
+        fxgrow.deepen(gm, after=place)
+    assert caught.value.kind is Kind.NO_VALUE
+    assert words in str(caught.value)
+    values: dict[str, Any] = {}
+
+    class Run(torch.fx.Interpreter):
+        def run_node(self, n: torch.fx.Node) -> Any:
+            values[n.name] = super().run_node(n)
+            return values[n.name]
+
+    Run(gm).run(torch.randn(3, 8))
+    with pytest.raises((TypeError, RuntimeError, AttributeError)):  # forced
+        nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))(values[place])
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("rest", "its weight is tied: rest.weight = tied.weight"),
+        ("body", "it is called several times"),
+    ],
+)
+def test_layers_that_cannot_be_factored(place: str, words: str) -> None:
+    torch.manual_seed(0)
+    gm = fxgrow.trace(Odd(), (torch.randn(3, 8),))
+    with pytest.raises(fxgrow.GrowthRefused) as caught:
+        fxgrow.deepen(gm, after=place, scheme="morphism", hidden=12)
+    assert caught.value.kind is Kind.NO_FACTOR
+    assert words in str(caught.value)
+    x = torch.randn(3, 8)
+    wanted, weight = gm(x).detach(), gm.get_parameter(f"{place}.weight")
+    factor = nn.Linear(12, 8, bias=False)  # a second kernel for one of its two uses: the other no longer fits
+    with torch.no_grad():
+        weight.copy_(factor.weight[:, :8])
+    assert float((gm(x).detach() - wanted).abs().max()) > BROKEN
+
+
+def test_a_value_that_a_reader_overwrites() -> None:
+    class Overwriting(nn.Module):
+        """relu_ writes into what is read again."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.act, self.head = nn.Linear(8, 8), nn.ReLU(inplace=True), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.body(x)
+            z = self.act(y)
+            return self.head(z) + y
+
+    torch.manual_seed(0)
+    gm, x = fxgrow.trace(Overwriting(), (torch.randn(3, 8),)), torch.randn(3, 8)
+    with pytest.raises(fxgrow.GrowthRefused, match="act writes into body, and others read it afterwards") as caught:
+        fxgrow.deepen(gm, before="act")
+    assert caught.value.kind is Kind.WRITTEN
+    graph = torch.fx.Graph()
+    graph.output(graph.graph_copy(gm.graph, nodes := {}))
+    body, act = (next(new for old, new in nodes.items() if old.name == name) for name in ("body", "act"))
+    with graph.inserting_before(act):
+        zero = graph.call_function(torch.zeros_like, (body,))
+        act.args = (graph.call_function(torch.add, (body, zero)),)
+    assert float((torch.fx.GraphModule(gm, graph)(x) - gm(x)).abs().max().detach()) > BROKEN
+    fxgrow.deepen(gm, after="act", verify=True)
+
+
+def test_every_kind_of_refusal_is_tested_here_or_with_the_clones() -> None:
+    tested = {Kind.NOT_SILENT, Kind.NO_SLOPE, Kind.NOT_IDEMPOTENT, Kind.NO_VALUE, Kind.NO_FACTOR, Kind.WRITTEN}
+    assert {kind for kind in Kind if kind.value.startswith("FXG2")} - tested == {Kind.NO_BLOCK}  # nothing to force
+
+
+# -- calls that cannot be meant ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({}, Kind.BAD_OPTION, "no place is named"),
+        ({"after": []}, Kind.BAD_OPTION, "no place is named"),
+        ({"after": "layer9"}, Kind.UNKNOWN_NODE, "did you mean layer"),
+        ({"after": 3}, Kind.BAD_OPTION, "after must be a name or a list of names, not int"),
+        ({"after": "layer2.relu"}, Kind.AMBIGUOUS_NODE, "2 values leave 'layer2.relu'"),
+        ({"before": "add_1"}, Kind.AMBIGUOUS_NODE, "2 values enter 'add_1'"),
+        ({"after": "x", "scheme": "best"}, Kind.BAD_OPTION, "scheme='best' is unknown"),
+        ({"after": "layer2", "block": "big"}, Kind.BAD_OPTION, "unknown block 'big'"),
+        ({"after": "layer2", "block": nn.ReLU()}, Kind.BAD_OPTION, "unknown block ReLU()"),
+        ({"after": "layer2", "count": 0}, Kind.BAD_OPTION, "count= must be a positive whole number, not 0"),
+        ({"after": "layer2", "hidden": -1}, Kind.BAD_OPTION, "hidden= must be a positive whole number"),
+        ({"after": "layer2", "kernel": 4}, Kind.BAD_OPTION, "kernel=4 is even and would shift the image"),
+        ({"after": "layer2", "seed": "a"}, Kind.BAD_OPTION, "seed must be a whole number"),
+        ({"after": "layer2", "norm": "spectral"}, Kind.BAD_OPTION, "norm='spectral' is unknown"),
+        ({"after": "layer2", "activation": "rectify"}, Kind.BAD_OPTION, "no activation called 'rectify'"),
+        ({"after": "layer2", "init": "copy"}, Kind.BAD_OPTION, "needs something to copy"),
+        ({"after": "layer2", "block": "mlp", "scheme": "net2net"}, Kind.BAD_OPTION, "inserts one identity layer"),
+        ({"after": "layer2", "block": "transformer"}, Kind.BAD_OPTION, "takes (batch, tokens, features), not 4 axes"),
+        ({"after": "flatten", "block": "basic"}, Kind.BAD_OPTION, "flatten has 2 axes"),
+        ({"after": "layer2.conv1", "scheme": "morphism", "hidden": 8}, Kind.BAD_OPTION, "hidden=8 cannot carry"),
+        ({"after": "layer2.conv1", "scheme": "morphism", "kernel": 4}, Kind.BAD_OPTION, "does not enclose the window"),
+        ({"after": "layer2", "scheme": "morphism"}, Kind.UNKNOWN_NODE, "no layer is called 'layer2'"),
+        ({"after": "layer2", "block": lambda c: 3}, Kind.BAD_BLOCK, "returns int, no torch.nn.Module"),
+        ({"after": "layer2", "block": lambda c: 1 / 0}, Kind.BAD_BLOCK, "fails on 32 channels: division by zero"),
+        ({"after": "layer2", "block": lambda c: nn.Conv2d(c, 7, 1)}, Kind.BAD_BLOCK, "returns 5x7x"),
+        ({"after": "layer2", "block": lambda c: nn.Conv2d(9, c, 1)}, Kind.BAD_BLOCK, "cannot take 5x32"),
+        (
+            {"after": "layer2", "block": lambda c: nn.Bilinear(c, c, c)},
+            Kind.BAD_BLOCK,
+            "takes 2 inputs (input1, input2)",
+        ),
+        ({"after": "layer2", "block": lambda c: nn.ReLU()}, Kind.NOT_SILENT, "no last layer whose zeroing"),
+        (
+            {"after": "layer2", "block": lambda c: nn.Conv2d(c, c, 1)},
+            Kind.NOT_SILENT,
+            "sums over the block's own input",
+        ),
+    ],
+)
+def test_calls_that_cannot_be_meant(options: dict[str, Any], kind: Kind, words: str) -> None:
+    gm, _ = traced("resnet")
+    with pytest.raises(fxgrow.FxgrowError) as caught:
+        fxgrow.deepen(gm, **options)
+    assert words in str(caught.value)
+    assert caught.value.kind is kind
+    assert isinstance(caught.value, fxgrow.UsageError) == kind.value.startswith("FXG0")
+
+
+def test_masked_attention_is_not_guessed() -> None:
+    class Masked(nn.Module):
+        """Attention with a mask."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.out = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            q = self.q(x).unflatten(-1, (2, 4)).transpose(1, 2)
+            y = nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+            return self.out(y.transpose(1, 2).flatten(2) + x)
+
+    x, mask = torch.randn(2, 5, 8), torch.ones(5, 5).tril().bool()
+    gm = fxgrow.trace(Masked(), (x, mask))
+    with pytest.raises(fxgrow.UsageError, match="attention in this network is masked"):
+        fxgrow.deepen(gm, after="add", block="transformer")
+    deeper = fxgrow.deepen(gm, after="add", block="transformer", causal=True)
+    assert torch.allclose(deeper(x, mask), gm(x, mask), atol=1e-6)
