@@ -32,6 +32,8 @@ SCHEMES = ("r2r", "net2net", "morphism", "zero", "mean", "auto")
 FACTORS = (1.25, 2.0)
 """Small growths show the same mistakes as large ones, and their odd numbers of new units show more; uniform copies need
 twice the width."""
+LARGE = 1_000_000
+"""Parameters of a model whose grown copies are not left to the garbage collector: graph modules are cycles."""
 Grow = Literal["channels", "groups"]
 Units = frozenset[tuple[str, int, int, int]]
 """What grows: parameter, axis, number of units, and how far apart they lie."""
@@ -107,8 +109,18 @@ class Row:
         yield from (why for ask, why in last.refused.items() if ask not in able)
 
 
-def combine(name: str, model: nn.Module, inputs: tuple[Tensor, ...], schemes: Sequence[str] = SCHEMES) -> Row:
-    """Try schemes on all axes of a model in evaluation mode; its parameters should be float64."""
+def combine(
+    name: str, model: nn.Module, inputs: tuple[Tensor, ...], schemes: Sequence[str] = SCHEMES, *, each: bool = False
+) -> Row:
+    """Try schemes on all axes of a model.
+
+    Args:
+        name: what to call it.
+        model: in evaluation mode and in float64, with weights that hide no mistake (`subjects.settle`).
+        inputs: what it takes.
+        schemes: of them; the reasons why nothing can grow an axis are those of the last.
+        each: carry out every growth by itself, not all that one plan can hold.
+    """
     start = time.perf_counter()
     gm = fxgrow.trace(model, inputs)
     asks = list(_asks(gm))
@@ -117,8 +129,9 @@ def combine(name: str, model: nn.Module, inputs: tuple[Tensor, ...], schemes: Se
     row = Row(name, {})
     for scheme in schemes:
         cell = row.cells[scheme] = _planned(gm, asks, scheme)
-        for _, some in groupby(sorted(cell.growths, key=_batch), key=_batch):
-            _compare(gm, list(some), scheme, probe, before, cell)
+        batches = groupby(sorted(cell.growths, key=_batch), key=_batch)
+        for some in [[g] for g in cell.growths] if each else [list(batch) for _, batch in batches]:
+            _compare(gm, some, scheme, probe, before, cell)
     row.seconds = time.perf_counter() - start
     return row
 
@@ -201,7 +214,8 @@ def _compare(
         wrong = {}
     else:
         wrong = _errors(fxgrow.apply(plan, gm), probe, before, training=not plan.eval_only)
-        gc.collect()  # graph modules are cycles, and hold large tensors
+        if plan.before.parameters > LARGE:
+            gc.collect()
         if max(wrong.values()) <= FLOAT64_BOUND:
             cell.eval_error = max(cell.eval_error, wrong[False])
             if True in wrong:

@@ -94,7 +94,7 @@ def traced(name: str) -> tuple[fx.GraphModule, Tensor]:
         model, x = Tokens(causal=True), torch.randn(2, 7, 6)
     elif name == "vit":
         model = torchvision.models.VisionTransformer(16, 4, 3, 4, 32, 64, num_classes=5)
-        nn.init.normal_(model.heads.head.weight)
+        nn.init.normal_(model.get_parameter("heads.head.weight"))
         x = torch.randn(2, 3, 16, 16)
     elif name == "vgg11_bn":
         model, x = vgg11_bn(), torch.randn(2, 3, 64, 64)

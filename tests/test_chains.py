@@ -10,7 +10,7 @@ import torch
 
 import fxgrow
 from fxgrow.models_zoo import ZOO
-from fxgrow.models_zoo.coverage import settle
+from fxgrow.models_zoo.subjects import settle
 from fxgrow.verify.certificate import FLOAT64_BOUND
 
 from .by_hand import effect

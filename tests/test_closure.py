@@ -15,7 +15,7 @@ from torchvision.models import resnet18
 import fxgrow
 from fxgrow.functional import adapt_skip
 from fxgrow.models_zoo import ZOO
-from fxgrow.models_zoo.coverage import settle
+from fxgrow.models_zoo.subjects import settle
 from fxgrow.verify.certificate import FLOAT64_BOUND
 
 from .by_hand import effect

@@ -14,6 +14,7 @@ from ..capture.signature import flat_weights
 from ..capture.snapshot import Snapshot
 from ..errors import Kind, usage
 from ..plan import Plan, TensorEdit
+from .fit import misfit
 from .graph import edit_graph
 from .values import grown
 
@@ -64,15 +65,15 @@ def sketch(gm: fx.GraphModule) -> fx.GraphModule:
 def _ready(plan: Plan, gm: fx.GraphModule, checked: bool) -> list[tuple[Tensor, Tensor]]:
     """Every tensor that a plan changes, before and after, if the plan fits the model. Writes nothing."""
     names = tensors_of(gm)
+    problem = "" if checked else misfit(plan, gm, names)
+    if problem:
+        raise usage(Kind.STALE_PLAN, problem, hint="make the plan anew for this model")
     if plan.model and not checked and Snapshot(gm).digest != plan.model:
         raise usage(
             Kind.STALE_PLAN,
             "the plan was made for another model: graph, modules or tied weights differ",
             hint="make the plan anew for this model",
         )
-    for edit in plan.tensors:
-        for name in edit.names:
-            _check(names, name, edit)
     return [(names[edit.names[0]], _grow(names[edit.names[0]], edit, plan)) for edit in plan.tensors]
 
 
@@ -82,16 +83,6 @@ def tensors_of(gm: nn.Module) -> dict[str, Tensor]:
         **dict(gm.named_parameters(remove_duplicate=False)),
         **dict(gm.named_buffers(remove_duplicate=False)),
     }
-
-
-def _check(names: dict[str, Tensor], name: str, edit: TensorEdit) -> None:
-    if name not in names or tuple(names[name].shape) != edit.old:
-        found = "has no such tensor" if name not in names else f"has {tuple(names[name].shape)} there"
-        raise usage(
-            Kind.STALE_PLAN,
-            f"the plan changes {name} from {edit.old}, but this model {found}",
-            hint="make the plan anew for this model",
-        )
 
 
 def _grow(old: Tensor, edit: TensorEdit, plan: Plan) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..analysis import Analysis
 from ..capture.program import Op, Value
-from ..dims.rules.idempotent import idempotent
+from ..dims.rules.idempotent import function_of, idempotent
 from ..errors import Kind
 from .silence import Silence, silence
 from .states import Failure, Step
@@ -73,9 +73,8 @@ def prove_identity(
         same.update(out.index for out in op.outputs)
     result = program.outputs[0]
     if result.index in same and not silences and not maps:
-        return Failure(
-            Kind.NOT_SILENT, len(program.ops) - 1, "it has no weights that it could learn to add something by"
-        )
+        text = "it has no weights that it could learn to add something by"
+        return Failure(Kind.NOT_SILENT, len(program.ops) - 1, text)
     if result.index in same:
         return Identity(tuple(silences), tuple(steps), tuple(dict.fromkeys(eval_only)), frozenset(same))
     if refused is not None:
@@ -86,7 +85,7 @@ def prove_identity(
 
 def _lost(op: Op, at: int, same: set[int]) -> Failure:
     name = op.name.removeprefix("aten::")
-    if any(v.index in same for v in op.inputs()):
+    if function_of(op) is not None and any(v.index in same for v in op.inputs()):
         return Failure(
             Kind.NOT_IDEMPOTENT, at, f"{op.node} ({name}) changes an already activated value: it is not idempotent"
         )

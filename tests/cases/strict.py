@@ -7,7 +7,6 @@ _EVEN = "an even function would make equal halves of opposite ones; writers are 
 _PARTLY = "odd in one operand alone, or in two together: not worth a flag of its own"
 _SINGULAR = "an odd unit without twin is zero, and zero is singular here"
 _NORM = "a norm divides a block of zeros by the root of epsilon: harmless for values, not for gradients in training"
-_SHARED = "along an axis that operands share, zeros and equal halves are not told apart"
 _INDEX = "zeros have their extremum in the first place here; other kernels may say otherwise"
 
 _NAMES: dict[str, str] = {
@@ -20,23 +19,20 @@ _NAMES: dict[str, str] = {
         linalg_vector_norm special_chebyshev_polynomial_t special_chebyshev_polynomial_u special_hermite_polynomial_h
         special_hermite_polynomial_he special_legendre_polynomial_p""",
     _PARTLY: """atan2 arctan2 copysign fmod frexp heaviside hypot ldexp lerp nextafter floor_divide remainder
-        xlogy special_xlogy special_xlog1py where glu""",
+        xlogy special_xlogy special_xlog1py""",
     _SINGULAR: "div divide true_divide addcdiv reciprocal igamma igammac",
     _NORM: "batch_norm instance_norm group_norm layer_norm rms_norm",
-    _SHARED: "cat concat concatenate stack",
     _INDEX: "max min argmax argmin cummax cummin sort adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d",
     "a zero may be a negative one": "signbit",
     "a tensor of zeros that lacks the axis counts as equal halves": "add",
     "multiplied by the number 0": "mul",
     "clamped from both sides to one number": "clamp clip",
     "whether infinities are replaced by opposite numbers depends on the arguments": "nan_to_num",
-    "masked entries are replaced by a number, which may be zero": "masked_fill",
     "a median of an odd number of units is odd": "median",
     "a product with a factor of zero": "cumprod",
     "slopes of zero make it a relu": "prelu",
     "a number that pads the new axis itself leaves the halves as they are": "pad",
     "an empty slice": "slice",
-    "a skip without anything in it": "fxgrow::adapt_skip",
 }
 
 STRICT: dict[str, str] = {

@@ -1,0 +1,152 @@
+"""Plans as JSON: they come back as they were, give identical bits, and are refused when damaged or for another model."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import fxgrow
+from fxgrow.models_zoo import ZOO, ResNet
+
+INPUTS = (torch.zeros(2, 1, 8, 8),)
+GROWABLE = [name for name in ZOO if not name.startswith("refuse_")]
+Data = dict[str, Any]
+
+
+def bits(model: nn.Module) -> dict[str, torch.Tensor]:
+    return dict(model.state_dict())
+
+
+def identical(a: nn.Module, b: nn.Module) -> bool:
+    x, y = bits(a), bits(b)
+    return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+@pytest.mark.parametrize("name", GROWABLE)
+def test_a_plan_comes_back_and_gives_identical_bits_on_another_copy(name: str) -> None:
+    torch.manual_seed(0)
+    model = ZOO[name].build().eval()
+    inputs = ZOO[name].example_inputs()
+    traced, other = fxgrow.trace(model, inputs), fxgrow.trace(copy.deepcopy(model), inputs)
+    plan = fxgrow.plan_grow(traced, widen=2)
+    again = fxgrow.Plan.from_json(plan.to_json())
+    assert again == plan
+    assert str(again) == str(plan)
+    assert identical(fxgrow.apply(plan, traced), fxgrow.apply(again, other))
+
+
+@pytest.mark.parametrize("skip", ["couple", "reshape"])
+def test_skip_paths_and_new_blocks_come_back(skip: str) -> None:
+    torch.manual_seed(0)
+    traced = fxgrow.trace(ResNet().eval(), INPUTS)
+    plan = fxgrow.plan_grow(traced, widen={"layer2.conv2": 2}, deepen={"layer3": "basic"}, skip=skip)  # type: ignore[arg-type]  # one of the two
+    again = fxgrow.Plan.from_json(plan.to_json())
+    assert again == plan
+    assert identical(fxgrow.apply(plan, traced), fxgrow.apply(again, traced))
+
+
+@pytest.fixture(scope="module")
+def traced() -> fxgrow.trace:  # type: ignore[valid-type]  # a GraphModule
+    torch.manual_seed(0)
+    return fxgrow.trace(ResNet().eval(), INPUTS)
+
+
+@pytest.fixture
+def data(traced: Any) -> Data:
+    found: Data = json.loads(fxgrow.plan_widen(traced, "layer2.conv1", scheme="net2net").to_json())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "it is not JSON"),
+        ("[]", "it is JSON, but no plan"),
+        ('{"format": "fxgrow plan", "version": 0, "plan": {}}', "version 0"),
+        ('{"format": "fxgrow plan", "version": 1}', "None is no Plan"),
+        ('{"format": "fxgrow plan", "version": 1, "plan": {}}', "Plan lacks title"),
+        ("[" * 100_000, "it is not JSON"),
+    ],
+)
+def test_what_is_no_plan_is_refused(text: str, said: str) -> None:
+    with pytest.raises(fxgrow.UsageError, match=said) as caught:
+        fxgrow.Plan.from_json(text)
+    assert caught.value.kind is fxgrow.Kind.STALE_PLAN
+
+
+DAMAGE: dict[str, tuple[Callable[[Data], object], str]] = {
+    "a name as a number": (lambda p: p["tensors"][0].update(names=[3]), r"3 is no str.*"),
+    "an unknown field": (lambda p: p["tensors"][0].update(color="red"), "TensorEdit has no field 'color'"),
+    "an unknown layout": (
+        lambda p: p["tensors"][0]["axes"][0].update(layout={"is": "Plan"}),
+        "is none of Leaf, Still, Grid, Chain",
+    ),
+    "a field less": (lambda p: p["tensors"][0].pop("new"), "TensorEdit lacks new"),
+    "a monstrous number": (lambda p: p["tensors"][0].update(new=[10**30, 1]), "that can be meant"),
+    "a flag as a number": (lambda p: p.update(seed=True), "True is no int"),
+    "NaN as a seed": (lambda p: p.update(seed=float("nan")), "nan is no int"),
+    "an object where a number stands": (lambda p: p["modules"][0]["attributes"][0].__setitem__(2, {"x": 1}), "is no"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_plan_is_refused_with_its_place(data: Data, damage: str) -> None:
+    change, said = DAMAGE[damage]
+    change(data["plan"])
+    with pytest.raises(fxgrow.UsageError, match=said):
+        fxgrow.Plan.from_json(json.dumps(data))
+
+
+MISFITS: dict[str, tuple[Callable[[Data], object], str]] = {
+    "another width": (lambda p: p["tensors"][0].update(old=[5, 5]), "but this model has"),
+    "another name": (lambda p: p["tensors"][0].update(names=["elsewhere.weight"]), "no such tensor"),
+    "another module": (lambda p: p["modules"][0].update(path="elsewhere"), "no such module"),
+    "a private attribute": (
+        lambda p: p["modules"][0]["attributes"][0].__setitem__(0, "_parameters"),
+        "no attribute of that module",
+    ),
+    "axes that do not add up": (lambda p: p["tensors"][0]["new"].__setitem__(0, 999), "its axes"),
+    "a copy of nothing": (lambda p: p["tensors"][0]["axes"][0]["layout"].update(source=[10**6]), "copies units of"),
+    "no copies": (lambda p: p["tensors"][0]["axes"][0]["layout"].pop("source"), "which units of"),
+    "an unknown state": (lambda p: p["tensors"][0]["axes"][0]["layout"].update(state="magic"), "'magic'"),
+    "a tensor that would not fit in memory": (
+        lambda p: (
+            p["tensors"][0].update(new=[10**9, *p["tensors"][0]["old"][1:]])
+            or p["tensors"][0]["axes"][0]["layout"].update(new=10**9, source=[], state="free")
+        ),
+        "times as large",
+    ),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_plan_that_does_not_fit_changes_nothing(traced: Any, data: Data, misfit: str, inplace: bool) -> None:
+    change, said = MISFITS[misfit]
+    change(data["plan"])
+    plan = fxgrow.Plan.from_json(json.dumps(data))
+    before, code = {k: t.clone() for k, t in bits(traced).items()}, traced.code
+    with pytest.raises(fxgrow.UsageError, match=said) as caught:
+        fxgrow.apply(plan, traced, inplace=inplace)
+    assert caught.value.kind is fxgrow.Kind.STALE_PLAN
+    assert traced.code == code
+    assert all(torch.equal(before[k], t) for k, t in bits(traced).items())
+
+
+def test_a_plan_for_another_model_is_refused(data: Data) -> None:
+    other = fxgrow.trace(ResNet(widths=(16, 24, 32, 64)).eval(), INPUTS)
+    with pytest.raises(fxgrow.UsageError, match=r"but this model has|made for another model"):
+        fxgrow.apply(fxgrow.Plan.from_json(json.dumps(data)), other)
+
+
+def test_a_plan_with_a_function_of_the_users_cannot_be_written() -> None:
+    traced = fxgrow.trace(ResNet().eval(), INPUTS)
+    plan = fxgrow.plan_deepen(traced, "layer2", block=lambda n: nn.Conv2d(n, n, 3, padding=1), scheme="zero")
+    with pytest.raises(fxgrow.UsageError, match="cannot be written as JSON"):
+        plan.to_json()
