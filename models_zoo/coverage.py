@@ -19,16 +19,16 @@ HEAD = """# Coverage
 
 `make zoo` runs this again and writes the page.
 
-**What is grown.** Every axis that is born in a layer (of a residual stream all layers together; of attention the heads and
-the features of a head each by themselves), with every scheme: by a factor of 1.25, which gives odd numbers of new units, or
-twice, where copies must be uniform. All models in float64, with weights that hide nothing: what begins as zeros, ones or
-1e-6 is drawn anew.
+**What is grown.** Every axis that is born in a layer, with every scheme. A residual stream is one axis, whatever number
+of layers write it; of attention the heads and the features of a head are two. Axes grow by a factor of 1.25, which
+gives odd numbers of new units, or to twice their size where copies must be uniform. All models are in float64, with
+weights that hide nothing: what begins as zeros, as ones or as 1e-6 is drawn anew.
 
 **What is compared.** The output in evaluation mode, and in training mode where no dropout over the growing axis is
-crossed. The errors are the largest relative differences over all schemes and growths; the bound is 1e-10. Growths that one
-plan can hold are carried out together.
+crossed. The errors are the largest relative differences over all schemes and growths; the bound is 1e-10. Growths that
+one plan can hold are carried out together.
 
-**What the table says.** *axes*: how many can be grown by at least one scheme; then the share of them that each scheme can
+**What the table says.** *axes*: how many at least one scheme can grow; then the share of them that each scheme can
 grow. *never*: axes that no scheme can grow, by the kind of reason (`fxgrow.Kind`, see [refusals.md](refusals.md)).
 
 """
@@ -36,8 +36,8 @@ GAPS = """
 
 ## What a scheme refuses though another can
 
-By kind of reason; models in which every scheme grows every axis are left out. `tests/test_forced_growth.py` forces a growth
-of every kind and shows that it breaks.
+By kind of reason; models in which every scheme grows every axis are left out. `tests/test_forced_growth.py` forces a
+growth of every kind and shows that it breaks.
 
 """
 

@@ -30,6 +30,8 @@ from .training import held_out_correct, predict
 PICTURE = Path("fxgrow-demo.png")
 INSIDE, AT_JOIN = "layer2.conv1", "layer3.conv2"
 """A volume inside a residual block, and one that meets a residual join."""
+BEHIND = "layer2"
+"""Where a new block is inserted."""
 EPOCHS, MORE_EPOCHS = 6, 10
 GOOD = 95.0
 """Held-out accuracy, in percent, below which there is no point in growing."""
@@ -61,8 +63,8 @@ def main() -> None:
     heading(console, 2, "Trace it and look at what can grow")
     traced_model = fx.symbolic_trace(model)
     console.print(str(fxgrow.inspect(traced_model, example_inputs=(data.images[:8],))), markup=False, soft_wrap=True)
-    heading(console, 3, "Widen it")
-    grown = widened(console, traced_model)
+    heading(console, 3, "Widen it, deepen it")
+    grown = (*widened(console, traced_model), *deepened(console, traced_model))
     heading(console, 4, "The same function")
     certified(console, traced_model, grown, data)
     heading(console, 5, "Train on, old and new weights")
@@ -108,6 +110,22 @@ def widened(console: Console, traced_model: fx.GraphModule) -> tuple[Grown, ...]
     return tuple(grown)
 
 
+def deepened(console: Console, traced_model: fx.GraphModule) -> tuple[Grown, ...]:
+    """Insert a residual block that adds nothing yet; then grow the whole net in both directions with one plan."""
+    show_line(console, f'print(fxgrow.plan_deepen(traced_model, after="{BEHIND}"))')
+    deeper = fxgrow.plan_deepen(traced_model, after=BEHIND)
+    console.print(shortened(deeper.explain()), markup=False, soft_wrap=True)
+    show_line(console, f'deeper = fxgrow.deepen(traced_model, after="{BEHIND}")')
+    show_line(console, f'both = fxgrow.grow(traced_model, widen=1.5, deepen={{"{BEHIND}": "basic"}})')
+    both = fxgrow.plan_grow(traced_model, widen=1.5, deepen={BEHIND: "basic"})
+    parameters = both.then[-1].after.parameters
+    console.print(f"one plan: {both.title} by half, {both.then[0].title}; {parameters:,} parameters")
+    return (
+        Grown(f"deeper behind {BEHIND}", fxgrow.deepen(traced_model, after=BEHIND), (deeper,)),
+        Grown("wider and deeper", fxgrow.apply(both, traced_model), (both, *both.then)),
+    )
+
+
 def certified(console: Console, before: fx.GraphModule, grown: tuple[Grown, ...], data: Digits) -> None:
     """Show that each grown model computes what the net does, and predicts the same for every held-out image."""
     held_out = data.images[data.held_out]
@@ -134,7 +152,7 @@ def certified(console: Console, before: fx.GraphModule, grown: tuple[Grown, ...]
     console.print(
         "relative differences, the largest over all probes, evaluation and training mode; in full:", style="dim"
     )
-    show_line(console, "print(fxgrow.verify(traced_model, reshaped))")
+    show_line(console, "print(fxgrow.verify(traced_model, both))")
     console.print(str(certificate), markup=False, soft_wrap=True)
 
 
@@ -150,14 +168,16 @@ def distances(model: fx.GraphModule, plan: fxgrow.Plan) -> Tensor:
 def trained_on(
     console: Console, net: fx.GraphModule, grown: tuple[Grown, ...], before: tuple[float, ...], data: Digits
 ) -> None:
-    """Train both wider models and the net itself further, show that the halves part, and save the picture."""
-    _, couple, reshape = grown
+    """Train the grown models and the net itself further, show that the halves part, and save the picture."""
+    _, couple, reshape, deeper, both = grown
     graph = diagram(net, reshape.model, (data.images[:8],))
     paths = [distances(reshape.model, reshape.plans[0])]
     curves = []
     for label, model, after_epoch in (
         ('grown, skip="reshape"', reshape.model, lambda: paths.append(distances(reshape.model, reshape.plans[0]))),
         ('grown, skip="couple"', couple.model, lambda: None),
+        ("deeper", deeper.model, lambda: None),
+        ("wider and deeper", both.model, lambda: None),
         ("not grown, for reference", net, lambda: None),
     ):
         accuracies = followed(console, label, model, data, epochs=MORE_EPOCHS, seed=1, after_epoch=after_epoch)

@@ -19,7 +19,13 @@ INK, FAINT, GRID = "#22303c", "#7b8794", "#e4e8ec"
 ACCENT: dict[Role, str] = {"same": "#9aa5b1", "widened": "#e8590c", "adapter": "#0b7285"}
 FILL: dict[Role, str] = {"same": "#f5f7fa", "widened": "#fff1e6", "adapter": "#e0f5f7"}
 LINE: dict[Role, float] = {"same": 1.2, "widened": 2.4, "adapter": 2.4}
-STYLES = (("#e8590c", "-", "o"), ("#1864ab", "-", "s"), ("#7b8794", "--", "^"))
+STYLES = (
+    ("#e8590c", "-", "o"),
+    ("#1864ab", "-", "s"),
+    ("#2b8a3e", "-", "D"),
+    ("#862e9c", "-", "v"),
+    ("#7b8794", "--", "^"),
+)
 """Colour, line and marker of the curves after the growth, in their order."""
 LANE, WIDTH, HEIGHT = 1.36, 1.06, 0.66
 """Distance of lanes, and the size of a box; rows are 1 apart."""
@@ -100,7 +106,7 @@ def _accuracy(axes: Any, story: Story) -> None:
     _plain(axes, "Held-out accuracy", "% of the held-out images")
     before = story.before
     axes.plot(before.epochs, before.values, color=INK, marker="o", markersize=4, linewidth=2, label=before.label)
-    for curve, (colour, line, marker) in zip(story.after, STYLES, strict=False):
+    for curve, (colour, line, marker) in zip(story.after, STYLES, strict=True):
         style = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4, "linewidth": 1.8}
         axes.plot(curve.epochs, curve.values, label=curve.label, **style)
     growth = before.epochs[-1]

@@ -50,11 +50,15 @@ def grow_all(announce: Callable[[str], None]) -> list[Row]:
             announce(f'{name}: widen {at_join}, skip="{skip}"')
             plan = fxgrow.plan_widen(wider, at_join, skip=skip)
             rows.append(_row(name, at_join, skip, plan, net, fxgrow.widen(wider, node=at_join, skip=skip)))
+        announce(f"{name}: everything wider by half, and a block more")
+        plan = fxgrow.plan_grow(net, widen=1.5, deepen={"layer3.1": "clone"})
+        rows.append(_row(name, "everything, layer3.1 cloned", "couple", plan, net, fxgrow.apply(plan, net)))
     return rows
 
 
 def _row(name: str, what: str, skip: str, plan: fxgrow.Plan, before: fx.GraphModule, after: fx.GraphModule) -> Row:
     certificate = fxgrow.verify(before, after, training=False)
-    (growth,) = plan.growths
-    parameters = f"+{(plan.after.parameters - plan.before.parameters) / 1e6:.2f} M"
-    return Row(name, what, f"{growth.old} → {growth.new}", skip, parameters, len(plan.skips), certificate)
+    last = plan.then[-1] if plan.then else plan
+    parameters = f"+{(last.after.parameters - plan.before.parameters) / 1e6:.2f} M"
+    width = f"{plan.growths[0].old} → {plan.growths[0].new}" if len(plan.growths) == 1 else "all × 1.5"
+    return Row(name, what, width, skip, parameters, len(plan.skips), certificate)

@@ -44,6 +44,7 @@ def image(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.zeros(shape, dtype=dtype)
 
 
+SCHEMES = "one of: auto, r2r, net2net, morphism, zero, mean"
 CALLS = {
     # names
     "unknown name": node("layer2.conv11", Kind.UNKNOWN_NODE, "'layer2.conv11'", "did you mean layer2.conv1, "),
@@ -69,7 +70,7 @@ CALLS = {
     "output layer": node("fc", Kind.OUTPUT, "cannot widen fc", "output", "a hidden layer; e.g.", error=GrowthRefused),
     "output weight": node("fc.weight", Kind.OUTPUT, "cannot widen fc.weight", "hidden layer", error=GrowthRefused),
     "barrier on the way": node(
-        "conv1", Kind.SOFTMAX, "cannot widen conv1", "softmax", error=GrowthRefused, model="refuse_softmax"
+        "conv1", Kind.STATISTIC, "cannot widen conv1", "mean", error=GrowthRefused, model="refuse_statistic_mean"
     ),
     # widths
     "the present width": option(Kind.BAD_TARGET, "layer2.conv1 has 32 channels", "to=33 or more", to=32),
@@ -105,8 +106,8 @@ CALLS = {
         model="resnet_groupnorm",
     ),
     # other options
-    "unknown scheme": option(Kind.BAD_OPTION, "unknown scheme 'net3net'", "one of: r2r", scheme="net3net"),
-    "no scheme": option(Kind.BAD_OPTION, "unknown scheme None", "one of: r2r", scheme=None),
+    "unknown scheme": option(Kind.BAD_OPTION, "unknown scheme 'net3net'", SCHEMES, scheme="net3net"),
+    "no scheme": option(Kind.BAD_OPTION, "unknown scheme None", SCHEMES, scheme=None),
     "unknown skip": option(Kind.BAD_OPTION, "skip='copy'", "couple, reshape", skip="copy"),
     "unknown adapter": option(Kind.BAD_OPTION, "adapter='crop'", "pad, conv", adapter="crop"),
     "unknown init": option(Kind.BAD_OPTION, "init='ones'", "match, kaiming, xavier", init="ones"),

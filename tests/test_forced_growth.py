@@ -33,6 +33,8 @@ class Case:
     without: str = ""
     """The module or function that, replaced by the identity, no longer stands in the way."""
     layer: str = "conv1"
+    scheme: str = "auto"
+    """By which the growth is refused; where another one grows the layer, it has other new units than the surgery."""
     skip: Literal["couple", "reshape"] = "couple"
 
 
@@ -45,14 +47,16 @@ CASES = {
         Surgery({**LINEARS, **written("norm")}, {"norm.normalized_shape": (16 + NEW,)}),
         without="norm",
         layer="fc1",
+        scheme="r2r",
     ),
     "layer norm, channels last": Case(
         Kind.NORM,
         "refuse_norm_channels_last",
         Surgery({**CONVS, **written("norm")}, {"norm.normalized_shape": (8 + NEW,)}),
         without="norm",
+        scheme="r2r",
     ),
-    "softmax": Case(Kind.SOFTMAX, "refuse_softmax", Surgery(CONVS), without="torch.nn.functional.softmax"),
+    "softmax": Case(Kind.SOFTMAX, "refuse_softmax", Surgery(CONVS), without="torch.nn.functional.softmax", scheme="r2r"),
     "mean": Case(Kind.STATISTIC, "refuse_statistic_mean", Surgery(written("conv1"))),
     "max": Case(Kind.STATISTIC, "refuse_statistic_max", Surgery(written("conv1"))),
     "argmax": Case(Kind.STATISTIC, "refuse_statistic_argmax", Surgery(written("conv1"))),
@@ -141,7 +145,7 @@ def test_growth_is_refused_and_would_break_the_model(name: str) -> None:
     case = CASES[name]
     model, inputs = prepared(case.model)
     with pytest.raises(fxgrow.GrowthRefused) as caught:
-        fxgrow.widen(fxgrow.trace(model, inputs), node=case.layer, by=NEW, skip=case.skip)
+        fxgrow.widen(fxgrow.trace(model, inputs), node=case.layer, by=NEW, skip=case.skip, scheme=case.scheme)
     assert caught.value.kind is case.kind
     found = effect(model, grown(model, case.surgery), inputs)
     if case.breaks:

@@ -20,7 +20,7 @@ from fxgrow.dims.rules.reduce import Reduce
 from fxgrow.dims.rules.shape import Permute, View
 from fxgrow.plan.layout import Grid, Layout, Leaf, Still
 from fxgrow.schemes.states import State
-from fxgrow.testing.blocks import anything, grow, old_part, states_of
+from fxgrow.testing.blocks import anything, equal, grow, holds, old_part, shared, states_of
 from fxgrow.testing.laws import Operand, RuleBroken, check_rule, examine
 
 
@@ -140,7 +140,22 @@ def test_a_rule_that_says_too_little_is_found(monkeypatch: pytest.MonkeyPatch) -
     assert examine(torch.tanh, *SQUARE).strict == ()
     monkeypatch.setitem(RULES, "aten::tanh", Unary())
     said = {what for _, what in examine(torch.tanh, *SQUARE).strict}
-    assert {"x0[0] odd", "x0[0] zero: axis 0 of the result is zero, not just even"} <= said
+    zero, odd = ("axis 0 of the result is zero, not just even", "axis 0 of the result is odd, not just free")
+    assert {f"x0[0] zero: {zero}", f"x0[0] odd: {odd}"} <= said
+
+
+class Bounded(Unary):
+    """A function of which nothing is known but that it keeps no infinities; copies become anything."""
+
+    def states(self, op: Op, s: Flow) -> None:
+        lost = [[s.mul(op, [x, s.add(op, [x, s.zero])]) for x in row] for row in s.of(op.args["self"])]
+        s.set(op.outputs[0], lost)
+
+
+def test_a_rule_that_forgets_copies_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "aten::cos", Bounded())
+    said = {what for _, what in examine(torch.cos, *SQUARE).strict}
+    assert "x0[0] copy: axis 0 of the result is copy, not just free" in said
 
 
 def test_a_call_that_holds_a_tensor_of_its_own_is_not_judged() -> None:
@@ -149,19 +164,45 @@ def test_a_call_that_holds_a_tensor_of_its_own_is_not_judged() -> None:
         check_rule(lambda x: x + held, *SQUARE)
 
 
-@pytest.mark.parametrize("state", [State.EVEN, State.ODD, State.ZERO])
+HELD = {
+    State.EVEN: {State.EVEN},
+    State.ODD: {State.ODD},
+    State.ZERO: {State.ZERO, State.EVEN, State.ODD},
+    State.COPY: {State.COPY, State.SPLIT},
+    State.SPLIT: {State.COPY, State.SPLIT},
+    State.MEAN: {State.MEAN, State.EVEN},
+    State.FREE: set[State](),
+}
+"""By state of an operand: the states that its new units are in (copies and shares differ in the old ones)."""
+
+
+@pytest.mark.parametrize("state", HELD)
 @pytest.mark.parametrize("new", [7, 8])
 def test_blocks_are_drawn_in_their_states_and_known_by_them(state: State, new: int) -> None:
     random = torch.Generator().manual_seed(0)
-    leaf = Leaf(4, new, state.value)
+    leaf = Leaf(4, new, state.value, (1, 0, 1, 3)[: new - 4])
     layouts: dict[int, Layout] = {0: leaf, 1: Grid((Still(2), leaf, Still(3)))}
     old = anything((4, 24), random, True)
     grown = grow(old, layouts, anything, random, True)
     assert grown.shape == (new, 6 * new)
-    assert old_part(grown, layouts).equal(old)
-    every = {State.EVEN, State.ODD, State.ZERO}
+    assert equal(old_part(grown, layouts), shared(old, layouts, {axis: [state] for axis in layouts}))
     for axis, layout in layouts.items():
-        assert states_of(grown, axis, layout, 0) == (every if state is State.ZERO else {state})
+        assert states_of(grown, axis, layout, 0, State) - {State.FREE} == HELD[state]
+
+
+def test_shares_add_up_to_what_the_old_units_were() -> None:
+    leaf = Leaf(3, 6, State.SPLIT.value, (1, 1, 0))
+    old = torch.tensor([3.0, 6, 5], dtype=torch.float64)
+    random = torch.Generator().manual_seed(0)
+    assert grow(old, {0: leaf}, anything, random, False).tolist() == [1.5, 2, 5, 2, 2, 1.5]
+
+
+def test_one_value_for_all_and_nothing_at_all_are_known() -> None:
+    leaf = Leaf(2, 4, State.FREE.value)
+    assert holds(torch.full((4,), 3.0), 0, leaf, 0, State.SAME)
+    assert not holds(torch.tensor([3.0, 3, 3, 4]), 0, leaf, 0, State.SAME)
+    assert holds(torch.zeros(4), 0, leaf, 0, State.NULL)
+    assert not holds(torch.tensor([1.0, 0, 0, 0]), 0, leaf, 0, State.NULL)
 
 
 def test_an_odd_block_has_a_zero_where_a_unit_has_no_twin() -> None:

@@ -1,4 +1,4 @@
-"""Plans as JSON: they come back as they were, give identical bits, and are refused when damaged or for another model."""
+"""Plans as JSON: they come back as they were, give identical bits, and are refused when damaged or unfit."""
 
 from __future__ import annotations
 

@@ -56,6 +56,8 @@ STOPS = {
     "refuse_no_reader": "sum_1",
 }
 """The node that is to blame."""
+GROWN_OTHERWISE = {"refuse_norm": "mean", "refuse_norm_channels_last": "mean", "refuse_softmax": "net2net"}
+"""What r2r refuses and another scheme grows: the one that "auto" takes."""
 REFUSING = {name: entry for name, entry in ZOO.items() if entry.refuses}
 
 
@@ -80,10 +82,10 @@ def traced(name: str) -> fx.GraphModule:
     return fxgrow.trace(ZOO[name].build().eval(), ZOO[name].example_inputs())
 
 
-def refusal(gm: fx.GraphModule, layer: str) -> Refusal:
+def refusal(gm: fx.GraphModule, layer: str, scheme: str = "r2r") -> Refusal:
     """What widening a layer is answered."""
     with pytest.raises(fxgrow.GrowthRefused) as caught:
-        fxgrow.widen(gm, node=layer)
+        fxgrow.widen(gm, node=layer, scheme=scheme)
     assert str(caught.value) == str(caught.value.refusal)
     return caught.value.refusal
 
@@ -125,7 +127,19 @@ def test_refusal_shows_the_source_line_that_stands_there(name: str, layer: str) 
 def test_inspect_gives_the_same_reason(name: str, layer: str) -> None:
     gm = traced(name)
     site = next(s for s in fxgrow.inspect(gm).sites if s.path == layer)
-    assert site.refusal == refusal(gm, layer)
+    assert site.refusal == (None if name in GROWN_OTHERWISE else refusal(gm, layer, "auto"))
+
+
+@pytest.mark.parametrize("name", GROWN_OTHERWISE)
+def test_another_scheme_grows_what_r2r_refuses_and_says_why(name: str) -> None:
+    model, inputs = prepared(name)
+    gm, layer = fxgrow.trace(model, inputs), docstring_layers(ZOO[name], r"Refuses ``\w+``")[0]
+    plan = fxgrow.plan_widen(gm, layer)
+    reason = refusal(gm, layer).what.removeprefix(f"cannot widen {layer}: ")
+    assert plan.notes[0] == f"{layer}: scheme {GROWN_OTHERWISE[name]}, because r2r cannot: {reason}"
+    found = effect(gm, fxgrow.apply(plan, gm), inputs)
+    assert isinstance(found, float)
+    assert found < SAME
 
 
 @pytest.mark.parametrize(("name", "layer"), GRANTED)
@@ -144,7 +158,7 @@ def test_golden_text_of_a_layer_norm_over_channels() -> None:
     assert str(refusal(traced("refuse_norm_channels_last"), "conv1")) == (
         "FXG104  cannot widen conv1: its channels reach a normalisation that mixes them\n"
         f"  where   norm, refusals.py:{line}:  {code}\n"
-        "  chain   conv1 (born) -> permute -> norm (a normalisation takes its statistics over the whole axis)\n"
+        "  chain   conv1 -> permute -> norm\n"
         "  try     widen a layer whose channels end elsewhere: conv2"
     )
 
