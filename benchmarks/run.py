@@ -17,12 +17,13 @@ from analysis_cost import against_depth, beside_peer, without_peer
 from rich.console import Console
 from rich.table import Table
 from timing import ROUNDS, Row
-from widening_cost import PAIRS, running, second_widening
+from widening_cost import PAIRS, running, second_widening, whole_network
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "analysis": beside_peer,
     "large": without_peer,
     "widening": second_widening,
+    "whole": whole_network,
     "running": running,
     "depth": against_depth,
 }

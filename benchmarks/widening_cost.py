@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import fxgrow
 from fxgrow.models_zoo import Bottleneck, ResNet
+from fxgrow.rewrite.values import grown
 
 FIRST = "layer1.0.conv1"
 THEN = (
@@ -98,6 +99,40 @@ def second_widening() -> Iterator[Row]:
         ("unchanged", "traced", 2.5, 1.5),
     ):
         yield compare(section, WIDENINGS[what], COPIES[against], took[what], took[against], most=most, aim=aim)
+
+
+def whole_network() -> Iterator[Row]:
+    """resnet50, every layer wider by half, in one call; beside one widening. Writing the new tensors is taken off both:
+    it is timed by itself, for the same plan."""
+    section = "growing a whole network, resnet50"
+    traced = fx.symbolic_trace(torchvision.models.resnet50(weights=None).eval())
+    fxgrow.widen(traced, FIRST)  # leaves the analysis behind, which serves all that follows
+    everything, one = fxgrow.plan_grow(traced, widen=1.5), fxgrow.plan_widen(traced, FIRST, factor=1.5)
+    tensors = dict(traced.state_dict(keep_vars=True))
+
+    def written(plan: fxgrow.Plan) -> Side:
+        def write() -> None:
+            for edit in plan.tensors:
+                grown(tensors[edit.names[0]], edit, seed=plan.seed, init=plan.init)
+
+        return lambda _: write
+
+    took = interleaved(
+        {
+            "grow": lambda _: lambda: fxgrow.grow(traced, widen=1.5),
+            "grow, writing": written(everything),
+            "widen": lambda _: lambda: fxgrow.widen(traced, FIRST, factor=1.5),
+            "widen, writing": written(one),
+            "plan": lambda _: lambda: fxgrow.plan_grow(traced, widen=1.5),
+        },
+        len(THEN),
+    )
+    rest = {k: [a - b for a, b in zip(took[k], took[f"{k}, writing"], strict=True)] for k in ("grow", "widen")}
+    yield compare(
+        section, "grow, without writing tensors", "one widening, without", rest["grow"], rest["widen"], most=3.0
+    )
+    yield compare(section, "grow, in all", "writing its tensors", took["grow"], took["grow, writing"])
+    yield compare(section, "planning it", "one widening, in all", took["plan"], took["widen"])
 
 
 RUNNING = "widened model running, batch 64x1x8x8, training"

@@ -106,7 +106,8 @@ def _accuracy(axes: Any, story: Story) -> None:
     _plain(axes, "Held-out accuracy", "% of the held-out images")
     before = story.before
     axes.plot(before.epochs, before.values, color=INK, marker="o", markersize=4, linewidth=2, label=before.label)
-    for curve, (colour, line, marker) in zip(story.after, STYLES, strict=True):
+    for number, curve in enumerate(story.after):
+        colour, line, marker = STYLES[number]
         style = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4, "linewidth": 1.8}
         axes.plot(curve.epochs, curve.values, label=curve.label, **style)
     growth = before.epochs[-1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from fxgrow.analysis import Analysis
-from fxgrow.dims.axis import Axis, atoms, show
+from fxgrow.dims.axis import Atom, Axis, atoms, show
 from fxgrow.dims.solver import DimsSolver, Producer
 from fxgrow.errors import FxgrowError, GrowthRefused, Refusal
 
@@ -67,35 +67,46 @@ class Survey:
 def survey(gm: fx.GraphModule, analysis: Analysis, scheme: str = "auto") -> Survey:
     """Look at every producer of a model; proves each growth, applies none."""
     dims = analysis.dims
-    sites = tuple(_site(gm, analysis, dims, path, p, scheme) for path, p in paths(gm, dims).items())
-    return Survey(sites, tuple(_joins(gm, dims)))
+    surroundings = _Surroundings(dims)
+    able: set[Axis] = set()
+    """Axes that have been seen to grow: all producers of one stream share theirs."""
+    sites = []
+    for path, producer in paths(gm, dims).items():
+        axis = dims.algebra.resolve(producer.axis)
+        refusal = None if axis in able else _refusal(gm, analysis, path, scheme)
+        if refusal is None:
+            able.add(axis)
+        sites.append(surroundings.site(path, producer, refusal))
+    return Survey(tuple(sites), tuple(_joins(gm, dims)))
 
 
-def _site(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, path: str, p: Producer, scheme: str) -> Site:
-    algebra = dims.algebra
-    axis = algebra.resolve(p.axis)
-    mine = set(atoms(axis))
+class _Surroundings:
+    """Which readers, producers and joins see which atoms."""
 
-    def shares(other: Axis) -> bool:
-        return bool(mine & set(atoms(algebra.resolve(other))))
+    def __init__(self, dims: DimsSolver) -> None:
+        self.dims = dims
+        self.producers = [(p, self._atoms(p.axis)) for p in owned(dims)]
+        self.readers = [(r.node, self._atoms(r.axis)) for r in dims.readers]
+        self.joins = [(j.node, self._atoms(*dims.of(j.main), *dims.of(j.skip))) for j in dims.joins]
 
-    parameter = p.weight.names[0] if p.weight.names else ""
-    readers = dict.fromkeys(r.node for r in dims.readers if shares(r.axis))
-    together = dict.fromkeys(q.node for q in owned(dims) if q.weight is not p.weight and shares(q.axis))
-    joins = dict.fromkeys(
-        j.node for j in dims.joins if any(shares(a) for v in (j.main, j.skip) for a in dims.resolved(v))
-    )
-    return Site(
-        path,
-        p.node,
-        parameter,
-        algebra.measure(axis),
-        show(axis, algebra.name),
-        tuple(readers),
-        tuple(together),
-        tuple(joins),
-        _refusal(gm, analysis, path, scheme),
-    )
+    def _atoms(self, *axes: Axis) -> frozenset[Atom]:
+        return frozenset(atom for axis in axes for atom in atoms(self.dims.algebra.resolve(axis)))
+
+    def site(self, path: str, p: Producer, refusal: Refusal | None) -> Site:
+        """One producer with all that shares units with it."""
+        mine, axis = self._atoms(p.axis), self.dims.algebra.resolve(p.axis)
+        together = [q.node for q, held in self.producers if q.weight is not p.weight and mine & held]
+        return Site(
+            path,
+            p.node,
+            p.weight.names[0] if p.weight.names else "",
+            self.dims.algebra.measure(axis),
+            show(axis, self.dims.algebra.name),
+            tuple(dict.fromkeys(node for node, held in self.readers if mine & held)),
+            tuple(dict.fromkeys(together)),
+            tuple(dict.fromkeys(node for node, held in self.joins if mine & held)),
+            refusal,
+        )
 
 
 def _refusal(gm: fx.GraphModule, analysis: Analysis, name: str, scheme: str) -> Refusal | None:
