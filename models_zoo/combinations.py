@@ -9,9 +9,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -28,85 +25,14 @@ from fxgrow.verify.certificate import FLOAT64_BOUND
 from fxgrow.verify.compare import distance, run, twin
 from fxgrow.verify.probes import Probe, probes
 
+from .findings import Ask, Cell, Growth, Row, Units
+
 SCHEMES = ("r2r", "net2net", "morphism", "zero", "mean", "auto")
 FACTORS = (1.25, 2.0)
 """Small growths show the same mistakes as large ones, and their odd numbers of new units show more; uniform copies need
 twice the width."""
 LARGE = 1_000_000
 """Parameters of a model whose grown copies are not left to the garbage collector: graph modules are cycles."""
-Grow = Literal["channels", "groups"]
-Units = frozenset[tuple[str, int, int, int]]
-"""What grows: parameter, axis, number of units, and how far apart they lie."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Something to grow: an axis by the name of its first producer, and which factor of a product is meant."""
-
-    name: str
-    grow: Grow
-
-
-@dataclass(frozen=True, slots=True)
-class Growth:
-    """An ask that a scheme can plan."""
-
-    ask: Ask
-    factor: float
-    units: Units
-    eval_only: bool
-    """Whether a dropout over the growing units has to be off."""
-
-
-@dataclass(slots=True)
-class Cell:
-    """What one scheme can do with one model."""
-
-    growths: list[Growth] = field(default_factory=list)
-    refused: dict[Ask, fxgrow.Refusal] = field(default_factory=dict)
-    broken: list[str] = field(default_factory=list)
-    apart: list[str] = field(default_factory=list)
-    """Growths that prove one by one, and not in the same plan."""
-    eval_error: float = 0.0
-    train_error: float | None = None
-
-    @property
-    def units(self) -> set[Units]:
-        """Everything it can grow."""
-        return {g.units for g in self.growths}
-
-
-@dataclass(slots=True)
-class Row:
-    """What became of one model."""
-
-    model: str
-    cells: dict[str, Cell]
-    seconds: float = 0.0
-
-    @property
-    def growable(self) -> set[Units]:
-        """What any scheme can grow."""
-        return set().union(*(cell.units for cell in self.cells.values()))
-
-    def named(self, units: Units) -> str:
-        """Something that grows, by name and the schemes that can."""
-        able = {s: g for s, cell in self.cells.items() for g in cell.growths if g.units == units}
-        growth = next(iter(able.values()))
-        return f"{growth.ask.name} ({growth.ask.grow} x{growth.factor}: {', '.join(able)})"
-
-    def refused(self, scheme: str) -> Iterator[fxgrow.Refusal]:
-        """Why a scheme cannot grow what another can."""
-        cell = self.cells[scheme]
-        able = {g.ask: g.units for other in self.cells.values() for g in other.growths}
-        missing = {able[ask]: why for ask, why in cell.refused.items() if ask in able and able[ask] not in cell.units}
-        yield from missing.values()
-
-    def never(self) -> Iterator[fxgrow.Refusal]:
-        """Why the rest cannot grow with any scheme."""
-        able = {g.ask for cell in self.cells.values() for g in cell.growths}
-        last = list(self.cells.values())[-1]
-        yield from (why for ask, why in last.refused.items() if ask not in able)
 
 
 def combine(
@@ -129,8 +55,7 @@ def combine(
     row = Row(name, {})
     for scheme in schemes:
         cell = row.cells[scheme] = _planned(gm, asks, scheme)
-        batches = groupby(sorted(cell.growths, key=_batch), key=_batch)
-        for some in [[g] for g in cell.growths] if each else [list(batch) for _, batch in batches]:
+        for some in [[g] for g in cell.growths] if each else _batches(cell.growths):
             _compare(gm, some, scheme, probe, before, cell)
     row.seconds = time.perf_counter() - start
     return row
@@ -193,8 +118,23 @@ def _leaves(layout: Layout, stride: int = 1) -> Iterator[tuple[int, int]]:
             return
 
 
-def _batch(growth: Growth) -> tuple[float, Grow, bool]:
-    return growth.factor, growth.ask.grow, growth.eval_only
+def _batches(growths: Sequence[Growth]) -> list[list[Growth]]:
+    """What one plan can hold: alike in factor, end and mode, and no units twice."""
+    made: list[list[Growth]] = []
+    for growth in growths:
+        for some in made:
+            first = some[0]
+            alike = (first.factor, first.ask.grow, first.eval_only) == (
+                growth.factor,
+                growth.ask.grow,
+                growth.eval_only,
+            )
+            if alike and not any(growth.units & other.units for other in some):
+                some.append(growth)
+                break
+        else:
+            made.append([growth])
+    return made
 
 
 def _compare(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import fxgrow
 
-from .combinations import SCHEMES, Row, combine
+from .combinations import SCHEMES, combine
+from .findings import Row
 from .subjects import subjects
 
 HEAD = """# Coverage

@@ -1,4 +1,4 @@
-"""Networks in which one hidden layer cannot be widened because an operation mixes or misreads its channels.
+"""Networks in which one hidden layer cannot be widened by r2r because an operation mixes or misreads its channels.
 
 Each docstring names the layer that is refused and says why. Layers whose width something else holds fixed (a graph
 input or output, an index, a constant) are in ``fixed_widths``.
@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 
 class FeatureLayerNorm(nn.Module):
-    """Refuses ``fc1``: LayerNorm takes mean and variance over its features, and new features change both."""
+    """Refuses ``fc1`` to scheme r2r: LayerNorm takes mean and variance over its features, and halves change both.
+
+    Scheme mean fills new features with the mean of the old ones: that stays, and the variance changes by a known factor.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +29,10 @@ class FeatureLayerNorm(nn.Module):
 
 
 class ChannelLayerNorm(nn.Module):
-    """Refuses ``conv1``: the channels are moved last and normalised together, as in ConvNeXt; ``conv2`` may grow."""
+    """Refuses ``conv1`` to scheme r2r: the channels are moved last and normalised together, as in ConvNeXt.
+
+    Scheme mean grows it; ``conv2`` may grow by any.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +48,10 @@ class ChannelLayerNorm(nn.Module):
 
 
 class ChannelSoftmax(nn.Module):
-    """Refuses ``conv1``: a softmax over the channels shares one unit of weight among them, however many they are."""
+    """Refuses ``conv1`` to scheme r2r: a softmax over the channels shares one unit of weight among them all.
+
+    Scheme net2net grows it to two or three times the width: equally many copies share what their original had.
+    """
 
     def __init__(self) -> None:
         super().__init__()

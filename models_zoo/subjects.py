@@ -45,8 +45,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "inception_v3": {"init_weights": False},
     "vit_b_16": {"image_size": 32},
 }
-TRANSFORMER = {"nhead": 4, "num_encoder_layers": 2, "num_decoder_layers": 2, "dim_feedforward": 64, "dropout": 0.0}
-"""`torch.nn.Transformer` in small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +73,8 @@ def torchvision_model(name: str) -> nn.Module:
 def subjects(names: Sequence[str] | None = None) -> Iterator[Subject]:
     """All that are named, zoo first; all there are if none is named."""
     known = [Subject(name, entry.build, entry.example_inputs) for name, entry in ZOO.items()]
-    for name, first in (("torch.nn.Transformer", False), ("torch.nn.Transformer, norm_first", True)):
-        build = partial(nn.Transformer, 32, norm_first=first, batch_first=True, **TRANSFORMER)
-        known.append(Subject(name, build, partial(_noise, (3, 7, 32), (3, 5, 32))))
+    small = partial(nn.Transformer, 32, 4, 2, 2, dim_feedforward=64, dropout=0.0, batch_first=True)
+    known.append(Subject("torch.nn.Transformer", small, partial(_noise, (3, 7, 32), (3, 5, 32))))
     for name, shape in TORCHVISION.items():
         known.append(Subject(f"torchvision.{name}", partial(torchvision_model, name), partial(_noise, shape)))
     yield from (s for s in known if names is None or s.name in names)

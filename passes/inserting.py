@@ -17,7 +17,7 @@ from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
 from fxgrow.plan import Cost, Insert, ModuleEdit, TensorEdit
 from fxgrow.plan.assemble import assemble, outer
 from fxgrow.plan.cost import flops
-from fxgrow.plan.insert import Body, Factory
+from fxgrow.plan.insert import Body, Copies, Factory
 from fxgrow.schemes import Failure
 from fxgrow.schemes.identity import Identity, prove_identity
 
@@ -126,10 +126,33 @@ def draft(
         silenced=tuple(s.text for s in proof.silences),
         slow=slow(block, inner, proof),
     )
+    draws = random_nodes(block, (example, *beside)) if isinstance(body, Copies | Factory) else ()
+    lines += tuple(f"{node}: in evaluation mode only: it draws random numbers before others do" for node in draws)
+    eval_only = tuple(dict.fromkeys((*proof.eval_only, *draws)))
     work = flops(inner.program.ops, lambda v: v.shape)
     tensors = {id(t): t for t in (*block.parameters(), *block.buffers())}
     size = sum(t.numel() * t.element_size() for t in tensors.values())
-    return Drafted(insert, lines, proof.eval_only, work, size)
+    return Drafted(insert, lines, eval_only, work, size)
+
+
+def random_nodes(block: fx.GraphModule, inputs: tuple[Any, ...]) -> tuple[str, ...]:
+    """Nodes that draw random numbers in training mode (dropout, stochastic depth): what is drawn after them at equal
+    seed is another draw than before."""
+    flags = {module: module.training for module in block.modules()}
+    block.train()
+    try:
+        ops = analyse(block, inputs).program.ops
+    except FxgrowError:  # it runs in evaluation mode; in training mode, on one example, it may not
+        ops = []
+    for module, flag in flags.items():
+        module.training = flag
+    return tuple(dict.fromkeys(op.node for op in ops if _random(op)))
+
+
+def _random(op: Op) -> bool:
+    rate = op.args.get("p", op.args.get("dropout_p"))
+    named = any(word in op.name for word in ("bernoulli", "dropout", "rand", "rrelu", "multinomial"))
+    return rate != 0 and (op.seeded or named or "dropout_p" in op.args)
 
 
 def made_by(

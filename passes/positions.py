@@ -10,7 +10,7 @@ from typing import Literal
 from torch import fx
 
 from fxgrow.analysis import Analysis
-from fxgrow.capture.program import Value
+from fxgrow.capture.program import AFTER_WRITE, Value
 from fxgrow.capture.source import location
 from fxgrow.errors import GrowthRefused, Kind, Refusal, usage
 
@@ -145,7 +145,7 @@ def _not_written(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, users: t
     others = {u.name for u in node.users} - set(users) if users else set()
     writers = [u for u in users if others and any(op.mutates for op in analysis.program.node_ops.get(u, ()))]
     if not users:
-        later = [op for op in analysis.program.ops if op.name == "fxgrow::written_through_a_view"]
+        later = [op for op in analysis.program.ops if op.step == AFTER_WRITE]
         writers = [op.node for op in later if any(v.node == node.name for v in op.inputs())]
     if writers:
         raise GrowthRefused(

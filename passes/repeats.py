@@ -12,8 +12,8 @@ from fxgrow.analysis import Analysis
 from fxgrow.capture.program import Value
 
 _WIDTHS = """in_channels out_channels in_features out_features num_features num_channels num_groups groups
-    normalized_shape num_parameters embed_dim kdim vdim num_heads head_dim num_embeddings embedding_dim training"""
-"""Attributes that hold widths (or follow them): a block twice as wide is the same block."""
+    normalized_shape num_parameters embed_dim kdim vdim num_heads head_dim num_embeddings embedding_dim training p"""
+"""Attributes that hold widths (or follow them), and rates: a block twice as wide is the same block."""
 
 
 @dataclass(frozen=True, slots=True)

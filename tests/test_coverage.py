@@ -10,8 +10,9 @@ from torch import fx
 
 import fxgrow
 from fxgrow.models_zoo import ZOO
-from fxgrow.models_zoo.combinations import SCHEMES, Row, combine
+from fxgrow.models_zoo.combinations import SCHEMES, combine
 from fxgrow.models_zoo.coverage import gaps, kinds, rows, table, violations
+from fxgrow.models_zoo.findings import Row
 from fxgrow.models_zoo.subjects import TORCHVISION, subjects
 from fxgrow.verify.certificate import FLOAT64_BOUND
 

@@ -146,3 +146,15 @@ def test_keys_are_only_given_where_blocks_are_numbered() -> None:
     assert keys["layers.0_deeper1.up.weight"] == "layers.1.up.weight"
     assert keys["layers.2.up.weight"] == "layers.3.up.weight"
     assert all(re.match(r"layers\.\d\.", name) for name in keys.values())
+
+
+def test_a_clone_that_draws_random_numbers_claims_evaluation_mode_only() -> None:
+    torch.manual_seed(0)
+    model, x = torchvision.models.convnext_tiny(num_classes=5).double().eval(), torch.randn(2, 3, 32, 32).double()
+    gm = fxgrow.trace(model, (x,))
+    for place in ("features.5.3", "features.5"):  # a block, and a stage of nine
+        plan = fxgrow.plan_deepen(gm, after=place, block="clone")
+        (insert,) = plan.inserts
+        assert insert.silenced == ("block.5.weight is two opposite halves over 1536 units, which are two equal halves",)
+        assert plan.eval_only == (f"{insert.name}.stochastic_depth",)
+        assert apart(gm, fxgrow.apply(plan, gm), x) < EXACT

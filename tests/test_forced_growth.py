@@ -19,7 +19,7 @@ from fxgrow.dims.axis import atoms
 from fxgrow.schemes import Assignment, Place, Problem, State
 
 from .by_hand import BROKEN, COLUMNS, DEAD_COLUMNS, DEAD_ROWS, NEW, ROWS, SAME, Surgery, effect, grown, read, written
-from .refused_models import CountedChannels, HalvedInPlace, InnerJoin, KeptWidth, LastChannel, Plain, Squeezed, prepared
+from .refused_models import CountedChannels, InnerJoin, KeptState, KeptWidth, LastChannel, Plain, Squeezed, prepared
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ CASES = {
         without="norm",
         scheme="r2r",
     ),
-    "softmax": Case(Kind.SOFTMAX, "refuse_softmax", Surgery(CONVS), without="torch.nn.functional.softmax", scheme="r2r"),
+    "softmax": Case(
+        Kind.SOFTMAX, "refuse_softmax", Surgery(CONVS), without="torch.nn.functional.softmax", scheme="r2r"
+    ),
     "mean": Case(Kind.STATISTIC, "refuse_statistic_mean", Surgery(written("conv1"))),
     "max": Case(Kind.STATISTIC, "refuse_statistic_max", Surgery(written("conv1"))),
     "argmax": Case(Kind.STATISTIC, "refuse_statistic_argmax", Surgery(written("conv1"))),
@@ -123,7 +125,9 @@ CASES = {
         breaks="error: The size of tensor a (12) must match the size of tensor b (8)",
     ),
     "numbers that go on": Case(Kind.CONSTANT, CountedChannels, Surgery(CONVS), without="torch.arange"),
-    "written through a view": Case(Kind.ALIAS, HalvedInPlace, Surgery(CONVS), without="torch.Tensor.mul_"),
+    "a lasting tensor written through a view": Case(
+        Kind.ALIAS, KeptState, Surgery({**CONVS, "gain": ROWS}), without="torch.Tensor.mul_"
+    ),
     "no reader": Case(Kind.NO_PROOF, "refuse_no_reader", Surgery(written("conv1"))),
     "squeezed": Case(
         Kind.FIXED, Squeezed, Surgery(written("conv1")), breaks="interface: (5, 8, 4) became (5, 5, 8, 4)"

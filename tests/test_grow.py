@@ -48,10 +48,6 @@ def test_patterns_names_and_widths(traced: fx.GraphModule) -> None:
         "layer*.conv1": 2,
         "layer4.*": None,
     }
-        "layer1.conv1": fxgrow.Width(to=21),
-        "layer*.conv1": 2,
-        "layer4.*": None,
-    }
     grown = fxgrow.grow(traced, widen=rules)
     assert same(traced, grown)
     before, after = shapes(traced), shapes(grown)

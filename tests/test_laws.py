@@ -187,7 +187,7 @@ def test_blocks_are_drawn_in_their_states_and_known_by_them(state: State, new: i
     assert grown.shape == (new, 6 * new)
     assert equal(old_part(grown, layouts), shared(old, layouts, {axis: [state] for axis in layouts}))
     for axis, layout in layouts.items():
-        assert states_of(grown, axis, layout, 0, State) - {State.FREE} == HELD[state]
+        assert states_of(grown, axis, layout, 0, set(State)) - {State.FREE} == HELD[state]
 
 
 def test_shares_add_up_to_what_the_old_units_were() -> None:

@@ -23,7 +23,6 @@ from fxgrow.testing.labels import Labels
 from .orbit_models import MODELS, program_of
 
 OPAQUE = {
-    "swin": ("aten::fill", "fxgrow::written_through_a_view"),
     "refuse_unknown_fft": ("aten::fft_fft", "aten::real"),
     "refuse_unknown_cdist": ("aten::cdist",),
 }

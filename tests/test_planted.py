@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ import fxgrow
 from fxgrow.capture.program import Op
 from fxgrow.dims.rules import RULES
 from fxgrow.dims.rules.arithmetic import Add
-from fxgrow.dims.rules.base import Dims, Flow, Rule
-from fxgrow.dims.rules.norm import PerChannel, WholeAxis
+from fxgrow.dims.rules.base import Flow, Rule
+from fxgrow.dims.rules.norm import PerChannel, Softmax, WholeAxis
 from fxgrow.dims.rules.pointwise import Unary
 from fxgrow.dims.rules.reduce import Reduce
 from fxgrow.errors import GrowthRefused
@@ -78,51 +79,96 @@ class FirstOnly(Add):
         s.set(op.outputs[0], s.of(op.args["self"]))
 
 
-class Everywhere(WholeAxis):
-    """A layer norm through which all axes pass."""
+class Pointwise(WholeAxis):
+    """A layer norm that takes each unit by itself."""
 
-    def dims(self, op: Op, d: Dims) -> None:
-        d.set(op.outputs[0], d.of(op.args["input"]))
+    def states(self, op: Op, s: Flow) -> None:
+        marks = s.of(op.args["input"])
+        s.set(op.outputs[0], [[s.apply(op, [x], odd=False, zero=False) for x in row] for row in marks])
 
 
-PLANTED: dict[str, tuple[str, Rule, Callable[[Model, Tensor], Any]]] = {
-    "relu is odd": ("relu", Unary(odd=True, zero=True), lambda m, x: reads_odd(m, F.relu(m.a(x)))),
-    "softmax is pointwise": ("softmax", Unary(), lambda m, x: m.last(m.a(x).softmax(-1))),
-    "layer norm is pointwise": (
-        "layer_norm",
-        Everywhere(),
-        lambda m, x: m.last(F.layer_norm(m.a(x), m.a(x).shape[-1:])),
-    ),
+class Copied(Softmax):
+    """A softmax after which copies are copies, not shares."""
+
+    def states(self, op: Op, s: Flow) -> None:
+        s.set(op.outputs[0], s.of(op.args["self"]))
+
+
+class Misled(WholeAxis):
+    """A norm over a whole axis that is described wrongly."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.changes = changes
+
+    def states(self, op: Op, s: Flow) -> None:
+        told = s.mix
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(s, "mix", lambda op, x, mixing: told(op, x, replace(mixing, **self.changes)))
+            super().states(op, s)
+
+
+def normed(norm: Callable[..., Tensor], *vectors: str) -> Callable[[Model, Tensor], Tensor]:
+    """A norm over the layer's units, with scale and shift as named and an epsilon that counts."""
+
+    def call(model: Model, x: Tensor) -> Tensor:
+        y = model.a(x)
+        y = norm(y, y.shape[-1:], *(getattr(model, name) for name in vectors), eps=0.1)
+        z: Tensor = model.last(y)
+        return z
+
+    return call
+
+
+rms = normed(F.rms_norm, "scale")
+layer = normed(F.layer_norm, "scale", "mean")
+PLANTED: dict[str, tuple[str, Rule, Callable[[Model, Tensor], Any], str]] = {
+    "relu is odd": ("relu", Unary(odd=True, zero=True), lambda m, x: reads_odd(m, F.relu(m.a(x))), "r2r"),
+    "softmax is pointwise": ("softmax", Unary(), lambda m, x: m.last(m.a(x).softmax(-1)), "r2r"),
+    "layer norm is pointwise": ("layer_norm", Pointwise(), layer, "r2r"),
     "a mean is a sum": (
         "mean",
         Reduce(linear=True, zero=True, sums=True),
         lambda m, x: m.last(F.relu(m.a(x))) + m.b(x).mean(-1, keepdim=True) + (m.a(x) * m.b(x)).mean(),
+        "r2r",
     ),
-    "a norm asks nothing of its scale": ("batch_norm", Scaleless(), norm),
-    "a sum is what its first operand is": ("add", FirstOnly(), join),
+    "a norm asks nothing of its scale": ("batch_norm", Scaleless(), norm, "r2r"),
+    "a sum is what its first operand is": ("add", FirstOnly(), join, "r2r"),
+    "tanh is linear": (
+        "tanh",
+        Unary(odd=True, zero=True, linear=True),
+        lambda m, x: reads_odd(m, m.a(x).tanh()),
+        "net2net",
+    ),
+    "softmax keeps copies": ("softmax", Copied(), lambda m, x: m.last(m.a(x).softmax(-1)), "net2net"),
+    "a norm takes any copies": ("layer_norm", Misled(even=True), layer, "net2net"),
+    "rms norm keeps its scale": ("rms_norm", Misled(old=1, new=1), rms, "zero"),
+    "rms norm keeps its epsilon": ("rms_norm", Misled(epsilon=None), rms, "zero"),
+    "layer norm keeps its scale": ("layer_norm", Misled(old=1, new=1), layer, "mean"),
+    "layer norm takes no mean": ("layer_norm", Misled(kind="rms_norm"), layer, "zero"),
 }
+"""By fault: the operator, its wrong rule, a model that shows it, the scheme."""
 
 
-def grown(call: Callable[[Model, Tensor], Any]) -> tuple[fx.GraphModule, fx.GraphModule]:
+def grown(call: Callable[[Model, Tensor], Any], scheme: str) -> tuple[fx.GraphModule, fx.GraphModule]:
     """A model before and after its first layer is widened."""
     before = fxgrow.trace(Model(call).eval(), (X,))
-    return before, fxgrow.widen(before, node="a")
+    return before, fxgrow.widen(before, node="a", to=7, scheme=scheme)
 
 
-def kept_or_refused(call: Callable[[Model, Tensor], Any]) -> bool:
+def kept_or_refused(call: Callable[[Model, Tensor], Any], scheme: str) -> bool:
     """What right rules make of a model."""
     try:
-        return fxgrow.verify(*grown(call)).held
+        return fxgrow.verify(*grown(call, scheme)).held
     except GrowthRefused:
         return True
 
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_wrong_rule_is_caught_by_the_numbers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    operator, rule, call = PLANTED[name]
-    assert kept_or_refused(call)
+    operator, rule, call, scheme = PLANTED[name]
+    assert kept_or_refused(call, scheme)
     monkeypatch.setitem(RULES, f"aten::{operator}", rule)
-    assert not fxgrow.verify(*grown(call)).held
+    assert not fxgrow.verify(*grown(call, scheme)).held
 
 
 # -- wrong weights --------------------------------------------------------------------------------------------------

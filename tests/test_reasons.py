@@ -76,16 +76,18 @@ class Bounded(nn.Module):
         return y
 
 
-class Bag(nn.Module):
+class Pairwise(nn.Module):
     """An operator without a rule that has a weight."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bag = nn.EmbeddingBag(10, 6)
-        self.last = nn.Linear(6, 4)
+        self.table = nn.Embedding(10, 6)
+        self.pairs = nn.Bilinear(6, 6, 5)
+        self.last = nn.Linear(5, 4)
 
     def forward(self, words: Tensor) -> Tensor:
-        y: Tensor = self.last(self.bag(words))
+        x = self.table(words)
+        y: Tensor = self.last(self.pairs(x, x))
         return y
 
 
@@ -172,8 +174,8 @@ def test_layers_behind_a_table_with_max_norm_grow() -> None:
 
 
 def test_a_weight_under_an_operator_without_a_rule() -> None:
-    error = refused(Bag(), "bag", WORDS)
-    assert "bag gives birth to no axis: fxgrow has no rule for aten::embedding_bag" in str(error)
+    error = refused(Pairwise(), "pairs", WORDS)
+    assert "pairs gives birth to no axis: fxgrow has no rule for aten::bilinear" in str(error)
 
 
 # -- what the way out should have mended ------------------------------------------------------------------------------

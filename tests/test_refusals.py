@@ -16,7 +16,7 @@ from fxgrow.models_zoo import ZOO, refusals
 from fxgrow.models_zoo.entry import Entry
 
 from .by_hand import SAME, effect
-from .refused_models import HalvedInPlace, InnerJoin, KeptWidth, LastChannel, Squeezed, prepared
+from .refused_models import InnerJoin, KeptState, KeptWidth, LastChannel, Squeezed, prepared
 
 KINDS = {
     "norm": Kind.NORM,
@@ -184,7 +184,7 @@ def test_a_join_with_the_input_is_kept_by_reshaping_its_skip_path() -> None:
     ("model", "skip", "kind", "says"),
     [
         (LastChannel, "couple", Kind.INDEX, ("cannot widen conv1", "where   getitem, refused_models.py:")),
-        (HalvedInPlace, "couple", Kind.ALIAS, ("cannot widen conv1", "mul_, refused_models.py:", "first.mul_(2.0)")),
+        (KeptState, "couple", Kind.ALIAS, ("cannot widen conv1", "mul_, refused_models.py:", "last.mul_(2.0)")),
         (Squeezed, "couple", Kind.FIXED, ("cannot widen conv1", "squeeze, refused_models.py:", "squeezed away")),
         (KeptWidth, "couple", Kind.INEXPRESSIBLE, ("keep cannot take the new size", "[5, 8, -1], not [5, 16, -1]")),
         (InnerJoin, "reshape", Kind.NOT_A_JOIN, ("cannot widen conv1 alone", "inside join", 'skip="couple"')),

@@ -79,9 +79,17 @@ KEPT: dict[str, Function] = {
 }
 """Functions of (n, WIDTH, SPACE, SPACE) through which the channels can grow."""
 
+BY_COPIES: dict[str, Function] = {
+    "softmax over channels": lambda x: x.softmax(1),
+    "layer norm over all": lambda x: F.layer_norm(x, (WIDTH, SPACE, SPACE)),
+    "layer norm over channels": lambda x: F.layer_norm(x.movedim(1, 3), (WIDTH,)).movedim(3, 1),
+    "softmax, gated": lambda x: x.softmax(1) * torch.sigmoid(x),
+}
+"""Functions that mix the channels, so that they grow only if every one is copied equally often."""
+
 STOPPED: dict[str, tuple[Function, Kind]] = {
-    "softmax over channels": (lambda x: x.softmax(1), Kind.SOFTMAX),
-    "layer norm over all": (lambda x: F.layer_norm(x, (WIDTH, SPACE, SPACE)), Kind.NORM),
+    "softmax over channels and numbers": (lambda x: F.pad(x, (0, 0, 0, 0, 0, 1)).softmax(1), Kind.SOFTMAX),
+    "log_softmax over channels": (lambda x: x.log_softmax(1), Kind.SOFTMAX),
     "one group": (lambda x: F.group_norm(x, 1), Kind.NORM),
     "mean over channels": (lambda x: x - x.mean(1, keepdim=True), Kind.STATISTIC),
     "flipped": (lambda x: x.flip(1), Kind.INDEX),
@@ -109,6 +117,17 @@ def test_the_function_is_kept(name: str) -> None:
     certificate = fxgrow.verify(before, after, training=False)
     assert certificate.held, str(certificate)
     assert after.get_parameter("writer.weight").shape[0] == 2 * WIDTH
+
+
+@pytest.mark.parametrize("name", BY_COPIES)
+def test_the_function_is_kept_by_equally_many_copies_only(name: str) -> None:
+    before = fxgrow.trace(model(BY_COPIES[name]), (INPUT,))
+    plan = fxgrow.plan_widen(before, "writer", factor=2)
+    assert "scheme net2net, because r2r cannot" in plan.notes[0]
+    certificate = fxgrow.verify(before, fxgrow.apply(plan, before))
+    assert certificate.held, str(certificate)
+    with pytest.raises(GrowthRefused, match="two or three times the width: copies of every unit"):
+        fxgrow.widen(before, node="writer", factor=1.5)
 
 
 @pytest.mark.parametrize("name", STOPPED)

@@ -9,11 +9,12 @@ from torch import Tensor, fx, nn
 
 from ..errors import Kind, UsageError, usage
 from .lowering import INTRINSICS, Lowering
-from .program import Op, Origin, Program, Ref, Value
+from .program import Op, Origin, Program, Ref, Value, View
 from .signature import Meta, key_of, meta_of, meta_of_ref, substitute
 from .snapshot import Snapshot
-from .template import Local, Template, fill
+from .template import Local, Step, Template, fill, locals_in
 from .trees import attribute, leaves, plain, value_tree
+from .writes import forgotten, refreshed, understood
 
 
 class Builder:
@@ -38,12 +39,12 @@ class Builder:
         self.program.values.append(made)
         return made
 
-    def new_ref(self, value: Value, storage: int | None = None, birth: int = -1) -> Ref:
+    def new_ref(self, value: Value, storage: int | None = None, *, lasting: bool = False) -> Ref:
         """A reference to a value, in a storage of its own or in a known one."""
         if storage is None:
             storage = self._storages
             self._storages += 1
-        ref = Ref(value, storage, birth)
+        ref = Ref(value, storage, lasting=lasting)
         self._views.setdefault(storage, []).append(ref)
         return ref
 
@@ -53,7 +54,8 @@ class Builder:
         if found is None:
             names = tuple(self._names.get(id(tensor), ()))
             origin = Origin.PARAMETER if names else Origin.CONSTANT
-            found = self._refs[id(tensor)] = self.new_ref(self.value(meta_of(tensor), origin, node, names))
+            value = self.value(meta_of(tensor), origin, node, names)
+            found = self._refs[id(tensor)] = self.new_ref(value, lasting=True)
             self._alive.append(tensor)
             for name in names:
                 self.program.parameters[name] = found.value
@@ -70,8 +72,6 @@ class Builder:
     def instantiate(self, node: str, template: Template, given: Sequence[Ref]) -> Any:
         """Add a template's operators to the program, on these tensors."""
         refs: dict[int, Ref] = dict(enumerate(given))
-        birth = len(self.program.ops)
-        ops = self.program.node_ops.setdefault(node, [])
 
         def ref_of(local: Local) -> Ref:
             ref = refs.get(local.index)
@@ -82,38 +82,47 @@ class Builder:
                 else:
                     base = template.storages[index]
                     storage = refs[base].storage if base != index and base in refs else None
-                    ref = self.new_ref(self.value(template.metas[index], Origin.COMPUTED, node), storage, birth)
+                    ref = self.new_ref(self.value(template.metas[index], Origin.COMPUTED, node), storage)
                 refs[index] = ref
             return ref
 
         for number, step in enumerate(template.steps):
             args = {k: fill(v, lambda x: ref_of(x).value) for k, v in step.args.items()}
-            for written in step.writes:
-                ref = ref_of(written)
-                before, now = ref.value, self.value(template.metas[written.index], Origin.COMPUTED, node)
-                ref.value = now
-                self._forget_views(node, ref, before, step.name)
+            fresh = [k for k, x in enumerate(step.outputs) if x.index not in refs]
+            written = [ref_of(x) for x in step.writes]
+            lost = [ref for ref in written if step.moves or not understood(ref, self._others(ref))]
+            for ref, local in zip(written, step.writes, strict=True):
+                before, ref.value = ref.value, self.value(template.metas[local.index], Origin.COMPUTED, node)
+                if ref in lost:
+                    self._add(node, forgotten(ref, before, self._others(ref), step.name, self.value))
             outputs = tuple(ref_of(x).value for x in step.outputs) or tuple(ref_of(x).value for x in step.writes)
             op = Op(step.name, args, outputs, node, number, step.overload, bool(step.writes), step.seeded)
-            self.program.ops.append(op)
-            ops.append(op)
-            birth += 1
+            self._add(node, [op])
+            self._note_views(op, step, template, fresh, ref_of)
+            for ref in written:
+                if ref not in lost:
+                    self._add(node, refreshed(ref, self._others(ref), node, self.value))
+        self.program.node_ops.setdefault(node, [])
         return fill(template.result, ref_of)
 
-    def _forget_views(self, node: str, written: Ref, before: Value, writer: str) -> None:
-        """After a write, nothing is known of other tensors in the same storage: an operator without a rule."""
-        views = [r for r in self._views[written.storage] if r is not written]
-        views = [r for r in views if r.birth < 0 or r.birth != written.birth]  # pieces of one split do not overlap
-        if not views:
-            return
-        stale = [r.value for r in views]
-        for r in views:
-            v = r.value
-            r.value = self.value((v.shape, v.stride, v.dtype, v.device), Origin.COMPUTED, node)
-        args = {"before": before, "views": stale, "writer": writer}
-        op = Op("fxgrow::written_through_a_view", args, tuple(r.value for r in views), node)
-        self.program.ops.append(op)
-        self.program.node_ops.setdefault(node, []).append(op)
+    def _add(self, node: str, ops: Sequence[Op]) -> None:
+        self.program.ops.extend(ops)
+        self.program.node_ops.setdefault(node, []).extend(ops)
+
+    def _others(self, ref: Ref) -> list[Ref]:
+        """Every other tensor in the same storage, in the order in which they were made."""
+        return [r for r in self._views[ref.storage] if r is not ref]
+
+    def _note_views(
+        self, op: Op, step: Step, template: Template, fresh: Sequence[int], ref_of: Callable[[Local], Ref]
+    ) -> None:
+        """Remember which results are views of an operand."""
+        operands = [(name, x) for name, arg in step.args.items() for x in locals_in(arg)]
+        for k in fresh:
+            storage = template.storages[step.outputs[k].index]
+            base = next(((name, x) for name, x in operands if template.storages[x.index] == storage), None)
+            if base is not None:
+                ref_of(step.outputs[k]).view = View(ref_of(base[1]), op, base[0], k)
 
     def _intrinsic(self, node: fx.Node, target: Callable[..., Any], args: Any, kwargs: Any) -> Ref:
         slots: dict[Ref, int] = {}
@@ -124,9 +133,7 @@ class Builder:
         ref = self.new_ref(self.value(meta_of(out), Origin.COMPUTED, node.name))
         names = ("x", "dim", "keep", "pairs", "width")
         values = substitute(args, lambda r: r.value)
-        op = Op(INTRINSICS[target], dict(zip(names, values, strict=True)), (ref.value,), node.name)
-        self.program.ops.append(op)
-        self.program.node_ops.setdefault(node.name, []).append(op)
+        self._add(node.name, [Op(INTRINSICS[target], dict(zip(names, values, strict=True)), (ref.value,), node.name)])
         return ref
 
 
@@ -200,6 +207,8 @@ def _drop_unused(program: Program) -> None:
         if any(out.index in needed for out in op.outputs):
             keep.append(op)
             needed.update(v.index for v in op.inputs())
+            if op.repeats is not None:  # whose sizes are those of the user's own call
+                needed.update(v.index for v in op.repeats.outputs)
     if len(keep) == len(program.ops):
         return
     program.ops = keep[::-1]

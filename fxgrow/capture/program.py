@@ -65,6 +65,8 @@ class Op:
     overload: str = ""
     mutates: bool = False
     seeded: bool = False
+    repeats: Op | None = None
+    """The operator that took a view which is taken anew here, because its base was written to."""
 
     def inputs(self) -> Iterator[Value]:
         """Every tensor argument, in schema order, lists opened."""
@@ -82,15 +84,31 @@ def tensors(arg: object) -> Iterator[Value]:
                 yield item
 
 
+AFTER_WRITE = -2
+"""The step of an operator that no node runs: it says what a write into one tensor means for another."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """How a tensor came to share the storage of another: it is result `number` of `op`, `argument` is the base."""
+
+    base: Ref
+    op: Op
+    argument: str
+    number: int
+
+
 class Ref:
-    """A tensor object while the program runs: which value it holds now, and which storage it lies in."""
+    """A tensor object while the program runs: which value it holds now, in which storage it lies, and what it is a view
+    of. `lasting`: it outlives the call."""
 
-    __slots__ = ("birth", "storage", "value")
+    __slots__ = ("lasting", "storage", "value", "view")
 
-    def __init__(self, value: Value, storage: int, birth: int = -1) -> None:
+    def __init__(self, value: Value, storage: int, *, lasting: bool = False) -> None:
         self.value = value
         self.storage = storage
-        self.birth = birth
+        self.lasting = lasting
+        self.view: View | None = None
 
 
 @dataclass(slots=True)

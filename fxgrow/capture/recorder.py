@@ -30,6 +30,8 @@ class Spec:
     arguments: tuple[tuple[str, Any], ...]
     writes: tuple[str, ...]
     seeded: bool
+    moves: bool
+    """It changes the shape of the tensor that it is given, not its entries (`t_`, `resize_`)."""
 
 
 @cache
@@ -42,7 +44,8 @@ def spec_of(func: OpOverload) -> Spec:
         name = name[:-1]
     arguments = tuple((a.name, a.default_value if a.has_default_value() else None) for a in schema.arguments)
     seeded = torch.Tag.nondeterministic_seeded in func.tags
-    return Spec(name, schema.overload_name, arguments, writes, seeded)
+    moves = torch.Tag.inplace_view in func.tags
+    return Spec(name, schema.overload_name, arguments, writes, seeded, moves)
 
 
 Call = tuple[OpOverload, tuple[Any, ...], dict[str, Any], Any]

@@ -29,6 +29,7 @@ class Step:
     outputs: tuple[Local, ...]
     writes: tuple[Local, ...]
     seeded: bool
+    moves: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def build(inputs: list[Tensor], calls: list[Call], out: Any) -> Template:
         }
         writes = tuple(x for name in spec.writes for x in locals_in(bound[name]))
         outputs = tuple(builder.local(t, constant=False) for t in _tensors(result))
-        steps.append(Step(spec.name, spec.overload, bound, outputs, writes, spec.seeded))
+        steps.append(Step(spec.name, spec.overload, bound, outputs, writes, spec.seeded, spec.moves))
     result = builder.replace(out)
     return Template(tuple(steps), tuple(builder.metas), tuple(builder.storages), builder.constants, result)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import operator
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,9 +22,16 @@ from .written import OPEN, written_out
 logger = logging.getLogger("fxgrow")
 
 
+class Assignable(fx.Proxy):
+    """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace."""
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+
 class GrowthTracer(fx.Tracer):
-    """fx's tracer, with source lines on nodes and stochastic modules (drop path …) kept whole, so that they go on
-    following `training`. It refuses context managers that fx would forget."""
+    """fx's tracer, with item assignment, source lines on nodes, and stochastic modules (drop path …) kept whole, so
+    that they go on following `training`. It refuses context managers that fx would forget."""
 
     record_stack_traces = True
 
@@ -32,6 +40,10 @@ class GrowthTracer(fx.Tracer):
         self._contexts = Contexts.now()
         with torch.set_grad_enabled(torch.is_grad_enabled()), written_out():
             return super().trace(root, concrete_args)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """A proxy for a node."""
+        return Assignable(node, self)
 
     def create_arg(self, a: Any) -> Any:
         """The arguments of a node that is being made: the moment to look at what torch's context managers have set."""

@@ -117,6 +117,7 @@ class Simulation:
         if module is None and node.target in INTRINSICS:
             self._intrinsic(node, ops[0])
             return
+        ops = [op for op in ops if op.step >= 0]  # others say what a write does to other views
         predicted = [self.sizes.arguments(op) for op in ops]
         overrides: dict[Path, object] = {}
         problem = ""
@@ -168,8 +169,6 @@ class Simulation:
     def _compare(self, ops: list[Op], predicted: list[Mapping[str, Any]], template: Template) -> str:
         """Empty if the template is what the rules predict, else the first difference."""
         for op, arguments in zip(ops, predicted, strict=True):
-            if op.step < 0:  # no operator: what a write does to other views
-                continue
             if op.step >= len(template.steps) or template.steps[op.step].name != op.name:
                 return f"at the new size it runs other operators than {op.name}"
             step = template.steps[op.step]

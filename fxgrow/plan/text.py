@@ -18,6 +18,8 @@ FORMAT = "fxgrow plan"
 VERSION = 1
 LARGEST = 2**40
 """No axis of a tensor is longer; a plan that says so is damaged or hostile."""
+LARGEST_FLOAT = 1e30
+"""Scales and noise are finite numbers; NaN, infinity and what overflows are damaged or hostile."""
 DEEPEST = 40
 """Plans are not nested deeper."""
 _TAGS: dict[str, type] = {c.__name__: c for c in (Leaf, Still, Grid, Chain, Link, Layers, Copies)}
@@ -95,9 +97,9 @@ def _read(kind: Any, data: Any, where: str, depth: int) -> Any:
         return _object(kind, data, where, depth)
     if kind is object or kind is Any:
         return _plain(data, where, depth)
-    if kind is float and type(data) in (int, float):
+    if kind is float and type(data) in (int, float) and (data == 0 or 1 / LARGEST_FLOAT < abs(data) < LARGEST_FLOAT):
         return float(data)
-    if type(data) is not kind or (kind is int and abs(data) > LARGEST):
+    if kind is float or type(data) is not kind or (kind is int and abs(data) > LARGEST):
         raise _malformed(where, f"{_short(data)} is no {getattr(kind, '__name__', kind)} that can be meant")
     return data
 

@@ -9,9 +9,10 @@ from torch import Tensor, fx
 from ..plan import Plan, TensorEdit
 from ..plan.layout import leaves, size
 from ..plan.plan import grown_shape
+from .limits import overflow
+from .vet import HIDDEN_SIZES, LARGEST_GROWTH, odd_edits
+from .vet_blocks import odd_blocks
 
-LARGEST_GROWTH = 1024
-"""No tensor grows by more than this factor; a plan that says so is damaged or hostile."""
 _STATES = frozenset({"zero", "even", "odd", "copy", "split", "mean", "free"})
 
 
@@ -26,14 +27,17 @@ def misfit(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) -> str
         if module.path not in modules:
             return f"the plan edits {module.path}, but this model has no such module"
         for name, _, _ in module.attributes:
-            if name.startswith("_") or not hasattr(modules[module.path], name):
+            if (name.startswith("_") and name not in HIDDEN_SIZES) or not hasattr(modules[module.path], name):
                 return f"the plan edits {module.path}.{name}, which is no attribute of that module"
     nodes = {node.name for node in gm.graph.nodes}
     named = [o.node for o in plan.openings] + [name for s in plan.skips for name in (s.node, s.source)]
     if not plan.openings:  # written out, a call becomes nodes of other names
         named += [n.node for n in plan.nodes]
     missing = [name for name in named if name not in nodes]
-    return f"the plan speaks of node {missing[0]}, but this model has no such node" if missing else ""
+    if missing:
+        return f"the plan speaks of node {missing[0]}, but this model has no such node"
+    text = next(odd_edits(plan, gm, tensors), "") or next(odd_blocks(plan, gm, tensors), "")
+    return text or overflow(plan, tensors)
 
 
 def _tensor(edit: TensorEdit, tensors: Mapping[str, Tensor]) -> str:
@@ -51,7 +55,7 @@ def _tensor(edit: TensorEdit, tensors: Mapping[str, Tensor]) -> str:
         if size(growth.layout, new=False) != edit.old[growth.axis]:
             return f"the plan counts {size(growth.layout, new=False)} units along axis {growth.axis} of {name}"
         for leaf in leaves(growth.layout):
-            if leaf.state not in _STATES or not 0 < leaf.old <= leaf.new:
+            if leaf.state not in _STATES or not (leaf.state != "zero") <= leaf.old <= leaf.new:
                 return f"the plan fills {name} with units that are {leaf.state!r}, from {leaf.old} to {leaf.new}"
             if leaf.source and (
                 len(leaf.source) != leaf.new - leaf.old or not set(leaf.source) <= set(range(leaf.old))

@@ -228,8 +228,9 @@ def _covering(dims: DimsSolver, value: Value) -> Mapping[Atom, int]:
     order = sorted(range(len(value.shape)), key=lambda k: (k != 1, -k))
     for k in order:
         axis = dims.algebra.resolve(dims.of(value)[k])
-        if atoms(axis) and not isinstance(axis, Sum):
-            return {a: dims.algebra.size[a.index] for a in atoms(axis)}
+        held = {a: dims.algebra.size[a.index] for a in atoms(axis)}
+        if held and not isinstance(axis, Sum):
+            return held
     return {}
 
 

@@ -168,3 +168,9 @@ def merge(plane: Tensor, at: int, sizes: tuple[int, int]) -> Tensor:
 def narrow(plane: Tensor, at: int, start: int, length: int) -> Tensor:
     """Part of axis `at`, along which the plane need not vary."""
     return plane if plane.shape[at] == 1 else plane.narrow(at, start, length)
+
+
+def scattered(plane: Tensor, at: int, rows: Tensor, size: int) -> Tensor:
+    """A plane whose units along axis `at` are put at some of `size` places, no units at the others."""
+    shape = [size if k == at else n for k, n in enumerate(plane.shape)]
+    return plane.new_zeros(shape).index_copy_(at, rows, plane)

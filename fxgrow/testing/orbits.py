@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..capture.program import Op, Origin, Program, Value
 from .labels import Labels, Planes, merge, narrow, place, split
+from .places import looked_up, written
 from .recurrences import OPERATORS, recur
 
 _REARRANGING = """view _unsafe_view reshape view_as reshape_as flatten unflatten ravel permute transpose swapaxes
@@ -25,7 +26,7 @@ _REARRANGING = """view _unsafe_view reshape view_as reshape_as flatten unflatten
     chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind pixel_shuffle pixel_unshuffle
     channel_shuffle native_channel_shuffle flip roll constant_pad_nd"""
 _UNIT_BY_UNIT = """contiguous detach alias lift_fresh lift_fresh_copy dropout feature_dropout hardswish
-    log_sigmoid softmax log_softmax cumsum layer_norm rms_norm"""  # beyond those that torch tags as pointwise
+    copy log_sigmoid softmax log_softmax cumsum layer_norm rms_norm"""  # beyond those that torch tags as pointwise
 _REDUCING = "sum mean amax amin max min argmax argmin prod std var norm linalg_vector_norm logsumexp"
 _WINDOW = re.compile(r"(?:pool|upsample_\w+|exact|reflection_pad|replication_pad)([123])d")
 _VECTORS = ("weight", "bias", "running_mean", "running_var")
@@ -65,16 +66,16 @@ class Orbits:
 
     # -- families of operators ----------------------------------------------------------------------------------
 
-    def rearrange(self, op: Op) -> list[Planes]:
-        """Run the operator itself on labels."""
+    def rearrange(self, op: Op, planes: Planes | None = None) -> list[Planes]:
+        """Run the operator itself on labels; where it takes numbers of units, any will do for the planes given."""
         func = getattr(getattr(torch.ops.aten, op.name.removeprefix("aten::")), op.overload or "default")
         x = op.args["self"]
         results: list[Planes] = [[] for _ in op.outputs]
-        for plane in self.of(x):
-            args = {k: plane.new_zeros(v.shape) if isinstance(v, Value) else v for k, v in op.args.items()}
+        for plane in self.of(x) if planes is None else planes:
+            args = {k: _zeros(v) for k, v in op.args.items()}
             out = func(**{**args, "self": plane.expand(x.shape).contiguous()})
-            for planes, one in zip(results, [out] if isinstance(out, Tensor) else out, strict=True):
-                planes.append(one)
+            for some, one in zip(results, [out] if isinstance(out, Tensor) else out, strict=True):
+                some.append(one)
         return results
 
     def elementwise(self, op: Op) -> list[Planes]:
@@ -144,18 +145,6 @@ class Orbits:
         count = int(found[1]) if found else len(op.args["pad"]) // 2
         return [self.reduced(x, range(len(x.shape) - count, len(x.shape)), out) for out in op.outputs]
 
-    def look_up(self, op: Op) -> list[Planes]:
-        """embedding, index_select, gather: labels along other axes than the one that is indexed."""
-        if op.name in ("aten::embedding", "aten::embedding_bag"):
-            rank = len(op.outputs[0].shape)
-            return [[place(p, [0, rank - 1], rank) for p in self.of(op.args["weight"]) if p.shape[0] == 1]]
-        x, out = op.args["self"], op.outputs[0]
-        indices = op.args.get("indices", [])
-        over = [op.args["dim"] % len(x.shape)] if "dim" in op.args else [k for k, i in enumerate(indices) if i]
-        rest = [(n, m) for k, (n, m) in enumerate(zip(x.shape, out.shape, strict=False)) if k not in over]
-        same = len(over) == 1 and len(out.shape) == len(x.shape) and all(n == m for n, m in rest)
-        return [[p for p in self.of(x) if same and p.shape[over[0]] == 1]]
-
     # -- sums of products ---------------------------------------------------------------------------------------
 
     def contract(self, left: tuple[Planes, list[str]], right: tuple[Planes, list[str]], out: list[str]) -> Planes:
@@ -215,6 +204,13 @@ class Orbits:
         return [self.contract((self.of(a), terms[0]), (self.of(b), terms[1]), list(out))]
 
 
+def _zeros(arg: Any) -> Any:
+    """An argument with zeros for tensors."""
+    if isinstance(arg, list | tuple):
+        return [_zeros(item) for item in arg]
+    return torch.zeros(arg.shape, dtype=torch.int64) if isinstance(arg, Value) else arg
+
+
 Handler = Callable[[Orbits, Op], list[Planes]]
 
 
@@ -235,12 +231,13 @@ _FAMILIES: tuple[tuple[str, Handler], ...] = (
     (_REARRANGING, Orbits.rearrange),
     (_UNIT_BY_UNIT, Orbits.elementwise),
     (_REDUCING, Orbits.reduce),
-    ("to _to_copy float type_as", lambda orbits, op: [orbits.of(op.args["self"])]),  # of another only the dtype counts
+    ("to _to_copy float type_as fill zero", lambda orbits, op: [orbits.of(op.args["self"])]),  # of others not the units
     ("zeros ones full new_zeros new_ones new_full zeros_like ones_like arange linspace", lambda orbits, op: []),
     ("cat stack", Orbits.join),
+    ("slice_scatter select_scatter", written),
     ("glu", Orbits.gate),
     ("batch_norm instance_norm group_norm prelu", Orbits.per_channel),
-    ("embedding embedding_bag index index_select gather", Orbits.look_up),
+    ("embedding embedding_bag index index_select gather", looked_up),
     ("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d", Orbits.convolve),
     ("linear matmul bmm mm mv addmm baddbmm", Orbits.multiply),
     ("scaled_dot_product_attention", Orbits.attend),

@@ -1,6 +1,19 @@
 """The cases of the op rules: at least one row for every rule, in families as in fxgrow/dims/rules."""
 
-from . import arithmetic, attention, concat, contraction, index, norm, pointwise, recurrent, reduce, shape, window
+from . import (
+    arithmetic,
+    attention,
+    concat,
+    contraction,
+    index,
+    norm,
+    pointwise,
+    recurrent,
+    reduce,
+    shape,
+    window,
+    writing,
+)
 from .row import Row
 
 ROWS: tuple[Row, ...] = (
@@ -15,6 +28,7 @@ ROWS: tuple[Row, ...] = (
     *concat.ROWS,
     *index.ROWS,
     *recurrent.ROWS,
+    *writing.ROWS,
 )
 
 __all__ = ["ROWS", "Row"]

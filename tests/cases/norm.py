@@ -18,7 +18,6 @@ AFFINE = (anything, anything, anything)
 RUNNING = (anything, anything, positive, anything, anything)
 
 
-
 def over_both(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A norm over two volumes side by side."""
     return lambda x, y, w: norm(torch.cat([x, y], 1), (5,), w, eps=0.5)

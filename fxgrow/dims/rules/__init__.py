@@ -15,6 +15,7 @@ from . import (
     skip,
     slicing,
     window,
+    writing,
 )
 from .base import RULES, Dims, Flow, Marks, Rule, SameSizes, Sizes, register
 
@@ -41,4 +42,5 @@ __all__ = [
     "skip",
     "slicing",
     "window",
+    "writing",
 ]

@@ -61,36 +61,43 @@ class Index(SameSizes):
     """index, index_select, gather, take_along_dim: units are chosen by number along some axes; the others pass."""
 
     def _over(self, op: Op) -> list[int] | None:
+        """The axes whose units are chosen; None if it is not known where the others go (masks of several axes)."""
         rank = len(op.args["self"].shape)
         if "dim" in op.args:
             return None if op.args["dim"] is None else [normal(op.args["dim"], rank)]
         indices = op.args["indices"]
-        over = [k for k, index in enumerate(indices) if index is not None]
-        only_integers = all(i.dtype is not torch.bool and len(i.shape) <= 1 for i in indices if isinstance(i, Value))
-        return over if len(over) == 1 and only_integers else None
+        wide = any(i.dtype in (torch.bool, torch.uint8) for i in indices if isinstance(i, Value))
+        return None if wide else [k for k, index in enumerate(indices) if index is not None]
+
+    def _sources(self, op: Op) -> list[int | None]:
+        """For each axis of the result the operand's axis that it is, or None for one that the index brings.
+
+        Indices that stand side by side are replaced where they stand; else what they bring comes first.
+        """
+        rank, out, over = len(op.args["self"].shape), op.outputs[0], self._over(op)
+        if over is None:
+            return [None] * len(out.shape)
+        rest: list[int | None] = [k for k in range(rank) if k not in over]
+        first = over[0] if over == list(range(over[0], over[0] + len(over))) else 0
+        return [*rest[:first], *[None] * (len(out.shape) - len(rest)), *rest[first:]]
 
     def dims(self, op: Op, d: Dims) -> None:
         """A barrier over the indexed axes."""
         axes, out = d.of(op.args["self"]), op.outputs[0]
-        over = self._over(op)
-        for axis in axes if over is None else [axes[k] for k in over]:
-            d.freeze(axis, Kind.INDEX, "its units are chosen by number")
-        same = over is not None and len(out.shape) == len(axes)
-        result = [Fixed(n) if not same or k in (over or []) else axes[k] for k, n in enumerate(out.shape)]
+        sources = self._sources(op)
+        for k, axis in enumerate(axes):
+            if k not in sources:
+                d.freeze(axis, Kind.INDEX, "its units are chosen by number")
+        result = [Fixed(n) if k is None else axes[k] for k, n in zip(sources, out.shape, strict=True)]
         if op.name in ("aten::gather", "aten::take_along_dim"):  # the index has as many units as its result
             index = d.of(op.args["index"] if "index" in op.args else op.args["indices"])
             result = [d.unify(a, b) if a != Fixed(n) else a for a, b, n in zip(result, index, out.shape, strict=True)]
-        if over is not None and not same:
-            for k, axis in enumerate(axes):
-                if k not in over:
-                    d.freeze(axis, Kind.INDEX, "it stands beside an axis whose units are chosen by number")
         d.set(out, result)
 
     def states(self, op: Op, s: Flow) -> None:
         """Along other axes units keep their states."""
-        marks, out = s.of(op.args["self"]), op.outputs[0]
-        over = self._over(op) or []
-        s.set(out, [[] if k in over or k >= len(marks) else marks[k] for k in range(len(out.shape))])
+        marks = s.of(op.args["self"])
+        s.set(op.outputs[0], [[] if k is None else marks[k] for k in self._sources(op)])
 
 
 class Create:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...capture.program import Op, Value
 from ...errors import Kind
-from ..axis import Axis
+from ..axis import Axis, Fixed
 from .base import Dims, Flow, Marks, SameSizes, State, broadcast, register
 
 
@@ -22,7 +22,7 @@ class Matmul(SameSizes):
         d.contract(op, inner)
         out = _batch(d, a, b, x, y) + (x[-2:-1] if len(x) > 1 else []) + (y[-1:] if len(y) > 1 else [])
         d.set(op.outputs[0], out)
-        if len(y) > 1:
+        if len(y) > 1 and not isinstance(y[-1], Fixed):
             d.produce(op, y[-1], b)
 
     def states(self, op: Op, s: Flow) -> None:
@@ -102,7 +102,7 @@ class Einsum(SameSizes):
             d.contract(op, env[letter])
         value, row = rows[-1]
         new = [c for c in row if c in result and len(sides[c]) == 1]
-        if len(new) == 1:
+        if len(new) == 1 and not isinstance(env[new[0]], Fixed):
             d.produce(op, env[new[0]], value)
 
     def states(self, op: Op, s: Flow) -> None:

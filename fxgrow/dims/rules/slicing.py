@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...capture.program import Op
+from ...capture.program import Op, Value
 from ...errors import Kind
 from ..axis import Axis, Fixed
 from .base import Dims, Flow, SameSizes, Sizes, normal, register, regroup
+
+STRIDE = "a slice with a stride picks its units by number"
+"""Why an axis may not grow."""
 
 
 class Unbind(SameSizes):
@@ -53,81 +56,80 @@ class Select(SameSizes):
         s.set(op.outputs[0], [[s.picked(x, axis, number) for x in row] for row in marks[:at] + marks[at + 1 :]])
 
 
-class Slice:
-    """slice and narrow: part of a sum."""
+class Range:
+    """Where a slice lies: axis `dim` of `self` from `start` on, as many units as `part` has; and after a growth."""
 
-    by_index = True
+    def __init__(self, op: Op, part: Value) -> None:
+        self.op = op
+        self.at = normal(op.args["dim"], len(op.args["self"].shape))
+        self.size = op.args["self"].shape[self.at]
+        self.length = part.shape[self.at]
+        self.strided = op.args.get("step", 1) not in (1, None)
+        self.whole = self.length == self.size
 
-    def _range(self, op: Op, size: int, at: int) -> tuple[int, int]:
-        if op.name == "aten::narrow":
-            start = normal(int(op.args["start"]), size)
-            return start, start + op.args["length"]
-        start = op.args.get("start") or 0
-        start = min(max(normal(start, size), 0), size)
-        return start, min(start + op.outputs[0].shape[at], size)
+    def cut(self, z: Dims | Flow | Sizes, axis: Axis) -> list[Axis]:
+        """The axis as what lies before the slice, the slice, and what lies behind it."""
+        start = self.op.args.get("start") or 0
+        start = min(max(normal(int(start), self.size), 0), self.size)
+        return z.algebra.cut(axis, [start, self.length, self.size - start - self.length])
 
-    def _at(self, op: Op) -> int:
-        return normal(op.args["dim"], len(op.args["self"].shape))
-
-    def dims(self, op: Op, d: Dims) -> None:
-        """Cut the axis at both ends; a stride other than one picks units by number."""
-        x = op.args["self"]
-        axes = d.of(x)
-        at = self._at(op)
-        size, out = x.shape[at], op.outputs[0].shape[at]
-        if op.args.get("step", 1) not in (1, None):
-            d.freeze(axes[at], Kind.INDEX, "a slice with a stride picks its units by number")
-            part: Axis = Fixed(out)
-        elif out == size:
-            part = axes[at]
-        else:
-            start, stop = self._range(op, size, at)
-            part = d.algebra.cut(axes[at], [start, stop - start, size - stop])[1]
-        d.set(op.outputs[0], [part if k == at else axis for k, axis in enumerate(axes)])
-
-    def _parts(self, op: Op, axis: Axis, z: Flow | Sizes) -> list[Axis]:
-        at = self._at(op)
-        size = op.args["self"].shape[at]
-        start, stop = self._range(op, size, at)
-        return z.algebra.cut(axis, [start, stop - start, size - stop])
-
-    def states(self, op: Op, s: Flow) -> None:
-        """The part keeps its own."""
-        x, at = op.args["self"], self._at(op)
-        marks = s.of(x)
-        if marks[at] and op.outputs[0].shape[at] != x.shape[at]:
-            marks[at] = regroup(s, op, marks[at], self._parts(op, s.axes(x)[at], s))[1]
-        s.set(op.outputs[0], marks)
-
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
-        """Where the part begins and ends after the growth."""
-        x, at = op.args["self"], self._at(op)
-        size = x.shape[at]
-        if op.args.get("step", 1) not in (1, None) or z.shape(x)[at] == size:
+    def resized(self, z: Sizes) -> dict[str, Any]:
+        """Where it begins and ends after the growth."""
+        op, x = self.op, self.op.args["self"]
+        now = z.shape(x)[self.at]
+        if self.strided or now == self.size:
             return {}
-        if op.outputs[0].shape[at] == size:
-            return {"length": z.shape(x)[at]} if op.name == "aten::narrow" else _whole(op, size, z.shape(x)[at])
-        before, part, after = (z.size(p) for p in self._parts(op, z.axes(x)[at], z))
+        if self.whole:
+            return {"length": now} if op.name == "aten::narrow" else self._whole(now)
+        before, part, after = (z.size(p) for p in self.cut(z, z.axes(x)[self.at]))
         if op.name == "aten::narrow":
             return {"start": before if op.args["start"] >= 0 else -(part + after), "length": part}
         new: dict[str, Any] = {}
         start, end = op.args.get("start"), op.args.get("end")
         if start is not None and start != 0:
             new["start"] = before if start > 0 else -(part + after)
-        if end is not None and end < size:
+        if end is not None and end < self.size:
             new["end"] = before + part if end >= 0 else -after
         elif end is not None and end < 2**31:
             new["end"] = before + part + after
         return new
 
+    def _whole(self, now: int) -> dict[str, Any]:
+        new: dict[str, Any] = {}
+        start, end = self.op.args.get("start"), self.op.args.get("end")
+        if isinstance(end, int) and self.size <= end < 2**31:
+            new["end"] = now
+        if isinstance(start, int) and start < 0:
+            new["start"] = -now
+        return new
 
-def _whole(op: Op, size: int, now: int) -> dict[str, Any]:
-    new: dict[str, Any] = {}
-    if isinstance(op.args.get("end"), int) and size <= op.args["end"] < 2**31:
-        new["end"] = now
-    if isinstance(op.args.get("start"), int) and op.args["start"] < 0:
-        new["start"] = -now
-    return new
+
+class Slice:
+    """slice and narrow: part of a sum."""
+
+    by_index = True
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Cut the axis at both ends; a stride other than one picks units by number."""
+        axes, cut = d.of(op.args["self"]), Range(op, op.outputs[0])
+        if cut.strided:
+            d.freeze(axes[cut.at], Kind.INDEX, STRIDE)
+            axes[cut.at] = Fixed(cut.length)
+        elif not cut.whole:
+            axes[cut.at] = cut.cut(d, axes[cut.at])[1]
+        d.set(op.outputs[0], axes)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """The part keeps its own."""
+        marks, cut = s.of(op.args["self"]), Range(op, op.outputs[0])
+        if marks[cut.at] and not cut.whole:
+            axis = s.axes(op.args["self"])[cut.at]
+            marks[cut.at] = regroup(s, op, marks[cut.at], cut.cut(s, axis))[1]
+        s.set(op.outputs[0], marks)
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """Where the part begins and ends after the growth."""
+        return Range(op, op.outputs[0]).resized(z)
 
 
 register(Unbind(), "unbind")

@@ -1,0 +1,100 @@
+"""Writes: a tensor copied into another, and a part of a tensor replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ...capture.program import Op
+from ...errors import Kind
+from .base import Dims, Flow, Marks, SameSizes, Sizes, normal, register, regroup
+from .pointwise import aligned, meet, operands
+from .slicing import STRIDE, Range
+
+
+class Copy(SameSizes):
+    """copy: the second operand, broadcast to the shape of the first and in its dtype."""
+
+    by_index = True
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Operands share their axes."""
+        d.set(op.outputs[0], meet(op, d, operands(op)))
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Nothing stays of the first operand; another dtype is a function unit by unit."""
+        dtype = op.outputs[0].dtype
+        odd = dtype.is_signed and dtype is not torch.bool
+        linear = odd and dtype.is_floating_point
+        rows = [sides[-1] for sides in aligned(op, s, operands(op))]
+        out: Marks = [[s.apply(op, [x], odd=odd, zero=True, linear=linear) for x in row] for row in rows]
+        s.set(op.outputs[0], out)
+
+
+class SliceScatter:
+    """slice_scatter: a slice of an axis is replaced. It is a concatenation: what was before, the new part, the rest."""
+
+    by_index = True
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """The part has the axes of what it replaces."""
+        axes, part, cut = d.of(op.args["self"]), d.of(op.args["src"]), Range(op, op.args["src"])
+        for k, axis in enumerate(part):
+            if k == cut.at and cut.strided:
+                for side in (axes[k], axis):
+                    d.freeze(side, Kind.INDEX, STRIDE)
+            else:
+                d.unify(axes[k] if k != cut.at or cut.whole else cut.cut(d, axes[k])[1], axis)
+        d.set(op.outputs[0], axes)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Concatenated along the axis; along the others they must agree. Of what is replaced nothing stays."""
+        x, part, cut = s.of(op.args["self"]), s.of(op.args["src"]), Range(op, op.args["src"])
+        if cut.whole and not cut.strided:
+            s.set(op.outputs[0], part)
+            return
+        out: Marks = []
+        for k, (old, new) in enumerate(zip(x, part, strict=True)):
+            if k != cut.at:
+                out.append([s.merge(op, pair) for pair in zip(old, new, strict=True)])
+            elif not old:
+                out.append([])
+            else:
+                before, _, after = regroup(s, op, old, cut.cut(s, s.axes(op.args["self"])[k]))
+                out.append([*before, *new, *after])
+        s.set(op.outputs[0], out)
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """Where the part begins and ends after the growth."""
+        return Range(op, op.args["src"]).resized(z)
+
+
+class SelectScatter(SameSizes):
+    """select_scatter: one unit of an axis is replaced."""
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Which unit it is must not change; the part has the other axes."""
+        axes, part = d.of(op.args["self"]), d.of(op.args["src"])
+        at = normal(op.args["dim"], len(axes))
+        d.freeze(axes[at], Kind.INDEX, "one unit of it is replaced by its number")
+        for axis, other in zip(axes[:at] + axes[at + 1 :], part, strict=True):
+            d.unify(axis, other)
+        d.set(op.outputs[0], axes)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """States must agree."""
+        x, part = s.of(op.args["self"]), s.of(op.args["src"])
+        at = normal(op.args["dim"], len(x))
+        rest = x[:at] + x[at + 1 :]
+        if op.args["self"].shape[at] > 1:
+            part = [
+                [s.merge(op, pair) for pair in zip(old, new, strict=True)] for old, new in zip(rest, part, strict=True)
+            ]
+        s.set(op.outputs[0], [*part[:at], [], *part[at:]])
+
+
+register(Copy(), "copy")
+register(SliceScatter(), "slice_scatter")
+register(SelectScatter(), "select_scatter")

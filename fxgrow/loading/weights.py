@@ -1,0 +1,107 @@
+"""Weights from a file, as data: safetensors, or a checkpoint that torch reads with `weights_only=True`."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..errors import Kind, usage
+
+_INSIDE = ("state_dict", "model_state_dict", "model")
+"""Where checkpoints of training scripts keep the weights."""
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What DistributedDataParallel and torch.compile put before every name."""
+
+
+def read_weights(path: Path, *, unsafe_pickle: bool = False) -> dict[str, Tensor]:
+    """Tensors by name. Nothing is unpickled that could run code, unless `unsafe_pickle`.
+
+    Raises:
+        UsageError: no such file, not readable, or it holds more than tensors.
+    """
+    if not path.is_file():
+        raise usage(Kind.BAD_OPTION, f"there is no file {path}", hint="name a .safetensors file or a checkpoint")
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else _checkpoint(path, unsafe_pickle)
+    except SafetensorError as error:
+        raise _unreadable(path, str(error)) from error
+    except pickle.UnpicklingError as error:
+        raise usage(
+            Kind.BAD_OPTION,
+            f"{path} holds pickled objects that are no tensors, and unpickling them can run any code",
+            hint="save model.state_dict() alone, as safetensors at best; --unsafe-pickle if you trust its author fully",
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, ImportError) as error:
+        raise _unreadable(path, (str(error).strip() or repr(error)).splitlines()[0]) from error
+    return _tensors(path, found)
+
+
+def _checkpoint(path: Path, unsafe_pickle: bool) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=not unsafe_pickle)
+
+
+def _unreadable(path: Path, reason: str) -> Exception:
+    return usage(Kind.BAD_OPTION, f"{path} cannot be read: {reason}", hint="a .safetensors file or a torch checkpoint")
+
+
+def _tensors(path: Path, found: Any) -> dict[str, Tensor]:
+    if isinstance(found, nn.Module):  # unpickled on the user's word
+        found = found.state_dict()
+    for key in _INSIDE:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(k, str) for k in found):
+        raise usage(Kind.BAD_OPTION, f"{path} holds {type(found).__name__}, no state_dict", hint="model.state_dict()")
+    other = [k for k, v in found.items() if not isinstance(v, Tensor)]
+    if other:
+        raise usage(
+            Kind.BAD_OPTION,
+            f"{path}: {other[0]!r} is {type(found[other[0]]).__name__}, no tensor",
+            hint="save model.state_dict() alone",
+        )
+    return dict(found)
+
+
+def use_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Put tensors into a model. Names that are tied to one another may be given once.
+
+    Raises:
+        UsageError: names or shapes differ. Nothing is written then.
+    """
+    own = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
+    given = {id(own[name]) for name in weights if name in own}
+    missing = [name for name, tensor in own.items() if name not in weights and id(tensor) not in given]
+    extra = [name for name in weights if name not in own]
+    if missing or extra:
+        wrapper = next((w for w in _WRAPPERS if extra and all(n.startswith(w) for n in extra)), "")
+        said = [f"lacks {_some(missing)}"] if missing else []
+        said += [f"holds {_some(extra)}, which the model does not have"] if extra else []
+        hint = f"the names begin with {wrapper!r}: save the state_dict of the model inside" if wrapper else ""
+        raise usage(
+            Kind.BAD_OPTION, f"{source} {' and '.join(said)}", hint=hint or "weights of the model that the factory makes"
+        )
+    for name, tensor in weights.items():
+        if tensor.shape != own[name].shape:
+            raise usage(
+                Kind.BAD_OPTION,
+                f"{source}: {name} is {_shape(tensor)}, and the model has {_shape(own[name])}",
+                hint="weights of the model that the factory makes",
+            )
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            own[name].copy_(tensor)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a scalar"

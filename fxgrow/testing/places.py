@@ -1,0 +1,40 @@
+"""Labels where units are chosen by number, and where a part of a tensor is replaced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..capture.program import Op
+from .labels import Planes, place, scattered
+
+if TYPE_CHECKING:
+    from .orbits import Orbits
+
+
+def looked_up(orbits: Orbits, op: Op) -> list[Planes]:
+    """embedding, index_select, gather: labels along other axes than the one that is indexed."""
+    if op.name in ("aten::embedding", "aten::embedding_bag"):
+        rank = len(op.outputs[0].shape)
+        return [[place(p, [0, rank - 1], rank) for p in orbits.of(op.args["weight"]) if p.shape[0] == 1]]
+    args, x = op.args, op.args["self"]
+    chosen = [v for v in op.inputs() if v is not x]
+    if any(v.dtype is torch.bool for v in chosen):
+        return []
+    over = [args["dim"] % len(x.shape)] if "dim" in args else [k for k, i in enumerate(args["indices"]) if i]
+    return orbits.rearrange(op, [p for p in orbits.of(x) if all(p.shape[k] == 1 for k in over)])
+
+
+def written(orbits: Orbits, op: Op) -> list[Planes]:
+    """slice_scatter and select_scatter: the part meets what it replaces."""
+    x, args = op.args["self"], op.args
+    at = args["dim"] % len(x.shape)
+    one = "index" in args
+    start = args["index"] % x.shape[at] if one else args["start"]
+    places = range(x.shape[at])[start : start + 1 if one else args["end"] : 1 if one else args["step"]]
+    rows = torch.tensor(list(places), dtype=torch.int64)
+    part = [p.unsqueeze(at) for p in orbits.of(args["src"])] if one else orbits.of(args["src"])
+    orbits.labels.meet_all([[p if p.shape[at] == 1 else p.index_select(at, rows) for p in orbits.of(x)], part])
+    wide = [p if p.shape[at] == 1 else scattered(p, at, rows, x.shape[at]) for p in part]
+    return [[*orbits.of(x), *wide]]

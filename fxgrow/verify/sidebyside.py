@@ -1,0 +1,246 @@
+"""Two graphs run side by side on one probe, and every node's old channels compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ..functional import adapt_skip
+from .certificate import FLOAT64_BOUND, ROUNDING_MULTIPLE, ULPS
+from .compare import place, seeded, twin
+from .follow import Found
+from .neighbour import Where
+from .places import Places, fitted, leading
+from .probes import Probe
+
+INPUT_SHARE = 1e-3
+"""A result is compared on the scale of its largest entry, or of this part of what it was computed from: where large
+operands cancel, what remains is their rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A node of the grown graph and the node whose value it carries; for a new node, the one that it stands in for."""
+
+    after: str
+    before: str
+    new: bool
+    adapter: bool
+    """Whether it adapts a skip path: then old units lie in front, however many there are behind them."""
+    places: tuple[Places, ...] | None
+    """Where old units lie in each tensor; None: in front, as far as shapes allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One node on both sides: the largest difference of old channels, and what it may be."""
+
+    node: str
+    difference: float
+    bound: float
+    where: Where | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is rounding."""
+        return self.difference <= self.bound
+
+
+def matches(before: fx.GraphModule, after: fx.GraphModule, places: Found | None, checked: set[str]) -> list[Match]:
+    """Which nodes carry the same value, in execution order.
+
+    Args:
+        before: the model as it was.
+        after: the grown model: nodes keep their names, new ones stand beside them.
+        places: of each old node that has lived through all growths; None: of nothing, so names decide.
+        checked: nodes for which a name is not enough; what they read must correspond too.
+    """
+    old = {n.name: n for n in before.graph.nodes if places is None or n.name in places or n.op == "output"}
+    stand_ins: dict[str, str] = {}
+    pairs: dict[str, str] = {}
+    for node in after.graph.nodes:
+        twin_of = old.get(node.name)
+        if twin_of is None or not _alike(twin_of, node):
+            continue
+        operands = _operands(twin_of), _operands(node)
+        fits = len(operands[0]) == len(operands[1])
+        news = {t.name: s.name for s, t in zip(*operands, strict=True) if t.name not in old} if fits else {}
+        if node.name in checked and not (
+            fits and all(pairs.get(t.name, news.get(t.name)) == s.name for s, t in zip(*operands, strict=True))
+        ):
+            continue
+        pairs[node.name] = node.name
+        stand_ins.update({t: s for t, s in news.items() if t not in stand_ins})
+    both = {**stand_ins, **pairs}
+    return [
+        Match(n.name, both[n.name], n.name not in pairs, _adapts(n), (places or {}).get(both[n.name]))
+        for n in after.graph.nodes
+        if n.name in both
+    ]
+
+
+def _adapts(node: fx.Node) -> bool:
+    return node.target is adapt_skip or (node.op == "call_module" and str(node.target).startswith("adapt_skip"))
+
+
+def _alike(a: fx.Node, b: fx.Node) -> bool:
+    """Whether two nodes of one name do the same; a growth may turn a chunk into a split."""
+    return (a.op == b.op and a.target == b.target) or b.target is torch.split
+
+
+def _operands(node: fx.Node) -> list[fx.Node]:
+    found: list[fx.Node] = []
+    fx.map_arg((node.args, node.kwargs), found.append)
+    return found
+
+
+class _Record(fx.Interpreter):
+    """Runs a graph and keeps what each node returns, when it returns it."""
+
+    def __init__(self, model: fx.GraphModule, wanted: set[str]) -> None:
+        super().__init__(model)
+        self.wanted = wanted
+        self.seen: dict[str, list[Tensor]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """One node; tensors are copied, in case they are written to later."""
+        result = super().run_node(n)
+        if n.name in self.wanted:
+            self.seen[n.name] = [t.detach().clone() for t in _tensors(result)]
+        return result
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        return [t for item in tree.values() for t in _tensors(item)]
+    return [t for item in tree for t in _tensors(item)] if isinstance(tree, list | tuple) else []
+
+
+def _recorded(
+    model: fx.GraphModule, probe: Probe, wanted: set[str], dtype: torch.dtype | None, training: bool, seed: int
+) -> dict[str, list[Tensor]]:
+    made = twin(model, dtype, training=training)
+    assert isinstance(made, fx.GraphModule)
+    some = next((t for t in made.parameters() if t.is_floating_point()), None)
+    device, kind = (some.device, some.dtype) if some is not None else (torch.device("cpu"), torch.float64)
+    inputs = [place(x.clone() if isinstance(x, Tensor) else x, device, kind) for x in probe.inputs]
+    record = _Record(made, wanted)
+    with torch.no_grad(), seeded(seed):
+        record.run(*inputs)
+    return record.seen
+
+
+def side_by_side(
+    before: fx.GraphModule,
+    after: fx.GraphModule,
+    some: Sequence[Match],
+    probe: Probe,
+    *,
+    training: bool,
+    seed: int,
+    rounded: bool,
+) -> list[Reading]:
+    """Compare every pair of nodes in float64, in the order in which the grown graph runs them.
+
+    Args:
+        before: the model as it was.
+        after: the grown model.
+        some: nodes that correspond.
+        probe: the inputs.
+        training: in training mode.
+        seed: of operators that draw numbers.
+        rounded: whether the growth had to round old entries to the models' dtype, which is then allowed for.
+    """
+    wanted = {m.after for m in some}, {m.before for m in some}
+    new = _recorded(after, probe, wanted[0], torch.float64, training, seed)
+    old = _recorded(before, probe, wanted[1], torch.float64, training, seed)
+    bounds = dict.fromkeys(wanted[0], FLOAT64_BOUND)
+    if rounded:
+        dtype = next(p.dtype for p in before.parameters() if p.is_floating_point())
+        floor = ULPS * torch.finfo(dtype).eps
+        near = [
+            _recorded(model, probe, w, None, training, seed)
+            for model, w in zip((before, after), wanted[::-1], strict=True)
+        ]
+        for m in some:
+            both = _rounding(old[m.before], near[0][m.before]) + _rounding(new[m.after], near[1][m.after])
+            bounds[m.after] = max(FLOAT64_BOUND, ROUNDING_MULTIPLE * both + floor)
+    nodes = {n.name: n for n in before.graph.nodes}
+    found = []
+    for m in some:
+        read = [t for n in nodes[m.before].all_input_nodes for t in old.get(n.name, ())]
+        scale = INPUT_SHARE * max((_largest(t) for t in read), default=0.0)
+        found += list(_reading(m, old[m.before], new[m.after], scale, bounds[m.after]))
+    return found
+
+
+def _reading(m: Match, old: list[Tensor], new: list[Tensor], scale: float, bound: float) -> Iterator[Reading]:
+    """One node, if it can be compared."""
+    if not old and not new:
+        return
+    if len(old) != len(new):
+        if not m.new:
+            yield Reading(m.after, inf, bound)
+        return
+    worst: tuple[float, Where | None] = (0.0, None)
+    for number, (b, a) in enumerate(zip(old, new, strict=True)):
+        places = _where(m, number, tuple(b.shape), tuple(a.shape))
+        if places is None:
+            if m.new or m.places is None:
+                return  # a stand-in of another shape, or models of other sizes without a plan: nothing can be said
+            worst = inf, None
+            continue
+        here = min((_apart(b, x, scale) for x in places.readings(a)), key=lambda pair: pair[0])
+        if here[0] > worst[0]:
+            worst = here
+    yield Reading(m.after, worst[0], bound, worst[1])
+
+
+def _where(m: Match, number: int, old: tuple[int, ...], new: tuple[int, ...]) -> Places | None:
+    if m.places is None or number >= len(m.places):
+        return leading(old, new)
+    places = m.places[number]
+    if places.shape == new and len(places.axes) == len(old):
+        return places
+    return fitted(places, old, new) if m.adapter else None
+
+
+def _apart(a: Tensor, b: Tensor, scale: float) -> tuple[float, Where | None]:
+    """The largest difference on the scale of the largest entry; infinite where non-finite entries differ."""
+    if a.shape != b.shape:
+        return inf, None
+    if not a.numel():
+        return 0.0, None
+    x, y = _numbers(a), _numbers(b)
+    gap = (x - y).abs()
+    same = (x == y) | (x.isnan() & y.isnan())
+    gap = torch.where(same, 0.0, gap.nan_to_num(nan=inf, posinf=inf))
+    k = int(gap.argmax())
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(k), gap.shape))
+    size = max(_largest(x), scale)
+    largest = float(gap.flatten()[k])
+    where = Where(index, float(x.flatten()[k]), float(y.flatten()[k]))
+    return (largest / size if size > 0 else largest), where
+
+
+def _rounding(fine: Sequence[Tensor], near: Sequence[Tensor]) -> float:
+    return max((_apart(a, b, 0.0)[0] for a, b in zip(fine, near, strict=True)), default=0.0)
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj()).sum(-1)
+    return tensor.detach().to("cpu", torch.float64)
+
+
+def _largest(tensor: Tensor) -> float:
+    x = _numbers(tensor)
+    finite = x[x.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
