@@ -17,11 +17,12 @@ from .inspection import Inspection
 from .passes import Width
 from .plan import Plan
 from .rewrite import apply
-from .verify import Certificate
+from .verify import Certificate, FirstDifference, bisect
 
 __all__ = [
     "Analysis",
     "Certificate",
+    "FirstDifference",
     "FxgrowError",
     "GrowthRefused",
     "Inspection",
@@ -33,6 +34,7 @@ __all__ = [
     "Width",
     "analyse",
     "apply",
+    "bisect",
     "deepen",
     "diagnostics",
     "grow",

@@ -50,10 +50,17 @@ def rows(names: Sequence[str] | None = None, schemes: Sequence[str] = SCHEMES, *
 
 
 def violations(row: Row) -> list[str]:
-    """What should not be: growths that change the function, and axes that some scheme can grow and "auto" cannot."""
+    """What should not be: growths that change the function, and what "auto" leaves out."""
     broken = [f"{scheme} breaks {what}" for scheme, cell in row.cells.items() for what in cell.broken]
-    auto = row.cells.get("auto")
-    return broken + ([f"auto cannot grow {row.named(units)}" for units in row.growable - auto.units] if auto else [])
+    return broken + (left_out(row) if "auto" in row.cells else [])
+
+
+def left_out(row: Row) -> list[str]:
+    """Axes that "auto" cannot grow at all, or not by as little as some scheme can."""
+    best = {s: cell.factors for s, cell in row.cells.items()}
+    least = {units: min(f[units] for f in best.values() if units in f) for units in row.growable}
+    missing = [units for units, factor in least.items() if best["auto"].get(units) != factor]
+    return [f"auto cannot grow {row.named(units)}" for units in missing]
 
 
 def table(found: Sequence[Row]) -> str:

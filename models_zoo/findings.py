@@ -49,6 +49,11 @@ class Cell:
         """Everything it can grow."""
         return {g.units for g in self.growths}
 
+    @property
+    def factors(self) -> dict[Units, float]:
+        """By how little, of the factors that were tried."""
+        return {g.units: g.factor for g in sorted(self.growths, key=lambda g: -g.factor)}
+
 
 @dataclass(slots=True)
 class Row:
@@ -64,10 +69,10 @@ class Row:
         return set().union(*(cell.units for cell in self.cells.values()))
 
     def named(self, units: Units) -> str:
-        """Something that grows, by name and the schemes that can."""
+        """Something that grows, by name, and by how little with each scheme that can."""
         able = {s: g for s, cell in self.cells.items() for g in cell.growths if g.units == units}
-        growth = next(iter(able.values()))
-        return f"{growth.ask.name} ({growth.ask.grow} x{growth.factor}: {', '.join(able)})"
+        ask = next(iter(able.values())).ask
+        return f"{ask.name} ({ask.grow}: {', '.join(f'{s} x{g.factor}' for s, g in able.items())})"
 
     def refused(self, scheme: str) -> Iterator[fxgrow.Refusal]:
         """Why a scheme cannot grow what another can."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 class FeatureLayerNorm(nn.Module):
     """Refuses ``fc1`` to scheme r2r: LayerNorm takes mean and variance over its features, and halves change both.
 
-    Scheme mean fills new features with the mean of the old ones: that stays, and the variance changes by a known factor.
+    Scheme mean fills new features with the mean of the old ones: that stays, the variance shrinks by a known factor.
     """
 
     def __init__(self) -> None:

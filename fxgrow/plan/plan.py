@@ -15,6 +15,10 @@ Path = tuple[str | int, ...]
 """A place in an fx node's arguments: ("args", 1, 0) or ("kwargs", "size", 2)."""
 
 
+STATISTIC = "statistic"
+"""The path of an edit that makes a mean or a variance divide by what it divided by before: (family, axes, whether they
+are kept, number). A mean is multiplied by the number, of a variance it is the correction."""
+STATISTICS = frozenset({"mean", "var", "std", "var_mean", "std_mean"})
 SPLIT = "split"
 """The path of an edit that turns a call (chunk, say) into a torch.split at written places: (sizes, axis)."""
 

@@ -20,11 +20,12 @@ from ..capture.signature import Meta, strides_like
 from ..capture.source import location
 from ..capture.template import Template, fill, locals_in
 from ..capture.trees import attribute, leaves, plain, value_tree
+from ..dims.rules.base import PINNED
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..errors import GrowthRefused, Kind, Refusal
 from .arguments import as_refs, at, left_out, numbers, put, same_result, scalar, scalars_in, shape_text
 from .attributes import attributes_of
-from .plan import SPLIT, ModuleEdit, NodeEdit, Path
+from .plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit, Path
 from .sizes import NewSizes
 
 
@@ -119,6 +120,9 @@ class Simulation:
             return
         ops = [op for op in ops if op.step >= 0]  # others say what a write does to other views
         predicted = [self.sizes.arguments(op) for op in ops]
+        if any(PINNED in arguments for arguments in predicted):
+            self._pin(node, module, ops, predicted[0])
+            return
         overrides: dict[Path, object] = {}
         problem = ""
         for attempt in range(2):
@@ -156,6 +160,19 @@ class Simulation:
         sizes, dim = piece_sizes(op, self.sizes), op.args["dim"]
         self.nodes.append(NodeEdit(node.name, (SPLIT,), str(node.target), (tuple(sizes), dim)))
         self._change(node, tuple(self._grown_ref(out, self.sizes.shape(out)) for out in op.outputs))
+
+    def _pin(self, node: fx.Node, module: nn.Module | None, ops: list[Op], arguments: Mapping[str, Any]) -> None:
+        """A mean or variance that goes on dividing by what it divides by now."""
+        op = ops[0]
+        if len(ops) > 1 or module is not None or op.args.get("dtype") is not None:
+            text = f"{op.name} would divide by another number of units, and stands where that cannot be written"
+            raise self._inexpressible(node, text)
+        x, dims = op.args["self"], op.args.get("dim")
+        rank = len(x.shape)
+        axes = tuple(range(rank)) if dims is None or dims == [] else tuple(d % rank for d in dims)
+        new = (op.name.removeprefix("aten::"), axes, bool(op.args.get("keepdim")), arguments[PINNED])
+        self.nodes.append(NodeEdit(node.name, (STATISTIC,), str(node.target), new))
+        self._change(node, self._predicted(self.program.results[node.name]))
 
     def _arguments(self, node: fx.Node, overrides: Mapping[Path, object]) -> tuple[Any, dict[str, Any]]:
         env = _Env(self, node)

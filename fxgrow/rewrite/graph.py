@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from torch import fx, nn
 from ..capture.opening import open_nodes
 from ..functional import adapt_skip
 from ..plan import NodeEdit, Plan, SkipEdit
-from ..plan.plan import SPLIT
+from ..plan.plan import SPLIT, STATISTIC
 from .insert import insert_blocks
 from .values import generator
 
@@ -47,9 +48,30 @@ def _edit_node(node: fx.Node, edit: NodeEdit) -> None:
         source = node.all_input_nodes[0]
         node.op, node.target, node.args, node.kwargs = "call_function", torch.split, (source, list(sizes), dim), {}
         return
+    if edit.path == (STATISTIC,):
+        _pin(node, cast(tuple[str, tuple[int, ...], bool, float], edit.new))
+        return
     whole: dict[str, Any] = {"args": node.args, "kwargs": node.kwargs}
     changed = _replaced(whole, edit.path, edit.new)
     node.args, node.kwargs = changed["args"], changed["kwargs"]
+
+
+def _pin(node: fx.Node, edit: tuple[str, tuple[int, ...], bool, float]) -> None:
+    """Let a mean or a variance divide by what it divided by before."""
+    family, axes, keep, number = edit
+    if family != "mean":
+        node.op, node.target = "call_function", getattr(torch, family)
+        node.args, node.kwargs = (node.all_input_nodes[0],), {"dim": list(axes), "correction": number, "keepdim": keep}
+        return
+    users = list(node.users)
+    if len(users) == 1 and users[0].target is operator.mul and isinstance(users[0].args[1], float):
+        users[0].args = (node, users[0].args[1] * number)  # it has grown before
+        return
+    with node.graph.inserting_after(node):
+        pinned = node.graph.call_function(operator.mul, (node, 1.0))
+    pinned.meta = dict(node.meta)
+    node.replace_all_uses_with(pinned)
+    pinned.args = (node, number)
 
 
 def _replaced(thing: Any, path: tuple[str | int, ...], value: object) -> Any:

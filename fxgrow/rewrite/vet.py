@@ -18,7 +18,7 @@ from ..capture.opening import kind_of
 from ..plan import ModuleEdit, NodeEdit, Plan, SkipEdit, TensorEdit
 from ..plan.arguments import at
 from ..plan.layout import Chain, Grid, Layout, Leaf, size
-from ..plan.plan import SPLIT
+from ..plan.plan import SPLIT, STATISTIC, STATISTICS
 
 LARGEST_GROWTH = 1024
 """No axis grows by more than this factor; a plan that says so is damaged or hostile."""
@@ -104,6 +104,8 @@ def _module(edit: ModuleEdit, module: nn.Module) -> Iterator[str]:
         now = getattr(module, name, None)
         sizes = is_name(name) and (not name.startswith("_") or name in HIDDEN_SIZES)
         same_kind = isinstance(now, int | float | str | tuple | list) and _kind(new) in (_kind(now), "numbers")
+        if name == "eps" and now is None:  # of an RMSNorm that took it from the dtype
+            same_kind = isinstance(module, nn.RMSNorm) and isinstance(new, float) and 0 < new < 1
         if not sizes or not same_kind or _plain(now) != _plain(old) or not _grows(now, new):
             yield f"the plan edits {edit.path}.{_short(name)} from {_short(old)} to {_short(new)}, which is no size there"
 
@@ -144,6 +146,10 @@ def _node(edit: NodeEdit, node: fx.Node | None) -> Iterator[str]:
         if not right or not _numbers(edit.new):
             yield f"{where}, which is no split"
         return
+    if edit.path == (STATISTIC,):
+        if not _is_statistic(edit.new):
+            yield f"{where}, which is no statistic"
+        return
     root, *_ = (*edit.path, "")
     inside = len(edit.path) > 1 and root in ("args", "kwargs")
     if not inside or (root == "kwargs" and not is_name(str(edit.path[1]))):
@@ -158,6 +164,15 @@ def _node(edit: NodeEdit, node: fx.Node | None) -> Iterator[str]:
             return
         if _numbers(now) and now is not None and not _grows(now, edit.new):
             yield f"{where} from {_short(now)} to {_short(edit.new)}"
+
+
+def _is_statistic(new: object) -> bool:
+    """Whether an edit names a mean or a variance, its axes, whether they are kept, and a number that can be."""
+    if not (isinstance(new, tuple) and len(new) == 4 and isinstance(new[1], tuple)):
+        return False
+    name, axes, keep, number = new
+    right = name in STATISTICS and all(type(k) is int and 0 <= k < MOST_DIMENSIONS for k in axes) and type(keep) is bool
+    return right and isinstance(number, int | float) and 0 <= number <= LARGEST_GROWTH**2
 
 
 def _skip(skip: SkipEdit, consumer: fx.Node, widest: int) -> Iterator[str]:

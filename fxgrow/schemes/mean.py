@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .sided import choose_sides
+from .sided import ZEROED, choose_sides
 from .states import Assignment, Failure, Problem, State
 
 
@@ -21,5 +21,5 @@ class Mean:
 
     def choose(self, problem: Problem) -> Assignment | Failure:
         """Means before a layer_norm, zeros before an rms_norm."""
-        norms = {"layer_norm": State.MEAN, "rms_norm": State.ZERO}
+        norms = {"layer_norm": State.MEAN, **dict.fromkeys(ZEROED, State.ZERO)}
         return choose_sides(problem.dims, problem.sizes, norms, lambda _, __: False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .sided import Support, choose_sides
+from .sided import ZEROED, Support, choose_sides
 from .states import Assignment, Failure, Problem, State
 
 
@@ -31,7 +31,8 @@ class Morphism:
             shapes = [(values[p.value].shape, p.axis) for p in side.places]
             return sum(_product(shape[:axis] + shape[axis + 1 :]) for shape, axis in shapes)
 
-        return choose_sides(problem.dims, problem.sizes, {"rms_norm": State.ZERO}, lambda a, b: entries(a) < entries(b))
+        norms = dict.fromkeys(ZEROED, State.ZERO)
+        return choose_sides(problem.dims, problem.sizes, norms, lambda a, b: entries(a) < entries(b))
 
 
 def _product(numbers: tuple[int, ...]) -> int:

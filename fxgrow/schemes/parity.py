@@ -25,6 +25,9 @@ MIXED = {
     "softmax": (Kind.SOFTMAX, "its channels reach a softmax over the whole axis"),
     "layer_norm": (Kind.NORM, "its channels reach a normalisation that mixes them"),
     "rms_norm": (Kind.NORM, "its channels reach a normalisation that mixes them"),
+    **dict.fromkeys(
+        ("mean", "variance", "norm"), (Kind.STATISTIC, "its channels reach a statistic over the whole axis")
+    ),
 }
 """What a growth runs into when its units are mixed."""
 
@@ -127,6 +130,8 @@ class ParityDomain:
         kind, text = MIXED[mixing.kind]
         if not self.copies:
             self._fail(op, text, kind)
+        elif mixing.kind == "norm":
+            self._fail(op, f"{text}: a norm of copies is not the norm of the units", kind)
         elif not mixing.even:
             self._fail(op, text, kind, "two or three times the width: copies of every unit leave its statistics alone")
         elif state is not None:

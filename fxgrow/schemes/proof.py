@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ..capture.program import Op, Origin
 from ..dims.axis import Atom
-from ..dims.rules.base import Mixing
+from ..dims.rules.base import PINNED, Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .flow import Propagation
@@ -82,7 +82,7 @@ class ProofDomain:
         return state
 
     def adapt(self, op: Op, state: State) -> None:
-        """Equal halves enter as a difference; whatever else there is stays outside, beside the old units as they were."""
+        """Equal halves enter as a difference; whatever else there is stays outside."""
         if state is State.SPLIT:
             raise self._refute(op, "a skip path whose old units are shared out with copies may not enter a join")
         self.paired[op.node] = state is State.EVEN and self.paired.get(op.node, True)
@@ -91,6 +91,9 @@ class ProofDomain:
     def mix(self, op: Op, state: State, mixing: Mixing) -> State:
         """The statistics stay, or change by a factor that scale and epsilon make good."""
         kind, text = MIXED[mixing.kind]
+        if kind is Kind.STATISTIC:
+            self._statistic(op, state, mixing)
+            return state
         if state is State.COPY and mixing.even:
             self.uniform.update(mixing.atoms)
             result = State.SPLIT if mixing.kind == "softmax" else State.COPY
@@ -110,6 +113,33 @@ class ProofDomain:
             self.numbers[id(op)] = {"eps": mixing.epsilon * mixing.old / mixing.new}
         self._say(op, f"{state.value} units leave {mixing.kind} as zeros; scale x sqrt({mixing.old}/{mixing.new})")
         return State.ZERO
+
+    def _statistic(self, op: Op, state: State, mixing: Mixing) -> None:
+        """A mean, a variance or a norm that stays as it was, or would if it divided by another number."""
+        old, new, correction = mixing.old, mixing.new, mixing.correction
+        match mixing.kind, state:
+            case (_, State.NULL) | ("mean" | "variance", State.SAME):
+                how = "which all are the same"
+            case ("mean" | "variance", State.COPY) if mixing.even:
+                self.uniform.update(mixing.atoms)
+                how = "all copied equally often"
+                if mixing.kind == "variance" and correction:
+                    self.numbers[id(op)] = {PINNED: correction * new / old}
+                    how += f", correction {correction:g} -> {correction * new / old:g}"
+            case ("mean", State.MEAN) if mixing.alone:
+                how = "whose mean the new ones are"
+            case ("variance", State.MEAN) if mixing.alone:
+                self.numbers[id(op)] = {PINNED: correction + new - old}
+                how = f"whose mean the new ones are, correction {correction:g} -> {correction + new - old:g}"
+            case ("mean", State.ZERO | State.ODD | State.SPLIT):
+                self.numbers[id(op)] = {PINNED: new / old}
+                how = f"the sum of which stays, times {new}/{old}"
+            case ("norm", State.ZERO):
+                how = "of which the new ones are zero"
+            case _:
+                kind, text = MIXED[mixing.kind]
+                raise self._refute(op, f"{text}: new units that are {state.value} change it", kind)
+        self._say(op, f"{mixing.kind} over {old} -> {new} units, {how}")
 
     def contract(self, op: Op, factors: Sequence[State]) -> None:
         """Odd, split, or one zero factor."""

@@ -7,8 +7,10 @@ What is set to zero changes the walk, so it is repeated until nothing is added. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 
 from ..capture.program import Op
 from ..dims.axis import Atom
@@ -30,10 +32,17 @@ class Support:
     linear: bool = True
 
 
+UNREAD = "nothing reads the new units with weights, and zeros would get no gradient where they are written"
+ZEROED = ("rms_norm", "mean", "norm")
+"""What takes new units of zeros: they leave a sum of squares, or any sum, as it is."""
 Mark = Support | None
 """None is zero."""
 Side = Callable[[Support, Support], bool]
 """Whether to zero the writers of two sides of a sum (writers, readers)."""
+
+
+class Reconsidered(Exception):
+    """Something that was taken for anything is zero, so what has been read so far is void."""
 
 
 class SidedDomain:
@@ -49,11 +58,14 @@ class SidedDomain:
         norms: Mapping[str, State],
         writers: Side,
         positions: Mapping[int, int],
+        read: Callable[[], Collection[Place]],
     ) -> None:
+        """`read`: parameters whose new units are read with weights somewhere."""
         self.chosen = chosen
         self.norms = norms
         self.writers = writers
         self.positions = positions
+        self.read = read
         self.places: dict[Place, None] = {}
         self.failure: Failure | None = None
 
@@ -98,11 +110,15 @@ class SidedDomain:
     def mix(self, op: Op, state: Mark, mixing: Mixing) -> Mark:
         """What a normalisation needs."""
         wanted = self.norms.get(mixing.kind)
+        kind, text = MIXED[mixing.kind]
         if wanted is None and self.failure is None:
-            kind, text = MIXED[mixing.kind]
             self.failure = Failure(kind, self.positions[id(op)], text)
         if wanted is not None and state is not None:
             self._want(state, wanted)
+            if kind is Kind.STATISTIC and state.places:
+                if not state.linear and not state.places <= set(self.read()):
+                    self.failure = self.failure or Failure(Kind.NO_PROOF, self.positions[id(op)], UNREAD)
+                raise Reconsidered
         return None
 
     def contract(self, op: Op, factors: Sequence[Mark]) -> None:
@@ -116,8 +132,7 @@ class SidedDomain:
             return
         readers = next((x for x in reversed(sides) if x.direct), sides[-1])
         if not (readers.direct or readers.linear):
-            text = "nothing reads the new units with weights, and zeros would get no gradient where they are written"
-            self.failure = self.failure or Failure(Kind.NO_PROOF, self.positions[id(op)], text)
+            self.failure = self.failure or Failure(Kind.NO_PROOF, self.positions[id(op)], UNREAD)
             return
         writers = next((x for x in sides if x is not readers), None)
         both = writers is not None and writers.linear and readers.direct
@@ -155,11 +170,37 @@ def choose_sides(
     """
     positions = {id(op): i for i, op in enumerate(dims.program.ops)}
     chosen: dict[Place, State] = {}
+    read = cache(lambda: _read(dims, sizes, positions))
     while True:
         before = dict(chosen)
-        domain = SidedDomain(chosen, norms, writers, positions)
-        Propagation(dims, sizes, domain).run()
+        domain = SidedDomain(chosen, norms, writers, positions, read)
+        with suppress(Reconsidered):
+            Propagation(dims, sizes, domain).run()
         if domain.failure is not None:
             return domain.failure
         if chosen == before:
             return {place: chosen.get(place, State.FREE) for place in domain.places}
+
+
+class _Observer(SidedDomain):
+    """Chooses nothing, and notes what is read with weights."""
+
+    def __init__(self, positions: Mapping[int, int]) -> None:
+        super().__init__({}, {}, lambda _, __: False, positions, frozenset)
+        self.found: set[Place] = set()
+
+    def mix(self, op: Op, state: Mark, mixing: Mixing) -> Mark:
+        """Anything may follow."""
+        return state
+
+    def contract(self, op: Op, factors: Sequence[Mark]) -> None:
+        """Of two sides each reads the other."""
+        sides = [x.places for x in factors if x is not None and x.places]
+        self.found.update(*sides if len(sides) > 1 else [])
+
+
+def _read(dims: DimsSolver, sizes: Mapping[Atom, int], positions: Mapping[int, int]) -> Collection[Place]:
+    """Parameters whose new units are read with weights somewhere."""
+    observer = _Observer(positions)
+    Propagation(dims, sizes, observer).run()
+    return observer.found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .sided import choose_sides
+from .sided import ZEROED, choose_sides
 from .states import Assignment, Failure, Problem, State
 
 
@@ -20,4 +20,4 @@ class Zero:
 
     def choose(self, problem: Problem) -> Assignment | Failure:
         """Zero the reading side."""
-        return choose_sides(problem.dims, problem.sizes, {"rms_norm": State.ZERO}, lambda _, __: False)
+        return choose_sides(problem.dims, problem.sizes, dict.fromkeys(ZEROED, State.ZERO), lambda _, __: False)

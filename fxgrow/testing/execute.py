@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..capture.program import Args, Op, Program, Value
+from ..dims.rules.base import PINNED
 from ..functional import adapt_skip
 
 INTRINSICS: dict[str, Callable[..., Any]] = {"fxgrow::adapt_skip": adapt_skip}
@@ -40,12 +41,24 @@ def call(op: Op, args: Mapping[str, Any]) -> Any:
         return INTRINSICS[op.name](**args)
     if "pieces" in args:
         return torch.split(args["self"], args["pieces"], args["dim"])
+    if PINNED in args:
+        return _pinned(op, args)
     space, name = op.name.split("::")
     packet = getattr(getattr(torch.ops, space), name + "_" if op.mutates and not name.endswith("__") else name)
     overload = getattr(packet, op.overload or "default")
     places = [a.name for a in overload._schema.arguments if not a.kwarg_only]
     named = {name: arg for name, arg in args.items() if name not in places}
     return overload(*(args[name] for name in places), **named)
+
+
+def _pinned(op: Op, args: Mapping[str, Any]) -> Any:
+    """A mean or a variance that divides by another number, as in a plan."""
+    dim = args.get("dim") or list(range(args["self"].dim()))
+    keep, number = bool(args.get("keepdim")), args[PINNED]
+    name = op.name.removeprefix("aten::")
+    if name == "mean":
+        return torch.mean(args["self"], dim, keep) * number
+    return getattr(torch, name)(args["self"], dim, correction=number, keepdim=keep)
 
 
 def filled(arg: Any, values: Mapping[int, Tensor], copied: bool) -> Any:

@@ -172,7 +172,7 @@ class Both:
 
 
 def _opened(before: fx.GraphModule, history: Sequence[Plan]) -> fx.GraphModule:
-    """The model with the attention written out that some growth wrote out, on the same tensors."""
+    """The model with the attention written out that some growth wrote out; a copy if there is any."""
     model = before
     for plan in history:
         here = {n.name for n in model.graph.nodes}

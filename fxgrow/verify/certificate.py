@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import Kind, Refusal
+from .difference import FirstDifference
 
 FLOAT64_BOUND = 1e-10
 """Relative error in float64 that decides. Rounding of sums over thousands of terms stays a hundred times below it,
@@ -90,6 +91,8 @@ class Certificate:
     """By which schemes the model was grown, in order."""
     noise: float = 0.0
     """The largest noise that a growth was asked to add: then the function is preserved up to it only."""
+    difference: FirstDifference | None = None
+    """Where the models first differ, if they do and both are traced; looked for only then."""
 
     @property
     def held(self) -> bool:
@@ -109,10 +112,11 @@ class Certificate:
     def refusal(self) -> Refusal:
         """The failure in words."""
         e = self.worst
+        first = f"{self.difference.location}; " if self.difference is not None else ""
         return Refusal(
             Kind.CHECK_FAILED,
             f"the function changed: {e.output} differs by {e.float64:.1e} in float64 (bound {e.bound:.0e})",
-            where=f"probe {e.probe!r}, {e.mode} mode",
+            where=f"{first}probe {e.probe!r}, {e.mode} mode",
             hint="noise was asked for, so the function had to change by about as much; noise=0 keeps it"
             if self.noise
             else "this is a defect in fxgrow or in a rule that was registered; please report it with the model",
@@ -153,4 +157,6 @@ class Certificate:
             ending = "" if b.calm else "; it may disturb what is there: use a smaller learning rate at first"
             lines.append(f"  {b.block} adds {b.silent:.1e} of its input, {b.moved:.1e} after one small step{ending}")
         lines += [f"  {note}" for note in self.notes]
+        if self.difference is not None:
+            lines += ["", str(self.difference)]
         return "\n".join(lines)

@@ -84,16 +84,7 @@ class FirstDifference:
     def __str__(self) -> str:
         lines = [f"the models first differ at {self.name} ({self.mode} mode, probe {self.probe!r})"]
         lines.append(f"  where    {self.location}")
-        if self.where is not None:
-            w = self.where
-            at = (
-                f"{list(w.index)}: {w.before:.6g} before, {w.after:.6g} after"
-                if w.index
-                else f"{w.before:.6g}, {w.after:.6g}"
-            )
-            lines.append(f"  largest  {amount(self.difference)} of its largest entry (bound {self.bound:.0e}), at {at}")
-        else:
-            lines.append("  largest  the shapes differ")
+        lines.append(f"  largest  {self._largest()}")
         last = f"{self.agreed}, the last of {self.compared} nodes" if self.agreed else "nothing before it"
         lines += [f"  agrees   {last}", f"  cause    {self.cause}"]
         some, more = self.suspects[:MOST_SUSPECTS], self.suspects[MOST_SUSPECTS:]
@@ -104,6 +95,13 @@ class FirstDifference:
         lines += ["", "  " + "   ".join(f"{SIGN[v]} {LEGEND[v]}" for v in shown)]
         lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def _largest(self) -> str:
+        if self.where is None:
+            return "other shapes than before"
+        w, bound = self.where, f"{self.bound:.0e}"
+        text = f"{amount(self.difference)} of the largest old entry (bound {bound}): {w.before:.6g}, now {w.after:.6g}"
+        return f"{text}, at {list(w.index)}" if w.index else text
 
     def picture(self, path: str | Path) -> None:
         """Draw the neighbourhood into a file; its ending (.png, .svg, .pdf) says how.

@@ -33,7 +33,7 @@ def draw(inputs: Sequence[Neighbour], node: Neighbour, users: Sequence[Neighbour
     """
     figures = optional("matplotlib.figure", extra="vision", what="a picture")
     rows = [list(inputs[:MOST_NEIGHBOURS]), [node], list(users[:MOST_NEIGHBOURS])]
-    wide = max(2, *(len(row) for row in rows))
+    wide = max(3, *(len(row) for row in rows))
     figure = figures.Figure(figsize=(wide * STEP + 0.4, 3 * ROW + 1.2), dpi=130, facecolor="white")
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_xlim(-wide * STEP / 2 - 0.2, wide * STEP / 2 + 0.2)
@@ -50,7 +50,7 @@ def draw(inputs: Sequence[Neighbour], node: Neighbour, users: Sequence[Neighbour
             _box(axes, one, spot, main=one is node)
     left = -wide * STEP / 2
     axes.text(left, -0.3, f"First difference: {node.node}", fontsize=13, fontweight="bold", color=INK, va="center")
-    axes.text(left, 0.0, _cut(under, int(wide * STEP * 13)), fontsize=8.5, color=FAINT, va="center")
+    axes.text(left, 0.0, _cut(under, int(wide * STEP * 16)), fontsize=8.5, color=FAINT, va="center")
     _foot(axes, [n.verdict for n in (*inputs, node, *users)], left)
     for count, y in ((len(inputs), 0.6), (len(users), 2 * ROW + 0.6)):
         if count > MOST_NEIGHBOURS:

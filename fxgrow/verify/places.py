@@ -57,7 +57,7 @@ def leading(old: tuple[int, ...], new: tuple[int, ...]) -> Places | None:
 
 
 def fitted(places: Places, old: tuple[int, ...], new: tuple[int, ...]) -> Places | None:
-    """The same places in a tensor that may have more or fewer units behind the old ones; None if it has not even them."""
+    """The same places in a tensor that may hold another number of units behind the old ones."""
     front = leading(old, new)
     if front is None or len(places.shape) != len(new):
         return None

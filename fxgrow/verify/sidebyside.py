@@ -177,12 +177,14 @@ def side_by_side(
     for m in some:
         read = [t for n in nodes[m.before].all_input_nodes for t in old.get(n.name, ())]
         scale = INPUT_SHARE * max((_largest(t) for t in read), default=0.0)
-        found += list(_reading(m, old[m.before], new[m.after], scale, bounds[m.after]))
+        found += list(_reading(m, old[m.before], new[m.after], scale, bounds[m.after], probe.batch_of_one))
     return found
 
 
-def _reading(m: Match, old: list[Tensor], new: list[Tensor], scale: float, bound: float) -> Iterator[Reading]:
-    """One node, if it can be compared."""
+def _reading(
+    m: Match, old: list[Tensor], new: list[Tensor], scale: float, bound: float, other_sizes: bool
+) -> Iterator[Reading]:
+    """One node, if it can be compared; with `other_sizes` than those that the plans were followed for, not every one."""
     if not old and not new:
         return
     if len(old) != len(new):
@@ -193,7 +195,7 @@ def _reading(m: Match, old: list[Tensor], new: list[Tensor], scale: float, bound
     for number, (b, a) in enumerate(zip(old, new, strict=True)):
         places = _where(m, number, tuple(b.shape), tuple(a.shape))
         if places is None:
-            if m.new or m.places is None:
+            if m.new or m.places is None or other_sizes:
                 return  # a stand-in of another shape, or models of other sizes without a plan: nothing can be said
             worst = inf, None
             continue
@@ -207,8 +209,10 @@ def _where(m: Match, number: int, old: tuple[int, ...], new: tuple[int, ...]) ->
     if m.places is None or number >= len(m.places):
         return leading(old, new)
     places = m.places[number]
-    if places.shape == new and len(places.axes) == len(old):
-        return places
+    if len(places.axes) == len(old) == len(new):
+        rows = zip(places.axes, places.shape, old, new, strict=True)
+        if all(now == (told if ways else was) for ways, told, was, now in rows):
+            return places
     return fitted(places, old, new) if m.adapter else None
 
 

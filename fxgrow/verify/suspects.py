@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from ..plan import AxisGrowth, Plan
 from ..plan.arguments import at
 from ..plan.layout import leaves, partners, units
-from ..plan.plan import SPLIT
+from ..plan.plan import SPLIT, STATISTIC
 from ..rewrite.apply import tensors_of
 from .certificate import FLOAT64_BOUND, ULPS
 from .follow import Followed
@@ -34,7 +34,7 @@ def _entries(before: fx.GraphModule, after: fx.GraphModule, followed: Followed) 
     """Tensors whose old entries changed."""
     new = tensors_of(after)
     for name, tensor in tensors_of(before).items():
-        if name not in new:
+        if name not in new or name.endswith("num_batches_tracked"):
             continue
         places = followed.tensors.get(name, as_before(tuple(tensor.shape)))
         index = _changed(tensor, new[name], places)
@@ -124,7 +124,7 @@ def _numbers(before: fx.GraphModule, after: fx.GraphModule, history: Sequence[Pl
             if path and other is not None and getattr(other, name, value) != told.get((path, name), value):
                 yield f"{path}.{name}: {getattr(other, name)}, not {told.get((path, name), value)}"
     nodes = {n.name: n for n in after.graph.nodes}
-    edits = {(e.node, e.path): e.new for plan in history for e in plan.nodes if e.path != (SPLIT,)}
+    edits = {(e.node, e.path): e.new for plan in history for e in plan.nodes if e.path not in ((SPLIT,), (STATISTIC,))}
     for (node, path), value in edits.items():
         if node in nodes and _found(nodes[node], path) != value:
             yield f"{node} {'.'.join(map(str, path))}: {_found(nodes[node], path)}, not {value}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, fx, nn
 from ..analysis import analyse
 from ..errors import FxgrowError, Kind, UsageError, usage
 from ..plan import Plan
+from .bisect import explained
 from .blocks import blocks_step
 from .certificate import FLOAT64_BOUND, ROUNDING_MULTIPLE, ULPS, Certificate, OutputError
 from .compare import distance, run, twin
@@ -64,9 +66,15 @@ def verify(
     schemes = tuple(dict.fromkeys(plan.scheme for plan in history))
     name = str(dtype).removeprefix("torch.")
     noise = max((plan.noise for plan in history), default=0.0)
-    return Certificate(
+    certificate = Certificate(
         name, tuple(errors), proof, eval_only, gradients + more, pairs + apart, tuple(notes), blocks, schemes, noise
     )
+    if certificate.held or noise:  # noise was asked for: of course there is a difference
+        return certificate
+    e = certificate.worst
+    probe = next(p for p in some if p.name == e.probe)
+    difference = explained(before, after, some[0].inputs, probe, training=e.mode == "training", seed=seed)
+    return replace(certificate, difference=difference)
 
 
 def plans_since(before: nn.Module, after: nn.Module) -> tuple[Plan, ...]:

@@ -1,8 +1,9 @@
-"""Reductions. Over an axis that grows only a sum can be proved."""
+"""Reductions. Over an axis that grows sums, means, variances and norms can be proved."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fxgrow.errors import Kind
@@ -13,9 +14,10 @@ STATISTIC = Kind.STATISTIC
 aten = torch.ops.aten
 
 
-def over(names: str) -> list[Row]:
-    """Reductions over one axis, kept and not, and over all."""
+def over(names: str, *, grows: bool = False) -> list[Row]:
+    """Reductions over one axis, kept and not."""
     rows = []
+    operand, why = ("2+ 3+ 4+", ()) if grows else ("2+ 3. 4+", STATISTIC)
     for name in names.split():
 
         def kept(x: Tensor, name: str = name) -> object:
@@ -25,8 +27,8 @@ def over(names: str) -> list[Row]:
             return getattr(torch, name)(x, dim=-2)
 
         rows += [
-            row(name, kept, "2+ 3. 4+", why=STATISTIC),
-            row(f"{name} (dropped)", gone, "2+ 3. 4+", why=STATISTIC),
+            row(name, kept, operand, why=why),
+            row(f"{name} (dropped)", gone, operand, why=why),
         ]
     return rows
 
@@ -37,18 +39,34 @@ def whole(names: str) -> list[Row]:
 
 
 ROWS: list[Row] = [
-    *over("mean nanmean nansum amax amin max min median mode prod std var var_mean std_mean"),
-    *over("logsumexp argmax argmin all any norm"),
-    *whole("mean max min median prod std var argmax all any nanmean"),
+    *over("nanmean nansum amax amin max min median mode prod logsumexp argmax argmin all any"),
+    *over("mean std var var_mean std_mean norm", grows=True),
+    *whole("max min median prod argmax all any nanmean"),
+    *(row(f"{name} (of all)", getattr(torch, name), "2+ 3+") for name in ("mean", "std", "var", "norm")),
+    row("mean (of a product)", lambda x: x.flatten(1).mean(1), "2+ 3+ 2+"),
+    row("mean (of a concatenation)", lambda x, y: torch.cat([x, y], 1).mean(1), "2+ 3+", "2+ 2+"),
+    row("mean (of squares)", lambda x: x.pow(2).mean(-1, keepdim=True), "2+ 4+"),
+    row("var (biased)", lambda x: x.var(-1, unbiased=False), "2+ 4+"),
+    row("var (correction)", lambda x: torch.var(x, dim=(0, 1), correction=2, keepdim=True), "2+ 4+ 2+"),
+    row("rms norm by hand", lambda x, w: x * (x.pow(2).mean(-1, keepdim=True) + 0.5).rsqrt() * w, "2+ 4+", "4+"),
+    row(
+        "layer norm by hand",
+        lambda x: (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 0.5).sqrt(),
+        "2+ 4+",
+    ),
+    row("normalize", lambda x: F.normalize(x, dim=-1), "2+ 4+"),
     row("sum", lambda x: x.sum(1), "2+ 3+ 4+"),
     row("sum (two axes)", lambda x: x.sum((0, -1), keepdim=True), "2+ 3+ 4+"),
     row("sum (of all)", torch.sum, "2+ 3+"),
-    row("mean (two axes)", lambda x: x.mean((2, 3)), "2+ 3+ 4. 2.", why=STATISTIC),
+    row("mean (two axes)", lambda x: x.mean((2, 3)), "2+ 3+ 4+ 2+"),
     row("count_nonzero", lambda x: torch.count_nonzero(x, 1), "2+ 3. 4+", why=STATISTIC),
     row("aminmax", lambda x: torch.aminmax(x, dim=1), "2+ 3. 4+", why=STATISTIC),
-    row("norm (of all)", lambda x: aten.norm(x), "2. 3.", why=STATISTIC),
-    row("norm (p=1)", lambda x: aten.norm(x, 1, [1], True), "2+ 3. 4+", why=STATISTIC),
-    row("linalg_vector_norm", lambda x: torch.linalg.vector_norm(x, dim=1), "2+ 3. 4+", why=STATISTIC),
+    row("norm (of all, aten)", lambda x: aten.norm(x), "2+ 3+"),
+    row("norm (p=1)", lambda x: aten.norm(x, 1, [1], True), "2+ 3+ 4+"),
+    row("linalg_norm", lambda x: torch.linalg.norm(x, dim=1), "2+ 3+ 4+"),
+    row("linalg_norm (of all)", lambda x: torch.linalg.norm(x), "2+ 3+ 4+"),
+    row("linalg_norm (of matrices)", lambda x: torch.linalg.norm(x, 1, dim=(0, 1)), "2. 3. 4+", why=STATISTIC),
+    row("linalg_vector_norm", lambda x: torch.linalg.vector_norm(x, dim=1), "2+ 3+ 4+"),
     row("linalg_vector_norm (p=0)", lambda x: torch.linalg.vector_norm(x, 0, dim=1), "2+ 3. 4+", why=STATISTIC),
-    row("linalg_vector_norm (p=inf)", lambda x: torch.linalg.vector_norm(x, torch.inf, 1), "2+ 3. 4+", why=STATISTIC),
+    row("linalg_vector_norm (p=inf)", lambda x: torch.linalg.vector_norm(x, torch.inf, 1), "2+ 3+ 4+"),
 ]

@@ -56,10 +56,10 @@ class Dims(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
-    """A normalisation over axes that grow: how much, and in which way."""
+    """A normalisation or a statistic over axes that grow: how much, and in which way."""
 
     kind: str
-    """The operator."""
+    """The operator, or the family of it."""
     old: int
     new: int
     """Units that it is taken over, before and after."""
@@ -71,6 +71,13 @@ class Mixing:
     scale: Value | None = None
     """The parameter that scales the result unit by unit."""
     epsilon: float | None = None
+    correction: float = 0
+    """What a variance takes off the count that it divides by."""
+
+
+PINNED = "pinned"
+"""An argument that no operator has: of a mean what its result is multiplied by, of a variance its correction, so that
+it divides by what it divided by before."""
 
 
 class Flow(Protocol):
@@ -124,7 +131,7 @@ class Flow(Protocol):
         """Note that a skip path with this new block enters through an adapter, which cancels it or leaves it out."""
 
     def mix(self, op: Op, state: State, mixing: Mixing) -> State:
-        """The state after a normalisation over all units of the axis."""
+        """The state after a normalisation over all units of the axis, or what a statistic of them asks for."""
 
     def kept_apart(self, op: Op) -> tuple[Value, int] | None:
         """The skip operand of a join, and the axis along which an adapter stands between it and the result."""

@@ -137,8 +137,17 @@ class WholeAxis:
         return {"normalized_shape": list(z.shape(op.args["input"])[-self._over(op) :])}
 
 
-def mixed(op: Op, s: Flow, axes: list[Axis], scale: Value | None = None, epsilon: float | None = None) -> Mixing:
-    """What a normalisation over some axes sees of a growth."""
+def mixed(
+    op: Op,
+    s: Flow,
+    axes: list[Axis],
+    scale: Value | None = None,
+    epsilon: float | None = None,
+    *,
+    kind: str = "",
+    correction: float = 0,
+) -> Mixing:
+    """What a normalisation or a statistic over some axes sees of a growth."""
     old = new = 1
     even = True
     for axis in axes:
@@ -149,7 +158,8 @@ def mixed(op: Op, s: Flow, axes: list[Axis], scale: Value | None = None, epsilon
     growing = tuple(atom for axis in axes for atom in atoms(s.algebra.resolve(axis)) if s.count(atom))
     even = even and all(b % a == 0 for a, b in map(s.grown, growing))
     alone = len(axes) == 1 and s.algebra.resolve(axes[0]) == (growing or (None,))[0]
-    return Mixing(op.name.removeprefix("aten::").removeprefix("_"), old, new, alone, even, growing, scale, epsilon)
+    name = kind or op.name.removeprefix("aten::").removeprefix("_")
+    return Mixing(name, old, new, alone, even, growing, scale, epsilon, correction)
 
 
 def each(op: Op, s: Flow, marks: Marks, *, odd: bool, zero: bool, linear: bool = False, unsafe: bool = False) -> Marks:

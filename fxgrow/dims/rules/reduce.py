@@ -1,11 +1,13 @@
-"""Reductions: sums and means over other axes keep the halves; over a growing axis only a sum can be proved."""
+"""Reductions: over other axes they keep the halves; over a growing axis sums cancel, and means, variances and norms are
+a matter of the scheme."""
 
 from __future__ import annotations
 
 from ...capture.program import Op
 from ...errors import Kind
-from ..axis import Fixed
-from .base import Dims, Flow, Marks, SameSizes, normal_dims, register
+from ..axis import Axis, Fixed
+from .base import Dims, Flow, Marks, SameSizes, State, normal_dims, register
+from .norm import mixed
 from .pointwise import Unary
 
 
@@ -27,21 +29,26 @@ class Reduce(SameSizes):
         x = next(op.inputs())
         axes, over = d.of(x), self._over(op)
         for k in over:
-            if self.sums:
-                d.contract(op, axes[k])
-            else:
-                d.freeze(axes[k], self.kind, "a statistic is taken over the whole axis")
+            self._over_axis(op, d, axes[k])
         for out in op.outputs:
             keep = len(out.shape) == len(axes)
             d.set(out, [Fixed(1) if k in over else axis for k, axis in enumerate(axes) if keep or k not in over])
+
+    def _over_axis(self, op: Op, d: Dims, axis: Axis) -> None:
+        if self.sums:
+            d.contract(op, axis)
+        else:
+            d.freeze(axis, self.kind, "a statistic is taken over the whole axis")
+
+    def _over_units(self, op: Op, s: Flow, states: list[State]) -> None:
+        for state in states:
+            s.contract(op, [state])
 
     def states(self, op: Op, s: Flow) -> None:
         """A function of each unit's own slice; summed units must vanish."""
         x = next(op.inputs())
         marks, over = s.of(x), self._over(op)
-        for k in over:
-            for state in marks[k]:
-                s.contract(op, [state])
+        self._over_units(op, s, [state for k in over for state in marks[k]])
         for out in op.outputs:
             keep = len(out.shape) == len(marks)
             rows: Marks = []
@@ -52,6 +59,40 @@ class Reduce(SameSizes):
                     zero = self.zero and out.dtype.is_floating_point  # the place of an extremum among zeros is any
                     rows.append([s.apply(op, [y], odd=self.linear, zero=zero, linear=self.linear) for y in states])
             s.set(out, rows)
+
+
+class Statistic(Reduce):
+    """A mean, a variance or a norm: which new units leave it as it is, or change it by a known factor, the proof knows.
+
+    `family`: "mean", "variance" (or its root, or either beside the mean) or "norm".
+    """
+
+    def __init__(self, family: str) -> None:
+        super().__init__(linear=family == "mean", zero=True)
+        self.family = family
+
+    def _order(self, op: Op) -> float:
+        """Of a norm; 0 if it is no sum of powers, nor a maximum, or has an infinite slope at zero."""
+        order = op.args.get("ord", op.args.get("p"))
+        if op.name == "aten::linalg_norm" and order is not None and len(self._over(op)) > 1:
+            return 0  # of a matrix
+        order = 2 if order is None else order
+        return order if isinstance(order, int | float) and order >= 1 else 0
+
+    def _correction(self, op: Op) -> float:
+        args = op.args
+        given = args.get("correction") if "correction" in args else args.get("unbiased", True)
+        return 1 if given is None else float(given)
+
+    def _over_axis(self, op: Op, d: Dims, axis: Axis) -> None:
+        if self.family == "norm" and not self._order(op):
+            super()._over_axis(op, d, axis)
+
+    def _over_units(self, op: Op, s: Flow, states: list[State]) -> None:
+        if states:
+            axes = s.axes(next(op.inputs()))
+            mixing = mixed(op, s, [axes[k] for k in self._over(op)], kind=self.family, correction=self._correction(op))
+            s.mix(op, s.merge(op, states), mixing)
 
 
 class Extremum(Reduce):
@@ -76,8 +117,10 @@ class Extremum(Reduce):
 
 
 register(Reduce(linear=True, zero=True, sums=True), "sum")
-register(Reduce(linear=True, zero=True), "mean", "nanmean", "nansum")
-register(Reduce(linear=False, zero=True), "amax", "amin", "median", "mode", "prod", "std", "var", "aminmax")
+register(Statistic("mean"), "mean")
+register(Statistic("variance"), "var", "std", "var_mean", "std_mean")
+register(Statistic("norm"), "norm", "linalg_vector_norm", "linalg_norm")
+register(Reduce(linear=True, zero=True), "nanmean", "nansum")
+register(Reduce(linear=False, zero=True), "amax", "amin", "median", "mode", "prod", "aminmax")
 register(Extremum(), "max", "min")
-register(Reduce(linear=False, zero=True), "norm", "linalg_vector_norm", "var_mean", "std_mean")
 register(Reduce(linear=False, zero=False), "logsumexp", "argmax", "argmin", "all", "any", "count_nonzero")

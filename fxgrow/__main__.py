@@ -1,0 +1,5 @@
+"""`python -m fxgrow` is the command `fxgrow`."""
+
+from .cli.app import main
+
+main()

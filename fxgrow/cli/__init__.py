@@ -1,0 +1,1 @@
+"""The command `fxgrow`. Only the command imports this package."""

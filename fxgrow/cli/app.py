@@ -1,0 +1,81 @@
+"""The command and its door: whatever goes wrong on the way in becomes a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import FxgrowError, VerificationFailed
+from . import checking, gating, growing, looking, planning
+from .terminal import BROKEN, MISUSED, show_misuse, show_refusal
+
+HELP = """Grow trained PyTorch models without changing what they compute.
+
+A model is named as [bold]module:factory[/bold], a callable that makes it without arguments (its class, say). A factory
+is code: naming one imports its module and runs it. Weights, plans and gate files are data: nothing is unpickled unless
+you say so."""
+EPILOG = "Exit codes: 0 done, or held; 1 the function changed; 2 the call cannot be meant, or the growth is refused."
+
+
+class Door(TyperGroup):
+    """The group of commands, with one way to say no."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; exit with its code."""
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except VerificationFailed as error:
+            show_refusal(error.refusal)
+            code = BROKEN
+        except FxgrowError as error:
+            show_refusal(error.refusal)
+            code = MISUSED
+        except typer.TyperException as error:
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context is not None else "fxgrow"
+            show_misuse(error.format_message(), f"{path} --help")
+            code = MISUSED
+        except (OSError, MemoryError) as error:
+            if isinstance(error, BrokenPipeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(BROKEN)
+            show_misuse((str(error) or repr(error)).splitlines()[0], "a place that can be read and written, or more room")
+            code = MISUSED
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+app = typer.Typer(
+    cls=Door,
+    help=HELP,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+looking.register(app)
+growing.register(app)
+planning.register(app)
+checking.register(app)
+gating.register(app)
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="fxgrow")

@@ -1,0 +1,26 @@
+"""`fxgrow inspect`: what of a model can grow, and why the rest cannot."""
+
+from __future__ import annotations
+
+import typer
+
+from ..api import inspect as survey
+from . import options as o
+from .subject import subject
+from .terminal import note, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("inspect", epilog="Example: [bold]fxgrow inspect torchvision.models:resnet18[/bold]")(inspect)
+
+
+def inspect(
+    model: o.Model,
+    grown: o.Grown = None,
+    inputs: o.Inputs = None,
+) -> None:
+    """Show which layers can be widened, what grows with them, and why others cannot."""
+    about = subject(model, grown=grown, inputs=inputs)
+    note(f"{about.name}, {about.origin}")
+    say(*str(survey(about.model, about.inputs)).splitlines())

@@ -1,0 +1,90 @@
+"""`fxgrow plan` and `fxgrow apply`: a growth kept as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import Kind, usage
+from ..growing import plan_grow
+from ..loading.saved import check_folder, read_plan
+from . import options as o
+from .growing import DeepenOption, RoundTo, WidenOption, write
+from .subject import subject
+from .terminal import note, say, show_growth, show_plan
+from .wishes import depths, widths
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    example = "Example: [bold]fxgrow plan torchvision.models:resnet18 --widen 1.5 --out plan.json[/bold]"
+    app.command("plan", epilog=example)(plan)
+    example = "Example: [bold]fxgrow apply plan.json torchvision.models:resnet18 --weights w.safetensors -o grown[/bold]"
+    app.command("apply", epilog=example)(apply)
+
+
+def plan(
+    model: o.Model,
+    widen: WidenOption = None,
+    deepen: DeepenOption = None,
+    round_to: RoundTo = None,
+    skip: o.SkipOption = o.Skip.couple,
+    grow: o.GrowOption = o.Units.channels,
+    scheme: o.Scheme = "auto",
+    init: o.InitOption = o.Init.match,
+    seed: o.Seed = 0,
+    grown: o.Grown = None,
+    inputs: o.Inputs = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Keep the plan as JSON.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file.")] = False,
+) -> None:
+    """Show what a growth would change, with its proof. Nothing is grown, and no weights are needed."""
+    if out is not None and (out.is_dir() or (out.exists() and not overwrite)):
+        raise usage(Kind.BAD_OPTION, f"{out} is there already", hint="name another file, or add --overwrite")
+    about = subject(model, grown=grown, inputs=inputs, seed=seed)
+    wishes: dict[str, Any] = {"widen": widths(widen, round_to), "deepen": depths(deepen)}
+    made = plan_grow(
+        about.model,
+        **wishes,
+        skip=skip.value,
+        grow=grow.value,
+        scheme=scheme,
+        init=init.value,
+        seed=seed,
+        example_inputs=about.inputs,
+    )
+    note(f"{about.name}, {about.origin}")
+    show_plan(made)
+    if out is not None:
+        out.write_text(made.to_json(), encoding="utf-8")
+        say("", f"wrote {out}", style="bold")
+        note(f"fxgrow apply {out} {model} --out DIR    applies it, to this or another copy of the model")
+
+
+def apply(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.JSON", help="From fxgrow plan, or of a saved model. It is data.")],
+    model: o.Model,
+    weights: o.Weights = None,
+    grown: o.Grown = None,
+    inputs: o.Inputs = None,
+    out: o.Out = None,
+    overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
+    check: o.Check = True,
+    seed: o.Seed = 0,
+    unsafe_pickle: o.UnsafePickle = False,
+) -> None:
+    """Apply a plan to the model it was made for, or to another copy of it; the bits are the same everywhere."""
+    made = read_plan(plan)
+    if dry_run:
+        show_plan(made)
+        return
+    if out is None:
+        raise usage(Kind.BAD_OPTION, "nowhere to save the grown model", hint="--out DIR, or --dry-run to see the plan")
+    check_folder(out, overwrite=overwrite)
+    about = subject(model, weights=weights, grown=grown, inputs=inputs, unsafe_pickle=unsafe_pickle, seed=seed)
+    note(f"{about.name}, {about.origin}")
+    show_growth(made)
+    write(about, made, out, check=check, checked=False)
