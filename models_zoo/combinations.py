@@ -120,21 +120,15 @@ def _leaves(layout: Layout, stride: int = 1) -> Iterator[tuple[int, int]]:
 
 def _batches(growths: Sequence[Growth]) -> list[list[Growth]]:
     """What one plan can hold: alike in factor, end and mode, and no units twice."""
-    made: list[list[Growth]] = []
+    made: dict[tuple[float, str, bool], list[list[Growth]]] = {}
     for growth in growths:
-        for some in made:
-            first = some[0]
-            alike = (first.factor, first.ask.grow, first.eval_only) == (
-                growth.factor,
-                growth.ask.grow,
-                growth.eval_only,
-            )
-            if alike and not any(growth.units & other.units for other in some):
-                some.append(growth)
-                break
+        alike = made.setdefault((growth.factor, growth.ask.grow, growth.eval_only), [])
+        free = next((some for some in alike if not any(growth.units & other.units for other in some)), None)
+        if free is None:
+            alike.append([growth])
         else:
-            made.append([growth])
-    return made
+            free.append(growth)
+    return [some for alike in made.values() for some in alike]
 
 
 def _compare(

@@ -144,8 +144,9 @@ class Widen:
                 task.left_out[name] = refused.refusal.what
                 first = first or refused
         if not targets:
-            assert first is not None
-            raise task.first or first
+            cause = task.first or first
+            assert cause is not None
+            raise cause
         return sizes, targets, []
 
     def _without(

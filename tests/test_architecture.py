@@ -27,8 +27,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("api",),
     ("deepening",),
     ("growing",),
+    ("asserting", "loading"),
+    ("gate",),
     ("testing",),
     ("cli",),
+    ("__main__",),
     ("fxgrow",),  # the façade, fxgrow/__init__.py: it may import all of the above
     ("models_zoo",),  # uses fxgrow as its users do
 )

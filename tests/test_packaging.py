@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PLUGIN = "_fxgrow_pytestplugin.py"  # beside the package: pytest imports it at every start, without torch
 SOURCES = {"fxgrow": "fxgrow", "passes": "fxgrow/passes", "models_zoo": "fxgrow/models_zoo"}  # folder -> place in wheel
 
 pytestmark = pytest.mark.xdist_group("packaging")  # one worker, so that the wheel is built once
@@ -66,7 +67,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("checkout")
     for folder in SOURCES:
         shutil.copytree(REPOSITORY / folder, copy / folder, ignore=links_and_caches)
-    for name in ("pyproject.toml", "LICENSE", "README.md"):
+    for name in ("pyproject.toml", "LICENSE", "README.md", PLUGIN):
         shutil.copy(REPOSITORY / name, copy)
     return copy
 
@@ -87,7 +88,7 @@ def test_every_package_is_listed(checkout: Path) -> None:
 def test_wheel_holds_the_sources_and_nothing_else(checkout: Path, wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
     metadata = {name for name in names if re.match(r"fxgrow-[^/]+\.dist-info/", name)}
-    assert names - metadata == modules_in(checkout) | {"fxgrow/py.typed"}
+    assert names - metadata == modules_in(checkout) | {"fxgrow/py.typed", PLUGIN}
     assert any(name.endswith("/LICENSE") for name in metadata)
 
 
@@ -101,7 +102,7 @@ def test_installed_wheel_widens_a_model(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--no-compile"]
     run(*pip, "--target", target, wheel, cwd=tmp_path)
-    assert {path.name.partition("-")[0] for path in target.iterdir()} == {"fxgrow"}
+    assert {path.name.partition("-")[0] for path in target.iterdir()} == {"fxgrow", "bin", PLUGIN}
     # torch and the other dependencies come from this interpreter's folders, the checkout does not: -S runs no .pth
     # file, so the editable install is out of sight, -I drops the working directory, and folders with an fxgrow are out.
     dependencies = [path for path in sys.path if Path(path).is_dir() and not (Path(path) / "fxgrow").exists()]

@@ -105,10 +105,10 @@ class Square(nn.Module):
         return z
 
 
-def refused(model: nn.Module, name: str, *inputs: Tensor) -> fxgrow.GrowthRefused:
+def refused(model: nn.Module, name: str, *inputs: Tensor, scheme: str = "auto") -> fxgrow.GrowthRefused:
     """The refusal that a model must give."""
     with pytest.raises(fxgrow.GrowthRefused) as caught:
-        fxgrow.widen(fxgrow.trace(model, inputs), name)
+        fxgrow.widen(fxgrow.trace(model, inputs), name, scheme=scheme)
     return caught.value
 
 
@@ -123,8 +123,10 @@ def test_kernels_standardised_one_by_one_grow_by_every_name(name: str) -> None:
     assert fxgrow.verify(gm, wider).held
 
 
-def test_kernels_standardised_together_are_refused_where_their_mean_is_taken() -> None:
-    error = refused(Net(Together), "middle", IMAGE.float())
+def test_kernels_standardised_together_grow_by_copies_and_are_refused_others_where_their_mean_is_taken() -> None:
+    gm = fxgrow.trace(Net(Together).double(), (IMAGE,))
+    assert fxgrow.verify(gm, fxgrow.widen(gm, "middle")).held
+    error = refused(Net(Together), "middle", IMAGE.float(), scheme="r2r")
     assert error.kind is Kind.STATISTIC
     assert "cannot widen middle.weight: its channels reach a statistic over the whole axis" in str(error)
     assert "# standardised" in str(error)

@@ -56,7 +56,12 @@ STOPS = {
     "refuse_no_reader": "sum_1",
 }
 """The node that is to blame."""
-GROWN_OTHERWISE = {"refuse_norm": "mean", "refuse_norm_channels_last": "mean", "refuse_softmax": "net2net"}
+GROWN_OTHERWISE = {
+    "refuse_norm": "mean",
+    "refuse_norm_channels_last": "mean",
+    "refuse_softmax": "net2net",
+    "refuse_statistic_mean": "net2net",
+}
 """What r2r refuses and another scheme grows: the one that "auto" takes."""
 REFUSING = {name: entry for name, entry in ZOO.items() if entry.refuses}
 

@@ -41,7 +41,7 @@ def root_of(ref: Ref) -> Ref:
 def put_back(view: View, base: Value, part: Value) -> Call | None:
     """The operator that makes the base of a view when the view holds `part`; None if there is none."""
     name, args = view.op.name, view.op.args
-    dim = args.get("dim")
+    dim: Any = args.get("dim")
     into = {"self": base, "src": part, "dim": dim}
     match _WAYS.get(name, name):
         case "reshape" if args.get("dtype") is None:
@@ -108,16 +108,16 @@ def refreshed(written: Ref, others: Sequence[Ref], node: str, make: Make) -> lis
     changed = {id(r) for r in path}
     retaken: dict[int, Op] = {}
     for ref in others:
-        view = ref.view
-        if id(ref) in changed or view is None or id(view.base) not in changed or id(view.op) in cuts:
+        taken = ref.view
+        if id(ref) in changed or taken is None or id(taken.base) not in changed or id(taken.op) in cuts:
             continue
-        if id(view.op) not in retaken:
-            old = view.op
+        if id(taken.op) not in retaken:
+            old = taken.op
             outputs = tuple(_again(out, node, make) for out in old.outputs)
-            args = {**old.args, view.argument: view.base.value}
+            args = {**old.args, taken.argument: taken.base.value}
             retaken[id(old)] = op = Op(old.name, args, outputs, node, AFTER_WRITE, old.overload, repeats=old)
             ops.append(op)
-        ref.value = retaken[id(view.op)].outputs[view.number]
+        ref.value = retaken[id(taken.op)].outputs[taken.number]
         changed.add(id(ref))
     return ops
 

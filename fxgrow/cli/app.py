@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from ..errors import FxgrowError, VerificationFailed
+from ..errors import FxgrowError, Kind, Refusal, VerificationFailed
+from ..loading.inputs import SYNTAX
 from . import checking, gating, growing, looking, planning
 from .terminal import BROKEN, MISUSED, show_misuse, show_refusal
 
 HELP = """Grow trained PyTorch models without changing what they compute.
 
-A model is named as [bold]module:factory[/bold], a callable that makes it without arguments (its class, say). A factory
-is code: naming one imports its module and runs it. Weights, plans and gate files are data: nothing is unpickled unless
-you say so."""
+A model is named as [bold]module:factory[/bold], a callable that makes it without arguments (its class, say). \
+A factory is code: naming one imports its module and runs it. \
+Weights, plans and gate files are data: nothing is unpickled unless you say so."""
 EPILOG = "Exit codes: 0 done, or held; 1 the function changed; 2 the call cannot be meant, or the growth is refused."
 
 
@@ -41,7 +43,7 @@ class Door(TyperGroup):
             show_refusal(error.refusal)
             code = BROKEN
         except FxgrowError as error:
-            show_refusal(error.refusal)
+            show_refusal(_for_a_terminal(error.refusal))
             code = MISUSED
         except typer.TyperException as error:
             context = getattr(error, "ctx", None)
@@ -52,11 +54,20 @@ class Door(TyperGroup):
             if isinstance(error, BrokenPipeError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(BROKEN)
-            show_misuse((str(error) or repr(error)).splitlines()[0], "a place that can be read and written, or more room")
+            show_misuse(
+                (str(error) or repr(error)).splitlines()[0], "a place that can be read and written, or more room"
+            )
             code = MISUSED
         if not standalone_mode:
             return code
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _for_a_terminal(refusal: Refusal) -> Refusal:
+    """A refusal whose way out is an option, where the library's is an argument."""
+    if refusal.kind is Kind.BAD_INPUTS and "example_inputs" in refusal.hint:
+        return replace(refusal, hint=f"--input with what the model takes, one for each input: {SYNTAX}")
+    return refusal
 
 
 app = typer.Typer(

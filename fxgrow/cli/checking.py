@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from torch import nn
 
-from ..capture.tracer import trace
-from ..errors import UsageError
+from ..asserting import compared
 from ..loading import build, parse_inputs, read_weights, restore, use_weights
 from ..loading.saved import read_saved
-from ..api import verify as compare
 from . import options as o
 from .terminal import BROKEN, note, show_certificate
 
@@ -29,10 +27,16 @@ def verify(
         str,
         typer.Argument(metavar="MODULE:FACTORY|DIR", help="The other model: a factory, or a folder from --out."),
     ],
-    weights_before: Annotated[Path | None, typer.Option("--weights-before", help="Weights of the first model.")] = None,
-    weights_after: Annotated[Path | None, typer.Option("--weights-after", help="Weights of the other one.")] = None,
+    weights_before: Annotated[
+        Path | None, typer.Option("--weights-before", metavar="FILE", help="Weights of the first model.")
+    ] = None,
+    weights_after: Annotated[
+        Path | None, typer.Option("--weights-after", metavar="FILE", help="Weights of the other one.")
+    ] = None,
     inputs: o.Inputs = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**40, help="Of probes, and of random weights.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**31 - 1, metavar="N", help="Of probes, and of random weights.")
+    ] = 0,
     training: Annotated[bool, typer.Option("--training/--eval-only", help="Also compare in training mode.")] = True,
     unsafe_pickle: o.UnsafePickle = False,
 ) -> None:
@@ -43,13 +47,13 @@ def verify(
     folder = None if ":" in after and not Path(after).is_dir() else Path(after)
     texts = list(inputs or (read_saved(folder).inputs if folder is not None else ()))
     values = parse_inputs(texts)
-    old = _traced(_with(build(before, seed=seed), weights_before, unsafe_pickle), values)
+    old = _with(build(before, seed=seed), weights_before, unsafe_pickle)
     made = build(after, seed=seed) if folder is None else restore(build(before, seed=seed), folder, values)
-    new = _traced(_with(made, weights_after, unsafe_pickle), values)
+    new = _with(made, weights_after, unsafe_pickle)
     given = [str(w) if w else "as the factory makes them" for w in (weights_before, weights_after or folder)]
     note(f"before  {before}, weights {given[0]}")
     note(f"after   {after}, weights {given[1]}")
-    certificate = compare(old, new, example_inputs=values, seed=seed, training=training)
+    certificate = compared(old, new, values, seed=seed, training=training)
     show_certificate(certificate)
     if not certificate.held:
         if weights_before is None and weights_after is None and folder is None:
@@ -61,11 +65,3 @@ def _with(model: nn.Module, weights: Path | None, unsafe_pickle: bool) -> nn.Mod
     if weights is not None:
         use_weights(model, read_weights(weights, unsafe_pickle=unsafe_pickle), str(weights))
     return model
-
-
-def _traced(model: nn.Module, values: tuple[Any, ...] | None) -> nn.Module:
-    """The traced model, whose inputs can be inferred; the model itself where it cannot be traced."""
-    try:
-        return trace(model, values)
-    except UsageError:
-        return model

@@ -1,2 +1,92 @@
+"""`fxgrow gate`: a file of models and growths, checked at once, for CI."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
 import typer
-def register(app: typer.Typer) -> None: ...
+from rich.text import Text
+
+from ..errors import Kind, usage
+from ..gate import BROKEN, ERROR, HELD, REFUSED, Gate, Row, as_json, as_junit, read_gate, record, run_gate
+from . import terminal as t
+
+_STYLE = {HELD: "green", BROKEN: "bold red", REFUSED: "yellow", ERROR: "magenta"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    example = (
+        "Example: [bold]fxgrow gate gate.toml --jobs 4 --junit gate.xml[/bold]    docs/gate.md has a gate.toml to copy"
+    )
+    app.command("gate", epilog=example)(gate)
+
+
+def gate(
+    file: Annotated[Path, typer.Argument(metavar="GATE.TOML", help="Models, growths, tolerances and seeds.")],
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=256, metavar="N", help="Processes.")] = 1,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the rows as JSON.")] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")] = None,
+    record_to: Annotated[
+        Path | None,
+        typer.Option("--record", metavar="FILE", help="Record what the models compute, and check nothing."),
+    ] = None,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Let paths in the file lead out of its folder.")
+    ] = False,
+) -> None:
+    """Check that growths keep the function of models, and models their recorded outputs.
+
+    The file is data, but it names factories, and those are code: run it as you would run the code beside it.
+
+    Exit code 0: all held; 1: a function changed; 2: something could not be checked.
+    """
+    plan = read_gate(file, anywhere=allow_outside)
+    for path in (json, junit, record_to):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise usage(Kind.BAD_OPTION, f"{path} cannot be written", hint="a file in a folder that is there")
+    if record_to is not None:
+        count = record(plan, record_to)
+        t.say(f"recorded {count} outputs of {len(plan.models)} models in {record_to}", style="bold")
+        t.note(f'baseline = "{record_to.name}" in {file} compares with them')
+        return
+    rows = _run(plan, jobs)
+    if json is not None:
+        json.write_text(as_json(rows), encoding="utf-8")
+    if junit is not None:
+        junit.write_text(as_junit(rows), encoding="utf-8")
+    if any(row.status == BROKEN for row in rows):
+        raise typer.Exit(t.BROKEN)
+    if any(row.status != HELD for row in rows):
+        raise typer.Exit(t.MISUSED)
+
+
+def _run(plan: Gate, jobs: int) -> list[Row]:
+    """Run the gate and print each row as it is done; the rows in the order of the file."""
+    if not plan.pairs and plan.baseline is None:
+        raise usage(
+            Kind.BAD_OPTION, "the gate checks nothing: no growth and no baseline", hint="[[growth]], or baseline = …"
+        )
+    start = time.perf_counter()
+    names = [f"{m.name} · {g.name}" for m, g in plan.pairs] + [f"{m.name} · baseline" for m in plan.models]
+    width = min(max(map(len, names)), 48)
+    rows = []
+    for row in run_gate(plan, jobs=jobs):
+        rows.append(row)
+        _show(row, width)
+    counts = [(s, sum(r.status == s for r in rows)) for s in (HELD, BROKEN, REFUSED, ERROR)]
+    said = ", ".join(f"{n} {s if s != ERROR else 'not checked'}" for s, n in counts if n)
+    t.say(f"{said} in {time.perf_counter() - start:.1f} s", style="bold")
+    return sorted(rows, key=lambda row: names.index(row.name))
+
+
+def _show(row: Row, width: int) -> None:
+    out = t.console()
+    line = Text.assemble(
+        (f"{row.status:<7}", _STYLE[row.status]), f"  {t.harmless(row.name):<{width}}  {t.harmless(row.summary)}"
+    )
+    out.print(line.append(f"  {row.seconds:.1f} s", style="dim"))
+    for text in row.message.splitlines()[1:]:
+        out.print(Text(f"         {t.harmless(text)}"))

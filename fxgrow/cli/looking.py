@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from ..api import inspect as survey
+from ..loading import load
 from . import options as o
-from .subject import subject
 from .terminal import note, say
 
 
@@ -21,6 +21,7 @@ def inspect(
     inputs: o.Inputs = None,
 ) -> None:
     """Show which layers can be widened, what grows with them, and why others cannot."""
-    about = subject(model, grown=grown, inputs=inputs)
+    about = load(model, grown=grown, inputs=inputs)
+    found = survey(about.model, about.inputs)
     note(f"{about.name}, {about.origin}")
-    say(*str(survey(about.model, about.inputs)).splitlines())
+    say(*str(found).splitlines())

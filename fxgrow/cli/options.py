@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,16 +10,24 @@ import typer
 
 CODE = "A factory is code: naming one imports its module and runs it."
 
+MODEL, RESULT, GROWTH = "The model", "The result", "The growth"
+"""How the options are grouped in the help."""
+
 Model = Annotated[
     str, typer.Argument(metavar="MODULE:FACTORY", help=f"Makes the model when called without arguments. {CODE}")
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option("--weights", help="Its weights: safetensors, or a checkpoint of tensors alone."),
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        rich_help_panel=MODEL,
+        help="Its weights: safetensors, or a checkpoint of tensors alone.",
+    ),
 ]
 Grown = Annotated[
     Path | None,
-    typer.Option("--grown", help="A folder from --out: go on from the model grown there.", metavar="DIR"),
+    typer.Option("--grown", metavar="DIR", rich_help_panel=MODEL, help="Go on from the model saved there by --out."),
 ]
 Inputs = Annotated[
     list[str] | None,
@@ -27,39 +35,61 @@ Inputs = Annotated[
         "--input",
         "-i",
         metavar="SHAPE",
+        rich_help_panel=MODEL,
         help="One for each input: 1x3x224x224, 2x16:int64:1000 (numbers below 1000), or one module:function. "
-        "By default inferred from the first layers.",
+        "Inferred from the first layers if left out.",
     ),
 ]
 UnsafePickle = Annotated[
     bool,
     typer.Option(
         "--unsafe-pickle",
-        help="Unpickle checkpoints that hold more than tensors. That runs whatever code their author put there.",
+        rich_help_panel=MODEL,
+        help="Unpickle weights that hold more than tensors. That runs whatever code their author put there.",
     ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for plan.json and model.safetensors.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a saved model in that folder.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
-Check = Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the two models before anything is written.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**40, help="Of new values, and of a factory's random weights.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        min=0,
+        max=2**31 - 1,
+        metavar="N",
+        rich_help_panel=GROWTH,
+        help="Of new values, and of a factory's random weights.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR", rich_help_panel=RESULT, help="For plan.json and model.safetensors."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", rich_help_panel=RESULT, help="Replace a saved model in that folder.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", rich_help_panel=RESULT, help="Print the plan and write nothing.")]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--verify/--no-verify", rich_help_panel=RESULT, help="Compare the two models before anything is written."
+    ),
+]
 
 
-class Skip(str, Enum):
+class Skip(StrEnum):
     """At residual joins."""
 
     couple = "couple"
     reshape = "reshape"
 
 
-class Units(str, Enum):
+class Units(StrEnum):
     """Of grouped channels."""
 
     channels = "channels"
     groups = "groups"
 
 
-class Init(str, Enum):
+class Init(StrEnum):
     """How new weights are drawn."""
 
     match = "match"
@@ -68,10 +98,23 @@ class Init(str, Enum):
 
 
 SkipOption = Annotated[
-    Skip, typer.Option("--skip", help="At residual joins: widen the whole stream, or adapt the skip paths.")
+    Skip,
+    typer.Option("--skip", rich_help_panel=GROWTH, help="At residual joins: widen the stream, or adapt skip paths."),
 ]
-GrowOption = Annotated[Units, typer.Option("--grow", help="Of grouped channels: more in each group, or more groups.")]
-InitOption = Annotated[Init, typer.Option("--init", help="How new weights are drawn: like the old ones, or afresh.")]
+GrowOption = Annotated[
+    Units,
+    typer.Option("--grow", rich_help_panel=GROWTH, help="Of grouped channels: more in each group, or more groups."),
+]
+InitOption = Annotated[
+    Init,
+    typer.Option("--init", rich_help_panel=GROWTH, help="How new weights are drawn: like the old ones, or afresh."),
+]
 Scheme = Annotated[
-    str, typer.Option("--scheme", help="What new units hold: auto, r2r, net2net, morphism, zero or mean.")
+    str,
+    typer.Option(
+        "--scheme",
+        metavar="NAME",
+        rich_help_panel=GROWTH,
+        help="What new units hold: auto, r2r, net2net, morphism, zero or mean.",
+    ),
 ]

@@ -9,19 +9,21 @@ import typer
 
 from ..errors import Kind, usage
 from ..growing import plan_grow
+from ..loading import load
 from ..loading.saved import check_folder, read_plan
+from ..loading.wishes import depths, widths
 from . import options as o
 from .growing import DeepenOption, RoundTo, WidenOption, write
-from .subject import subject
 from .terminal import note, say, show_growth, show_plan
-from .wishes import depths, widths
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     example = "Example: [bold]fxgrow plan torchvision.models:resnet18 --widen 1.5 --out plan.json[/bold]"
     app.command("plan", epilog=example)(plan)
-    example = "Example: [bold]fxgrow apply plan.json torchvision.models:resnet18 --weights w.safetensors -o grown[/bold]"
+    example = (
+        "Example: [bold]fxgrow apply plan.json torchvision.models:resnet18 --weights w.safetensors -o grown[/bold]"
+    )
     app.command("apply", epilog=example)(apply)
 
 
@@ -43,7 +45,7 @@ def plan(
     """Show what a growth would change, with its proof. Nothing is grown, and no weights are needed."""
     if out is not None and (out.is_dir() or (out.exists() and not overwrite)):
         raise usage(Kind.BAD_OPTION, f"{out} is there already", hint="name another file, or add --overwrite")
-    about = subject(model, grown=grown, inputs=inputs, seed=seed)
+    about = load(model, grown=grown, inputs=inputs, seed=seed)
     wishes: dict[str, Any] = {"widen": widths(widen, round_to), "deepen": depths(deepen)}
     made = plan_grow(
         about.model,
@@ -64,7 +66,9 @@ def plan(
 
 
 def apply(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN.JSON", help="From fxgrow plan, or of a saved model. It is data.")],
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN.JSON", help="From fxgrow plan, or of a saved model. It is data.")
+    ],
     model: o.Model,
     weights: o.Weights = None,
     grown: o.Grown = None,
@@ -84,7 +88,7 @@ def apply(
     if out is None:
         raise usage(Kind.BAD_OPTION, "nowhere to save the grown model", hint="--out DIR, or --dry-run to see the plan")
     check_folder(out, overwrite=overwrite)
-    about = subject(model, weights=weights, grown=grown, inputs=inputs, unsafe_pickle=unsafe_pickle, seed=seed)
+    about = load(model, weights=weights, grown=grown, inputs=inputs, unsafe_pickle=unsafe_pickle, seed=seed)
     note(f"{about.name}, {about.origin}")
     show_growth(made)
     write(about, made, out, check=check, checked=False)

@@ -1,14 +1,19 @@
-"""Models from outside: from the name of a factory, with weights as data, on inputs given as text; and the saved form."""
+"""Models from outside: a factory by name, weights as data, inputs as text, and the saved form of grown models."""
 
+from .applied import grown_by
 from .factory import build, named
 from .inputs import parse_inputs
+from .loaded import Loaded, load
 from .saved import Saved, is_saved, restore, save
 from .weights import read_weights, use_weights
 
 __all__ = [
+    "Loaded",
     "Saved",
     "build",
+    "grown_by",
     "is_saved",
+    "load",
     "named",
     "parse_inputs",
     "read_weights",

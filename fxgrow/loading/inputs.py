@@ -17,7 +17,7 @@ from .factory import call
 LARGEST = 2**28
 """Entries of an example input: a gigabyte in float32, more than any model here is fed."""
 _SHAPE = re.compile(r"(\d{1,12}(?:x\d{1,12})*)(?::([a-z]+\d*))?(?::(\d{1,12}))?")
-_LOOKS_LIKE_ONE = re.compile(r"\s*-?\d")
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 DTYPES = {
     name: getattr(torch, name)
     for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
@@ -38,7 +38,7 @@ def parse_inputs(texts: Sequence[str], folder: Path | None = None) -> tuple[Any,
     """
     if not texts:
         return None
-    if len(texts) == 1 and not _LOOKS_LIKE_ONE.match(texts[0]):
+    if len(texts) == 1 and _FUNCTION.fullmatch(texts[0]):
         made = call(texts[0], folder=folder)
         if isinstance(made, Tensor):
             return (made,)

@@ -1,4 +1,4 @@
-"""The saved form of a grown model: plan.json and model.safetensors, rebuilt from the original constructor. No pickle."""
+"""The saved form of a grown model: plan.json and model.safetensors. It is rebuilt from the original constructor."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torch import Tensor, fx, nn
 from ..capture.tracer import trace
 from ..errors import FxgrowError, Kind, usage
 from ..plan import Plan
-from ..rewrite import apply
 from ..verify.verify import plans_since
+from .applied import grown_by
 from .inputs import parse_inputs, written
 from .weights import use_weights
 
@@ -75,21 +75,23 @@ def save(before: nn.Module, after: fx.GraphModule, folder: Path, *, inputs: Sequ
     """
     plans = plans_since(before, after)
     if not plans:
-        raise usage(Kind.BAD_OPTION, "this model was not grown from the other one", hint="save what fxgrow.widen returns")
+        raise usage(
+            Kind.BAD_OPTION, "this model was not grown from the other one", hint="save what fxgrow.widen returns"
+        )
     text = replace(plans[0], then=plans[1:]).to_json()
     texts = written(inputs) or ()
     tensors, ties = _apart(after)
     facts = {"format": "pt", "fxgrow.inputs": json.dumps(texts), "fxgrow.ties": json.dumps(ties)}
     folder.mkdir(parents=True, exist_ok=True)
-    with _replacing(folder / WEIGHTS) as path:
+    with replacing(folder / WEIGHTS) as path:
         save_file(tensors, path, facts)
-    with _replacing(folder / PLAN) as path:
+    with replacing(folder / PLAN) as path:
         path.write_text(text, encoding="utf-8")
     return folder / PLAN, folder / WEIGHTS
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A new file that takes the place of another when all is written; a link there is replaced, not followed."""
     handle, name = mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -133,7 +135,9 @@ def read_plan(path: Path) -> Plan:
     if not path.is_file():
         raise usage(Kind.STALE_PLAN, f"there is no plan {path}", hint="fxgrow plan … --out plan.json writes one")
     if path.stat().st_size > LARGEST_PLAN:
-        raise usage(Kind.STALE_PLAN, f"{path} has {path.stat().st_size:,} bytes: no plan has", hint="make the plan anew")
+        raise usage(
+            Kind.STALE_PLAN, f"{path} has {path.stat().st_size:,} bytes: no plan has", hint="make the plan anew"
+        )
     try:
         return Plan.from_json(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
@@ -181,7 +185,7 @@ def restore(model: nn.Module, folder: Path, example_inputs: Sequence[Any] | None
     values = example_inputs
     if values is None and all(":" in text for text in saved.inputs):  # never a function: data names no code
         values = parse_inputs([text for text in saved.inputs if text[:1].isdigit()])
-    grown = apply(saved.plan, trace(model, values))
+    grown = grown_by(saved.plan, trace(model, values))
     try:
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ def read_weights(path: Path, *, unsafe_pickle: bool = False) -> dict[str, Tensor
 
 
 def _checkpoint(path: Path, unsafe_pickle: bool) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=not unsafe_pickle)
+    with warnings.catch_warnings():  # of files by other picklers; what they hold is checked in any case
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.load(path, map_location="cpu", weights_only=not unsafe_pickle)
 
 
 def _unreadable(path: Path, reason: str) -> Exception:
@@ -85,7 +88,9 @@ def use_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) ->
         said += [f"holds {_some(extra)}, which the model does not have"] if extra else []
         hint = f"the names begin with {wrapper!r}: save the state_dict of the model inside" if wrapper else ""
         raise usage(
-            Kind.BAD_OPTION, f"{source} {' and '.join(said)}", hint=hint or "weights of the model that the factory makes"
+            Kind.BAD_OPTION,
+            f"{source} {' and '.join(said)}",
+            hint=hint or "weights of the model that the factory makes",
         )
     for name, tensor in weights.items():
         if tensor.shape != own[name].shape:

@@ -120,8 +120,9 @@ class Simulation:
             return
         ops = [op for op in ops if op.step >= 0]  # others say what a write does to other views
         predicted = [self.sizes.arguments(op) for op in ops]
-        if any(PINNED in arguments for arguments in predicted):
-            self._pin(node, module, ops, predicted[0])
+        pinned = next(((op, x[PINNED]) for op, x in zip(ops, predicted, strict=True) if PINNED in x), None)
+        if pinned is not None:
+            self._pin(node, *pinned, alone=len(ops) == 1 and module is None)
             return
         overrides: dict[Path, object] = {}
         problem = ""
@@ -161,16 +162,15 @@ class Simulation:
         self.nodes.append(NodeEdit(node.name, (SPLIT,), str(node.target), (tuple(sizes), dim)))
         self._change(node, tuple(self._grown_ref(out, self.sizes.shape(out)) for out in op.outputs))
 
-    def _pin(self, node: fx.Node, module: nn.Module | None, ops: list[Op], arguments: Mapping[str, Any]) -> None:
+    def _pin(self, node: fx.Node, op: Op, number: float, *, alone: bool) -> None:
         """A mean or variance that goes on dividing by what it divides by now."""
-        op = ops[0]
-        if len(ops) > 1 or module is not None or op.args.get("dtype") is not None:
+        if not alone or op.args.get("dtype") is not None:
             text = f"{op.name} would divide by another number of units, and stands where that cannot be written"
             raise self._inexpressible(node, text)
         x, dims = op.args["self"], op.args.get("dim")
         rank = len(x.shape)
         axes = tuple(range(rank)) if dims is None or dims == [] else tuple(d % rank for d in dims)
-        new = (op.name.removeprefix("aten::"), axes, bool(op.args.get("keepdim")), arguments[PINNED])
+        new = (op.name.removeprefix("aten::"), axes, bool(op.args.get("keepdim")), number)
         self.nodes.append(NodeEdit(node.name, (STATISTIC,), str(node.target), new))
         self._change(node, self._predicted(self.program.results[node.name]))
 

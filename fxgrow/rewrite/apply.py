@@ -18,7 +18,11 @@ from .fit import misfit
 from .graph import edit_graph
 from .values import grown
 
-Undo = Callable[[], None]
+Undo = Callable[[], object]
+"""Takes one write back; noted before the write, and safe to run twice, or when there was none."""
+
+ATTEMPTS = 3
+"""To take a write back, should that be interrupted too."""
 
 
 def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: bool = False) -> fx.GraphModule:
@@ -44,11 +48,22 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: boo
         for step in plan.then:
             ready = _ready(step, target, checked)
             _commit(step, target, {edit.names[0]: t for edit, (_, t) in zip(step.tensors, ready, strict=True)}, undo)
+        return target
     except BaseException:
-        for back in reversed(undo):
-            back()
+        _take_back(undo)
         raise
-    return target
+
+
+def _take_back(undo: list[Undo]) -> None:
+    """Undo all writes, latest first. A second interruption must not leave the model half undone, so that each is tried
+    again; what is raised in the end is the first trouble."""
+    for back in reversed(undo):
+        for _ in range(ATTEMPTS):
+            try:
+                back()
+            except BaseException:
+                continue
+            break
 
 
 def sketch(gm: fx.GraphModule) -> fx.GraphModule:

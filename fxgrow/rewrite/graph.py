@@ -16,7 +16,7 @@ from ..plan.plan import SPLIT, STATISTIC
 from .insert import insert_blocks
 from .values import generator
 
-Undo = Callable[[], None]
+Undo = Callable[[], object]
 _CONVOLUTIONS: dict[int, type[nn.Module]] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 
 
@@ -30,8 +30,8 @@ def edit_graph(gm: fx.GraphModule, plan: Plan, undo: list[Undo]) -> fx.Graph:
     new_output.meta = dict(old_output.meta)
     graph.set_codegen(gm.graph._codegen)
     for name, module in open_nodes(gm, graph, plan.openings).items():
+        undo.append(lambda name=name: gm._modules.pop(name, None))  # type: ignore[misc]  # bound early
         gm.add_submodule(name, module)
-        undo.append(lambda name=name: delattr(gm, name))  # type: ignore[misc]  # bound early
     nodes = {node.name: node for node in graph.nodes}
     for edit in plan.nodes:
         _edit_node(nodes[edit.node], edit)
@@ -98,8 +98,8 @@ def _adapt(
             adapter = graph.call_function(adapt_skip, (source, skip.axis, skip.keep, skip.pairs, skip.width))
         else:
             name = _free_name(gm, f"adapt_skip_{skip.node}")
+            undo.append(lambda: gm._modules.pop(name, None))
             gm.add_submodule(name, _convolution(gm, skip, f"{name}.weight", plan))
-            undo.append(lambda: delattr(gm, name))
             adapter = graph.call_module(name, (source,))
     if skip.position < len(consumer.args):
         consumer.update_arg(skip.position, adapter)

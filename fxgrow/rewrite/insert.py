@@ -15,7 +15,7 @@ from ..plan.insert import ENTRY, Insert
 from .fresh import fill_block
 from .values import generator
 
-Undo = Callable[[], None]
+Undo = Callable[[], object]
 
 
 def insert_blocks(
@@ -83,8 +83,8 @@ def _register(gm: fx.GraphModule, path: str, block: fx.GraphModule, undo: list[U
     container._modules = block._modules
     container._non_persistent_buffers_set = block._non_persistent_buffers_set
     container.training = block.training
+    undo.append(lambda: owner._modules.pop(name, None))
     owner.add_module(name, container)
-    undo.append(lambda: delattr(owner, name))
 
 
 def _write(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.nn.modules import activation
@@ -27,7 +26,7 @@ INITS = frozenset({"match", "kaiming", "xavier", "copy"})
 HIDDEN_SIZES = frozenset({"_reversed_padding_repeated_twice"})
 """Private attributes of torch's modules that hold sizes."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
+_PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 ACTIVATIONS = frozenset(
     name
     for name, kind in vars(activation).items()
@@ -107,7 +106,8 @@ def _module(edit: ModuleEdit, module: nn.Module) -> Iterator[str]:
         if name == "eps" and now is None:  # of an RMSNorm that took it from the dtype
             same_kind = isinstance(module, nn.RMSNorm) and isinstance(new, float) and 0 < new < 1
         if not sizes or not same_kind or _plain(now) != _plain(old) or not _grows(now, new):
-            yield f"the plan edits {edit.path}.{_short(name)} from {_short(old)} to {_short(new)}, which is no size there"
+            what = f"{edit.path}.{_short(name)} from {_short(old)} to {_short(new)}"
+            yield f"the plan edits {what}, which is no size there"
 
 
 def _kind(value: object) -> str:

@@ -123,7 +123,9 @@ def _tensors(insert: Insert, gm: fx.GraphModule) -> Iterator[str]:
             return
         for growth in new.axes:
             counted = 0 <= growth.axis < len(new.shape) and size(growth.layout, new=True) == new.shape[growth.axis]
-            if not counted or any(not 0 <= leaf.old <= leaf.new <= new.shape[growth.axis] for leaf in leaves(growth.layout)):
+            if not counted or any(
+                not 0 <= leaf.old <= leaf.new <= new.shape[growth.axis] for leaf in leaves(growth.layout)
+            ):
                 yield f"the plan counts units of {insert.name}.{new.name} that are not there"
                 return
     unsaid = [k for k in shapes if k not in {new.name for new in insert.tensors}]

@@ -47,6 +47,9 @@ class Domain(Protocol[S]):
     def mix(self, op: Op, state: S, mixing: Mixing) -> S:
         """A normalisation over all units of the axis."""
 
+    def centre(self, op: Op, state: S) -> S:
+        """The mean over the axis is taken off."""
+
     def contract(self, op: Op, factors: Sequence[S]) -> None:
         """A sum over the new units that must vanish."""
 
@@ -191,6 +194,14 @@ class Propagation(Generic[S]):
     def mix(self, op: Op, state: Any, mixing: Mixing) -> Any:
         """The state after a normalisation over all units of the axis."""
         return self.domain.mix(op, self._one(state), mixing)
+
+    def centre(self, op: Op, state: Any) -> Any:
+        """The state after the mean over the axis is taken off."""
+        return self._each([state], lambda some: self.domain.centre(op, some[0]))
+
+    def maker(self, value: Value) -> Op | None:
+        """The operator that a value comes from."""
+        return self.dims.maker(value)
 
     def kept_apart(self, op: Op) -> tuple[Value, int] | None:
         """The skip operand of a join, and the axis along which an adapter stands between it and the result."""

@@ -20,6 +20,7 @@ class Mean:
     name: str = "mean"
 
     def choose(self, problem: Problem) -> Assignment | Failure:
-        """Means before a layer_norm, zeros before an rms_norm."""
-        norms = {"layer_norm": State.MEAN, **dict.fromkeys(ZEROED, State.ZERO)}
+        """Means where a mean is taken off, zeros before an rms_norm."""
+        means = dict.fromkeys(("layer_norm", "centre", "variance"), State.MEAN)
+        norms = {**means, **dict.fromkeys(ZEROED, State.ZERO)}
         return choose_sides(problem.dims, problem.sizes, norms, lambda _, __: False)

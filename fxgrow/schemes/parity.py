@@ -138,6 +138,10 @@ class ParityDomain:
             self._demand(op, state, 0, "a normalisation needs copies")
         return self.one if mixing.kind == "softmax" else 0
 
+    def centre(self, op: Op, state: Parity) -> Parity:
+        """As a sum with something that is the same for all units."""
+        return self.add(op, [state, self.same])
+
     def contract(self, op: Op, factors: Sequence[Parity]) -> None:
         """The sign of the product is odd."""
         zeros = [x for x in factors if x is None]

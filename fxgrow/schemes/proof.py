@@ -114,6 +114,13 @@ class ProofDomain:
         self._say(op, f"{state.value} units leave {mixing.kind} as zeros; scale x sqrt({mixing.old}/{mixing.new})")
         return State.ZERO
 
+    def centre(self, op: Op, state: State) -> State:
+        """Units that are the mean become zero."""
+        if state is not State.MEAN:
+            return self.add(op, [state, State.SAME])
+        self._say(op, "new units that are the mean lose it, and are zero")
+        return State.ZERO
+
     def _statistic(self, op: Op, state: State, mixing: Mixing) -> None:
         """A mean, a variance or a norm that stays as it was, or would if it divided by another number."""
         old, new, correction = mixing.old, mixing.new, mixing.correction

@@ -8,7 +8,6 @@ What is set to zero changes the walk, so it is repeated until nothing is added. 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -42,7 +41,11 @@ Side = Callable[[Support, Support], bool]
 
 
 class Reconsidered(Exception):
-    """Something that was taken for anything is zero, so what has been read so far is void."""
+    """A statistic needs zeros where anything was taken for granted, so all that followed from that is void."""
+
+    def __init__(self, places: Collection[Place]) -> None:
+        super().__init__()
+        self.places = places
 
 
 class SidedDomain:
@@ -110,16 +113,23 @@ class SidedDomain:
     def mix(self, op: Op, state: Mark, mixing: Mixing) -> Mark:
         """What a normalisation needs."""
         wanted = self.norms.get(mixing.kind)
+        if mixing.kind == "mean" and state is not None and state.linear:
+            wanted = self.norms.get("centre", wanted)
         kind, text = MIXED[mixing.kind]
         if wanted is None and self.failure is None:
             self.failure = Failure(kind, self.positions[id(op)], text)
         if wanted is not None and state is not None:
             self._want(state, wanted)
-            if kind is Kind.STATISTIC and state.places:
+            if kind is Kind.STATISTIC and wanted is State.ZERO and state.places:
                 if not state.linear and not state.places <= set(self.read()):
                     self.failure = self.failure or Failure(Kind.NO_PROOF, self.positions[id(op)], UNREAD)
-                raise Reconsidered
+                raise Reconsidered(state.places)
         return None
+
+    def centre(self, op: Op, state: Mark) -> Mark:
+        """Means become zero."""
+        means = state is not None and all(self.chosen.get(place) is State.MEAN for place in state.places)
+        return None if means else self.add(op, [state, self.same])
 
     def contract(self, op: Op, factors: Sequence[Mark]) -> None:
         """One side is zero."""
@@ -171,11 +181,16 @@ def choose_sides(
     positions = {id(op): i for i, op in enumerate(dims.program.ops)}
     chosen: dict[Place, State] = {}
     read = cache(lambda: _read(dims, sizes, positions))
+    needed: dict[Place, State] = {}
     while True:
         before = dict(chosen)
         domain = SidedDomain(chosen, norms, writers, positions, read)
-        with suppress(Reconsidered):
+        try:
             Propagation(dims, sizes, domain).run()
+        except Reconsidered as again:
+            needed.update(dict.fromkeys(again.places, State.ZERO))
+            chosen.clear()
+            chosen.update(needed)
         if domain.failure is not None:
             return domain.failure
         if chosen == before:
@@ -183,7 +198,7 @@ def choose_sides(
 
 
 class _Observer(SidedDomain):
-    """Chooses nothing, and notes what is read with weights."""
+    """Chooses nothing, and notes what is read with weights, through which zeros would get a gradient."""
 
     def __init__(self, positions: Mapping[int, int]) -> None:
         super().__init__({}, {}, lambda _, __: False, positions, frozenset)
@@ -193,10 +208,14 @@ class _Observer(SidedDomain):
         """Anything may follow."""
         return state
 
+    def mul(self, op: Op, states: Sequence[Mark]) -> Mark:
+        """A free factor lets zeros through, with their gradients."""
+        return _union([x for x in states if x is not None])
+
     def contract(self, op: Op, factors: Sequence[Mark]) -> None:
         """Of two sides each reads the other."""
-        sides = [x.places for x in factors if x is not None and x.places]
-        self.found.update(*sides if len(sides) > 1 else [])
+        sides = [x for x in factors if x is not None and x.places]
+        self.found.update(*(x.places for x in sides if x.linear and len(sides) > 1))
 
 
 def _read(dims: DimsSolver, sizes: Mapping[Atom, int], positions: Mapping[int, int]) -> Collection[Place]:

@@ -24,7 +24,7 @@ from .recurrences import OPERATORS, recur
 _REARRANGING = """view _unsafe_view reshape view_as reshape_as flatten unflatten ravel permute transpose swapaxes
     swapdims t mT numpy_T movedim moveaxis squeeze unsqueeze expand expand_as broadcast_to repeat select slice narrow
     chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind pixel_shuffle pixel_unshuffle
-    channel_shuffle native_channel_shuffle flip roll constant_pad_nd"""
+    channel_shuffle native_channel_shuffle flip roll constant_pad_nd repeat_interleave"""
 _UNIT_BY_UNIT = """contiguous detach alias lift_fresh lift_fresh_copy dropout feature_dropout hardswish
     copy log_sigmoid softmax log_softmax cumsum layer_norm rms_norm"""  # beyond those that torch tags as pointwise
 _REDUCING = "sum mean amax amin max min argmax argmin prod std var norm linalg_vector_norm logsumexp"

@@ -13,12 +13,14 @@ from ..analysis import analyse
 from ..capture.source import location
 from ..errors import FxgrowError, Kind, usage
 from ..plan import Plan
+from ..plan.plan import STATISTIC
 from ..rewrite import apply
 from .difference import FirstDifference
 from .follow import Followed, Lost, follow, openings
+from .matching import Match, matches
 from .neighbour import Neighbour, Verdict
 from .probes import Probe, probes
-from .sidebyside import Match, Reading, matches, side_by_side
+from .sidebyside import Reading, side_by_side
 from .suspects import suspects
 
 
@@ -110,7 +112,9 @@ class Both:
             )
         known = {n.name for n in before.graph.nodes}
         opened = {n.name for n in base.graph.nodes} - known
-        some = matches(base, after, followed.nodes if followed is not None else None, opened)
+        statistics = {e.node: e.new for plan in history for e in plan.nodes if e.path == (STATISTIC,)}
+        rescaled = {node for node, new in statistics.items() if isinstance(new, tuple) and new[0] == "mean"}
+        some = matches(base, after, followed.nodes if followed is not None else None, opened, rescaled)
         return cls(before, base, after, history, followed, tuple(some), tuple(notes))
 
     @property

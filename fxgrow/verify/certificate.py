@@ -131,7 +131,8 @@ class Certificate:
             w = max(some, key=lambda e: e.own / e.tolerance)
             lines += [
                 f"  {mode} mode, {len({e.probe for e in some})} probes, {len({e.output for e in some})} output(s)",
-                f"    float64  largest difference {max(e.float64 for e in some):.1e}  (bound {max(e.bound for e in some):.0e})",
+                f"    float64  largest difference {max(e.float64 for e in some):.1e}"
+                f"  (bound {max(e.bound for e in some):.0e})",
                 f"    {self.dtype:<8} largest difference {max(e.own for e in some):.1e}",
                 f"             closest to its tolerance {w.own:.1e} of {w.tolerance:.1e} = {ROUNDING_MULTIPLE:g} x the "
                 f"rounding of both ({w.rounding_before:.1e}, {w.rounding_after:.1e}) + {ULPS:g} ulp",

@@ -58,6 +58,8 @@ class FirstDifference:
         open_ends = [n.node for n in self.inputs if n.verdict in ("new", "not compared")]
         if self.inserted:
             return "a growth put this node here, and it does not pass on what stood in its place"
+        if not self.inputs:
+            return "it reads nothing: what it holds differs"
         if wrong:
             return f"it reads {', '.join(wrong)}, which differs too"
         if open_ends:

@@ -100,7 +100,8 @@ def _fibres(layout: Layout, shared: frozenset[int], seen: int) -> tuple[Fibres, 
         case Still():
             return _first(layout.size), 0
         case Grid():
-            rows, count = ((0,),), 0
+            rows: Fibres = ((0,),)
+            count = 0
             for part in layout.parts:
                 inner, held = _fibres(part, shared, seen + count)
                 width, count = size(part, new=True), count + held

@@ -10,30 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..functional import adapt_skip
 from .certificate import FLOAT64_BOUND, ROUNDING_MULTIPLE, ULPS
 from .compare import place, seeded, twin
-from .follow import Found
+from .matching import Match
 from .neighbour import Where
-from .places import Places, fitted, leading
+from .places import Places, as_before, fitted, leading
 from .probes import Probe
 
 INPUT_SHARE = 1e-3
 """A result is compared on the scale of its largest entry, or of this part of what it was computed from: where large
 operands cancel, what remains is their rounding."""
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A node of the grown graph and the node whose value it carries; for a new node, the one that it stands in for."""
-
-    after: str
-    before: str
-    new: bool
-    adapter: bool
-    """Whether it adapts a skip path: then old units lie in front, however many there are behind them."""
-    places: tuple[Places, ...] | None
-    """Where old units lie in each tensor; None: in front, as far as shapes allow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,54 +35,6 @@ class Reading:
     def agrees(self) -> bool:
         """Whether the difference is rounding."""
         return self.difference <= self.bound
-
-
-def matches(before: fx.GraphModule, after: fx.GraphModule, places: Found | None, checked: set[str]) -> list[Match]:
-    """Which nodes carry the same value, in execution order.
-
-    Args:
-        before: the model as it was.
-        after: the grown model: nodes keep their names, new ones stand beside them.
-        places: of each old node that has lived through all growths; None: of nothing, so names decide.
-        checked: nodes for which a name is not enough; what they read must correspond too.
-    """
-    old = {n.name: n for n in before.graph.nodes if places is None or n.name in places or n.op == "output"}
-    stand_ins: dict[str, str] = {}
-    pairs: dict[str, str] = {}
-    for node in after.graph.nodes:
-        twin_of = old.get(node.name)
-        if twin_of is None or not _alike(twin_of, node):
-            continue
-        operands = _operands(twin_of), _operands(node)
-        fits = len(operands[0]) == len(operands[1])
-        news = {t.name: s.name for s, t in zip(*operands, strict=True) if t.name not in old} if fits else {}
-        if node.name in checked and not (
-            fits and all(pairs.get(t.name, news.get(t.name)) == s.name for s, t in zip(*operands, strict=True))
-        ):
-            continue
-        pairs[node.name] = node.name
-        stand_ins.update({t: s for t, s in news.items() if t not in stand_ins})
-    both = {**stand_ins, **pairs}
-    return [
-        Match(n.name, both[n.name], n.name not in pairs, _adapts(n), (places or {}).get(both[n.name]))
-        for n in after.graph.nodes
-        if n.name in both
-    ]
-
-
-def _adapts(node: fx.Node) -> bool:
-    return node.target is adapt_skip or (node.op == "call_module" and str(node.target).startswith("adapt_skip"))
-
-
-def _alike(a: fx.Node, b: fx.Node) -> bool:
-    """Whether two nodes of one name do the same; a growth may turn a chunk into a split."""
-    return (a.op == b.op and a.target == b.target) or b.target is torch.split
-
-
-def _operands(node: fx.Node) -> list[fx.Node]:
-    found: list[fx.Node] = []
-    fx.map_arg((node.args, node.kwargs), found.append)
-    return found
 
 
 class _Record(fx.Interpreter):
@@ -184,7 +122,7 @@ def side_by_side(
 def _reading(
     m: Match, old: list[Tensor], new: list[Tensor], scale: float, bound: float, other_sizes: bool
 ) -> Iterator[Reading]:
-    """One node, if it can be compared; with `other_sizes` than those that the plans were followed for, not every one."""
+    """One node, if it can be compared: not every one with `other_sizes` than those that the plans were followed for."""
     if not old and not new:
         return
     if len(old) != len(new):
@@ -195,7 +133,7 @@ def _reading(
     for number, (b, a) in enumerate(zip(old, new, strict=True)):
         places = _where(m, number, tuple(b.shape), tuple(a.shape))
         if places is None:
-            if m.new or m.places is None or other_sizes:
+            if not m.output and (m.new or m.places is None or other_sizes):
                 return  # a stand-in of another shape, or models of other sizes without a plan: nothing can be said
             worst = inf, None
             continue
@@ -206,6 +144,8 @@ def _reading(
 
 
 def _where(m: Match, number: int, old: tuple[int, ...], new: tuple[int, ...]) -> Places | None:
+    if m.output:
+        return as_before(new) if old == new else None
     if m.places is None or number >= len(m.places):
         return leading(old, new)
     places = m.places[number]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..plan import AxisGrowth, Plan
+from ..plan import AxisGrowth, Leaf, Plan
 from ..plan.arguments import at
 from ..plan.layout import leaves, partners, units
 from ..plan.plan import SPLIT, STATISTIC
@@ -83,27 +83,32 @@ def _blocks(after: fx.GraphModule, history: Sequence[Plan]) -> Iterator[str]:
 def _states(name: str, tensor: Tensor, axes: Sequence[AxisGrowth], bound: float) -> Iterator[str]:
     for growth in axes:
         for number, leaf in enumerate(leaves(growth.layout)):
-            left, right, lone = (_take(tensor, growth.axis, p) for p in partners(growth.layout, number))
-            text = ""
-            if leaf.state in ("even", "odd"):
-                sign = -1 if leaf.state == "odd" else 1
-                alike = _same(left, sign * right, bound) and (sign > 0 or not bool(lone.any()))
-                text = "" if alike else f"its new halves are not {'opposite' if sign < 0 else 'equal'}"
-            elif leaf.state == "zero":
-                text = "its new entries are not zero" if any(bool(x.any()) for x in (left, right, lone)) else ""
-            elif leaf.state in ("copy", "split"):
-                rows = units(growth.layout, number)
-                pairs = [(rows[unit], rows[leaf.old + k]) for k, unit in enumerate(leaf.source)]
-                alike = all(_same(*(_take(tensor, growth.axis, p) for p in pair), bound) for pair in pairs)
-                text = "" if alike else "its copies are not their originals"
-            elif leaf.state == "mean":
-                rows = [_take(tensor, growth.axis, row) for row in units(growth.layout, number)]
-                mean = torch.stack(rows[: leaf.old]).mean(0)
-                size = float(torch.stack(rows[: leaf.old]).abs().max()) if rows else 0.0
-                alike = all(float((row - mean).abs().max()) <= bound * max(size, 1e-300) for row in rows[leaf.old :])
-                text = "" if alike else "its new entries are not the mean of the old ones"
+            text = _broken(tensor, growth, number, leaf, bound)
             if text:
                 yield f"{name}: {text} (axis {growth.axis})"
+
+
+def _broken(tensor: Tensor, growth: AxisGrowth, number: int, leaf: Leaf, bound: float) -> str:
+    """What is wrong with one new block; empty if it is what it is said to be."""
+    left, right, lone = (_take(tensor, growth.axis, places) for places in partners(growth.layout, number))
+    rows = [_take(tensor, growth.axis, places) for places in units(growth.layout, number)]
+    match leaf.state:
+        case "even":
+            return "" if _same(left, right, bound) else "its new halves are not equal"
+        case "odd":
+            alike = _same(left, -right, bound) and not bool(lone.any())
+            return "" if alike else "its new halves are not opposite"
+        case "zero":
+            return "its new entries are not zero" if any(bool(x.any()) for x in (left, right, lone)) else ""
+        case "copy" | "split":
+            pairs = ((rows[unit], rows[leaf.old + k]) for k, unit in enumerate(leaf.source))
+            return "" if all(_same(a, b, bound) for a, b in pairs) else "its copies are not their originals"
+        case "mean":
+            old = torch.stack(rows[: leaf.old])
+            allowed = bound * max(float(old.abs().max()), 1e-300)
+            alike = all(float((row - old.mean(0)).abs().max()) <= allowed for row in rows[leaf.old :])
+            return "" if alike else "its new entries are not the mean of the old ones"
+    return ""
 
 
 def _take(tensor: Tensor, axis: int, places: Sequence[int]) -> Tensor:

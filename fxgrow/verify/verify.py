@@ -47,7 +47,8 @@ def verify(
     examples = example_inputs if example_inputs is not None else _infer(before)
     history = plans_since(before, after)
     eval_only = tuple(dict.fromkeys(node for plan in history for node in plan.eval_only))
-    some = probes((examples,) if isinstance(examples, Tensor) else tuple(examples), seed)
+    examples = (examples,) if isinstance(examples, Tensor) else tuple(examples)
+    some = probes(examples, seed)
     dtype = next((p.dtype for p in before.parameters() if p.is_floating_point()), torch.float32)
     some, notes = _runnable(before, some, seed)
     rounded = any(t.rounds for plan in history for t in plan.tensors)
@@ -73,7 +74,7 @@ def verify(
         return certificate
     e = certificate.worst
     probe = next(p for p in some if p.name == e.probe)
-    difference = explained(before, after, some[0].inputs, probe, training=e.mode == "training", seed=seed)
+    difference = explained(before, after, examples, probe, training=e.mode == "training", seed=seed)
     return replace(certificate, difference=difference)
 
 

@@ -54,7 +54,7 @@ ROWS: list[Row] = [
         lambda x: (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 0.5).sqrt(),
         "2+ 4+",
     ),
-    row("normalize", lambda x: F.normalize(x, dim=-1), "2+ 4+"),
+    row("normalize", lambda x: F.normalize(x, dim=-1, eps=0.1), "2+ 4+"),
     row("sum", lambda x: x.sum(1), "2+ 3+ 4+"),
     row("sum (two axes)", lambda x: x.sum((0, -1), keepdim=True), "2+ 3+ 4+"),
     row("sum (of all)", torch.sum, "2+ 3+"),

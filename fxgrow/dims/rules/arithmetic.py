@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...capture.program import Op
-from .base import Dims, Flow, Marks, SameSizes, register
+from ...capture.program import Op, Value
+from .base import Dims, Flow, Marks, SameSizes, normal_dims, register
 from .pointwise import Unary, aligned, meet, operands
 
 
@@ -41,7 +41,19 @@ class Add(SameSizes):
         for sides in aligned(op, s, values):
             rows = [*sides, [s.same] * len(sides[0])] if number else sides
             out.append([s.add(op, leaf) for leaf in zip(*rows, strict=True)])
+        for k in _centred(op, s):
+            out[k] = [s.centre(op, state) for state in s.of(op.args["self"])[k]]
         s.set(op.outputs[0], out)
+
+
+def _centred(op: Op, s: Flow) -> list[int]:
+    """The axes over which a tensor loses its own mean: x - x.mean(axes, keepdim=True)."""
+    if op.name not in ("aten::sub", "aten::subtract") or op.args.get("alpha") != 1:
+        return []
+    made = s.maker(op.args["other"]) if isinstance(op.args["other"], Value) else None
+    x = op.args["self"]
+    mean = made is not None and made.name == "aten::mean" and made.args["self"] is x and made.args.get("keepdim")
+    return normal_dims(made.args["dim"], len(x.shape)) if made is not None and mean else []
 
 
 class Multiply(SameSizes):

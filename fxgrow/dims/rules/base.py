@@ -133,6 +133,12 @@ class Flow(Protocol):
     def mix(self, op: Op, state: State, mixing: Mixing) -> State:
         """The state after a normalisation over all units of the axis, or what a statistic of them asks for."""
 
+    def centre(self, op: Op, state: State) -> State:
+        """The state after the mean over the axis is taken off."""
+
+    def maker(self, value: Value) -> Op | None:
+        """The operator that a value comes from."""
+
     def kept_apart(self, op: Op) -> tuple[Value, int] | None:
         """The skip operand of a join, and the axis along which an adapter stands between it and the result."""
 

@@ -1,0 +1,165 @@
+"""A recorded baseline: what models computed, so that a changed one can be compared without keeping the old one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import FxgrowError, Kind, usage
+from ..loading import load
+from ..loading.saved import replacing
+from ..verify.certificate import FLOAT64_BOUND
+from ..verify.compare import distance, run, twin
+from ..verify.probes import Probe, probes
+from .file import Gate, Subject
+from .row import Difference
+
+FORMAT = "fxgrow gate baseline 1"
+MOST = 2**16
+"""Entries of an output that are kept: of larger ones every n-th."""
+Key = tuple[int, str, str]
+"""Seed, probe and output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Recorded outputs in float64 and evaluation mode, by model and key; and what the inputs were."""
+
+    path: Path
+    outputs: dict[str, dict[Key, Tensor]]
+    shapes: dict[str, dict[Key, tuple[int, ...]]]
+    inputs: dict[str, str]
+
+
+def record(gate: Gate, path: Path) -> int:
+    """Write what the models of a gate compute on their probes; returns the number of outputs.
+
+    Raises:
+        UsageError: a model cannot be made or run.
+    """
+    tensors: dict[str, Tensor] = {}
+    shapes: dict[str, list[int]] = {}
+    inputs: dict[str, str] = {}
+    for model in gate.models:
+        computed, inputs[model.name] = _computed(gate, model)
+        for key, output in computed.items():
+            text = json.dumps([model.name, *key])
+            tensors[text], shapes[text] = _sample(output), list(output.shape)
+    facts = {"format": FORMAT, "shapes": json.dumps(shapes), "inputs": json.dumps(inputs), "torch": torch.__version__}
+    with replacing(path) as new:
+        save_file(tensors, new, facts)
+    return len(tensors)
+
+
+def _sample(output: Tensor) -> Tensor:
+    flat = output.detach().cpu().reshape(-1)
+    return flat[:: ceil(flat.numel() / MOST) or 1].contiguous().clone()
+
+
+def _computed(gate: Gate, model: Subject) -> tuple[dict[Key, Tensor], str]:
+    """Every output of a model in float64, and a digest of the inputs it was given."""
+    found: dict[Key, Tensor] = {}
+    digest = hashlib.sha256()
+    for seed in gate.seeds:
+        loaded = load(
+            model.factory,
+            weights=model.weights,
+            grown=model.grown,
+            inputs=model.inputs,
+            seed=seed,
+            folder=gate.folder,
+        )
+        precise = twin(loaded.model, torch.float64, training=False)
+        for probe in _probes(loaded.analysed, seed):
+            for value in probe.inputs:
+                digest.update(_bytes(value))
+            try:
+                outputs = run(precise, probe, seed=seed)
+            except (RuntimeError, ValueError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise usage(
+                    Kind.BAD_INPUTS, f"{model.name} cannot run on these inputs: {reason}", hint='inputs = ["2x3x64x64"]'
+                ) from error
+            found |= {(seed, probe.name, name): output for name, output in outputs.items()}
+    return found, digest.hexdigest()[:16]
+
+
+def _probes(inputs: Sequence[Any], seed: int) -> Iterator[Probe]:
+    yield from (p for p in probes(inputs, seed) if not p.batch_of_one)
+
+
+def _bytes(value: Any) -> bytes:
+    return value.contiguous().numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode()
+
+
+def read_baseline(gate: Gate) -> Baseline:
+    """The baseline of a gate.
+
+    Raises:
+        UsageError: there is none, it cannot be read, or it does not hold the models and seeds of the gate.
+    """
+    path = gate.baseline
+    if path is None or not path.is_file():
+        raise usage(
+            Kind.BAD_OPTION, f"there is no baseline {path}", hint="fxgrow gate gate.toml --record FILE writes one"
+        )
+    found = Baseline(path, {}, {}, {})
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            if facts.get("format") != FORMAT:
+                raise _bad(path, "it is no baseline of this version")
+            found.inputs.update({str(k): str(v) for k, v in json.loads(facts.get("inputs", "")).items()})
+            for text, shape in json.loads(facts.get("shapes", "")).items():
+                name, seed, probe, output = json.loads(text)
+                key = (int(seed), str(probe), str(output))
+                found.outputs.setdefault(name, {})[key] = file.get_tensor(text)
+                found.shapes.setdefault(name, {})[key] = tuple(shape)
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, FxgrowError):
+            raise
+        raise _bad(path, str(error)) from error
+    return found
+
+
+def _bad(path: Path, reason: str) -> FxgrowError:
+    return usage(Kind.BAD_OPTION, f"the baseline {path} cannot be read: {reason}", hint="record it anew with --record")
+
+
+def compare_with(baseline: Baseline, gate: Gate, model: Subject) -> Iterator[Difference]:
+    """How far each output of a model is from what was recorded, in float64.
+
+    Raises:
+        UsageError: the baseline holds no such model, or was recorded with other seeds or inputs.
+    """
+    recorded = baseline.outputs.get(model.name)
+    if recorded is None:
+        raise usage(
+            Kind.BAD_OPTION,
+            f"the baseline holds no model {model.name}",
+            hint=f"models there are {', '.join(baseline.outputs)}; or record it anew with --record",
+        )
+    computed, digest = _computed(gate, model)
+    seeds = {seed for seed, _, _ in recorded}
+    if seeds != set(gate.seeds) or baseline.inputs.get(model.name) != digest:
+        raise usage(
+            Kind.BAD_OPTION,
+            f"the baseline of {model.name} was recorded with other seeds or inputs",
+            hint=f"seeds were {sorted(seeds)}; give the inputs of then, or record it anew with --record",
+        )
+    for key in dict.fromkeys((*recorded, *computed)):
+        seed, probe, output = key
+        given = model.tolerance.get(output, model.tolerance.get("default", FLOAT64_BOUND))
+        same = key in recorded and key in computed and baseline.shapes[model.name][key] == tuple(computed[key].shape)
+        error = distance(recorded[key], _sample(computed[key])) if same else float("inf")
+        yield Difference(output, seed, probe, "eval", "float64", error, given)

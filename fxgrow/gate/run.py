@@ -1,0 +1,129 @@
+"""Running the gate: every row by itself, in this process or in several."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from ..api import plan_widen
+from ..deepening import plan_deepen
+from ..errors import FxgrowError, GrowthRefused
+from ..growing import plan_grow
+from ..loading import Loaded, grown_by, load
+from ..plan import Plan
+from ..verify import Certificate, verify
+from .baseline import compare_with, read_baseline
+from .file import Gate, Growth, Subject
+from .row import BASELINE, BROKEN, ERROR, HELD, REFUSED, Difference, Row, closest
+
+Task = tuple[Gate, Subject, Growth | None]
+
+
+def run_gate(gate: Gate, *, jobs: int = 1) -> Iterator[Row]:
+    """Every row of a gate, as they are done.
+
+    Args:
+        gate: what to check.
+        jobs: processes. Each loads torch for itself, so several pay where models are large.
+
+    Raises:
+        UsageError: the baseline cannot be read, or was recorded for something else.
+    """
+    tasks: list[Task] = [(gate, model, growth) for model, growth in gate.pairs]
+    if gate.baseline is not None:
+        read_baseline(gate)
+        tasks += [(gate, model, None) for model in gate.models]
+    if jobs <= 1 or len(tasks) <= 1:
+        yield from (run_row(*task) for task in tasks)
+        return
+    jobs = min(jobs, len(tasks))
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        waiting = {pool.submit(run_row, *task): task for task in tasks}
+        yield from (_result(future, waiting[future]) for future in as_completed(waiting))
+
+
+def _result(future: Future[Row], task: Task) -> Row:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        _, model, growth = task
+        what = "the process ended without a result: it was killed, for want of memory perhaps"
+        return Row(model.name, growth.name if growth else BASELINE, ERROR, 0.0, (), what)
+
+
+def run_row(gate: Gate, model: Subject, growth: Growth | None) -> Row:
+    """One model with one growth, or against the baseline (None). Whatever goes wrong is in the row."""
+    start = time.perf_counter()
+    row = Row(model.name, growth.name if growth is not None else BASELINE, HELD, 0.0)
+    try:
+        if growth is None:
+            row = _row(row, compare_with(read_baseline(gate), gate, model))
+        else:
+            row = _row(row, *_grown(gate, model, growth))
+    except GrowthRefused as error:
+        row = replace(row, status=REFUSED, message=str(error))
+    except FxgrowError as error:
+        row = replace(row, status=ERROR, message=str(error))
+    except Exception as error:  # of the user's own code; the other rows go on
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        row = replace(row, status=ERROR, message=f"{type(error).__name__}: {reason}")
+    return replace(row, seconds=time.perf_counter() - start)
+
+
+def _row(row: Row, found: Iterable[Difference], picture: str = "") -> Row:
+    differences = closest(list(found))
+    broken = sorted((d for d in differences if not d.held), key=lambda d: -d.error / d.limit)
+    if not broken:
+        return replace(row, differences=differences)
+    said = [*map(str, broken), *([picture] if picture else [])]
+    return replace(row, status=BROKEN, differences=differences, message="\n".join(said))
+
+
+def _grown(gate: Gate, model: Subject, growth: Growth) -> tuple[list[Difference], str]:
+    """The differences that a growth makes at each seed, and where the models first differ."""
+    found: list[Difference] = []
+    picture = ""
+    for seed in gate.seeds:
+        before = load(
+            model.factory,
+            weights=model.weights,
+            grown=model.grown,
+            inputs=model.inputs,
+            seed=seed,
+            folder=gate.folder,
+        )
+        after = grown_by(_planned(before, growth, seed), before.model, checked=True)
+        certificate = verify(before.model, after, example_inputs=before.analysed, seed=seed, training=gate.training)
+        found += differences_of(certificate, seed, model.tolerance.get)
+        if certificate.difference is not None and not picture:
+            picture = str(certificate.difference)
+    return found, picture
+
+
+def _planned(before: Loaded, growth: Growth, seed: int) -> Plan:
+    options: dict[str, Any] = {"seed": seed, **growth.options}
+    for key in ("node", "after", "before"):
+        if key in options:
+            options[key] = list(options[key])
+    verbs: dict[str, Callable[..., Plan]] = {"widen": plan_widen, "deepen": plan_deepen, "grow": plan_grow}
+    return verbs[growth.verb](before.model, **options, example_inputs=before.inputs)
+
+
+def differences_of(certificate: Certificate, seed: int, limit: Callable[[str], float | None]) -> Iterator[Difference]:
+    """Every comparison of a certificate; a limit that is given for an output replaces the certificate's own."""
+    for e in certificate.errors:
+        given = limit(e.output)
+        given = limit("default") if given is None else given
+        yield Difference(e.output, seed, e.probe, e.mode, "float64", e.float64, e.bound if given is None else given)
+        if certificate.dtype != "float64":
+            own = e.tolerance if given is None else given
+            yield Difference(e.output, seed, e.probe, e.mode, certificate.dtype, e.own, own)

@@ -1,0 +1,198 @@
+"""From a sketch to a module: each step's layers are made for the values it reads, which are computed on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .common import PARTS
+from .parts import Do
+from .sketch import Input, Misfit, Sketch, Step
+from .vectors import WORDS
+
+LARGEST_VALUE = 4096
+"""Elements of one value. A chain of steps that would make larger ones is no sketch."""
+
+
+class Bench:
+    """A model in the making: values so far, their layouts, the modules that made them."""
+
+    def __init__(self, inputs: Sequence[Input], seed: int) -> None:
+        self.seed = seed
+        random = torch.Generator().manual_seed(seed)
+        self.values: list[Tensor] = [example(one, random) for one in inputs]
+        self.layouts = [one.layout for one in inputs]
+        self.modules: list[nn.Module] = []
+        self.steps: list[Step] = []
+        self.read: set[int] = set()
+
+    def add(self, step: Step) -> tuple[int, ...]:
+        """Do one step; the numbers of the values that it gives.
+
+        Raises:
+            Misfit: it cannot be done with these values. Then nothing has changed.
+        """
+        try:
+            xs = [self.values[k] for k in step.reads]
+            with torch.random.fork_rng(devices=()):
+                torch.default_generator.manual_seed(self.seed * 1000 + len(self.steps))
+                module, layout = self._made(step, xs)
+                with torch.no_grad():
+                    result = module(*xs)
+        except (RuntimeError, ValueError, IndexError, KeyError, AssertionError, TypeError, AttributeError) as error:
+            raise Misfit(f"{step}: {error}") from error
+        found = [result] if isinstance(result, Tensor) else list(result)
+        if any(not y.numel() or y.numel() > LARGEST_VALUE for y in found):
+            raise Misfit(f"{step}: too large, or empty")
+        self.steps.append(step)
+        self.modules.append(module)
+        self.read.update(step.reads)
+        first = len(self.values)
+        self.values += found
+        self.layouts += [layout] * len(found)
+        return tuple(range(first, len(self.values)))
+
+    def _made(self, step: Step, xs: Sequence[Tensor]) -> tuple[nn.Module, str]:
+        layout = self.layouts[step.reads[0]]
+        if step.op == "again":
+            return self.modules[step.option("of")], layout
+        if step.op == "tied":
+            return tied(self.modules[step.option("of")], bool(step.option("turned"))), layout
+        part = PARTS[step.op]
+        if layout not in part.takes or not part.fits(xs[0]):
+            raise Misfit(f"{step}: not for {layout} of shape {tuple(xs[0].shape)}")
+        module = part.make(xs, dict(step.options))
+        if step.op in ("unflatten", "to_image") and part.make(xs, dict(step.options))(*xs).dim() < 3:
+            raise Misfit(f"{step}: no image")
+        return settled(module.double()).train(), part.gives or layout
+
+    def loose(self) -> list[int]:
+        """Values that nothing reads."""
+        return [k for k in range(len(self.values)) if k not in self.read]
+
+
+def example(one: Input, random: torch.Generator) -> Tensor:
+    """An example of an input."""
+    if one.layout == "words":
+        return torch.randint(0, WORDS, one.shape, generator=random)
+    return torch.randn(one.shape, generator=random, dtype=torch.float64)
+
+
+def tied(module: nn.Module, turned: bool) -> nn.Module:
+    """A layer with the weight of another one, or with its transpose."""
+    weight = module.weight
+    if not isinstance(weight, nn.Parameter) or weight.dim() != 2:
+        raise Misfit("no matrix to tie to")
+    return Do(lambda m, x: F.linear(x, m.weight.t() if turned else m.weight), weight=weight)
+
+
+def settled(module: nn.Module) -> nn.Module:
+    """Norms as after some training: scales and shifts of their own, running statistics that are not 0 and 1."""
+    with torch.no_grad():
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            if not tensor.is_floating_point():
+                continue
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5)
+            elif tensor.dim() == 1:
+                tensor.add_(torch.randn_like(tensor) * 0.3)
+    return module
+
+
+class Net(nn.Module):
+    """The module of a sketch."""
+
+    def __init__(self, bench: Bench, outputs: tuple[int, ...]) -> None:
+        super().__init__()
+        self.wires: list[tuple[str, tuple[int, ...], bool]] = []
+        names: dict[int, str] = {}
+        for k, (step, module) in enumerate(zip(bench.steps, bench.modules, strict=True)):
+            if id(module) not in names:
+                names[id(module)] = f"{step.op}{k}"
+                self.add_module(names[id(module)], module)
+            several = step.op in ("chunk", "split")
+            self.wires.append((names[id(module)], step.reads, several))
+        self.pieces = [_count(step) for step in bench.steps]
+        self.outputs = outputs
+
+    def run(self, *inputs: Any) -> Any:
+        """All steps in order."""
+        values = list(inputs)
+        for (name, reads, several), count in zip(self.wires, self.pieces, strict=True):
+            result = getattr(self, name)(*(values[k] for k in reads))
+            values += [result[k] for k in range(count)] if several else [result]
+        found = tuple(values[k] for k in self.outputs)
+        return found[0] if len(found) == 1 else found
+
+
+def _count(step: Step) -> int:
+    return step.option("pieces") if step.op == "chunk" else 2
+
+
+class One(Net):
+    """With one input."""
+
+    def forward(self, x: Any) -> Any:
+        """The outputs."""
+        return self.run(x)
+
+
+class Two(Net):
+    """With two."""
+
+    def forward(self, x: Any, y: Any) -> Any:
+        """The outputs."""
+        return self.run(x, y)
+
+
+class Three(Net):
+    """With three."""
+
+    def forward(self, x: Any, y: Any, z: Any) -> Any:
+        """The outputs."""
+        return self.run(x, y, z)
+
+
+NETS: tuple[type[Net], ...] = (One, Two, Three)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A model and inputs for it."""
+
+    model: nn.Module
+    inputs: tuple[Tensor, ...]
+
+
+def build(sketch: Sketch, *, double: bool = False) -> Built:
+    """The model of a sketch, with inputs of its dtype and memory format.
+
+    Args:
+        sketch: what to build.
+        double: in float64, whatever the sketch says.
+
+    Raises:
+        Misfit: its steps do not fit together.
+    """
+    bench = Bench(sketch.inputs, sketch.seed)
+    for step in sketch.steps:
+        bench.add(step)
+    if not sketch.outputs or not bench.modules or any(not 0 <= k < len(bench.values) for k in sketch.outputs):
+        raise Misfit("nothing to return")
+    dtype = torch.float64 if double else getattr(torch, sketch.dtype)
+    model = NETS[len(sketch.inputs) - 1](bench, sketch.outputs).to(dtype).train(sketch.training)
+    inputs = [x.to(dtype) if x.is_floating_point() else x for x in bench.values[: len(sketch.inputs)]]
+    if sketch.channels_last:
+        for parameter in model.parameters():
+            parameter.data = _last(parameter.data)
+        inputs = [_last(x) for x in inputs]
+    return Built(model, tuple(inputs))
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

@@ -1,0 +1,46 @@
+"""Where random choices come from: one protocol for Hypothesis, which shrinks them, and for a plain seeded stream."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Choose(Protocol):
+    """Draws choices. What is simplest comes first: zero, the low end, the first of several."""
+
+    def integer(self, low: int, high: int) -> int:
+        """A whole number, both ends included."""
+        ...
+
+    def pick(self, some: Sequence[T]) -> T:
+        """One of several."""
+        ...
+
+    def seldom(self, percent: int) -> bool:
+        """True in so many of a hundred cases; False is simpler."""
+        ...
+
+
+class Seeded:
+    """Choices from a seed, independent of any global stream."""
+
+    __slots__ = ("_random",)
+
+    def __init__(self, seed: object) -> None:
+        self._random = random.Random(repr(seed))
+
+    def integer(self, low: int, high: int) -> int:
+        """A whole number, both ends included."""
+        return self._random.randint(low, high)
+
+    def pick(self, some: Sequence[T]) -> T:
+        """One of several."""
+        return self._random.choice(some)
+
+    def seldom(self, percent: int) -> bool:
+        """True in so many of a hundred cases."""
+        return self._random.randrange(100) < percent

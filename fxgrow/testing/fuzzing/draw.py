@@ -1,0 +1,196 @@
+"""Draw a sketch: inputs, then step after step that fits what is there, then layers that read what is left over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .build import Bench
+from .choose import Choose
+from .common import ALONG_CHANNELS, PARTS, channel_options
+from .images import MOST
+from .parts import Part, channel_axis
+from .sketch import Input, Misfit, Sketch, Step, step
+
+BATCH = 2
+STEPS = 12
+"""Drawn steps at most, readers of what is left over not counted."""
+DTYPES = ("float64", "float64", "float32", "bfloat16")
+DRAWN: tuple[str, ...] = tuple(name for name, part in PARTS.items() for _ in range(part.share))
+
+
+def draw_sketch(choose: Choose, *, steps: int = STEPS) -> Sketch:
+    """A model as data. What is simplest comes first: fewest steps, plain kinds, small widths."""
+    inputs = tuple(_input(choose) for _ in range(1 + choose.seldom(20) + choose.seldom(6)))
+    bench = Bench(inputs, seed=0)
+    for _ in range(steps):
+        if choose.seldom(7):
+            break
+        draw_step(choose, bench)
+    outputs = _read_out(choose, bench)
+    return Sketch(
+        inputs=inputs,
+        steps=tuple(bench.steps),
+        outputs=outputs,
+        dtype=choose.pick(DTYPES),
+        training=choose.seldom(40),
+        channels_last=choose.seldom(15),
+    )
+
+
+def _input(choose: Choose) -> Input:
+    match choose.pick(("flat", "image2", "tokens", "image2", "image1", "image3", "words")):
+        case "flat":
+            return Input("flat", (BATCH + 1, choose.pick((3, 4, 6))))
+        case "tokens":
+            return Input("tokens", (BATCH, choose.pick((3, 4)), choose.pick((3, 4, 6))))
+        case "words":
+            return Input("words", (BATCH, choose.pick((3, 4))))
+        case kind:
+            rank = int(kind.removeprefix("image"))
+            side = 2 if rank == 3 else choose.pick((2, 4))
+            return Input("image", (BATCH, choose.pick((2, 3, 4)), *(side,) * rank))
+
+
+def draw_step(choose: Choose, bench: Bench) -> None:
+    """One more step, or two that belong together; none where what was drawn does not fit."""
+    if choose.seldom(5) and bench.modules:
+        return _use_again(choose, bench)
+    if choose.seldom(12):
+        return _join_back(choose, bench)
+    at = _reads(choose, bench)
+    layout = bench.layouts[at]
+    fitting = [name for name in DRAWN if layout in PARTS[name].takes and PARTS[name].fits(bench.values[at])]
+    if not fitting:
+        return None
+    name = choose.pick(fitting)
+    made = _options(choose, bench, name, _operands(choose, bench, name, at))
+    if made is not None:
+        _try(bench, made)
+    return None
+
+
+def _reads(choose: Choose, bench: Bench) -> int:
+    """Mostly the last value, else one of those that nothing reads yet, else any."""
+    last = len(bench.values) - 1
+    loose = bench.loose()
+    if not choose.seldom(35):
+        return last
+    return choose.pick(loose) if loose and choose.seldom(60) else last - choose.integer(0, last)
+
+
+def _operands(choose: Choose, bench: Bench, name: str, at: int) -> list[int]:
+    """The first operand and, where the step has more, some that go with it."""
+    part = PARTS[name]
+    most = 1 if name == "binary" else part.most if name == "cat" else 0
+    reads = [at]
+    for _ in range(most):
+        mates = [k for k in range(len(bench.values)) if _mates(bench, name, part, at, k)]
+        fresh = [k for k in mates if k not in reads]
+        if len(reads) > 1 and choose.seldom(60):
+            break
+        if fresh or name == "cat":
+            reads.append(choose.pick(tuple(reversed(fresh)) or (at,)))
+    return reads
+
+
+def _mates(bench: Bench, name: str, part: Part, at: int, k: int) -> bool:
+    if bench.layouts[k] != bench.layouts[at]:
+        return False
+    x, y = bench.values[at], bench.values[k]
+    if part.mate is not None:
+        return part.mate(x, y)
+    axis = channel_axis(bench.layouts[at]) % x.dim()
+    return x.dim() == y.dim() and all(a == b for d, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if d != axis)
+
+
+def _options(choose: Choose, bench: Bench, name: str, reads: Sequence[int]) -> Step | None:
+    xs = [bench.values[k] for k in reads]
+    layout = bench.layouts[reads[0]]
+    if name == "binary" and len(reads) < 2:
+        return None
+    if name in ALONG_CHANNELS:
+        told = channel_options(name, choose, xs, layout == "image")
+        return None if told is None else Step(name, tuple(reads), tuple(told.items()))
+    options = PARTS[name].options(choose, xs, _widths(bench, layout))
+    return Step(name, tuple(reads), tuple(options.items()))
+
+
+def _widths(bench: Bench, layout: str) -> list[int]:
+    """Widths of the volumes of one layout, each once."""
+    found = [_channels(x, own) for x, own in zip(bench.values, bench.layouts, strict=True) if own == layout]
+    return list(dict.fromkeys(n for n in found if n <= MOST))
+
+
+def _channels(x: Tensor, layout: str) -> int:
+    return int(x.shape[channel_axis(layout)]) if layout != "words" else 0
+
+
+def _join_back(choose: Choose, bench: Bench) -> None:
+    """A layer to the width of an earlier volume, and the sum of both: long, nested and crossing skip paths."""
+    at = len(bench.values) - 1
+    layout = bench.layouts[at]
+    if layout == "words":
+        return
+    axis = channel_axis(layout)
+    shape = bench.values[at].shape
+    tail = shape[2:] if layout == "image" else shape[:-1]
+    fitting = [
+        k
+        for k, x in enumerate(bench.values)
+        if bench.layouts[k] == layout and (x.shape[2:] if layout == "image" else x.shape[:-1]) == tail and k != at
+    ]
+    if not fitting:
+        return
+    back = choose.pick(tuple(reversed(fitting)))
+    out = int(bench.values[back].shape[axis])
+    if layout == "image":
+        made = step("conv", at, out=out, kernel=choose.pick((1, 3)), groups=1, stride=1, bias=choose.integer(0, 1))
+    else:
+        made = step("linear", at, out=out, bias=choose.integer(0, 1))
+    (new,) = _try(bench, made) or (None,)
+    if new is not None:
+        _try(bench, step("binary", back, new, kind=0))
+
+
+def _use_again(choose: Choose, bench: Bench) -> None:
+    """A module is called once more, or its weight is used by another layer."""
+    of, at = choose.integer(0, len(bench.modules) - 1), _reads(choose, bench)
+    if bench.steps[of].op in ("again", "tied", "binary", "cat", "chunk", "split"):
+        return
+    if bench.layouts[at] != bench.layouts[bench.steps[of].reads[0]]:
+        at = bench.steps[of].reads[0]
+    if bench.steps[of].op in ("linear", "embedding") and choose.seldom(60):
+        _try(bench, step("tied", len(bench.values) - 1, of=of, turned=choose.integer(0, 1)))
+    elif not PARTS[bench.steps[of].op].gives:
+        _try(bench, step("again", at, of=of))
+
+
+def _try(bench: Bench, made: Step) -> tuple[int, ...]:
+    try:
+        return bench.add(made)
+    except Misfit:
+        return ()
+
+
+def _read_out(choose: Choose, bench: Bench) -> tuple[int, ...]:
+    """A layer for what is left over, whose units are the model's outputs; a few are returned as they are."""
+    loose = bench.loose()
+    outputs = []
+    for at in loose[-3:]:
+        layout = bench.layouts[at]
+        if layout == "words" or (at >= len(bench.layouts) and choose.seldom(10)):
+            continue
+        if choose.seldom(8):
+            outputs.append(at)
+        elif layout == "image" and choose.seldom(40):
+            outputs += _try(bench, step("conv", at, out=2, kernel=1, groups=1, stride=1, bias=1))
+        else:
+            if layout == "image":
+                (at,) = _try(bench, step("global_mean", at)) or (at,)
+            outputs += _try(bench, step("linear", at, out=2, bias=1)) or (at,)
+    if not bench.modules:
+        name = "embedding" if bench.layouts[0] == "words" else "pointwise"
+        outputs = list(_try(bench, step(name, 0, **({"out": 2} if name == "embedding" else {"kind": 0}))))
+    return tuple(outputs) or (len(bench.values) - 1,)

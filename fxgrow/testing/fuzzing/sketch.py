@@ -1,0 +1,69 @@
+"""A model as data: inputs, steps in order, outputs. Nothing but names and numbers, so that it prints as Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input: its layout ("image", "tokens", "flat" or "words") and its shape, batch first."""
+
+    layout: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: what is done, with which values, how.
+
+    Values are numbered: the inputs first, then what the steps give, in order.
+    """
+
+    op: str
+    reads: tuple[int, ...]
+    options: tuple[tuple[str, int], ...] = ()
+
+    def option(self, name: str) -> int:
+        """One option.
+
+        Raises:
+            KeyError: the step has none of that name.
+        """
+        return dict(self.options)[name]
+
+    def __str__(self) -> str:
+        parts = [repr(self.op), *map(str, self.reads), *(f"{name}={value}" for name, value in self.options)]
+        return f"step({', '.join(parts)})"
+
+
+def step(op: str, *reads: int, **options: int) -> Step:
+    """A step, written shortly."""
+    return Step(op, reads, tuple(options.items()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sketch:
+    """A model and its state."""
+
+    inputs: tuple[Input, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[int, ...]
+    dtype: str = "float64"
+    training: bool = False
+    channels_last: bool = False
+    seed: int = 0
+
+    def __str__(self) -> str:
+        """Python that makes it."""
+        inputs = "".join(f"{one!r}, " for one in self.inputs)
+        steps = "".join(f"\n        {one}," for one in self.steps)
+        return (
+            f"Sketch(\n    inputs=({inputs.rstrip()}),\n    steps=({steps}\n    ),\n    outputs={self.outputs},"
+            f"\n    dtype={self.dtype!r},\n    training={self.training},\n    channels_last={self.channels_last},"
+            f"\n    seed={self.seed},\n)"
+        )
+
+
+class Misfit(Exception):
+    """The steps of a sketch do not fit together: it is no model. Only shrinking makes such sketches."""
