@@ -65,6 +65,7 @@ def assert_function_preserved(
         AssertionError: the function changed: by how much, at which entry, and the node where the models first differ.
         UsageError: the models cannot be compared.
     """
+    __tracebackhide__ = True  # pytest shows the line of the test
     examples = _examples(before, inputs)
     found = compared(before, after, examples, seed=seed, training=training)
     certificate = replace(found, errors=tuple(_wanted(found.errors, outputs, tolerance)))
@@ -125,7 +126,7 @@ def _wanted(
 def _failure(certificate: Certificate, before: nn.Module, after: nn.Module, examples: Sequence[Any], seed: int) -> str:
     """What a failing test prints."""
     broken = [e for e in certificate.errors if not e.held]
-    worst = {e.output: e for e in sorted(broken, key=_excess)}
+    worst = {e.output: e for e in sorted(reversed(broken), key=_excess)}  # of equals the first
     lines = ["the function changed"]
     for e in sorted(worst.values(), key=_excess, reverse=True)[:MOST]:
         precise = e.float64 > e.bound

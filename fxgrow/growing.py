@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -12,7 +13,7 @@ from torch import Tensor, fx
 from .analysis import Analysis
 from .api import _ANALYSES, analysis_of
 from .deepening import plan_deepen
-from .errors import Kind, VerificationFailed, usage
+from .errors import FxgrowError, Kind, VerificationFailed, usage
 from .passes import Widen, Width
 from .passes.targets import paths
 from .plan import Plan
@@ -25,6 +26,8 @@ Size = float | Width | None
 Widths = float | Width | Mapping[str, Size] | Callable[[str, int], Size]
 Depths = str | Iterable[str] | Mapping[str, str | Mapping[str, Any]]
 _WILD = frozenset("*?[")
+_OPTIONS = frozenset(inspect.signature(plan_deepen).parameters) - {"model", "after", "before", "example_inputs"}
+"""What can be said of a block at each place."""
 _DEEPER = {"net2net": "net2net", "zero": "zero", "mean": "zero", "morphism": "zero"}
 """How blocks are silenced that are inserted beside a widening; r2r beside all others."""
 
@@ -51,6 +54,9 @@ def plan_grow(
     """
     if widen is None and deepen is None:
         raise usage(Kind.BAD_OPTION, "neither widen= nor deepen= is given", hint='widen=1.5, or deepen="layer2"')
+    places = list(_places(deepen))
+    if widen is None and not places:
+        raise usage(Kind.BAD_OPTION, "deepen= names no place", hint='deepen="layer2"')
     analysis = analysis_of(model, example_inputs)
     steps: list[Plan] = []
     if widen is not None:
@@ -60,7 +66,7 @@ def plan_grow(
         )
         steps.append(recipe.plan(model, analysis))
     twin = model
-    for name, wish in _places(deepen):
+    for name, wish in places:
         if steps:  # the next step is planned for what this one will have made
             twin = apply(steps[-1], sketch(twin), inplace=True, checked=True)
         inputs = tuple(x.to("meta") if isinstance(x, Tensor) and steps else x for x in analysis.inputs)
@@ -94,7 +100,8 @@ def grow(
             layer that is named in full must grow.
         deepen: where blocks are inserted, behind the widened layers: names as in `fxgrow.deepen`, or a mapping from
             names to a block ("clone", "basic" …) or to options of `fxgrow.deepen`.
-        scheme: of the widening, as in `fxgrow.widen`; blocks are silenced by the scheme that is nearest to it.
+        scheme: of the widening, as in `fxgrow.widen`. Blocks are silenced by the scheme of that name; by "zero" beside
+            "mean" and "morphism", and by "r2r" beside "auto" and schemes of your own, unless their options say another.
         skip: at residual joins, as in `fxgrow.widen`.
         grow: of products of channels, as in `fxgrow.widen`.
         seed: of the new values, which depend on it and on parameter names only.
@@ -126,7 +133,7 @@ def grow(
     grown = apply(plan, model, inplace=inplace and not verify, checked=True)
     if verify:
         certificate = check(model, grown, example_inputs=known.inputs)
-        if not certificate.held and not certificate.noise:
+        if not (certificate.held or certificate.excused):
             raise VerificationFailed(certificate.refusal())
         if inplace:
             grown = apply(plan, model, inplace=True, checked=True)
@@ -142,8 +149,13 @@ def _wishes(
     if callable(widen) and not isinstance(widen, Width):
         found = {name: _width(widen(name, now)) for name, now in known.items()}
         wishes = tuple((name, width) for name, width in found.items() if width is not None)
+        if not wishes:
+            raise _nothing()
         return wishes, frozenset(known)
     rules: Mapping[str, Size] = widen if isinstance(widen, Mapping) else {"*": widen}
+    unnamed = [name for name in rules if not isinstance(name, str)]
+    if unnamed:
+        raise usage(Kind.BAD_OPTION, f"{unnamed[0]!r} is no name", hint='widen={"layer*.*.conv1": 1.5}')
     patterns = {name: _width(size) for name, size in rules.items()}
     wild = {name: width for name, width in patterns.items() if _WILD & set(name)}
     exact = {name: width for name, width in patterns.items() if name not in wild}
@@ -157,8 +169,12 @@ def _wishes(
     }
     wishes = tuple((name, width) for name, width in {**exact, **matched}.items() if width is not None)
     if not wishes:
-        raise usage(Kind.BAD_OPTION, "widen= asks for no layer to grow", hint='widen={"layer*.*.conv1": 1.5}')
+        raise _nothing()
     return wishes, frozenset(matched)
+
+
+def _nothing() -> FxgrowError:
+    return usage(Kind.BAD_OPTION, "widen= asks for no layer to grow", hint='widen={"layer*.*.conv1": 1.5}')
 
 
 def _width(size: object) -> Width | None:
@@ -180,7 +196,14 @@ def _places(deepen: Depths | None) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     if isinstance(deepen, Mapping):
         for name, wish in deepen.items():
-            yield name, dict(wish) if isinstance(wish, Mapping) else {"block": wish}
+            options = dict(wish) if isinstance(wish, Mapping) else {"block": wish}
+            unknown = [key for key in options if key not in _OPTIONS]
+            if unknown:
+                what = f"deepen has no option {unknown[0]!r} for a place"
+                raise usage(Kind.BAD_OPTION, what, hint=f"its options are {', '.join(sorted(_OPTIONS))}")
+            yield name, options
         return
+    if not isinstance(deepen, Iterable):
+        raise usage(Kind.BAD_OPTION, f"deepen={deepen!r} names no place", hint='deepen="layer2"')
     for name in (deepen,) if isinstance(deepen, str) else deepen:
         yield name, {}

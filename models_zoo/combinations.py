@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,7 +26,7 @@ from fxgrow.verify.certificate import FLOAT64_BOUND
 from fxgrow.verify.compare import distance, run, twin
 from fxgrow.verify.probes import Probe, probes
 
-from .findings import Ask, Cell, Growth, Row, Units
+from .findings import Ask, Cell, Growth, Row, Unit, Units
 
 SCHEMES = ("r2r", "net2net", "morphism", "zero", "mean", "auto")
 FACTORS = (1.25, 2.0)
@@ -98,37 +99,40 @@ def _units(plan: Plan) -> Units:
         (edit.names[0], growth.axis, *leaf)
         for edit in plan.tensors
         for growth in edit.axes
-        for leaf in _leaves(growth.layout)
+        for leaf in _leaves(growth.layout, 1, 0)
     )
 
 
-def _leaves(layout: Layout, stride: int = 1) -> Iterator[tuple[int, int]]:
-    """Each growing set: how many units, and how far apart they lie before."""
+def _leaves(layout: Layout, stride: int, start: int) -> Iterator[tuple[int, int, int]]:
+    """Each growing set as it lies before, however the layout is written: units, how far apart, where the first is."""
     match layout:
         case Leaf():
-            yield layout.old, stride
+            yield layout.old, stride, start
         case Grid():
-            for part in reversed(layout.parts):
-                yield from _leaves(part, stride)
-                stride *= size(part, new=False)
+            for k, part in enumerate(layout.parts):
+                inner = stride * prod(size(p, new=False) for p in layout.parts[k + 1 :])
+                block = inner * size(part, new=False)
+                for outer in range(prod(size(p, new=False) for p in layout.parts[:k])):
+                    yield from _leaves(part, inner, start + outer * block)
         case Chain():
             for part in layout.parts:
-                yield from _leaves(part, stride)
+                yield from _leaves(part, stride, start)
+                start += stride * size(part, new=False)
         case Still():
             return
 
 
 def _batches(growths: Sequence[Growth]) -> list[list[Growth]]:
     """What one plan can hold: alike in factor, end and mode, and no units twice."""
-    made: dict[tuple[float, str, bool], list[list[Growth]]] = {}
+    made: dict[tuple[float, str, bool], list[tuple[list[Growth], set[Unit]]]] = {}
     for growth in growths:
         alike = made.setdefault((growth.factor, growth.ask.grow, growth.eval_only), [])
-        free = next((some for some in alike if not any(growth.units & other.units for other in some)), None)
-        if free is None:
-            alike.append([growth])
-        else:
-            free.append(growth)
-    return [some for alike in made.values() for some in alike]
+        batch = next((some for some in alike if not growth.units & some[1]), None)
+        if batch is None:
+            alike.append(batch := ([], set()))
+        batch[0].append(growth)
+        batch[1].update(growth.units)
+    return [some for alike in made.values() for some, _ in alike]
 
 
 def _compare(

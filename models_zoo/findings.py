@@ -9,8 +9,10 @@ from typing import Literal
 import fxgrow
 
 Grow = Literal["channels", "groups"]
-Units = frozenset[tuple[str, int, int, int]]
-"""What grows: parameter, axis, number of units, and how far apart they lie."""
+Unit = tuple[str, int, int, int, int]
+"""A row of units in a parameter: its name, the axis, how many, how far apart, and where the first one lies."""
+Units = frozenset[Unit]
+"""What grows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,12 @@ class Deepen:
             raise usage(Kind.BAD_OPTION, f"seed must be a whole number, not {self.seed!r}", hint="seed=0")
         if self.init == "copy" and self.block != "clone":
             raise usage(Kind.BAD_OPTION, 'init="copy" needs something to copy', hint='block="clone"')
+        given = {"hidden": self.hidden, "kernel": self.kernel, "activation": self.activation, "heads": self.heads}
+        idle = [name for name, value in given.items() if value is not None] if self.block == "clone" else []
+        idle += ["heads"] if self.heads is not None and self.block not in (None, "transformer", "clone") else []
+        if idle:
+            what = f"{idle[0]}= means nothing to block={self.block!r}"
+            raise usage(Kind.BAD_OPTION, what, hint="leave it out, or choose a block that has it")
         if not self.places:
             raise usage(Kind.BAD_OPTION, "no place is named", hint='after="layer2"')
         check_block(self.block, self.scheme)

@@ -219,7 +219,8 @@ def _analysed(block: fx.GraphModule, inputs: tuple[Any, ...], body: Body, kind: 
 def _refused(
     block: fx.GraphModule, inner: Analysis, failure: Failure, where: str, scheme: str, body: Body
 ) -> GrowthRefused:
-    node = inner.program.ops[failure.op].node
+    ops = inner.program.ops
+    node = ops[failure.op].node if failure.op < len(ops) else "it computes nothing"
     place = location(block, node) if isinstance(body, Factory) else node
     return GrowthRefused(
         Refusal(

@@ -6,7 +6,6 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from fxgrow.capture.program import Value
 from fxgrow.dims.axis import Atom, Axis, Fixed, Product, Sum, atoms
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.plan import AxisGrowth, Chain, Grid, Layout, Leaf, Still, TensorEdit

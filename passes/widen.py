@@ -113,7 +113,7 @@ class Widen:
             node = dims.program.ops[found.op].node
             return self._without(task, dims, targets, sizes, node, failed(gm, dims, targets[0], found))
         taken = [f"{label}: scheme {text}" for label, text in found[2].items()] if len(found) == 3 else []
-        notes = (*taken, *(f"left out: {what}" for what in task.left_out.values()))
+        notes = (*taken, *(f"left out: {name}: {why}" for name, why in task.left_out.items()))
         growth = Proved(dims, sizes, targets, found[0], found[1], notes)
         try:
             plan = written(gm, analysis, growth, scheme=scheme, adapter=self.adapter, seed=self.seed, init=self.init)
@@ -141,7 +141,7 @@ class Widen:
             except GrowthRefused as refused:
                 if name not in self.optional:
                     raise
-                task.left_out[name] = refused.refusal.what
+                task.left_out[name] = _reason(refused)
                 first = first or refused
         if not targets:
             cause = task.first or first
@@ -167,12 +167,22 @@ class Widen:
             for a in atoms(axis)
             if a in sizes
         }
-        stopped = [t.name for t in targets if seen & set(atoms(dims.algebra.resolve(t.axis)))]
+        near = [t for t in targets if seen & set(atoms(dims.algebra.resolve(t.axis)))]
+        guilty = [
+            t for t in near if isinstance(proved(scheme_named(self.scheme), self._alone(task, dims, t, sizes)), Failure)
+        ]
+        stopped = [t.name for t in guilty or near]
         if not stopped or not self.optional.issuperset(stopped):
             raise cause
-        task.left_out.update(dict.fromkeys(stopped, cause.refusal.what))
+        task.left_out.update(dict.fromkeys(stopped, _reason(cause)))
         task.first = task.first or cause
         return self._plan(task)
+
+    def _alone(self, task: _Task, dims: DimsSolver, target: Target, sizes: Mapping[Atom, int]) -> Problem:
+        """One of the layers by itself, with what shares its channels."""
+        mine = {a for a in atoms(dims.algebra.resolve(target.axis)) if a in sizes}
+        together = {b for a in mine for b in tied(dims, a) if b in sizes}
+        return Problem(task.analysis, dims, {a: sizes[a] for a in sizes if a in together})
 
     def _grow(self, gm: fx.GraphModule, dims: DimsSolver, target: Target, width: Width, sizes: dict[Atom, int]) -> None:
         """Add the new sizes that one target asks for."""
@@ -193,6 +203,12 @@ class Widen:
                 hint="give one width for both, or name one of them only",
             )
         sizes.update({a: max(n, sizes.get(a, n)) for a, n in wanted.items()})
+
+
+def _reason(refused: GrowthRefused) -> str:
+    """Why, without who."""
+    what = refused.refusal.what
+    return what.partition(": ")[2] if what.startswith("cannot widen ") else what
 
 
 def tied(dims: DimsSolver, atom: Atom) -> list[Atom]:

@@ -10,6 +10,9 @@ from fxgrow.dims.axis import Atom, Axis, Product, atoms, terms_of
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import Kind, usage
 
+LARGEST = 1024
+"""No layer is made wider than this many times."""
+
 
 @dataclass(frozen=True, slots=True)
 class Width:
@@ -31,8 +34,9 @@ class Width:
                     Kind.BAD_OPTION, f"{name}= must be a positive whole number, not {value!r}", hint=f"{name}=8, say"
                 )
         number = isinstance(self.factor, int | float)
-        if self.factor is not None and not (number and 1 < self.factor < float("inf")):
-            raise usage(Kind.BAD_TARGET, f"factor={self.factor!r} does not widen", hint="a factor above 1")
+        if self.factor is not None and not (number and 1 < self.factor <= LARGEST):
+            what = "does not widen" if not (number and self.factor > LARGEST) else "is more than can be meant"
+            raise usage(Kind.BAD_TARGET, f"factor={self.factor!r} {what}", hint=f"a factor above 1, at most {LARGEST}")
 
     @property
     def exact(self) -> bool:
@@ -54,6 +58,9 @@ class Width:
             aim = max(aim, now + 1)
         if self.round_to is not None:
             aim = ceil(aim / self.round_to) * self.round_to
+        if aim > LARGEST * now:
+            what = f"{name} has {now} channels; {aim} is more than {LARGEST} times as many"
+            raise usage(Kind.BAD_TARGET, what, hint=f"to={2 * now}, say")
         if aim <= now:
             raise usage(
                 Kind.BAD_TARGET,

@@ -57,7 +57,7 @@ def written(
         simulation = Simulation(analysis, gm, new, shapes, detached).run()
     except GrowthRefused as refused:
         raise Inexpressible(refused.refusal) from None
-    before, after = costs(analysis, gm, tensors, new)
+    before, after = costs(analysis, gm, tensors, new, {s: _adapted(analysis, s) for s in skips})
     return Plan(
         title=_title(growth),
         scheme=scheme.name,
@@ -122,6 +122,6 @@ def _notes(growth: Proved) -> list[str]:
     if odd:
         notes.append(f"odd numbers of new units: {', '.join(odd)}; one of them has no twin, and zero outgoing weights")
     zeros = sorted({dims.program.values[p.value].names[0] for p, s in states.items() if s is State.ZERO})
-    if zeros:
+    if zeros and not {State.FREE, State.MEAN} & set(states.values()):
         notes.append(f"set to zero because its roles contradict each other: {', '.join(zeros)}")
     return notes

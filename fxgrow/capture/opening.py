@@ -30,6 +30,8 @@ class Opening:
     scale: float
     rank: int
     flags: tuple[bool, ...] = ()
+    each: bool = False
+    """Whether the attention mask holds a matrix for each head of each example."""
 
 
 def kind_of(gm: fx.GraphModule, node: fx.Node) -> str:
@@ -88,7 +90,8 @@ def opening_of(gm: fx.GraphModule, node: fx.Node, program: Program) -> Opening:
         masks = [values[k] for k in ("attn_mask", "key_padding_mask") if k in values]
         module: Any = gm.get_submodule(str(node.target))
         flags = tuple(m.dtype is torch.bool for m in masks)
-        return Opening(node.name, module.head_dim**-0.5, len(values["query"].shape), flags)
+        each = "attn_mask" in values and len(values["attn_mask"].shape) == 3
+        return Opening(node.name, module.head_dim**-0.5, len(values["query"].shape), flags, each)
     width = values["qkv_weight"].shape[0] // 3 // given["num_heads"]
     return Opening(node.name, width**-0.5, len(values["input"].shape))
 
@@ -127,18 +130,20 @@ class _Call:
         """Project, attend, project back."""
         m: Any = self.module
         q, k, v = (x.unflatten(-1, (m.num_heads, -1)).transpose(-3, -2) for x in self._projected())
-        scale, mask = self.opening.scale, self._mask()
+        scale, mask = self.opening.scale, self._mask(q)
         if m.dropout:
             scores = q @ k.transpose(-2, -1) * scale
             if mask is not None:
                 scores = scores + mask
+            if self._causal():
+                scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf"))
             weights = scores.softmax(-1)
             name = f"{self.node.name}_dropout"
             added[name] = nn.Dropout(m.dropout).train(m.training)
             weights = self.tracer.create_proxy("call_module", name, (weights,), {})
             out = weights @ v
         else:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self._causal(), scale=scale)
         out = out.transpose(-3, -2).flatten(-2)
         bias = self.get("out_proj.bias") if m.out_proj.bias is not None else None
         out = F.linear(out, self.get("out_proj.weight"), bias)
@@ -159,15 +164,25 @@ class _Call:
             F.linear(self.operand(name), weights[n], biases[n]) for n, name in enumerate(("query", "key", "value"))
         )
 
-    def _mask(self) -> Any:
+    def _causal(self) -> bool:
+        """Whether torch takes the mask for a causal one and does not look at it."""
+        hint = bool(self.given.get("is_causal")) and self.given.get("attn_mask") is not None
+        return hint and self.given.get("key_padding_mask") is None and self.given.get("need_weights") is False
+
+    def _mask(self, q: Any) -> Any:
         """Both masks as numbers to add: minus infinity where attention may not look."""
         attention, padding = self.operand("attn_mask"), self.operand("key_padding_mask")
+        if self._causal():
+            return None
+        if self.opening.each:
+            attention = attention.unflatten(0, (-1, self.module.num_heads))
         flags = iter(self.opening.flags)
         parts: list[Any] = []
         for mask, view in ((attention, _plain), (padding, _over_keys)):
             if mask is not None:
                 wide = view(mask)
-                parts.append(torch.where(wide, float("-inf"), 0.0) if next(flags) else wide)
+                shut, open_ = q.new_full((), float("-inf")), q.new_zeros(())  # of the dtype that attention runs in
+                parts.append(torch.where(wide, shut, open_) if next(flags) else wide)
         return None if not parts else parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
+logger = logging.getLogger("fxgrow")
 _Tensor = Any
 """A tensor, or fx's stand-in for one."""
 
@@ -36,6 +38,11 @@ def _encoder(
     src_key_padding_mask: _Tensor = None,
     is_causal: bool | None = None,
 ) -> _Tensor:
+    if src_key_padding_mask is not None and self.use_nested_tensor:
+        logger.warning(
+            "TransformerEncoder's fast path writes zeros at padded positions in evaluation mode; "
+            "the trace computes what stands there"
+        )
     for layer in self.layers:
         src = layer(src, src_mask=mask, src_key_padding_mask=src_key_padding_mask, is_causal=bool(is_causal))
     return src if self.norm is None else self.norm(src)

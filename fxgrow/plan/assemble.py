@@ -123,6 +123,8 @@ def _empty(tensor: Tensor) -> Tensor:
 def _made(body: Factory) -> fx.GraphModule:
     try:
         module = body.build(body.channels)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # the user's own code
         raise usage(
             Kind.BAD_BLOCK,

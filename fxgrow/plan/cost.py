@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 
 from torch import fx, nn
@@ -10,7 +10,7 @@ from torch import fx, nn
 from ..analysis import Analysis
 from ..capture.program import Op, Value
 from ..capture.trees import attribute
-from .plan import Cost, TensorEdit
+from .plan import Cost, SkipEdit, TensorEdit
 from .sizes import NewSizes
 
 Shape = Callable[[Value], tuple[int, ...]]
@@ -49,8 +49,14 @@ def _flops(op: Op, shape: Shape) -> int:
     return 0
 
 
-def costs(analysis: Analysis, gm: fx.GraphModule, edits: Sequence[TensorEdit], new: NewSizes) -> tuple[Cost, Cost]:
-    """The cost of a model before and after some of its tensors grow."""
+def costs(
+    analysis: Analysis,
+    gm: fx.GraphModule,
+    edits: Sequence[TensorEdit],
+    new: NewSizes,
+    skips: Mapping[SkipEdit, tuple[int, ...]],
+) -> tuple[Cost, Cost]:
+    """The cost of a model before and after some of its tensors grow; skip paths come with their adapted shapes."""
     parameters, size = analysis.size
     before = Cost(parameters, size, flops(analysis.program.ops, lambda value: value.shape))
     for edit in edits:
@@ -59,5 +65,10 @@ def costs(analysis: Analysis, gm: fx.GraphModule, edits: Sequence[TensorEdit], n
         parameters += more if isinstance(tensor, nn.Parameter) else 0
         size += more * tensor.element_size()
     touched = new.dims.touched(new.new)
-    more = flops(touched, new.shape) - flops(touched, lambda value: value.shape)
-    return before, Cost(parameters, size, before.flops + more)
+    added = flops(touched, new.shape) - flops(touched, lambda value: value.shape)
+    for skip, shape in skips.items():
+        if skip.kind == "conv":
+            parameters += skip.read * skip.width
+            size += skip.read * skip.width * next(gm.parameters()).element_size()
+            added += 2 * prod(shape) * skip.read
+    return before, Cost(parameters, size, before.flops + added)

@@ -101,6 +101,7 @@ def _adapt(
             undo.append(lambda: gm._modules.pop(name, None))
             gm.add_submodule(name, _convolution(gm, skip, f"{name}.weight", plan))
             adapter = graph.call_module(name, (source,))
+    adapter.meta = {k: consumer.meta[k] for k in ("nn_module_stack", "stack_trace") if k in consumer.meta}
     if skip.position < len(consumer.args):
         consumer.update_arg(skip.position, adapter)
     else:

@@ -26,7 +26,7 @@ INITS = frozenset({"match", "kaiming", "xavier", "copy"})
 HIDDEN_SIZES = frozenset({"_reversed_padding_repeated_twice"})
 """Private attributes of torch's modules that hold sizes."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+_PATH = re.compile(r"[\w-]+(\.[\w-]+)*")
 ACTIVATIONS = frozenset(
     name
     for name, kind in vars(activation).items()

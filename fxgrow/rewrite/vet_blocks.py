@@ -62,7 +62,7 @@ def _body(insert: Insert, gm: fx.GraphModule, nodes: set[str], tensors: Mapping[
             new = [path for path, _ in (*body.parts, *body.tensors)]
             if not body.nodes or any(n not in nodes for n in names) or sources:
                 yield f"the block {insert.name} copies what this model does not have"
-            if not all(map(is_path, new)) or not all(is_name(n) for n, _ in body.nodes):
+            if not all(map(is_path, new)) or not all(is_path(n) for n, _ in body.nodes):
                 yield f"the block {insert.name} gives its copies names that are none"
         case Factory():
             return

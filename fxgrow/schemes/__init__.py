@@ -19,9 +19,15 @@ def scheme_named(scheme: str | Scheme) -> Scheme:
     Raises:
         UsageError: there is no scheme of that name.
     """
-    if not isinstance(scheme, str) and hasattr(scheme, "choose"):
+    if not isinstance(scheme, str):
+        if isinstance(scheme, type) or not callable(getattr(scheme, "choose", None)):
+            known = ", ".join(SCHEMES)
+            what = f"{scheme!r} is no scheme"
+            raise usage(Kind.BAD_OPTION, what, hint=f"an object with a name and a method choose, or one of: {known}")
+        if not isinstance(getattr(scheme, "name", None), str):
+            raise usage(Kind.BAD_OPTION, f"the scheme {scheme!r} has no name", hint='name: str = "mine"')
         return scheme
-    found = SCHEMES.get(scheme) if isinstance(scheme, str) else None
+    found = SCHEMES.get(scheme)
     if found is None:
         known = ", ".join(SCHEMES)
         raise usage(Kind.BAD_OPTION, f"unknown scheme {scheme!r}", hint=f"one of: {known}")

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..dims.axis import Atom, atoms
+from ..errors import Kind, usage
 from .mean import Mean
+from .morphism import Morphism
 from .net2net import Net2Net
 from .proof import prove
 from .r2r import R2R
 from .states import Assignment, Failure, Place, Problem, Proof, Scheme, State
 from .zero import Zero
 
-ORDER: tuple[Scheme, ...] = (R2R(), Zero(), Mean(), Net2Net())
+ORDER: tuple[Scheme, ...] = (R2R(), Zero(), Mean(), Morphism(), Net2Net())
 """R2R trains every new weight from the first step; zeros and means need no equal copies; copies pass every norm."""
 
 
@@ -57,6 +59,9 @@ def proved(scheme: Scheme, problem: Problem) -> tuple[Assignment, Proof] | Failu
     chosen = scheme.choose(problem)
     if isinstance(chosen, Failure):
         return chosen
+    if not isinstance(chosen, Mapping):
+        what = f"scheme {scheme.name} chose {type(chosen).__name__}, and not states by place"
+        raise usage(Kind.BAD_OPTION, what, hint="Scheme.choose returns a mapping from Place to State, or a Failure")
     proof = prove(problem.dims, problem.sizes, chosen)
     return proof if isinstance(proof, Failure) else (chosen, proof)
 

@@ -97,6 +97,11 @@ class Propagation(Generic[S]):
                 ) from error
         return self
 
+    @property
+    def op(self) -> Op:
+        """The operator that is being looked at."""
+        return self._op
+
     def axes(self, value: Value) -> list[Axis]:
         """The axes of a value."""
         return self.dims.resolved(value)

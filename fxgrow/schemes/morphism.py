@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .sided import ZEROED, Support, choose_sides
-from .states import Assignment, Failure, Problem, State
+from .states import Assignment, Failure, Problem, State, check_noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,9 @@ class Morphism:
 
     noise: float = 0.0
     name: str = "morphism"
+
+    def __post_init__(self) -> None:
+        check_noise(self.noise)
 
     def choose(self, problem: Problem) -> Assignment | Failure:
         """Count the new entries of both sides."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .parity import choose_parities
-from .states import Assignment, Failure, Problem
+from .states import Assignment, Failure, Problem, check_noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,9 @@ class Net2Net:
 
     noise: float = 0.0
     name: str = "net2net"
+
+    def __post_init__(self) -> None:
+        check_noise(self.noise)
 
     def choose(self, problem: Problem) -> Assignment | Failure:
         """Copies and shares obey the equations of signs."""

@@ -53,7 +53,11 @@ class ProofDomain:
 
     def place(self, place: Place) -> State:
         """As assigned."""
-        return self.assignment[place]
+        state = self.assignment.get(place)
+        if state not in HELD:
+            said = "nothing" if state is None else repr(state)
+            raise Unfounded(f"the scheme says {said} of new units of a parameter, which is nothing that they can hold")
+        return state
 
     def add(self, op: Op, states: Sequence[State]) -> State:
         """Alike, or zero."""
@@ -198,6 +202,12 @@ class ProofDomain:
                 raise self._refute(op, text, Kind.DEAD)
 
 
+class Unfounded(Exception):
+    """A scheme leaves out a parameter, or gives it a state that no tensor can hold."""
+
+
+HELD = frozenset({State.ZERO, State.EVEN, State.ODD, State.COPY, State.SPLIT, State.MEAN, State.FREE})
+"""States that new units of a parameter can be put in."""
 _NOTHING = frozenset({State.ZERO, State.NULL})
 _TWINS = frozenset({State.EVEN, State.COPY, State.SAME, State.FREE})
 """What may stand where twins need one value; of free units nothing is expected."""
@@ -206,12 +216,15 @@ _TWINS = frozenset({State.EVEN, State.COPY, State.SAME, State.FREE})
 def prove(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment) -> Proof | Failure:
     """Prove a growth with these states, or say which step fails."""
     domain = ProofDomain(assignment, {id(op): i for i, op in enumerate(dims.program.ops)})
+    flow = Propagation(dims, sizes, domain)
     try:
-        Propagation(dims, sizes, domain).run()
+        flow.run()
         domain.scaled_alone(dims.program.ops)
         domain.alive(dims.touched(sizes))
     except Refuted as refuted:
         return refuted.failure
+    except Unfounded as error:
+        return Failure(Kind.NO_PROOF, domain.positions[id(flow.op)], str(error))
     paired = frozenset(node for node, pairs in domain.paired.items() if pairs)
     return Proof(
         tuple(domain.steps),

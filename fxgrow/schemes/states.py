@@ -10,7 +10,7 @@ from typing import Protocol
 from ..analysis import Analysis
 from ..dims.axis import Atom
 from ..dims.solver import DimsSolver
-from ..errors import Kind
+from ..errors import Kind, usage
 
 
 class State(Enum):
@@ -105,6 +105,17 @@ class Problem:
     analysis: Analysis
     dims: DimsSolver
     sizes: Mapping[Atom, int]
+
+
+def check_noise(noise: object) -> None:
+    """Refuse what is no share of a standard deviation.
+
+    Raises:
+        UsageError: not a number from 0 to 1.
+    """
+    if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise <= 1:
+        what = f"noise={noise!r} is no share of the old weights' standard deviation"
+        raise usage(Kind.BAD_OPTION, what, hint="a number from 0 to 1, noise=0.01, say")
 
 
 class Scheme(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..errors import Kind, Refusal
@@ -98,6 +99,11 @@ class Certificate:
     def held(self) -> bool:
         """Whether the function is preserved, in every mode that is claimed."""
         return bool(self.errors) and all(e.held for e in self.errors)
+
+    @property
+    def excused(self) -> bool:
+        """Whether noise was asked for, and the difference is a number that noise can make."""
+        return bool(self.noise) and math.isfinite(self.float64)
 
     @property
     def float64(self) -> float:

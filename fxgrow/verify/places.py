@@ -33,7 +33,7 @@ class Places:
     """What the growth multiplied all entries by."""
 
     def readings(self, grown: Tensor) -> Iterator[Tensor]:
-        """The old units of a grown tensor, in each way in which they can be read."""
+        """The old units of a grown tensor, in each way in which they, or some of them, can be read."""
         for ways in product(*(axis or (None,) for axis in self.axes)):
             yield _read(grown, ways) / self.scale
 

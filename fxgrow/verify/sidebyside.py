@@ -137,7 +137,7 @@ def _reading(
                 return  # a stand-in of another shape, or models of other sizes without a plan: nothing can be said
             worst = inf, None
             continue
-        here = min((_apart(b, x, scale) for x in places.readings(a)), key=lambda pair: pair[0])
+        here = _apart(b, list(places.readings(a)), scale)
         if here[0] > worst[0]:
             worst = here
     yield Reading(m.after, worst[0], bound, worst[1])
@@ -156,26 +156,27 @@ def _where(m: Match, number: int, old: tuple[int, ...], new: tuple[int, ...]) ->
     return fitted(places, old, new) if m.adapter else None
 
 
-def _apart(a: Tensor, b: Tensor, scale: float) -> tuple[float, Where | None]:
-    """The largest difference on the scale of the largest entry; infinite where non-finite entries differ."""
-    if a.shape != b.shape:
+def _apart(before: Tensor, readings: Sequence[Tensor], scale: float) -> tuple[float, Where | None]:
+    """The largest difference on the scale of the largest entry; infinite where non-finite entries differ.
+
+    Of several readings the nearest counts, entry by entry: queries may be copies where keys are shares.
+    """
+    if any(x.shape != before.shape for x in readings):
         return inf, None
-    if not a.numel():
+    if not before.numel():
         return 0.0, None
-    x, y = _numbers(a), _numbers(b)
-    gap = (x - y).abs()
-    same = (x == y) | (x.isnan() & y.isnan())
-    gap = torch.where(same, 0.0, gap.nan_to_num(nan=inf, posinf=inf))
-    k = int(gap.argmax())
-    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(k), gap.shape))
-    size = max(_largest(x), scale)
-    largest = float(gap.flatten()[k])
-    where = Where(index, float(x.flatten()[k]), float(y.flatten()[k]))
+    x, rows = _numbers(before), torch.stack([_numbers(reading) for reading in readings])
+    same = (rows == x) | (rows.isnan() & x.isnan())
+    gaps = torch.where(same, 0.0, (rows - x).abs().nan_to_num(nan=inf, posinf=inf))
+    gap, nearest = gaps.min(0)
+    index = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
+    where = Where(index, float(x[index]), float(rows[(int(nearest[index]), *index)]))
+    size, largest = max(_largest(x), scale), float(gap[index])
     return (largest / size if size > 0 else largest), where
 
 
 def _rounding(fine: Sequence[Tensor], near: Sequence[Tensor]) -> float:
-    return max((_apart(a, b, 0.0)[0] for a, b in zip(fine, near, strict=True)), default=0.0)
+    return max((_apart(a, [b], 0.0)[0] for a, b in zip(fine, near, strict=True)), default=0.0)
 
 
 def _numbers(tensor: Tensor) -> Tensor:

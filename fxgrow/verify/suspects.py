@@ -47,14 +47,9 @@ def _changed(old: Tensor, new: Tensor, places: Places) -> tuple[int, ...] | None
         return ()
     bound = _bound(old)
     a = old.detach().to("cpu", torch.float64)
-    least: Tensor | None = None
-    for reading in places.readings(new.detach().to("cpu", torch.float64)):
-        wrong = ~torch.isclose(a, reading, rtol=bound, atol=0.0, equal_nan=True)
-        if not bool(wrong.any()):
-            return None
-        least = wrong if least is None or wrong.sum() < least.sum() else least
-    assert least is not None
-    return tuple(int(i) for i in least.nonzero()[0])
+    readings = places.readings(new.detach().to("cpu", torch.float64))
+    wrong = torch.stack([~torch.isclose(a, x, rtol=bound, atol=0.0, equal_nan=True) for x in readings]).all(0)
+    return tuple(int(i) for i in wrong.nonzero()[0]) if bool(wrong.any()) else None
 
 
 def _bound(tensor: Tensor) -> float:

@@ -1,0 +1,267 @@
+"""Faults while a plan is applied: wherever an exception comes from, the model is the same afterwards, bit for bit.
+
+Faults are injected systematically: from every tensor operation (an allocation, a write), and from every line of code
+that runs, the first and the last time that it does.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from torch import fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import fxgrow
+from fxgrow.models_zoo import ZOO
+
+from .deepened import traced
+from .untouched import snapshot
+
+WRITERS = ("fxgrow/rewrite/", "fxgrow/capture/opening.py", "fxgrow/plan/assemble.py")
+"""The code that writes, and what it makes new modules with."""
+
+
+def complete(gm: fx.GraphModule) -> dict[str, Any]:
+    """All of a model that a user could notice, orders and identities included; and the global random stream."""
+    taken = snapshot(gm)
+    taken["graph itself"] = id(gm.graph), gm.graph.owning_module is gm
+    taken["orders"] = [list(gm.state_dict()), [name for name, _ in gm.named_modules(remove_duplicate=False)]]
+    taken["flags"] = [m.training for m in gm.modules()]
+    for name, module in gm.named_modules():
+        if isinstance(module, nn.RNNBase):
+            taken[f"{name} flat"] = [id(w) for w in module._flat_weights]
+    taken["forward"] = type(gm).forward.__code__.co_code
+    taken["random"] = torch.get_rng_state().tolist()
+    return taken
+
+
+# -- faults from tensor operations ----------------------------------------------------------------------------------
+
+
+class OutOfMemory(TorchDispatchMode):
+    """Every operation runs but one, which raises: before its work (an allocation), or after it (a write)."""
+
+    def __init__(self, at: int, error: type[BaseException], *, late: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
+        self.at, self.error, self.late, self.count = at, error, late, 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Count, and raise."""
+        self.count += 1
+        if self.count == self.at and not self.late:
+            raise self.error(f"injected at {func}")
+        result = func(*args, **(kwargs or {}))
+        if self.count == self.at:
+            raise self.error(f"injected after {func}")
+        return result
+
+
+# -- faults from lines of code --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Lines:
+    """Follows the lines that run, and raises at some of them."""
+
+    where: Callable[[str], bool]
+    at: tuple[int, ...] = ()
+    seen: list[tuple[str, int]] = field(default_factory=list)
+
+    def call(self, frame: FrameType, event: str, arg: object) -> Any:
+        """For every function that is called."""
+        return self.line if self.where(frame.f_code.co_filename) else None
+
+    def line(self, frame: FrameType, event: str, arg: object) -> Any:
+        """For every line that runs."""
+        if event == "line":
+            self.seen.append((frame.f_code.co_filename, frame.f_lineno))
+            if len(self.seen) in self.at:
+                raise KeyboardInterrupt("injected")
+        return self.line
+
+
+@contextmanager
+def followed(lines: Lines) -> Iterator[None]:
+    """Follow lines, and stop; a debugger or a coverage tool goes on afterwards."""
+    known = sys.gettrace()
+    sys.settrace(lines.call)
+    try:
+        yield
+    finally:
+        sys.settrace(known)
+
+
+def first_and_last(seen: list[tuple[str, int]]) -> list[int]:
+    """When each line ran for the first and for the last time."""
+    first, last = dict[tuple[str, int], int](), dict[tuple[str, int], int]()
+    for number, place in enumerate(seen, 1):
+        first.setdefault(place, number)
+        last[place] = number
+    return sorted({*first.values(), *last.values()})
+
+
+# -- growths --------------------------------------------------------------------------------------------------------
+
+
+def zoo(name: str) -> fx.GraphModule:
+    """A model of the zoo, traced; the global random stream stays where it is."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return fxgrow.trace(ZOO[name].build().eval(), ZOO[name].example_inputs())
+
+
+def block(channels: int) -> nn.Module:
+    """A user's own block."""
+    return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels))
+
+
+ATTENTION = "encoder.layers.encoder_layer_0.self_attention.in_proj_weight"
+Growth = tuple[fx.GraphModule, fxgrow.Plan]
+
+
+def grown(gm: fx.GraphModule, plan: Callable[[fx.GraphModule], fxgrow.Plan]) -> Growth:
+    """A model and a plan for it."""
+    return gm, plan(gm)
+
+
+GROWTHS: dict[str, Callable[[], Growth]] = {
+    "coupled": lambda: grown(zoo("resnet"), lambda gm: fxgrow.plan_widen(gm, ["layer1.conv2", "layer2.conv1"])),
+    "reshaped": lambda: grown(
+        zoo("resnet"), lambda gm: fxgrow.plan_widen(gm, ["layer1.conv2", "conv1"], skip="reshape", adapter="conv")
+    ),
+    "attention written out": lambda: grown(traced("vit")[0], lambda gm: fxgrow.plan_widen(gm, ATTENTION)),
+    "recurrent": lambda: grown(zoo("lstm_tagger"), lambda gm: fxgrow.plan_grow(gm, widen=1.5)),
+    "copies": lambda: grown(zoo("mlp_batchnorm"), lambda gm: fxgrow.plan_grow(gm, widen=2, scheme="net2net")),
+    "deeper": lambda: grown(zoo("resnet"), lambda gm: fxgrow.plan_deepen(gm, "layer2.conv1")),
+    "cloned": lambda: grown(traced("tokens")[0], lambda gm: fxgrow.plan_deepen(gm, "layers.1", block="clone")),
+    "a user's block": lambda: grown(traced("tokens")[0], lambda gm: fxgrow.plan_deepen(gm, "layers.1", block=block)),
+    "wider and deeper": lambda: grown(
+        zoo("mlp_batchnorm"), lambda gm: fxgrow.plan_grow(gm, widen=1.5, deepen=[_first_linear(gm)])
+    ),
+}
+
+
+def _first_linear(gm: fx.GraphModule) -> str:
+    return next(name for name, module in gm.named_modules() if isinstance(module, nn.Linear))
+
+
+def applied(growth: Growth, *, inplace: bool) -> fx.GraphModule:
+    """The grown model."""
+    gm, plan = growth
+    return fxgrow.apply(plan, gm, inplace=inplace, checked=True)
+
+
+def _changed(before: dict[str, Any], gm: fx.GraphModule) -> list[str]:
+    after = complete(gm)
+    return [key for key in {**before, **after} if before.get(key) != after.get(key)]
+
+
+@pytest.mark.parametrize("inplace", [True, False], ids=["inplace", "copy"])
+@pytest.mark.parametrize("name", GROWTHS)
+def test_trouble_in_any_tensor_operation(name: str, inplace: bool) -> None:
+    growth = GROWTHS[name]()
+    before, spare = complete(growth[0]), copy.deepcopy(growth[0])
+    counter = OutOfMemory(0, MemoryError, late=False)
+    with counter:
+        applied((spare, growth[1]), inplace=inplace)
+    assert counter.count > 10
+    for at in range(1, counter.count + 1):
+        late = at % 2 == 0
+        error = (MemoryError, torch.OutOfMemoryError, KeyboardInterrupt)[at % 3]
+        with OutOfMemory(at, error, late=late), pytest.raises(error, match="injected"):
+            applied(growth, inplace=inplace)
+        assert _changed(before, growth[0]) == [], f"operation {at} of {counter.count}"
+    if inplace:
+        assert applied(growth, inplace=True) is growth[0]
+        assert _changed(before, growth[0]) != []
+
+
+@pytest.mark.parametrize("name", GROWTHS)
+def test_an_interruption_at_any_line_that_writes(name: str) -> None:
+    _interrupted(GROWTHS[name](), lambda file: any(part in file for part in WRITERS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["reshaped", "attention written out", "recurrent", "deeper"])
+def test_an_interruption_at_any_line(name: str) -> None:
+    """Of torch's and Python's own code too."""
+    _interrupted(GROWTHS[name](), lambda file: file.endswith(".py") and __file__ != file)
+
+
+def _interrupted(growth: Growth, where: Callable[[str], bool]) -> None:
+    gm, plan = growth
+    applied((copy.deepcopy(gm), plan), inplace=True)  # what is imported and remembered only once
+    every, spare, before = Lines(where), copy.deepcopy(gm), complete(gm)
+    with followed(every):
+        applied((spare, plan), inplace=True)
+    for at in first_and_last(every.seen):
+        lines = Lines(where, (at,))
+        with followed(lines), suppress(KeyboardInterrupt):
+            applied(growth, inplace=True)
+        assert len(lines.seen) >= at
+        assert _changed(before, gm) == [], f"interrupted at {every.seen[at - 1]}"
+
+
+class Once(dict[str, Any]):
+    """A model's metadata, written last; the first write into it is interrupted, and calls back before."""
+
+    def __init__(self, held: dict[str, Any], call: Callable[[], object]) -> None:
+        super().__init__(held)
+        self.call: Callable[[], object] | None = call
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        call, self.call = self.call, None
+        if call is not None:
+            call()
+            raise KeyboardInterrupt("the first")
+        super().__setitem__(key, value)
+
+
+@pytest.mark.parametrize("name", ["reshaped", "recurrent", "deeper"])
+def test_a_second_interruption_while_the_first_is_undone(name: str) -> None:
+    growth = GROWTHS[name]()
+    gm, plan = growth
+    before, held = complete(gm), dict(gm.meta)
+    undone = Lines(_undoing)
+
+    def interrupted(lines: Lines) -> None:
+        gm.meta = Once(held, lambda: sys.settrace(lines.call))
+        known = sys.gettrace()
+        try:
+            with pytest.raises(KeyboardInterrupt, match="the first"):
+                applied(growth, inplace=True)
+        finally:
+            sys.settrace(known)
+        gm.meta = held
+
+    interrupted(undone)
+    assert _changed(before, gm) == []
+    assert len(undone.seen) > 10
+    for at in range(1, len(undone.seen) + 1):
+        interrupted(Lines(_undoing, (at,)))
+        assert _changed(before, gm) == [], f"interrupted again at {undone.seen[at - 1]}"
+
+
+def _undoing(file: str) -> bool:
+    return "fxgrow/rewrite/" in file or file.endswith("graph_module.py")
+
+
+def test_the_oracle_notices_a_write_that_is_not_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    growth = GROWTHS["deeper"]()
+    before = complete(growth[0])
+    monkeypatch.setattr(importlib.import_module("fxgrow.rewrite.apply"), "_take_back", lambda undo: None)
+    monkeypatch.setattr(fx.Graph, "lint", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        applied(growth, inplace=True)
+    assert _changed(before, growth[0]) != []
