@@ -24,6 +24,7 @@ HEAD = """# Coverage
 of layers write it; of attention the heads and the features of a head are two. Axes grow by a factor of 1.25, which
 gives odd numbers of new units, or to twice their size where copies must be uniform. All models are in float64, with
 weights that hide nothing: what begins as zeros, as ones or as 1e-6 is drawn anew.
+Torchvision's models see small images (vit_b_16 is built for 32 pixels, mvit_v2_s for two steps in time).
 
 **What is compared.** The output in evaluation mode, and in training mode where no dropout over the growing axis is
 crossed. The errors are the largest relative differences over all schemes and growths; the bound is 1e-10. Growths that

@@ -93,3 +93,22 @@ class Functional(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.grouped)
         out: Tensor = self.head(x + self.project(y.transpose(1, 2).flatten(2)))
         return out
+
+
+class Forward(nn.Module):
+    """F.multi_head_attention_forward, called with the parameters of the model's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(6, WIDTH), nn.Linear(WIDTH, 3)
+        self.packed, self.bias = nn.Parameter(torch.zeros(3 * WIDTH, WIDTH)), nn.Parameter(torch.zeros(3 * WIDTH))
+        self.project = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        y, _ = F.multi_head_attention_forward(
+            x, x, x, WIDTH, HEADS, self.packed, self.bias, None, None, False, 0.0,
+            self.project.weight, self.project.bias, need_weights=False,
+        )  # fmt: skip
+        out: Tensor = self.leave(x + y)
+        return out

@@ -231,7 +231,7 @@ class Once(dict[str, Any]):
 @pytest.mark.parametrize("name", ["reshaped", "recurrent", "deeper"])
 def test_a_second_interruption_while_the_first_is_undone(name: str) -> None:
     growth = GROWTHS[name]()
-    gm, plan = growth
+    gm = growth[0]
     before, held = complete(gm), dict(gm.meta)
     undone = Lines(_undoing)
 
@@ -248,7 +248,7 @@ def test_a_second_interruption_while_the_first_is_undone(name: str) -> None:
     interrupted(undone)
     assert _changed(before, gm) == []
     assert len(undone.seen) > 10
-    for at in range(1, len(undone.seen) + 1):
+    for at in range(2, len(undone.seen) + 1):  # not before the first line
         interrupted(Lines(_undoing, (at,)))
         assert _changed(before, gm) == [], f"interrupted again at {undone.seen[at - 1]}"
 

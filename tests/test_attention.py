@@ -13,7 +13,7 @@ from torchvision.models import swin_transformer
 import fxgrow
 from fxgrow.passes.widen import Grow
 
-from .attention_models import HEADS, TOKENS, WIDTH, Cross, Functional, Module, Packed, shaken
+from .attention_models import HEADS, TOKENS, WIDTH, Cross, Forward, Functional, Module, Packed, shaken
 
 EXACT = 1e-12
 """Relative, float64: a few hundred times the rounding of these small sums."""
@@ -97,6 +97,34 @@ def test_growth_in_place_is_undone_if_it_fails(monkeypatch: pytest.MonkeyPatch) 
 def test_cross_attention_with_widths_of_its_own_grows(node: str, grow: Grow) -> None:
     inputs = (VECTORS, torch.randn(2, 3, 4, generator=RANDOM, dtype=torch.float64))
     assert widened(shaken(Cross()), inputs, node, grow=grow) < EXACT
+
+
+@pytest.mark.parametrize("node", ["packed", "enter"])
+@pytest.mark.parametrize("grow", ["channels", "groups"])
+def test_attention_as_torch_has_it_as_a_function_grows(node: str, grow: Grow) -> None:
+    assert widened(shaken(Forward()), (VECTORS,), node, grow=grow) < EXACT
+
+
+def test_a_true_hint_that_a_mask_is_causal_is_kept() -> None:  # what a false one does, torch leaves open
+    class Hinted(Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.enter(x)
+            y, _ = self.attend(x, x, x, need_weights=False, attn_mask=self.causal, is_causal=True)
+            out: Tensor = self.leave(x + y)
+            return out
+
+    assert widened(shaken(Hinted()), (VECTORS,), "attend.in_proj_weight") < EXACT
+
+
+def test_a_mask_for_each_head_is_an_input_of_all_heads() -> None:
+    class Masked(Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.enter(x)
+            y, _ = self.attend(x, x, x, need_weights=False, attn_mask=self.causal.expand(2 * HEADS, -1, -1))
+            out: Tensor = self.leave(x + y)
+            return out
+
+    assert widened(shaken(Masked()), (VECTORS,), "attend.in_proj_weight") < EXACT
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -39,12 +39,20 @@ def kind_of(gm: fx.GraphModule, node: fx.Node) -> str:
     if node.op == "call_module":
         module = gm.get_submodule(str(node.target))
         plain = type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn
-        weights = any(u.target is not operator.getitem or (u.args[1] == 1 and u.users) for u in node.users)
-        return "module" if plain and not weights else ""
+        return "module" if plain and not _weights_used(node) else ""
+    if node.op == "call_function" and node.target is F.multi_head_attention_forward:
+        given = arguments(node)
+        rare = ("bias_k", "bias_v", "add_zero_attn", "static_k", "static_v")
+        return "function" if not any(given.get(name) for name in rare) and not _weights_used(node) else ""
     if node.op == "call_function":
         name = f"{getattr(node.target, '__module__', '')}.{getattr(node.target, '__name__', '')}"
         return "window" if name == WINDOWS else ""
     return ""
+
+
+def _weights_used(node: fx.Node) -> bool:
+    """Whether somebody reads the attention weights, which a fused kernel does not return."""
+    return any(u.target is not operator.getitem or (u.args[1] == 1 and bool(u.users)) for u in node.users)
 
 
 def open_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Opening]) -> dict[str, nn.Module]:
@@ -57,10 +65,8 @@ def open_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Opening])
             if kind_of(gm, node) == "window":
                 _open_window(graph, node, opening.scale)
                 continue
-            module = gm.get_submodule(str(node.target))
-            assert isinstance(module, nn.MultiheadAttention)
-            call = _Call(graph, node, module, opening)
-            result = call.run(added)
+            module = gm.get_submodule(str(node.target)) if node.op == "call_module" else None
+            result = _Call(graph, node, module, opening).run(added)
         for user in list(node.users):
             if user.args[1] == 0:
                 user.replace_all_uses_with(result.node)
@@ -73,12 +79,20 @@ WINDOW_ARGUMENTS = (
     "input", "qkv_weight", "proj_weight", "relative_position_bias", "window_size", "num_heads", "shift_size",
     "attention_dropout", "dropout", "qkv_bias", "proj_bias", "logit_scale", "training",
 )  # fmt: skip
+FUNCTION_ARGUMENTS = (
+    "query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight", "in_proj_bias", "bias_k", "bias_v",
+    "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias", "training", "key_padding_mask", "need_weights",
+    "attn_mask", "use_separate_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "static_k", "static_v",
+    "average_attn_weights", "is_causal",
+)  # fmt: skip
 MODULE_ARGUMENTS = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask")
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:
     """The arguments of a call of attention, by name."""
-    names = MODULE_ARGUMENTS if node.op == "call_module" else WINDOW_ARGUMENTS
+    names: tuple[str, ...] = MODULE_ARGUMENTS if node.op == "call_module" else WINDOW_ARGUMENTS
+    if node.target is F.multi_head_attention_forward:
+        names = FUNCTION_ARGUMENTS
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
@@ -86,12 +100,13 @@ def opening_of(gm: fx.GraphModule, node: fx.Node, program: Program) -> Opening:
     """What must be known of a call to write it out."""
     given = arguments(node)
     values = {k: program.results[v.name] for k, v in given.items() if isinstance(v, fx.Node)}
-    if node.op == "call_module":
+    if "query" in given:
         masks = [values[k] for k in ("attn_mask", "key_padding_mask") if k in values]
-        module: Any = gm.get_submodule(str(node.target))
+        module: Any = gm.get_submodule(str(node.target)) if node.op == "call_module" else None
+        head = module.head_dim if module is not None else given["embed_dim_to_check"] // given["num_heads"]
         flags = tuple(m.dtype is torch.bool for m in masks)
         each = "attn_mask" in values and len(values["attn_mask"].shape) == 3
-        return Opening(node.name, module.head_dim**-0.5, len(values["query"].shape), flags, each)
+        return Opening(node.name, head**-0.5, len(values["query"].shape), flags, each)
     width = values["qkv_weight"].shape[0] // 3 // given["num_heads"]
     return Opening(node.name, width**-0.5, len(values["input"].shape))
 
@@ -108,13 +123,22 @@ def _open_window(graph: fx.Graph, node: fx.Node, scale: float) -> None:
 class _Call:
     """One call of nn.MultiheadAttention."""
 
-    def __init__(self, graph: fx.Graph, node: fx.Node, module: nn.MultiheadAttention, opening: Opening) -> None:
+    def __init__(self, graph: fx.Graph, node: fx.Node, module: nn.Module | None, opening: Opening) -> None:
         self.tracer = fx.proxy.GraphAppendingTracer(graph)
         self.node, self.module, self.opening = node, module, opening
         self.given = arguments(node)
+        m: Any = module
+        self.heads: int = m.num_heads if m is not None else self.given["num_heads"]
+        self.turned = opening.rank == 3 and not (m is not None and m.batch_first)
+        """Whether the batch is the second axis."""
 
     def get(self, name: str) -> Any:
-        """A parameter of the module."""
+        """A parameter of the module, or one that the function is given; None if there is none."""
+        if self.module is None:
+            given = self.given.get(name.replace(".", "_"))
+            return None if given is None else fx.Proxy(given, self.tracer)
+        if operator.attrgetter(name)(self.module) is None:
+            return None
         return self.tracer.create_proxy("get_attr", f"{self.node.target}.{name}", (), {})
 
     def operand(self, name: str) -> Any:
@@ -123,42 +147,47 @@ class _Call:
         if given is None:
             return None
         proxy = fx.Proxy(given, self.tracer)
-        mask = "mask" in name
-        return proxy.transpose(0, 1) if not mask and self.opening.rank == 3 and not self.module.batch_first else proxy
+        return proxy.transpose(0, 1) if "mask" not in name and self.turned else proxy
 
     def run(self, added: dict[str, nn.Module]) -> Any:
         """Project, attend, project back."""
-        m: Any = self.module
-        q, k, v = (x.unflatten(-1, (m.num_heads, -1)).transpose(-3, -2) for x in self._projected())
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for x in self._projected())
         scale, mask = self.opening.scale, self._mask(q)
-        if m.dropout:
+        if self._drops():
             scores = q @ k.transpose(-2, -1) * scale
             if mask is not None:
                 scores = scores + mask
             if self._causal():
                 scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf"))
-            weights = scores.softmax(-1)
-            name = f"{self.node.name}_dropout"
-            added[name] = nn.Dropout(m.dropout).train(m.training)
-            weights = self.tracer.create_proxy("call_module", name, (weights,), {})
-            out = weights @ v
+            out = self._dropped(scores.softmax(-1), added) @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self._causal(), scale=scale)
         out = out.transpose(-3, -2).flatten(-2)
-        bias = self.get("out_proj.bias") if m.out_proj.bias is not None else None
-        out = F.linear(out, self.get("out_proj.weight"), bias)
-        return out.transpose(0, 1) if self.opening.rank == 3 and not m.batch_first else out
+        out = F.linear(out, self.get("out_proj.weight"), self.get("out_proj.bias"))
+        return out.transpose(0, 1) if self.turned else out
+
+    def _drops(self) -> bool:
+        if self.module is not None:
+            return bool(self.module.dropout)
+        return bool(self.given.get("dropout_p")) and self.given.get("training", True) is not False
+
+    def _dropped(self, weights: Any, added: dict[str, nn.Module]) -> Any:
+        """Dropout that follows the module's mode; a function keeps the flag it was traced with."""
+        m: Any = self.module
+        if m is None:
+            return F.dropout(weights, self.given["dropout_p"], self.given.get("training", True))
+        name = f"{self.node.name}_dropout"
+        added[name] = nn.Dropout(m.dropout).train(m.training)
+        return self.tracer.create_proxy("call_module", name, (weights,), {})
 
     def _projected(self) -> tuple[Any, ...]:
-        m: Any = self.module
-        bias = self.get("in_proj_bias") if m.in_proj_bias is not None else None
+        packed_weight, bias = self.get("in_proj_weight"), self.get("in_proj_bias")
         same = self.given["query"] is self.given["key"] is self.given["value"]
-        if m.in_proj_weight is not None and same:
-            packed = F.linear(self.operand("query"), self.get("in_proj_weight"), bias).chunk(3, -1)
+        separate = packed_weight is None or bool(self.given.get("use_separate_proj_weight"))
+        if not separate and same:
+            packed = F.linear(self.operand("query"), packed_weight, bias).chunk(3, -1)
             return packed[0], packed[1], packed[2]
-        weights: Any = self.get("in_proj_weight").chunk(3) if m.in_proj_weight is not None else None
-        if weights is None:
-            weights = [self.get(f"{letter}_proj_weight") for letter in "qkv"]
+        weights: Any = packed_weight.chunk(3) if not separate else [self.get(f"{x}_proj_weight") for x in "qkv"]
         biases: Any = bias.chunk(3) if bias is not None else (None, None, None)
         return tuple(
             F.linear(self.operand(name), weights[n], biases[n]) for n, name in enumerate(("query", "key", "value"))
@@ -175,7 +204,7 @@ class _Call:
         if self._causal():
             return None
         if self.opening.each:
-            attention = attention.unflatten(0, (-1, self.module.num_heads))
+            attention = attention.unflatten(0, (-1, self.heads))
         flags = iter(self.opening.flags)
         parts: list[Any] = []
         for mask, view in ((attention, _plain), (padding, _over_keys)):

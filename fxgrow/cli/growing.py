@@ -19,7 +19,6 @@ from ..verify import verify
 from . import options as o
 from .terminal import note, say, show_certificate, show_growth, show_plan
 
-Several = list[str] | None
 
 
 def register(app: typer.Typer) -> None:
@@ -36,54 +35,6 @@ def register(app: typer.Typer) -> None:
 
 def _example(line: str) -> str:
     return f"Example: [bold]fxgrow {line}[/bold]"
-
-
-Node = Annotated[
-    list[str],
-    typer.Option(
-        "--node",
-        "-n",
-        metavar="NAME",
-        rich_help_panel=o.GROWTH,
-        help="A module path, an fx node or a parameter, from fxgrow inspect.",
-    ),
-]
-After = Annotated[
-    Several,
-    typer.Option(
-        "--after",
-        metavar="NAME",
-        rich_help_panel=o.GROWTH,
-        help="A module, a container or an fx node to put a block behind.",
-    ),
-]
-Before = Annotated[
-    Several, typer.Option("--before", metavar="NAME", rich_help_panel=o.GROWTH, help="The same, in front of it.")
-]
-WidenOption = Annotated[
-    Several,
-    typer.Option(
-        "--widen",
-        "-w",
-        rich_help_panel=o.GROWTH,
-        metavar="[NAME=]SIZE",
-        help="A factor for every layer, or name=size, names with * and ?; sizes are 1.5, to:512, by:8 or keep.",
-    ),
-]
-DeepenOption = Annotated[
-    Several,
-    typer.Option(
-        "--deepen",
-        "-d",
-        rich_help_panel=o.GROWTH,
-        metavar="PLACE[=BLOCK]",
-        help="Where blocks go, and which: layer3.1=clone.",
-    ),
-]
-RoundTo = Annotated[
-    int | None,
-    typer.Option("--round-to", metavar="N", rich_help_panel=o.GROWTH, min=1, help="Round widths up to a multiple."),
-]
 
 
 def widen(
@@ -121,7 +72,7 @@ def widen(
     unsafe_pickle: o.UnsafePickle = False,
 ) -> None:
     """Widen layers of a model; the function stays."""
-    _check_out(out, overwrite, dry_run)
+    check_out(out, overwrite, dry_run)
     about = load(model, weights=weights, grown=grown, inputs=inputs, unsafe_pickle=unsafe_pickle, seed=seed)
     plan = plan_widen(
         about.model,
@@ -138,7 +89,7 @@ def widen(
         init=init.value,
         example_inputs=about.inputs,
     )
-    _finish(about, plan, out, dry_run, check)
+    finish(about, plan, out, dry_run, check)
 
 
 def deepen(
@@ -194,7 +145,7 @@ def deepen(
     unsafe_pickle: o.UnsafePickle = False,
 ) -> None:
     """Insert blocks that change nothing until they are trained."""
-    _check_out(out, overwrite, dry_run)
+    check_out(out, overwrite, dry_run)
     about = load(model, weights=weights, grown=grown, inputs=inputs, unsafe_pickle=unsafe_pickle, seed=seed)
     plan = plan_deepen(
         about.model,
@@ -212,7 +163,7 @@ def deepen(
         init=init,
         example_inputs=about.inputs,
     )
-    _finish(about, plan, out, dry_run, check)
+    finish(about, plan, out, dry_run, check)
 
 
 def grow(
@@ -235,7 +186,7 @@ def grow(
     unsafe_pickle: o.UnsafePickle = False,
 ) -> None:
     """Grow a whole network, wider, deeper or both, by one plan."""
-    _check_out(out, overwrite, dry_run)
+    check_out(out, overwrite, dry_run)
     about = load(model, weights=weights, grown=grown, inputs=inputs, unsafe_pickle=unsafe_pickle, seed=seed)
     wishes: dict[str, Any] = {"widen": widths(widen, round_to), "deepen": depths(deepen)}
     plan = plan_grow(
@@ -248,36 +199,4 @@ def grow(
         seed=seed,
         example_inputs=about.inputs,
     )
-    _finish(about, plan, out, dry_run, check)
-
-
-def _check_out(out: Path | None, overwrite: bool, dry_run: bool) -> None:
-    if out is None and not dry_run:
-        raise usage(Kind.BAD_OPTION, "nowhere to save the grown model", hint="--out DIR, or --dry-run to see the plan")
-    if out is not None and not dry_run:
-        check_folder(out, overwrite=overwrite)
-
-
-def _finish(about: Loaded, plan: Plan, out: Path | None, dry_run: bool, check: bool) -> None:
-    """Show the plan, or apply it, compare the models, and save the result."""
-    note(f"{about.name}, {about.origin}")
-    if dry_run or out is None:
-        show_plan(plan)
-        return
-    show_growth(plan)
-    write(about, plan, out, check=check, checked=True)
-
-
-def write(about: Loaded, plan: Plan, out: Path, *, check: bool, checked: bool) -> None:
-    """Apply a plan to a copy, compare the models, and save the result."""
-    larger = grown_by(plan, about.model, checked=checked)
-    if check:
-        certificate = verify(about.model, larger, example_inputs=about.analysed)
-        show_certificate(certificate)
-        if not certificate.held and not certificate.noise:
-            raise VerificationFailed(certificate.refusal())
-    plan_file, weights_file = save(about.original, larger, out, inputs=about.analysed)
-    say(f"wrote {plan_file} and {weights_file} ({weights_file.stat().st_size:,} bytes)", style="bold")
-    note(
-        f"fxgrow verify {about.name} {out}    compares them again; fxgrow.loading.restore(model, {str(out)!r}) reads it"
-    )
+    finish(about, plan, out, dry_run, check)

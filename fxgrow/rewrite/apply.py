@@ -22,7 +22,7 @@ Undo = Callable[[], object]
 """Takes one write back; noted before the write, and safe to run twice, or when there was none."""
 
 ATTEMPTS = 3
-"""To take a write back, should that be interrupted too."""
+"""To take the writes back, should that be interrupted too."""
 
 
 def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: bool = False) -> fx.GraphModule:
@@ -54,16 +54,17 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: boo
         raise
 
 
-def _take_back(undo: list[Undo]) -> None:
-    """Undo all writes, latest first. A second interruption must not leave the model half undone, so that each is tried
-    again; what is raised in the end is the first trouble."""
-    for back in reversed(undo):
-        for _ in range(ATTEMPTS):
-            try:
-                back()
-            except BaseException:
-                continue
-            break
+def _take_back(undo: list[Undo], attempts: int = ATTEMPTS) -> None:
+    """Undo all writes, latest first. A second interruption must not leave the model half undone, so this goes on where
+    it was interrupted; what is raised in the end is the first trouble."""
+    try:
+        while undo:
+            undo[-1]()
+            undo.pop()
+    except BaseException:
+        if attempts == 1:
+            raise
+        _take_back(undo, attempts - 1)
 
 
 def sketch(gm: fx.GraphModule) -> fx.GraphModule:

@@ -1,0 +1,44 @@
+"""What becomes of a plan: shown, or applied, compared and saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import Kind, VerificationFailed, usage
+from ..loading import Loaded, grown_by, save
+from ..loading.saved import check_folder
+from ..plan import Plan
+from ..verify import verify
+from .terminal import note, say, show_certificate, show_growth, show_plan
+
+
+def check_out(out: Path | None, overwrite: bool, dry_run: bool) -> None:
+    if out is None and not dry_run:
+        raise usage(Kind.BAD_OPTION, "nowhere to save the grown model", hint="--out DIR, or --dry-run to see the plan")
+    if out is not None and not dry_run:
+        check_folder(out, overwrite=overwrite)
+
+
+def finish(about: Loaded, plan: Plan, out: Path | None, dry_run: bool, check: bool) -> None:
+    """Show the plan, or apply it, compare the models, and save the result."""
+    note(f"{about.name}, {about.origin}")
+    if dry_run or out is None:
+        show_plan(plan)
+        return
+    show_growth(plan)
+    write(about, plan, out, check=check, checked=True)
+
+
+def write(about: Loaded, plan: Plan, out: Path, *, check: bool, checked: bool) -> None:
+    """Apply a plan to a copy, compare the models, and save the result."""
+    larger = grown_by(plan, about.model, checked=checked)
+    if check:
+        certificate = verify(about.model, larger, example_inputs=about.analysed)
+        show_certificate(certificate)
+        if not certificate.held and not certificate.noise:
+            raise VerificationFailed(certificate.refusal())
+    plan_file, weights_file = save(about.original, larger, out, inputs=about.analysed)
+    say(f"wrote {plan_file} and {weights_file} ({weights_file.stat().st_size:,} bytes)", style="bold")
+    note(
+        f"fxgrow verify {about.name} {out}    compares them again; fxgrow.loading.restore(model, {str(out)!r}) reads it"
+    )
