@@ -126,9 +126,11 @@ def _wanted(
 def _failure(certificate: Certificate, before: nn.Module, after: nn.Module, examples: Sequence[Any], seed: int) -> str:
     """What a failing test prints."""
     broken = [e for e in certificate.errors if not e.held]
-    worst = {e.output: e for e in sorted(reversed(broken), key=_excess)}  # of equals the first
+    worst: dict[str, OutputError] = {}
+    for e in sorted(broken, key=_excess, reverse=True):
+        worst.setdefault(e.output, e)
     lines = ["the function changed"]
-    for e in sorted(worst.values(), key=_excess, reverse=True)[:MOST]:
+    for e in list(worst.values())[:MOST]:
         precise = e.float64 > e.bound
         error, limit = (e.float64, e.bound) if precise else (e.own, e.tolerance)
         dtype = "float64" if precise else certificate.dtype

@@ -11,7 +11,7 @@ from fxgrow.dims.solver import DimsSolver
 from fxgrow.plan import AxisGrowth, Chain, Grid, Layout, Leaf, Still, TensorEdit
 from fxgrow.plan.plan import grown_shape
 from fxgrow.schemes import Assignment, Place, Proof, State
-from fxgrow.schemes.flow import index_factor
+from fxgrow.schemes.occurrences import index_factor
 
 _WEIGHTS = ("linear", "embedding", "matmul", "mm", "bmm", "addmm", "einsum")
 

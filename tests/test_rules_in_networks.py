@@ -75,6 +75,9 @@ KEPT: dict[str, Function] = {
     "pixel shuffle": lambda x: F.pixel_shuffle(x, 2),
     "pixel unshuffle": lambda x: F.pixel_unshuffle(x, 2),
     "zeros beside it": lambda x: torch.cat([x, x.new_zeros((x.shape[0], 2, SPACE, SPACE))], 1),
+    "mean over channels": lambda x: x - x.mean(1, keepdim=True),
+    "spread over channels": lambda x: x / (1 + x.std(1, keepdim=True)),
+    "channels of length one": lambda x: F.normalize(x, dim=1),
     "gram matrix": lambda x: torch.einsum("nchw,ndhw->ncd", x, x).unsqueeze(-1).sum(2, keepdim=True) * x,
 }
 """Functions of (n, WIDTH, SPACE, SPACE) through which the channels can grow."""
@@ -91,7 +94,7 @@ STOPPED: dict[str, tuple[Function, Kind]] = {
     "softmax over channels and numbers": (lambda x: F.pad(x, (0, 0, 0, 0, 0, 1)).softmax(1), Kind.SOFTMAX),
     "log_softmax over channels": (lambda x: x.log_softmax(1), Kind.SOFTMAX),
     "one group": (lambda x: F.group_norm(x, 1), Kind.NORM),
-    "mean over channels": (lambda x: x - x.mean(1, keepdim=True), Kind.STATISTIC),
+    "maximum over channels": (lambda x: x - x.amax(1, keepdim=True), Kind.STATISTIC),
     "flipped": (lambda x: x.flip(1), Kind.INDEX),
     "every other channel": (lambda x: x[:, ::2], Kind.INDEX),
     "local response": (lambda x: F.local_response_norm(x, 3), Kind.WINDOW),

@@ -84,7 +84,8 @@ class Block(nn.Module):
         attended = (q @ k.transpose(-1, -2) / 8**0.5).softmax(-1) @ v
         x = x + self.o(attended.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
         y = self.between(x)
-        return x + self.down(F.silu(self.gate(y)) * self.up(y))
+        out: Tensor = x + self.down(F.silu(self.gate(y)) * self.up(y))
+        return out
 
 
 class Language(nn.Module):

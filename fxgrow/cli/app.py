@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,7 +49,8 @@ class Door(TyperGroup):
         except typer.TyperException as error:
             context = getattr(error, "ctx", None)
             path = context.command_path if context is not None else "fxgrow"
-            show_misuse(error.format_message(), f"{path} --help")
+            if error.format_message():  # else the help has been shown instead
+                show_misuse(error.format_message(), f"{path} --help")
             code = MISUSED
         except (OSError, MemoryError) as error:
             if isinstance(error, BrokenPipeError):
@@ -57,6 +59,9 @@ class Door(TyperGroup):
             show_misuse(
                 (str(error) or repr(error)).splitlines()[0], "a place that can be read and written, or more room"
             )
+            code = MISUSED
+        except Exception:  # of the user's own model, or a defect: not "the function changed"
+            traceback.print_exc()
             code = MISUSED
         if not standalone_mode:
             return code

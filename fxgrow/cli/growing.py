@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..api import plan_widen
 from ..deepening import plan_deepen
-from ..errors import Kind, VerificationFailed, usage
 from ..growing import plan_grow
-from ..loading import Loaded, grown_by, load, save
-from ..loading.saved import check_folder
+from ..loading import load
 from ..loading.wishes import depths, widths
-from ..plan import Plan
-from ..verify import verify
+from . import growths as g
 from . import options as o
-from .terminal import note, say, show_certificate, show_growth, show_plan
-
+from .saving import check_out, finish
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +34,7 @@ def _example(line: str) -> str:
 
 def widen(
     model: o.Model,
-    node: Node,
+    node: g.Node,
     to: Annotated[
         int | None, typer.Option("--to", metavar="N", rich_help_panel=o.GROWTH, help="The new width.")
     ] = None,
@@ -50,7 +45,7 @@ def widen(
         float | None,
         typer.Option("--factor", metavar="X", rich_help_panel=o.GROWTH, help="How many times wider; 2 by default."),
     ] = None,
-    round_to: RoundTo = None,
+    round_to: g.RoundTo = None,
     skip: o.SkipOption = o.Skip.couple,
     adapter: Annotated[
         str,
@@ -94,8 +89,8 @@ def widen(
 
 def deepen(
     model: o.Model,
-    after: After = None,
-    before: Before = None,
+    after: g.After = None,
+    before: g.Before = None,
     block: Annotated[
         str | None,
         typer.Option(
@@ -168,9 +163,9 @@ def deepen(
 
 def grow(
     model: o.Model,
-    widen: WidenOption = None,
-    deepen: DeepenOption = None,
-    round_to: RoundTo = None,
+    widen: g.WidenOption = None,
+    deepen: g.DeepenOption = None,
+    round_to: g.RoundTo = None,
     skip: o.SkipOption = o.Skip.couple,
     grow: o.GrowOption = o.Units.channels,
     scheme: o.Scheme = "auto",

@@ -10,11 +10,12 @@ import typer
 from ..errors import Kind, usage
 from ..growing import plan_grow
 from ..loading import load
-from ..loading.saved import check_folder, read_plan
+from ..loading.saved import read_plan
 from ..loading.wishes import depths, widths
+from . import growths as g
 from . import options as o
-from .growing import DeepenOption, RoundTo, WidenOption, write
-from .terminal import note, say, show_growth, show_plan
+from .saving import check_out, write
+from .terminal import note, say, show_plan
 
 
 def register(app: typer.Typer) -> None:
@@ -29,9 +30,9 @@ def register(app: typer.Typer) -> None:
 
 def plan(
     model: o.Model,
-    widen: WidenOption = None,
-    deepen: DeepenOption = None,
-    round_to: RoundTo = None,
+    widen: g.WidenOption = None,
+    deepen: g.DeepenOption = None,
+    round_to: g.RoundTo = None,
     skip: o.SkipOption = o.Skip.couple,
     grow: o.GrowOption = o.Units.channels,
     scheme: o.Scheme = "auto",
@@ -81,14 +82,11 @@ def apply(
     unsafe_pickle: o.UnsafePickle = False,
 ) -> None:
     """Apply a plan to the model it was made for, or to another copy of it; the bits are the same everywhere."""
+    check_out(out, overwrite, dry_run)
     made = read_plan(plan)
-    if dry_run:
+    if dry_run or out is None:
         show_plan(made)
         return
-    if out is None:
-        raise usage(Kind.BAD_OPTION, "nowhere to save the grown model", hint="--out DIR, or --dry-run to see the plan")
-    check_folder(out, overwrite=overwrite)
     about = load(model, weights=weights, grown=grown, inputs=inputs, unsafe_pickle=unsafe_pickle, seed=seed)
     note(f"{about.name}, {about.origin}")
-    show_growth(made)
     write(about, made, out, check=check, checked=False)

@@ -13,6 +13,11 @@ from .terminal import note, say, show_certificate, show_growth, show_plan
 
 
 def check_out(out: Path | None, overwrite: bool, dry_run: bool) -> None:
+    """Refuse a place that cannot take the result, before any work is done.
+
+    Raises:
+        UsageError: there is none, or it holds something.
+    """
     if out is None and not dry_run:
         raise usage(Kind.BAD_OPTION, "nowhere to save the grown model", hint="--out DIR, or --dry-run to see the plan")
     if out is not None and not dry_run:
@@ -25,13 +30,18 @@ def finish(about: Loaded, plan: Plan, out: Path | None, dry_run: bool, check: bo
     if dry_run or out is None:
         show_plan(plan)
         return
-    show_growth(plan)
     write(about, plan, out, check=check, checked=True)
 
 
 def write(about: Loaded, plan: Plan, out: Path, *, check: bool, checked: bool) -> None:
-    """Apply a plan to a copy, compare the models, and save the result."""
+    """Apply a plan to a copy, compare the models, and save the result.
+
+    Raises:
+        UsageError: the plan does not fit the model, or the result this machine.
+        VerificationFailed: the function changed. Nothing is written then.
+    """
     larger = grown_by(plan, about.model, checked=checked)
+    show_growth(plan)
     if check:
         certificate = verify(about.model, larger, example_inputs=about.analysed)
         show_certificate(certificate)
@@ -39,6 +49,7 @@ def write(about: Loaded, plan: Plan, out: Path, *, check: bool, checked: bool) -
             raise VerificationFailed(certificate.refusal())
     plan_file, weights_file = save(about.original, larger, out, inputs=about.analysed)
     say(f"wrote {plan_file} and {weights_file} ({weights_file.stat().st_size:,} bytes)", style="bold")
-    note(
-        f"fxgrow verify {about.name} {out}    compares them again; fxgrow.loading.restore(model, {str(out)!r}) reads it"
-    )
+    options = [f" --weights-before {about.weights}"] if about.weights is not None else []
+    options += [f" --seed {about.seed}"] if about.seed else []
+    note(f"fxgrow verify {about.name} {out}{''.join(options)}    compares them again")
+    note(f"fxgrow.loading.restore({about.name.rpartition(':')[2]}(), {str(out)!r})    reads it in Python")

@@ -77,7 +77,6 @@ class DimsSolver:
         """The atoms of each value; filled when asked for, after the walk."""
         self._touched: tuple[frozenset[Atom], list[Op]] | None = None
         """The answer that was given last: choosing, proving and simulating a growth ask the same."""
-        self._made: dict[int, Op] | None = None
         self._depth: dict[int, int] = {}
         """Contractions on the longest way from a graph input; values that no input reaches have none."""
 
@@ -219,12 +218,6 @@ class DimsSolver:
     def resolved(self, value: Value) -> list[Axis]:
         """The axes of a value, in normal form."""
         return [self.algebra.resolve(axis) for axis in self.of(value)]
-
-    def maker(self, value: Value) -> Op | None:
-        """The operator that a value comes from."""
-        if self._made is None:
-            self._made = {out.index: op for op in self.program.ops for out in op.outputs}
-        return self._made.get(value.index)
 
     def carries(self, value: Value, grown: Callable[[Atom], bool]) -> bool:
         """Whether some axis of a value holds a growing atom."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..errors import Kind, usage
+from ..errors import FxgrowError, Kind, usage
 from ..plan import Plan
 from ..rewrite import apply
 from ..rewrite.apply import tensors_of
@@ -24,7 +24,9 @@ def grown_by(plan: Plan, model: fx.GraphModule, *, checked: bool = False) -> fx.
         return apply(plan, model, checked=True)
     try:
         return apply(plan, model)
-    except (LookupError, TypeError, AttributeError, AssertionError, RuntimeError, NotImplementedError) as error:
+    except FxgrowError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError, SyntaxError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]  # a plan from a file that no check saw through
         raise usage(
             Kind.STALE_PLAN, f"the plan cannot be applied: {reason}", hint="make the plan anew for this model"

@@ -28,6 +28,9 @@ class Loaded:
     origin: str
     original: fx.GraphModule
     """What the factory made, traced: the same model, or the one that a saved model was grown from."""
+    weights: Path | None
+    seed: int
+    """Of the factory's random weights."""
 
     @property
     def analysed(self) -> tuple[Any, ...]:
@@ -66,9 +69,9 @@ def load(
     model = build(factory, seed=seed, folder=folder)
     if grown is not None:
         traced = trace(model, values)
-        return Loaded(factory, restore(traced, grown), values, f"grown, from {grown}", traced)
+        return Loaded(factory, restore(traced, grown), values, f"grown, from {grown}", traced, None, seed)
     if weights is not None:
         use_weights(model, read_weights(weights, unsafe_pickle=unsafe_pickle), str(weights))
     origin = f"weights {weights}" if weights is not None else f"weights as the factory makes them, seed {seed}"
     traced = trace(model, values)
-    return Loaded(factory, traced, values, origin, traced)
+    return Loaded(factory, traced, values, origin, traced, weights, seed)

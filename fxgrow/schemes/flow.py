@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..capture.program import Op, Origin, Value
-from ..dims.axis import Atom, Axis, Product, Sum, atoms
+from ..dims.axis import Atom, Axis, atoms
 from ..dims.rules import RULES
 from ..dims.rules.base import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import GrowthRefused, Kind, Refusal
+from .occurrences import indices_of, places_of
 from .states import Place
 
 S = TypeVar("S")
-MOST_INDICES = 16
-"""A factor that is taken apart into more units than this keeps one state for all of them."""
 
 
 class Domain(Protocol[S]):
@@ -78,12 +77,14 @@ class Propagation(Generic[S]):
         self.domain = domain
         self.same, self.zero, self.null = domain.same, domain.zero, domain.null
         self._marks: dict[int, list[list[Any]]] = {}
+        self._made: dict[int, Op] = {}
         self._op = dims.program.ops[0]
 
     def run(self) -> Propagation[S]:
         """Walk forward."""
         for op in self.dims.touched(self.growing):
             self._op = op
+            self._made.update((out.index, op) for out in op.outputs)
             try:
                 RULES[op.name].states(op, self)
             except (AssertionError, IndexError, KeyError, ValueError) as error:
@@ -205,8 +206,8 @@ class Propagation(Generic[S]):
         return self._each([state], lambda some: self.domain.centre(op, some[0]))
 
     def maker(self, value: Value) -> Op | None:
-        """The operator that a value comes from."""
-        return self.dims.maker(value)
+        """The operator that a value comes from, if it sees the growth."""
+        return self._made.get(value.index)
 
     def kept_apart(self, op: Op) -> tuple[Value, int] | None:
         """The skip operand of a join, and the axis along which an adapter stands between it and the result."""
@@ -223,40 +224,3 @@ class Propagation(Generic[S]):
     def only_eval(self, op: Op, why: str) -> None:
         """Note that this step holds in evaluation mode only."""
         self.domain.only_eval(op, why)
-
-
-def places_of(dims: DimsSolver, sizes: Container[Atom], value: Value, k: int, axis: Axis) -> Iterator[Place]:
-    """Where a parameter's axis has states of its own."""
-    for i, index in enumerate(indices_of(dims, sizes, axis)):
-        if index is None:
-            yield Place(value.index, k, i)
-        else:
-            yield from (Place(value.index, k, i, n) for n in range(dims.algebra.size[index.index]))
-
-
-def indices_of(dims: DimsSolver, sizes: Container[Atom], axis: Axis) -> list[Atom | None]:
-    """For each occurrence of a growing atom in an axis the index factor that tells its states apart, if any."""
-    axis = dims.algebra.resolve(axis)
-    if isinstance(axis, Sum):
-        return [index for term in axis.terms for index in indices_of(dims, sizes, term)]
-    growing = [atom for atom in atoms(axis) if atom in sizes]
-    found = index_factor(dims, axis)
-    if found is None:
-        return [None] * len(growing)
-    left = sum(atom in sizes for atom in found[1])
-    return [None] * left + [found[0]] * (len(growing) - left)
-
-
-def index_factor(dims: DimsSolver, axis: Axis) -> tuple[Atom, list[Atom]] | None:
-    """The factor of a product that is later taken apart unit by unit, and the atoms on its left."""
-    axis = dims.algebra.resolve(axis)
-    if not isinstance(axis, Product):
-        return None
-    left: list[Atom] = []
-    for factor in axis.factors:
-        if isinstance(factor, Atom):
-            reason = dims.algebra.frozen.get(factor.index)
-            if reason is not None and reason.kind is Kind.INDEX and dims.algebra.size[factor.index] <= MOST_INDICES:
-                return factor, left
-        left.extend(atoms(factor))
-    return None

@@ -25,7 +25,8 @@ from ..dims.solver import DimsSolver
 from ..errors import Kind
 from ..passes.tensors import copy_maps
 from ..passes.widen import tied
-from ..schemes.flow import Propagation, places_of
+from ..schemes.flow import Propagation
+from ..schemes.occurrences import places_of
 from ..schemes.proof import ProofDomain, Refuted
 from ..schemes.states import Assignment, State
 from .blocks import Draw, anything

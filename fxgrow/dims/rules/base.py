@@ -137,7 +137,7 @@ class Flow(Protocol):
         """The state after the mean over the axis is taken off."""
 
     def maker(self, value: Value) -> Op | None:
-        """The operator that a value comes from."""
+        """The operator that a value comes from, if it sees the growth."""
 
     def kept_apart(self, op: Op) -> tuple[Value, int] | None:
         """The skip operand of a join, and the axis along which an adapter stands between it and the result."""

@@ -35,7 +35,7 @@ class AdaptSkip:
         new: dict[str, Any] = {"width": z.shape(out)[at]}
         grown = (z.shape(x)[at] - x.shape[at]) // 2
         if grown and z.paired(op):
-            new["pairs"] = [*op.args["pairs"], (x.shape[at], grown)]
+            new["pairs"] = (*op.args["pairs"], (x.shape[at], grown))
         return new
 
 
