@@ -10,6 +10,7 @@
 
 PYTHON ?= python3
 JOBS ?= 2
+MINUTES ?= 30
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,10 +19,10 @@ LINKS := fxgrow/passes fxgrow/models_zoo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types bench zoo links clean
+.PHONY: help demo test lint types fuzz mutants bench zoo links clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(DONE)/demo  ## grow small trained models and show that they compute the same function
 	$(BIN)/python -m fxgrow.models_zoo.demo
@@ -35,6 +36,12 @@ lint: $(DONE)/dev  ## ruff: rules and format
 
 types: $(DONE)/dev links  ## mypy, strict
 	$(BIN)/mypy
+
+fuzz: $(DONE)/dev  ## random models, random growths, all laws, for MINUTES=30; what breaks one is saved as a script
+	OMP_NUM_THREADS=1 $(BIN)/python -m fxgrow.testing.fuzz --minutes $(MINUTES) --jobs $(JOBS)
+
+mutants: $(DONE)/dev  ## plant faults in fxgrow, one after another: the laws must catch every one
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants
 
 bench: $(DONE)/bench  ## run the benchmarks
 	$(BIN)/python benchmarks/run.py

@@ -152,7 +152,7 @@ def _wishes(
         if not wishes:
             raise _nothing()
         return wishes, frozenset(known)
-    rules: Mapping[str, Size] = widen if isinstance(widen, Mapping) else {"*": widen}
+    rules: Mapping[Any, Size] = widen if isinstance(widen, Mapping) else {"*": widen}
     unnamed = [name for name in rules if not isinstance(name, str)]
     if unnamed:
         raise usage(Kind.BAD_OPTION, f"{unnamed[0]!r} is no name", hint='widen={"layer*.*.conv1": 1.5}')

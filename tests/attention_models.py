@@ -26,6 +26,8 @@ class Module(nn.Module):
         self.attend = nn.MultiheadAttention(WIDTH, HEADS, dropout=dropout, batch_first=batch_first)
         self.leave = nn.Linear(WIDTH, 3)
         self.masked = masked
+        self.causal: Tensor
+        self.padding: Tensor
         self.register_buffer("causal", torch.ones(TOKENS, TOKENS, dtype=torch.bool).triu(1))
         self.register_buffer("padding", torch.tensor([[False] * TOKENS, [False] * 3 + [True] * 2]))
 

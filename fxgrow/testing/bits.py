@@ -36,7 +36,10 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
 
 def contents(model: fx.GraphModule) -> dict[str, object]:
     """What two copies of a model have in common: code and the bits of all tensors."""
-    tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    tensors = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
     return {"code": model.code, **{name: digest(tensor) for name, tensor in tensors.items()}}
 
 

@@ -25,7 +25,7 @@ def draw_sketch(choose: Choose, *, steps: int = STEPS) -> Sketch:
     inputs = tuple(_input(choose) for _ in range(1 + choose.seldom(20) + choose.seldom(6)))
     bench = Bench(inputs, seed=0)
     for _ in range(steps):
-        if choose.seldom(7):
+        if not choose.seldom(93):  # to stop is simpler than to go on
             break
         draw_step(choose, bench)
     outputs = _read_out(choose, bench)
@@ -102,7 +102,9 @@ def _mates(bench: Bench, name: str, part: Part, at: int, k: int) -> bool:
     if part.mate is not None:
         return part.mate(x, y)
     axis = channel_axis(bench.layouts[at]) % x.dim()
-    return x.dim() == y.dim() and all(a == b for d, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if d != axis)
+    return x.dim() == y.dim() and all(
+        a == b for d, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if d != axis
+    )
 
 
 def _options(choose: Choose, bench: Bench, name: str, reads: Sequence[int]) -> Step | None:

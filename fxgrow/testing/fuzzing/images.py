@@ -201,9 +201,9 @@ IMAGES: dict[str, Part] = {
         fits=lambda x: x[0].numel() <= 64,
         share=1,
     ),
-    "global_mean": Part(
-        takes=IMAGE, make=lambda xs, o: Do(lambda m, x: x.flatten(2).mean(-1)), gives="flat", share=2
+    "global_mean": Part(takes=IMAGE, make=lambda xs, o: Do(lambda m, x: x.flatten(2).mean(-1)), gives="flat", share=2),
+    "to_tokens": Part(
+        takes=IMAGE, make=lambda xs, o: Do(_to_tokens), gives="tokens", fits=lambda x: x[0, 0].numel() <= 16
     ),
-    "to_tokens": Part(takes=IMAGE, make=lambda xs, o: Do(_to_tokens), gives="tokens", fits=lambda x: x[0, 0].numel() <= 16),
 }
 """By name."""

@@ -218,5 +218,9 @@ def _gradients(grown: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
     except (RuntimeError, ValueError):
         return
     for name, p in twin.named_parameters():
-        if p.grad is not None and not bool(p.grad.isfinite().all()) and all(bool(y.isfinite().all()) for y in outputs.values()):
+        if (
+            p.grad is not None
+            and not bool(p.grad.isfinite().all())
+            and all(bool(y.isfinite().all()) for y in outputs.values())
+        ):
             raise LawBroken("gradients are finite", name)

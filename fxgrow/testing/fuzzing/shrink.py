@@ -142,7 +142,11 @@ def _expanded(sketch: Sketch, growths: tuple[Growth, ...], k: int) -> Iterator[P
     out = int(y.shape[1 if image else -1])
 
     def layer(reads: int) -> Step:
-        return step("conv", reads, out=out, kernel=1, groups=1, stride=1, bias=1) if image else step("linear", reads, out=out, bias=1)
+        return (
+            step("conv", reads, out=out, kernel=1, groups=1, stride=1, bias=1)
+            if image
+            else step("linear", reads, out=out, bias=1)
+        )
 
     norm = step("batch_norm" if image else "layer_norm", at)
     ways: list[tuple[Step, ...]] = [(layer(at),), (norm, layer(first)), (layer(at), layer(first))]
@@ -184,7 +188,14 @@ def _plainer_growths(growth: Growth) -> Iterator[Growth]:
     plain: tuple[dict[str, object], ...]
     match growth:
         case Widening():
-            plain = ({"by": 1}, {"skip": "couple"}, {"adapter": "pad"}, {"grow": "channels"}, {"init": "match"}, {"seed": 0})
+            plain = (
+                {"by": 1},
+                {"skip": "couple"},
+                {"adapter": "pad"},
+                {"grow": "channels"},
+                {"init": "match"},
+                {"seed": 0},
+            )
             for node in growth.nodes if len(growth.nodes) > 1 else ():
                 yield replace(growth, nodes=tuple(n for n in growth.nodes if n != node))
         case Deepening():

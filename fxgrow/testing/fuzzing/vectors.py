@@ -99,9 +99,7 @@ def _packed(xs: Sequence[Tensor], o: Options) -> nn.Module:
 def _multihead(xs: Sequence[Tensor], o: Options) -> nn.Module:
     n = xs[0].shape[-1]
     attend = nn.MultiheadAttention(n, o["heads"], batch_first=True, dropout=0.0)
-    return Do(
-        lambda m, x: m.attend(x, x, x, need_weights=False)[0] + (x if o["skip"] else 0), attend=attend
-    )
+    return Do(lambda m, x: m.attend(x, x, x, need_weights=False)[0] + (x if o["skip"] else 0), attend=attend)
 
 
 def _rnn_options(choose: Choose, xs: Sequence[Tensor], widths: Sequence[int]) -> dict[str, int]:
@@ -181,7 +179,11 @@ VECTORS: dict[str, Part] = {
         gives="image",
     ),
     "unflatten": Part(
-        takes=("flat",), make=_unflatten, options=_unflatten_options, gives="image", fits=lambda x: len(divisors(x.shape[1])) > 1
+        takes=("flat",),
+        make=_unflatten,
+        options=_unflatten_options,
+        gives="image",
+        fits=lambda x: len(divisors(x.shape[1])) > 1,
     ),
     "embedding": Part(
         takes=("words",),
