@@ -9,21 +9,19 @@ from __future__ import annotations
 import copy
 import importlib
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from types import FrameType
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
 from torch import fx, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import fxgrow
 from fxgrow.models_zoo import ZOO
 
 from .deepened import traced
+from .faults import Lines, OutOfMemory, first_and_last, followed
 from .untouched import snapshot
 
 WRITERS = ("fxgrow/rewrite/", "fxgrow/capture/opening.py", "fxgrow/plan/assemble.py")
@@ -44,76 +42,6 @@ def complete(gm: fx.GraphModule) -> dict[str, Any]:
     taken["forward"] = type(gm).forward.__code__.co_code
     taken["random"] = torch.get_rng_state().tolist()
     return taken
-
-
-# -- faults from tensor operations ----------------------------------------------------------------------------------
-
-
-class OutOfMemory(TorchDispatchMode):
-    """Every operation runs but one, which raises: before its work (an allocation), or after it (a write)."""
-
-    def __init__(self, at: int, error: type[BaseException], *, late: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
-        self.at, self.error, self.late, self.count = at, error, late, 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Count, and raise."""
-        self.count += 1
-        if self.count == self.at and not self.late:
-            raise self.error(f"injected at {func}")
-        result = func(*args, **(kwargs or {}))
-        if self.count == self.at:
-            raise self.error(f"injected after {func}")
-        return result
-
-
-# -- faults from lines of code --------------------------------------------------------------------------------------
-
-
-@dataclass
-class Lines:
-    """Follows the lines that run, and raises at some of them."""
-
-    where: Callable[[str], bool]
-    at: tuple[int, ...] = ()
-    seen: list[tuple[str, int]] = field(default_factory=list)
-
-    def call(self, frame: FrameType, event: str, arg: object) -> Any:
-        """For every function that is called."""
-        return self.line if self.where(frame.f_code.co_filename) else None
-
-    def line(self, frame: FrameType, event: str, arg: object) -> Any:
-        """For every line that runs."""
-        if event == "line":
-            self.seen.append((frame.f_code.co_filename, frame.f_lineno))
-            if len(self.seen) in self.at:
-                raise KeyboardInterrupt("injected")
-        return self.line
-
-
-@contextmanager
-def followed(lines: Lines) -> Iterator[None]:
-    """Follow lines, and stop; a debugger or a coverage tool goes on afterwards."""
-    known = sys.gettrace()
-    sys.settrace(lines.call)
-    try:
-        yield
-    finally:
-        sys.settrace(known)
-
-
-def first_and_last(seen: list[tuple[str, int]]) -> list[int]:
-    """When each line ran for the first and for the last time."""
-    first, last = dict[tuple[str, int], int](), dict[tuple[str, int], int]()
-    for number, place in enumerate(seen, 1):
-        first.setdefault(place, number)
-        last[place] = number
-    return sorted({*first.values(), *last.values()})
-
-
-# -- growths --------------------------------------------------------------------------------------------------------
 
 
 def zoo(name: str) -> fx.GraphModule:
@@ -155,7 +83,8 @@ GROWTHS: dict[str, Callable[[], Growth]] = {
 
 
 def _first_linear(gm: fx.GraphModule) -> str:
-    return next(name for name, module in gm.named_modules() if isinstance(module, nn.Linear))
+    names: list[str] = [name for name, module in gm.named_modules() if isinstance(module, nn.Linear)]
+    return names[0]
 
 
 def applied(growth: Growth, *, inplace: bool) -> fx.GraphModule:

@@ -139,7 +139,7 @@ def sites_of(model: fx.GraphModule) -> Sites:
 def draw_growth(choose: Choose, sites: Sites) -> Growth:
     """One growth. The simplest is: one more unit for the first producer, by the scheme that fits."""
     kind = choose.integer(0, 99)
-    if kind < 72 and (sites.inner or sites.outer):
+    if kind < 72 and (sites.inner or (sites.outer and choose.seldom(10))):
         return _widening(choose, sites)
     if kind < 94 and sites.calls:
         return _deepening(choose, sites)
@@ -158,7 +158,7 @@ def _scheme(choose: Choose) -> str:
 
 
 def _widening(choose: Choose, sites: Sites) -> Widening:
-    some = sites.outer if not sites.inner or (sites.outer and choose.seldom(4)) else sites.inner
+    some = sites.outer if not sites.inner or (sites.outer and choose.seldom(3)) else sites.inner
     nodes = dict.fromkeys([choose.pick(some), *((choose.pick(some),) if choose.seldom(10) else ())])
     return Widening(
         nodes=tuple(nodes),

@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from ...errors import FxgrowError, GrowthRefused, Kind, UsageError
 from ...plan import Plan
+from ...plan.layout import old_positions
 from ...rewrite import apply
 from ...rewrite.apply import tensors_of
 from ...verify.certificate import FLOAT64_BOUND
@@ -85,14 +86,14 @@ def watch(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Growth) -> tu
     except Exception as error:
         raise LawBroken("a growth is made or refused", f"{type(error).__name__}: {error}") from error
     _untouched(model, before)
-    _proved(plan)
+    _proved(plan, grown, inputs)
     _predicted(plan, model, grown)
     _repeatable(plan, model, grown)
-    error, rounding = _preserved(plan, model, grown, inputs)
+    gap, rounding = _preserved(plan, model, grown, inputs)
     _gradients(grown, inputs)
     _untouched(model, before)
     scheme = plan.scheme if not plan.then else "several"
-    return Seen(growth, None, False, scheme, error, rounding, bool(_eval_only(plan))), grown
+    return Seen(growth, None, False, scheme, gap, rounding, bool(_eval_only(plan))), grown
 
 
 def _untouched(model: fx.GraphModule, before: dict[str, Any]) -> None:
@@ -111,10 +112,31 @@ def _eval_only(plan: Plan) -> tuple[str, ...]:
     return tuple(node for p in _steps(plan) for node in p.eval_only)
 
 
-def _proved(plan: Plan) -> None:
+def _proved(plan: Plan, grown: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
+    """Only where nothing reads the new units (of a part that is cut off, say) there is nothing to prove."""
     for p in _steps(plan):
-        if not p.proof:
+        if not p.proof and (p.inserts or _reached(p, grown, inputs)):
             raise LawBroken("a plan holds its proof", p.title)
+
+
+def _reached(plan: Plan, grown: fx.GraphModule, inputs: Sequence[Tensor]) -> bool:
+    """Whether some output depends on new entries."""
+    twin = copy.deepcopy(grown).requires_grad_(True)
+    with seeded(0):
+        sum((y.square().sum() for y in flat(twin(*inputs)).values()), torch.zeros(())).backward()
+    for edit in plan.tensors:
+        tensor = tensors_of(twin)[edit.names[0]]
+        if tensor.grad is not None:
+            changed = tensor.grad.clone()
+            old = torch.ones(edit.old, dtype=torch.bool)
+            for growth in edit.axes:
+                shape = list(old.shape)
+                shape[growth.axis] = edit.new[growth.axis]
+                places = torch.tensor(old_positions(growth.layout))
+                old = torch.zeros(shape, dtype=torch.bool).index_copy(growth.axis, places, old)
+            if bool(changed[~old].any()):
+                return True
+    return False
 
 
 def _predicted(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule) -> None:

@@ -22,7 +22,11 @@ def _renamed(growth: Growth, names: Names) -> Growth | None:
     match growth:
         case Widening():
             nodes = [_name(n, names) for n in growth.nodes]
-            return None if None in nodes else replace(growth, nodes=tuple(n for n in nodes if n is not None))
+            return (
+                None
+                if None in nodes
+                else replace(growth, nodes=tuple(dict.fromkeys(n for n in nodes if n is not None)))
+            )
         case Deepening():
             name = _name(growth.name, names)
             return None if name is None else replace(growth, name=name)

@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from .build import Bench
-from .growths import Deepening, Growth, Whole, Widening
+from .growths import Growth
+from .plainer import plainer_growths, plainer_sketches
 from .renaming import renamed
-from .sketch import Misfit, Sketch, Step, step
+from .sketch import Input, Misfit, Sketch, Step, step
 
-PLAIN = {"stride": 1, "groups": 1, "kernel": 1, "bias": 1, "skip": 0, "causal": 0, "layers": 1, "both": 0, "norm": 0}
-"""Options whose simplest value is not the least one that there is."""
-SIZES = frozenset({"out", "hidden"})
 ATOMIC = frozenset({"linear", "conv", "layer_norm", "batch_norm", "pointwise", "again", "tied"})
 """Steps that are not replaced by plainer ones."""
+LAYERS = frozenset({"linear", "conv", "embedding"})
 
 Pair = tuple[Sketch, tuple[Growth, ...]]
 Breaks = Callable[[Sketch, tuple[Growth, ...]], bool]
@@ -47,20 +46,23 @@ def _candidates(sketch: Sketch, growths: tuple[Growth, ...]) -> Iterator[Pair]:
     for k in range(len(growths)):
         if len(growths) > 1:
             yield sketch, growths[:k] + growths[k + 1 :]
+    if _needed(sketch) != sketch:
+        yield _needed(sketch), growths
     for k in range(len(sketch.outputs)):
         if len(sketch.outputs) > 1:
-            yield trimmed(replace(sketch, outputs=sketch.outputs[:k] + sketch.outputs[k + 1 :]), growths)
+            smaller, follow = trimmed(replace(sketch, outputs=sketch.outputs[:k] + sketch.outputs[k + 1 :]), growths)
+            yield _needed(smaller), follow
+    for k in reversed(range(len(sketch.steps))):
+        yield from _started(sketch, growths, k)
     for k in reversed(range(len(sketch.steps))):
         for instead in dict.fromkeys(sketch.steps[k].reads):
-            found = dropped(sketch, growths, k, instead)
-            if found is not None:
-                yield trimmed(*found)
+            yield from (trimmed(*found) for found in _without(sketch, growths, k, instead))
     for k in reversed(range(len(sketch.steps))):
         yield from _expanded(sketch, growths, k)
-    for smaller in _plainer(sketch):
+    for smaller in plainer_sketches(sketch):
         yield smaller, growths
     for k, growth in enumerate(growths):
-        for other in _plainer_growths(growth):
+        for other in plainer_growths(growth):
             yield sketch, (*growths[:k], other, *growths[k + 1 :])
 
 
@@ -89,6 +91,49 @@ def trimmed(sketch: Sketch, growths: tuple[Growth, ...]) -> Pair:
         if found is not None:
             sketch, growths = found
     return sketch, growths
+
+
+def _without(sketch: Sketch, growths: tuple[Growth, ...], k: int, instead: int) -> Iterator[Pair]:
+    """Without one step; where growths name it, they name another layer instead."""
+    found = dropped(sketch, growths, k, instead)
+    if found is not None:
+        yield found
+        return
+    for n, one in enumerate(sketch.steps):
+        if one.op in LAYERS and n != k:
+            found = spliced(sketch, growths, k, (), instead, f"={one.op}{n - (n > k)}")
+            if found is not None:
+                yield found
+
+
+def _started(sketch: Sketch, growths: tuple[Growth, ...], k: int) -> Iterator[Pair]:
+    """With an input in place of what a step gives, and without what only led there; inputs nobody reads go, too."""
+    known, n = _layout(sketch), len(sketch.inputs)
+    if known is None or known[0][k + 1] - known[0][k] > 1:
+        return
+    made = known[0][k]
+    if made in sketch.outputs:
+        return
+    fresh = Input(known[1][made], tuple(known[2].values[made].shape))
+
+    def value(v: int) -> int:
+        return n if v == made else v if v < n else v + 1
+
+    steps = tuple(replace(s, reads=tuple(map(value, s.reads))) for s in sketch.steps)
+    moved = replace(sketch, inputs=(*sketch.inputs, fresh), steps=steps, outputs=tuple(map(value, sketch.outputs)))
+    smaller, follow = trimmed(moved, growths)
+    if len(smaller.steps) < len(sketch.steps):
+        yield _needed(smaller), follow
+
+
+def _needed(sketch: Sketch) -> Sketch:
+    """Without the inputs that nobody reads."""
+    for k in reversed(range(len(sketch.inputs))):
+        if len(sketch.inputs) > 1 and not any(k in (*s.reads, *sketch.outputs) for s in sketch.steps):
+            steps = tuple(replace(s, reads=tuple(v - (v > k) for v in s.reads)) for s in sketch.steps)
+            inputs = (*sketch.inputs[:k], *sketch.inputs[k + 1 :])
+            sketch = replace(sketch, inputs=inputs, steps=steps, outputs=tuple(v - (v > k) for v in sketch.outputs))
+    return sketch
 
 
 def dropped(sketch: Sketch, growths: tuple[Growth, ...], k: int, instead: int) -> Pair | None:
@@ -157,52 +202,3 @@ def _expanded(sketch: Sketch, growths: tuple[Growth, ...], k: int) -> Iterator[P
             found = spliced(sketch, growths, k, new, at, f"={one.op}{k + n}")
             if found is not None:
                 yield found
-
-
-def _plainer(sketch: Sketch) -> Iterator[Sketch]:
-    plain = {"dtype": "float64", "training": False, "channels_last": False}
-    for name, wanted in plain.items():
-        if getattr(sketch, name) != wanted:
-            yield replace(sketch, **{name: wanted})  # type: ignore[arg-type]  # values of the fields' own types
-    for k, one in enumerate(sketch.steps):
-        for n, (name, value) in enumerate(one.options):
-            for other in _smaller(name, value):
-                options = (*one.options[:n], (name, other), *one.options[n + 1 :])
-                yield replace(sketch, steps=(*sketch.steps[:k], replace(one, options=options), *sketch.steps[k + 1 :]))
-    for k, put in enumerate(sketch.inputs):
-        for axis in range(1, len(put.shape)):
-            if put.shape[axis] > 1:
-                shape = (*put.shape[:axis], put.shape[axis] - 1, *put.shape[axis + 1 :])
-                yield replace(sketch, inputs=(*sketch.inputs[:k], replace(put, shape=shape), *sketch.inputs[k + 1 :]))
-
-
-def _smaller(name: str, value: int) -> tuple[int, ...]:
-    if name in SIZES:
-        return tuple(n for n in dict.fromkeys((1, 2, value - 1)) if 0 < n < value)
-    if name in PLAIN:
-        return (PLAIN[name],) if value != PLAIN[name] else ()
-    return (0,) if name == "kind" and value else (value - 1,) if name in ("heads", "at", "times") and value > 1 else ()
-
-
-def _plainer_growths(growth: Growth) -> Iterator[Growth]:
-    plain: tuple[dict[str, object], ...]
-    match growth:
-        case Widening():
-            plain = (
-                {"by": 1},
-                {"skip": "couple"},
-                {"adapter": "pad"},
-                {"grow": "channels"},
-                {"init": "match"},
-                {"seed": 0},
-            )
-            for node in growth.nodes if len(growth.nodes) > 1 else ():
-                yield replace(growth, nodes=tuple(n for n in growth.nodes if n != node))
-        case Deepening():
-            plain = ({"count": 1}, {"side": "after"}, {"block": ""}, {"norm": "auto"}, {"activation": ""}, {"seed": 0})
-        case Whole():
-            plain = ({"deepen": ""}, {"factor": 2.0}, {"skip": "couple"}, {"seed": 0})
-    for change in plain:
-        other: Growth = replace(growth, **change)  # type: ignore[arg-type]  # values of the fields' own types
-        if other != growth:
-            yield other

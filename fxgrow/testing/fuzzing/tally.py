@@ -63,8 +63,9 @@ class Tally:
 
     def text(self, seconds: float) -> str:
         """A report."""
+        pace = self.pairs / max(seconds, 1e-9)
         lines = [
-            f"{self.pairs:,} pairs of {self.models:,} models in {seconds:.0f} s, {seconds / max(self.pairs, 1):.3f} s each",
+            f"{self.pairs:,} pairs of {self.models:,} models in {seconds:.0f} s, {pace:.1f} a second",
             f"{self.breaches} broken laws",
             f"{self.share:.1%} of the pairs are growths, the others refusals",
             f"largest difference in float64 {self.worst:.1e}; in {self.ill} growths the network's own rounding is more",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -110,10 +110,14 @@ def _rnn_options(choose: Choose, xs: Sequence[Tensor], widths: Sequence[int]) ->
     }
 
 
-def _recurrent(kind: type[nn.RNNBase]) -> Part:
+def _recurrent(kind: Callable[..., nn.Module]) -> Part:
     def make(xs: Sequence[Tensor], o: Options) -> nn.Module:
-        layer = kind(  # type: ignore[call-arg]  # RNNBase takes the mode first, its kinds do not
-            xs[0].shape[-1], o["hidden"], num_layers=o["layers"], bidirectional=bool(o["both"]), batch_first=True
+        layer = kind(
+            xs[0].shape[-1],
+            o["hidden"],
+            num_layers=o["layers"],
+            bidirectional=bool(o["both"]),
+            batch_first=True,
         )
         return Do(lambda m, x: m.layer(x)[0], layer=layer)
 

@@ -1,0 +1,64 @@
+"""The same steps and the same growth, but plainer: options as they are by default, smaller widths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from .growths import Deepening, Growth, Whole, Widening
+from .sketch import Sketch
+
+PLAIN = {"stride": 1, "groups": 1, "kernel": 1, "bias": 1, "skip": 0, "causal": 0, "layers": 1, "both": 0, "norm": 0}
+"""Options whose simplest value is not the least one that there is."""
+SIZES = frozenset({"out", "hidden"})
+
+
+def plainer_sketches(sketch: Sketch) -> Iterator[Sketch]:
+    """A sketch with one plainer option, a smaller width or a smaller input."""
+    plain = {"dtype": "float64", "training": False, "channels_last": False}
+    for name, wanted in plain.items():
+        if getattr(sketch, name) != wanted:
+            yield replace(sketch, **{name: wanted})  # type: ignore[arg-type]  # values of the fields' own types
+    for k, one in enumerate(sketch.steps):
+        for n, (name, value) in enumerate(one.options):
+            for other in _smaller(name, value):
+                options = (*one.options[:n], (name, other), *one.options[n + 1 :])
+                yield replace(sketch, steps=(*sketch.steps[:k], replace(one, options=options), *sketch.steps[k + 1 :]))
+    for k, put in enumerate(sketch.inputs):
+        for axis in range(1, len(put.shape)):
+            if put.shape[axis] > 1:
+                shape = (*put.shape[:axis], put.shape[axis] - 1, *put.shape[axis + 1 :])
+                yield replace(sketch, inputs=(*sketch.inputs[:k], replace(put, shape=shape), *sketch.inputs[k + 1 :]))
+
+
+def _smaller(name: str, value: int) -> tuple[int, ...]:
+    if name in SIZES:
+        return tuple(n for n in dict.fromkeys((1, 2, value - 1)) if 0 < n < value)
+    if name in PLAIN:
+        return (PLAIN[name],) if value != PLAIN[name] else ()
+    return (0,) if name == "kind" and value else (value - 1,) if name in ("heads", "at", "times") and value > 1 else ()
+
+
+def plainer_growths(growth: Growth) -> Iterator[Growth]:
+    """A growth with one option as it is by default, or one name less."""
+    plain: tuple[dict[str, object], ...]
+    match growth:
+        case Widening():
+            plain = (
+                {"by": 1},
+                {"skip": "couple"},
+                {"adapter": "pad"},
+                {"grow": "channels"},
+                {"init": "match"},
+                {"seed": 0},
+            )
+            for node in growth.nodes if len(growth.nodes) > 1 else ():
+                yield replace(growth, nodes=tuple(n for n in growth.nodes if n != node))
+        case Deepening():
+            plain = ({"count": 1}, {"side": "after"}, {"block": ""}, {"norm": "auto"}, {"activation": ""}, {"seed": 0})
+        case Whole():
+            plain = ({"deepen": ""}, {"factor": 2.0}, {"skip": "couple"}, {"seed": 0})
+    for change in plain:
+        other: Growth = replace(growth, **change)  # type: ignore[arg-type]  # values of the fields' own types
+        if other != growth:
+            yield other
