@@ -141,8 +141,9 @@ def _constants(module: Any) -> Options:
 
 def activated_by(analysis: Analysis, value: Value) -> list[Op]:
     """The unit-by-unit functions that every entry of a value has just come out of; none if that is not known."""
-    moved = [op for op in analysis.program.ops if op.name not in KEEPS_VALUES or not set(op.outputs) <= set(op.inputs())]
-    made = {out.index: op for op in moved for out in op.outputs}  # a flatten of what is flat returns what it got
+    ops = analysis.program.ops
+    idle = {id(op) for op in ops if op.name in KEEPS_VALUES and set(op.outputs) <= set(op.inputs())}
+    made = {out.index: op for op in ops if id(op) not in idle for out in op.outputs}  # idle: flatten of what is flat
 
     def sources(v: Value) -> list[Op] | None:
         op = made.get(v.index)

@@ -77,11 +77,17 @@ def wish_for(position: Position, around: Around, block: str, make: Make) -> Wish
     )
 
 
+LARGEST_BATCH_NORM = 5
+"""Axes of what BatchNorm3d takes."""
+
+
 def _heads(features: int) -> int:
     return next(h for h in (8, 4, 2, 1) if features % h == 0)
 
 
 def _norm(block: str, norm: str, around: Around, rank: int) -> str:
+    if norm == "batch" and rank > LARGEST_BATCH_NORM:
+        raise usage(Kind.BAD_OPTION, f"torch has no batch norm for {rank} axes", hint='norm="layer", or norm="none"')
     if norm != "auto":
         return norm
     near = around.norm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,9 +66,14 @@ def followed(lines: Lines) -> Iterator[None]:
 
 
 def first_and_last(seen: list[tuple[str, int]]) -> list[int]:
-    """When each line ran for the first and for the last time."""
+    """When each line ran for the first and for the last time.
+
+    A `with` is told of again between its body and its exit, where Python never raises by itself: it looks for signals
+    at calls and jumps only.
+    """
     first, last = dict[tuple[str, int], int](), dict[tuple[str, int], int]()
     for number, place in enumerate(seen, 1):
         first.setdefault(place, number)
-        last[place] = number
+        if not linecache.getline(*place).lstrip().startswith("with "):
+            last[place] = number
     return sorted({*first.values(), *last.values()})

@@ -31,7 +31,7 @@ TORCHS_WRITERS = ("torch/fx/graph_module.py", "torch/nn/modules/module.py", "tor
 
 
 def complete(gm: fx.GraphModule) -> dict[str, Any]:
-    """All of a model that a user could notice, orders and identities included; and the global random stream."""
+    """All of a model that a user could notice, orders and identities included; and torch's global state."""
     taken = snapshot(gm)
     taken["graph itself"] = id(gm.graph), gm.graph.owning_module is gm
     taken["orders"] = [list(gm.state_dict()), [name for name, _ in gm.named_modules(remove_duplicate=False)]]
@@ -41,6 +41,8 @@ def complete(gm: fx.GraphModule) -> dict[str, Any]:
             taken[f"{name} flat"] = [id(w) for w in module._flat_weights]
     taken["forward"] = type(gm).forward.__code__.co_code
     taken["random"] = torch.get_rng_state().tolist()
+    taken["gradients"] = torch.is_grad_enabled()
+    taken["modes"] = torch._C._len_torch_function_stack()
     return taken
 
 

@@ -40,10 +40,11 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: boo
     Raises:
         UsageError: the model does not have the tensors that the plan speaks of. Nothing has been written then.
     """
-    new = _ready(plan, gm, checked)
-    target = gm if inplace else _copy(gm, {id(old): t for old, t in new})
     undo: list[Undo] = []
+    gradients = torch.is_grad_enabled()
     try:
+        new = _ready(plan, gm, checked)
+        target = gm if inplace else _copy(gm, {id(old): t for old, t in new})
         _commit(plan, target, {edit.names[0]: t for edit, (_, t) in zip(plan.tensors, new, strict=True)}, undo)
         for step in plan.then:
             ready = _ready(step, target, checked)
@@ -51,6 +52,7 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: boo
         return target
     except BaseException:
         _take_back(undo)
+        torch.set_grad_enabled(gradients)  # an interruption may come while torch.no_grad() ends
         raise
 
 
@@ -115,8 +117,12 @@ def _copy(gm: fx.GraphModule, replaced: dict[int, Any]) -> fx.GraphModule:
 
 
 def _commit(plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], undo: list[Undo]) -> None:
-    for edit in plan.tensors:
-        for name in edit.names:
+    names: dict[int, list[str]] = {}
+    tensors = tensors_of(gm)
+    for name, tensor in tensors.items():
+        names.setdefault(id(tensor), []).append(name)
+    for edit in plan.tensors:  # modules that share a weight and are never called get it, too
+        for name in dict.fromkeys((*edit.names, *names[id(tensors[edit.names[0]])])):
             path, _, leaf = name.rpartition(".")
             _set_tensor(gm.get_submodule(path), leaf, new[edit.names[0]], undo)
     for module_edit in plan.modules:

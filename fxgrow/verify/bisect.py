@@ -67,7 +67,9 @@ def bisect(
             if training and probe.batch_of_one:
                 continue
             try:
-                readings = both.readings(probe, training=training, seed=seed)
+                if both.outputs_agree(probe, training=training, seed=seed):
+                    continue
+                readings = both.readings(probe, both.matches, training=training, seed=seed)
             except ValueError:  # a batch norm that gets one value per channel
                 continue
             except RuntimeError as error:
@@ -76,8 +78,7 @@ def bisect(
                     f"a model cannot run on these inputs: {str(error).strip().splitlines()[0]}",
                     hint="pass example_inputs= with the shapes that both models take",
                 ) from error
-            if not all(r.agrees for r in readings if r.node == both.output):
-                return both.first(readings, probe, training=training)
+            return both.first(readings, probe, training=training)
     return None
 
 
@@ -122,16 +123,16 @@ class Both:
         """Whether a growth claims evaluation mode only."""
         return any(plan.eval_only for plan in self.history)
 
-    @property
-    def output(self) -> str:
-        """The name of the output node."""
-        return str(self.after.graph.output_node().name)
+    def outputs_agree(self, probe: Probe, *, training: bool, seed: int) -> bool:
+        """Whether there is no difference to look for."""
+        last = [m for m in self.matches if m.output]
+        return all(r.agrees for r in self.readings(probe, last, training=training, seed=seed))
 
-    def readings(self, probe: Probe, *, training: bool, seed: int) -> list[Reading]:
-        """Every pair of nodes, compared."""
+    def readings(self, probe: Probe, some: Sequence[Match], *, training: bool, seed: int) -> list[Reading]:
+        """Some pairs of nodes, compared."""
         dtype = next((p.dtype for p in self.original.parameters() if p.is_floating_point()), torch.float64)
         rounded = dtype is not torch.float64 and any(t.rounds for plan in self.history for t in plan.tensors)
-        return side_by_side(self.before, self.after, self.matches, probe, training=training, seed=seed, rounded=rounded)
+        return side_by_side(self.before, self.after, some, probe, training=training, seed=seed, rounded=rounded)
 
     def first(self, readings: Sequence[Reading], probe: Probe, *, training: bool) -> FirstDifference:
         """The first of some readings that differs, with what stands around it."""
@@ -195,9 +196,9 @@ def explained(
         return None
     both = Both.of(before, after, examples)
     try:
-        readings = both.readings(probe, training=training, seed=seed)
+        if both.outputs_agree(probe, training=training, seed=seed):
+            return None
+        readings = both.readings(probe, both.matches, training=training, seed=seed)
     except (RuntimeError, ValueError):
-        return None
-    if all(r.agrees for r in readings if r.node == both.output):
         return None
     return both.first(readings, probe, training=training)

@@ -12,7 +12,7 @@ from .neighbour import LEGEND, MOST_NEIGHBOURS, Neighbour, Verdict, amount
 INK, FAINT = "#22303c", "#7b8794"
 EDGE: dict[Verdict, str] = {"agrees": "#2b8a3e", "differs": "#c92a2a", "new": "#0b7285", "not compared": "#9aa5b1"}
 FILL: dict[Verdict, str] = {"agrees": "#ebfbee", "differs": "#fff0f0", "new": "#e0f5f7", "not compared": "#f5f7fa"}
-WIDTH, HEIGHT, STEP, ROW = 2.5, 0.78, 2.75, 1.7
+WIDTH, HEIGHT, STEP, ROW = 2.5, 0.78, 2.75, 1.35
 """Of a box, and from one to the next, in inches."""
 LINE = 30
 """Characters that fit into a box."""
@@ -34,10 +34,10 @@ def draw(inputs: Sequence[Neighbour], node: Neighbour, users: Sequence[Neighbour
     figures = optional("matplotlib.figure", extra="vision", what="a picture")
     rows = [list(inputs[:MOST_NEIGHBOURS]), [node], list(users[:MOST_NEIGHBOURS])]
     wide = max(3, *(len(row) for row in rows))
-    figure = figures.Figure(figsize=(wide * STEP + 0.4, 3 * ROW + 1.2), dpi=130, facecolor="white")
+    figure = figures.Figure(figsize=(wide * STEP + 0.4, 3 * ROW + 0.95), dpi=130, facecolor="white")
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_xlim(-wide * STEP / 2 - 0.2, wide * STEP / 2 + 0.2)
-    axes.set_ylim(3 * ROW + 0.55, -0.65)
+    axes.set_ylim(3 * ROW + 0.3, -0.65)
     axes.axis("off")
     places = [[((k - (len(row) - 1) / 2) * STEP, r * ROW + 0.6) for k in range(len(row))] for r, row in enumerate(rows)]
     centre = places[1][0]
@@ -61,7 +61,7 @@ def draw(inputs: Sequence[Neighbour], node: Neighbour, users: Sequence[Neighbour
 
 def _foot(axes: Any, verdicts: Sequence[Verdict], x: float) -> None:
     """What the colours mean."""
-    y = 3 * ROW + 0.3
+    y = 3 * ROW + 0.05
     for verdict in dict.fromkeys(verdicts):
         colours = {"markerfacecolor": FILL[verdict], "markeredgecolor": EDGE[verdict]}
         axes.plot([x + 0.08], [y], marker="s", markersize=9, markeredgewidth=1.5, **colours)

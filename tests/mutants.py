@@ -1,0 +1,348 @@
+"""A catalogue of faults, planted one at a time: the laws of growth must catch every one. `python -m tests.mutants`.
+
+A fault is a lie that a rule tells of new units, or a step of the writer that is wrong or left out. There are others in
+tests/test_planted.py, with a model for each; these are all watched on one set of models (tests/mutant_subjects.py).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx
+
+from fxgrow.capture.program import Op
+from fxgrow.dims.rules import RULES
+from fxgrow.dims.rules.base import Flow, Rule
+from fxgrow.plan import Plan, TensorEdit
+from fxgrow.plan.layout import Layout
+from fxgrow.rewrite import apply as writer
+from fxgrow.rewrite import fresh, values
+from fxgrow.testing.fuzzing.laws import LawBroken
+from fxgrow.testing.fuzzing.pairs import broken
+
+from .mutant_subjects import SUBJECTS
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+# -- rules that lie -------------------------------------------------------------------------------------------------
+
+
+class Lying:
+    """The propagation of states as one wrong rule would use it."""
+
+    def __init__(self, flow: Flow, lies: dict[str, Any]) -> None:
+        self._flow, self._lies = flow, lies
+
+    def __getattr__(self, name: str) -> Any:
+        return self._lies.get(name) or getattr(self._flow, name)
+
+
+class Wrong:
+    """A rule whose sentence about states is wrong."""
+
+    def __init__(self, rule: Rule, lies: Callable[[Flow], dict[str, Any]]) -> None:
+        self.rule, self.lies = rule, lies
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rule, name)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """As the right rule, but for the lies."""
+        self.rule.states(op, Lying(s, self.lies(s)))  # type: ignore[arg-type]  # it has everything that a Flow has
+
+
+def silent(s: Flow) -> dict[str, Any]:
+    """A sum over new units that demands nothing."""
+    return {"contract": lambda op, factors: None}
+
+
+def first(s: Flow) -> dict[str, Any]:
+    """A sum, a product or a row of volumes in the state of its first operand."""
+    takes: dict[str, Any] = {n: lambda op, states: next(iter(states)) for n in ("add", "mul", "merge")}
+    return takes
+
+
+def last(s: Flow) -> dict[str, Any]:
+    """The same of the last one."""
+    takes: dict[str, Any] = {n: lambda op, states: list(states)[-1] for n in ("add", "mul", "merge")}
+    return takes
+
+
+def odd(s: Flow) -> dict[str, Any]:
+    """A function that is said to be odd, and to keep zero."""
+    return {"apply": lambda op, states, **_: s.apply(op, states, odd=True, zero=True)}
+
+
+def linear(s: Flow) -> dict[str, Any]:
+    """A function that is said to be linear."""
+    return {"apply": lambda op, states, **_: s.apply(op, states, odd=True, zero=True, linear=True)}
+
+
+def undemanding(s: Flow) -> dict[str, Any]:
+    """Operands of which nothing is demanded."""
+    return {"require": lambda op, state, **_: state}
+
+
+def unmixed(s: Flow) -> dict[str, Any]:
+    """A statistic that takes each unit by itself."""
+    return {"mix": lambda op, state, mixing: state}
+
+
+def always(s: Flow) -> dict[str, Any]:
+    """What holds in evaluation mode is said to hold in training, too."""
+    return {"only_eval": lambda op, why: None}
+
+
+def wrong(lies: Callable[[Flow], dict[str, Any]], *names: str) -> Plant:
+    """The rules of some operators lie."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        for name in names:
+            patch.setitem(RULES, f"aten::{name}", Wrong(RULES[f"aten::{name}"], lies))
+
+    return plant
+
+
+# -- values and edits that are wrong --------------------------------------------------------------------------------
+
+
+def edited(change: Callable[[Plan], Plan]) -> Plant:
+    """Plans are carried out as others."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        commit, ready = writer._commit, writer._ready
+        patch.setattr(writer, "_commit", lambda plan, *rest: commit(change(plan), *rest))
+        patch.setattr(writer, "_ready", lambda plan, *rest: ready(change(plan), *rest))
+
+    return plant
+
+
+def without(name: str) -> Plant:
+    """A kind of edit is forgotten."""
+    return edited(lambda plan: replace(plan, **{name: ()}))
+
+
+def forgotten(which: Callable[[TensorEdit], bool]) -> Plant:
+    """Some tensors are forgotten."""
+    return edited(lambda plan: replace(plan, tensors=tuple(t for t in plan.tensors if not which(t))))
+
+
+def changed(change: Callable[[TensorEdit], TensorEdit]) -> Plant:
+    """Tensors grow in another way."""
+    return edited(lambda plan: replace(plan, tensors=tuple(map(change, plan.tensors))))
+
+
+def restated(**states: str) -> Plant:
+    """New blocks hold another state than the plan says."""
+
+    def leaf(layout: Layout) -> Layout:
+        parts = getattr(layout, "parts", None)
+        if parts is not None:
+            return replace(layout, parts=tuple(map(leaf, parts)))  # type: ignore[call-arg]  # those that have parts
+        state = getattr(layout, "state", "")
+        return replace(layout, state=states[state]) if state in states else layout  # type: ignore[call-arg]  # a leaf
+
+    def change(edit: TensorEdit) -> TensorEdit:
+        return replace(edit, axes=tuple(replace(g, layout=leaf(g.layout)) for g in edit.axes))
+
+    return changed(change)
+
+
+def halves(
+    change: Callable[[list[int], list[int], list[int]], tuple[list[int], list[int], list[int]]], state: str
+) -> Plant:
+    """The writer takes other positions for the halves of one state."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        pair, told = values._pair, values.partners
+
+        def wrongly(tensor: Tensor, axis: int, layout: Layout, number: int) -> None:
+            if list(values.leaves(layout))[number].state != state:
+                return pair(tensor, axis, layout, number)
+            with pytest.MonkeyPatch.context() as inner:
+                inner.setattr(values, "partners", lambda *rest: change(*told(*rest)))
+                return pair(tensor, axis, layout, number)
+
+        patch.setattr(values, "_pair", wrongly)
+
+    return plant
+
+
+def replaced(place: object, name: str, function: Callable[..., Any]) -> Plant:
+    """A function is another one, which gets the old one first."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        old = getattr(place, name)
+        patch.setattr(place, name, lambda *args, **options: function(old, *args, **options))
+
+    return plant
+
+
+def _shares(old: Callable[..., None], tensor: Tensor, axis: int, leaf: Any, places: Any) -> None:
+    old(tensor, axis, replace(leaf, state="copy") if leaf.state == "split" else leaf, places)
+
+
+def _neighbours(old: Callable[..., None], tensor: Tensor, axis: int, leaf: Any, places: Any) -> None:
+    moved = tuple((u + 1) % leaf.old for u in leaf.source) if leaf.state == "copy" else leaf.source
+    old(tensor, axis, replace(leaf, source=moved), places)
+
+
+def _sum_for_mean(old: Callable[..., None], tensor: Tensor, axis: int, leaf: Any, places: Any) -> None:
+    old(tensor, axis, leaf, places)
+    if leaf.state == "mean":
+        new = torch.tensor([p for unit in range(leaf.old, leaf.new) for p in places[unit]])
+        tensor.index_copy_(axis, new, tensor.index_select(axis, new) * leaf.old)
+
+
+def _noisy(old: Callable[..., Tensor], tensor: Tensor, *args: Any, **options: Any) -> Tensor:
+    return old(tensor * (1 + 1e-6), *args, **options)
+
+
+def _same_model(old: Callable[..., fx.GraphModule], gm: fx.GraphModule, *rest: Any) -> fx.GraphModule:
+    return gm
+
+
+def _scaled(plan: Plan) -> Plan:
+    nodes = tuple(e for e in plan.nodes if not isinstance(e.new, float))
+    return replace(plan, nodes=nodes)
+
+
+def _first_name(edit: TensorEdit) -> TensorEdit:
+    return replace(edit, names=edit.names[:1])
+
+
+def _seed(old: Callable[[str], Plan], text: str) -> Plan:
+    plan = old(text)
+    return replace(plan, seed=plan.seed + 1)
+
+
+def _noop(old: Callable[..., None], *args: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of a mutant: the law that it broke and where, or nothing."""
+
+    name: str
+    law: str
+    subject: str
+    seconds: float
+
+
+CONTRACTIONS = {
+    "a convolution": ("conv1d", "conv2d", "conv3d"),
+    "a transposed convolution": ("conv_transpose2d",),
+    "a linear layer": ("linear",),
+    "a matrix product": ("matmul",),
+    "an einsum": ("einsum",),
+    "fused attention": ("scaled_dot_product_attention",),
+    "an RNN": ("rnn_tanh",),
+    "an LSTM": ("lstm",),
+    "a GRU": ("gru",),
+}
+MUTANTS: dict[str, Plant] = {
+    **{f"{what} demands nothing of what it sums": wrong(silent, *names) for what, names in CONTRACTIONS.items()},
+    "a row of volumes is in the state of its first": wrong(first, "cat"),
+    "a product is in the state of its first factor": wrong(first, "mul"),
+    "a product is in the state of its last factor": wrong(last, "mul"),
+    "a maximum is in the state of its first operand": wrong(odd, "maximum"),
+    "a sum is in the state of its last operand": wrong(last, "add"),
+    "a gated unit is in the state of its first half": wrong(first, "glu"),
+    "gelu is odd": wrong(odd, "gelu"),
+    "sigmoid keeps zero": wrong(odd, "sigmoid"),
+    "softplus keeps zero": wrong(odd, "softplus"),
+    "elu is linear": wrong(linear, "elu"),
+    "a largest value is linear": wrong(linear, "max_pool1d", "max_pool2d", "max_pool3d"),
+    "the absolute value is odd": wrong(odd, "abs"),
+    "prelu demands nothing of its slopes": wrong(undemanding, "prelu"),
+    "a group norm takes each unit by itself": wrong(linear, "group_norm"),
+    "a mean takes each unit by itself": wrong(unmixed, "mean"),
+    "dropout keeps halves in training": wrong(always, "dropout"),
+    "odd halves are equal": restated(odd="even"),
+    "even halves are opposite": restated(even="odd"),
+    "odd halves are anything": restated(odd="free"),
+    "even halves are anything": restated(even="free"),
+    "zeros are anything": restated(zero="free"),
+    "means are zeros": restated(mean="zero"),
+    "copies are zeros": restated(copy="zero"),
+    "shares are zeros": restated(split="zero"),
+    "a unit without a twin is anything": halves(lambda left, right, lone: (left, right, []), "odd"),
+    "right halves change places": halves(lambda left, right, lone: (left, right[1:] + right[:1], lone), "odd"),
+    "copies are not shared out": replaced(values, "_work_out", _shares),
+    "copies are of the wrong unit": replaced(values, "_work_out", _neighbours),
+    "a mean is a sum": replaced(values, "_work_out", _sum_for_mean),
+    "old entries change by a millionth": replaced(writer, "grown", _noisy),
+    "the scale of a norm stays": changed(lambda edit: replace(edit, scale=1.0)),
+    "buffers are forgotten": forgotten(lambda edit: "running" in edit.names[0]),
+    "biases are forgotten": forgotten(lambda edit: edit.names[0].endswith("bias")),
+    "a tied weight is missed": changed(_first_name),
+    "numbers in the graph stay": without("nodes"),
+    "a scale, an epsilon, a divisor is not pinned": edited(_scaled),
+    "attributes of modules stay": without("modules"),
+    "skip paths are not adapted": without("skips"),
+    "a skip path takes no pairs": edited(lambda p: replace(p, skips=tuple(replace(s, pairs=()) for s in p.skips))),
+    "a skip path is cut short": edited(lambda p: replace(p, skips=tuple(replace(s, keep=s.keep - 1) for s in p.skips))),
+    "attention is not written out": without("openings"),
+    "blocks are not inserted": without("inserts"),
+    "halves of a block are anything": replaced(fresh, "_halve", _noop),
+    "zeros of a block are drawn": edited(
+        lambda p: replace(
+            p,
+            inserts=tuple(
+                replace(i, tensors=tuple(replace(t, fill="draw") if t.fill == "zero" else t for t in i.tensors))
+                for i in p.inserts
+            ),
+        )
+    ),
+    "an identity is drawn": replaced(fresh, "_identity", _noop),
+    "the model itself is written": replaced(writer, "_copy", _same_model),
+    "a plan from text has another seed": replaced(Plan, "from_json", _seed),
+    "flat weights of recurrent layers stay": replaced(writer, "_refresh", _noop),
+}
+"""By what is wrong."""
+
+
+def fate(name: str) -> Fate:
+    """Plant one fault and watch the laws on all subjects, until one is broken."""
+    start = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        MUTANTS[name](patch)
+        for subject, (sketch, growths) in SUBJECTS.items():
+            for growth in growths:
+                found: LawBroken | None = broken(sketch, [growth])
+                if found is not None:
+                    return Fate(name, found.law, f"{subject}: {growth}", time.monotonic() - start)
+    return Fate(name, "", "", time.monotonic() - start)
+
+
+def fates(names: Sequence[str]) -> Iterator[Fate]:
+    """What becomes of each."""
+    return map(fate, names)
+
+
+def main() -> int:
+    """Print the kill rate; 0 if every fault was caught."""
+    start, told = time.monotonic(), []
+    for one in fates(tuple(MUTANTS)):
+        told.append(one)
+        line = f"{'caught' if one.law else 'SURVIVED':<9} {one.seconds:5.1f} s  {one.name}"
+        sys.stdout.write(line + (f"  [{one.law}: {one.subject[:60]}]\n" if one.law else "\n"))
+        sys.stdout.flush()
+    caught = sum(bool(one.law) for one in told)
+    rate = caught / len(told)
+    sys.stdout.write(
+        f"\n{caught} of {len(told)} planted faults caught ({rate:.0%}) in {time.monotonic() - start:.0f} s\n"
+    )
+    return 0 if caught == len(told) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
