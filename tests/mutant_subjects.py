@@ -62,7 +62,7 @@ SUBJECTS: dict[str, tuple[Sketch, tuple[Growth, ...]]] = {
         (*every("linear0"), *every("linear1")),
     ),
     "cat of one volume and its function": (
-        net(FLAT, linear(0, 3), point(1, 1), step("cat", 1, 2, image=0), linear(3, 2)),
+        net(FLAT, linear(0, 3), point(1, 8), step("cat", 1, 2, image=0), linear(3, 2)),
         every("linear0"),
     ),
     "product": (
@@ -93,7 +93,7 @@ SUBJECTS: dict[str, tuple[Sketch, tuple[Growth, ...]]] = {
         (
             *every("conv0", "residual_block1.conv1"),
             *(
-                Widening(nodes=(n,), by=2, scheme=s, skip="reshape", adapter=a)  # type: ignore[arg-type]  # one of two
+                Widening(nodes=(n,), by=2, scheme=s, skip="reshape", adapter=a)
                 for n in ("conv0", "residual_block1.conv2")
                 for s in ("r2r", "zero")
                 for a in ("pad", "conv")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,173 +16,32 @@ import pytest
 import torch
 from torch import Tensor, fx
 
-from fxgrow.capture.program import Op
-from fxgrow.dims.rules import RULES
-from fxgrow.dims.rules.base import Flow, Rule
 from fxgrow.plan import Plan, TensorEdit
-from fxgrow.plan.layout import Layout
-from fxgrow.rewrite import apply as writer
 from fxgrow.rewrite import fresh, values
-from fxgrow.testing.fuzzing.laws import LawBroken
 from fxgrow.testing.fuzzing.pairs import broken
 
 from .mutant_subjects import SUBJECTS
-
-Plant = Callable[[pytest.MonkeyPatch], None]
-
-
-# -- rules that lie -------------------------------------------------------------------------------------------------
-
-
-class Lying:
-    """The propagation of states as one wrong rule would use it."""
-
-    def __init__(self, flow: Flow, lies: dict[str, Any]) -> None:
-        self._flow, self._lies = flow, lies
-
-    def __getattr__(self, name: str) -> Any:
-        return self._lies.get(name) or getattr(self._flow, name)
-
-
-class Wrong:
-    """A rule whose sentence about states is wrong."""
-
-    def __init__(self, rule: Rule, lies: Callable[[Flow], dict[str, Any]]) -> None:
-        self.rule, self.lies = rule, lies
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.rule, name)
-
-    def states(self, op: Op, s: Flow) -> None:
-        """As the right rule, but for the lies."""
-        self.rule.states(op, Lying(s, self.lies(s)))  # type: ignore[arg-type]  # it has everything that a Flow has
-
-
-def silent(s: Flow) -> dict[str, Any]:
-    """A sum over new units that demands nothing."""
-    return {"contract": lambda op, factors: None}
-
-
-def first(s: Flow) -> dict[str, Any]:
-    """A sum, a product or a row of volumes in the state of its first operand."""
-    takes: dict[str, Any] = {n: lambda op, states: next(iter(states)) for n in ("add", "mul", "merge")}
-    return takes
-
-
-def last(s: Flow) -> dict[str, Any]:
-    """The same of the last one."""
-    takes: dict[str, Any] = {n: lambda op, states: list(states)[-1] for n in ("add", "mul", "merge")}
-    return takes
-
-
-def odd(s: Flow) -> dict[str, Any]:
-    """A function that is said to be odd, and to keep zero."""
-    return {"apply": lambda op, states, **_: s.apply(op, states, odd=True, zero=True)}
-
-
-def linear(s: Flow) -> dict[str, Any]:
-    """A function that is said to be linear."""
-    return {"apply": lambda op, states, **_: s.apply(op, states, odd=True, zero=True, linear=True)}
-
-
-def undemanding(s: Flow) -> dict[str, Any]:
-    """Operands of which nothing is demanded."""
-    return {"require": lambda op, state, **_: state}
-
-
-def unmixed(s: Flow) -> dict[str, Any]:
-    """A statistic that takes each unit by itself."""
-    return {"mix": lambda op, state, mixing: state}
-
-
-def always(s: Flow) -> dict[str, Any]:
-    """What holds in evaluation mode is said to hold in training, too."""
-    return {"only_eval": lambda op, why: None}
-
-
-def wrong(lies: Callable[[Flow], dict[str, Any]], *names: str) -> Plant:
-    """The rules of some operators lie."""
-
-    def plant(patch: pytest.MonkeyPatch) -> None:
-        for name in names:
-            patch.setitem(RULES, f"aten::{name}", Wrong(RULES[f"aten::{name}"], lies))
-
-    return plant
-
-
-# -- values and edits that are wrong --------------------------------------------------------------------------------
-
-
-def edited(change: Callable[[Plan], Plan]) -> Plant:
-    """Plans are carried out as others."""
-
-    def plant(patch: pytest.MonkeyPatch) -> None:
-        commit, ready = writer._commit, writer._ready
-        patch.setattr(writer, "_commit", lambda plan, *rest: commit(change(plan), *rest))
-        patch.setattr(writer, "_ready", lambda plan, *rest: ready(change(plan), *rest))
-
-    return plant
-
-
-def without(name: str) -> Plant:
-    """A kind of edit is forgotten."""
-    return edited(lambda plan: replace(plan, **{name: ()}))
-
-
-def forgotten(which: Callable[[TensorEdit], bool]) -> Plant:
-    """Some tensors are forgotten."""
-    return edited(lambda plan: replace(plan, tensors=tuple(t for t in plan.tensors if not which(t))))
-
-
-def changed(change: Callable[[TensorEdit], TensorEdit]) -> Plant:
-    """Tensors grow in another way."""
-    return edited(lambda plan: replace(plan, tensors=tuple(map(change, plan.tensors))))
-
-
-def restated(**states: str) -> Plant:
-    """New blocks hold another state than the plan says."""
-
-    def leaf(layout: Layout) -> Layout:
-        parts = getattr(layout, "parts", None)
-        if parts is not None:
-            return replace(layout, parts=tuple(map(leaf, parts)))  # type: ignore[call-arg]  # those that have parts
-        state = getattr(layout, "state", "")
-        return replace(layout, state=states[state]) if state in states else layout  # type: ignore[call-arg]  # a leaf
-
-    def change(edit: TensorEdit) -> TensorEdit:
-        return replace(edit, axes=tuple(replace(g, layout=leaf(g.layout)) for g in edit.axes))
-
-    return changed(change)
-
-
-def halves(
-    change: Callable[[list[int], list[int], list[int]], tuple[list[int], list[int], list[int]]], state: str
-) -> Plant:
-    """The writer takes other positions for the halves of one state."""
-
-    def plant(patch: pytest.MonkeyPatch) -> None:
-        pair, told = values._pair, values.partners
-
-        def wrongly(tensor: Tensor, axis: int, layout: Layout, number: int) -> None:
-            if list(values.leaves(layout))[number].state != state:
-                return pair(tensor, axis, layout, number)
-            with pytest.MonkeyPatch.context() as inner:
-                inner.setattr(values, "partners", lambda *rest: change(*told(*rest)))
-                return pair(tensor, axis, layout, number)
-
-        patch.setattr(values, "_pair", wrongly)
-
-    return plant
-
-
-def replaced(place: object, name: str, function: Callable[..., Any]) -> Plant:
-    """A function is another one, which gets the old one first."""
-
-    def plant(patch: pytest.MonkeyPatch) -> None:
-        old = getattr(place, name)
-        patch.setattr(place, name, lambda *args, **options: function(old, *args, **options))
-
-    return plant
+from .mutant_ways import (
+    Plant,
+    always,
+    changed,
+    edited,
+    first,
+    forgotten,
+    halves,
+    last,
+    linear,
+    odd,
+    replaced,
+    restated,
+    silent,
+    swapped,
+    undemanding,
+    unmixed,
+    without,
+    writer,
+    wrong,
+)
 
 
 def _shares(old: Callable[..., None], tensor: Tensor, axis: int, leaf: Any, places: Any) -> None:
@@ -227,16 +86,6 @@ def _noop(old: Callable[..., None], *args: Any) -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Fate:
-    """What became of a mutant: the law that it broke and where, or nothing."""
-
-    name: str
-    law: str
-    subject: str
-    seconds: float
-
-
 CONTRACTIONS = {
     "a convolution": ("conv1d", "conv2d", "conv3d"),
     "a transposed convolution": ("conv_transpose2d",),
@@ -250,7 +99,7 @@ CONTRACTIONS = {
 }
 MUTANTS: dict[str, Plant] = {
     **{f"{what} demands nothing of what it sums": wrong(silent, *names) for what, names in CONTRACTIONS.items()},
-    "a row of volumes is in the state of its first": wrong(first, "cat"),
+    "volumes in a row are taken for each other": wrong(swapped, "cat"),
     "a product is in the state of its first factor": wrong(first, "mul"),
     "a product is in the state of its last factor": wrong(last, "mul"),
     "a maximum is in the state of its first operand": wrong(odd, "maximum"),
@@ -310,6 +159,16 @@ MUTANTS: dict[str, Plant] = {
 """By what is wrong."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of a mutant: the law that it broke and where, or nothing."""
+
+    name: str
+    law: str
+    subject: str
+    seconds: float
+
+
 def fate(name: str) -> Fate:
     """Plant one fault and watch the laws on all subjects, until one is broken."""
     start = time.monotonic()
@@ -317,21 +176,16 @@ def fate(name: str) -> Fate:
         MUTANTS[name](patch)
         for subject, (sketch, growths) in SUBJECTS.items():
             for growth in growths:
-                found: LawBroken | None = broken(sketch, [growth])
+                found = broken(sketch, [growth])
                 if found is not None:
                     return Fate(name, found.law, f"{subject}: {growth}", time.monotonic() - start)
     return Fate(name, "", "", time.monotonic() - start)
 
 
-def fates(names: Sequence[str]) -> Iterator[Fate]:
-    """What becomes of each."""
-    return map(fate, names)
-
-
 def main() -> int:
     """Print the kill rate; 0 if every fault was caught."""
     start, told = time.monotonic(), []
-    for one in fates(tuple(MUTANTS)):
+    for one in map(fate, MUTANTS):
         told.append(one)
         line = f"{'caught' if one.law else 'SURVIVED':<9} {one.seconds:5.1f} s  {one.name}"
         sys.stdout.write(line + (f"  [{one.law}: {one.subject[:60]}]\n" if one.law else "\n"))

@@ -15,7 +15,6 @@ from fxgrow.verify.bisect import Both
 from fxgrow.verify.probes import probes
 
 SCHEMES = ("r2r", "net2net", "morphism", "zero", "mean")
-NAMES = ("resnet18", "shufflenet_v2_x1_0", "mobilenet_v3_small", "squeezenet1_0", "swin_t")
 ZOO = [s for s in subjects() if "." not in s.name]
 TORCHVISION = list(subjects([f"torchvision.{n}" for n in ("resnet18", "shufflenet_v2_x1_0")]))
 
