@@ -90,7 +90,7 @@ def test_sketches_shrink_to_few_steps_and_small_widths() -> None:
 
 def test_every_kind_of_growth_is_drawn() -> None:
     sites = subject(draw_sketch(Seeded((SEED, 1)))).sites
-    drawn = [draw_growth(Seeded(k), sites) for k in range(300)]
+    drawn = [draw_growth(Seeded(k), sites) for k in range(1500)]
     assert {type(g) for g in drawn} == {Widening, Deepening, Whole}
     wide = [g for g in drawn if isinstance(g, Widening)]
     assert {g.scheme for g in wide} >= {"auto", "r2r", "net2net", "zero", "morphism", "mean"}
