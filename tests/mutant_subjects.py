@@ -41,6 +41,8 @@ def doubled(*nodes: str) -> tuple[Growth, ...]:
     return tuple(Widening(nodes=(n,), by=0, factor=2.0, scheme="net2net") for n in nodes)
 
 
+MEAN = (Widening(nodes=("linear0",), by=2, scheme="mean"),)
+MORPHISM = (Widening(nodes=("linear0",), by=2, scheme="morphism"),)
 HEADS = {"heads": 2, "causal": 0, "skip": 0}
 SUBJECTS: dict[str, tuple[Sketch, tuple[Growth, ...]]] = {
     "convolutions": (net(IMAGE, conv(0, 4), step("batch_norm", 1), point(2, 0), conv(3, 2)), every("conv0")),
@@ -56,13 +58,42 @@ SUBJECTS: dict[str, tuple[Sketch, tuple[Growth, ...]]] = {
         f"pointwise {kind}": (net(FLAT, linear(0, 4), point(1, kind), linear(2, 2)), every("linear0"))
         for kind in (2, 3, 7, 8, 14)
     },
+    **{
+        f"pointwise {kind} before a layer norm": (
+            net(FLAT, linear(0, 4), point(1, kind), step("layer_norm", 2), linear(3, 2)),
+            MEAN,
+        )
+        for kind in (2, 7, 14)
+    },
+    **{
+        f"pointwise {kind} before many readers": (net(FLAT, linear(0, 4), point(1, kind), linear(2, 9)), MORPHISM)
+        for kind in (3, 8)
+    },
+    **{
+        f"{name} before a layer norm": (
+            net(FLAT, linear(0, 4), linear(0, 4), step("binary", 1, 2, kind=kind), step("layer_norm", 3), linear(4, 2)),
+            MEAN,
+        )
+        for name, kind in (("product", 2), ("maximum", 3))
+    },
+    "glu before a layer norm": (
+        net(FLAT, linear(0, 8), step("glu", 1, image=0, fused=1), step("layer_norm", 2), linear(3, 2)),
+        (Widening(nodes=("linear0",), by=4, scheme="mean"),),
+    ),
+    **{
+        f"{op} before a norm of channels": (
+            net(IMAGE, conv(0, 4), step(op, 1), step("layer_norm_of_channels", 2), conv(3, 2)),
+            (Widening(nodes=("conv0",), by=2, scheme="mean"),),
+        )
+        for op in ("prelu", "max_pool")
+    },
     "einsum": (net(FLAT, linear(0, 4), point(1, 0), step("einsum", 2, hidden=2)), every("linear0")),
     "cat": (
         net(FLAT, linear(0, 3), linear(0, 3), step("cat", 1, 2, image=0), linear(3, 2)),
         (*every("linear0"), *every("linear1")),
     ),
     "cat of one volume and its function": (
-        net(FLAT, linear(0, 3), point(1, 8), step("cat", 1, 2, image=0), linear(3, 2)),
+        net(FLAT, linear(0, 3), point(1, 8), step("cat", 1, 2, image=0), linear(3, 9)),
         every("linear0"),
     ),
     "product": (

@@ -78,9 +78,9 @@ def linear(s: Flow) -> dict[str, Any]:
     return {"apply": lambda op, states, **_: s.apply(op, states, odd=True, zero=True, linear=True)}
 
 
-def undemanding(s: Flow) -> dict[str, Any]:
-    """Operands of which nothing is demanded."""
-    return {"require": lambda op, state, **_: state}
+def first_linear(s: Flow) -> dict[str, Any]:
+    """Both at once: an operator of several operands that is said to pass the first on."""
+    return {**linear(s), **first(s), "apply": lambda op, states, **_: next(iter(states))}
 
 
 def unmixed(s: Flow) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
-from fxgrow.plan import Plan, TensorEdit
+from fxgrow.dims.rules import RULES
+from fxgrow.dims.rules.pointwise import Unary
+from fxgrow.plan import Plan
 from fxgrow.rewrite import fresh, values
 from fxgrow.testing.fuzzing.pairs import broken
 
@@ -27,6 +29,7 @@ from .mutant_ways import (
     changed,
     edited,
     first,
+    first_linear,
     forgotten,
     halves,
     last,
@@ -36,7 +39,6 @@ from .mutant_ways import (
     restated,
     silent,
     swapped,
-    undemanding,
     unmixed,
     without,
     writer,
@@ -73,8 +75,12 @@ def _scaled(plan: Plan) -> Plan:
     return replace(plan, nodes=nodes)
 
 
-def _first_name(edit: TensorEdit) -> TensorEdit:
-    return replace(edit, names=edit.names[:1])
+def _untied(old: Callable[..., None], plan: Plan, gm: fx.GraphModule, *rest: Any) -> None:
+    old(plan, gm, *rest)
+    for edit in plan.tensors:
+        for name in edit.names[1:]:
+            path, _, leaf = name.rpartition(".")
+            setattr(gm.get_submodule(path), leaf, nn.Parameter(gm.get_parameter(name).detach().clone()))
 
 
 def _seed(old: Callable[[str], Plan], text: str) -> Plan:
@@ -102,17 +108,17 @@ MUTANTS: dict[str, Plant] = {
     "volumes in a row are taken for each other": wrong(swapped, "cat"),
     "a product is in the state of its first factor": wrong(first, "mul"),
     "a product is in the state of its last factor": wrong(last, "mul"),
-    "a maximum is in the state of its first operand": wrong(odd, "maximum"),
+    "a maximum is in the state of its first operand": wrong(first_linear, "maximum"),
     "a sum is in the state of its last operand": wrong(last, "add"),
-    "a gated unit is in the state of its first half": wrong(first, "glu"),
-    "gelu is odd": wrong(odd, "gelu"),
+    "a gated unit is in the state of its first half": wrong(first_linear, "glu"),
+    "gelu is linear": wrong(linear, "gelu"),
     "sigmoid keeps zero": wrong(odd, "sigmoid"),
     "softplus keeps zero": wrong(odd, "softplus"),
     "elu is linear": wrong(linear, "elu"),
     "a largest value is linear": wrong(linear, "max_pool1d", "max_pool2d", "max_pool3d"),
-    "the absolute value is odd": wrong(odd, "abs"),
-    "prelu demands nothing of its slopes": wrong(undemanding, "prelu"),
-    "a group norm takes each unit by itself": wrong(linear, "group_norm"),
+    "the absolute value is linear": wrong(linear, "abs"),
+    "prelu is linear": wrong(first_linear, "prelu"),
+    "a group norm is pointwise": lambda patch: patch.setitem(RULES, "aten::group_norm", Unary()),
     "a mean takes each unit by itself": wrong(unmixed, "mean"),
     "dropout keeps halves in training": wrong(always, "dropout"),
     "odd halves are equal": restated(odd="even"),
@@ -122,7 +128,6 @@ MUTANTS: dict[str, Plant] = {
     "zeros are anything": restated(zero="free"),
     "means are zeros": restated(mean="zero"),
     "copies are zeros": restated(copy="zero"),
-    "shares are zeros": restated(split="zero"),
     "a unit without a twin is anything": halves(lambda left, right, lone: (left, right, []), "odd"),
     "right halves change places": halves(lambda left, right, lone: (left, right[1:] + right[:1], lone), "odd"),
     "copies are not shared out": replaced(values, "_work_out", _shares),
@@ -132,12 +137,14 @@ MUTANTS: dict[str, Plant] = {
     "the scale of a norm stays": changed(lambda edit: replace(edit, scale=1.0)),
     "buffers are forgotten": forgotten(lambda edit: "running" in edit.names[0]),
     "biases are forgotten": forgotten(lambda edit: edit.names[0].endswith("bias")),
-    "a tied weight is missed": changed(_first_name),
+    "a tied weight is missed": replaced(writer, "_commit", _untied),
     "numbers in the graph stay": without("nodes"),
     "a scale, an epsilon, a divisor is not pinned": edited(_scaled),
     "attributes of modules stay": without("modules"),
     "skip paths are not adapted": without("skips"),
-    "a skip path takes no pairs": edited(lambda p: replace(p, skips=tuple(replace(s, pairs=()) for s in p.skips))),
+    "a skip path takes the wrong pairs": edited(
+        lambda p: replace(p, skips=tuple(replace(k, pairs=tuple((at + 1, n) for at, n in k.pairs)) for k in p.skips))
+    ),
     "a skip path is cut short": edited(lambda p: replace(p, skips=tuple(replace(s, keep=s.keep - 1) for s in p.skips))),
     "attention is not written out": without("openings"),
     "blocks are not inserted": without("inserts"),

@@ -17,8 +17,9 @@ from fxgrow.testing.fuzzing.choose import Seeded
 from fxgrow.testing.fuzzing.common import PARTS
 from fxgrow.testing.fuzzing.draw import draw_sketch
 from fxgrow.testing.fuzzing.growths import Deepening, Growth, Whole, Widening, draw_growth
-from fxgrow.testing.fuzzing.laws import LawBroken, watch
+from fxgrow.testing.fuzzing.laws import watch
 from fxgrow.testing.fuzzing.pairs import Breach, pairs, subject
+from fxgrow.testing.fuzzing.promises import LawBroken
 from fxgrow.testing.fuzzing.script import save
 from fxgrow.testing.fuzzing.sketch import Sketch
 from fxgrow.testing.fuzzing.tally import Tally

@@ -14,7 +14,8 @@ from .build import build
 from .choose import Choose
 from .draw import draw_sketch
 from .growths import Growth, Sites, draw_growth, sites_of
-from .laws import LawBroken, Seen, watch
+from .laws import Seen, watch
+from .promises import LawBroken
 from .sketch import Misfit, Sketch
 
 

@@ -1,0 +1,106 @@
+"""What a plan promises: a proof, shapes, the same bits whenever it is applied."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from ...plan import Plan
+from ...plan.layout import old_positions
+from ...rewrite import apply
+from ...rewrite.apply import tensors_of
+from ...verify.compare import flat, seeded
+from ..bits import contents, digest
+from .running import outputs
+
+
+class LawBroken(AssertionError):
+    """fxgrow did what it never may."""
+
+    def __init__(self, law: str, text: str) -> None:
+        super().__init__(f"{law}: {text}")
+        self.law = law
+
+
+def steps(plan: Plan) -> Iterator[Plan]:
+    """A plan and those that follow it."""
+    yield plan
+    yield from plan.then
+
+
+def eval_only(plan: Plan) -> tuple[str, ...]:
+    """Nodes because of which it holds in evaluation mode only."""
+    return tuple(node for p in steps(plan) for node in p.eval_only)
+
+
+def proved(plan: Plan, grown: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
+    """Only where nothing reads the new units (of a part that is cut off, say) there is nothing to prove."""
+    for p in steps(plan):
+        if not p.proof and (p.inserts or _reached(p, grown, inputs)):
+            raise LawBroken("a plan holds its proof", p.title)
+
+
+def _reached(plan: Plan, grown: fx.GraphModule, inputs: Sequence[Tensor]) -> bool:
+    """Whether some output depends on new entries."""
+    twin = copy.deepcopy(grown).requires_grad_(True)
+    with seeded(0):
+        sum((y.square().sum() for y in flat(twin(*inputs)).values()), torch.zeros(())).backward()
+    for edit in plan.tensors:
+        tensor = tensors_of(twin)[edit.names[0]]
+        if tensor.grad is not None:
+            changed = tensor.grad.clone()
+            old = torch.ones(edit.old, dtype=torch.bool)
+            for growth in edit.axes:
+                shape = list(old.shape)
+                shape[growth.axis] = edit.new[growth.axis]
+                places = torch.tensor(old_positions(growth.layout))
+                old = torch.zeros(shape, dtype=torch.bool).index_copy(growth.axis, places, old)
+            if bool(changed[~old].any()):
+                return True
+    return False
+
+
+def predicted(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule) -> None:
+    """Shapes and the number of parameters are what the plan says, and there are more of them."""
+    law = "a plan predicts what it makes"
+    tensors = tensors_of(grown)
+    last = {name: edit.new for p in steps(plan) for edit in p.tensors for name in edit.names}
+    last |= {f"{i.name}.{t.name}": t.shape for p in steps(plan) for i in p.inserts for t in i.tensors if not plan.then}
+    for name, shape in last.items():
+        if name in tensors and tuple(tensors[name].shape) != shape:
+            raise LawBroken(law, f"{name} is {tuple(tensors[name].shape)}, not {shape}")
+    parameters = sum(p.numel() for p in grown.parameters())
+    if parameters != [*steps(plan)][-1].after.parameters:
+        raise LawBroken(law, f"{parameters} parameters, not {[*steps(plan)][-1].after.parameters}")
+    if parameters <= sum(p.numel() for p in model.parameters()):
+        raise LawBroken("what grows is larger", f"{parameters} parameters as before")
+
+
+def repeatable(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
+    """The plan as text, read again and applied in place, makes the same model."""
+    try:
+        text = plan.to_json()
+        read = Plan.from_json(text)
+        again = apply(read, copy.deepcopy(model), inplace=True)
+    except Exception as error:
+        raise LawBroken("a plan can be kept as text", f"{type(error).__name__}: {error}") from error
+    if read != plan or read.to_json() != text:
+        raise LawBroken("a plan can be kept as text", "it reads as another plan")
+    a, b = contents(grown), contents(again)
+    if a != b:
+        raise LawBroken("a plan makes the same bits again", ", ".join(k for k in {**a, **b} if a.get(k) != b.get(k)))
+    if digest(outputs(grown, inputs, False)) != digest(outputs(again, inputs, False)):
+        raise LawBroken("a plan makes the same bits again", "a model that is grown in place returns something else")
+
+
+def tied(model: fx.GraphModule, grown: fx.GraphModule) -> None:
+    """Weights that have several names still have them."""
+    new = tensors_of(grown)
+    first: dict[int, str] = {}
+    for name, tensor in tensors_of(model).items():
+        other = first.setdefault(id(tensor), name)
+        if name in new and other in new and new[name] is not new[other]:
+            raise LawBroken("tied weights stay tied", f"{other} and {name}")
