@@ -128,7 +128,8 @@ def tensor_edits(
             if any(a in sizes for a in atoms(axis))
         )
         shape = grown_shape(value.shape, axes)
-        fill = "weights" if sum(n > 1 for n in value.shape) > 1 or value.index in weights else "units"
+        drawn = sum(n > 1 for n in value.shape) > 1 or value.index in weights
+        fill = "weights" if drawn and value.index not in dims.program.buffers else "units"
         padding = tuple(sorted(rows.get(value.index, ())))
         edits[value.index] = TensorEdit(
             value.names, value.shape, shape, axes, fill, padding, scales.get(value.index, 1.0)

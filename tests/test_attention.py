@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import swin_transformer
 
 import fxgrow
+from fxgrow.models_zoo import ZOO
 from fxgrow.passes.widen import Grow
 
 from .attention_models import HEADS, TOKENS, WIDTH, Cross, Forward, Functional, Module, Packed, shaken
@@ -125,6 +126,16 @@ def test_a_mask_for_each_head_is_an_input_of_all_heads() -> None:
             return out
 
     assert widened(shaken(Masked()), (VECTORS,), "attend.in_proj_weight") < EXACT
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_new_features_of_rotated_heads_are_rotated(scheme: str) -> None:
+    gpt = ZOO["gpt"]
+    traced = fxgrow.trace(gpt.build().double().eval(), gpt.example_inputs())
+    grown = fxgrow.widen(traced, "blocks.0.attention.q", scheme=scheme, verify=True)
+    cos, sin = grown.get_buffer("cos"), grown.get_buffer("sin")
+    assert cos.shape[1] == 2 * traced.get_buffer("cos").shape[1]
+    assert torch.allclose(cos**2 + sin**2, torch.ones_like(cos), atol=1e-6)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

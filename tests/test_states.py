@@ -80,6 +80,22 @@ def test_a_weight_that_would_have_to_be_even_and_odd_is_zero() -> None:
     assert found == {"encoder.weight": ("zero",), "encoder.bias": ("even",)}
 
 
+@pytest.mark.parametrize("scheme", ["zero", "morphism", "mean"])
+def test_the_bias_of_a_weight_that_is_zero_only_where_it_reads_is_free(scheme: str) -> None:
+    inputs = ZOO["tied_autoencoder"].example_inputs()
+    traced = fxgrow.trace(ZOO["tied_autoencoder"].build(), inputs)
+    plan = fxgrow.plan_widen(traced, "encoder", by=4, scheme=scheme)
+    assert states(plan) == {"encoder.weight": ("zero",), "encoder.bias": ("free",)}
+    grown = fxgrow.apply(plan, traced)
+    bias = grown.get_parameter("encoder.bias")
+    with torch.no_grad():
+        bias[8:] = bias[8:].abs() + 0.1  # units that are not switched off
+    grown(*inputs).square().sum().backward()
+    gradient = grown.get_parameter("encoder.weight").grad
+    assert gradient is not None
+    assert bool(gradient[8:].any())
+
+
 class Unbiased(nn.Module):
     """An autoencoder with one weight and nothing else."""
 

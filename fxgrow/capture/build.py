@@ -59,6 +59,8 @@ class Builder:
             self._alive.append(tensor)
             for name in names:
                 self.program.parameters[name] = found.value
+            if names and not isinstance(tensor, nn.Parameter):
+                self.program.buffers.add(value.index)
         return found
 
     def call(self, node: fx.Node, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

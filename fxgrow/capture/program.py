@@ -125,6 +125,8 @@ class Program:
     outputs: tuple[Value, ...] = ()
     parameters: dict[str, Value] = field(default_factory=dict)
     """Every name (tied names share a value) of each parameter or buffer that the graph reads."""
+    buffers: set[int] = field(default_factory=set)
+    """Indices of the values among them that are buffers: no gradient is asked for."""
 
     def position(self) -> dict[str, int]:
         """Place of each node in execution order."""

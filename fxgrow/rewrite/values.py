@@ -1,6 +1,8 @@
 """New values: drawn from a seed and a name, then made to obey the state of their block.
 
-A value depends on (seed, parameter name, axis) alone: not on the device, the order of operations or the rank.
+A value depends on (seed, parameter name, axis) alone: not on the device, the order of operations or the rank. What is
+taken from old units is taken from the same ones for all tensors of a module: scale, shift and statistics of a norm, or
+cosines and sines of one angle.
 """
 
 from __future__ import annotations
@@ -204,13 +206,14 @@ def _draw(
     kin: list[list[int]] | None,
 ) -> Tensor:
     """Entries for a block of new units along one axis; `now` is the tensor with earlier axes grown."""
-    random = generator(seed, edit.names[0], str(axis))
     if edit.fill == "units":
+        random = generator(seed, edit.names[0].rpartition(".")[0], str(axis))
         among = len(kin[0]) if kin else old.shape[axis]
         chosen = torch.randint(among, (shape[axis],), generator=random)
         if kin:
             chosen = torch.tensor([row[k] for row, k in zip(kin, chosen.tolist(), strict=True)])
         return now.index_select(axis, chosen.to(old.device))
+    random = generator(seed, edit.names[0], str(axis))
     bound = spread(old, init, len(edit.new) > 1) * math.sqrt(3)
     return torch.empty(shape).uniform_(-bound, bound, generator=random)
 

@@ -24,11 +24,12 @@ from .states import Assignment, Failure, Place, State
 @dataclass(frozen=True, slots=True)
 class Support:
     """What the new units of a value depend on. `direct`: it is a parameter itself; `linear`: zeros get through, with
-    their gradients."""
+    their gradients; `idle`: it is zero because its weight reads zeros elsewhere, and need not be."""
 
     places: frozenset[Place] = frozenset()
     direct: bool = False
     linear: bool = True
+    idle: bool = False
 
 
 UNREAD = "nothing reads the new units with weights, and zeros would get no gradient where they are written"
@@ -36,12 +37,13 @@ ZEROED = ("rms_norm", "mean", "norm")
 """What takes new units of zeros: they leave a sum of squares, or any sum, as it is."""
 Mark = Support | None
 """None is zero."""
+IDLE = Support(idle=True)
 Side = Callable[[Support, Support], bool]
 """Whether to zero the writers of two sides of a sum (writers, readers)."""
 
 
 class Reconsidered(Exception):
-    """A statistic needs zeros where anything was taken for granted, so all that followed from that is void."""
+    """Writers are to be zero where anything was taken for granted, so all that followed from that is void."""
 
     def __init__(self, places: Collection[Place]) -> None:
         super().__init__()
@@ -61,15 +63,19 @@ class SidedDomain:
         norms: Mapping[str, State],
         writers: Side,
         positions: Mapping[int, int],
+        buffers: Collection[int],
         read: Callable[[], Collection[Place]],
     ) -> None:
-        """`read`: parameters whose new units are read with weights somewhere."""
+        """`buffers`: values that do not learn. `read`: parameters whose new units are read with weights somewhere."""
         self.chosen = chosen
         self.norms = norms
         self.writers = writers
         self.positions = positions
+        self.buffers = buffers
         self.read = read
         self.places: dict[Place, None] = {}
+        self.readers: set[Place] = set()
+        """Parameters that are zero where they read, for which alone they were chosen."""
         self.failure: Failure | None = None
 
     def _want(self, support: Support, state: State) -> None:
@@ -80,27 +86,32 @@ class SidedDomain:
     def place(self, place: Place) -> Mark:
         """Its own support."""
         self.places[place] = None
-        return None if self.chosen.get(place) is State.ZERO else Support(frozenset({place}), direct=True)
+        if self.chosen.get(place) is State.ZERO:
+            return IDLE if place in self.readers else None
+        return Support(frozenset({place}), direct=True)
 
     def add(self, op: Op, states: Sequence[Mark]) -> Mark:
-        """A parameter that is added to zeros becomes zero too."""
-        some = [x for x in states if x is not None]
-        if len(some) < len(states) and some and all(x.direct for x in some):
+        """A parameter that is added to zeros becomes zero too, if they have to be zero."""
+        some = _live(states)
+        if None in states and some and all(x.direct for x in some):
             for x in some:
                 self._want(x, State.ZERO)
             return None
-        return _union(some)
+        return _union(some) if some else _zero(states)
 
     def mul(self, op: Op, states: Sequence[Mark]) -> Mark:
-        """Zero wins."""
-        some = [x for x in states if x is not None]
-        return None if len(some) < len(states) else _union(some, linear=sum(bool(x.places) for x in some) < 2)
+        """Zero wins. Of a weight and of buffers it is the weight that can be zero, and still learns."""
+        some = _live(states)
+        if len(some) < len(states):
+            return _zero(states)
+        learned = [x for x in some if any(place.value not in self.buffers for place in x.places)]
+        return _union(learned) if len(learned) == 1 else _union(some, linear=sum(bool(x.places) for x in some) < 2)
 
     def apply(self, op: Op, states: Sequence[Mark], odd: bool, zero: bool, linear: bool) -> Mark:
         """Zeros stay only where the function keeps them."""
-        some = [x for x in states if x is not None]
+        some = _live(states)
         if not some:
-            return None if zero else self.same
+            return _zero(states) if zero else self.same
         return _union(some, linear=linear)
 
     def require(self, op: Op, state: Mark, even: bool, why: str) -> Mark:
@@ -118,7 +129,7 @@ class SidedDomain:
         kind, text = MIXED[mixing.kind]
         if wanted is None and self.failure is None:
             self.failure = Failure(kind, self.positions[id(op)], text)
-        if wanted is not None and state is not None:
+        if wanted is not None and state is not None and not state.idle:
             self._want(state, wanted)
             if kind is Kind.STATISTIC and wanted is State.ZERO and state.places:
                 if not state.linear and not state.places <= set(self.read()):
@@ -128,14 +139,15 @@ class SidedDomain:
 
     def centre(self, op: Op, state: Mark) -> Mark:
         """Means become zero."""
-        means = state is not None and all(self.chosen.get(place) is State.MEAN for place in state.places)
+        some = _live([state])
+        means = bool(some) and all(self.chosen.get(place) is State.MEAN for place in some[0].places)
         return None if means else self.add(op, [state, self.same])
 
     def contract(self, op: Op, factors: Sequence[Mark]) -> None:
         """One side is zero."""
-        if any(x is None for x in factors):
+        if len(_live(factors)) < len(factors):
             return
-        sides = [x for x in factors if x is not None and x.places]
+        sides = [x for x in _live(factors) if x.places]
         if not sides:
             kind, text = Kind.NO_PROOF, "the new units add up and nothing can cancel them"
             self.failure = self.failure or Failure(kind, self.positions[id(op)], text)
@@ -147,22 +159,28 @@ class SidedDomain:
         writers = next((x for x in sides if x is not readers), None)
         both = writers is not None and writers.linear and readers.direct
         if writers is not None and both and self.writers(writers, readers):
-            self._want(writers, State.ZERO)
-        else:
-            self._want(readers, State.ZERO)
+            raise Reconsidered(writers.places)
+        self._want(readers, State.ZERO)
+        self.readers |= readers.places
 
     def merge(self, op: Op, states: Sequence[Mark]) -> Mark:
         """Of all of them."""
-        some = [x for x in states if x is not None]
-        return _union(some) if some else None
+        some = _live(states)
+        return _union(some) if some else _zero(states)
 
     def only_eval(self, op: Op, why: str) -> None:
         """No matter here."""
 
 
-def _union(some: Sequence[Support], *, linear: bool = True) -> Mark:
-    if not some:
-        return None
+def _live(states: Sequence[Mark]) -> list[Support]:
+    return [x for x in states if x is not None and not x.idle]
+
+
+def _zero(states: Sequence[Mark]) -> Mark:
+    return IDLE if IDLE in states and None not in states else None
+
+
+def _union(some: Sequence[Support], *, linear: bool = True) -> Support:
     places = frozenset[Place]().union(*(x.places for x in some))
     return Support(places, linear=linear and all(x.linear for x in some))
 
@@ -182,13 +200,16 @@ def choose_sides(
     chosen: dict[Place, State] = {}
     read = cache(lambda: _read(dims, sizes, positions))
     needed: dict[Place, State] = {}
+    readers: set[Place] = set()
     while True:
         before = dict(chosen)
-        domain = SidedDomain(chosen, norms, writers, positions, read)
+        domain = SidedDomain(chosen, norms, writers, positions, dims.program.buffers, read)
+        domain.readers = readers
         try:
             Propagation(dims, sizes, domain).run()
         except Reconsidered as again:
             needed.update(dict.fromkeys(again.places, State.ZERO))
+            readers.clear()
             chosen.clear()
             chosen.update(needed)
         if domain.failure is not None:
@@ -201,7 +222,7 @@ class _Observer(SidedDomain):
     """Chooses nothing, and notes what is read with weights, through which zeros would get a gradient."""
 
     def __init__(self, positions: Mapping[int, int]) -> None:
-        super().__init__({}, {}, lambda _, __: False, positions, frozenset)
+        super().__init__({}, {}, lambda _, __: False, positions, frozenset(), frozenset)
         self.found: set[Place] = set()
 
     def mix(self, op: Op, state: Mark, mixing: Mixing) -> Mark:
@@ -210,11 +231,11 @@ class _Observer(SidedDomain):
 
     def mul(self, op: Op, states: Sequence[Mark]) -> Mark:
         """A free factor lets zeros through, with their gradients."""
-        return _union([x for x in states if x is not None])
+        return _union(some) if (some := _live(states)) else None
 
     def contract(self, op: Op, factors: Sequence[Mark]) -> None:
         """Of two sides each reads the other."""
-        sides = [x for x in factors if x is not None and x.places]
+        sides = [x for x in _live(factors) if x.places]
         self.found.update(*(x.places for x in sides if x.linear and len(sides) > 1))
 
 
