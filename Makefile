@@ -40,8 +40,8 @@ types: $(DONE)/dev links  ## mypy, strict
 fuzz: $(DONE)/dev  ## random models, random growths, all laws, for MINUTES=30; what breaks one is saved as a script
 	OMP_NUM_THREADS=1 $(BIN)/python -m fxgrow.testing.fuzz --minutes $(MINUTES) --jobs $(JOBS)
 
-mutants: $(DONE)/dev  ## plant faults in fxgrow, one after another: the laws must catch every one
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants
+mutants: $(DONE)/dev  ## plant faults in fxgrow, one after another (JOBS=2 processes): the suite must catch every one
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants --jobs $(JOBS)
 
 bench: $(DONE)/bench  ## run the benchmarks
 	$(BIN)/python benchmarks/run.py

@@ -11,12 +11,19 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
 
-def adapt_skip(x: Tensor, dim: int, keep: int, pairs: Sequence[tuple[int, int]], width: int) -> Tensor:
+def adapt_skip(
+    x: Tensor,
+    dim: int,
+    keep: int,
+    pairs: Sequence[tuple[int, int]],
+    width: int,
+    copies: Sequence[tuple[int, int]] = (),
+) -> Tensor:
     """Reshape a skip path between volumes of different width without changing what it carries.
 
     Old channels pass as they are; every later pair of halves (left, right, left, right, ...) enters as
     r(left) - r(right), where r pads with zeros, or folds where there are more fresh channels than `width`;
-    channels that the skip does not have are zero.
+    channels that the skip does not have are zero, or copies of others.
 
     Args:
         x: the volume the skip path starts from; any rank.
@@ -25,11 +32,12 @@ def adapt_skip(x: Tensor, dim: int, keep: int, pairs: Sequence[tuple[int, int]],
         pairs: blocks of later channels as (start, number of pairs); a block is laid out l r l r ....
             Channels after `keep` that lie in no block do not enter.
         width: channels of the result.
+        copies: channels of the result as (channel, the one before it that it is a copy of).
 
     Source: R2R, arXiv 2410.11038, equations (17) and (38).
     """
     if has_torch_function_unary(x):  # traced again by torch.fx, it stays one node
-        result: Tensor = handle_torch_function(adapt_skip, (x,), x, dim, keep, pairs, width)
+        result: Tensor = handle_torch_function(adapt_skip, (x,), x, dim, keep, pairs, width, copies)
         return result
     old = x.narrow(dim, 0, keep)
     rest = list(x.shape)
@@ -43,7 +51,10 @@ def adapt_skip(x: Tensor, dim: int, keep: int, pairs: Sequence[tuple[int, int]],
             missing = list(part.shape)
             missing[dim] = width - part.shape[dim]
             y = y + (torch.cat([part, part.new_zeros(missing)], dim) if missing[dim] else part)
-    return y
+    order = list(range(width))
+    for channel, original in copies:
+        order[channel] = order[original]
+    return y.index_select(dim, torch.tensor(order, device=x.device)) if copies else y
 
 
 def window_attention(

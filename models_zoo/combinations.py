@@ -20,7 +20,7 @@ from fxgrow.dims.axis import Axis
 from fxgrow.passes.opened import closed
 from fxgrow.passes.targets import paths
 from fxgrow.passes.widths import chosen_atoms
-from fxgrow.plan import Chain, Grid, Layout, Leaf, Plan, Still
+from fxgrow.plan import Chain, Grid, Layout, Leaf, Plan, Still, Woven
 from fxgrow.plan.layout import size
 from fxgrow.verify.certificate import FLOAT64_BOUND
 from fxgrow.verify.compare import distance, run, twin
@@ -118,6 +118,13 @@ def _leaves(layout: Layout, stride: int, start: int) -> Iterator[tuple[int, int,
             for part in layout.parts:
                 yield from _leaves(part, stride, start)
                 start += stride * size(part, new=False)
+        case Woven():
+            steps = [size(part, new=False) // layout.old for part in layout.parts]
+            for k, part in enumerate(layout.parts):
+                for units, apart, first in _leaves(part, 1, 0):
+                    turn, at = divmod(first, steps[k])
+                    far = apart if apart < steps[k] else apart // steps[k] * sum(steps)
+                    yield units, stride * far, start + stride * (turn * sum(steps) + sum(steps[:k]) + at)
         case Still():
             return
 

@@ -9,7 +9,7 @@ from torch import fx, nn
 from fxgrow.analysis import Analysis
 from fxgrow.capture.program import Value
 from fxgrow.dims.axis import atoms
-from fxgrow.plan import AxisGrowth, Chain, Grid, Layout, Leaf, Still
+from fxgrow.plan import AxisGrowth, Chain, Grid, Layout, Leaf, Still, Woven
 from fxgrow.plan.insert import Body, Copies, Fresh, Layers
 from fxgrow.schemes.identity import Identity
 from fxgrow.schemes.silence import MAPS
@@ -94,6 +94,8 @@ def _all_new(layout: Layout) -> Layout:
             return Grid(tuple(map(_all_new, parts)))
         case Chain(parts):
             return Chain(tuple(map(_all_new, parts)))
+        case Woven(parts, old, new):
+            return Woven(tuple(map(_all_new, parts)), old, new)
 
 
 def slow(block: fx.GraphModule, analysis: Analysis, proof: Identity) -> tuple[str, ...]:

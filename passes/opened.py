@@ -5,10 +5,11 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 
-from torch import fx
+from torch import fx, nn
 
 from fxgrow.analysis import Analysis, analyse
-from fxgrow.capture.opening import Opening, kind_of, open_nodes
+from fxgrow.capture.attention import Opening
+from fxgrow.capture.opening import kind_of, open_nodes
 from fxgrow.capture.trees import attribute
 from fxgrow.dims.axis import Axis
 from fxgrow.dims.solver import DimsSolver
@@ -46,4 +47,18 @@ def _twin(gm: fx.GraphModule, openings: Sequence[Opening]) -> fx.GraphModule:
     graph.output(graph.graph_copy(gm.graph, {}))
     added = open_nodes(gm, graph, openings)
     targets = {str(n.target) for n in graph.nodes if n.op in ("call_module", "get_attr")}
-    return fx.GraphModule({t: added[t] if t in added else attribute(gm, t) for t in targets}, graph)
+    twin = fx.GraphModule({t: added[t] if t in added else attribute(gm, t) for t in targets}, graph)
+    _tie(twin, gm)
+    return twin
+
+
+def _tie(twin: fx.GraphModule, gm: fx.GraphModule) -> None:
+    """Give parameters that have several names all of them, those that the graph does not use too."""
+    held = {id(parameter) for parameter in twin.parameters()}
+    names = {name for name, _ in twin.named_parameters(remove_duplicate=False)}
+    for name, parameter in gm.named_parameters(remove_duplicate=False):
+        if id(parameter) in held and name not in names:
+            path, _, leaf = name.rpartition(".")
+            if path not in dict(twin.named_modules()):
+                twin.add_submodule(path, nn.Module())
+            twin.get_submodule(path).register_parameter(leaf, parameter)

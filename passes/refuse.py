@@ -70,7 +70,7 @@ def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failur
             f"cannot widen {target.name}: {failure.text}",
             where=location(gm, node),
             chain=_short(chain(dims, target.axis, target.node, node)),
-            hint="; or ".join(filter(None, (failure.hint, _way_out(dims, target, failure.kind, node, soft=False)))),
+            hint="; or ".join(filter(None, (failure.hint, _way_out(dims, target, failure.kind, node, soft=dims.soft)))),
         )
     )
 

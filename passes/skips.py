@@ -14,11 +14,22 @@ from fxgrow.plan import SkipEdit
 
 from .targets import Target
 
+CopyMaps = Mapping[str, Mapping[Atom, tuple[int, ...]]]
+"""By node: for each set of units the old ones that its new ones are copies of."""
+
 
 def skip_edits(
-    gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int], kind: str, target: Target, paired: frozenset[str]
+    gm: fx.GraphModule,
+    dims: DimsSolver,
+    sizes: Mapping[Atom, int],
+    kind: str,
+    target: Target,
+    paired: frozenset[str],
+    copied: CopyMaps,
 ) -> tuple[SkipEdit, ...]:
     """One edit for each residual join at which exactly one side grows, or both by themselves.
+
+    `copied`: by node of a join the copy maps of its volume, where channels that the skip path lacks are to be copies.
 
     Raises:
         GrowthRefused: the join is inside a leaf module, or the new units would not lie behind the old ones.
@@ -31,7 +42,7 @@ def skip_edits(
         out, skip = dims.algebra.resolve(soft.out), dims.algebra.resolve(soft.skip)
         if out == skip or not (_grows(out, sizes) or _grows(skip, sizes)):
             continue
-        edits.append(_edit(gm, dims, sizes, soft, out, skip, kind, target, soft.join.node in paired))
+        edits.append(_edit(gm, dims, sizes, soft, out, skip, kind, target, soft.join.node in paired, copied))
     return tuple(edits)
 
 
@@ -49,6 +60,7 @@ def _edit(
     kind: str,
     target: Target,
     paired: bool,
+    copied: CopyMaps,
 ) -> SkipEdit:
     join = soft.join
     for axis in (out, skip):
@@ -79,7 +91,10 @@ def _edit(
     before = algebra.measure(skip)
     pairs = (read - before) // 2
     blocks = ((before, pairs),) if pairs and paired else ()
-    return SkipEdit(node.name, source.name, position, kind, soft.at, len(join.skip.shape), before, blocks, read, width)
+    source_of = copied.get(join.node, {}).get(out, ()) if isinstance(out, Atom) else ()
+    copies = tuple(enumerate(source_of, algebra.measure(out)))
+    rank = len(join.skip.shape)
+    return SkipEdit(node.name, source.name, position, kind, soft.at, rank, before, blocks, read, width, copies)
 
 
 def _adapters_stay_simple(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int], target: Target) -> None:

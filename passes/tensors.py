@@ -5,15 +5,32 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
 
-from fxgrow.dims.axis import Atom, Axis, Fixed, Product, Sum, atoms
+from fxgrow.dims.axis import ONE, Atom, Axis, Fixed, Product, Sum, atoms, factors_of
 from fxgrow.dims.solver import DimsSolver
-from fxgrow.plan import AxisGrowth, Chain, Grid, Layout, Leaf, Still, TensorEdit
+from fxgrow.plan import AxisGrowth, Chain, Grid, Layout, Leaf, Still, TensorEdit, Woven
 from fxgrow.plan.plan import grown_shape
 from fxgrow.schemes import Assignment, Place, Proof, State
-from fxgrow.schemes.occurrences import index_factor
+from fxgrow.schemes.occurrences import cells, indices_of
 
-_WEIGHTS = ("linear", "embedding", "matmul", "mm", "bmm", "addmm", "einsum")
+_WEIGHTS = ("linear", "embedding", "matmul", "mm", "bmm", "addmm", "einsum", "bilinear")
+
+
+Part = tuple[Axis, int]
+"""Part of an axis, and the number of its first occurrence of a growing atom."""
+Picked = Mapping[Axis, int]
+"""By index factor: which of its cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The axis of a tensor that a layout is made for; `told`: by which factors each occurrence's states differ."""
+
+    value: int
+    axis: int
+    told: Sequence[tuple[Axis, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +52,57 @@ class Blocks:
         source = self.sources.get(atom, ()) if state in (State.COPY, State.SPLIT) else ()
         return Leaf(self.dims.algebra.size[atom.index], self.sizes[atom], state.value, source)
 
-    def layout(self, axis: Axis, value: int, at: int, start: int = 0, index: int = -1) -> tuple[Layout, int]:
+    def layout(self, axis: Axis, value: int, at: int) -> tuple[Layout, int]:
         """An axis expression as a layout, with the state of each occurrence; and how many occurrences it holds."""
-        match axis:
-            case Atom():
-                if axis in self.sizes:
-                    return self.leaf(axis, value, at, start, index), 1
-                return Still(self.dims.algebra.size[axis.index]), 0
-            case Fixed(size):
-                return Still(size), 0
-            case Product(parts):
-                factor = index_factor(self.dims, axis) if index < 0 else None
-                if factor is not None and self._differ(value, at):
-                    return self._by_index(parts, factor[0], value, at, start)
-                made, seen = self._row(parts, value, at, start, index)
-                return Grid(made), seen
-            case Sum(parts):
-                made, seen = self._row(parts, value, at, start, index)
-                return Chain(made), seen
+        count = sum(atom in self.sizes for atom in atoms(axis))
+        told = indices_of(self.dims, self.sizes, axis) if self._differ(value, at) else [()] * count
+        return self._made((axis, 0), Home(value, at, told), {}), count
 
-    def _row(
-        self, parts: Sequence[Axis], value: int, at: int, start: int, index: int
-    ) -> tuple[tuple[Layout, ...], int]:
-        made: list[Layout] = []
-        seen = 0
-        for part in parts:
-            layout, count = self.layout(part, value, at, start + seen, index)
-            made.append(layout)
-            seen += count
-        return tuple(made), seen
+    def _made(self, part: Part, home: Home, picked: Picked) -> Layout:
+        """Part of an axis, at one cell of each index that is picked."""
+        axis, start = part
+        match axis:
+            case Atom(index):
+                return self._leaf(axis, start, home, picked) if axis in self.sizes else Still(self._size[index])
+            case Fixed(size):
+                return Still(size)
+            case Product(factors):
+                return self._row(self._counted(factors, start), home, picked)
+            case Sum(terms):
+                return Chain(tuple(self._made(term, home, picked) for term in self._counted(terms, start)))
+
+    @property
+    def _size(self) -> Sequence[int]:
+        return self.dims.algebra.size
+
+    def _leaf(self, atom: Atom, occurrence: int, home: Home, picked: Picked) -> Leaf:
+        number = 0
+        for index in home.told[occurrence]:
+            number = number * len(cells(self.dims, index)) + picked[index]
+        return self.leaf(atom, home.value, home.axis, occurrence, number if home.told[occurrence] else -1)
+
+    def _counted(self, parts: Sequence[Axis], start: int) -> list[Part]:
+        """Parts, each with the number of its first occurrence."""
+        counts = (sum(atom in self.sizes for atom in atoms(part)) for part in parts)
+        return list(zip(parts, accumulate(counts, initial=start), strict=False))
+
+    def _row(self, row: list[Part], home: Home, picked: Picked) -> Layout:
+        """A product; one in which states differ by a factor is taken apart: (3 h d) into (h d) + (h d) + (h d)."""
+        told = {axis for index in home.told for axis in index}
+        cut = next((k for k, (factor, _) in enumerate(row) if factor in told and factor not in picked), None)
+        if cut is None:
+            return Grid(tuple(self._made(part, home, picked) for part in row))
+        factor, start = row[cut]
+        left, right, rows = row[:cut], row[cut + 1 :], []
+        before, after = (prod(self.dims.algebra.measure(axis, n) for axis, _ in left) for n in (None, self.sizes))
+        grows = before != after
+        for n, (cell, first) in enumerate(self._counted(cells(self.dims, factor), start)):
+            own = self._counted([f for f in factors_of(cell) if f != ONE], first)
+            rows.append(self._row([*(left if grows else ()), *own, *right], home, {**picked, factor: n}))
+        if grows:
+            return Woven(tuple(rows), before, after)
+        front = tuple(self._made(part, home, picked) for part in left)
+        return Grid((*front, Chain(tuple(rows)))) if front else Chain(tuple(rows))
 
     def _differ(self, value: int, at: int) -> bool:
         """Whether states are told apart by an index factor."""
@@ -72,18 +111,6 @@ class Blocks:
             if place.value == value and place.axis == at and place.index >= 0:
                 by_place.setdefault(place.occurrence, set()).add(state)
         return any(len(states) > 1 for states in by_place.values())
-
-    def _by_index(self, parts: Sequence[Axis], factor: Atom, value: int, at: int, start: int) -> tuple[Layout, int]:
-        """(3 h d) as (h d) + (h d) + (h d)."""
-        cut = parts.index(factor)
-        before, left = self._row(parts[:cut], value, at, start, -1)
-        terms: list[Layout] = []
-        right = 0
-        for n in range(self.dims.algebra.size[factor.index]):
-            rest, right = self._row(parts[cut + 1 :], value, at, start + left, n)
-            terms.append(Grid(rest))
-        chain = Chain(tuple(terms))
-        return (Grid((*before, chain)) if before else chain), left + right
 
 
 def copy_maps(

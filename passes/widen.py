@@ -9,7 +9,8 @@ from typing import Literal
 from torch import fx
 
 from fxgrow.analysis import Analysis
-from fxgrow.capture.opening import Opening, opening_of
+from fxgrow.capture.attention import Opening
+from fxgrow.capture.opening import opening_of
 from fxgrow.dims.axis import Atom, atoms
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import GrowthRefused, Kind, usage

@@ -20,7 +20,7 @@ from fxgrow.schemes import Assignment, Proof, Scheme, State
 
 from .skips import skip_edits
 from .targets import Target
-from .tensors import tensor_edits
+from .tensors import copy_maps, tensor_edits
 
 
 class Inexpressible(GrowthRefused):
@@ -48,8 +48,9 @@ def written(
         Inexpressible: a node cannot be written with the new size.
     """
     dims, sizes, proof, targets = growth.dims, growth.sizes, growth.proof, growth.targets
-    new = NewSizes(dims, sizes, proof.numbers, proof.paired)
-    skips = skip_edits(gm, dims, sizes, adapter, targets[0], proof.paired)
+    copied = dict.fromkeys(proof.copied, copy_maps(dims, sizes, growth.assignment, proof.uniform, seed))
+    new = NewSizes(dims, sizes, proof.numbers, proof.paired, copied)
+    skips = skip_edits(gm, dims, sizes, adapter, targets[0], proof.paired, copied)
     tensors = tensor_edits(dims, sizes, growth.assignment, proof, seed)
     shapes = {id(attribute(gm, t.names[0])): t.new for t in tensors}
     detached = {(s.node, s.source): _adapted(analysis, s) for s in skips}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -114,3 +116,56 @@ class Forward(nn.Module):
         )  # fmt: skip
         out: Tensor = self.leave(x + y)
         return out
+
+
+class Options(nn.Module):
+    """nn.MultiheadAttention with any of its options, in a pre-norm stream; its weights are an output if it has any."""
+
+    def __init__(
+        self, *, needs: bool = True, each: bool = False, masks: str = "", memory: int = 0, **options: Any
+    ) -> None:
+        super().__init__()
+        self.enter, self.norm, self.leave = nn.Linear(6, WIDTH), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3)
+        self.remember = nn.Linear(6, memory) if memory else None
+        widths = {"kdim": memory, "vdim": memory} if memory not in (0, WIDTH) else {}
+        self.attend = nn.MultiheadAttention(WIDTH, HEADS, **{"batch_first": True, **widths, **options})
+        self.needs, self.each, self.masks = needs, each, masks
+        self.causal: Tensor
+        self.padding: Tensor
+        causal = torch.ones(TOKENS, TOKENS, dtype=torch.bool).triu(1)
+        if "float" in masks:
+            causal = torch.linspace(-1, 1, TOKENS**2).reshape(TOKENS, TOKENS)
+        self.register_buffer("causal", causal.expand(2 * HEADS, -1, -1) if "each" in masks else causal)
+        self.register_buffer("padding", torch.tensor([[False] * TOKENS, [False] * 3 + [True] * 2]))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        memory = self.remember(x) if self.remember is not None else None
+        x = self.enter(x)
+        query = self.norm(x)
+        keys = query if memory is None else memory
+        masks = {"attn_mask": self.causal} if "mask" in self.masks else {}
+        masks |= {"key_padding_mask": self.padding} if "padding" in self.masks else {}
+        y, weights = self.attend(
+            query, keys, keys, need_weights=self.needs, average_attn_weights=not self.each, **masks
+        )
+        out = self.leave(x + y)
+        return (out, weights.amax(-1)) if self.needs else (out,)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "weights": {},
+    "weights of each head": {"each": True},
+    "a zero key": {"needs": False, "add_zero_attn": True},
+    "a zero key, weights, masks": {"add_zero_attn": True, "masks": "mask padding"},
+    "a learned key": {"needs": False, "add_bias_kv": True},
+    "a learned key and a zero key, a mask of numbers": {
+        "add_bias_kv": True,
+        "add_zero_attn": True,
+        "masks": "float mask",
+    },
+    "a mask for each head, weights of each head": {"masks": "mask for each head", "each": True},
+    "masks, the batch second": {"masks": "mask padding", "batch_first": False, "add_bias_kv": True},
+    "keys of another width": {"memory": 6, "add_bias_kv": True, "masks": "padding"},
+    "keys from elsewhere": {"memory": WIDTH, "add_zero_attn": True},
+    "no biases": {"bias": False, "each": True},
+}

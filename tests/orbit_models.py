@@ -17,6 +17,8 @@ from fxgrow.capture.program import Program
 from fxgrow.capture.snapshot import Snapshot
 from fxgrow.models_zoo import ZOO
 
+from .weight_models import Pairs
+
 
 class FlattenNet(nn.Module):
     """conv -> flatten -> linear, twice over the same channels: a channel becomes a run of features."""
@@ -123,6 +125,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "squeeze and excitation": (GatedNet, (2, 3, 8, 8)),
     "conv, flatten, linear": (FlattenNet, (2, 3, 4, 4)),
     "attention heads": (Heads, (2, 5, 10)),
+    "a map of two volumes": (partial(Pairs, one=False), (4, 6)),
     "repeated channels": (Repeated, (2, 3, 4, 4)),
 }
 """What to build, and the shape of its input."""

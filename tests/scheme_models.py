@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .weight_models import Monotone, Pairs
+
 BATCH, TOKENS, WORDS, WIDTH = 3, 5, 11, 8
 
 
@@ -194,8 +196,20 @@ NETS: dict[str, Net] = {
     "concatenation": Net(Cat, IMAGE),
     "chunks": Net(lambda: Gated(pieces=True)),
     "glu": Net(lambda: Gated(pieces=False)),
+    "a map of two volumes": Net(lambda: Pairs(one=False)),
+    "its second volume": Net(lambda: Pairs(one=False), node="other"),
+    "its results": Net(lambda: Pairs(one=False), node="pairs"),
+    "a map of a volume and itself": Net(lambda: Pairs(one=True)),
     "packed attention": Net(Packed, (BATCH, TOKENS, WIDTH), "qkv"),
     "grouped attention": Net(Grouped, SEQUENCE, "q"),
+    "weights that are never negative": Net(
+        lambda: Monotone(torch.relu),
+        refused=(("r2r", "nothing can cancel them"), *((s, "no gradient") for s in ("zero", "morphism", "mean"))),
+    ),
+    "weights of which the larger counts": Net(
+        lambda: Monotone(lambda w: torch.maximum(w, -w / 2)),
+        refused=(("r2r", "nothing can cancel them"), *((s, "no gradient") for s in ("zero", "morphism", "mean"))),
+    ),
     "tied, layer norm": Net(
         lambda: Tied(nn.LayerNorm), TEXT, "words", (("r2r", MIXED), ("morphism", MIXED), ("zero", MIXED))
     ),
@@ -203,6 +217,10 @@ NETS: dict[str, Net] = {
     "tied, rms norm of the dtype": Net(lambda: Tied(nn.RMSNorm), TEXT, "words", (("r2r", MIXED),)),
     "functional layer norm": Net(
         lambda: Between(layer_norm), refused=(("r2r", MIXED), ("morphism", MIXED), ("zero", MIXED))
+    ),
+    "rms norm of the dtype, told by position": Net(
+        lambda: Between(lambda model, x: torch.rms_norm(x * 1e-3, x.shape[-1:], model.scale, None)),
+        refused=(("r2r", MIXED),),
     ),
     "rms norm of small numbers": Net(lambda: Between(small_rms), refused=(("r2r", MIXED),)),
     "softmax": Net(

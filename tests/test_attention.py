@@ -79,6 +79,16 @@ def test_parameter_names_stay_and_the_result_grows_again() -> None:
     assert copy.deepcopy(again)(VECTORS).equal(again(VECTORS))
 
 
+def test_a_plan_that_writes_attention_out_names_tied_weights_by_all_their_names() -> None:
+    model = shaken(Module())
+    twin = nn.Linear(1, 1)
+    twin.weight = model.get_parameter("enter.weight")
+    model.add_module("twin", twin)  # no part of the forward pass
+    plan = fxgrow.plan_widen(fxgrow.trace(model, (VECTORS,)), "enter", factor=1.5)
+    assert plan.openings
+    assert ("enter.weight", "twin.weight") in [edit.names for edit in plan.tensors]
+
+
 def test_growth_in_place_is_undone_if_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     traced = fxgrow.trace(shaken(Module()), (VECTORS,))
     before, code = {k: t.clone() for k, t in traced.state_dict().items()}, traced.code

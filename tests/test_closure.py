@@ -124,6 +124,31 @@ def test_widening_again_updates_an_adapter_and_stacks_none(adapter: Literal["pad
     assert start.difference(grown, training=True) < FLOAT64_BOUND
 
 
+class InputJoin(nn.Module):
+    """The skip path is an input: a learnable adapter on it is as deep as the main path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main = nn.Conv2d(1, 4, 1)
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        z: Tensor = self.head(x + self.main(y))
+        return z
+
+
+@pytest.mark.parametrize("adapter", ["pad", "conv"])
+def test_a_path_that_is_adapted_stays_the_skip_path(adapter: Literal["pad", "conv"]) -> None:
+    inputs = (torch.randn(2, 4, 3, 3).double(), torch.randn(2, 1, 3, 3).double())
+    start = Start(fxgrow.trace(InputJoin().double(), inputs), inputs)
+    grown = start.gm
+    for _ in range(3):
+        grown = fxgrow.widen(grown, "main", by=1, skip="reshape", adapter=adapter)
+    assert len(adapters(grown)) == 1
+    assert grown.get_submodule("head").in_channels == 7
+    assert start.difference(grown) < FLOAT64_BOUND
+
+
 def test_coupling_adds_no_node(zoo_resnet: Start) -> None:
     grown = zoo_resnet.gm
     for layer in ("conv1", "layer2.conv1", "layer4.conv2", "conv1"):

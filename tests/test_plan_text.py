@@ -85,7 +85,7 @@ DAMAGE: dict[str, tuple[Callable[[Data], object], str]] = {
     "an unknown field": (lambda p: p["tensors"][0].update(color="red"), "TensorEdit has no field 'color'"),
     "an unknown layout": (
         lambda p: p["tensors"][0]["axes"][0].update(layout={"is": "Plan"}),
-        "is none of Leaf, Still, Grid, Chain",
+        "is none of Leaf, Still, Grid, Chain, Woven",
     ),
     "a field less": (lambda p: p["tensors"][0].pop("new"), "TensorEdit lacks new"),
     "a monstrous number": (lambda p: p["tensors"][0].update(new=[10**30, 1]), "that can be meant"),
@@ -113,6 +113,12 @@ MISFITS: dict[str, tuple[Callable[[Data], object], str]] = {
     ),
     "axes that do not add up": (lambda p: p["tensors"][0]["new"].__setitem__(0, 999), "its axes"),
     "a copy of nothing": (lambda p: p["tensors"][0]["axes"][0]["layout"].update(source=[10**6]), "copies units of"),
+    "turns that are none": (
+        lambda p: p["tensors"][0]["axes"][0].update(
+            layout={"is": "Woven", "parts": [p["tensors"][0]["axes"][0]["layout"]], "old": 0, "new": 1}
+        ),
+        "counts units of",
+    ),
     "no copies": (lambda p: p["tensors"][0]["axes"][0]["layout"].pop("source"), "which units of"),
     "an unknown state": (lambda p: p["tensors"][0]["axes"][0]["layout"].update(state="magic"), "'magic'"),
     "a tensor that would not fit in memory": (

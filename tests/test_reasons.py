@@ -82,12 +82,12 @@ class Pairwise(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.table = nn.Embedding(10, 6)
-        self.pairs = nn.Bilinear(6, 6, 5)
+        self.centres = nn.Parameter(torch.rand(5, 6))
         self.last = nn.Linear(5, 4)
 
     def forward(self, words: Tensor) -> Tensor:
         x = self.table(words)
-        y: Tensor = self.last(self.pairs(x, x))
+        y: Tensor = self.last(torch.cdist(x, self.centres))
         return y
 
 
@@ -133,9 +133,16 @@ def test_kernels_standardised_together_grow_by_copies_and_are_refused_others_whe
 
 
 def test_readers_of_a_standardised_kernel_are_refused_and_the_chain_names_it() -> None:
-    error = refused(Net(), "first", IMAGE.float())
+    error = refused(Net(), "first", IMAGE.float(), scheme="r2r")
     assert error.kind is Kind.STATISTIC
     assert "middle.weight (parameter) -> mean" in str(error)
+
+
+def test_readers_of_a_standardised_kernel_are_copied_and_their_writers_share() -> None:
+    gm = fxgrow.trace(Net().double(), (IMAGE,))
+    plan = fxgrow.plan_widen(gm, "first")  # relu(x / 2) = relu(x) / 2
+    assert [t.states for t in plan.tensors] == [("split",), ("split",), ("copy",)]
+    assert fxgrow.verify(gm, fxgrow.apply(plan, gm)).held
 
 
 def test_a_weight_computed_from_the_input_is_told_with_the_node_that_computes_it() -> None:
@@ -176,8 +183,8 @@ def test_layers_behind_a_table_with_max_norm_grow() -> None:
 
 
 def test_a_weight_under_an_operator_without_a_rule() -> None:
-    error = refused(Pairwise(), "pairs", WORDS)
-    assert "pairs gives birth to no axis: fxgrow has no rule for aten::bilinear" in str(error)
+    error = refused(Pairwise(), "centres", WORDS)
+    assert "centres gives birth to no axis: fxgrow has no rule for aten::cdist" in str(error)
 
 
 # -- what the way out should have mended ------------------------------------------------------------------------------

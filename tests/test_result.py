@@ -210,3 +210,18 @@ def test_the_result_compiles_without_graph_breaks(skip: Skip, adapter: Literal["
     torch._dynamo.reset()
     compiled = torch.compile(grown, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(*inputs), grown(*inputs))
+
+
+@pytest.mark.parametrize(
+    ("norm", "attribute"),
+    [
+        (nn.InstanceNorm2d(4), "num_features"),
+        (nn.BatchNorm2d(4, affine=False, track_running_stats=False), "num_features"),
+        (nn.GroupNorm(2, 4, affine=False), "num_channels"),
+    ],
+)
+def test_norms_without_tensors_know_their_new_width(norm: nn.Module, attribute: str) -> None:
+    x = torch.randn(2, 3, 4, 4)
+    wide = fxgrow.widen(fxgrow.trace(nn.Sequential(nn.Conv2d(3, 4, 1), norm, nn.Conv2d(4, 2, 1)), (x,)), "0", by=4)
+    assert getattr(wide.get_submodule("1"), attribute) == 8
+    wide(x)  # torch warns of instance norms of other widths, and warnings are errors

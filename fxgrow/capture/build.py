@@ -133,9 +133,9 @@ class Builder:
         with self.lowering.mode:
             out = target(*substitute(args, fakes.__getitem__), **kwargs)
         ref = self.new_ref(self.value(meta_of(out), Origin.COMPUTED, node.name))
-        names = ("x", "dim", "keep", "pairs", "width")
+        names = ("x", "dim", "keep", "pairs", "width", "copies")
         values = substitute(args, lambda r: r.value)
-        self._add(node.name, [Op(INTRINSICS[target], dict(zip(names, values, strict=True)), (ref.value,), node.name)])
+        self._add(node.name, [Op(INTRINSICS[target], dict(zip(names, values, strict=False)), (ref.value,), node.name)])
         return ref
 
 

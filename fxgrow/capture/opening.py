@@ -6,9 +6,7 @@ input. Where a growth unties them, the call is replaced by plain operators on th
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,43 +14,32 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from ..functional import window_attention
+from .attention import Call, Opening, arguments, taken
 from .program import Program
 
 WINDOWS = "torchvision.models.swin_transformer.shifted_window_attention"
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """One call to be written out: the node, the scale of its logits, the rank of its first operand, and of its masks
-    whether they hold flags."""
-
-    node: str
-    scale: float
-    rank: int
-    flags: tuple[bool, ...] = ()
-    each: bool = False
-    """Whether the attention mask holds a matrix for each head of each example."""
 
 
 def kind_of(gm: fx.GraphModule, node: fx.Node) -> str:
     """What kind of attention a node calls; empty if it is none that can be opened."""
     if node.op == "call_module":
         module = gm.get_submodule(str(node.target))
-        plain = type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn
-        return "module" if plain and not _weights_used(node) else ""
+        return "module" if type(module) is nn.MultiheadAttention else ""
     if node.op == "call_function" and node.target is F.multi_head_attention_forward:
-        given = arguments(node)
-        rare = ("bias_k", "bias_v", "add_zero_attn", "static_k", "static_v")
-        return "function" if not any(given.get(name) for name in rare) and not _weights_used(node) else ""
+        given = arguments(node)  # static keys are heads already, and no projection of the call's own
+        return "function" if given.get("static_k") is None and given.get("static_v") is None else ""
     if node.op == "call_function":
         name = f"{getattr(node.target, '__module__', '')}.{getattr(node.target, '__name__', '')}"
         return "window" if name == WINDOWS else ""
     return ""
 
 
-def _weights_used(node: fx.Node) -> bool:
-    """Whether somebody reads the attention weights, which a fused kernel does not return."""
-    return any(u.target is not operator.getitem or (u.args[1] == 1 and bool(u.users)) for u in node.users)
+def why_closed(gm: fx.GraphModule, node: fx.Node) -> tuple[str, str] | None:
+    """Why a call of attention cannot be written out, and a way out; None of calls that are none, or can be."""
+    if node.target is not F.multi_head_attention_forward or kind_of(gm, node):
+        return None
+    text = "it ties heads x head width to its embedding, and its static_k and static_v are heads already"
+    return text, "let the call project its keys and values, without static_k and static_v"
 
 
 def open_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Opening]) -> dict[str, nn.Module]:
@@ -66,34 +53,26 @@ def open_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Opening])
                 _open_window(graph, node, opening.scale)
                 continue
             module = gm.get_submodule(str(node.target)) if node.op == "call_module" else None
-            result = _Call(graph, node, module, opening).run(added)
-        for user in list(node.users):
-            if user.args[1] == 0:
-                user.replace_all_uses_with(result.node)
-            graph.erase_node(user)
-        graph.erase_node(node)
+            out, weights = Call(graph, node, module, opening).run(added)
+        _replace(node, (out.node, None if weights is None else weights.node))
     return added
 
 
-WINDOW_ARGUMENTS = (
-    "input", "qkv_weight", "proj_weight", "relative_position_bias", "window_size", "num_heads", "shift_size",
-    "attention_dropout", "dropout", "qkv_bias", "proj_bias", "logit_scale", "training",
-)  # fmt: skip
-FUNCTION_ARGUMENTS = (
-    "query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight", "in_proj_bias", "bias_k", "bias_v",
-    "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias", "training", "key_padding_mask", "need_weights",
-    "attn_mask", "use_separate_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "static_k", "static_v",
-    "average_attn_weights", "is_causal",
-)  # fmt: skip
-MODULE_ARGUMENTS = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask")
+def _replace(call: fx.Node, results: tuple[fx.Node, fx.Node | None]) -> None:
+    """Put results into the place of a call that returns two."""
+    for user in list(call.users):
+        which = taken(user)
+        if which is None:
+            _swap(user, call, results)
+            continue
+        for reader in list(user.users):
+            _swap(reader, user, results[which])
+        call.graph.erase_node(user)
+    call.graph.erase_node(call)
 
 
-def arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of a call of attention, by name."""
-    names: tuple[str, ...] = MODULE_ARGUMENTS if node.op == "call_module" else WINDOW_ARGUMENTS
-    if node.target is F.multi_head_attention_forward:
-        names = FUNCTION_ARGUMENTS
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+def _swap(user: fx.Node, old: fx.Node, new: Any) -> None:
+    user.args, user.kwargs = fx.map_arg((user.args, user.kwargs), lambda n: new if n is old else n)
 
 
 def opening_of(gm: fx.GraphModule, node: fx.Node, program: Program) -> Opening:
@@ -118,106 +97,3 @@ def _open_window(graph: fx.Graph, node: fx.Node, scale: float) -> None:
     new.meta = dict(node.meta)
     node.replace_all_uses_with(new)
     graph.erase_node(node)
-
-
-class _Call:
-    """One call of nn.MultiheadAttention."""
-
-    def __init__(self, graph: fx.Graph, node: fx.Node, module: nn.Module | None, opening: Opening) -> None:
-        self.tracer = fx.proxy.GraphAppendingTracer(graph)
-        self.node, self.module, self.opening = node, module, opening
-        self.given = arguments(node)
-        m: Any = module
-        self.heads: int = m.num_heads if m is not None else self.given["num_heads"]
-        self.turned = opening.rank == 3 and not (m is not None and m.batch_first)
-        """Whether the batch is the second axis."""
-
-    def get(self, name: str) -> Any:
-        """A parameter of the module, or one that the function is given; None if there is none."""
-        if self.module is None:
-            given = self.given.get(name.replace(".", "_"))
-            return None if given is None else fx.Proxy(given, self.tracer)
-        if operator.attrgetter(name)(self.module) is None:
-            return None
-        return self.tracer.create_proxy("get_attr", f"{self.node.target}.{name}", (), {})
-
-    def operand(self, name: str) -> Any:
-        """A tensor argument, batch first."""
-        given = self.given.get(name)
-        if given is None:
-            return None
-        proxy = fx.Proxy(given, self.tracer)
-        return proxy.transpose(0, 1) if "mask" not in name and self.turned else proxy
-
-    def run(self, added: dict[str, nn.Module]) -> Any:
-        """Project, attend, project back."""
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for x in self._projected())
-        scale, mask = self.opening.scale, self._mask(q)
-        if self._drops():
-            scores = q @ k.transpose(-2, -1) * scale
-            if mask is not None:
-                scores = scores + mask
-            if self._causal():
-                scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf"))
-            out = self._dropped(scores.softmax(-1), added) @ v
-        else:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self._causal(), scale=scale)
-        out = out.transpose(-3, -2).flatten(-2)
-        out = F.linear(out, self.get("out_proj.weight"), self.get("out_proj.bias"))
-        return out.transpose(0, 1) if self.turned else out
-
-    def _drops(self) -> bool:
-        if self.module is not None:
-            return bool(self.module.dropout)
-        return bool(self.given.get("dropout_p")) and self.given.get("training", True) is not False
-
-    def _dropped(self, weights: Any, added: dict[str, nn.Module]) -> Any:
-        """Dropout that follows the module's mode; a function keeps the flag it was traced with."""
-        m: Any = self.module
-        if m is None:
-            return F.dropout(weights, self.given["dropout_p"], self.given.get("training", True))
-        name = f"{self.node.name}_dropout"
-        added[name] = nn.Dropout(m.dropout).train(m.training)
-        return self.tracer.create_proxy("call_module", name, (weights,), {})
-
-    def _projected(self) -> tuple[Any, ...]:
-        packed_weight, bias = self.get("in_proj_weight"), self.get("in_proj_bias")
-        same = self.given["query"] is self.given["key"] is self.given["value"]
-        separate = packed_weight is None or bool(self.given.get("use_separate_proj_weight"))
-        if not separate and same:
-            packed = F.linear(self.operand("query"), packed_weight, bias).chunk(3, -1)
-            return packed[0], packed[1], packed[2]
-        weights: Any = packed_weight.chunk(3) if not separate else [self.get(f"{x}_proj_weight") for x in "qkv"]
-        biases: Any = bias.chunk(3) if bias is not None else (None, None, None)
-        return tuple(
-            F.linear(self.operand(name), weights[n], biases[n]) for n, name in enumerate(("query", "key", "value"))
-        )
-
-    def _causal(self) -> bool:
-        """Whether torch takes the mask for a causal one and does not look at it."""
-        hint = bool(self.given.get("is_causal")) and self.given.get("attn_mask") is not None
-        return hint and self.given.get("key_padding_mask") is None and self.given.get("need_weights") is False
-
-    def _mask(self, q: Any) -> Any:
-        """Both masks as numbers to add: minus infinity where attention may not look."""
-        attention, padding = self.operand("attn_mask"), self.operand("key_padding_mask")
-        if self._causal():
-            return None
-        if self.opening.each:
-            attention = attention.unflatten(0, (-1, self.heads))
-        flags = iter(self.opening.flags)
-        parts: list[Any] = []
-        for mask, view in ((attention, _plain), (padding, _over_keys)):
-            if mask is not None:
-                wide = view(mask)
-                shut, open_ = q.new_full((), float("-inf")), q.new_zeros(())  # of the dtype that attention runs in
-                parts.append(torch.where(wide, shut, open_) if next(flags) else wide)
-        return None if not parts else parts[0] if len(parts) == 1 else parts[0] + parts[1]
-
-
-def _plain(mask: Any) -> Any:
-    return mask
-
-
-def _over_keys(mask: Any) -> Any:
-    return mask.unsqueeze(-2).unsqueeze(-3)

@@ -125,8 +125,10 @@ class DimsSolver:
         a, b = op.args[operands[0]], op.args[operands[1]]
         if a.index not in self._depth or b.index not in self._depth or a is b:
             return False
-        # The skip is the shallower path; an in-place addition writes into its first operand, then the main one.
-        first_is_skip = self._depth[a.index] < self._depth[b.index] and not op.mutates
+        # The skip is the path that is adapted already, else the shallower one; an in-place addition writes into its
+        # first operand, then the main one.
+        ranks = [(not v.node.startswith(ADAPTER), self._depth[v.index]) for v in (a, b)]
+        first_is_skip = ranks[0] < ranks[1] and not op.mutates
         main, skip = (b, a) if first_is_skip else (a, b)
         join = Join(self.algebra.op, op.node, main, skip, operands[0] if first_is_skip else operands[1])
         self.joins.append(join)

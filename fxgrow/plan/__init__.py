@@ -1,7 +1,7 @@
 """Plans: what a growth changes, as frozen data."""
 
 from .insert import Insert
-from .layout import AxisGrowth, Chain, Grid, Layout, Leaf, Still
+from .layout import AxisGrowth, Chain, Grid, Layout, Leaf, Still, Woven
 from .plan import Cost, Growth, ModuleEdit, NodeEdit, Plan, SkipEdit, TensorEdit
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "SkipEdit",
     "Still",
     "TensorEdit",
+    "Woven",
 ]

@@ -101,15 +101,21 @@ def at(node: fx.Node, path: Path) -> object:
     return str(thing) if isinstance(thing, fx.Node) else thing
 
 
-def left_out(node: fx.Node, op: Op, name: str) -> bool:
-    """Whether a call takes an argument that it does not pass (or as None), by the name that the operator has for it."""
+def left_out(node: fx.Node, op: Op, name: str) -> Path | None:
+    """Where a call takes an argument that it does not pass (or as None), by the name that the operator has for it."""
     if node.op != "call_function" or node.kwargs.get(name) is not None or not callable(node.target):
-        return False
+        return None
     try:
-        names = list(inspect.signature(node.target).parameters)
+        given = inspect.signature(node.target).parameters
+        names = list(op.args) if any(p.kind is p.VAR_POSITIONAL for p in given.values()) else list(given)
     except ValueError:  # a builtin: its arguments are those of the operator
         names = list(op.args)
-    return name in names[len(node.args) :]
+    if name not in names:
+        return None
+    at = names.index(name)
+    if at >= len(node.args):
+        return ("kwargs", name)
+    return ("args", at) if node.args[at] is None else None
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

@@ -31,10 +31,10 @@ def attributes_of(module: nn.Module, shape: Shape, facts: Mapping[str, Any]) -> 
         return {"in_features": inputs, "out_features": outputs}
     if isinstance(module, _NormBase):
         tensor = next((t for t in (m.weight, m.running_mean) if t is not None), None)
-        return {"num_features": shape(tensor)[0]} if tensor is not None else {}
+        return {"num_features": shape(tensor)[0] if tensor is not None else _read(m.num_features, facts)}
     if isinstance(module, nn.GroupNorm):
-        channels = {"num_channels": shape(m.weight)[0]} if m.weight is not None else {}
-        return {**channels, "num_groups": facts.get("num_groups", m.num_groups)}
+        channels = shape(m.weight)[0] if m.weight is not None else _read(m.num_channels, facts)
+        return {"num_channels": channels, "num_groups": facts.get("num_groups", m.num_groups)}
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         sizes = {"normalized_shape": tuple(facts.get("normalized_shape", m.normalized_shape))}
         return {**sizes, "eps": facts.get("eps", m.eps)}
@@ -56,3 +56,9 @@ def attributes_of(module: nn.Module, shape: Shape, facts: Mapping[str, Any]) -> 
         outputs, left, right = shape(m.weight)
         return {"in1_features": left, "in2_features": right, "out_features": outputs}
     return {}
+
+
+def _read(now: int, facts: Mapping[str, Any]) -> int:
+    """How many channels a module without tensors reads, if it is told and was so before."""
+    old, new = facts.get("channels", (now, now))
+    return int(new) if old == now else now

@@ -30,6 +30,8 @@ def _flops(op: Op, shape: Shape) -> int:
         return 2 * prod(shape(op.outputs[0])) * prod(shape(op.args["weight"])[1:])
     if name == "linear":
         return 2 * prod(shape(op.outputs[0])) * shape(op.args["weight"])[-1]
+    if name == "bilinear":
+        return 2 * prod(shape(op.args["input1"])[:-1]) * prod(shape(op.args["weight"]))
     if name in ("matmul", "bmm", "mm", "mv"):
         return 2 * prod(shape(op.outputs[0])) * shape(op.args["self"])[-1]
     if name in ("addmm", "baddbmm"):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
 from math import prod
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,17 @@ class Chain:
     parts: tuple[Layout, ...]
 
 
-Layout = Leaf | Still | Grid | Chain
+@dataclass(frozen=True, slots=True)
+class Woven:
+    """Layouts that take turns, in `old` rounds before and `new` rounds after: (d 3) with a state for each of the three
+    is woven of three d, a unit of each at a time."""
+
+    parts: tuple[Layout, ...]
+    old: int
+    new: int
+
+
+Layout = Leaf | Still | Grid | Chain | Woven
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +76,7 @@ def size(layout: Layout, *, new: bool) -> int:
             return layout.size
         case Grid():
             return prod(size(p, new=new) for p in layout.parts)
-        case Chain():
+        case Chain() | Woven():
             return sum(size(p, new=new) for p in layout.parts)
 
 
@@ -71,7 +85,7 @@ def leaves(layout: Layout) -> Iterator[Leaf]:
     match layout:
         case Leaf():
             yield layout
-        case Grid() | Chain():
+        case Grid() | Chain() | Woven():
             for part in layout.parts:
                 yield from leaves(part)
         case Still():
@@ -91,13 +105,30 @@ def old_positions(layout: Layout) -> list[int]:
                 width, inner = size(part, new=True), old_positions(part)
                 rows = [r * width + i for r in rows for i in inner]
             return rows
-        case Chain():
-            out: list[int] = []
+        case Chain() | Woven():
+            found: list[list[int]] = []
             start = 0
             for part in layout.parts:
-                out.extend(start + i for i in old_positions(part))
+                found.append([start + i for i in old_positions(part)])
                 start += size(part, new=True)
-            return out
+            if isinstance(layout, Chain):
+                return list(chain(*found))
+            to = turned(layout)
+            return [to[i] for i in woven(found, layout.old)]
+
+
+def turned(layout: Woven) -> list[int]:
+    """For each unit afterwards, counted part after part, where it lies when the parts take turns."""
+    ends = list(accumulate((size(part, new=True) for part in layout.parts), initial=0))
+    order = woven([range(a, b) for a, b in pairwise(ends)], layout.new)
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+def woven(rows: Sequence[Sequence[T]], rounds: int) -> list[T]:
+    """Rows that take turns."""
+    steps = [len(row) // rounds for row in rows]
+    turns = range(rounds)
+    return [x for n in turns for row, step in zip(rows, steps, strict=True) for x in row[n * step : (n + 1) * step]]
 
 
 def coordinates(layout: Layout, number: int) -> list[int]:
@@ -120,13 +151,13 @@ def _coordinates(layout: Layout, number: int) -> tuple[list[int], int]:
                 rows = [i if mine else r for r in rows for i in inner]
                 seen += count
             return rows, seen
-        case Chain():
-            out, seen = [], 0
+        case Chain() | Woven():
+            found, seen = [], 0
             for part in layout.parts:
                 inner, count = _coordinates(part, number - seen)
-                out.extend(inner if 0 <= number - seen < count else [-1] * len(inner))
+                found.append(inner if 0 <= number - seen < count else [-1] * len(inner))
                 seen += count
-            return out, seen
+            return (woven(found, layout.new) if isinstance(layout, Woven) else list(chain(*found))), seen
 
 
 def partners(layout: Layout, number: int) -> tuple[list[int], list[int], list[int]]:
@@ -135,21 +166,11 @@ def partners(layout: Layout, number: int) -> tuple[list[int], list[int], list[in
     Twins differ in this coordinate only, so in a product each stays within its group.
     """
     leaf = list(leaves(layout))[number]
-    pairs = (leaf.new - leaf.old) // 2
-    stride = _stride(layout, number)
-    left: list[int] = []
-    right: list[int] = []
-    lone: list[int] = []
-    for position, unit in enumerate(coordinates(layout, number)):
-        fresh = unit - leaf.old
-        if fresh < 0:
-            continue
-        if fresh >= 2 * pairs:
-            lone.append(position)
-        elif fresh % 2 == 0:
-            left.append(position)
-            right.append(position + stride)
-    return left, right, lone
+    paired = leaf.new - (leaf.new - leaf.old) % 2
+    rows = units(layout, number)
+    left, right = chain(*rows[leaf.old : paired : 2]), chain(*rows[leaf.old + 1 : paired : 2])
+    pairs = sorted(zip(left, right, strict=True))
+    return [a for a, _ in pairs], [b for _, b in pairs], [position for row in rows[paired:] for position in row]
 
 
 def units(layout: Layout, number: int) -> list[list[int]]:
@@ -161,26 +182,3 @@ def units(layout: Layout, number: int) -> list[list[int]]:
         if unit >= 0:
             found[unit].append(position)
     return found
-
-
-def _stride(layout: Layout, number: int) -> int:
-    """How far apart neighbours in one growing set lie."""
-    match layout:
-        case Grid():
-            seen = 0
-            for k, part in enumerate(layout.parts):
-                count = sum(1 for _ in leaves(part))
-                if number < seen + count:
-                    inner = prod(size(p, new=True) for p in layout.parts[k + 1 :])
-                    return inner * _stride(part, number - seen)
-                seen += count
-        case Chain():
-            seen = 0
-            for part in layout.parts:
-                count = sum(1 for _ in leaves(part))
-                if number < seen + count:
-                    return _stride(part, number - seen)
-                seen += count
-        case Leaf() | Still():
-            pass
-    return 1

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from ..capture.opening import Opening
+from ..capture.attention import Opening
 from .insert import Insert
 from .layout import AxisGrowth, leaves, size
 from .text import read, write
@@ -94,6 +94,8 @@ class SkipEdit:
     """Channels of the skip path afterwards."""
     width: int
     """Channels at the join afterwards."""
+    copies: tuple[tuple[int, int], ...] = ()
+    """Channels at the join that the skip path lacks, and those that they are copies of; the others are zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,5 +230,6 @@ def _skip(s: SkipEdit) -> str:
     fresh = sum(count for _, count in s.pairs)
     parts = [f"{s.keep} channels pass"]
     parts += [f"{fresh} pairs enter as left - right"] if fresh else []
-    parts += [f"{s.width - s.keep} missing channels are zero"] if s.width > s.keep else []
+    missing = s.width - s.keep
+    parts += [f"{missing} missing channels are {'copies' if s.copies else 'zero'}"] if missing > 0 else []
     return f"{s.source} -> {s.node}: {', '.join(parts)}"

@@ -13,15 +13,16 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from ..analysis import Analysis
+from ..capture.attention import Opening
 from ..capture.lowering import INTRINSICS
-from ..capture.opening import Opening, kind_of, opening_of
+from ..capture.opening import kind_of, opening_of, why_closed
 from ..capture.program import Op, Origin, Ref, Value
 from ..capture.signature import Meta, strides_like
 from ..capture.source import location
 from ..capture.template import Template, fill, locals_in
 from ..capture.trees import attribute, leaves, plain, value_tree
-from ..dims.rules.base import PINNED
 from ..dims.rules.concat import CUTS, piece_sizes
+from ..dims.rules.mixing import PINNED
 from ..errors import GrowthRefused, Kind, Refusal
 from .arguments import as_refs, at, left_out, numbers, put, same_result, scalar, scalars_in, shape_text
 from .attributes import attributes_of
@@ -85,7 +86,7 @@ class Simulation:
             if module is not None:
                 if id(module) not in edited:
                     ops = self.program.node_ops.get(node.name, [])
-                    facts = {k: v for op in ops for k, v in self.sizes.arguments(op).items()}
+                    facts = {k: v for op in ops for k, v in self.sizes.arguments(op).items()} | self._channels(node)
                     edited[id(module)] = self._edit_module(str(node.target), module, facts)
                 attributes = edited[id(module)]
             self._node(node, module, metas, attributes)
@@ -149,11 +150,11 @@ class Simulation:
         self._change(node, self._result(template, refs, node))
 
     def _intrinsic(self, node: fx.Node, op: Op) -> None:
-        names = ("x", "dim", "keep", "pairs", "width")
+        names = ("x", "dim", "keep", "pairs", "width", "copies")
         for name, new in self.sizes.arguments(op).items():
-            if name != "x" and new != op.args[name]:
+            if name != "x" and new != op.args.get(name):
                 at = names.index(name)
-                self.nodes.append(NodeEdit(node.name, ("args", at), op.args[name], new))
+                self.nodes.append(NodeEdit(node.name, ("args", at), op.args.get(name), new))
         self._change(node, self._grown_ref(op.outputs[0], self.sizes.shape(op.outputs[0])))
 
     def _split(self, node: fx.Node, op: Op) -> None:
@@ -243,6 +244,13 @@ class Simulation:
         stride = strides_like(shape, value.stride)
         return Ref(Value(-1, shape, stride, value.dtype, value.device, value.origin, value.node), -1)
 
+    def _channels(self, node: fx.Node) -> dict[str, tuple[int, int]]:
+        """Axis 1 of what a node reads, before and after: norms without tensors keep its size."""
+        read = self.program.results.get(node.all_input_nodes[0].name) if node.all_input_nodes else None
+        if not isinstance(read, Value) or len(read.shape) < 2:
+            return {}
+        return {"channels": (read.shape[1], self.sizes.shape(read)[1])}
+
     def _metas(self, module: nn.Module, recurse: bool = True) -> dict[int, Meta]:
         found: dict[int, Meta] = {}
         for tensor in (*module.parameters(recurse), *module.buffers(recurse)):
@@ -279,24 +287,27 @@ class Simulation:
         return type(tree)(map(self._predicted, tree)) if type(tree) in (list, tuple) else tree
 
     def _inexpressible(self, node: fx.Node, problem: str) -> GrowthRefused:
+        sizes = "write the size as a number or compute it from x.shape, or choose another layer"
+        text, hint = why_closed(self.gm, node) or (problem, sizes)
         return GrowthRefused(
             Refusal(
                 Kind.INEXPRESSIBLE,
-                f"{node.name} cannot take the new size: {problem}",
+                f"{node.name} cannot take the new size: {text}",
                 where=location(self.gm, node.name),
                 chain=(node.name,),
-                hint="write the size as a number or compute it from x.shape, or choose another layer",
+                hint=hint,
             )
         )
 
 
 def _defaults(node: fx.Node, ops: list[Op], predicted: list[Mapping[str, Any]]) -> dict[Path, object]:
-    """Numbers that the call leaves at their default and that must change, e.g. the scale of attention: as keywords."""
+    """Numbers that the call leaves at their default, or None, and that must change, e.g. the scale of attention."""
     found: dict[Path, object] = {}
     for op, arguments in zip(ops, predicted, strict=True):
         for name, new in arguments.items():
-            if isinstance(new, float) and new != op.args[name] and left_out(node, op, name):
-                found["kwargs", name] = new
+            path = left_out(node, op, name) if isinstance(new, float) and new != op.args[name] else None
+            if path is not None:
+                found[path] = new
     return found
 
 

@@ -20,14 +20,19 @@ class NewSizes:
         new: Mapping[Atom, int],
         numbers: Mapping[int, Mapping[str, float]] | None = None,
         paired: frozenset[str] | None = None,
+        copied: Mapping[str, Mapping[Atom, tuple[int, ...]]] | None = None,
     ) -> None:
-        """`numbers`: arguments that change, by identity of an operator. `paired`: nodes at which a skip path brings
-        pairs of equal halves; None for all."""
+        """Some sizes, and what goes with them.
+
+        `numbers`: arguments that change, by identity of an operator. `paired`: nodes at which a skip path brings pairs
+        of equal halves; None for all. `copied`: by node of an adapter of which units its missing ones are copies.
+        """
         self.dims = dims
         self.algebra = dims.algebra
         self.new = new
         self.numbers = numbers or {}
         self._paired = paired
+        self._copied = copied or {}
 
     def size(self, axis: Axis) -> int:
         """The new size of an axis."""
@@ -53,3 +58,8 @@ class NewSizes:
     def paired(self, op: Op) -> bool:
         """Whether new units of a skip path are pairs of equal halves."""
         return self._paired is None or op.node in self._paired
+
+    def copied(self, op: Op, axis: Axis) -> tuple[int, ...]:
+        """Of what an adapter's missing channels along a growing axis are copies; nothing if they are zero."""
+        resolved, maps = self.algebra.resolve(axis), self._copied.get(op.node, {})
+        return maps.get(resolved, ()) if isinstance(resolved, Atom) else ()

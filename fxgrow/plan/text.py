@@ -11,7 +11,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..errors import FxgrowError, Kind, usage
 from .insert import Copies, Factory, Layers, Link
-from .layout import Chain, Grid, Leaf, Still
+from .layout import Chain, Grid, Leaf, Still, Woven
 
 T = TypeVar("T")
 FORMAT = "fxgrow plan"
@@ -22,7 +22,7 @@ LARGEST_FLOAT = 1e30
 """Scales and noise are finite numbers; NaN, infinity and what overflows are damaged or hostile."""
 DEEPEST = 40
 """Plans are not nested deeper."""
-_TAGS: dict[str, type] = {c.__name__: c for c in (Leaf, Still, Grid, Chain, Link, Layers, Copies)}
+_TAGS: dict[str, type] = {c.__name__: c for c in (Leaf, Still, Grid, Chain, Woven, Link, Layers, Copies)}
 """Classes that stand where several may; the JSON object says which."""
 
 

@@ -95,7 +95,9 @@ def _adapt(
     consumer, source = nodes[skip.node], nodes[skip.source]
     with graph.inserting_before(consumer):
         if skip.kind == "pad":
-            adapter = graph.call_function(adapt_skip, (source, skip.axis, skip.keep, skip.pairs, skip.width))
+            adapter = graph.call_function(
+                adapt_skip, (source, skip.axis, skip.keep, skip.pairs, skip.width, skip.copies)
+            )
         else:
             name = _free_name(gm, f"adapt_skip_{skip.node}")
             undo.append(lambda: gm._modules.pop(name, None))
@@ -133,6 +135,8 @@ def _convolution(gm: nn.Module, skip: SkipEdit, name: str, plan: Plan) -> nn.Mod
         phi = (torch.rand(min(skip.keep, skip.width), count, generator=random) * 2 - 1) * bound
         weight[: phi.shape[0], start : start + 2 * count : 2] = phi
         weight[: phi.shape[0], start + 1 : start + 2 * count : 2] = -phi
+    for channel, original in skip.copies:
+        weight[channel] = weight[original]
     shape = (skip.width, skip.read, *([1] * (skip.rank - 2))) if kind is not None and skip.axis == 1 else weight.shape
     module.weight = nn.Parameter(weight.reshape(shape).to(device=like.device, dtype=like.dtype))
     return module.train(gm.training)

@@ -16,7 +16,7 @@ from torch.nn.modules import activation
 from ..capture.opening import kind_of
 from ..plan import ModuleEdit, NodeEdit, Plan, SkipEdit, TensorEdit
 from ..plan.arguments import at
-from ..plan.layout import Chain, Grid, Layout, Leaf, size
+from ..plan.layout import Chain, Grid, Layout, Leaf, Woven, size
 from ..plan.plan import SPLIT, STATISTIC, STATISTICS
 
 LARGEST_GROWTH = 1024
@@ -84,7 +84,7 @@ def _tensor(edit: TensorEdit) -> Iterator[str]:
     if len({g.axis for g in edit.axes}) < len(edit.axes):
         yield f"the plan grows an axis of {name} twice"
     for growth in edit.axes:
-        if any(not 0 <= n <= edit.new[growth.axis] for n in _sizes(growth.layout)):
+        if any(not 0 <= n <= edit.new[growth.axis] for n in _sizes(growth.layout)) or not _turns(growth.layout):
             yield f"the plan counts units of {name} that are not there"
 
 
@@ -93,9 +93,18 @@ def _sizes(layout: Layout) -> Iterator[int]:
     yield size(layout, new=True)
     if isinstance(layout, Leaf):
         yield layout.old
-    if isinstance(layout, Grid | Chain):
+    if isinstance(layout, Grid | Chain | Woven):
         for part in layout.parts:
             yield from _sizes(part)
+
+
+def _turns(layout: Layout) -> bool:
+    """Whether each part of a layout that is woven falls into so many rounds."""
+    if not isinstance(layout, Grid | Chain | Woven):
+        return True
+    rounds = [(layout.old, False), (layout.new, True)] if isinstance(layout, Woven) else []
+    fit = all(n > 0 and size(part, new=new) % n == 0 for n, new in rounds for part in layout.parts)
+    return fit and all(map(_turns, layout.parts))
 
 
 def _module(edit: ModuleEdit, module: nn.Module) -> Iterator[str]:
@@ -178,6 +187,7 @@ def _is_statistic(new: object) -> bool:
 def _skip(skip: SkipEdit, consumer: fx.Node, widest: int) -> Iterator[str]:
     shape = 0 <= skip.axis < skip.rank <= MOST_DIMENSIONS and 0 < skip.width <= widest and 0 < skip.read <= widest
     pairs = all(start >= 0 and count >= 0 and start + 2 * count <= skip.read for start, count in skip.pairs)
+    pairs = pairs and all(0 <= original < channel < skip.width for channel, original in skip.copies)
     place = 0 <= skip.position <= len(consumer.args) and consumer.op != "output"
     if skip.kind not in ("pad", "conv") or not shape or not pairs or not place or not 0 <= skip.keep <= skip.read:
         yield f"the plan adapts the skip path {skip.source} -> {skip.node} to what it cannot be"

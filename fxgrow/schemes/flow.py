@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..capture.program import Op, Origin, Value
-from ..dims.axis import Atom, Axis, atoms
+from ..dims.axis import ONE, Atom, Axis, atoms
 from ..dims.rules import RULES
-from ..dims.rules.base import Mixing
+from ..dims.rules.mixing import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import GrowthRefused, Kind, Refusal
-from .occurrences import indices_of, places_of
+from .indexed import ByIndex, each, joined, nested, one, part, parted
+from .occurrences import cells, indices_of, opened_in, places_of, times
 from .states import Place
 
 S = TypeVar("S")
@@ -34,7 +34,7 @@ class Domain(Protocol[S]):
     def mul(self, op: Op, states: Sequence[S]) -> S:
         """A product."""
 
-    def apply(self, op: Op, states: Sequence[S], odd: bool, zero: bool, linear: bool) -> S:
+    def apply(self, op: Op, states: Sequence[S], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> S:
         """A function applied unit by unit."""
 
     def require(self, op: Op, state: S, even: bool, why: str) -> S:
@@ -42,6 +42,9 @@ class Domain(Protocol[S]):
 
     def adapt(self, op: Op, state: S) -> None:
         """A skip path enters a join at which its new units are cancelled or left out."""
+
+    def missing(self, op: Op, state: S) -> S:
+        """What an adapter makes of channels that a skip path lacks, for a volume in this state."""
 
     def mix(self, op: Op, state: S, mixing: Mixing) -> S:
         """A normalisation over all units of the axis."""
@@ -57,14 +60,6 @@ class Domain(Protocol[S]):
 
     def only_eval(self, op: Op, why: str) -> None:
         """A step that holds in evaluation mode only."""
-
-
-@dataclass(frozen=True, slots=True)
-class ByIndex:
-    """A state for each unit of another axis of the same value: queries, keys and values in one tensor."""
-
-    axis: Atom
-    states: tuple[Any, ...]
 
 
 class Propagation(Generic[S]):
@@ -124,7 +119,7 @@ class Propagation(Generic[S]):
             assert parameter or not any(map(self.count, axes)), f"nothing computed the states of {value}"
             known = self._marks[value.index] = [self._places(value, k, axis) for k, axis in enumerate(axes)]
         if getattr(RULES.get(self._op.name), "by_index", False):
-            return [list(row) for row in known]
+            return [[self._once(state) for state in row] for row in known]
         return [[self._one(state) for state in row] for row in known]
 
     def said(self, value: Value) -> list[list[S | ByIndex]]:
@@ -135,28 +130,59 @@ class Propagation(Generic[S]):
         rows: dict[int, list[S]] = {}
         for place in places_of(self.dims, self.growing, value, k, axis):
             rows.setdefault(place.occurrence, []).append(self.domain.place(place))
-        indices = indices_of(self.dims, self.growing, axis)
-        return [
-            ByIndex(index, tuple(row)) if index is not None else row[0]
-            for index, row in zip(indices, rows.values(), strict=True)
-        ]
+        told = zip(indices_of(self.dims, self.growing, axis), rows.values(), strict=True)
+        return [self._held(nested(self.dims, index, row), self.axes(value)) for index, row in told]
 
     def set(self, value: Value, marks: list[list[Any]]) -> None:
         """Say what the states of an output are."""
         axes = self.axes(value)
         counts = [self.count(axis) for axis in axes]
         assert len(counts) == len(marks), f"{value} has {len(counts)} axes, not {len(marks)}"
-        held = {atom for axis in axes for atom in atoms(axis)}
         rows = [self.fit(row, count) for row, count in zip(marks, counts, strict=True)]
-        self._marks[value.index] = [
-            [self._one(x) if isinstance(x, ByIndex) and x.axis not in held else x for x in row] for row in rows
-        ]
+        self._marks[value.index] = [[self._held(x, axes) for x in row] for row in rows]
+
+    def _held(self, state: Any, axes: Sequence[Axis]) -> Any:
+        """A state of a value with these axes: told apart by what they still hold, once, and by nothing else."""
+        if not isinstance(state, ByIndex):
+            return state
+        axis = state.axis if times(axes, state.axis) else opened_in(axes, state.axis)
+        if axis is None or times(axes, axis) != 1:
+            return self._held(each(list(state.states), self._merged), axes)
+        return ByIndex(axis, tuple(self._held(x, axes) for x in state.states))
+
+    def _once(self, state: Any) -> Any:
+        """A state that goes into an operator: an index that its result holds twice pairs each unit with each other."""
+        if not isinstance(state, ByIndex):
+            return state
+        if any(times(self.axes(out), state.axis) > 1 for out in self._op.outputs):
+            return self._one(state)
+        return ByIndex(state.axis, tuple(map(self._once, state.states)))
 
     def picked(self, state: Any, axis: Axis, number: int) -> Any:
         """A state when one unit is taken from an axis that states may be told apart by."""
-        if isinstance(state, ByIndex) and state.axis == self.algebra.resolve(axis):
-            return state.states[number]
-        return state
+        return self.piece(state, axis, number, ONE)
+
+    def piece(self, state: Any, axis: Axis, start: int, taken: Axis) -> Any:
+        """A state when units from `start` on are taken from an axis that states may be told apart by."""
+        axis, taken = self.algebra.resolve(axis), self.algebra.resolve(taken)
+        return part(self.dims, state, axis, start, taken, self._merged)
+
+    def told(self, op: Op, axis: Axis, states: Sequence[Any]) -> Any:
+        """One state for each unit of another axis of the result, if states are told apart by it."""
+        axis = self.algebra.resolve(axis)
+        alike = all(x == states[0] for x in states) or len(cells(self.dims, axis)) != len(states)
+        return self.merge(op, states) if alike else ByIndex(axis, tuple(states))
+
+    def joined(self, axes: Sequence[Axis], rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """The states of axes that become one."""
+        return joined(self.dims, list(map(self.algebra.resolve, axes)), rows, self.count, self._merged)
+
+    def parted(self, row: Sequence[Any], axes: Sequence[Axis]) -> list[list[Any]] | None:
+        """The states of axes into which one is split, if it was a sum of products and they are a product with a sum."""
+        return parted(self.dims, row, list(map(self.algebra.resolve, axes)), self.count)
+
+    def _merged(self, states: Sequence[Any]) -> Any:
+        return self.domain.merge(self._op, states)
 
     def fit(self, row: Sequence[Any], count: int) -> list[Any]:
         """States of an axis that is written with another number of occurrences: (a o) + (b o) against (a + b) o."""
@@ -166,36 +192,33 @@ class Propagation(Generic[S]):
         return [self.merge(self._op, list(row))] * count
 
     def _one(self, state: Any) -> Any:
-        return self.domain.merge(self._op, list(state.states)) if isinstance(state, ByIndex) else state
-
-    def _each(self, states: Sequence[Any], work: Callable[[list[Any]], Any]) -> Any:
-        """Work on states, for each index by itself where they are told apart by one."""
-        axis = next((x.axis for x in states if isinstance(x, ByIndex)), None)
-        if axis is None:
-            return work(list(states))
-        same = [x if isinstance(x, ByIndex) and x.axis == axis else self._one(x) for x in states]
-        units = range(self.algebra.size[axis.index])
-        return ByIndex(axis, tuple(work([x.states[n] if isinstance(x, ByIndex) else x for x in same]) for n in units))
+        return one(state, self._merged)
 
     def add(self, op: Op, states: Iterable[Any]) -> Any:
         """The state of a sum."""
-        return self._each(list(states), lambda some: self.domain.add(op, some))
+        return each(list(states), lambda some: self.domain.add(op, some))
 
     def mul(self, op: Op, states: Iterable[Any]) -> Any:
         """The state of a product."""
-        return self._each(list(states), lambda some: self.domain.mul(op, some))
+        return each(list(states), lambda some: self.domain.mul(op, some))
 
-    def apply(self, op: Op, states: Iterable[Any], *, odd: bool, zero: bool, linear: bool = False) -> Any:
+    def apply(
+        self, op: Op, states: Iterable[Any], *, odd: bool, zero: bool, linear: bool = False, homogeneous: bool = False
+    ) -> Any:
         """The state of a function applied unit by unit."""
-        return self._each(list(states), lambda some: self.domain.apply(op, some, odd, zero, linear))
+        return each(list(states), lambda some: self.domain.apply(op, some, odd, zero, linear, homogeneous))
 
     def require(self, op: Op, state: Any, *, even: bool, why: str) -> Any:
         """Demand that a state is the same for twins, or at least not zero."""
-        return self._each([state], lambda some: self.domain.require(op, some[0], even, why))
+        return each([state], lambda some: self.domain.require(op, some[0], even, why))
 
     def adapt(self, op: Op, state: Any) -> None:
         """Note that a skip path enters a join through an adapter."""
         self.domain.adapt(op, self._one(state))
+
+    def missing(self, op: Op, state: Any) -> Any:
+        """The state of channels that a skip path lacks, as an adapter makes them for a volume in this state."""
+        return each([state], lambda some: self.domain.missing(op, some[0]))
 
     def mix(self, op: Op, state: Any, mixing: Mixing) -> Any:
         """The state after a normalisation over all units of the axis."""
@@ -203,7 +226,7 @@ class Propagation(Generic[S]):
 
     def centre(self, op: Op, state: Any) -> Any:
         """The state after the mean over the axis is taken off."""
-        return self._each([state], lambda some: self.domain.centre(op, some[0]))
+        return each([state], lambda some: self.domain.centre(op, some[0]))
 
     def maker(self, value: Value) -> Op | None:
         """The operator that a value comes from, if it sees the growth."""
@@ -215,11 +238,11 @@ class Propagation(Generic[S]):
 
     def contract(self, op: Op, factors: Sequence[Any]) -> None:
         """Demand that a sum over the new units vanishes."""
-        self._each(list(factors), lambda some: self.domain.contract(op, some))
+        each(list(factors), lambda some: self.domain.contract(op, some))
 
     def merge(self, op: Op, states: Sequence[Any]) -> Any:
         """The state of occurrences that can no longer be told apart."""
-        return self._each(list(states), lambda some: self.domain.merge(op, some))
+        return each(list(states), lambda some: self.domain.merge(op, some))
 
     def only_eval(self, op: Op, why: str) -> None:
         """Note that this step holds in evaluation mode only."""

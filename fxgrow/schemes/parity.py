@@ -5,7 +5,8 @@ bits, a function that is not odd demands 0, a contraction demands 1. Where the d
 among them is set to zero, which satisfies its contraction whatever the other side is.
 
 Copies obey the same equations (0 copied, 1 split among the copies), but for functions that are odd without being
-linear, and for normalisations, which copies pass if every unit has equally many.
+linear, or homogeneous without being odd (relu), and for normalisations, which copies pass if every unit has equally
+many.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 from ..capture.program import Op
 from ..dims.axis import Atom
-from ..dims.rules.base import Mixing
+from ..dims.rules.mixing import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .flow import Propagation
@@ -32,6 +33,10 @@ MIXED = {
 """What a growth runs into when its units are mixed."""
 
 
+UNIFORM = "two or three times the width: copies of every unit leave its statistics alone"
+"""A way out where units are mixed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """The bits in `form` add up to `value`; `readers` are parameters that could be zero instead."""
@@ -45,6 +50,9 @@ class Demand:
 
 Parity = int | None
 """The bits whose sum is a state's sign; None is zero."""
+NULL = -1
+"""Zero at old units too: halves, copies and shares at once."""
+_ZEROS = (None, NULL)
 
 
 class ParityDomain:
@@ -52,7 +60,7 @@ class ParityDomain:
 
     same: Parity = 0
     zero: Parity = None
-    null: Parity = None
+    null: Parity = NULL
     one = 1
     """A sign that is known to be odd: bit 0, demanded to be set."""
 
@@ -86,13 +94,15 @@ class ParityDomain:
 
     def add(self, op: Op, states: Sequence[Parity]) -> Parity:
         """All signs equal; zero is neutral."""
-        some = [x for x in states if x is not None]
+        some = [x for x in states if x is not None and x != NULL]
         for x in some[1:]:
             self._demand(op, some[0] ^ x, 0, "opposite halves would be added to equal ones")
-        return some[0] if some else None
+        return some[0] if some else None if None in states else NULL
 
     def mul(self, op: Op, states: Sequence[Parity]) -> Parity:
         """Signs add up; zero wins."""
+        if NULL in states:
+            return NULL
         form = 0
         for x in states:
             if x is None:
@@ -100,30 +110,37 @@ class ParityDomain:
             form ^= x
         return form
 
-    def apply(self, op: Op, states: Sequence[Parity], odd: bool, zero: bool, linear: bool) -> Parity:
-        """Even, unless the function is odd; copied, unless it is linear."""
-        some = [x for x in states if x is not None]
+    def apply(self, op: Op, states: Sequence[Parity], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> Parity:
+        """Even, unless the function is odd; copied, unless it is linear, or homogeneous and all are shared out."""
+        some = [x for x in states if x is not None and x != NULL]
         if not some:
-            return None if zero else 0
+            return 0 if not zero else None if None in states else NULL
         if (linear if self.copies else odd) and len(states) == 1:
             return some[0]
+        if self.copies and homogeneous and None not in states:
+            return self.add(op, some)
         for x in some:
             self._demand(op, x, 0, f"{op.name} keeps equal halves only")
         return 0
 
     def require(self, op: Op, state: Parity, even: bool, why: str) -> Parity:
         """Not zero, perhaps even."""
-        if state is None:
+        if state in _ZEROS:
             self._fail(op, f"a block of zeros may not enter here: {why}")
             return 0
         if even:
+            assert state is not None
             self._demand(op, state, 0, why)
         return state
 
     def adapt(self, op: Op, state: Parity) -> None:
         """Equal halves cancel in an adapter."""
-        if state is not None:
+        if state is not None and state != NULL:
             self._demand(op, state, 0, "r(left) - r(right) must vanish")
+
+    def missing(self, op: Op, state: Parity) -> Parity:
+        """Copies beside copies, else zeros."""
+        return 0 if self.copies and state not in _ZEROS else None
 
     def mix(self, op: Op, state: Parity, mixing: Mixing) -> Parity:
         """Halves change the statistics; copies do not, if every unit has equally many."""
@@ -133,8 +150,8 @@ class ParityDomain:
         elif mixing.kind == "norm":
             self._fail(op, f"{text}: a norm of copies is not the norm of the units", kind)
         elif not mixing.even:
-            self._fail(op, text, kind, "two or three times the width: copies of every unit leave its statistics alone")
-        elif state is not None:
+            self._fail(op, text, kind, UNIFORM)
+        elif state is not None and state != NULL:
             self._demand(op, state, 0, "a normalisation needs copies")
         return self.one if mixing.kind == "softmax" else 0
 
@@ -144,6 +161,8 @@ class ParityDomain:
 
     def contract(self, op: Op, factors: Sequence[Parity]) -> None:
         """The sign of the product is odd."""
+        if NULL in factors:
+            return
         zeros = [x for x in factors if x is None]
         if len(zeros) > 1:
             self._fail(op, "both sides of the sum are zero: no gradient would ever reach the new units", Kind.DEAD)
@@ -161,8 +180,7 @@ class ParityDomain:
 
     def merge(self, op: Op, states: Sequence[Parity]) -> Parity:
         """As a sum, but that zeros are no copies."""
-        some = [x for x in states if x is not None]
-        if self.copies and len(some) != len(states) and some:
+        if self.copies and None in states and any(x not in _ZEROS for x in states):
             self._fail(op, "zero and non-zero blocks run together")
         return self.add(op, states)
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from ..capture.program import Op, Origin
 from ..dims.axis import Atom
-from ..dims.rules.base import PINNED, Mixing
+from ..dims.rules.mixing import PINNED, Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .flow import Propagation
-from .parity import MIXED
+from .parity import MIXED, UNIFORM
 from .states import Assignment, Failure, Place, Proof, State, Step, add, multiply, through
 
 
@@ -39,6 +39,7 @@ class ProofDomain:
         """Operators that need the scales as they will be."""
         self.uniform: set[Atom] = set()
         self.paired: dict[str, bool] = {}
+        self.copied: set[str] = set()
         self.idle: list[Op] = []
         """Contractions of zeros with zeros."""
         self._lost: tuple[Op, str] | None = None
@@ -48,8 +49,8 @@ class ProofDomain:
         if not self.steps or self.steps[-1] != step:
             self.steps.append(step)
 
-    def _refute(self, op: Op, text: str, kind: Kind = Kind.NO_PROOF) -> Refuted:
-        return Refuted(Failure(kind, self.positions[id(op)], text))
+    def _refute(self, op: Op, text: str, kind: Kind = Kind.NO_PROOF, hint: str = "") -> Refuted:
+        return Refuted(Failure(kind, self.positions[id(op)], text, hint))
 
     def place(self, place: Place) -> State:
         """As assigned."""
@@ -72,9 +73,9 @@ class ProofDomain:
             self._say(op, f"{' x '.join(x.value for x in states)} = {result.value}")
         return self._known(op, result, states, "multiplied")
 
-    def apply(self, op: Op, states: Sequence[State], odd: bool, zero: bool, linear: bool) -> State:
+    def apply(self, op: Op, states: Sequence[State], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> State:
         """Unit by unit."""
-        result = through(states, odd=odd, zero=zero, linear=linear)
+        result = through(states, odd=odd, zero=zero, linear=linear, homogeneous=homogeneous)
         self._say(op, f"unit by unit: {', '.join(x.value for x in states)} -> {result.value}")
         how = "linear" if {State.SPLIT, State.MEAN} & set(states) else "odd"
         return self._known(op, result, states, f"passed through a function that is not {how}")
@@ -92,6 +93,14 @@ class ProofDomain:
         self.paired[op.node] = state is State.EVEN and self.paired.get(op.node, True)
         self._say(op, "left - right vanishes" if state is State.EVEN else "the new units do not enter")
 
+    def missing(self, op: Op, state: State) -> State:
+        """Copies beside copies, else zeros."""
+        if state not in (State.COPY, State.SAME) or State.COPY not in self.assignment.values():
+            return State.ZERO
+        self.copied.add(op.node)
+        self._say(op, "channels that the skip path lacks are copies too")
+        return State.COPY
+
     def mix(self, op: Op, state: State, mixing: Mixing) -> State:
         """The statistics stay, or change by a factor that scale and epsilon make good."""
         kind, text = MIXED[mixing.kind]
@@ -108,10 +117,11 @@ class ProofDomain:
             raise self._refute(op, f"{text}: new units that are {state.value} change its statistics", kind)
         scale = mixing.scale
         if scale is None or scale.origin is not Origin.PARAMETER:
-            raise self._refute(op, f"{text}, and no parameter is its scale and could make up for the new width", kind)
+            what = f"{text}, and no parameter is its scale and could make up for the new width"
+            raise self._refute(op, what, kind, OWN_SCALE)
         factor = math.sqrt(mixing.old / mixing.new)
         if self.scales.setdefault(scale.index, factor) != factor:
-            raise self._refute(op, f"{text}, and its scale serves two normalisations of other widths", kind)
+            raise self._refute(op, f"{text}, and its scale serves two normalisations of other widths", kind, OWN_SCALE)
         self.scaling.add(id(op))
         if mixing.epsilon is not None:
             self.numbers[id(op)] = {"eps": mixing.epsilon * mixing.old / mixing.new}
@@ -190,7 +200,8 @@ class ProofDomain:
         """A scale that makes up for a width has no other reader."""
         for op in ops:
             if id(op) not in self.scaling and any(v.index in self.scales for v in op.inputs()):
-                raise self._refute(op, "it reads the scale of a normalisation that has to make up for the new width")
+                text = "it reads the scale of a normalisation that has to make up for the new width"
+                raise self._refute(op, text, hint=OWN_SCALE)
 
     def alive(self, ops: Sequence[Op]) -> None:
         """Zeros that meet zeros get no gradient, unless a parameter among them is used elsewhere too (tied weights)."""
@@ -206,6 +217,8 @@ class Unfounded(Exception):
     """A scheme leaves out a parameter, or gives it a state that no tensor can hold."""
 
 
+OWN_SCALE = f"give the normalisation a weight of its own, or {UNIFORM}"
+"""A way out where the scale of a norm cannot make up for a width."""
 HELD = frozenset({State.ZERO, State.EVEN, State.ODD, State.COPY, State.SPLIT, State.MEAN, State.FREE})
 """States that new units of a parameter can be put in."""
 _NOTHING = frozenset({State.ZERO, State.NULL})
@@ -233,4 +246,5 @@ def prove(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment) -
         domain.numbers,
         frozenset(domain.uniform),
         paired,
+        frozenset(domain.copied),
     )

@@ -13,7 +13,7 @@ from functools import cache
 
 from ..capture.program import Op
 from ..dims.axis import Atom
-from ..dims.rules.base import Mixing
+from ..dims.rules.mixing import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .flow import Propagation
@@ -107,7 +107,7 @@ class SidedDomain:
         learned = [x for x in some if any(place.value not in self.buffers for place in x.places)]
         return _union(learned) if len(learned) == 1 else _union(some, linear=sum(bool(x.places) for x in some) < 2)
 
-    def apply(self, op: Op, states: Sequence[Mark], odd: bool, zero: bool, linear: bool) -> Mark:
+    def apply(self, op: Op, states: Sequence[Mark], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> Mark:
         """Zeros stay only where the function keeps them."""
         some = _live(states)
         if not some:
@@ -120,6 +120,10 @@ class SidedDomain:
 
     def adapt(self, op: Op, state: Mark) -> None:
         """New units stay outside an adapter."""
+
+    def missing(self, op: Op, state: Mark) -> Mark:
+        """Zeros."""
+        return self.zero
 
     def mix(self, op: Op, state: Mark, mixing: Mixing) -> Mark:
         """What a normalisation needs."""

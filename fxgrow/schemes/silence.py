@@ -26,7 +26,7 @@ from .states import Assignment, Failure, Place, Problem, State, Step
 
 AFFINE = frozenset(f"aten::{n}" for n in ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"))
 """Operators that end in `* weight + bias`, unit by unit."""
-MAPS = ("conv", "linear", "matmul", "mm", "bmm", "einsum")
+MAPS = ("conv", "linear", "matmul", "mm", "bmm", "einsum", "bilinear")
 """Operators (or beginnings of their names) that are linear in a weight, beside a `bias` that is added."""
 WAYS = {"r2r": ("halves", "scale"), "zero": ("weight", "scale")}
 """What each scheme tries; the first way that proves for some operator of the branch is taken."""

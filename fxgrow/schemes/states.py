@@ -96,6 +96,8 @@ class Proof:
     """Atoms whose units must be copied equally often."""
     paired: frozenset[str] = frozenset()
     """Nodes of residual joins at which a skip path brings pairs of equal halves."""
+    copied: frozenset[str] = frozenset()
+    """Nodes of residual joins, or adapters, at which channels that a skip path lacks are copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +175,15 @@ def add(states: Sequence[State]) -> State:
     return State.FREE
 
 
-def through(states: Sequence[State], *, odd: bool, zero: bool, linear: bool) -> State:
+def through(
+    states: Sequence[State], *, odd: bool, zero: bool, linear: bool = False, homogeneous: bool = False
+) -> State:
     """The state after a function applied unit by unit; `odd`: f(-x) = -f(x), `zero`: f(0) = 0, `linear`: f(cx) = c f(x)
-    and f(x + y) = f(x) + f(y)."""
+    and f(x + y) = f(x) + f(y), `homogeneous`: f(cx, cy) = c f(x, y) for c > 0."""
     kinds = set(states)
     if kinds & _SHARES:
-        return states[0] if len(states) == 1 and linear else State.LOST
+        scales = homogeneous or (linear and len(states) == 1)
+        return State.SPLIT if scales and kinds <= {State.SPLIT, State.NULL} else State.LOST
     if kinds <= {State.NULL, State.SAME}:
         return State.NULL if kinds == {State.NULL} and zero else State.SAME
     if kinds <= {State.ZERO, State.NULL} and zero:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..capture.program import Args, Op, Program, Value
-from ..dims.rules.base import PINNED
+from ..dims.rules.mixing import PINNED
 from ..functional import adapt_skip
 
 INTRINSICS: dict[str, Callable[..., Any]] = {"fxgrow::adapt_skip": adapt_skip}

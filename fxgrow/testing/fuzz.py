@@ -28,18 +28,21 @@ LEAST = 0.6
 """Share of pairs that are to be growths: a fuzzer that is refused all the time proves nothing."""
 
 
-def fuzz(seed: int, *, seconds: float, models: int | None = None, folder: Path | None = None) -> Tally:
+def fuzz(
+    seed: int, *, seconds: float, models: int | None = None, growths: int = GROWTHS, folder: Path | None = None
+) -> Tally:
     """Draw models and growths and watch all laws.
 
     Args:
         seed: of everything that is drawn; the same seed draws the same pairs in the same order.
         seconds: when to stop, between two models.
         models: stop behind so many of them, too.
+        growths: asked of each model.
         folder: where breaches are saved, shrunk, as scripts; none is if it is None.
     """
     tally, start, number = Tally(), time.monotonic(), 0
     while time.monotonic() - start < seconds and (models is None or number < models):
-        for k, (sketch, found) in enumerate(pairs(Seeded((seed, number)), growths=GROWTHS)):
+        for k, (sketch, found) in enumerate(pairs(Seeded((seed, number)), growths=growths)):
             if k == 0:
                 tally.model(sketch)
             if isinstance(found, Breach):
@@ -48,7 +51,7 @@ def fuzz(seed: int, *, seconds: float, models: int | None = None, folder: Path |
                 if folder is not None:
                     save(smallest(found), folder)
             else:
-                tally.pair(found)
+                tally.pair(found, f"seed {seed}, model {number}")
         number += 1
     return tally
 
@@ -57,13 +60,16 @@ def smallest(breach: Breach, *, tries: int = 600) -> Breach:
     """The same law, broken by a smaller pair."""
 
     def breaks(sketch: Sketch, growths: tuple[Growth, ...]) -> bool:
-        found = broken(sketch, growths)
+        found = broken(sketch, growths, further=further)
         return found is not None and found.law == breach.law
 
+    further = False
     if not breaks(breach.sketch, breach.growths):
-        return replace(breach, text=f"NOT REPRODUCED BY ITSELF: {breach.text}")
+        further = True
+        if not breaks(breach.sketch, breach.growths):
+            return replace(breach, text=f"NOT REPRODUCED BY ITSELF: {breach.text}")
     sketch, growths = shrink(breach.sketch, breach.growths, breaks, tries=tries)
-    return Breach(sketch, growths, breach.law, str(broken(sketch, growths)))
+    return Breach(sketch, growths, breach.law, str(broken(sketch, growths, further=further)))
 
 
 def _work(told: tuple[int, float, Path]) -> Tally:

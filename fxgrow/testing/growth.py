@@ -15,7 +15,7 @@ from ..dims.solver import DimsSolver
 from ..passes.tensors import Blocks
 from ..plan.layout import leaves
 from ..plan.sizes import NewSizes
-from ..schemes.flow import ByIndex
+from ..schemes.indexed import ByIndex
 from ..schemes.states import Assignment, Place, State
 from .blocks import (
     ROUNDING,
@@ -54,6 +54,7 @@ class Trial:
     scales: Mapping[int, float] = field(default_factory=dict)
     numbers: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     paired: frozenset[str] | None = None
+    copied: Mapping[str, Mapping[Atom, tuple[int, ...]]] = field(default_factory=dict)
 
 
 class Growth:
@@ -62,7 +63,7 @@ class Growth:
     def __init__(self, trial: Trial, claims: Claims, watched: frozenset[State] = SIGNS) -> None:
         self.trial, self.claims, self.watched = trial, claims, watched
         self.program, self.dims, self.assignment = trial.program, trial.dims, trial.assignment
-        self.sizes = NewSizes(trial.dims, trial.sizes, trial.numbers, trial.paired)
+        self.sizes = NewSizes(trial.dims, trial.sizes, trial.numbers, trial.paired, trial.copied)
         floats = [v.dtype for v in trial.program.values if v.dtype.is_floating_point]
         self.rounding = max([ROUNDING, *(4 * torch.finfo(dtype).eps for dtype in floats)])
         self.growing: dict[int, Growing] = {}

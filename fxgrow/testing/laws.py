@@ -197,6 +197,7 @@ class _Examination:
         if not refused:
             paired = frozenset(node for node, pairs in domain.paired.items() if pairs)
             trial = replace(trial, scales=domain.scales, numbers=domain.numbers, paired=paired)
+            trial = replace(trial, copied=dict.fromkeys(domain.copied, sources))
         self._look(Growth(trial, claims, watched), refused, self.draws if family is SIGN else 1)
 
     def _look(self, found: Growth, refused: str, draws: int) -> None:

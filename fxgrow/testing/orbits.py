@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..capture.program import Op, Origin, Program, Value
 from .labels import Labels, Planes, merge, narrow, place, split
-from .places import looked_up, written
+from .places import bilinear, looked_up, written
 from .recurrences import OPERATORS, recur
 
 _REARRANGING = """view _unsafe_view reshape view_as reshape_as flatten unflatten ravel permute transpose swapaxes
@@ -242,6 +242,7 @@ _FAMILIES: tuple[tuple[str, Handler], ...] = (
     ("linear matmul bmm mm mv addmm baddbmm", Orbits.multiply),
     ("scaled_dot_product_attention", Orbits.attend),
     ("einsum", Orbits.einsum),
+    ("bilinear", bilinear),
     (OPERATORS, recur),
 )
 HANDLERS: dict[str, Handler] = {name: handler for names, handler in _FAMILIES for name in names.split()}

@@ -1,4 +1,4 @@
-"""Labels where units are chosen by number, and where a part of a tensor is replaced."""
+"""Labels where units are chosen by number, where a part of a tensor is replaced, and under a bilinear map."""
 
 from __future__ import annotations
 
@@ -38,3 +38,13 @@ def written(orbits: Orbits, op: Op) -> list[Planes]:
     orbits.labels.meet_all([[p if p.shape[at] == 1 else p.index_select(at, rows) for p in orbits.of(x)], part])
     wide = [p if p.shape[at] == 1 else scattered(p, at, rows, x.shape[at]) for p in part]
     return [[*orbits.of(x), *wide]]
+
+
+def bilinear(orbits: Orbits, op: Op) -> list[Planes]:
+    """Two inputs and a weight of three axes, one after the other."""
+    a, b, weight = (op.args[name] for name in ("input1", "input2", "weight"))
+    rest = [f"b{k}" for k in range(len(a.shape) - 1)]
+    half = orbits.contract((orbits.of(a), [*rest, "i"]), (orbits.of(weight), ["o", "i", "j"]), [*rest, "o", "j"])
+    planes = orbits.contract((half, [*rest, "o", "j"]), (orbits.of(b), [*rest, "j"]), [*rest, "o"])
+    bias = op.args.get("bias")
+    return [orbits.added(len(op.outputs[0].shape), planes, [] if bias is None else orbits.of(bias))]

@@ -11,7 +11,9 @@ from torch import fx
 from ..optional import optional
 from .fuzzing.draw import STEPS, draw_sketch
 from .fuzzing.growths import Growth, draw_growth, sites_of
+from .fuzzing.laws import watch
 from .fuzzing.pairs import Subject, subject
+from .fuzzing.promises import LawBroken
 from .fuzzing.sketch import Sketch
 
 if TYPE_CHECKING:
@@ -67,3 +69,6 @@ def growths(model: fx.GraphModule) -> st.SearchStrategy[Growth]:
     """
     sites = sites_of(model)
     return st.composite(lambda draw: draw_growth(Drawn(draw), sites))()
+
+
+__all__ = ["Drawn", "LawBroken", "Subject", "graph_modules", "growths", "sketches", "watch"]

@@ -36,6 +36,10 @@ def twin(model: nn.Module, dtype: torch.dtype | None, *, training: bool) -> nn.M
     return made.train(training)
 
 
+RMS_NORMS = (F.rms_norm, torch.rms_norm, torch.ops.aten.rms_norm, torch.ops.aten.rms_norm.default)
+"""Calls whose fourth argument is an epsilon, or None for that of the dtype."""
+
+
 def _pin_epsilons(model: nn.Module) -> None:
     """Write out the epsilons that rms_norm takes from the dtype: the function in another one is to be the same."""
     some = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
@@ -44,10 +48,13 @@ def _pin_epsilons(model: nn.Module) -> None:
         if isinstance(module, nn.RMSNorm) and module.eps is None:
             module.eps = epsilon
         if isinstance(module, fx.GraphModule):
-            calls = [n for n in module.graph.nodes if n.target in (F.rms_norm, torch.rms_norm) and len(n.args) < 4]
+            calls = [n for n in module.graph.nodes if n.target in RMS_NORMS and [*n.args, *[None] * 4][3] is None]
             calls = [n for n in calls if n.kwargs.get("eps") is None]
             for node in calls:
-                node.kwargs = {**node.kwargs, "eps": epsilon}
+                if len(node.args) > 3:
+                    node.args = (*node.args[:3], epsilon)
+                else:
+                    node.kwargs = {**node.kwargs, "eps": epsilon}
             if calls:
                 module.recompile()
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 from torch import Tensor, fx
@@ -16,12 +18,13 @@ from ..analysis import Analysis, analyse
 from ..capture.lowering import Lowering
 from ..capture.program import Value
 from ..capture.trees import leaves as values_in
-from ..dims.axis import Atom, Axis, Product, Sum
+from ..dims.axis import ONE, Atom, Axis, Product, Sum, factors_of
 from ..dims.solver import DimsSolver
-from ..plan import Chain, Grid, Layout, Leaf, Plan
+from ..plan import Chain, Grid, Layout, Leaf, Plan, Woven
 from ..plan.layout import old_positions, size
 from ..rewrite import apply
 from ..rewrite.apply import sketch
+from ..schemes.occurrences import cells
 from .places import Places, as_before, layout_of, ways
 
 Found = dict[str, tuple[Places, ...]]
@@ -118,7 +121,7 @@ def _growing(plan: Plan, analysis: Analysis) -> tuple[DimsSolver, dict[Atom, Lea
         dims: DimsSolver = getattr(analysis, kind)
         growing: dict[Atom, Leaf] = {}
         for axis, layout in _grown_axes(plan, dims):
-            for atom, leaf in _matched(dims.algebra.resolve(axis), layout):
+            for atom, leaf in _matched(dims, dims.algebra.resolve(axis), layout):
                 if leaf.source or atom not in growing:
                     growing[atom] = leaf
         if growing and _explained(plan, dims, growing):
@@ -135,32 +138,37 @@ def _grown_axes(plan: Plan, dims: DimsSolver) -> Iterator[tuple[Axis, Layout]]:
         yield from ((axes[growth.axis], growth.layout) for growth in edit.axes)
 
 
-def _matched(axis: Axis, layout: Layout) -> Iterator[tuple[Atom, Leaf]]:
+def _matched(dims: DimsSolver, axis: Axis, layout: Layout) -> Iterator[tuple[Atom, Leaf]]:
     """The atoms that the growing sets of a layout are."""
     if isinstance(axis, Atom):
         if isinstance(layout, Leaf):
             yield axis, layout
     elif isinstance(axis, Sum) and isinstance(layout, Chain):
         for term, part in zip(axis.terms, layout.parts, strict=True):
-            yield from _matched(term, part)
+            yield from _matched(dims, term, part)
     elif isinstance(axis, Product):
-        parts = layout.parts if isinstance(layout, Grid) else (layout,)
-        last = parts[-1] if parts else layout
-        if isinstance(last, Chain) and (len(parts) < len(axis.factors) or not isinstance(axis.factors[-1], Sum)):
-            yield from _by_index(axis.factors, parts[:-1], last)
-        else:
-            for factor, part in zip(axis.factors, parts, strict=True):
-                yield from _matched(factor, part)
+        yield from _in_row(dims, axis.factors, layout)
 
 
-def _by_index(factors: Sequence[Axis], front: Sequence[Layout], chain: Chain) -> Iterator[tuple[Atom, Leaf]]:
-    """(g 3 d) written as g ((d) + (d) + (d))."""
-    for factor, part in zip(factors, front, strict=False):
-        yield from _matched(factor, part)
-    for term in chain.parts:
-        rest = term.parts if isinstance(term, Grid) else (term,)
-        for factor, part in zip(factors[len(front) + 1 :], rest, strict=True):
-            yield from _matched(factor, part)
+def _in_row(dims: DimsSolver, factors: Sequence[Axis], layout: Layout) -> Iterator[tuple[Atom, Leaf]]:
+    """Those of a product, which may be written by an index factor: (g 3 d) as g ((d) + (d) + (d)), or woven."""
+    parts = layout.parts if isinstance(layout, Grid) else (layout,)
+    last = parts[-1] if parts else layout
+    if isinstance(layout, Woven):
+        sizes = list(accumulate(map(dims.algebra.measure, factors), mul, initial=1))
+        cuts = [k for k, f in enumerate(factors) if len(cells(dims, f)) == len(layout.parts) and sizes[k] == layout.old]
+        cut, front, rows = cuts[0], factors[: cuts[0]], layout.parts
+    elif isinstance(last, Chain) and (len(parts) < len(factors) or not isinstance(factors[-1], Sum)):
+        cut, front, rows = len(parts) - 1, (), last.parts
+        for factor, part in zip(factors, parts[:-1], strict=False):
+            yield from _matched(dims, factor, part)
+    else:
+        for factor, part in zip(factors, parts, strict=True):
+            yield from _matched(dims, factor, part)
+        return
+    for cell, row in zip(cells(dims, factors[cut]), rows, strict=True):
+        own = [factor for factor in factors_of(cell) if factor != ONE]
+        yield from _in_row(dims, [*front, *own, *factors[cut + 1 :]], row)
 
 
 def _explained(plan: Plan, dims: DimsSolver, growing: Mapping[Atom, Leaf]) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 
 import torch
 from torch import Tensor
 
 from ..dims.axis import Atom, Axis, Fixed, Product, Sum
-from ..plan import Chain, Grid, Layout, Leaf, Still
-from ..plan.layout import leaves, size
+from ..plan import Chain, Grid, Layout, Leaf, Still, Woven
+from ..plan.layout import leaves, size, turned, woven
 
 Fibres = tuple[tuple[int, ...], ...]
 """For each old unit the positions that make it up now: one, or several that share what it was."""
@@ -107,14 +107,17 @@ def _fibres(layout: Layout, shared: frozenset[int], seen: int) -> tuple[Fibres, 
                 width, count = size(part, new=True), count + held
                 rows = tuple(tuple(r * width + i for r in row for i in unit) for row in rows for unit in inner)
             return rows, count
-        case Chain():
-            out: list[tuple[int, ...]] = []
+        case Chain() | Woven():
+            found: list[Fibres] = []
             start = count = 0
             for part in layout.parts:
                 inner, held = _fibres(part, shared, seen + count)
-                out += [tuple(start + i for i in unit) for unit in inner]
+                found.append(tuple(tuple(start + i for i in unit) for unit in inner))
                 start, count = start + size(part, new=True), count + held
-            return tuple(out), count
+            if isinstance(layout, Chain):
+                return tuple(chain(*found)), count
+            to = turned(layout)
+            return tuple(tuple(to[i] for i in unit) for unit in woven(found, layout.old)), count
 
 
 def _first(units: int) -> Fibres:

@@ -50,6 +50,18 @@ def added(w: Tensor) -> Tensor:
     return x + y + z
 
 
+def chunked(w: Tensor) -> Tensor:
+    """The product of three parts, cut into pieces of one."""
+    x, y, z = w.view(3, 4).chunk(3)
+    return x[0] * y[0] * z[0]
+
+
+def sliced(w: Tensor) -> Tensor:
+    """The same by slices."""
+    x = w.view(3, 4)
+    return x[:1][0] * x[1:2][0] * x[2:][0]
+
+
 SHAPES = ("2+ 2+ 3+ 4+", "2+ 2+ 5. 4+", "2+ 2+ 5. 3+")
 ROWS: list[Row] = [
     row("scaled_dot_product_attention", attention, *SHAPES, why=SOFTMAX),
@@ -86,4 +98,6 @@ ROWS: list[Row] = [
     row("unbind (parts of a product)", bent, "12+"),
     row("unbind (parts that are added up)", added, "12+"),
     row("cat (parts of a product)", joined, "12+"),
+    row("chunk (parts of a product)", chunked, "12+"),
+    row("slice (parts of a product)", sliced, "12+"),
 ]

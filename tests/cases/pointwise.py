@@ -109,6 +109,12 @@ ROWS: list[Row] = [
     row("pow (of a number)", lambda x: 2.0**x, "4+ 3+"),
     row("polygamma", lambda x: torch.polygamma(1, x), "4+ 3+", draw=positive),
     row("nan_to_num (of infinities)", lambda x: torch.nan_to_num(1 / x, 1.0, 5.0, -7.0), "4+ 3+"),
+    *(
+        row(f"{f.__name__} (of infinities)", lambda x, f=f: f(torch.sinh(1e4 * x)), "4+ 3+")
+        for f in (torch.isinf, torch.isneginf, torch.isposinf)
+    ),
+    row("isnan (of infinities)", lambda x: torch.isnan(torch.sin(torch.sinh(1e4 * x))), "4+ 3+"),
+    row("nan_to_num (of opposites)", lambda x: torch.nan_to_num(torch.sinh(1e4 * x), 1.0, 5.0, -7.0), "4+ 3+"),
     row("gelu (tanh)", lambda x: F.gelu(x, approximate="tanh"), "4+ 3+"),
     row("elu (alpha)", lambda x: F.elu(x, 2.0), "4+ 3+"),
     row("softplus (beta)", lambda x: F.softplus(x, 2.0, 3.0), "4+ 3+"),
@@ -142,6 +148,7 @@ ROWS: list[Row] = [
     row("_to_copy", lambda x: aten._to_copy(x, dtype=torch.float32), "4+ 3+"),
     row("_to_copy (truth values)", lambda x: aten._to_copy(x, dtype=torch.bool), "4+ 3+"),
     row("type_as", lambda x, y: x.type_as(y), "4+ 3+", "5+"),
+    row("type_as (whole numbers)", lambda x, y: x.type_as(whole(y)), "4+ 3+", "5+"),
     row("cdouble", lambda x: torch.real(x.to(torch.complex128)), "4+ 3+"),
     row("conj", lambda x: torch.ops.aten._conj(x.to(torch.complex128)).resolve_conj(), "4+ 3+"),
 ]

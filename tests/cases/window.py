@@ -82,6 +82,11 @@ ROWS: list[Row] = [
     row("native_dropout (training)", lambda x: aten.native_dropout(x, 0.5, True), "2+ 3+", eval_only=True),
     row("feature_dropout", lambda x: F.dropout2d(x, 0.5, True), "2+ 3+ 2+ 2+", eval_only=True),
     row("feature_alpha_dropout", lambda x: F.feature_alpha_dropout(x, 0.5, True), "2+ 3+ 2+", eval_only=True),
+    *(
+        row(f"{name} (of nothing)", lambda x, f=f: f(x, 0.0, True), "2+ 3+ 2+")
+        for name in ("alpha_dropout", "feature_dropout", "feature_alpha_dropout")
+        for f in [getattr(aten, name)]
+    ),
     row("pixel_shuffle", lambda x: F.pixel_shuffle(x, 2), "2+ 8+ 3. 3.", why=WINDOW),
     row("pixel_unshuffle", lambda x: F.pixel_unshuffle(x, 2), "2+ 3+ 4. 2.", why=WINDOW),
     row("channel_shuffle", lambda x: F.channel_shuffle(x, 2), "2+ 6+ 3+ 2+"),

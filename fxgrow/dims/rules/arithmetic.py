@@ -29,10 +29,10 @@ class Add(SameSizes):
             skip, at = apart
             out = s.of(next(v for v in values if v is not skip))
             for k, states in enumerate(s.of(skip)):
-                if k == at:  # an adapter lets r(left) - r(right) through, and zeros for channels that are missing
+                if k == at:  # an adapter lets r(left) - r(right) through, and zeros or copies for missing channels
                     for state in states:
                         s.adapt(op, state)
-                    out[k] = [s.add(op, [state, s.zero]) for state in out[k]]
+                    out[k] = [s.add(op, [state, s.missing(op, state)]) for state in out[k]]
                 else:
                     out[k] = [s.add(op, pair) for pair in zip(out[k], states, strict=True)]
             s.set(op.outputs[0], out)

@@ -11,13 +11,13 @@ A rule answers three questions about one operator call:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...capture.program import Op, Value
 from ...errors import Kind
 from ..algebra import Algebra
-from ..axis import Atom, Axis, Fixed
+from ..axis import Axis, Fixed
+from .mixing import Mixing
 
 State = Any
 """An element of the domain that a `Flow` computes in; rules hand it on and never look inside."""
@@ -52,32 +52,6 @@ class Dims(Protocol):
 
     def join(self, op: Op, operands: tuple[str, str]) -> bool:
         """Note that two volumes meet by addition; True if the axes of the skip operand have been dealt with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mixing:
-    """A normalisation or a statistic over axes that grow: how much, and in which way."""
-
-    kind: str
-    """The operator, or the family of it."""
-    old: int
-    new: int
-    """Units that it is taken over, before and after."""
-    alone: bool
-    """The axis is one set of units and nothing else."""
-    even: bool
-    """If every unit is copied equally often, the axis is a whole number of copies of itself."""
-    atoms: tuple[Atom, ...]
-    scale: Value | None = None
-    """The parameter that scales the result unit by unit."""
-    epsilon: float | None = None
-    correction: float = 0
-    """What a variance takes off the count that it divides by."""
-
-
-PINNED = "pinned"
-"""An argument that no operator has: of a mean what its result is multiplied by, of a variance its correction, so that
-it divides by what it divided by before."""
 
 
 class Flow(Protocol):
@@ -118,10 +92,25 @@ class Flow(Protocol):
     def picked(self, state: State, axis: Axis, number: int) -> State:
         """A state when one unit is taken from an axis that states may be told apart by."""
 
-    def apply(self, op: Op, states: Iterable[State], *, odd: bool, zero: bool, linear: bool = False) -> State:
+    def piece(self, state: State, axis: Axis, start: int, taken: Axis) -> State:
+        """A state when units from `start` on are taken from an axis that states may be told apart by."""
+
+    def told(self, op: Op, axis: Axis, states: Sequence[State]) -> State:
+        """One state for each unit of another axis of the result."""
+
+    def joined(self, axes: Sequence[Axis], rows: Marks) -> list[State]:
+        """The states of axes that become one."""
+
+    def parted(self, row: list[State], axes: Sequence[Axis]) -> Marks | None:
+        """The states of axes into which one is split, if it held more occurrences than they do."""
+
+    def apply(
+        self, op: Op, states: Iterable[State], *, odd: bool, zero: bool, linear: bool = False, homogeneous: bool = False
+    ) -> State:
         """The state of a function applied unit by unit.
 
-        `odd`: f(-x) = -f(x), `zero`: f(0) = 0, `linear`: it is a linear map of each unit's own slice.
+        `odd`: f(-x) = -f(x), `zero`: f(0) = 0, `linear`: it is a linear map of each unit's own slice, `homogeneous`:
+        f(cx, cy) = c f(x, y) for c > 0.
         """
 
     def require(self, op: Op, state: State, *, even: bool, why: str) -> State:
@@ -129,6 +118,9 @@ class Flow(Protocol):
 
     def adapt(self, op: Op, state: State) -> None:
         """Note that a skip path with this new block enters through an adapter, which cancels it or leaves it out."""
+
+    def missing(self, op: Op, state: State) -> State:
+        """The state of channels that a skip path lacks, as an adapter makes them for a volume in this state."""
 
     def mix(self, op: Op, state: State, mixing: Mixing) -> State:
         """The state after a normalisation over all units of the axis, or what a statistic of them asks for."""
@@ -165,6 +157,9 @@ class Sizes(Protocol):
 
     def shape(self, value: Value) -> tuple[int, ...]:
         """The new shape of a value."""
+
+    def copied(self, op: Op, axis: Axis) -> tuple[int, ...]:
+        """Of what an adapter's missing channels along a growing axis are copies; nothing if they are zero."""
 
     def paired(self, op: Op) -> bool:
         """Whether new units of a skip path are pairs of equal halves."""

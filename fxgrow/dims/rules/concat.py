@@ -50,21 +50,27 @@ class Cat(SameSizes):
 
 
 class Stack(SameSizes):
-    """stack: a new axis of fixed size; the others are shared."""
+    """stack: a new axis that counts the operands; the others are shared, and their states may differ by operand."""
+
+    by_index = True
 
     def dims(self, op: Op, d: Dims) -> None:
-        """The new axis counts the operands."""
+        """The new axis keeps its number of units."""
         xs = op.args["tensors"]
         rows = [d.of(x) for x in xs]
         axes = [broadcast(d, [(row[k], xs[0].shape[k]) for row in rows]) for k in range(len(rows[0]))]
-        axes.insert(normal(op.args["dim"], len(op.outputs[0].shape)), Fixed(len(xs)))
+        count: Axis = d.algebra.atom(len(xs)) if len(xs) > 1 else Fixed(1)
+        d.freeze(count, Kind.INDEX, "it counts the operands of a stack")
+        axes.insert(normal(op.args["dim"], len(op.outputs[0].shape)), count)
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: Flow) -> None:
-        """Operands must agree."""
+        """Each operand keeps its own."""
         rows = [s.of(x) for x in op.args["tensors"]]
-        out = [[s.merge(op, leaf) for leaf in zip(*axis, strict=True)] for axis in zip(*rows, strict=True)]
-        out.insert(normal(op.args["dim"], len(op.outputs[0].shape)), [])
+        at = normal(op.args["dim"], len(op.outputs[0].shape))
+        count = s.axes(op.outputs[0])[at]
+        out = [[s.told(op, count, leaf) for leaf in zip(*axis, strict=True)] for axis in zip(*rows, strict=True)]
+        out.insert(at, [])
         s.set(op.outputs[0], out)
 
 
@@ -96,9 +102,12 @@ class Pieces:
         x = op.args["self"]
         marks = s.of(x)
         at = normal(op.args["dim"], len(marks))
-        parts = regroup(s, op, marks[at], [s.axes(out)[at] for out in op.outputs])
-        for out, part in zip(op.outputs, parts, strict=True):
-            s.set(out, [part if k == at else row for k, row in enumerate(marks)])
+        axis, start = s.axes(x)[at], 0
+        axes = [s.axes(out)[at] for out in op.outputs]
+        for out, part, own in zip(op.outputs, axes, regroup(s, op, marks[at], axes), strict=True):
+            rows = [[s.piece(state, axis, start, part) for state in row] for row in marks]
+            s.set(out, [own if k == at else row for k, row in enumerate(rows)])
+            start += out.shape[at]
 
     def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
         """Written sizes and cut points follow; a number of pieces stays."""

@@ -194,3 +194,7 @@ register(
     *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
 )
 register(Contraction("... i, o i, o -> ... o", "input", "weight", "bias", bias="bias", weight="weight"), "linear")
+register(
+    Contraction("... i, ... j, o i j, o -> ... o", "input1", "input2", "weight", "bias", bias="bias", weight="weight"),
+    "bilinear",
+)

@@ -11,6 +11,8 @@ from .base import Dims, Flow, Marks, SameSizes, State, broadcast, register
 class Matmul(SameSizes):
     """Matrix products with broadcast batch axes; vectors as torch.matmul takes them."""
 
+    by_index = True
+
     def __init__(self, left: str, right: str) -> None:
         self.left, self.right = left, right
 
@@ -49,6 +51,8 @@ def _batch(d: Dims, a: Value, b: Value, x: list[Axis], y: list[Axis]) -> list[Ax
 
 class Addmm(SameSizes):
     """addmm and baddbmm: a matrix product plus a broadcast bias."""
+
+    by_index = True
 
     def __init__(self, left: str, right: str) -> None:
         self.left, self.right = left, right

@@ -10,7 +10,8 @@ import torch
 from ...capture.program import Op, Value
 from ...errors import Kind
 from ..axis import Axis, Fixed, atoms, product, terms_of
-from .base import Dims, Flow, Marks, Mixing, SameSizes, Sizes, normal, normal_dims, register, regroup
+from .base import Dims, Flow, Marks, SameSizes, Sizes, normal, normal_dims, register, regroup
+from .mixing import Mixing
 
 
 class PerChannel(SameSizes):
@@ -162,12 +163,12 @@ def mixed(
     return Mixing(name, old, new, alone, even, growing, scale, epsilon, correction)
 
 
-def each(op: Op, s: Flow, marks: Marks, *, odd: bool, zero: bool, linear: bool = False, unsafe: bool = False) -> Marks:
-    """States after a function of each new unit's own slice."""
+def each(op: Op, s: Flow, marks: Marks, *, unsafe: bool = False, **how: bool) -> Marks:
+    """States after a function of each new unit's own slice; `how`: what `Flow.apply` is to know of it."""
     out: Marks = []
     for states in marks:
         row = [s.require(op, y, even=False, why="it is normalised") for y in states] if unsafe else states
-        out.append([s.apply(op, [y], odd=odd, zero=zero, linear=linear) for y in row])
+        out.append([s.apply(op, [y], **how) for y in row])
     return out
 
 

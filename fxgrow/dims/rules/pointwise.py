@@ -46,7 +46,8 @@ def is_number(arg: object) -> bool:
 
 
 class Unary(SameSizes):
-    """A function of each unit by itself; of one operand `odd`: f(-x) = -f(x), `zero`: f(0) = 0.
+    """A function of each unit by itself; of one operand `odd`: f(-x) = -f(x), `zero`: f(0) = 0, `homogeneous`:
+    f(cx, cy) = c f(x, y) for c > 0.
 
     `unsafe` names operands (or is "all") of which no block may be zero, nor odd: an odd unit without twin is zero, and
     there the function or its slope is infinite.
@@ -54,8 +55,17 @@ class Unary(SameSizes):
 
     by_index = True
 
-    def __init__(self, *, odd: bool = False, zero: bool = False, linear: bool = False, unsafe: str = "") -> None:
-        self.odd, self.zero, self.linear, self.unsafe = odd, zero, linear, unsafe
+    def __init__(
+        self,
+        *,
+        odd: bool = False,
+        zero: bool = False,
+        linear: bool = False,
+        homogeneous: bool = False,
+        unsafe: str = "",
+    ) -> None:
+        self.odd, self.zero, self.linear, self.homogeneous = odd, zero, linear, homogeneous
+        self.unsafe = unsafe
 
     def dims(self, op: Op, d: Dims) -> None:
         """The axes stay."""
@@ -72,7 +82,8 @@ class Unary(SameSizes):
                 if self.unsafe == "all" or value is op.args.get(self.unsafe):
                     sides[k] = [s.require(op, x, even=True, why="it is singular at zero") for x in sides[k]]
             leaves = zip(*sides, strict=True)
-            rows.append([s.apply(op, leaf, odd=self.odd, zero=self.zero, linear=self.linear) for leaf in leaves])
+            how = {"odd": self.odd, "zero": self.zero, "linear": self.linear, "homogeneous": self.homogeneous}
+            rows.append([s.apply(op, leaf, **how) for leaf in leaves])
         for out in op.outputs:
             s.set(out, rows)
 
@@ -90,7 +101,8 @@ class Clamp(Unary):
         numbers = all(x is None or is_number(x) for x in (low, high))
         zero = numbers and (low is None or low <= 0) and (high is None or high >= 0)
         odd = zero and low is not None and high is not None and low == -high
-        Unary(odd=odd, zero=zero).states(op, s)
+        half = zero and {low, high} == {None, 0}
+        Unary(odd=odd, zero=zero, homogeneous=half).states(op, s)
 
 
 class Power(Unary):
@@ -129,7 +141,7 @@ class RandomSlope(Unary):
         """Equal halves stay equal in evaluation mode."""
         if any(s.of(op.args["self"])):
             s.only_eval(op, "rrelu draws its slopes unit by unit")
-        Unary(zero=True).states(op, s)
+        Unary(zero=True, homogeneous=True).states(op, s)
 
 
 class PRelu(SameSizes):
@@ -151,8 +163,9 @@ class PRelu(SameSizes):
         slopes = s.of(op.args["weight"])
         row = [s.require(op, slope, even=True, why="halves need one slope") for slope in (slopes[0] if slopes else ())]
         for k, states in enumerate(out):
-            sides = zip(states, row, strict=True) if k == 1 and row else zip(states, strict=True)
-            out[k] = [s.apply(op, leaf, odd=False, zero=True) for leaf in sides]
+            halves = [s.apply(op, [x], odd=False, zero=True, homogeneous=True) for x in states]  # max(x, 0), min(x, 0)
+            other = [s.mul(op, pair) for pair in zip(halves, row, strict=True)] if k == 1 and row else halves
+            out[k] = [s.add(op, pair) for pair in zip(halves, other, strict=True)]
         s.set(op.outputs[0], out)
 
 
@@ -161,8 +174,9 @@ _LINEAR = """neg negative positive clone detach alias contiguous lift lift_fresh
 _ODD = """sign sgn trunc fix round special_round frac
     sin sinh asin arcsin asinh arcsinh tan tanh atan arctan atanh arctanh erf erfinv special_erfinv
     hardshrink softshrink special_i1 special_i1e special_bessel_j1 special_modified_bessel_i1"""
-_KEEPS_ZERO = """abs absolute angle ceil floor square expm1 special_expm1 log1p special_log1p nan_to_num
-    relu relu6 leaky_relu elu celu selu silu mish gelu hardswish maximum minimum fmax fmin copysign"""
+_HOMOGENEOUS = """abs absolute relu leaky_relu maximum minimum fmax fmin"""
+_KEEPS_ZERO = """angle ceil floor square expm1 special_expm1 log1p special_log1p nan_to_num
+    relu6 elu celu selu silu mish gelu hardswish copysign"""
 _NEITHER = """acos arccos cos cosh sinc special_sinc exp exp2 special_exp2 erfc special_erfc special_erfcx sigmoid
     special_expit hardsigmoid softplus log_sigmoid threshold i0 special_i0 special_i0e special_modified_bessel_i0
     special_bessel_j0 special_spherical_bessel_j0 special_airy_ai special_ndtr special_log_ndtr special_xlog1py
@@ -182,6 +196,7 @@ _POLYNOMIALS = """chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polyno
 
 register(Unary(odd=True, zero=True, linear=True), *_LINEAR.split())
 register(Unary(odd=True, zero=True), *_ODD.split())
+register(Unary(zero=True, homogeneous=True), *_HOMOGENEOUS.split())
 register(Unary(zero=True), *_KEEPS_ZERO.split())
 register(Unary(), *_NEITHER.split())
 register(Unary(), *(f"special_{name}" for name in _POLYNOMIALS.split()))

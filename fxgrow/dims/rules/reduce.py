@@ -18,11 +18,16 @@ class Reduce(SameSizes):
     a weight, so opposite halves cancel there; a mean would divide by the new count, an extremum looks at every unit.
     """
 
-    def __init__(self, *, linear: bool, zero: bool, sums: bool = False, kind: Kind = Kind.STATISTIC) -> None:
-        self.linear, self.zero, self.sums, self.kind = linear, zero, sums, kind
+    def __init__(
+        self, *, linear: bool, zero: bool, homogeneous: bool = False, sums: bool = False, kind: Kind = Kind.STATISTIC
+    ) -> None:
+        self.linear, self.zero, self.homogeneous, self.sums, self.kind = linear, zero, homogeneous, sums, kind
 
     def _over(self, op: Op) -> list[int]:
         return normal_dims(op.args.get("dim"), len(next(op.inputs()).shape))
+
+    def _scales(self, op: Op) -> bool:
+        return self.homogeneous
 
     def dims(self, op: Op, d: Dims) -> None:
         """Reduced axes go, or stay as one unit."""
@@ -56,8 +61,9 @@ class Reduce(SameSizes):
                 if k in over:
                     rows.extend([[]] if keep else [])
                 else:
-                    zero = self.zero and out.dtype.is_floating_point  # the place of an extremum among zeros is any
-                    rows.append([s.apply(op, [y], odd=self.linear, zero=zero, linear=self.linear) for y in states])
+                    number = out.dtype.is_floating_point  # the place of an extremum among zeros is any
+                    how = {"zero": self.zero and number, "homogeneous": self._scales(op) and number}
+                    rows.append([s.apply(op, [y], odd=self.linear, linear=self.linear, **how) for y in states])
             s.set(out, rows)
 
 
@@ -68,7 +74,7 @@ class Statistic(Reduce):
     """
 
     def __init__(self, family: str) -> None:
-        super().__init__(linear=family == "mean", zero=True)
+        super().__init__(linear=family == "mean", zero=True, homogeneous=family == "norm")
         self.family = family
 
     def _order(self, op: Op) -> float:
@@ -78,6 +84,11 @@ class Statistic(Reduce):
             return 0  # of a matrix
         order = 2 if order is None else order
         return order if isinstance(order, int | float) and order >= 1 else 0
+
+    def _scales(self, op: Op) -> bool:
+        """Norms, but for the number of entries that are not zero, and the root of a variance."""
+        counts = self.family == "norm" and op.args.get("ord", op.args.get("p")) == 0
+        return op.name == "aten::std" or (self.homogeneous and not counts)
 
     def _correction(self, op: Op) -> float:
         args = op.args
@@ -99,7 +110,7 @@ class Extremum(Reduce):
     """max and min: over an axis, or of two tensors."""
 
     def __init__(self) -> None:
-        super().__init__(linear=False, zero=True)
+        super().__init__(linear=False, zero=True, homogeneous=True)
 
     def dims(self, op: Op, d: Dims) -> None:
         """Of two tensors they are pointwise."""
@@ -111,7 +122,7 @@ class Extremum(Reduce):
     def states(self, op: Op, s: Flow) -> None:
         """Of two tensors they are pointwise."""
         if "other" in op.args:
-            Unary(zero=True).states(op, s)
+            Unary(zero=True, homogeneous=True).states(op, s)
         else:
             super().states(op, s)
 
@@ -121,6 +132,7 @@ register(Statistic("mean"), "mean")
 register(Statistic("variance"), "var", "std", "var_mean", "std_mean")
 register(Statistic("norm"), "norm", "linalg_vector_norm", "linalg_norm")
 register(Reduce(linear=True, zero=True), "nanmean", "nansum")
-register(Reduce(linear=False, zero=True), "amax", "amin", "median", "mode", "prod", "aminmax")
+register(Reduce(linear=False, zero=True, homogeneous=True), "amax", "amin", "median", "mode", "aminmax")
+register(Reduce(linear=False, zero=True), "prod")
 register(Extremum(), "max", "min")
 register(Reduce(linear=False, zero=False), "logsumexp", "argmax", "argmin", "all", "any", "count_nonzero")

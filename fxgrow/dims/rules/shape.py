@@ -69,11 +69,13 @@ class View:
     def states(self, op: Op, s: Flow) -> None:
         """Units keep their order, and so do their states."""
         x, out = op.args["self"], op.outputs[0]
-        marks, axes = s.of(x), s.axes(out)
+        marks, before, axes = s.of(x), s.axes(x), s.axes(out)
         result: Marks = [[] for _ in out.shape]
         for left, right in group(x.shape, out.shape):
-            row = [state for k in left for state in marks[k]]
-            for k, some in zip(right, regroup(s, op, row, [axes[k] for k in right]), strict=True):
+            row, parts = [state for k in left for state in marks[k]], [axes[k] for k in right]
+            if len(left) != 1 or len(right) != 1:
+                row = s.joined([before[k] for k in left], [marks[k] for k in left])
+            for k, some in zip(right, s.parted(row, parts) or regroup(s, op, row, parts), strict=True):
                 result[k] = some
         s.set(out, result)
 
@@ -160,6 +162,8 @@ class Squeeze(SameSizes):
 
 class Expand:
     """expand and broadcast: an axis of one unit is repeated."""
+
+    by_index = True
 
     def __init__(self, sizes: str = "", like: str = "") -> None:
         self.sizes, self.like = sizes, like

@@ -20,22 +20,25 @@ class AdaptSkip:
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: Flow) -> None:
-        """Halves of the operand's new block cancel here; channels that the skip lacks are zero, hence equal."""
+        """Halves of the operand's new block cancel here; channels that the skip lacks are zero, or copies of others."""
         marks = s.of(op.args["x"])
         at = normal(op.args["dim"], len(marks))
         for state in marks[at]:
             s.adapt(op, state)
-        marks[at] = [s.zero] * s.count(s.axes(op.outputs[0])[at])
+        marks[at] = [s.missing(op, s.same)] * s.count(s.axes(op.outputs[0])[at])
         s.set(op.outputs[0], marks)
 
     def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
-        """The blocks of halves and the width."""
+        """The blocks of halves, the width, and which channels are copies."""
         x, out = op.args["x"], op.outputs[0]
         at = normal(op.args["dim"], len(x.shape))
         new: dict[str, Any] = {"width": z.shape(out)[at]}
         grown = (z.shape(x)[at] - x.shape[at]) // 2
         if grown and z.paired(op):
             new["pairs"] = (*op.args["pairs"], (x.shape[at], grown))
+        source = z.copied(op, z.axes(out)[at])
+        if source:
+            new["copies"] = (*op.args.get("copies", ()), *enumerate(source, out.shape[at]))
         return new
 
 

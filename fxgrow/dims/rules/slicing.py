@@ -66,12 +66,12 @@ class Range:
         self.length = part.shape[self.at]
         self.strided = op.args.get("step", 1) not in (1, None)
         self.whole = self.length == self.size
+        start = op.args.get("start") or 0
+        self.start = min(max(normal(int(start), self.size), 0), self.size)
 
     def cut(self, z: Dims | Flow | Sizes, axis: Axis) -> list[Axis]:
         """The axis as what lies before the slice, the slice, and what lies behind it."""
-        start = self.op.args.get("start") or 0
-        start = min(max(normal(int(start), self.size), 0), self.size)
-        return z.algebra.cut(axis, [start, self.length, self.size - start - self.length])
+        return z.algebra.cut(axis, [self.start, self.length, self.size - self.start - self.length])
 
     def resized(self, z: Sizes) -> dict[str, Any]:
         """Where it begins and ends after the growth."""
@@ -122,9 +122,12 @@ class Slice:
     def states(self, op: Op, s: Flow) -> None:
         """The part keeps its own."""
         marks, cut = s.of(op.args["self"]), Range(op, op.outputs[0])
-        if marks[cut.at] and not cut.whole:
+        if not cut.whole and not cut.strided:
             axis = s.axes(op.args["self"])[cut.at]
-            marks[cut.at] = regroup(s, op, marks[cut.at], cut.cut(s, axis))[1]
+            parts = cut.cut(s, axis)
+            own = regroup(s, op, marks[cut.at], parts)[1]
+            rows = [[s.piece(state, axis, cut.start, parts[1]) for state in row] for row in marks]
+            marks = [own if k == cut.at else row for k, row in enumerate(rows)]
         s.set(op.outputs[0], marks)
 
     def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:

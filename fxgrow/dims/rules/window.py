@@ -15,8 +15,8 @@ class Window(SameSizes):
     `linear`: a weighted mean, so opposite halves stay opposite; otherwise (max pooling) only equal ones stay equal.
     """
 
-    def __init__(self, over: int, *, linear: bool, zero: bool = True) -> None:
-        self.over, self.linear, self.zero = over, linear, zero
+    def __init__(self, over: int, *, linear: bool, zero: bool = True, homogeneous: bool = False) -> None:
+        self.over, self.linear, self.zero, self.homogeneous = over, linear, zero, homogeneous
 
     def dims(self, op: Op, d: Dims) -> None:
         """The window's axes may not grow; an axis that the window leaves as it is still mixes neighbours."""
@@ -37,6 +37,7 @@ class Window(SameSizes):
                 odd=self.linear and number,
                 zero=self.zero and number,
                 linear=self.linear,
+                homogeneous=self.homogeneous and number,
             )
             s.set(out, [*marks[: -self.over], *([] for _ in range(self.over))])
 
@@ -155,8 +156,8 @@ class ChannelShuffle(SameSizes):
 
 for _rank in (1, 2, 3):
     register(Window(_rank, linear=True), f"avg_pool{_rank}d", f"adaptive_avg_pool{_rank}d")
-    register(Window(_rank, linear=False), f"max_pool{_rank}d", f"adaptive_max_pool{_rank}d")
-    register(Window(_rank, linear=False), f"max_pool{_rank}d_with_indices")
+    register(Window(_rank, linear=False, homogeneous=True), f"max_pool{_rank}d", f"adaptive_max_pool{_rank}d")
+    register(Window(_rank, linear=False, homogeneous=True), f"max_pool{_rank}d_with_indices")
     register(Window(_rank, linear=True), f"upsample_nearest{_rank}d", f"_upsample_nearest_exact{_rank}d")
     register(Pad(constant=False), f"reflection_pad{_rank}d", f"replication_pad{_rank}d")
 register(Window(1, linear=True), "upsample_linear1d")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .common import PARTS
-from .parts import Do
+from .parts import Do, several
 from .sketch import Input, Misfit, Sketch, Step
 from .vectors import WORDS
 
@@ -109,29 +109,23 @@ class Net(nn.Module):
 
     def __init__(self, bench: Bench, outputs: tuple[int, ...]) -> None:
         super().__init__()
-        self.wires: list[tuple[str, tuple[int, ...], bool]] = []
+        self.wires: list[tuple[str, tuple[int, ...], int]] = []
         names: dict[int, str] = {}
         for k, (step, module) in enumerate(zip(bench.steps, bench.modules, strict=True)):
             if id(module) not in names:
                 names[id(module)] = f"{step.op}{k}"
                 self.add_module(names[id(module)], module)
-            several = step.op in ("chunk", "split")
-            self.wires.append((names[id(module)], step.reads, several))
-        self.pieces = [_count(step) for step in bench.steps]
+            self.wires.append((names[id(module)], step.reads, several(step.op, dict(step.options))))
         self.outputs = outputs
 
     def run(self, *inputs: Any) -> Any:
         """All steps in order."""
         values = list(inputs)
-        for (name, reads, several), count in zip(self.wires, self.pieces, strict=True):
+        for name, reads, count in self.wires:
             result = getattr(self, name)(*(values[k] for k in reads))
-            values += [result[k] for k in range(count)] if several else [result]
+            values += [result[k] for k in range(count)] if count > 1 else [result]
         found = tuple(values[k] for k in self.outputs)
         return found[0] if len(found) == 1 else found
-
-
-def _count(step: Step) -> int:
-    return step.option("pieces") if step.op == "chunk" else 2
 
 
 class One(Net):
@@ -184,6 +178,8 @@ def build(sketch: Sketch, *, double: bool = False) -> Built:
         bench.add(step)
     if not sketch.outputs or not bench.modules or any(not 0 <= k < len(bench.values) for k in sketch.outputs):
         raise Misfit("nothing to return")
+    if len(sketch.inputs) > len(NETS):
+        raise Misfit("too many inputs")
     dtype = torch.float64 if double else getattr(torch, sketch.dtype)
     model = NETS[len(sketch.inputs) - 1](bench, sketch.outputs).to(dtype).train(sketch.training)
     inputs = [x.to(dtype) if x.is_floating_point() else x for x in bench.values[: len(sketch.inputs)]]
@@ -195,4 +191,5 @@ def build(sketch: Sketch, *, double: bool = False) -> Built:
 
 
 def _last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+    form = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    return x.contiguous(memory_format=form) if form is not None else x

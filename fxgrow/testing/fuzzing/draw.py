@@ -10,7 +10,7 @@ from .build import Bench
 from .choose import Choose
 from .common import ALONG_CHANNELS, PARTS, channel_options
 from .images import MOST
-from .parts import Part, channel_axis
+from .parts import Part, channel_axis, width
 from .sketch import Input, Misfit, Sketch, Step, step
 
 BATCH = 2
@@ -130,7 +130,7 @@ def _channels(x: Tensor, layout: str) -> int:
 
 
 def _join_back(choose: Choose, bench: Bench) -> None:
-    """A layer to the width of an earlier volume, and the sum of both: long, nested and crossing skip paths."""
+    """A layer to the width of an earlier volume, and the sum of both: long, nested, crossing and projected paths."""
     at = len(bench.values) - 1
     layout = bench.layouts[at]
     if layout == "words":
@@ -147,13 +147,19 @@ def _join_back(choose: Choose, bench: Bench) -> None:
         return
     back = choose.pick(tuple(reversed(fitting)))
     out = int(bench.values[back].shape[axis])
-    if layout == "image":
-        made = step("conv", at, out=out, kernel=choose.pick((1, 3)), groups=1, stride=1, bias=choose.integer(0, 1))
-    else:
-        made = step("linear", at, out=out, bias=choose.integer(0, 1))
-    (new,) = _try(bench, made) or (None,)
+    if choose.seldom(25):  # the skip path is projected, to a width of its own
+        out = width(choose, ())
+        (back,) = _try(bench, _layer(choose, layout, back, out)) or (back,)
+    (new,) = _try(bench, _layer(choose, layout, at, out)) or (None,)
     if new is not None:
         _try(bench, step("binary", back, new, kind=0))
+
+
+def _layer(choose: Choose, layout: str, at: int, out: int) -> Step:
+    bias = choose.integer(0, 1)
+    if layout == "image":
+        return step("conv", at, out=out, kernel=choose.pick((1, 3)), groups=1, stride=1, bias=bias)
+    return step("linear", at, out=out, bias=bias)
 
 
 def _use_again(choose: Choose, bench: Bench) -> None:

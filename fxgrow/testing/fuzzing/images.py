@@ -32,22 +32,26 @@ def _conv_options(choose: Choose, xs: Sequence[Tensor], widths: Sequence[int]) -
     x, out = xs[0], width(choose, widths)
     groups = choose.pick(divisors(x.shape[1], out)) if choose.seldom(25) else 1
     stride = 2 if min(x.shape[2:]) >= 4 and choose.seldom(10) else 1
+    kernel = choose.pick((1, 3))
     return {
         "out": out,
-        "kernel": choose.pick((1, 3)),
+        "kernel": kernel,
         "groups": groups,
         "stride": stride,
         "bias": int(not choose.seldom(40)),
+        "dilation": 2 if kernel > 1 and choose.seldom(20) else 1,
     }
 
 
 def _conv(xs: Sequence[Tensor], o: Options) -> nn.Module:
+    dilation = o.get("dilation", 1)
     return CONV[rank(xs[0])](
         xs[0].shape[1],
         o["out"],
         o["kernel"],
         stride=o["stride"],
-        padding=o["kernel"] // 2,
+        padding=o["kernel"] // 2 * dilation,
+        dilation=dilation,
         groups=o["groups"],
         bias=bool(o["bias"]),
     )

@@ -1,32 +1,33 @@
 """The laws of growth: one oracle for every model and every growth.
 
-* the function stays, in float64, in evaluation mode and, unless the plan says otherwise, in training mode;
+* the function stays, in float64, in evaluation mode and, unless the plan says otherwise, in training mode and after it;
 * the model that is grown stays as it is, bit for bit; of one that is refused, too;
 * a plan that has been text makes the same bits, in place as well as on a copy;
+* old entries are the old ones, scaled or shared out where the plan says so; what it does not name is not written;
 * shapes, widths and the number of parameters are what the plan predicts;
 * weights that are tied stay tied;
-* the gradient of every parameter is finite;
+* dtype and memory format of every tensor stay;
+* the gradient of every parameter is finite, and torch has nothing new to warn of;
 * nothing but a refusal or a usage error is ever raised, and a proof stands in every plan that is not refused.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx
 
-from ...errors import FxgrowError, GrowthRefused, Kind, UsageError
+from ...errors import FxgrowError, GrowthRefused, Kind, Refusal, UsageError
 from ...plan import Plan
 from ...rewrite import apply
 from ...verify.certificate import FLOAT64_BOUND
-from ...verify.compare import distance, flat, seeded
+from ...verify.compare import distance
 from ..bits import snapshot
 from .growths import Growth, plan_of
-from .promises import LawBroken, eval_only, predicted, proved, repeatable, tied
-from .running import outputs, own_rounding, probes
+from .promises import LawBroken, eval_only, kept, predicted, proved, repeatable, tied
+from .running import Stand, probes
 
 ILL = 1e4
 """A difference below this many times what a change of the input in its last place makes is rounding: networks with
@@ -47,15 +48,27 @@ class Seen:
     rounding: bool = False
     """The difference is above the bound of 1e-10, and the network's own rounding explains it."""
     eval_only: bool = False
+    plan: Plan | None = None
+    further: bool = False
+    """Whether the laws that take longer were watched, too."""
+    told: Refusal | None = None
+    """A refusal in full."""
+    forced: bool = False
+    """Whether a refused growth could be carried out all the same."""
+    harmless: str = ""
+    """How, if nothing changed then: operator and states."""
 
 
-def watch(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Growth) -> tuple[Seen, fx.GraphModule | None]:
+def watch(
+    model: fx.GraphModule, inputs: Sequence[Tensor], growth: Growth, *, stand: Stand | None = None
+) -> tuple[Seen, fx.GraphModule | None]:
     """Grow a traced model of float64 and look whether all laws hold.
 
     Args:
         model: stays as it is.
         inputs: for it, in float64.
         growth: what to ask.
+        stand: on which the model has run before, if it has.
 
     Returns:
         What was seen, and the grown model unless the growth was refused.
@@ -69,23 +82,27 @@ def watch(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Growth) -> tu
         grown = apply(plan, model)
     except (GrowthRefused, UsageError) as error:
         _untouched(model, before)
+        if error.kind is Kind.CHECK_FAILED:
+            raise LawBroken("a growth is made or refused", str(error)) from error
         if not str(error).startswith(error.kind.value) or not error.refusal.hint:
             raise LawBroken("a refusal says what to do", str(error)) from error
-        return Seen(growth, error.kind, isinstance(error, UsageError)), None
+        return Seen(growth, error.kind, isinstance(error, UsageError), told=error.refusal), None
     except FxgrowError as error:
         raise LawBroken("a growth is made or refused", str(error)) from error
     except Exception as error:
         raise LawBroken("a growth is made or refused", f"{type(error).__name__}: {error}") from error
     _untouched(model, before)
-    proved(plan, grown, inputs)
+    first, ran = stand or Stand(model), Stand(grown)
+    proved(plan, ran, inputs)
     predicted(plan, model, grown)
     tied(model, grown)
-    repeatable(plan, model, grown, inputs)
-    gap, rounding = _preserved(plan, model, grown, inputs)
-    _gradients(grown, inputs)
+    kept(plan, model, grown)
+    repeatable(plan, model, grown, ran, inputs)
+    gap, rounding = _preserved(plan, first, ran, inputs)
+    _gradients(ran, inputs)
     _untouched(model, before)
     scheme = plan.scheme if not plan.then else "several"
-    return Seen(growth, None, False, scheme, gap, rounding, bool(eval_only(plan))), grown
+    return Seen(growth, None, False, scheme, gap, rounding, bool(eval_only(plan)), plan), grown
 
 
 def _untouched(model: fx.GraphModule, before: dict[str, Any]) -> None:
@@ -95,18 +112,16 @@ def _untouched(model: fx.GraphModule, before: dict[str, Any]) -> None:
         raise LawBroken("the model that is grown stays as it is", ", ".join(changed[:5]))
 
 
-def _preserved(
-    plan: Plan, model: fx.GraphModule, grown: fx.GraphModule, inputs: Sequence[Tensor]
-) -> tuple[float, bool]:
+def _preserved(plan: Plan, model: Stand, grown: Stand, inputs: Sequence[Tensor]) -> tuple[float, bool]:
     modes = (False,) if eval_only(plan) else (False, True)
     shown = [*probes(inputs)]
     worst, rounding = 0.0, False
     for training in modes:
         for which, some in shown:
-            wanted = outputs(model, some, training)
+            wanted = model.outputs(some, training, which)
             if wanted is None:
                 continue
-            found = outputs(grown, some, training)
+            found = grown.outputs(some, training, which)
             mode = f"{which} inputs, {'training' if training else 'evaluation'} mode"
             if found is None:
                 raise LawBroken("the function stays", f"the grown model cannot run on {mode}")
@@ -114,26 +129,22 @@ def _preserved(
                 raise LawBroken("the interface stays", mode)
             gap = max(distance(wanted[k], found[k]) for k in wanted)
             if gap > FLOAT64_BOUND:
-                if gap > ILL * own_rounding(model, some, training, wanted):
+                if gap > ILL * model.own_rounding(some, training, wanted):
                     raise LawBroken("the function stays", f"{gap:.1e} on {mode}; {'; '.join(plan.proof[:2])}")
                 rounding = True
             worst = max(worst, gap)
+    if grown.warned - model.warned:
+        raise LawBroken("a grown model has nothing new to warn of", "; ".join(sorted(grown.warned - model.warned)))
     return worst, rounding
 
 
-def _gradients(grown: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
-    twin = copy.deepcopy(grown)
-    twin.requires_grad_(True)
+def _gradients(grown: Stand, inputs: Sequence[Tensor]) -> None:
     try:
-        with seeded(0):
-            outputs = flat(twin(*inputs))
-            sum(y.square().sum() for y in outputs.values() if y.is_floating_point() and y.requires_grad).backward()  # type: ignore[union-attr]  # a tensor: some output depends on a weight
+        twin, found = grown.gradients(inputs)
     except (RuntimeError, ValueError):
         return
+    if not all(bool(y.isfinite().all()) for y in found.values()):
+        return
     for name, p in twin.named_parameters():
-        if (
-            p.grad is not None
-            and not bool(p.grad.isfinite().all())
-            and all(bool(y.isfinite().all()) for y in outputs.values())
-        ):
+        if p.grad is not None and not bool(p.grad.isfinite().all()):
             raise LawBroken("gradients are finite", name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, fx
 
@@ -13,10 +13,18 @@ from ...errors import FxgrowError
 from .build import build
 from .choose import Choose
 from .draw import draw_sketch
-from .growths import Growth, Sites, draw_growth, sites_of
+from .forced import FORCED, force
+from .further import look_further
+from .growths import Growth, Sites, Widening, draw_growth, sites_of
 from .laws import Seen, watch
 from .promises import LawBroken
+from .running import Stand
 from .sketch import Misfit, Sketch
+
+FURTHER = 10
+"""On so many of a hundred pairs the laws that take longer are watched, too."""
+FORCING = 50
+"""Of a hundred refusals that say that the function would change, so many are forced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +66,13 @@ class Breach:
     text: str
 
 
-def watched(sketch: Sketch, growths: Sequence[Growth]) -> list[Seen]:
+def watched(sketch: Sketch, growths: Sequence[Growth], *, further: bool = True) -> list[Seen]:
     """Grow the model of a sketch step by step and look whether all laws hold.
+
+    Args:
+        sketch: of the model.
+        growths: one behind the other.
+        further: also the laws that take longer, on the first of them.
 
     Raises:
         LawBroken: one did not.
@@ -67,17 +80,19 @@ def watched(sketch: Sketch, growths: Sequence[Growth]) -> list[Seen]:
     """
     one = subject(sketch)
     seen, model = [], one.model
-    for growth in growths:
+    for k, growth in enumerate(growths):
         found, grown = watch(model, one.inputs, growth)
+        if k == 0 and further:
+            look_further(sketch, model, one.inputs, found)
         seen.append(found)
         model = grown or model
     return seen
 
 
-def broken(sketch: Sketch, growths: Sequence[Growth]) -> LawBroken | None:
-    """The law that a pair breaks, if it breaks one."""
+def broken(sketch: Sketch, growths: Sequence[Growth], *, further: bool = False) -> LawBroken | None:
+    """The law that a pair breaks, if it breaks one; of those that take longer only if asked."""
     try:
-        watched(sketch, growths)
+        watched(sketch, growths, further=further)
     except LawBroken as error:
         return error
     except Misfit:
@@ -94,15 +109,30 @@ def pairs(choose: Choose, *, growths: int) -> Iterator[tuple[Sketch, Seen | Brea
         yield sketch, Breach(sketch, (), error.law, str(error))
         return
     row: list[Growth] = []
-    model = one.model
+    model, stand = one.model, Stand(one.model)
     for k in range(growths):
         growth = draw_growth(choose, one.sites)
         single = k < growths - 2
         try:
-            seen, grown = watch(one.model if single else model, one.inputs, growth)
+            seen, grown = watch(one.model if single else model, one.inputs, growth, stand=stand if single else None)
+            if single:
+                seen = _further(choose, one, seen, stand)
         except LawBroken as error:
             yield sketch, Breach(sketch, (growth,) if single else (*row, growth), error.law, str(error))
             continue
         yield sketch, seen
         if grown is not None and k >= growths - 3:  # the first of the row is the last single one
             row, model = [*row, growth], grown
+
+
+def _further(choose: Choose, one: Subject, seen: Seen, stand: Stand) -> Seen:
+    """Watch the laws that take longer on some pairs, and force some of the refusals."""
+    if choose.seldom(FURTHER):
+        look_further(one.sketch, one.model, one.inputs, seen)
+        seen = replace(seen, further=True)
+    if seen.refusal in FORCED and isinstance(seen.growth, Widening) and choose.seldom(FORCING):
+        forced = force(one.model, one.inputs, seen.growth, stand)
+        where = seen.told.where.partition(",")[0] if seen.told is not None else ""
+        label = f"at {where}, by {seen.growth.scheme}: {forced.harmless}" if forced.harmless else ""
+        seen = replace(seen, forced=forced.tried > 0, harmless=label)
+    return seen

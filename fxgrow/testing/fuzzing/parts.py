@@ -85,3 +85,8 @@ def width(choose: Choose, widths: Sequence[int]) -> int:
 def same_shape(x: Tensor, y: Tensor) -> bool:
     """Whether two values have one shape."""
     return x.shape == y.shape
+
+
+def several(op: str, options: Options) -> int:
+    """How many values a step gives."""
+    return options["pieces"] if op == "chunk" else 2 if op == "split" else 1

@@ -8,7 +8,10 @@ from dataclasses import replace
 from .growths import Deepening, Growth, Whole, Widening
 from .sketch import Sketch
 
-PLAIN = {"stride": 1, "groups": 1, "kernel": 1, "bias": 1, "skip": 0, "causal": 0, "layers": 1, "both": 0, "norm": 0}
+PLAIN = {
+    **dict.fromkeys(("stride", "groups", "kernel", "dilation", "bias", "layers"), 1),
+    **dict.fromkeys(("skip", "causal", "both", "norm"), 0),
+}
 """Options whose simplest value is not the least one that there is."""
 SIZES = frozenset({"out", "hidden"})
 

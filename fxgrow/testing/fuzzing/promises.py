@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx
@@ -12,9 +12,9 @@ from ...plan import Plan
 from ...plan.layout import old_positions
 from ...rewrite import apply
 from ...rewrite.apply import tensors_of
-from ...verify.compare import flat, seeded
 from ..bits import contents, digest
-from .running import outputs
+from .entries import EntriesChanged, look, steps
+from .running import GIVEN, Stand
 
 
 class LawBroken(AssertionError):
@@ -25,29 +25,21 @@ class LawBroken(AssertionError):
         self.law = law
 
 
-def steps(plan: Plan) -> Iterator[Plan]:
-    """A plan and those that follow it."""
-    yield plan
-    yield from plan.then
-
-
 def eval_only(plan: Plan) -> tuple[str, ...]:
     """Nodes because of which it holds in evaluation mode only."""
     return tuple(node for p in steps(plan) for node in p.eval_only)
 
 
-def proved(plan: Plan, grown: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
+def proved(plan: Plan, grown: Stand, inputs: Sequence[Tensor]) -> None:
     """Only where nothing reads the new units (of a part that is cut off, say) there is nothing to prove."""
     for p in steps(plan):
-        if not p.proof and (p.inserts or _reached(p, grown, inputs)):
+        if not p.proof and (p.inserts or reached(p, grown, inputs)):
             raise LawBroken("a plan holds its proof", p.title)
 
 
-def _reached(plan: Plan, grown: fx.GraphModule, inputs: Sequence[Tensor]) -> bool:
+def reached(plan: Plan, grown: Stand, inputs: Sequence[Tensor]) -> bool:
     """Whether some output depends on new entries."""
-    twin = copy.deepcopy(grown).requires_grad_(True)
-    with seeded(0):
-        sum((y.square().sum() for y in flat(twin(*inputs)).values()), torch.zeros(())).backward()
+    twin, _ = grown.gradients(inputs)
     for edit in plan.tensors:
         tensor = tensors_of(twin)[edit.names[0]]
         if tensor.grad is not None:
@@ -79,20 +71,29 @@ def predicted(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule) -> None:
         raise LawBroken("what grows is larger", f"{parameters} parameters as before")
 
 
-def repeatable(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
-    """The plan as text, read again and applied in place, makes the same model."""
+def kept(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule) -> None:
+    """Old entries stay, or are scaled as the plan says; dtypes, formats and flags stay."""
     try:
-        text = plan.to_json()
+        look(plan, model, grown)
+    except EntriesChanged as changed:
+        raise LawBroken("old entries stay", str(changed)) from changed
+
+
+def repeatable(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule, ran: Stand, inputs: Sequence[Tensor]) -> None:
+    """The plan as text, read again and applied in place, makes the same model; and it can be told in words."""
+    try:
+        text, words = plan.to_json(), str(plan)
         read = Plan.from_json(text)
         again = apply(read, copy.deepcopy(model), inplace=True)
     except Exception as error:
         raise LawBroken("a plan can be kept as text", f"{type(error).__name__}: {error}") from error
-    if read != plan or read.to_json() != text:
+    if read != plan or read.to_json() != text or str(read) != words:
         raise LawBroken("a plan can be kept as text", "it reads as another plan")
     a, b = contents(grown), contents(again)
     if a != b:
         raise LawBroken("a plan makes the same bits again", ", ".join(k for k in {**a, **b} if a.get(k) != b.get(k)))
-    if digest(outputs(grown, inputs, False)) != digest(outputs(again, inputs, False)):
+    wanted, found = ran.outputs(inputs, False, GIVEN), Stand(again, own=True).outputs(inputs, False)
+    if digest(wanted) != digest(found):
         raise LawBroken("a plan makes the same bits again", "a model that is grown in place returns something else")
 
 

@@ -1,0 +1,34 @@
+"""What a normalisation or a statistic over a growing axis says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...capture.program import Value
+from ..axis import Atom
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """A normalisation or a statistic over axes that grow: how much, and in which way."""
+
+    kind: str
+    """The operator, or the family of it."""
+    old: int
+    new: int
+    """Units that it is taken over, before and after."""
+    alone: bool
+    """The axis is one set of units and nothing else."""
+    even: bool
+    """If every unit is copied equally often, the axis is a whole number of copies of itself."""
+    atoms: tuple[Atom, ...]
+    scale: Value | None = None
+    """The parameter that scales the result unit by unit."""
+    epsilon: float | None = None
+    correction: float = 0
+    """What a variance takes off the count that it divides by."""
+
+
+PINNED = "pinned"
+"""An argument that no operator has: of a mean what its result is multiplied by, of a variance its correction, so that
+it divides by what it divided by before."""

@@ -1,0 +1,160 @@
+"""Refused growths, forced: if a growth that is refused for what it would do does nothing, a rule may be missing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor, fx
+
+from fxgrow.passes.widen import Widen, _Task
+from fxgrow.passes.widths import Width
+from fxgrow.passes.writing import Proved, written
+
+from ...api import analysis_of
+from ...dims.axis import Atom
+from ...dims.solver import DimsSolver
+from ...errors import FxgrowError, Kind
+from ...rewrite import apply
+from ...schemes import Assignment, Failure, Place, Proof, State, prove, scheme_named
+from ...schemes.occurrences import places_of
+from ...verify.certificate import FLOAT64_BOUND
+from ...verify.compare import distance
+from ..families import Family
+from .growths import Widening
+from .promises import reached
+from .running import Stand
+
+FORCED = frozenset(
+    {
+        Kind.NO_PROOF,
+        Kind.NORM,
+        Kind.SOFTMAX,
+        Kind.STATISTIC,
+        Kind.NON_ALIGNED,
+        Kind.WINDOW,
+        Kind.BROADCAST,
+        Kind.INDEX,
+        Kind.CONSTANT,
+        Kind.ALIAS,
+        Kind.FIXED,
+        Kind.UNKNOWN_OP,
+    }
+)
+"""Reasons that say of the function that it would change. Others are about the interface, the call, or the class of a
+module; of dead units the function does not change, which is why they are dead."""
+INPUTS = 12
+"""Sets of inputs on which nothing may change."""
+MOST = 24
+"""Ways to fill the new units that are tried, of each kind."""
+SIGNS = Family((State.EVEN, State.ODD, State.ZERO), most=MOST, enough=MOST)
+SIDES = Family((State.ZERO, State.FREE), most=MOST, enough=MOST)
+MEANS = Family((State.MEAN, State.ZERO, State.FREE), most=MOST, enough=MOST, needs=State.MEAN)
+COPIES = Family((State.COPY, State.SPLIT), most=MOST, enough=MOST)
+KINDS: Mapping[str, tuple[Family, ...]] = {
+    "r2r": (SIGNS,),
+    "zero": (SIDES,),
+    "morphism": (SIDES,),
+    "mean": (MEANS,),
+    "net2net": (COPIES,),
+    "auto": (SIGNS, SIDES, MEANS, COPIES),
+}
+"""What a scheme could put into new units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """How a refused growth was forced."""
+
+    tried: int
+    """Ways to fill the new units that could be written."""
+    harmless: str = ""
+    """One that changed nothing, if there is one."""
+
+
+def force(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Widening, stand: Stand) -> Forced:
+    """Carry out a refused growth as if no rule stood in its way, with new units of every kind that its scheme knows.
+
+    Args:
+        model: in float64; stays as it is.
+        inputs: for it.
+        growth: what was refused.
+        stand: on which the model runs.
+    """
+    analysis = analysis_of(model)
+    dims = _freed(analysis.volumes if growth.skip == "reshape" else analysis.dims)
+    width = Width(by=growth.by) if growth.by else Width(factor=growth.factor)
+    recipe = Widen(nodes=growth.nodes, width=width, skip=growth.skip, grow=growth.grow, scheme=growth.scheme)
+    try:
+        sizes, targets, closed = recipe._sizes(_Task(model, analysis), dims)
+    except (FxgrowError, AssertionError, KeyError):
+        return Forced(0)
+    if closed:
+        return Forced(0)
+    tried = 0
+    for states, proof in _ways(dims, sizes, growth.scheme):
+        try:
+            found = Proved(dims, sizes, targets, states, proof, ())
+            scheme = scheme_named(growth.scheme)
+            plan = written(model, analysis, found, scheme=scheme, adapter=growth.adapter, seed=0, init="match")
+            grown = Stand(apply(plan, model, checked=True), own=True)
+            same = _same(stand, grown, inputs)
+        except (FxgrowError, RuntimeError, ValueError, AssertionError, IndexError, KeyError):
+            continue  # it cannot even be written, or does not run
+        tried += 1
+        if same and reached(plan, grown, inputs):  # else they are dead
+            how = "provable" if proof.steps else "not provable"
+            return Forced(tried, f"{', '.join(sorted({state.value for state in states.values()}))} ({how})")
+    return Forced(tried)
+
+
+def _freed(dims: DimsSolver) -> DimsSolver:
+    """Axes that may grow although something would go wrong."""
+    free = copy.copy(dims)
+    free.algebra, free.axes, free._held, free._touched = dims.algebra.copy(), dict(dims.axes), {}, None
+    free.algebra.frozen = {k: reason for k, reason in dims.algebra.frozen.items() if reason.kind not in FORCED}
+    return free
+
+
+def _ways(dims: DimsSolver, sizes: Mapping[Atom, int], scheme: str) -> Iterator[tuple[Assignment, Proof]]:
+    """States for all places, with their proof or, where there is none, an empty one."""
+    values = {v.index: v for v in dims.program.parameters.values()}.values()
+    places: list[Place] = [
+        place
+        for value in values
+        for k, axis in enumerate(dims.resolved(value))
+        for place in places_of(dims, sizes, value, k, axis)
+    ]
+    even = all(n % dims.algebra.size[a.index] == 0 for a, n in sizes.items())
+    none = Proof((), (), {}, {}, frozenset(sizes) if even else frozenset(), frozenset())
+    for family in KINDS[scheme]:
+        for row in family.rows(len(places), Random(0)):
+            states = dict(zip(places, row, strict=True))
+            try:
+                proof = prove(dims, sizes, states)
+            except FxgrowError:
+                continue
+            yield states, none if isinstance(proof, Failure) else proof
+
+
+def _same(model: Stand, grown: Stand, inputs: Sequence[Tensor]) -> bool:
+    """Whether both models return the same for many inputs, in both modes."""
+    random = torch.Generator().manual_seed(3)
+    for n in range(INPUTS):
+        some = tuple(
+            torch.randn(x.shape, generator=random, dtype=x.dtype) * (1.0, 30.0, 0.1)[n % 3]
+            if x.is_floating_point()
+            else x.flatten()[torch.randperm(x.numel(), generator=random)].view(x.shape)
+            for x in inputs
+        )
+        for training in (False, True):
+            wanted = model.outputs(some, training, f"forced {n}")
+            if wanted is None:
+                continue
+            found = grown.outputs(some, training)
+            if found is None or any(distance(wanted[k], found[k]) > FLOAT64_BOUND for k in wanted):
+                return False
+    return True

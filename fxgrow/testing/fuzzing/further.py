@@ -1,0 +1,116 @@
+"""Laws that take longer, and are watched on some of the pairs.
+
+* grow, then grow = grow once: the same shapes, the same old entries, and the function stays;
+* a plan of several steps = its steps, one after the other;
+* what is done with a model does not depend on its dtype or memory format, and its certificate holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor, fx
+
+from ...capture.tracer import trace
+from ...errors import FxgrowError, GrowthRefused, UsageError
+from ...plan import Plan
+from ...rewrite import apply
+from ...rewrite.apply import tensors_of
+from ...verify import verify
+from ...verify.compare import distance
+from ..bits import contents
+from .build import build
+from .entries import edits_of, old_entries, shapes
+from .growths import Widening, plan_of
+from .laws import Seen
+from .promises import LawBroken, kept
+from .sketch import Sketch
+
+ENTRIES = 1e-12
+"""Of old entries that were scaled twice against once."""
+KEEPING = ("r2r", "zero", "morphism", "mean")
+"""Schemes that keep old entries, or scale them."""
+
+
+def look_further(sketch: Sketch, model: fx.GraphModule, inputs: Sequence[Tensor], seen: Seen) -> None:
+    """Watch all of them on a pair that keeps the others.
+
+    Args:
+        sketch: of the model.
+        model: in float64.
+        inputs: for it.
+        seen: what came of the growth.
+
+    Raises:
+        LawBroken: one does not hold.
+    """
+    if isinstance(seen.growth, Widening) and seen.growth.by and seen.plan is not None:
+        twice(model, inputs, seen.growth, seen.plan)
+    if seen.plan is not None and seen.plan.then:
+        in_steps(model, seen.plan)
+    in_its_own_dtype(sketch, seen)
+
+
+def twice(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Widening, plan: Plan) -> None:
+    """Widened by a number and by the same number again, against at once by both."""
+    law = "grow, then grow = grow once"
+    try:
+        whole = plan_of(replace(growth, by=2 * growth.by), model)
+        first = apply(plan, model)
+        second = plan_of(growth, first)
+    except (GrowthRefused, UsageError):
+        return  # copies of every unit, say, which other numbers do not allow
+    if any(len({(g.old, g.new) for g in p.growths}) > 1 for p in (plan, whole, second)):
+        return  # several sets of units: how they share a number between them is rounded each time
+    a, b = apply(second, first), apply(whole, model)
+    if shapes(a) != shapes(b):
+        some = [name for name in {**shapes(a), **shapes(b)} if shapes(a).get(name) != shapes(b).get(name)]
+        raise LawBroken(law, ", ".join(f"{n}: {shapes(a).get(n)} and {shapes(b).get(n)}" for n in some[:3]))
+    if growth.scheme in KEEPING:
+        edits, x, y = edits_of(whole), tensors_of(a), tensors_of(b)
+        for name in tensors_of(model).keys() & x.keys():
+            gap = distance(*(old_entries(one[name], edits.get(name, [])) for one in (x, y)))
+            if gap > ENTRIES:
+                raise LawBroken(law, f"old entries of {name} differ by {gap:.1e}")
+
+
+def in_steps(model: fx.GraphModule, plan: Plan) -> None:
+    """The steps of a plan, applied one after the other."""
+    grown = model
+    for step in (replace(plan, then=()), *plan.then):
+        grown = apply(step, grown)
+    a, b = contents(apply(plan, model)), contents(grown)
+    if a != b:
+        raise LawBroken("a plan is its steps in sequence", ", ".join(k for k in {**a, **b} if a.get(k) != b.get(k)))
+
+
+def in_its_own_dtype(sketch: Sketch, seen: Seen) -> None:
+    """The model as its sketch says: grown alike, its dtypes and formats kept, and the certificate holds."""
+    law = "what is done does not depend on the dtype"
+    built = build(sketch)
+    model = trace(built.model, built.inputs)
+    try:
+        plan = plan_of(seen.growth, model)
+        grown = apply(plan, model)
+    except (GrowthRefused, UsageError) as error:
+        if error.kind is not seen.refusal:
+            raise LawBroken(law, f"in {sketch.dtype}: {error}") from error
+        return
+    except FxgrowError as error:
+        raise LawBroken(law, f"in {sketch.dtype}: {error}") from error
+    if seen.plan is None:
+        raise LawBroken(law, f"grown in {sketch.dtype}, and refused in float64")
+    kept(plan, model, grown)
+    if [(e.names, e.new) for e in plan.tensors] != [(e.names, e.new) for e in seen.plan.tensors]:
+        raise LawBroken(law, "other shapes")
+    _certified(model, grown, built.inputs, sketch.dtype)
+
+
+def _certified(model: fx.GraphModule, grown: fx.GraphModule, inputs: Sequence[Tensor], dtype: str) -> None:
+    try:
+        certificate = verify(model, grown, example_inputs=inputs)
+    except UsageError:
+        return  # it cannot run in any mode, on its own inputs even
+    if not certificate.held:
+        raise LawBroken("the certificate holds", f"in {dtype}: {certificate}")

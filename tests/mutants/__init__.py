@@ -1,0 +1,8 @@
+"""Who watches the gate: planted faults, every one of which the suite must catch. `python -m tests.mutants`.
+
+* `catalogue`, `schemes`, `written`: faults that change a grown model, watched (`watch`) by the laws of growth on the
+  models of `subjects`;
+* `rules`: the rule of every operator made wrong, watched by the oracle of rules on the cases of tests/cases;
+* `lies`, `ways`: how faults are planted;
+* `run`: all of them, and the kill rate.
+"""

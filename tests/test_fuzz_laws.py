@@ -1,0 +1,166 @@
+"""Each law of the fuzzer fails where it must; refused growths that would do no harm are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from fxgrow.capture.program import Op
+from fxgrow.dims.rules import RULES
+from fxgrow.dims.rules.base import Dims
+from fxgrow.dims.rules.pointwise import Unary
+from fxgrow.errors import Kind
+from fxgrow.plan import Plan, attributes
+from fxgrow.rewrite import apply, values
+from fxgrow.testing.fuzzing import further
+from fxgrow.testing.fuzzing.entries import EntriesChanged, look
+from fxgrow.testing.fuzzing.forced import Forced, force
+from fxgrow.testing.fuzzing.further import look_further
+from fxgrow.testing.fuzzing.growths import Growth, Whole, Widening, plan_of
+from fxgrow.testing.fuzzing.laws import Seen, watch
+from fxgrow.testing.fuzzing.pairs import subject
+from fxgrow.testing.fuzzing.promises import LawBroken
+from fxgrow.testing.fuzzing.running import Stand
+from fxgrow.testing.fuzzing.sketch import Input, Sketch, step
+from fxgrow.testing.fuzzing.tally import Tally
+
+FLAT = Sketch(
+    inputs=(Input("flat", (3, 4)),),
+    steps=(step("linear", 0, out=4, bias=1), step("pointwise", 1, kind=0), step("linear", 2, out=2, bias=1)),
+    outputs=(3,),
+)
+CONV = partial(step, "conv", kernel=3, groups=1, stride=1, bias=1)
+IMAGE = Sketch(
+    inputs=(Input("image", (2, 3, 4, 4)),),
+    steps=(CONV(0, out=4), step("instance_norm", 1, affine=0), CONV(2, out=2)),
+    outputs=(3,),
+    dtype="float32",
+    channels_last=True,
+)
+WIDER, DEEPER = Widening(nodes=("linear0",), by=2, scheme="r2r"), Whole(factor=2.0, deepen="pointwise1", scheme="r2r")
+CONVS = Widening(nodes=("conv0",), by=2, scheme="r2r")
+
+
+def all_laws(sketch: Sketch, growth: Growth) -> Seen:
+    """Watch them all."""
+    one = subject(sketch)
+    seen, _ = watch(one.model, one.inputs, growth)
+    look_further(sketch, one.model, one.inputs, seen)
+    return seen
+
+
+@pytest.mark.parametrize(("sketch", "growth"), [(FLAT, WIDER), (FLAT, DEEPER), (IMAGE, CONVS)])
+def test_all_laws_hold_without_a_fault(sketch: Sketch, growth: Growth) -> None:
+    assert all_laws(sketch, growth).plan is not None
+
+
+# -- laws of the writer -----------------------------------------------------------------------------------------------
+
+
+def other_width(growth: Growth, model: fx.GraphModule) -> Plan:
+    """One unit too many where four are asked for."""
+    four = isinstance(growth, Widening) and growth.by == 4
+    return plan_of(replace(WIDER, by=5) if four else growth, model)
+
+
+def other_seed(plan: Plan, model: fx.GraphModule) -> fx.GraphModule:
+    """Single steps draw other values."""
+    return apply(plan if plan.then else replace(plan, seed=plan.seed + 1, model=""), model)
+
+
+def formless(old: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A tensor without the memory format of the old one."""
+    return torch.empty(shape, dtype=old.dtype)
+
+
+FAULTS: dict[str, tuple[Any, str, Callable[..., Any], Sketch, Growth, str]] = {
+    "another width at once": (further, "plan_of", other_width, FLAT, WIDER, "grow, then grow"),
+    "other values step by step": (further, "apply", other_seed, FLAT, DEEPER, "its steps in sequence"),
+    "a format is lost": (values, "like", formless, IMAGE, CONVS, "old entries stay: conv0.weight: strides"),
+    "a width is forgotten": (attributes, "_read", lambda now, _: now, IMAGE, CONVS, "num_features"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:input's size at dim=1")  # the law is to see it, not the simulation before it
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_law_fails_where_it_must(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, what, fault, sketch, growth, law = FAULTS[name]
+    monkeypatch.setattr(where, what, fault)
+    with pytest.raises(LawBroken, match=law):
+        all_laws(sketch, growth)
+
+
+def changed(model: nn.Module) -> None:
+    """One old entry is another one."""
+    with torch.no_grad():
+        model.get_parameter("linear0.weight")[0, 0] += 1e-9
+
+
+def untouched(model: nn.Module) -> None:
+    """A tensor that the plan does not name is written."""
+    with torch.no_grad():
+        model.get_parameter("linear2.bias").mul_(2)
+
+
+def single(model: nn.Module) -> None:
+    """A tensor changes its dtype."""
+    model.get_submodule("linear0").float()
+
+
+def held_fast(model: nn.Module) -> None:
+    """A parameter does not learn any more."""
+    model.get_parameter("linear2.weight").requires_grad_(False)
+
+
+@pytest.mark.parametrize("fault", [changed, untouched, single, held_fast])
+def test_entries_that_change_are_seen(fault: Callable[[nn.Module], None]) -> None:
+    one = subject(FLAT)
+    plan = plan_of(WIDER, one.model)
+    grown = apply(plan, one.model)
+    look(plan, one.model, grown)
+    fault(grown)
+    with pytest.raises(EntriesChanged, match="linear"):
+        look(plan, one.model, grown)
+
+
+# -- refusals that are forced -----------------------------------------------------------------------------------------
+
+
+def forced(sketch: Sketch, growth: Widening) -> tuple[Seen, Forced]:
+    """A refusal, and what came of forcing it."""
+    one = subject(sketch)
+    seen, _ = watch(one.model, one.inputs, growth)
+    return seen, force(one.model, one.inputs, growth, Stand(one.model))
+
+
+class Anxious(Unary):
+    """A function of each unit that lets none grow."""
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Nothing may grow."""
+        super().dims(op, d)
+        d.freeze(d.of(op.outputs[0])[1], Kind.WINDOW, "a window runs over it")
+
+
+def test_a_rule_that_refuses_too_much_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "aten::relu", Anxious())
+    seen, found = forced(FLAT, WIDER)
+    assert seen.refusal is Kind.WINDOW
+    assert found.harmless.endswith("(provable)")
+    tally = Tally()
+    tally.pair(replace(seen, forced=True, harmless=f"at relu, by r2r: {found.harmless}"), "seed 1, model 2")
+    assert "refused, yet forced without harm: 1 of 1 refusals that were forced" in tally.text(1.0)
+    assert "seed 1, model 2: Widening(nodes=('linear0',)" in tally.text(1.0)
+
+
+def test_a_refusal_that_is_right_does_harm() -> None:
+    seen, found = forced(replace(FLAT, steps=(FLAT.steps[0], step("softmax", 1), FLAT.steps[2])), WIDER)
+    assert seen.refusal is Kind.SOFTMAX
+    assert found.tried > 0
+    assert found.harmless == ""
