@@ -88,6 +88,19 @@ class Tied(nn.Module):
         return z
 
 
+class TwiceRead(nn.Module):
+    """Embeddings that a layer reads, and the embeddings themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.up = nn.Embedding(WORDS, WIDTH, padding_idx=0), nn.Linear(WIDTH, WORDS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.words(x)
+        z: Tensor = F.gelu(self.up(y)) + F.linear(y.tanh(), self.words.weight)
+        return z
+
+
 class Packed(nn.Module):
     """Attention whose queries, keys and values come from one layer, (3 h d)."""
 
@@ -215,6 +228,10 @@ NETS: dict[str, Net] = {
     ),
     "tied, rms norm": Net(lambda: Tied(lambda n: nn.RMSNorm(n, eps=1e-5)), TEXT, "words", (("r2r", MIXED),)),
     "tied, rms norm of the dtype": Net(lambda: Tied(nn.RMSNorm), TEXT, "words", (("r2r", MIXED),)),
+    "tied, no norm": Net(lambda: Tied(nn.Identity), TEXT, "words"),
+    "tied, read by a layer and by itself": Net(
+        TwiceRead, TEXT, "words", (("r2r", "nothing can cancel them"), ("net2net", "nothing can cancel them"))
+    ),
     "functional layer norm": Net(
         lambda: Between(layer_norm), refused=(("r2r", MIXED), ("morphism", MIXED), ("zero", MIXED))
     ),

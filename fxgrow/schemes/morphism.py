@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .sided import ZEROED, Support, choose_sides
+from .sided import ZEROED, choose_sides
 from .states import Assignment, Failure, Problem, State, check_noise
+from .support import Support
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ What is set to zero changes the walk, so it is repeated until nothing is added. 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 from ..capture.program import Op
@@ -19,35 +18,22 @@ from ..errors import Kind
 from .flow import Propagation
 from .parity import MIXED
 from .states import Assignment, Failure, Place, State
-
-
-@dataclass(frozen=True, slots=True)
-class Support:
-    """What the new units of a value depend on. `direct`: it is a parameter itself; `linear`: zeros get through, with
-    their gradients; `idle`: it is zero because its weight reads zeros elsewhere, and need not be."""
-
-    places: frozenset[Place] = frozenset()
-    direct: bool = False
-    linear: bool = True
-    idle: bool = False
-
+from .support import IDLE, Mark, Support, live, union, zero_of
 
 UNREAD = "nothing reads the new units with weights, and zeros would get no gradient where they are written"
 ZEROED = ("rms_norm", "mean", "norm")
 """What takes new units of zeros: they leave a sum of squares, or any sum, as it is."""
-Mark = Support | None
-"""None is zero."""
-IDLE = Support(idle=True)
 Side = Callable[[Support, Support], bool]
 """Whether to zero the writers of two sides of a sum (writers, readers)."""
 
 
 class Reconsidered(Exception):
-    """Writers are to be zero where anything was taken for granted, so all that followed from that is void."""
+    """Writers are to be zero where anything was taken for granted, so all that followed from that is void. `idle`: they
+    read as well, and need it there only."""
 
-    def __init__(self, places: Collection[Place]) -> None:
+    def __init__(self, places: frozenset[Place], *, idle: bool = False) -> None:
         super().__init__()
-        self.places = places
+        self.places, self.idle = places, idle
 
 
 class SidedDomain:
@@ -76,6 +62,7 @@ class SidedDomain:
         self.places: dict[Place, None] = {}
         self.readers: set[Place] = set()
         """Parameters that are zero where they read, for which alone they were chosen."""
+        self.written: set[Place] = set()
         self.failure: Failure | None = None
 
     def _want(self, support: Support, state: State) -> None:
@@ -92,27 +79,27 @@ class SidedDomain:
 
     def add(self, op: Op, states: Sequence[Mark]) -> Mark:
         """A parameter that is added to zeros becomes zero too, if they have to be zero."""
-        some = _live(states)
+        some = live(states)
         if None in states and some and all(x.direct for x in some):
             for x in some:
                 self._want(x, State.ZERO)
             return None
-        return _union(some) if some else _zero(states)
+        return union(some) if some else zero_of(states)
 
     def mul(self, op: Op, states: Sequence[Mark]) -> Mark:
         """Zero wins. Of a weight and of buffers it is the weight that can be zero, and still learns."""
-        some = _live(states)
+        some = live(states)
         if len(some) < len(states):
-            return _zero(states)
+            return zero_of(states)
         learned = [x for x in some if any(place.value not in self.buffers for place in x.places)]
-        return _union(learned) if len(learned) == 1 else _union(some, linear=sum(bool(x.places) for x in some) < 2)
+        return union(learned) if len(learned) == 1 else union(some, linear=sum(bool(x.places) for x in some) < 2)
 
     def apply(self, op: Op, states: Sequence[Mark], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> Mark:
         """Zeros stay only where the function keeps them."""
-        some = _live(states)
+        some = live(states)
         if not some:
-            return _zero(states) if zero else self.same
-        return _union(some, linear=linear)
+            return zero_of(states) if zero else self.same
+        return union(some, linear=linear)
 
     def require(self, op: Op, state: Mark, even: bool, why: str) -> Mark:
         """The proof will see."""
@@ -143,15 +130,15 @@ class SidedDomain:
 
     def centre(self, op: Op, state: Mark) -> Mark:
         """Means become zero."""
-        some = _live([state])
+        some = live([state])
         means = bool(some) and all(self.chosen.get(place) is State.MEAN for place in some[0].places)
         return None if means else self.add(op, [state, self.same])
 
     def contract(self, op: Op, factors: Sequence[Mark]) -> None:
         """One side is zero."""
-        if len(_live(factors)) < len(factors):
+        if len(live(factors)) < len(factors):
             return
-        sides = [x for x in _live(factors) if x.places]
+        sides = [x for x in live(factors) if x.places]
         if not sides:
             kind, text = Kind.NO_PROOF, "the new units add up and nothing can cancel them"
             self.failure = self.failure or Failure(kind, self.positions[id(op)], text)
@@ -166,27 +153,17 @@ class SidedDomain:
             raise Reconsidered(writers.places)
         self._want(readers, State.ZERO)
         self.readers |= readers.places
+        self.written.update(*(x.places for x in sides if x is not readers))
+        if readers.places & self.written:
+            raise Reconsidered(readers.places, idle=True)
 
     def merge(self, op: Op, states: Sequence[Mark]) -> Mark:
         """Of all of them."""
-        some = _live(states)
-        return _union(some) if some else _zero(states)
+        some = live(states)
+        return union(some) if some else zero_of(states)
 
     def only_eval(self, op: Op, why: str) -> None:
         """No matter here."""
-
-
-def _live(states: Sequence[Mark]) -> list[Support]:
-    return [x for x in states if x is not None and not x.idle]
-
-
-def _zero(states: Sequence[Mark]) -> Mark:
-    return IDLE if IDLE in states and None not in states else None
-
-
-def _union(some: Sequence[Support], *, linear: bool = True) -> Support:
-    places = frozenset[Place]().union(*(x.places for x in some))
-    return Support(places, linear=linear and all(x.linear for x in some))
 
 
 def choose_sides(
@@ -205,6 +182,7 @@ def choose_sides(
     read = cache(lambda: _read(dims, sizes, positions))
     needed: dict[Place, State] = {}
     readers: set[Place] = set()
+    idle = frozenset[Place]()
     while True:
         before = dict(chosen)
         domain = SidedDomain(chosen, norms, writers, positions, dims.program.buffers, read)
@@ -213,7 +191,9 @@ def choose_sides(
             Propagation(dims, sizes, domain).run()
         except Reconsidered as again:
             needed.update(dict.fromkeys(again.places, State.ZERO))
+            idle = idle | again.places if again.idle else idle - again.places
             readers.clear()
+            readers.update(idle)
             chosen.clear()
             chosen.update(needed)
         if domain.failure is not None:
@@ -235,11 +215,11 @@ class _Observer(SidedDomain):
 
     def mul(self, op: Op, states: Sequence[Mark]) -> Mark:
         """A free factor lets zeros through, with their gradients."""
-        return _union(some) if (some := _live(states)) else None
+        return union(some) if (some := live(states)) else None
 
     def contract(self, op: Op, factors: Sequence[Mark]) -> None:
         """Of two sides each reads the other."""
-        sides = [x for x in _live(factors) if x.places]
+        sides = [x for x in live(factors) if x.places]
         self.found.update(*(x.places for x in sides if x.linear and len(sides) > 1))
 
 
