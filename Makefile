@@ -28,7 +28,7 @@ demo: $(DONE)/demo  ## grow small trained models and show that they compute the 
 	$(BIN)/python -m fxgrow.models_zoo.demo
 
 test: lint types  ## everything CI checks: lint, types, pytest (JOBS=2 processes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(DONE)/dev  ## ruff: rules and format
 	$(BIN)/ruff check

@@ -157,10 +157,12 @@ def _tail(gm: fx.GraphModule, group: Sequence[fx.Node]) -> str:
     first = group[0]
     if _is_adapter(first):
         arguments: Any = first.args
-        _, _, keep, pairs, width = arguments
+        _, _, keep, pairs, width, *rest = arguments
+        copies = rest[0] if rest else ()
         parts = [f"{keep} pass"]
         parts += [f"{sum(count for _, count in pairs)} pairs l − r"] if pairs else []
-        parts += [f"{width - keep} are zero"] if width > keep else []
+        parts += [f"{len(copies)} are copies"] if copies else []
+        parts += [f"{width - keep - len(copies)} are zero"] if width > keep + len(copies) else []
         return ", ".join(parts)
     names = []
     for node in group[1:]:

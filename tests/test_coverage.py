@@ -21,18 +21,16 @@ REFUSED_IN_TORCHVISION = {"shufflenet_v2_x1_0": {"OUTPUT", "NON_ALIGNED"}, "swin
 """Kinds of refusal by model; all others lose their output layer only."""
 LONG = ("maxvit_t", "mvit_v2_s")
 """Models that take minutes: for `make zoo`."""
-BY_MODEL = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ZOO]
-"""The tests of one model share one run of all schemes."""
 
 
 @cache
 def row_of(name: str) -> Row:
-    """All schemes on one model of the zoo, growths together where one plan can hold them."""
+    """All schemes on one model of the zoo, growths together where one plan can hold them; shared by the tests below."""
     (row,) = rows([name])
     return row
 
 
-@pytest.mark.parametrize("name", BY_MODEL)
+@pytest.mark.parametrize("name", ZOO)
 def test_every_scheme_keeps_the_function_of_a_zoo_model(name: str) -> None:
     row = row_of(name)
     assert list(row.cells) == list(SCHEMES)
@@ -46,12 +44,12 @@ def test_every_scheme_keeps_the_function_of_a_zoo_model(name: str) -> None:
             assert cell.train_error <= FLOAT64_BOUND
 
 
-@pytest.mark.parametrize("name", BY_MODEL)
+@pytest.mark.parametrize("name", ZOO)
 def test_auto_grows_what_any_scheme_grows(name: str) -> None:
     assert left_out(row_of(name)) == []
 
 
-@pytest.mark.parametrize("name", BY_MODEL)
+@pytest.mark.parametrize("name", ZOO)
 def test_a_zoo_model_grows_everywhere_but_at_its_interface_unless_it_is_there_to_show_a_refusal(name: str) -> None:
     row = row_of(name)
     never = {refusal.kind.name for refusal in row.never()}

@@ -16,8 +16,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGIN = "_fxgrow_pytestplugin.py"  # beside the package: pytest imports it at every start, without torch
 SOURCES = {"fxgrow": "fxgrow", "passes": "fxgrow/passes", "models_zoo": "fxgrow/models_zoo"}  # folder -> place in wheel
 
-pytestmark = pytest.mark.xdist_group("packaging")  # one worker, so that the wheel is built once
-
 WIDEN_ONCE = """
 import sys
 from pathlib import Path

@@ -14,8 +14,6 @@ from fxgrow.testing.laws import Verdict, examine
 from .cases import ROWS, Row
 from .cases.strict import STRICT
 
-pytestmark = pytest.mark.xdist_group("rules")  # the tests below share the verdicts
-
 UNRULED = {
     "equal": "returns a truth value, not a tensor",
 }
@@ -24,7 +22,7 @@ UNRULED = {
 
 @cache
 def verdict(row: Row) -> Verdict:
-    """What the oracle says of a row; asked once."""
+    """What the oracle says of a row; asked once, for `make test` runs a file in one process."""
     return examine(row.call, *row.operands)
 
 
