@@ -15,6 +15,7 @@ from .capture.tracer import trace
 from .errors import Kind, UsageError, usage
 from .verify import Certificate, OutputError, bisect
 from .verify.compare import run, twin
+from .verify.lookups import rows_read
 from .verify.probes import probes
 
 MOST = 5
@@ -51,7 +52,8 @@ def assert_function_preserved(
         before: the model that was grown, or any other.
         after: the grown one; its class and its parameters may be other ones.
         inputs: tensors with the shapes that both take (a single one stands for itself); inferred if the first model can
-            be traced. The values of whole numbers count: probes are drawn below the largest.
+            be traced. Whole numbers are drawn among the rows of the table in which
+            they are looked up, else up to the largest one here.
         tolerance: the largest relative difference that is allowed, for all outputs or by their names; "default" is for
             those not named. By default 1e-10 in float64, and in the models' own dtype what their own rounding explains.
         outputs: names of the outputs to compare, "output", "output[0]" or "output['logits']"; by default all.
@@ -115,7 +117,7 @@ def _wanted(
                 Kind.BAD_OPTION, f"the models have no output {name!r}", hint=f"their outputs are {', '.join(known)}"
             )
     for name, limit in limits.items():
-        if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit <= 1:
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < 1:
             raise usage(Kind.BAD_OPTION, f"tolerance {limit!r} of {name} is none", hint="a relative error, 1e-6 say")
     for e in errors:
         given = limits.get(e.output, limits.get("default"))
@@ -153,7 +155,7 @@ def _largest(
     before: nn.Module, after: nn.Module, e: OutputError, precise: bool, examples: Sequence[Any], seed: int
 ) -> Largest | str:
     """Where an output differs most, from running both models once more."""
-    probe = next(p for p in probes(examples, seed) if p.name == e.probe)
+    probe = next(p for p in probes(examples, seed, rows_read(before, examples)) if p.name == e.probe)
     dtype = torch.float64 if precise else None
     a, b = (
         run(twin(model, dtype, training=e.mode == "training"), probe, seed=seed)[e.output].double()

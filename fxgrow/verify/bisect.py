@@ -17,6 +17,7 @@ from ..plan.plan import STATISTIC
 from ..rewrite import apply
 from .difference import FirstDifference
 from .follow import Followed, Lost, follow, openings
+from .lookups import rows_read
 from .matching import Match, matches
 from .neighbour import Neighbour, Verdict
 from .probes import Probe, probes
@@ -61,7 +62,7 @@ def bisect(
     examples = example_inputs if example_inputs is not None else analyse(before).inputs
     examples = (examples,) if isinstance(examples, Tensor) else tuple(examples)
     both = Both.of(before, after, examples)
-    some = probes(examples, seed)
+    some = probes(examples, seed, rows_read(before, examples))
     for training in (False,) if both.eval_only else (False, True):
         for probe in some:
             if training and probe.batch_of_one:

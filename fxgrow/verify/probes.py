@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,14 @@ class Probe:
     batch_of_one: bool = False
 
 
-def probes(examples: Sequence[Any], seed: int) -> tuple[Probe, ...]:
+def probes(examples: Sequence[Any], seed: int, rows: Mapping[int, int] | None = None) -> tuple[Probe, ...]:
     """Standard normal, large, sparse with mixed signs, constant, and a batch of one.
 
     Args:
-        examples: one value for each input; of tensors the shape counts, and of integer ones their range.
+        examples: one value for each input; of tensors the shape counts.
         seed: of the random numbers.
+        rows: below which numbers whole ones are drawn, by number of the input (`lookups.rows_read`); where nothing is
+            said, up to the largest of the example.
     """
     random = torch.Generator().manual_seed(seed)
 
@@ -39,7 +41,7 @@ def probes(examples: Sequence[Any], seed: int) -> tuple[Probe, ...]:
         return torch.where(y.abs() > 1, y * 3, torch.zeros((), dtype=y.dtype))
 
     def make(name: str, fill: Any) -> Probe:
-        return Probe(name, tuple(_input(x, fill, random) for x in examples))
+        return Probe(name, tuple(_input(x, fill, random, (rows or {}).get(k)) for k, x in enumerate(examples)))
 
     first = make("normal", normal)
     one = Probe("batch of one", tuple(x[:1] if isinstance(x, Tensor) and x.dim() else x for x in first.inputs), True)
@@ -52,13 +54,24 @@ def probes(examples: Sequence[Any], seed: int) -> tuple[Probe, ...]:
     )
 
 
-def _input(example: Any, fill: Any, random: torch.Generator) -> Any:
+def whole(x: Any) -> bool:
+    """Whether an input is a tensor of whole numbers."""
+    return isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex() or x.dtype is torch.bool)
+
+
+def _input(example: Any, fill: Any, random: torch.Generator, rows: int | None) -> Any:
     if not isinstance(example, Tensor):
         return example
     if example.is_floating_point():
         return fill(example)
+    if example.is_complex():
+        return torch.complex(fill(example), fill(example))
     if example.dtype is torch.bool:
         return torch.rand(tuple(example.shape), generator=random) > 0.5
+    return torch.randint(0, rows or largest(example) + 1, tuple(example.shape), generator=random)
+
+
+def largest(example: Tensor) -> int:
+    """The largest whole number in an example; 1 where its numbers are not known."""
     real = type(example) is Tensor and not example.is_meta
-    high = int(example.max()) + 1 if real and example.numel() else 2
-    return torch.randint(0, max(high, 1), tuple(example.shape), generator=random)
+    return max(int(example.max()), 0) if real and example.numel() else 1

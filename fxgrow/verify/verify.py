@@ -15,9 +15,10 @@ from ..plan import Plan
 from .bisect import explained
 from .blocks import blocks_step
 from .certificate import FLOAT64_BOUND, ROUNDING_MULTIPLE, ULPS, Certificate, OutputError
-from .compare import distance, run, twin
+from .compare import besides, called, distance, flat, nothing_finite, run, twin
 from .learning import first_step
-from .probes import Probe, probes
+from .lookups import rows_read
+from .probes import Probe, largest, probes, whole
 
 
 def verify(
@@ -42,15 +43,27 @@ def verify(
         rounding errors of both, each measured against its own float64 run.
 
     Raises:
-        UsageError: input shapes are neither given nor inferable, or do not fit.
+        UsageError: input shapes are neither given nor inferable, or do not fit; nothing that the models return can be
+            compared; something is no module.
     """
+    for model in (before, after):
+        if not isinstance(model, nn.Module):
+            raise usage(
+                Kind.BAD_INPUTS, f"{type(model).__name__} is no nn.Module", hint="verify(before, after): two models"
+            )
     examples = example_inputs if example_inputs is not None else _infer(before)
     history = plans_since(before, after)
     eval_only = tuple(dict.fromkeys(node for plan in history for node in plan.eval_only))
     examples = (examples,) if isinstance(examples, Tensor) else tuple(examples)
-    some = probes(examples, seed)
+    rows = rows_read(before, examples)
+    some = probes(examples, seed, rows)
     dtype = next((p.dtype for p in before.parameters() if p.is_floating_point()), torch.float32)
     some, notes = _runnable(before, some, seed)
+    notes += [
+        f"input {k}: whole numbers from 0 to {largest(x)}, as in the example"
+        for k, x in enumerate(examples)
+        if whole(x) and k not in rows
+    ]
     rounded = any(t.rounds for plan in history for t in plan.tensors)
     if rounded and dtype is not torch.float64:
         notes.append("shares, means and scales of old entries are rounded to the dtype, which widens the float64 bound")
@@ -103,13 +116,21 @@ def _runnable(before: nn.Module, some: tuple[Probe, ...], seed: int) -> tuple[tu
     except ValueError as error:  # a batch norm that takes the statistics of the batch in either mode
         reason = _cannot_run(error).refusal.what
         return tuple(p for p in some if not p.batch_of_one), [f"batch of one not compared: {reason}"]
-    except RuntimeError:
-        pass  # told where the probes are compared
+    except Exception:  # told where the probes are compared
+        pass
     return some, []
 
 
-def _cannot_run(error: Exception) -> UsageError:
+def _cannot_run(error: Exception, *, precise: bool = False) -> UsageError:
     reason = (str(error).strip() or repr(error)).splitlines()[0]
+    if not isinstance(error, RuntimeError | ValueError):
+        reason = f"{type(error).__name__}: {reason}"
+    if precise:
+        return usage(
+            Kind.BAD_INPUTS,
+            f"a model runs on these inputs, but not in float64, in which functions are compared: {reason}",
+            hint="where it casts to a dtype of its own, cast with type_as, or trace the model with fxgrow.trace",
+        )
     return usage(
         Kind.BAD_INPUTS,
         f"a model cannot run on these inputs: {reason}",
@@ -129,24 +150,17 @@ def _errors(
 ) -> list[OutputError]:
     mode = "training" if training else "eval"
     results: list[OutputError] = []
+    blank: dict[str, bool] = {}
     for probe in some:
-        try:  # fresh copies each time: a forward pass in training mode changes running statistics
-            runs = {
-                (which, precise): run(
-                    twin(model, torch.float64 if precise else None, training=training), probe, seed=seed
-                )
-                for which, model in (("before", before), ("after", after))
-                for precise in (True, False)
-            }
-        except FxgrowError:
-            raise
-        except (RuntimeError, ValueError) as error:
-            raise _cannot_run(error) from error
-        b64, a64 = runs["before", True], runs["after", True]
-        b, a = runs["before", False], runs["after", False]
-        if b64.keys() != a64.keys():
-            raise usage(Kind.BAD_INPUTS, "the two models return different numbers of tensors")
+        b, a, b64, a64 = (
+            _returned(model, probe, precision, training=training, seed=seed)
+            for precision in (None, torch.float64)
+            for model in (before, after)
+        )
+        _alike(b64, a64)
+        b, a, b64, a64 = map(flat, (b, a, b64, a64))
         for name in b64:
+            blank[name] = nothing_finite(b64[name]) and blank.get(name, True)
             rounding = (distance(b64[name], b[name]), distance(a64[name], a[name]))
             tolerance = ROUNDING_MULTIPLE * sum(rounding) + ULPS * torch.finfo(dtype).eps
             if dtype is torch.float64:  # its rounding is not measured against anything finer
@@ -154,4 +168,43 @@ def _errors(
             errors = distance(b64[name], a64[name]), distance(b[name], a[name])
             bound = max(FLOAT64_BOUND, tolerance) if rounded else FLOAT64_BOUND
             results.append(OutputError(name, probe.name, mode, *errors, tolerance, *rounding, bound))
+    if blank and any(blank.values()):
+        name = next(name for name, is_so in blank.items() if is_so)
+        raise usage(
+            Kind.BAD_INPUTS,
+            f"{name} is nowhere finite on any probe, so nothing can be compared",
+            hint="look for NaN in the weights, or give example_inputs= on which it is finite",
+        )
     return results
+
+
+def _alike(before: Any, after: Any) -> None:
+    """Refuse results that cannot be compared, or whose other parts (texts, None) are not the same."""
+    names, found = flat(before).keys(), flat(after).keys()
+    if not names:
+        raise usage(Kind.BAD_INPUTS, "the models return no tensors", hint="return what is to be compared")
+    if names != found:
+        lone = ", ".join(sorted(names ^ found)[:5])
+        raise usage(
+            Kind.BAD_INPUTS,
+            f"the two models return different tensors: {lone} only one of them",
+            hint="compare models with the same outputs",
+        )
+    a, b = besides(before), besides(after)
+    if a != b:
+        name = next(k for k in (*a, *b) if k not in a or k not in b or a[k] != b[k])
+        raise usage(
+            Kind.BAD_INPUTS,
+            f"{name} is {a.get(name)!r} before and {b.get(name)!r} after",
+            hint="compare models with the same outputs",
+        )
+
+
+def _returned(model: nn.Module, probe: Probe, dtype: torch.dtype | None, *, training: bool, seed: int) -> Any:
+    """What a fresh copy returns: a forward pass in training mode changes running statistics."""
+    try:
+        return called(twin(model, dtype, training=training), probe, seed=seed)
+    except FxgrowError:
+        raise
+    except Exception as error:
+        raise _cannot_run(error, precise=dtype is torch.float64) from error

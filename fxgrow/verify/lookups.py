@@ -1,0 +1,68 @@
+"""Which whole numbers a model may be given: those that the tables know in which it looks them up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .compare import place, seeded, twin
+from .probes import whole
+
+LOOKUPS = tuple(
+    getattr(torch.ops.aten, name).default for name in ("embedding", "_embedding_bag", "_embedding_bag_forward_only")
+)
+"""Operators whose first argument is a table and whose second one are numbers of its rows."""
+
+
+class _Watch(TorchDispatchMode):
+    """Notes how many rows the tables have in which inputs, or views of them, are looked up."""
+
+    def __init__(self, inputs: Sequence[Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
+        self.number = {x.untyped_storage().data_ptr(): k for k, x in enumerate(inputs) if isinstance(x, Tensor)}
+        self.rows: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in LOOKUPS:
+            number = self.number.get(args[1].untyped_storage().data_ptr())
+            if number is not None:
+                rows = args[0].shape[0]
+                self.rows[number] = min(rows, self.rows.get(number, rows))
+        return func(*args, **dict(kwargs or {}))
+
+
+def rows_read(model: nn.Module, examples: Sequence[Any]) -> dict[int, int]:
+    """For each input that is looked up in a table how many rows the smallest such table has; found by one run.
+
+    Args:
+        model: stays as it is.
+        examples: what it takes; zeros stand for those that hold no numbers. If it cannot run, nothing is found.
+    """
+    if not any(map(whole, examples)):
+        return {}
+    tensor = next((t for t in model.parameters() if t.is_floating_point()), torch.zeros(()))
+    inputs = [place(_real(x), tensor.device, tensor.dtype) for x in examples]
+    watch = _Watch(inputs)
+    try:
+        with torch.no_grad(), seeded(0), watch:
+            twin(model, None, training=False)(*inputs)
+    except Exception:  # whatever a model raises is told where the models are compared
+        return {}
+    return watch.rows
+
+
+def _real(x: Any) -> Any:
+    if not isinstance(x, Tensor):
+        return x
+    known = type(x) is Tensor and not x.is_meta
+    return x.clone() if known else torch.zeros(tuple(x.shape), dtype=x.dtype)  # a storage of its own for each
