@@ -101,6 +101,16 @@ class TwiceRead(nn.Module):
         return z
 
 
+class Thrice(Tied):
+    """A stream that is read behind its norm and as it is, by the embeddings and by a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.words(x)
+        y = y + self.down(F.gelu(self.up(self.norm(y))))
+        z: Tensor = self.head(self.last(y)) + self.head(y) + self.up(y).mean(-1, keepdim=True)
+        return z
+
+
 class Packed(nn.Module):
     """Attention whose queries, keys and values come from one layer, (3 h d)."""
 
@@ -228,6 +238,12 @@ NETS: dict[str, Net] = {
     ),
     "tied, rms norm": Net(lambda: Tied(lambda n: nn.RMSNorm(n, eps=1e-5)), TEXT, "words", (("r2r", MIXED),)),
     "tied, rms norm of the dtype": Net(lambda: Tied(nn.RMSNorm), TEXT, "words", (("r2r", MIXED),)),
+    "tied, read behind its norm and as it is": Net(
+        lambda: Thrice(lambda n: nn.RMSNorm(n, eps=1e-5)),
+        TEXT,
+        "words",
+        (("r2r", MIXED), ("net2net", "zero and split")),
+    ),
     "tied, no norm": Net(lambda: Tied(nn.Identity), TEXT, "words"),
     "tied, read by a layer and by itself": Net(
         TwiceRead, TEXT, "words", (("r2r", "nothing can cancel them"), ("net2net", "nothing can cancel them"))

@@ -122,8 +122,9 @@ class SidedDomain:
             self.failure = Failure(kind, self.positions[id(op)], text)
         if wanted is not None and state is not None and not state.idle:
             self._want(state, wanted)
-            if kind is Kind.STATISTIC and wanted is State.ZERO and state.places:
-                if not state.linear and not state.places <= set(self.read()):
+            if wanted is State.ZERO and state.places:
+                lost = kind is Kind.STATISTIC and not state.linear
+                if lost and not state.places <= set(self.read()):
                     self.failure = self.failure or Failure(Kind.NO_PROOF, self.positions[id(op)], UNREAD)
                 raise Reconsidered(state.places)
         return None
