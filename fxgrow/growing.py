@@ -15,6 +15,7 @@ from .api import _ANALYSES, analysis_of
 from .deepening import plan_deepen
 from .errors import FxgrowError, Kind, VerificationFailed, usage
 from .passes import Widen, Width
+from .passes.deepen import check_number
 from .passes.targets import paths
 from .plan import Plan
 from .rewrite import apply
@@ -57,6 +58,7 @@ def plan_grow(
     places = list(_places(deepen))
     if widen is None and not places:
         raise usage(Kind.BAD_OPTION, "deepen= names no place", hint='deepen="layer2"')
+    check_number(sum(n for _, wish in places if type(n := wish.get("count", 1)) is int))
     analysis = analysis_of(model, example_inputs)
     steps: list[Plan] = []
     if widen is not None:

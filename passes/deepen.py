@@ -10,6 +10,7 @@ from torch import fx, nn
 from fxgrow.analysis import Analysis
 from fxgrow.errors import Kind, usage
 from fxgrow.plan import Plan
+from fxgrow.plan.header import is_seed
 from fxgrow.plan.insert import Layers
 
 from .around import look_around
@@ -24,6 +25,8 @@ from .wishes import NORMS, Make, block_for, check_block, wish_for
 SCHEMES = ("r2r", "zero", "net2net", "morphism")
 INITS = ("match", "kaiming", "xavier", "copy")
 Block = str | Callable[[int], nn.Module] | None
+MOST_BLOCKS = 1000
+"""New blocks in one plan: as deep as the deepest networks that were ever trained, and still planned within seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +73,9 @@ class Deepen:
                 continue
             what = f"{name}= must be a positive whole number, not {value!r}"
             raise usage(Kind.BAD_OPTION, what, hint=f"{name}=2, say")
-        if type(self.seed) is not int:
-            raise usage(Kind.BAD_OPTION, f"seed must be a whole number, not {self.seed!r}", hint="seed=0")
+        check_number(self.count * len(self.places))
+        if not is_seed(self.seed):
+            raise usage(Kind.BAD_OPTION, f"seed must be a whole number from 0, not {self.seed!r}", hint="seed=0")
         if self.init == "copy" and self.block != "clone":
             raise usage(Kind.BAD_OPTION, 'init="copy" needs something to copy', hint='block="clone"')
         given = {"hidden": self.hidden, "kernel": self.kernel, "activation": self.activation, "heads": self.heads}
@@ -139,7 +143,8 @@ class Deepen:
     ) -> Plan:
         before, after = drafts[0].costs(gm, analysis, drafts)
         inserts = tuple(d.insert for d in drafts)
-        names = ", ".join(dict.fromkeys(f"{side} {name}" for name, side in self.places))
+        places = list(dict.fromkeys(f"{side} {name}" for name, side in self.places))
+        names = ", ".join(places) if len(places) <= 4 else f"at {len(places)} places"
         return Plan(
             title=f"deepen {names}: {len(inserts)} new block{'s' if len(inserts) > 1 else ''}",
             scheme=self.scheme,
@@ -158,6 +163,18 @@ class Deepen:
             model=analysis.digest,
             inserts=inserts,
             clone_keys=keys,
+        )
+
+
+def check_number(blocks: int) -> None:
+    """Refuse a plan of more blocks than can be meant, before any is made.
+
+    Raises:
+        UsageError: it is.
+    """
+    if blocks > MOST_BLOCKS:
+        raise usage(
+            Kind.BAD_OPTION, f"{blocks:,} new blocks are more than can be meant", hint=f"at most {MOST_BLOCKS:,} a plan"
         )
 
 

@@ -10,6 +10,7 @@ from fxgrow.dims.explain import OUTPUT, chain, culprit
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import GrowthRefused, Kind, Refusal
 from fxgrow.schemes import Failure
+from fxgrow.schemes.occurrences import MOST_INDICES, crowded
 
 from .targets import Target
 
@@ -28,6 +29,10 @@ _WHAT = {
     Kind.ALIAS: "its channels share storage with a tensor that is written in place",
     Kind.FIXED: "its channels meet an axis of fixed size",
 }
+_CROWD = (
+    f"new units are told apart by at most {MOST_INDICES} parts of one tensor, and here are more: "
+    "give them layers of their own"
+)
 _OUT = {
     Kind.OUTPUT: "more outputs would change the interface; widen a hidden layer",
     Kind.UNKNOWN_OP: "give the operator a rule: fxgrow.register_rule (see CONTRIBUTING)",
@@ -64,13 +69,16 @@ def explain_refusal(
 def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failure) -> GrowthRefused:
     """The refusal for a growth that no choice of states can prove."""
     node = dims.program.ops[failure.op].node
+    mine = set(atoms(dims.algebra.resolve(target.axis)))
+    crowd = _CROWD if failure.kind in (Kind.NO_PROOF, Kind.DEAD) and crowded(dims, mine) else ""
+    hints = (crowd, failure.hint, _way_out(dims, target, failure.kind, node, soft=dims.soft))
     return GrowthRefused(
         Refusal(
             failure.kind,
             f"cannot widen {target.name}: {failure.text}",
             where=location(gm, node),
             chain=_short(chain(dims, target.axis, target.node, node)),
-            hint="; or ".join(filter(None, (failure.hint, _way_out(dims, target, failure.kind, node, soft=dims.soft)))),
+            hint="; or ".join(filter(None, hints)),
         )
     )
 
@@ -89,12 +97,14 @@ def _short(way: tuple[str, ...]) -> tuple[str, ...]:
 def _way_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: bool) -> str:
     order = dims.program.position()
     limit = order.get(stop, len(order))
-    able = [p.node for p in dims.producers if dims.algebra.growable(p.axis) and p.node != target.node]
+    mine = set(atoms(dims.algebra.resolve(target.axis)))
+    own = {p.weight.index for p in dims.producers if p.node == target.node}  # called elsewhere, it is the same layer
+    others = [p for p in dims.producers if p.weight.index not in own and dims.algebra.growable(p.axis)]
+    able = [p.node for p in others if not mine & set(atoms(dims.algebra.resolve(p.axis)))]
     near = sorted(dict.fromkeys(able), key=lambda n: abs(order.get(n, 0) - limit))[:3]
     parts = [_OUT[kind]] if kind in _OUT else []
     if near:
         parts.append(f"{'e.g.' if parts else 'widen a layer whose channels end elsewhere:'} {', '.join(near)}")
-    mine = set(atoms(dims.algebra.resolve(target.axis)))
     volumes = [v for join in dims.joins for v in (join.main, join.skip)]
     if not soft and any(mine & set(atoms(a)) for v in volumes for a in dims.resolved(v)):
         parts.append('or keep the stream as it is with skip="reshape"')

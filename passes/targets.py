@@ -179,7 +179,12 @@ def _unknown(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str
         )
     known = [*paths, *(n.name for n in gm.graph.nodes if n.op.startswith("call_")), *analysis.program.parameters]
     near = get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else f"layers are {', '.join(dict.fromkeys(paths[:6]))} …"
+    layers = list(dict.fromkeys(paths))
+    hint = (
+        f"layers are {', '.join(layers[:6])}{' …' * (len(layers) > 6)}" if layers else "no layer of it can be widened"
+    )
+    if near:
+        hint = f"did you mean {', '.join(near)}?"
     unused = name and name in {**dict(gm.named_modules()), **dict(gm.named_parameters(remove_duplicate=False))}
     what = f"{name!r} is in the model, but the traced graph never uses it" if unused else ""
     return usage(Kind.UNKNOWN_NODE, what or f"no module, fx node or parameter is called {name!r}", hint=hint)

@@ -15,6 +15,7 @@ from fxgrow.dims.axis import Atom, atoms
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import GrowthRefused, Kind, usage
 from fxgrow.plan import Plan
+from fxgrow.plan.header import is_seed
 from fxgrow.schemes import Auto, Failure, Problem, Scheme, scheme_named
 from fxgrow.schemes.auto import proved
 
@@ -26,7 +27,7 @@ from .writing import Inexpressible, Proved, written
 
 
 @dataclass
-class _Task:
+class Task:
     """A model that is being planned for, and what has been found out on the way."""
 
     gm: fx.GraphModule
@@ -35,7 +36,7 @@ class _Task:
     left_out: dict[str, str] = field(default_factory=dict)
     first: GrowthRefused | None = None
 
-    def opened(self, openings: Sequence[Opening]) -> _Task:
+    def opened(self, openings: Sequence[Opening]) -> Task:
         """The same for the model in which calls are written out."""
         gm, analysis = opened(self.gm, self.analysis, openings)
         return replace(self, gm=gm, analysis=analysis, openings=(*self.openings, *openings))
@@ -86,8 +87,8 @@ class Widen:
                 raise usage(
                     Kind.BAD_OPTION, f"{name}={getattr(self, name)!r} is unknown", hint=f"one of: {', '.join(allowed)}"
                 )
-        if type(self.seed) is not int:
-            raise usage(Kind.BAD_OPTION, f"seed must be a whole number, not {self.seed!r}", hint="seed=0")
+        if not is_seed(self.seed):
+            raise usage(Kind.BAD_OPTION, f"seed must be a whole number from 0, not {self.seed!r}", hint="seed=0")
         if not self.nodes and not self.others:
             raise usage(Kind.BAD_OPTION, "no node is named", hint='node="layer2.conv1"')
 
@@ -98,13 +99,13 @@ class Widen:
             UsageError: a name or a width cannot be meant.
             GrowthRefused: the growth would change the function or the interface, or cannot be written down.
         """
-        return self._plan(_Task(gm, analysis))
+        return self._plan(Task(gm, analysis))
 
-    def _plan(self, task: _Task) -> Plan:
+    def _plan(self, task: Task) -> Plan:
         """Plan, and again where that shows something that must be written out or left out first."""
         gm, analysis = task.gm, task.analysis
         dims = analysis.volumes if self.skip == "reshape" else analysis.dims
-        sizes, targets, closed_nodes = self._sizes(task, dims)
+        sizes, targets, closed_nodes = self.sizes(task, dims)
         if closed_nodes:
             return self._plan(task.opened([opening_of(gm, node, analysis.program) for node in closed_nodes]))
         problem = Problem(analysis, dims, sizes)
@@ -123,7 +124,7 @@ class Widen:
             return self._without(task, dims, targets, sizes, refused.refusal.chain[-1], cause)
         return self._plan(task.opened(plan.openings)) if plan.openings else replace(plan, openings=task.openings)
 
-    def _sizes(self, task: _Task, dims: DimsSolver) -> tuple[dict[Atom, int], list[Target], list[fx.Node]]:
+    def sizes(self, task: Task, dims: DimsSolver) -> tuple[dict[Atom, int], list[Target], list[fx.Node]]:
         """New sizes, the layers that asked for them, and calls that must be written out before more can be said."""
         sizes: dict[Atom, int] = {}
         targets: list[Target] = []
@@ -152,7 +153,7 @@ class Widen:
 
     def _without(
         self,
-        task: _Task,
+        task: Task,
         dims: DimsSolver,
         targets: Sequence[Target],
         sizes: Mapping[Atom, int],
@@ -179,7 +180,7 @@ class Widen:
         task.first = task.first or cause
         return self._plan(task)
 
-    def _alone(self, task: _Task, dims: DimsSolver, target: Target, sizes: Mapping[Atom, int]) -> Problem:
+    def _alone(self, task: Task, dims: DimsSolver, target: Target, sizes: Mapping[Atom, int]) -> Problem:
         """One of the layers by itself, with what shares its channels."""
         mine = {a for a in atoms(dims.algebra.resolve(target.axis)) if a in sizes}
         together = {b for a in mine for b in tied(dims, a) if b in sizes}

@@ -72,7 +72,7 @@ def wish_for(position: Position, around: Around, block: str, make: Make) -> Wish
         kernel=KERNEL if make.kernel is None else make.kernel,
         norm=_norm(block, make.norm, around, len(shape)),
         activation=activation_named(make.activation, around),
-        heads=make.heads if make.heads is not None else around.heads or _heads(shape[-1]),
+        heads=make.heads if make.heads is not None else _heads(shape[-1], around.heads),
         causal=around.causal if make.causal is None else make.causal,
     )
 
@@ -81,8 +81,9 @@ LARGEST_BATCH_NORM = 5
 """Axes of what BatchNorm3d takes."""
 
 
-def _heads(features: int) -> int:
-    return next(h for h in (8, 4, 2, 1) if features % h == 0)
+def _heads(features: int, usual: int) -> int:
+    """As many as nearby, or the most below that that divide the features; without attention nearby up to eight."""
+    return next(h for h in (range(usual, 0, -1) if usual else (8, 4, 2, 1)) if features % h == 0)
 
 
 def _norm(block: str, norm: str, around: Around, rank: int) -> str:

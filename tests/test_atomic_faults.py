@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import importlib
+import linecache
+import math
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,8 +18,10 @@ from typing import Any
 import pytest
 import torch
 from torch import fx, nn
+from torch.fx import _symbolic_trace
 
 import fxgrow
+from fxgrow.capture.patches import Patches
 from fxgrow.models_zoo import ZOO
 
 from .deepened import traced
@@ -28,6 +32,8 @@ WRITERS = ("fxgrow/rewrite/", "fxgrow/capture/opening.py", "fxgrow/plan/assemble
 """The code that writes, and what it makes new modules with."""
 TORCHS_WRITERS = ("torch/fx/graph_module.py", "torch/nn/modules/module.py", "torch/nn/modules/rnn.py")
 """What it calls to write: setters of attributes, modules and graphs."""
+TRACERS = ("torch/fx/_symbolic_trace.py", "fxgrow/capture/tracer.py", "fxgrow/capture/patches.py")
+"""What traces a user's block, and patches `nn.Module` while it does."""
 
 
 def complete(gm: fx.GraphModule) -> dict[str, Any]:
@@ -43,7 +49,19 @@ def complete(gm: fx.GraphModule) -> dict[str, Any]:
     taken["random"] = torch.get_rng_state().tolist()
     taken["gradients"] = torch.is_grad_enabled()
     taken["modes"] = torch._C._len_torch_function_stack()
+    taken["patched by torch.fx"] = patched()
     return taken
+
+
+def patched() -> list[Any]:
+    """What torch.fx patches while it traces, and its own state."""
+    functions = _symbolic_trace._wrapped_fns_to_patch.items()
+    return [
+        *(nn.Module.__call__, nn.Module.__getattr__, nn.TransformerEncoderLayer.forward, math.sqrt),
+        *(frame.get(name) for (_, name), frame in functions),
+        *(getattr(owner, name) for owner, name in _symbolic_trace._wrapped_methods_to_patch),
+        *(_symbolic_trace.CURRENT_PATCHER, _symbolic_trace._get_is_fx_tracing()),
+    ]
 
 
 def zoo(name: str) -> fx.GraphModule:
@@ -130,6 +148,11 @@ def test_an_interruption_at_any_line_that_torch_writes_with(name: str) -> None:
     _interrupted(GROWTHS[name](), lambda file: file.endswith(TORCHS_WRITERS))
 
 
+def test_an_interruption_at_any_line_of_a_trace() -> None:
+    _interrupted(GROWTHS["a user's block"](), lambda file: file.endswith(TRACERS))
+    assert nn.Linear(2, 2)(torch.zeros(1, 2)).shape == (1, 2)
+
+
 def _interrupted(growth: Growth, where: Callable[[str], bool]) -> None:
     gm, plan = growth
     applied((copy.deepcopy(gm), plan), inplace=True)  # what is imported and remembered only once
@@ -196,3 +219,22 @@ def test_the_oracle_notices_a_write_that_is_not_undone(monkeypatch: pytest.Monke
     with pytest.raises(ZeroDivisionError):
         applied(growth, inplace=True)
     assert _changed(before, growth[0]) != []
+
+
+def test_the_oracle_notices_what_torch_fx_leaves_patched(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, put_back, late = patched(), Patches.put_back, list[Patches]()
+    monkeypatch.setattr(Patches, "put_back", lambda one: late.append(one))  # a method, with self
+    lines = Lines(lambda file: file.endswith(TRACERS[0]))
+    gm, plan = GROWTHS["a user's block"]()
+    with followed(lines):
+        applied((copy.deepcopy(gm), plan), inplace=True)
+    reverting = [n for n, place in enumerate(lines.seen, 1) if linecache.getline(*place).strip().startswith("setattr(")]
+    try:
+        with followed(Lines(lines.where, (reverting[-1],))), pytest.raises(KeyboardInterrupt):
+            applied((gm, plan), inplace=True)
+        left = patched()
+    finally:
+        for one in late:
+            put_back(one)
+    assert left != before
+    assert patched() == before

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import fxgrow
 from fxgrow.capture.opening import kind_of, opening_of
@@ -133,3 +133,65 @@ def test_what_cannot_be_written_out_says_why() -> None:
         fxgrow.GrowthRefused, match=r"static_k and static_v are heads already(.|\n)*let the call project"
     ):
         fxgrow.widen(fxgrow.trace(shaken(Fixed()), (x,)), "enter")
+
+
+class Doubled(nn.MultiheadAttention):
+    """A class of the user's own."""
+
+    def forward(self, *given: Any, **options: Any) -> Any:
+        """Torch's attention twice over."""
+        out, weights = super().forward(*given, **options)
+        return 2 * out, weights
+
+
+class Around(nn.Module):
+    """Attention between two maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(6, WIDTH), nn.Linear(WIDTH, 3)
+        self.attend = nn.MultiheadAttention(WIDTH, HEADS)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        x = self.enter(x)
+        return (self.leave(x + self.attend(x, x, x)[0]),)
+
+
+class Whole(fx.Tracer):
+    """Keeps every module whole."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """All of them."""
+        return True
+
+
+CHANGED = {
+    "hook": "it has hooks",
+    "hook before": "it has hooks",
+    "hook on gradients": "it has hooks",
+    "forward": "its `forward` has been replaced",
+    "class": "it is a Doubled",
+}
+
+
+@pytest.mark.parametrize("how", CHANGED)
+def test_attention_that_is_not_quite_torchs_is_not_written_out(how: str) -> None:
+    model, x = shaken(Around()), VECTORS.transpose(0, 1).contiguous()
+    module: Any = model.attend
+    if how == "hook":
+        module.register_forward_hook(lambda _, given, out: (2 * out[0], out[1]))
+    elif how == "hook before":
+        module.register_forward_pre_hook(lambda _, given: (given[0].tanh(), *given[1:]))
+    elif how == "hook on gradients":
+        module.register_full_backward_hook(lambda _, inner, outer: (2 * inner[0], *inner[1:]))
+    elif how == "forward":
+        forward = module.forward
+        module.forward = lambda *given, **options: (2 * forward(*given, **options)[0], None)
+    else:
+        module.__class__ = Doubled
+    traced = fx.GraphModule(model, Whole().trace(model))
+    assert apart(model, traced, x) < EXACT
+    for node in ("attend.in_proj_weight", "enter"):
+        with pytest.raises(fxgrow.GrowthRefused) as caught:
+            fxgrow.widen(traced, node, example_inputs=(x,))
+        assert all(text in str(caught.value) for text in (CHANGED[how], "make attend a plain nn.MultiheadAttention"))

@@ -112,7 +112,7 @@ CALLS = {
     "unknown adapter": option(Kind.BAD_OPTION, "adapter='crop'", "pad, conv", adapter="crop"),
     "unknown init": option(Kind.BAD_OPTION, "init='ones'", "match, kaiming, xavier", init="ones"),
     "unknown grow": option(Kind.BAD_OPTION, "grow='heads'", "channels, groups", grow="heads"),
-    "seed a fraction": option(Kind.BAD_OPTION, "seed must be a whole number, not 0.5", "seed=0", seed=0.5),
+    "seed a fraction": option(Kind.BAD_OPTION, "seed must be a whole number from 0, not 0.5", "seed=0", seed=0.5),
     # example inputs
     "two inputs": option(Kind.BAD_INPUTS, "takes 1 inputs (x)", "holds 2", example_inputs=(image(2, 1, 8, 8),) * 2),
     "no tensor": option(Kind.BAD_INPUTS, "not int", "example_inputs=(tensor, ...)", example_inputs=5),

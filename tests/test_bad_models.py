@@ -94,6 +94,18 @@ def test_a_model_with_hooks_that_fx_would_forget_is_refused() -> None:
     expect(caught.value, Kind.UNSUPPORTED_MODEL, ("forgets the forward hooks", "register them on the traced model"))
 
 
+def test_a_model_whose_own_forward_fx_would_pass_over_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
+    forward = model.forward
+    model.forward = lambda x: 2 * forward(x)  # type: ignore[method-assign, no-untyped-call]  # as users do it
+    with pytest.raises(UsageError) as caught:
+        fxgrow.trace(model)
+    expect(caught.value, Kind.UNSUPPORTED_MODEL, ("this model's has been replaced", "in a subclass"))
+    held = nn.Sequential(model)
+    x = torch.randn(2, 4)
+    assert torch.equal(fxgrow.trace(held)(x), model(x))
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
 def test_scripts_are_refused() -> None:
     script = torch.jit.trace(nn.Linear(4, 6), torch.zeros(2, 4))

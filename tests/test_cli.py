@@ -35,6 +35,9 @@ class Net(nn.Module):
     def forward(self, x):
         return self.b(torch.relu(self.a(x))) + self.shift
 
+class Empty(nn.Module):
+    def forward(self, x): return x
+
 def shifted(): return Net(0.01)
 def needs(width): return Net()
 def fails(): raise RuntimeError("no\\nway")
@@ -188,10 +191,15 @@ BAD: dict[str, tuple[str, str]] = {
     "no size": ("grow mine:Net -w a=b --dry-run", "'b' is no size"),
     "a place twice": ("grow mine:Net -d a -d a=mlp --dry-run", "named twice"),
     "a block that is code": ("deepen mine:Net --after a --block os:system --dry-run", "unknown block"),
+    "more blocks than can be meant": ("deepen mine:Net --after a --count 1001 --dry-run", "1,001 new blocks"),
     "no saved model": ("inspect mine:Net --grown nowhere", "holds no saved model"),
     "no weights": ("widen mine:Net -n a --weights no.pt --dry-run", "there is no file"),
+    "a text as weights": ("widen mine:Net -n a --weights mine.py --dry-run", "it is no checkpoint"),
+    "no layer at all": ("widen mine:Empty -n a --dry-run -i 2x4", "no layer of it can be widened"),
     "no plan": ("apply no.json mine:Net -o w", "there is no plan"),
     "a file in the way": ("widen mine:Net -n a -o mine.py", "is a file"),
+    "a file above": ("widen mine:Net -n a -o mine.py/w", "mine.py is a file"),
+    "a plan in no folder": ("plan mine:Net -w 2 -o nowhere/plan.json", "nowhere/plan.json cannot be written"),
     "a folder in use": ("widen mine:Net -n a -o .", "holds mine.py"),
     "no gate": ("gate no.toml", "there is no gate file"),
 }
@@ -204,6 +212,12 @@ def test_bad_input_is_a_line_that_says_what_to_do(case: str, here: Path) -> None
     outcome = run(*line.split())
     assert refused(outcome, said), outcome
     assert sorted(p for p in here.rglob("*") if "__pycache__" not in p.parts) == before
+
+
+def test_the_version_is_shown() -> None:
+    outcome = run("--version")
+    assert (outcome.code, outcome.out.split()[0]) == (0, "fxgrow")
+    assert run().code == 2  # the help
 
 
 def test_weights_of_another_model_are_told_by_name(here: Path) -> None:

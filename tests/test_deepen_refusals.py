@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import fxgrow
-from fxgrow import Kind
+from fxgrow import Kind, UsageError
 from fxgrow.schemes import silence
 
 from .deepened import apart, gradients, mlp, traced
@@ -121,6 +121,41 @@ def test_an_identity_layer_needs_an_idempotent_function_behind_it(model: nn.Modu
         if str(number) == place:
             again.append(model[1])  # type: ignore[index]  # the same
     assert apart(gm, again, x) > BROKEN
+
+
+class Uneven(nn.Module):
+    """Attention of two heads inside a stream of seven units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.q, self.leave = nn.Embedding(9, 7), nn.Linear(7, 6), nn.Linear(6, 7)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.table(tokens)
+        q = self.q(x).unflatten(-1, (2, 3)).transpose(1, 2)
+        y = nn.functional.scaled_dot_product_attention(q, q, q)
+        z: Tensor = x + self.leave(y.transpose(1, 2).flatten(2))
+        return z
+
+
+def test_heads_that_nobody_asked_for_fit() -> None:
+    tokens = torch.arange(8).view(2, 4)
+    gm = fxgrow.trace(Uneven().double().eval(), (tokens,))
+    deeper = fxgrow.deepen(gm, after="table", block="transformer")
+    assert apart(gm, deeper, tokens) < 1e-14
+    with pytest.raises(UsageError, match="7 features do not split into 2 heads"):
+        fxgrow.deepen(gm, after="table", block="transformer", heads=2)
+
+
+def test_a_learned_activation_is_not_idempotent() -> None:
+    gm = fxgrow.trace(mlp(nn.ReLU).double().eval(), (torch.randn(5, 8).double(),))
+    layer = next(name for name, module in gm.named_modules() if isinstance(module, nn.Linear))
+    morphed = fxgrow.deepen(gm, after=layer, scheme="morphism")
+    with pytest.raises(fxgrow.GrowthRefused) as caught:
+        fxgrow.deepen(morphed, after=layer, scheme="net2net")
+    assert caught.value.kind is Kind.NOT_IDEMPOTENT
+    assert "act (prelu) changes an already activated value: it is not idempotent" in str(caught.value)
+    assert 'activation="none"' in str(caught.value)
 
 
 def test_a_cloned_block_whose_last_function_is_not_idempotent() -> None:

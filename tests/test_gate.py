@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import fx
 
 import fxgrow
@@ -18,7 +17,6 @@ from fxgrow.gate import BROKEN, ERROR, HELD, REFUSED, Row, as_json, as_junit
 from fxgrow.gate import run as running
 from fxgrow.plan import Plan
 
-from .command import fxgrow as run
 from .command import refused
 from .gates import MODEL, NETS, WIDER, gate, models
 
@@ -120,29 +118,6 @@ def test_several_processes_find_the_same() -> None:
     assert all(one[key]["differences"] == two[key]["differences"] for key in one)
 
 
-def test_a_baseline_stands_for_the_model_that_was() -> None:
-    text = 'seeds = [0]\nbaseline = "base.safetensors"\n' + MODEL
-    assert gate(text, "--record", "base.safetensors").code == 0
-    assert gate(text, "--json", "out.json").code == 0
-    assert list(rows()) == [("net", "baseline")]
-    assert run("widen", "nets:Plain", "-n", "a", "-o", "grown", "-i", "3x4").code == 0
-    assert gate(text + 'grown = "grown"\n').code == 0  # the model is replaced by a grown one
-    nudged = text.replace("nets:Plain", "nets:nudged")
-    outcome = gate(nudged)
-    assert outcome.code == 1
-    assert "output differs by" in outcome.out
-    assert gate("tolerance = { output = 1e-4 }\n" + nudged).code == 0
-
-
-@pytest.mark.parametrize("change", [("seeds = [0]", "seeds = [3]"), ("3x4", "5x4"), ('"net"', '"other"')])
-def test_a_baseline_of_something_else_is_told(change: tuple[str, str]) -> None:
-    text = 'seeds = [0]\nbaseline = "base.safetensors"\n' + MODEL
-    assert gate(text, "--record", "base.safetensors").code == 0
-    outcome = gate(text.replace(*change))
-    assert outcome.code == 2
-    assert "other seeds or inputs" in outcome.out or "holds no model other" in outcome.out
-
-
 def test_tolerances_are_per_output() -> None:
     text = 'baseline = "b.st"\n' + MODEL.replace("Plain", "Net")
     assert gate(text, "--record", "b.st").code == 0
@@ -154,6 +129,54 @@ def test_tolerances_are_per_output() -> None:
     assert gate(text + limit.replace("logits", "sum")).code == 1
 
 
+@pytest.mark.parametrize(
+    "growth", ['deepen = { after = "a", count = 100000 }', "grow = { deepen = { a = { count = 100000 }, b = {} } }"]
+)
+def test_more_blocks_than_can_be_meant_are_refused_at_once(growth: str) -> None:
+    outcome = gate(MODEL + "[[growth]]\n" + growth, "--json", "out.json")
+    assert outcome.code == 2
+    assert "new blocks are more than can be meant" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(("3x4", "3x5"), "inputs = [...]"), (('["3x4"]', '["3x4", "3x4"]'), "inputs = [...]")],
+)
+def test_rows_speak_of_keys_of_the_file(change: tuple[str, str], said: str) -> None:
+    outcome = gate(MODEL.replace(*change) + WIDER)
+    assert outcome.code == 2
+    assert said in outcome.out
+    assert "example_inputs=" not in outcome.out
+
+
+def test_rows_know_no_option_that_the_gate_does_not_have() -> None:
+    torch.save({"a": object()}, "w.pt")
+    outcome = gate(MODEL + 'weights = "w.pt"\n' + WIDER)
+    assert outcome.code == 2
+    assert "save model.state_dict() alone" in outcome.out
+    assert "--unsafe-pickle" not in outcome.out
+
+
+MISSPELT = "tolerance = { nooutput = 1e-6 }\n"
+
+
+@pytest.mark.parametrize("text", [MISSPELT + MODEL + WIDER, MODEL + MISSPELT + WIDER])
+def test_a_tolerance_of_an_output_that_is_not_there_is_told(text: str) -> None:
+    outcome = gate(text, "--json", "out.json")
+    assert outcome.code == 2
+    assert "no output 'nooutput'" in outcome.out or "an output 'nooutput'" in outcome.out
+    assert "outputs are output" in outcome.out
+    assert ERROR in {row["status"] for row in rows().values()}
+
+
+def test_a_tolerance_for_all_models_needs_one_that_has_the_output() -> None:
+    other = MODEL.replace("Plain", "Net").replace('"net"', '"two"')
+    text = 'baseline = "b.st"\n' + MODEL + other
+    assert gate(text, "--record", "b.st").code == 0
+    assert gate("tolerance = { \"output['sum']\" = 1e-6 }\n" + text).code == 0
+    assert gate(MISSPELT + text).code == gate(text + MISSPELT).code == 2
+
+
 def test_reports_are_written_where_they_are_named_and_hold_any_text(here: Path) -> None:
     assert refused(gate(MODEL + WIDER, "--json", "nowhere/out.json"), "cannot be written")
     odd = Row("a", "b", ERROR, 0.1, (), "bad \x00\x1b <&> text\nmore")
@@ -163,8 +186,19 @@ def test_reports_are_written_where_they_are_named_and_hold_any_text(here: Path) 
     assert json.loads(as_json([odd]))["held"] is False
 
 
-def test_a_damaged_baseline_is_told(here: Path) -> None:
-    Path("b.st").write_bytes(b"\xff" * 100)
-    assert refused(gate('baseline = "b.st"\n' + MODEL), "cannot be read")
-    save_file({"x": torch.zeros(1)}, "b.st")
-    assert refused(gate('baseline = "b.st"\n' + MODEL), "no baseline of this version")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--json gate.toml", "overwrite the gate file itself"),
+        ("--record ./gate.toml", "overwrite the gate file itself"),
+        ("--json b.st", "overwrite the baseline"),
+        ("--junit w.safetensors", "overwrite the weights of net"),
+        ("--json out --junit ./out", "overwrite --json"),
+        ("--record .", "cannot be written"),
+    ],
+)
+def test_reports_overwrite_nothing_that_counts(options: str, said: str) -> None:
+    text = 'baseline = "b.st"\n' + MODEL + 'weights = "w.safetensors"\n' + WIDER
+    assert refused(gate(text, *options.split()), said)
+    assert Path("gate.toml").read_text() == text
+    assert sorted(p.name for p in Path().iterdir() if p.name != "__pycache__") == ["gate.toml", "nets.py"]

@@ -34,6 +34,7 @@ BAD: dict[str, tuple[str, str]] = {
     "too many seeds": (f"seeds = {[0] * 1001}\n" + MODEL, "it has 1001 entries"),
     "a tolerance that is NaN": ("tolerance = { output = nan }\n" + MODEL, "nan is no positive number"),
     "a tolerance that lets all pass": ("tolerance = { output = 2.0 }\n" + MODEL, "2.0 is no tolerance"),
+    "a tolerance of 100 %": ("tolerance = { output = 1 }\n" + MODEL, "below 1"),
     "an infinite factor": (MODEL + WIDER.replace("1.5", "inf"), "inf is no positive number"),
     "a text as a factor": (MODEL + WIDER.replace("1.5", '"2"'), "'2' is no positive number"),
     "no model": (WIDER, "there is none"),
@@ -51,6 +52,7 @@ BAD: dict[str, tuple[str, str]] = {
     "a path through a link": (MODEL + 'weights = "link/w.safetensors"\n', "leads out of the folder"),
     "a baseline elsewhere": ('baseline = "../../b.safetensors"\n' + MODEL, "leads out of the folder"),
     "a folder elsewhere": (MODEL + 'grown = "../grown"\n', "leads out of the folder"),
+    "the name of the baseline": (MODEL + WIDER.replace("wider", "baseline"), "'baseline' is what the comparison"),
     "nothing to check": (MODEL, "the gate checks nothing"),
     "no baseline": ('baseline = "b.safetensors"\n' + MODEL, "there is no baseline"),
 }

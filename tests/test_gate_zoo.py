@@ -1,4 +1,4 @@
-"""The gate on this project's own models: every model of the zoo, grown as a whole, as a user's file would ask for it."""
+"""The gate on the models of this project: every one of the zoo, grown as a whole, as a file of a user would ask."""
 
 from __future__ import annotations
 

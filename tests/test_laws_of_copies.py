@@ -13,10 +13,11 @@ from torch import Tensor
 
 from fxgrow.capture.program import Op
 from fxgrow.dims.rules import RULES
+from fxgrow.dims.rules.along import Softmax
 from fxgrow.dims.rules.attention import Attention
 from fxgrow.dims.rules.base import Flow, Rule
 from fxgrow.dims.rules.mixing import Mixing
-from fxgrow.dims.rules.norm import GroupNorm, Softmax, WholeAxis
+from fxgrow.dims.rules.norm import GroupNorm, WholeAxis
 from fxgrow.dims.rules.pointwise import PRelu, Unary
 from fxgrow.dims.rules.slicing import Select
 from fxgrow.testing.laws import Operand, RuleBroken, check_rule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import shutil
 import subprocess
@@ -36,6 +37,15 @@ gm = torch.fx.symbolic_trace(ZOO["resnet"].build().eval())
 wide = fxgrow.widen(gm, node="layer2.conv1")
 assert wide.get_submodule("layer2.conv1").out_channels == 2 * gm.get_submodule("layer2.conv1").out_channels
 print("widened")
+"""
+
+ASKS = """
+import _fxgrow_pytestplugin, torch
+
+def test_asks(function_preserved):
+    assert _fxgrow_pytestplugin.__file__.split("/")[-2] == "site"
+    model = torch.nn.Linear(4, 3).eval()
+    assert function_preserved(model, model, torch.zeros(2, 4)).held
 """
 
 
@@ -96,13 +106,38 @@ def test_top_level_names_refuse_to_be_imported(name: str) -> None:
     assert run(sys.executable, "-c", code, cwd=REPOSITORY).strip() == f"import fxgrow.{name}, not {name}"
 
 
-def test_installed_wheel_widens_a_model(wheel: Path, tmp_path: Path) -> None:
-    target = tmp_path / "site"
+def test_wheel_declares_the_command_and_the_plugin(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/entry_points.txt"))
+    points = configparser.ConfigParser()
+    points.read_string(archive.read(name).decode())
+    assert dict(points["console_scripts"]) == {"fxgrow": "fxgrow.cli.app:main"}
+    assert dict(points["pytest11"]) == {PLUGIN.removesuffix(".py"): PLUGIN.removesuffix(".py")}
+
+
+@pytest.fixture(scope="module")
+def target(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the wheel is installed into."""
+    place = tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--no-compile"]
-    run(*pip, "--target", target, wheel, cwd=tmp_path)
+    run(*pip, "--target", place / "site", wheel, cwd=place)
+    return place / "site"
+
+
+def test_installed_wheel_gives_tests_the_fixture(target: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(ASKS)
+    code = f"import sys; sys.path[:0] = [{str(target)!r}]; sys.path += sys.argv[1:]; import pytest; "
+    code += 'sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "test_it.py"]))'
+    assert "1 passed" in run(sys.executable, "-I", "-S", "-B", "-c", code, *dependencies(), cwd=tmp_path)
+
+
+def dependencies() -> list[str]:
+    """Where torch and the others are. -S runs no .pth file, so that an editable install is out of sight, -I drops the
+    working directory, and folders with an fxgrow are out."""
+    return [path for path in sys.path if Path(path).is_dir() and not (Path(path) / "fxgrow").exists()]
+
+
+def test_installed_wheel_widens_a_model(target: Path, tmp_path: Path) -> None:
     assert {path.name.partition("-")[0] for path in target.iterdir()} == {"fxgrow", "bin", PLUGIN}
-    # torch and the other dependencies come from this interpreter's folders, the checkout does not: -S runs no .pth
-    # file, so the editable install is out of sight, -I drops the working directory, and folders with an fxgrow are out.
-    dependencies = [path for path in sys.path if Path(path).is_dir() and not (Path(path) / "fxgrow").exists()]
-    printed = run(sys.executable, "-I", "-S", "-c", WIDEN_ONCE, target, *dependencies, cwd=tmp_path)
+    printed = run(sys.executable, "-I", "-S", "-c", WIDEN_ONCE, target, *dependencies(), cwd=tmp_path)
     assert printed.splitlines()[-1] == "widened"

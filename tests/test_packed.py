@@ -119,3 +119,140 @@ def test_a_plan_of_states_that_take_turns_is_replayed_and_followed(layout: str) 
     found = fxgrow.bisect(traced, grown)
     assert found is not None
     assert found.name == "project"  # whatever lies before it, qkv among it, agrees in its old units
+
+
+BETWEEN: dict[str, Callable[[], nn.Module]] = {
+    "batch norm": lambda: Turned(nn.BatchNorm1d(3 * WIDTH)),
+    "instance norm": lambda: Turned(nn.InstanceNorm1d(3 * WIDTH, affine=True)),
+    "PReLU": lambda: Turned(nn.PReLU(3 * WIDTH)),
+    "average pooling": lambda: Turned(nn.AvgPool1d(3, 1, 1)),
+    "max pooling": lambda: Turned(nn.MaxPool1d(3, 1, 1)),
+    "padding": lambda: Done(lambda y: F.pad(y, (0, 0, 1, 2))),
+    "centring": lambda: Done(lambda y: y - y.mean(1, keepdim=True)),
+    "norm": lambda: Done(lambda y: F.normalize(y, dim=1)),
+    "cumulative sum": lambda: Done(lambda y: y.cumsum(1)),
+    "flip": lambda: Done(lambda y: y.flip(1)),
+    "roll": lambda: Done(lambda y: y.roll(1, 1)),
+    "list of indices": lambda: Done(lambda y: y[:, [2, 0, 1]]),
+    "indices": lambda: Done(lambda y: y.index_select(1, torch.tensor([2, 0, 1]))),
+}
+"""What may stand between a projection and its parts, made afresh."""
+
+
+class Done(nn.Module):
+    """A function of queries, keys and values."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.function(y)
+
+
+class Turned(nn.Module):
+    """A module that wants channels before tokens."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, y: Tensor) -> Tensor:
+        out: Tensor = self.inner(y.transpose(1, 2))
+        return out.transpose(1, 2)
+
+
+class Worked(nn.Module):
+    """Attention with something between the projection and its parts; in one tensor, or in three."""
+
+    def __init__(self, between: Callable[[], nn.Module], *, apart: bool) -> None:
+        super().__init__()
+        self.apart = apart
+        self.table, self.project, self.head = nn.Embedding(11, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 11)
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
+        self.work = between()
+        if apart:
+            self.parts = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in "qkv")
+            self.works = nn.ModuleList(_third(between()) for _ in "qkv")
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.table(tokens)
+        if self.apart:
+            pairs = zip(self.parts, self.works, strict=True)
+            q, k, v = (work(part(x)).unflatten(-1, (HEADS, WIDE)) for part, work in pairs)
+        else:
+            q, k, v = self.work(self.qkv(x)).unflatten(-1, (3, HEADS, WIDE)).unbind(2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.head(self.project(y.transpose(1, 2).flatten(2)).mean(1))
+        return out
+
+
+def _third(work: nn.Module) -> nn.Module:
+    inner = getattr(work, "inner", None)
+    made = {nn.BatchNorm1d: nn.BatchNorm1d(WIDTH), nn.PReLU: nn.PReLU(WIDTH)}
+    made[nn.InstanceNorm1d] = nn.InstanceNorm1d(WIDTH, affine=True)
+    return Turned(made.get(type(inner), inner)) if inner is not None else work
+
+
+def _schemes(model: nn.Module, layer: str) -> set[str]:
+    """Under which schemes a layer grows, checked."""
+    traced = fxgrow.trace(model, (NAMES,))
+    able = set()
+    for scheme in ("auto", *SCHEMES):
+        try:
+            grown = fxgrow.widen(traced, layer, scheme=scheme)
+        except fxgrow.GrowthRefused:
+            continue
+        assert change(model, grown, (NAMES,)) < EXACT
+        assert fxgrow.verify(traced, grown).held
+        able.add(scheme)
+    return able
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+def test_three_in_one_tensor_grow_wherever_three_tensors_do(between: str) -> None:
+    together = shaken(Worked(BETWEEN[between], apart=False))
+    apart = shaken(Worked(BETWEEN[between], apart=True))
+    able = _schemes(together, "qkv")
+    assert "auto" in able
+    assert able == _schemes(apart, "parts.0")
+
+
+MOVED: dict[str, Callable[[Tensor], Tensor]] = {
+    "flip": lambda y: y.flip(2),
+    "roll": lambda y: y.roll(1, 2),
+    "indices": lambda y: y.index_select(2, torch.tensor([2, 0, 1])),
+    "cumulative sum": lambda y: y.cumsum(2),
+    "padding": lambda y: F.pad(y, (0, 0, 0, 0, 1, 0))[:, :, :3],
+    "sort": lambda y: y.sort(2)[0],
+}
+
+
+class Moved(InOne):
+    """Queries, keys and values change places, or are mixed."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__("(3 h d)")
+        self.how = how
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.table(tokens)
+        y = MOVED[self.how](self.qkv(x).unflatten(-1, (3, HEADS, WIDE)))
+        q, k, v = y.permute(2, 0, 3, 1, 4).unbind(0)
+        out: Tensor = self.head(x + self.project(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
+        return out
+
+
+@pytest.mark.parametrize("how", MOVED)
+@pytest.mark.parametrize("grow", ["channels", "groups"])
+def test_parts_that_change_places_are_no_longer_told_apart(how: str, grow: Grow) -> None:
+    model = shaken(Moved(how))
+    traced = fxgrow.trace(model, (NAMES,))
+    for scheme in ("auto", *SCHEMES):
+        try:
+            grown = fxgrow.widen(traced, "qkv", scheme=scheme, grow=grow)
+        except fxgrow.GrowthRefused:
+            assert grow == "channels"
+            continue
+        assert change(model, grown, (NAMES,)) < EXACT

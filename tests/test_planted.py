@@ -14,9 +14,10 @@ from torch import Tensor, fx, nn
 import fxgrow
 from fxgrow.capture.program import Op
 from fxgrow.dims.rules import RULES
+from fxgrow.dims.rules.along import Softmax
 from fxgrow.dims.rules.arithmetic import Add
 from fxgrow.dims.rules.base import Flow, Rule
-from fxgrow.dims.rules.norm import PerChannel, Softmax, WholeAxis
+from fxgrow.dims.rules.norm import PerChannel, WholeAxis
 from fxgrow.dims.rules.pointwise import Unary
 from fxgrow.dims.rules.reduce import Reduce
 from fxgrow.errors import GrowthRefused

@@ -114,6 +114,7 @@ def test_models_that_cannot_be_traced_are_compared_too() -> None:
         ({"tolerance": 0}, "tolerance 0 of default"),
         ({"tolerance": float("nan")}, "tolerance nan"),
         ({"tolerance": 5}, "tolerance 5"),
+        ({"tolerance": 1.0}, "tolerance 1.0"),
     ],
 )
 def test_bad_options_are_told(options: dict[str, object], said: str) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import fxgrow
 from fxgrow import Kind
+from fxgrow.passes.widen import Grow
 
 from .by_hand import BROKEN, SAME, Surgery, effect, grown, read
 
@@ -194,3 +195,84 @@ def test_a_volume_times_itself_adds_up_and_is_not_called_dead() -> None:
     error = refused(Square(), "first", IMAGE.float())
     assert error.kind is Kind.NO_PROOF
     assert "the new units add up and nothing can cancel them" in str(error)
+
+
+# -- einsum -----------------------------------------------------------------------------------------------------------
+
+
+class Born(nn.Module):
+    """Weights whose axes are born in an einsum."""
+
+    def __init__(self, equation: str, *sizes: int, first: bool = False) -> None:
+        super().__init__()
+        self.enter, self.leave, self.equation, self.first = nn.Linear(5, 8), nn.Linear(6, 3), equation, first
+        self.w = nn.Parameter(torch.rand(*sizes) - 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        y = torch.einsum(self.equation, *((self.w, x) if self.first else (x, self.w)))
+        z: Tensor = self.leave(y.relu().flatten(2))
+        return z
+
+
+@pytest.mark.parametrize(
+    ("model", "grow", "shape"),
+    [
+        (Born("bnc,chd->bnhd", 8, 2, 3), "channels", (8, 2, 6)),
+        (Born("bnc,chd->bnhd", 8, 2, 3), "groups", (8, 4, 3)),
+        (Born("bnc,cdh->bnhd", 8, 3, 2), "channels", (8, 6, 2)),
+        (Born("oc,bnc->bno", 6, 8, first=True), "channels", (12, 8)),
+        (Born("hdc,bnc->bnhd", 2, 3, 8, first=True), "groups", (4, 3, 8)),
+    ],
+)
+def test_every_axis_that_an_einsum_gives_birth_to_grows(model: nn.Module, grow: Grow, shape: tuple[int, ...]) -> None:
+    gm = fxgrow.trace(model.double(), (torch.rand(2, 4, 5).double(),))
+    assert "w" in {site.path for site in fxgrow.inspect(gm).widenable}
+    for scheme in ("auto", "r2r", "net2net"):
+        wider = fxgrow.widen(gm, "w", grow=grow, scheme=scheme)
+        assert wider.get_parameter("w").shape == shape
+        assert fxgrow.verify(gm, wider).held
+
+
+# -- ways out ---------------------------------------------------------------------------------------------------------
+
+
+class Shared(nn.Module):
+    """Two layers make one volume, and one is called once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.out = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.softmax(self.a(x) + self.b(x), 1) * self.a(x)
+        z: Tensor = self.out(self.c(y).relu())
+        return z
+
+
+def test_a_way_out_leads_out() -> None:
+    error = refused(Shared(), "a", torch.rand(2, 4), scheme="r2r")
+    assert error.refusal.hint.startswith("widen a layer whose channels end elsewhere: c")
+    assert not {"a", "b", "a_1"} & set(error.refusal.hint.replace(",", " ").replace(";", " ").split()[8:])
+
+
+class Many(nn.Module):
+    """Products of neighbours among the parts of one tensor."""
+
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.enter, self.work, self.leave = nn.Linear(5, 8), nn.Linear(8, parts * 4), nn.Linear(parts // 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.work(self.enter(x)).unflatten(-1, (self.parts, 4)).unbind(-2)
+        sums = [(y[2 * k] * y[2 * k + 1]).sum(-1) for k in range(self.parts // 2)]
+        z: Tensor = self.leave(torch.stack(sums, -1))
+        return z
+
+
+def test_more_parts_than_are_told_apart_are_named() -> None:
+    gm = fxgrow.trace(Many(16).double(), (torch.rand(2, 5).double(),))
+    assert fxgrow.verify(gm, fxgrow.widen(gm, "work", scheme="r2r")).held
+    error = refused(Many(18), "work", torch.rand(2, 5), scheme="r2r")
+    assert "told apart by at most 16 parts of one tensor, and here are more" in error.refusal.hint

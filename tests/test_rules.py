@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from typing import cast
 
 import pytest
 import torch
 
-from fxgrow.dims.rules import RULES
+from fxgrow.dims.rules import RULES, Rule, register
 from fxgrow.testing.laws import Verdict, examine
 
 from .cases import ROWS, Row
@@ -18,6 +19,14 @@ UNRULED = {
     "equal": "returns a truth value, not a tensor",
 }
 """Operators that torch tags as pointwise and that have no rule, each with its reason."""
+
+
+ONE_STATE = {
+    *("AdaptSkip", "Attention", "Einsum", "Glu", "Addcmul", "SelectScatter"),  # of operands that hold several indices
+    *("Embedding", "EmbeddingBag", "Enumerate", "OneStep", "Sequence"),  # what enters or leaves them has no such index
+    *("PixelShuffle", "PixelUnshuffle", "ChannelShuffle"),  # they move units between axes
+}
+"""Kinds of rules that make one state of those that differ along another axis."""
 
 
 @cache
@@ -47,6 +56,15 @@ def test_every_rule_is_of_an_operator_that_torch_has() -> None:
 
 def test_rules_say_no_less_than_is_true_but_for_a_reason() -> None:
     assert {name for row in ROWS for name, _ in verdict(row).strict} == STRICT.keys()
+
+
+def test_rules_keep_states_apart_by_index_but_for_a_few() -> None:
+    assert {type(rule).__name__ for rule in RULES.values() if not rule.by_index} == ONE_STATE
+
+
+def test_a_rule_that_does_not_say_whether_it_keeps_states_apart_is_no_rule() -> None:
+    with pytest.raises(TypeError, match="object must say `by_index`"):
+        register(cast(Rule, object()), "fxgrow::nothing")
 
 
 def test_every_pointwise_operator_of_torch_has_a_rule() -> None:

@@ -214,6 +214,38 @@ def test_auxiliary_heads_are_kept(name: str, training: bool) -> None:
     assert all("aux" in name.lower() for name in unused)
 
 
+class Helped(Net):
+    """A head beside the way that only training looks at."""
+
+    def __init__(self, helper: nn.Module) -> None:
+        super().__init__()
+        self.helper = helper
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(self.a(x))
+        return y
+
+
+@pytest.mark.parametrize(
+    "helper",
+    [
+        nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 3))),
+        nn.ModuleList([nn.Linear(4, 3), nn.ModuleDict({"x": nn.Linear(4, 3)})]),
+        nn.MultiheadAttention(4, 2),
+        nn.TransformerEncoderLayer(4, 2, 6),
+    ],
+    ids=lambda helper: type(helper).__name__,
+)
+def test_containers_that_the_graph_does_not_use_are_kept_whole(helper: nn.Module) -> None:
+    model = Helped(helper).eval()
+    gm = fxgrow.trace(model, (X,))
+    assert gm.state_dict().keys() == model.state_dict().keys()
+    tensors = (*helper.named_parameters(), *helper.named_buffers())
+    assert gm.meta["fxgrow_unused"] == tuple(f"helper.{name}" for name, _ in tensors)
+    assert str(gm.helper) == str(helper)
+    assert fxgrow.verify(gm, fxgrow.widen(gm, node="a")).held
+
+
 # -- source lines -----------------------------------------------------------------------------------------------------
 
 

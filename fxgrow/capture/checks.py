@@ -58,3 +58,26 @@ def check_model(model: nn.Module) -> None:
                 hint="remove it first: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), or "
                 "torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove",
             )
+
+
+def check_root(model: nn.Module) -> None:
+    """Refuse what torch.fx forgets of the model that it traces, and of no other module.
+
+    Raises:
+        UsageError: the model has hooks, or a `forward` of its own in the place of its class's.
+    """
+    name = type(model).__name__
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise usage(
+            Kind.UNSUPPORTED_MODEL,
+            f"torch.fx forgets the forward hooks of the model that it traces, and {name} has some",
+            where="the model itself",
+            hint="take them off before tracing, and register them on the traced model",
+        )
+    if "forward" in vars(model):
+        raise usage(
+            Kind.UNSUPPORTED_MODEL,
+            f"torch.fx traces the `forward` of the class {name}, and this model's has been replaced",
+            where="the model itself",
+            hint="write the new `forward` in a subclass, or trace a module that holds this one",
+        )

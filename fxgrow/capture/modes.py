@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import Any
 
@@ -78,7 +79,7 @@ def keep_unused(gm: fx.GraphModule, model: nn.Module) -> tuple[str, ...]:
         source: nn.Module = model
         for part in path.split(".") if path else []:
             source = source.get_submodule(part)
-            if part not in owner._modules:
+            if owner._modules.get(part) is None:  # absent, or a place that `_bare` has kept
                 owner.add_module(part, _bare(source))
             owner = owner.get_submodule(part)
         if isinstance(tensor, nn.Parameter):
@@ -94,7 +95,13 @@ def _bare(module: nn.Module) -> nn.Module:
     if type(module).__module__.startswith("torch.nn"):
         twin = module.__class__.__new__(module.__class__)
         twin.__dict__ = dict(module.__dict__)
-        for group in ("_parameters", "_buffers", "_modules"):
+        for group in ("_parameters", "_buffers"):
             twin.__dict__[group] = dict.fromkeys(module.__dict__[group])
+        twin._modules = {name: child if _holds_nothing(child) else None for name, child in module._modules.items()}
         return twin
     return nn.Module().train(module.training)
+
+
+def _holds_nothing(module: nn.Module | None) -> bool:
+    """Whether a module has no tensors, so that nothing of it is lost."""
+    return module is None or next(itertools.chain(module.parameters(), module.buffers()), None) is None

@@ -24,7 +24,7 @@ def kind_of(gm: fx.GraphModule, node: fx.Node) -> str:
     """What kind of attention a node calls; empty if it is none that can be opened."""
     if node.op == "call_module":
         module = gm.get_submodule(str(node.target))
-        return "module" if type(module) is nn.MultiheadAttention else ""
+        return "module" if type(module) is nn.MultiheadAttention and not _attached(module) else ""
     if node.op == "call_function" and node.target is F.multi_head_attention_forward:
         given = arguments(node)  # static keys are heads already, and no projection of the call's own
         return "function" if given.get("static_k") is None and given.get("static_v") is None else ""
@@ -36,10 +36,27 @@ def kind_of(gm: fx.GraphModule, node: fx.Node) -> str:
 
 def why_closed(gm: fx.GraphModule, node: fx.Node) -> tuple[str, str] | None:
     """Why a call of attention cannot be written out, and a way out; None of calls that are none, or can be."""
+    module = gm.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if isinstance(module, nn.MultiheadAttention) and _attached(module):
+        text = f"it ties heads x head width to its embedding, and {_attached(module)}, which writing it out would lose"
+        way_out = (
+            f"make {node.target} a plain nn.MultiheadAttention without hooks, or grow an axis that keeps its sizes"
+        )
+        return text, way_out
     if node.target is not F.multi_head_attention_forward or kind_of(gm, node):
         return None
     text = "it ties heads x head width to its embedding, and its static_k and static_v are heads already"
     return text, "let the call project its keys and values, without static_k and static_v"
+
+
+def _attached(module: nn.MultiheadAttention) -> str:
+    """What somebody has put around or into this very module, so that its call is not torch's own; "" if nothing."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    if any(hooks):
+        return "it has hooks"
+    if "forward" in vars(module):
+        return "its `forward` has been replaced"
+    return "" if type(module) is nn.MultiheadAttention else f"it is a {type(module).__name__}"
 
 
 def open_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Opening]) -> dict[str, nn.Module]:

@@ -13,10 +13,11 @@ import torch
 from torch import fx, nn
 
 from ..errors import Kind, usage
-from .checks import check_model
+from .checks import check_model, check_root
 from .contexts import Contexts, Forgotten
 from .inputs import as_tuple
 from .modes import flags_that_follow, keep_unused, make_dropout_follow
+from .patches import Patches
 from .written import OPEN, written_out
 
 logger = logging.getLogger("fxgrow")
@@ -36,17 +37,29 @@ class GrowthTracer(fx.Tracer):
     record_stack_traces = True
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
-        """Trace; what `forward` leaves switched off is switched on again."""
-        self._contexts = Contexts.now()
-        with torch.set_grad_enabled(torch.is_grad_enabled()), written_out():
-            return super().trace(root, concrete_args)
+        """Trace; what `forward` leaves switched off is switched on again, and what fx patches is put back."""
+        self._contexts, self._patches = Contexts.now(), Patches()
+        try:
+            with torch.set_grad_enabled(torch.is_grad_enabled()), written_out():
+                return super().trace(root, concrete_args)
+        except AssertionError as error:  # fx may take an interruption for a fault of its own
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
+        finally:
+            try:
+                self._patches.put_back()
+            finally:  # again, for an interruption of the first time
+                self._patches.put_back()
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A proxy for a node."""
         return Assignable(node, self)
 
     def create_arg(self, a: Any) -> Any:
-        """The arguments of a node that is being made: the moment to look at what torch's context managers have set."""
+        """The arguments of a node that is being made: the moment to look at what torch's context managers have set, and
+        fx has patched. The last node, the output, is made when all of it is."""
+        self._patches.note()
         entered = Contexts.now().entered(self._contexts)
         if entered:
             raise Forgotten(entered)
@@ -92,13 +105,7 @@ def trace(
             _remember(model, example_inputs)
         return model
     check_model(model)
-    if model._forward_hooks or model._forward_pre_hooks:
-        raise usage(
-            Kind.UNSUPPORTED_MODEL,
-            f"torch.fx forgets the forward hooks of the model that it traces, and {type(model).__name__} has some",
-            where="the model itself",
-            hint="take them off before tracing, and register them on the traced model",
-        )
+    check_root(model)
     concrete = _concrete(model, example_inputs, concrete_args or {})
     attributes = set(model.__dict__)
     flags = {name: module.training for name, module in model.named_modules(remove_duplicate=False)}

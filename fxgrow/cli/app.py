@@ -7,7 +7,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,7 +16,8 @@ from typer.core import TyperGroup
 from ..errors import FxgrowError, Kind, Refusal, VerificationFailed
 from ..loading.inputs import SYNTAX
 from . import checking, gating, growing, looking, planning
-from .terminal import BROKEN, MISUSED, show_misuse, show_refusal
+from .blame import users_fault
+from .terminal import BROKEN, MISUSED, say, show_misuse, show_refusal
 
 HELP = """Grow trained PyTorch models without changing what they compute.
 
@@ -60,31 +62,62 @@ class Door(TyperGroup):
                 (str(error) or repr(error)).splitlines()[0], "a place that can be read and written, or more room"
             )
             code = MISUSED
-        except Exception:  # of the user's own model, or a defect: not "the function changed"
-            traceback.print_exc()
+        except Exception as error:  # never "the function changed"
+            _unexpected(error)
             code = MISUSED
         if not standalone_mode:
             return code
         sys.exit(code if isinstance(code, int) else 0)
 
 
+def _unexpected(error: Exception) -> None:
+    """Say whose exception it is: a line for one of the user's model, and everything for a defect."""
+    fault = users_fault(error)
+    if fault:
+        show_misuse(fault, f"call it in Python on these inputs first; --input says with what: {SYNTAX}")
+        return
+    traceback.print_exception(error)
+    show_misuse(
+        f"a defect in fxgrow: {type(error).__name__}", "report it, with the lines above and the model if you can"
+    )
+
+
 def _for_a_terminal(refusal: Refusal) -> Refusal:
     """A refusal whose way out is an option, where the library's is an argument."""
-    if refusal.kind is Kind.BAD_INPUTS and "example_inputs" in refusal.hint:
+    about_inputs = "example_inputs" in refusal.hint or "one value for each" in refusal.hint
+    if refusal.kind is Kind.BAD_INPUTS and about_inputs:
         return replace(refusal, hint=f"--input with what the model takes, one for each input: {SYNTAX}")
     return refusal
 
 
 app = typer.Typer(
     cls=Door,
-    help=HELP,
-    epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        try:
+            say(f"fxgrow {version('fxgrow')}")
+        except PackageNotFoundError:  # run from a folder of sources
+            say("fxgrow, not installed")
+        raise typer.Exit
+
+
+@app.callback(help=HELP, epilog=EPILOG)
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """The options of the command itself."""
+
+
 looking.register(app)
 growing.register(app)
 planning.register(app)

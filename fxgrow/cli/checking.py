@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,9 @@ import typer
 from torch import nn
 
 from ..asserting import compared
+from ..errors import Kind, UsageError
 from ..loading import build, parse_inputs, read_weights, restore, use_weights
+from ..loading.inputs import SYNTAX
 from ..loading.saved import read_saved
 from . import options as o
 from .terminal import BROKEN, note, show_certificate
@@ -53,7 +56,13 @@ def verify(
     given = [str(w) if w else "as the factory makes them" for w in (weights_before, weights_after or folder)]
     note(f"before  {before}, weights {given[0]}")
     note(f"after   {after}, weights {given[1]}")
-    certificate = compared(old, new, values, seed=seed, training=training)
+    try:
+        certificate = compared(old, new, values, seed=seed, training=training)
+    except UsageError as error:
+        if values is not None or error.kind is not Kind.NOT_TRACEABLE:
+            raise
+        hint = f"--input, because inputs are inferred from traces, and without a trace the models still run: {SYNTAX}"
+        raise UsageError(replace(error.refusal, hint=hint)) from error
     show_certificate(certificate)
     if not certificate.held:
         if weights_before is None and weights_after is None and folder is None:

@@ -12,6 +12,7 @@ from rich.text import Text
 from ..errors import Kind, usage
 from ..gate import BROKEN, ERROR, HELD, REFUSED, Gate, Row, as_json, as_junit, read_gate, record, run_gate
 from . import terminal as t
+from .saving import check_file
 
 _STYLE = {HELD: "green", BROKEN: "bold red", REFUSED: "yellow", ERROR: "magenta"}
 
@@ -44,9 +45,7 @@ def gate(
     Exit code 0: all held; 1: a function changed; 2: something could not be checked.
     """
     plan = read_gate(file, anywhere=allow_outside)
-    for path in (json, junit, record_to):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise usage(Kind.BAD_OPTION, f"{path} cannot be written", hint="a file in a folder that is there")
+    _check_outputs(file, plan, {"--json": json, "--junit": junit, "--record": record_to})
     if record_to is not None:
         count = record(plan, record_to)
         t.say(f"recorded {count} outputs of {len(plan.models)} models in {record_to}", style="bold")
@@ -61,6 +60,21 @@ def gate(
         raise typer.Exit(t.BROKEN)
     if any(row.status != HELD for row in rows):
         raise typer.Exit(t.MISUSED)
+
+
+def _check_outputs(file: Path, plan: Gate, given: dict[str, Path | None]) -> None:
+    """Refuse to write where nothing can be written, over what the gate reads, or twice to one place."""
+    taken = {file.resolve(): "the gate file itself"}
+    taken |= {m.weights: f"the weights of {m.name}" for m in plan.models if m.weights is not None}
+    if plan.baseline is not None and given["--record"] is None:
+        taken[plan.baseline] = "the baseline"
+    for option, path in given.items():
+        if path is None:
+            continue
+        check_file(path)
+        holder = taken.setdefault(path.resolve(), option)
+        if holder != option:
+            raise usage(Kind.BAD_OPTION, f"{option} {path} would overwrite {holder}", hint="name another file")
 
 
 def _run(plan: Gate, jobs: int) -> list[Row]:
@@ -79,7 +93,8 @@ def _run(plan: Gate, jobs: int) -> list[Row]:
     counts = [(s, sum(r.status == s for r in rows)) for s in (HELD, BROKEN, REFUSED, ERROR)]
     said = ", ".join(f"{n} {s if s != ERROR else 'not checked'}" for s, n in counts if n)
     t.say(f"{said} in {time.perf_counter() - start:.1f} s", style="bold")
-    return sorted(rows, key=lambda row: names.index(row.name))
+    order = {name: k for k, name in enumerate(names)}
+    return sorted(rows, key=lambda row: order.get(row.name, len(order)))
 
 
 def _show(row: Row, width: int) -> None:

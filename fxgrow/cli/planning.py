@@ -14,7 +14,7 @@ from ..loading.saved import read_plan
 from ..loading.wishes import depths, widths
 from . import growths as g
 from . import options as o
-from .saving import check_out, write
+from .saving import check_file, check_out, write
 from .terminal import note, say, show_plan
 
 
@@ -46,6 +46,8 @@ def plan(
     """Show what a growth would change, with its proof. Nothing is grown, and no weights are needed."""
     if out is not None and (out.is_dir() or (out.exists() and not overwrite)):
         raise usage(Kind.BAD_OPTION, f"{out} is there already", hint="name another file, or add --overwrite")
+    if out is not None:
+        check_file(out)
     about = load(model, grown=grown, inputs=inputs, seed=seed)
     wishes: dict[str, Any] = {"widen": widths(widen, round_to), "deepen": depths(deepen)}
     made = plan_grow(

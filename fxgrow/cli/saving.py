@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from ..errors import Kind, VerificationFailed, usage
+from ..errors import Kind, Refusal, VerificationFailed, usage
 from ..loading import Loaded, grown_by, save
 from ..loading.saved import check_folder
 from ..plan import Plan
@@ -22,6 +23,16 @@ def check_out(out: Path | None, overwrite: bool, dry_run: bool) -> None:
         raise usage(Kind.BAD_OPTION, "nowhere to save the grown model", hint="--out DIR, or --dry-run to see the plan")
     if out is not None and not dry_run:
         check_folder(out, overwrite=overwrite)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a name that no file can be written to, before any work is done.
+
+    Raises:
+        UsageError: it is a folder, or in none.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise usage(Kind.BAD_OPTION, f"{path} cannot be written", hint="a file in a folder that is there")
 
 
 def finish(about: Loaded, plan: Plan, out: Path | None, dry_run: bool, check: bool) -> None:
@@ -46,10 +57,18 @@ def write(about: Loaded, plan: Plan, out: Path, *, check: bool, checked: bool) -
         certificate = verify(about.model, larger, example_inputs=about.analysed)
         show_certificate(certificate)
         if not certificate.held and not certificate.noise:
-            raise VerificationFailed(certificate.refusal())
+            raise VerificationFailed(_failure(certificate.refusal(), from_a_file=not checked))
     plan_file, weights_file = save(about.original, larger, out, inputs=about.analysed)
     say(f"wrote {plan_file} and {weights_file} ({weights_file.stat().st_size:,} bytes)", style="bold")
     options = [f" --weights-before {about.weights}"] if about.weights is not None else []
     options += [f" --seed {about.seed}"] if about.seed else []
     note(f"fxgrow verify {about.name} {out}{''.join(options)}    compares them again")
     note(f"fxgrow.loading.restore({about.name.rpartition(':')[2]}(), {str(out)!r})    reads it in Python")
+
+
+def _failure(refusal: Refusal, *, from_a_file: bool) -> Refusal:
+    """The refusal of a grown model: a plan from a file may have been edited, or meant for another model."""
+    if not from_a_file:
+        return refusal
+    what = f"the plan does not keep the function of this model: {refusal.what}"
+    return replace(refusal, what=what, hint="was it edited, or made for other weights? fxgrow plan makes it anew")

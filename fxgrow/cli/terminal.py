@@ -10,7 +10,6 @@ from rich.text import Text
 
 from ..errors import Refusal
 from ..plan import Plan
-from ..rewrite.limits import steps
 from ..verify import Certificate
 
 WIDTH = 120
@@ -70,7 +69,7 @@ def show_plan(plan: Plan) -> None:
 
 def show_growth(plan: Plan) -> None:
     """Print what a plan does in a few lines: what grows, and what that costs."""
-    every = list(steps(plan))
+    every = list(plan.every())
     grows = [f"{g.label}  {g.old} -> {g.new} units" for p in every for g in p.growths]
     grows += [f"{i.name}  {i.block}, behind {i.node}" for p in every for i in p.inserts]
     out = console()

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import FxgrowError, Kind, usage
 from ..loading import load
 from ..loading.saved import replacing
 from ..verify.certificate import FLOAT64_BOUND
 from ..verify.compare import distance, run, twin
+from ..verify.lookups import rows_read
 from ..verify.probes import Probe, probes
 from .file import Gate, Subject
 from .row import Difference
+from .sampling import mark, sample
+from .tolerance import DEFAULT, check_own
 
-FORMAT = "fxgrow gate baseline 1"
-MOST = 2**16
-"""Entries of an output that are kept: of larger ones every n-th."""
+FORMAT = "fxgrow gate baseline 2"
 Key = tuple[int, str, str]
 """Seed, probe and output."""
 
@@ -39,6 +39,8 @@ class Baseline:
     outputs: dict[str, dict[Key, Tensor]]
     shapes: dict[str, dict[Key, tuple[int, ...]]]
     inputs: dict[str, str]
+    marks: dict[str, dict[Key, str]]
+    """Of the places that are kept of each output."""
 
 
 def record(gate: Gate, path: Path) -> int:
@@ -49,21 +51,18 @@ def record(gate: Gate, path: Path) -> int:
     """
     tensors: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
+    marks: dict[str, str] = {}
     inputs: dict[str, str] = {}
     for model in gate.models:
         computed, inputs[model.name] = _computed(gate, model)
         for key, output in computed.items():
             text = json.dumps([model.name, *key])
-            tensors[text], shapes[text] = _sample(output), list(output.shape)
-    facts = {"format": FORMAT, "shapes": json.dumps(shapes), "inputs": json.dumps(inputs), "torch": torch.__version__}
+            tensors[text], shapes[text], marks[text] = sample(output), list(output.shape), mark(output)
+    told = {"shapes": shapes, "inputs": inputs, "marks": marks}
+    facts = {"format": FORMAT, "torch": torch.__version__, **{k: json.dumps(v) for k, v in told.items()}}
     with replacing(path) as new:
         save_file(tensors, new, facts)
     return len(tensors)
-
-
-def _sample(output: Tensor) -> Tensor:
-    flat = output.detach().cpu().reshape(-1)
-    return flat[:: ceil(flat.numel() / MOST) or 1].contiguous().clone()
 
 
 def _computed(gate: Gate, model: Subject) -> tuple[dict[Key, Tensor], str]:
@@ -79,23 +78,25 @@ def _computed(gate: Gate, model: Subject) -> tuple[dict[Key, Tensor], str]:
             seed=seed,
             folder=gate.folder,
         )
-        precise = twin(loaded.model, torch.float64, training=False)
-        for probe in _probes(loaded.analysed, seed):
+        rows = rows_read(loaded.model, loaded.analysed)
+        for probe in (p for p in probes(loaded.analysed, seed, rows) if not p.batch_of_one):
             for value in probe.inputs:
                 digest.update(_bytes(value))
-            try:
-                outputs = run(precise, probe, seed=seed)
-            except (RuntimeError, ValueError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise usage(
-                    Kind.BAD_INPUTS, f"{model.name} cannot run on these inputs: {reason}", hint='inputs = ["2x3x64x64"]'
-                ) from error
+            outputs = _run(model.name, loaded.model, probe, seed)
             found |= {(seed, probe.name, name): output for name, output in outputs.items()}
     return found, digest.hexdigest()[:16]
 
 
-def _probes(inputs: Sequence[Any], seed: int) -> Iterator[Probe]:
-    yield from (p for p in probes(inputs, seed) if not p.batch_of_one)
+def _run(name: str, model: nn.Module, probe: Probe, seed: int) -> dict[str, Tensor]:
+    try:
+        outputs = run(twin(model, torch.float64, training=False), probe, seed=seed)
+    except Exception as error:  # of the user's own model
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        what = f"{name} cannot run on these inputs: {reason}"
+        raise usage(Kind.BAD_INPUTS, what, hint='inputs = ["2x3x64x64"]') from error
+    if not outputs:
+        raise usage(Kind.BAD_INPUTS, f"{name} returns no tensors", hint="return what is to be compared")
+    return outputs
 
 
 def _bytes(value: Any) -> bytes:
@@ -113,18 +114,20 @@ def read_baseline(gate: Gate) -> Baseline:
         raise usage(
             Kind.BAD_OPTION, f"there is no baseline {path}", hint="fxgrow gate gate.toml --record FILE writes one"
         )
-    found = Baseline(path, {}, {}, {})
+    found = Baseline(path, {}, {}, {}, {})
     try:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
             if facts.get("format") != FORMAT:
                 raise _bad(path, "it is no baseline of this version")
             found.inputs.update({str(k): str(v) for k, v in json.loads(facts.get("inputs", "")).items()})
+            marks = json.loads(facts.get("marks", ""))
             for text, shape in json.loads(facts.get("shapes", "")).items():
                 name, seed, probe, output = json.loads(text)
                 key = (int(seed), str(probe), str(output))
                 found.outputs.setdefault(name, {})[key] = file.get_tensor(text)
                 found.shapes.setdefault(name, {})[key] = tuple(shape)
+                found.marks.setdefault(name, {})[key] = str(marks.get(text, ""))
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, FxgrowError):
             raise
@@ -157,9 +160,12 @@ def compare_with(baseline: Baseline, gate: Gate, model: Subject) -> Iterator[Dif
             f"the baseline of {model.name} was recorded with other seeds or inputs",
             hint=f"seeds were {sorted(seeds)}; give the inputs of then, or record it anew with --record",
         )
+    check_own(model, (output for _, _, output in (*recorded, *computed)))
     for key in dict.fromkeys((*recorded, *computed)):
         seed, probe, output = key
-        given = model.tolerance.get(output, model.tolerance.get("default", FLOAT64_BOUND))
+        given = model.tolerance.get(output, model.tolerance.get(DEFAULT, FLOAT64_BOUND))
         same = key in recorded and key in computed and baseline.shapes[model.name][key] == tuple(computed[key].shape)
-        error = distance(recorded[key], _sample(computed[key])) if same else float("inf")
+        if same and baseline.marks[model.name][key] != mark(computed[key]):
+            raise _bad(baseline.path, "its entries were sampled with other random numbers")
+        error = distance(recorded[key], sample(computed[key])) if same else float("inf")
         yield Difference(output, seed, probe, "eval", "float64", error, given)

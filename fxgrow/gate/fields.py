@@ -77,8 +77,8 @@ def number(value: Any, where: str) -> float:
 def tolerance(value: Any, where: str) -> float:
     """A relative error that may still be called the same."""
     found = number(value, where)
-    if found > 1:
-        raise bad(where, f"{short(value)} is no tolerance", "a relative error of at most 1, 1e-6 say")
+    if found >= 1:
+        raise bad(where, f"{short(value)} is no tolerance", "a relative error below 1 (100 %), 1e-6 say")
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import Kind, usage
 from ..loading.wishes import size
 from . import fields as f
+from .row import BASELINE
 
 LARGEST_FILE = 2**20
 """Bytes of a gate file."""
@@ -90,6 +91,8 @@ class Subject:
     inputs: tuple[str, ...] = ()
     tolerance: Mapping[str, float] = field(default_factory=dict)
     """Relative errors by output; "default" stands for all others."""
+    own: tuple[str, ...] = ()
+    """Outputs that the model's own table names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ class Gate:
     seeds: tuple[int, ...] = (0,)
     training: bool = True
     baseline: Path | None = None
+    common: tuple[str, ...] = ()
+    """Outputs that the table of tolerances for all models names."""
 
     @property
     def pairs(self) -> tuple[tuple[Subject, Growth], ...]:
@@ -152,7 +157,8 @@ def _gate(data: Mapping[str, Any], folder: Path, anywhere: bool) -> Gate:
     baseline = f.inside(folder, data["baseline"], "baseline", anywhere=anywhere) if "baseline" in data else None
     if not models:
         raise f.bad("model", "there is none", '[[model]] with factory = "module:factory"')
-    return Gate(folder, models, growths, data.get("seeds", (0,)), data.get("training", True), baseline)
+    seeds, training = data.get("seeds", (0,)), data.get("training", True)
+    return Gate(folder, models, growths, seeds, training, baseline, tuple(common))
 
 
 def _model(data: Mapping[str, Any], k: int, folder: Path, anywhere: bool, common: Mapping[str, float]) -> Subject:
@@ -166,10 +172,9 @@ def _model(data: Mapping[str, Any], k: int, folder: Path, anywhere: bool, common
         for key in ("weights", "grown")
         if key in data
     }
-    limits = {**common, **data.get("tolerance", {})}
-    return Subject(
-        data.get("name", data["factory"]), data["factory"], inputs=data.get("inputs", ()), tolerance=limits, **paths
-    )
+    own = data.get("tolerance", {})
+    name, inputs = data.get("name", data["factory"]), data.get("inputs", ())
+    return Subject(name, data["factory"], inputs=inputs, tolerance={**common, **own}, own=tuple(own), **paths)
 
 
 def _growth(data: Mapping[str, Any], k: int, models: set[str]) -> Growth:
@@ -180,6 +185,8 @@ def _growth(data: Mapping[str, Any], k: int, models: set[str]) -> Growth:
     unknown = [m for m in data.get("models", ()) if m not in models]
     if unknown:
         raise f.bad(f"{where}.models", f"there is no model {f.short(unknown[0])}", f"models are {', '.join(models)}")
+    if data.get("name") == BASELINE:
+        raise f.bad(where, f"{BASELINE!r} is what the comparison with recorded outputs is called", "another name")
     (verb,) = verbs
     if verb == "widen" and "node" not in data[verb]:
         raise f.bad(f"{where}.widen", "it names no node", 'node = "layer2.conv1"')

@@ -15,14 +15,16 @@ import torch
 
 from ..api import plan_widen
 from ..deepening import plan_deepen
-from ..errors import FxgrowError, GrowthRefused
+from ..errors import FxgrowError, GrowthRefused, Kind, Refusal
 from ..growing import plan_grow
 from ..loading import Loaded, grown_by, load
+from ..loading.inputs import SYNTAX
 from ..plan import Plan
 from ..verify import Certificate, verify
 from .baseline import compare_with, read_baseline
 from .file import Gate, Growth, Subject
 from .row import BASELINE, BROKEN, ERROR, HELD, REFUSED, Difference, Row, closest
+from .tolerance import DEFAULT, check_common, check_own
 
 Task = tuple[Gate, Subject, Growth | None]
 
@@ -42,13 +44,24 @@ def run_gate(gate: Gate, *, jobs: int = 1) -> Iterator[Row]:
         read_baseline(gate)
         tasks += [(gate, model, None) for model in gate.models]
     if jobs <= 1 or len(tasks) <= 1:
-        yield from (run_row(*task) for task in tasks)
+        yield from _with_tolerances(gate, (run_row(*task) for task in tasks))
         return
     jobs = min(jobs, len(tasks))
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         waiting = {pool.submit(run_row, *task): task for task in tasks}
-        yield from (_result(future, waiting[future]) for future in as_completed(waiting))
+        yield from _with_tolerances(gate, (_result(future, waiting[future]) for future in as_completed(waiting)))
+
+
+def _with_tolerances(gate: Gate, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows, and one more if the file gives a tolerance to what no model has."""
+    done: list[Row] = []
+    for row in rows:
+        done.append(row)
+        yield row
+    more = check_common(gate, done)
+    if more is not None:
+        yield more
 
 
 def _result(future: Future[Row], task: Task) -> Row:
@@ -72,15 +85,24 @@ def run_row(gate: Gate, model: Subject, growth: Growth | None) -> Row:
     except GrowthRefused as error:
         row = replace(row, status=REFUSED, message=str(error))
     except FxgrowError as error:
-        row = replace(row, status=ERROR, message=str(error))
+        row = replace(row, status=ERROR, message=str(_for_a_file(error.refusal)))
     except Exception as error:  # of the user's own code; the other rows go on
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         row = replace(row, status=ERROR, message=f"{type(error).__name__}: {reason}")
     return replace(row, seconds=time.perf_counter() - start)
 
 
+def _for_a_file(refusal: Refusal) -> Refusal:
+    """A refusal whose way out is a key of the gate file, where the library's is an argument."""
+    if refusal.kind is Kind.BAD_INPUTS and ("example_inputs" in refusal.hint or "one value for each" in refusal.hint):
+        return replace(refusal, hint=f"inputs = [...] with one text for each input: {SYNTAX}")
+    return replace(refusal, hint=refusal.hint.partition("; --unsafe-pickle")[0])
+
+
 def _row(row: Row, found: Iterable[Difference], picture: str = "") -> Row:
     differences = closest(list(found))
+    if not differences:
+        return replace(row, status=ERROR, message="nothing was compared")
     broken = sorted((d for d in differences if not d.held), key=lambda d: -d.error / d.limit)
     if not broken:
         return replace(row, differences=differences)
@@ -103,6 +125,7 @@ def _grown(gate: Gate, model: Subject, growth: Growth) -> tuple[list[Difference]
         )
         after = grown_by(_planned(before, growth, seed), before.model, checked=True)
         certificate = verify(before.model, after, example_inputs=before.analysed, seed=seed, training=gate.training)
+        check_own(model, (e.output for e in certificate.errors))
         found += differences_of(certificate, seed, model.tolerance.get)
         if certificate.difference is not None and not picture:
             picture = str(certificate.difference)
@@ -122,7 +145,7 @@ def differences_of(certificate: Certificate, seed: int, limit: Callable[[str], f
     """Every comparison of a certificate; a limit that is given for an output replaces the certificate's own."""
     for e in certificate.errors:
         given = limit(e.output)
-        given = limit("default") if given is None else given
+        given = limit(DEFAULT) if given is None else given
         yield Difference(e.output, seed, e.probe, e.mode, "float64", e.float64, e.bound if given is None else given)
         if certificate.dtype != "float64":
             own = e.tolerance if given is None else given

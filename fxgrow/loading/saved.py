@@ -51,6 +51,9 @@ def check_folder(folder: Path, *, overwrite: bool = False) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise usage(Kind.BAD_OPTION, f"{folder} is a file", hint="name a new folder")
+    above = next((p for p in folder.absolute().parents if p.exists()), None)
+    if above is not None and not above.is_dir():
+        raise usage(Kind.BAD_OPTION, f"{above} is a file, so {folder} cannot be a folder", hint="name a new folder")
     held = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     other = [name for name in held if name not in (PLAN, WEIGHTS)]
     if other or (held and not overwrite):

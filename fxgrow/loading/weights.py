@@ -34,6 +34,8 @@ def read_weights(path: Path, *, unsafe_pickle: bool = False) -> dict[str, Tensor
     except SafetensorError as error:
         raise _unreadable(path, str(error)) from error
     except pickle.UnpicklingError as error:
+        if not _is_pickled(path):
+            raise _unreadable(path, "it is no checkpoint") from error
         raise usage(
             Kind.BAD_OPTION,
             f"{path} holds pickled objects that are no tensors, and unpickling them can run any code",
@@ -48,6 +50,12 @@ def _checkpoint(path: Path, unsafe_pickle: bool) -> Any:
     with warnings.catch_warnings():  # of files by other picklers; what they hold is checked in any case
         warnings.simplefilter("ignore", UserWarning)
         return torch.load(path, map_location="cpu", weights_only=not unsafe_pickle)
+
+
+def _is_pickled(path: Path) -> bool:
+    """Whether a file begins as torch's checkpoints and pickles do."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", *(bytes((0x80, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)))
 
 
 def _unreadable(path: Path, reason: str) -> Exception:

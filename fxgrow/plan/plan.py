@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..capture.attention import Opening
+from .header import odd_header
 from .insert import Insert
 from .layout import AxisGrowth, leaves, size
-from .text import read, write
+from .text import malformed, read, write
 
 Path = tuple[str | int, ...]
 """A place in an fx node's arguments: ("args", 1, 0) or ("kwargs", "size", 2)."""
@@ -164,7 +166,18 @@ class Plan:
         Raises:
             UsageError: no plan, a plan of another version, or a damaged one; the message says where.
         """
-        return read(cls, text)
+        found = read(cls, text)
+        for plan in found.every():
+            problem = odd_header(plan.title, plan.scheme, plan.seed)
+            if problem:
+                raise malformed("plan", problem)
+        return found
+
+    def every(self) -> Iterator[Plan]:
+        """This plan and those that follow it."""
+        yield self
+        for following in self.then:
+            yield from following.every()
 
     def explain(self) -> str:
         """The plan as text: what grows, what it costs, each tensor, each edit, and why the function stays."""

@@ -61,9 +61,9 @@ def read(kind: type[T], text: str) -> T:
     try:
         data = json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
-        raise _malformed("", f"it is not JSON: {error}") from None
+        raise malformed("", f"it is not JSON: {error}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise _malformed("", "it is JSON, but no plan")
+        raise malformed("", "it is JSON, but no plan")
     if data.get("version") != VERSION:
         raise usage(
             Kind.STALE_PLAN,
@@ -75,7 +75,8 @@ def read(kind: type[T], text: str) -> T:
     return plan
 
 
-def _malformed(where: str, what: str) -> FxgrowError:
+def malformed(where: str, what: str) -> FxgrowError:
+    """The error for a place in a plan."""
     return usage(Kind.STALE_PLAN, f"the plan cannot be read: {what}", where=where, hint="make the plan anew")
 
 
@@ -87,7 +88,7 @@ def _hints(kind: type) -> dict[str, Any]:
 def _read(kind: Any, data: Any, where: str, depth: int) -> Any:
     """Data as an instance of a type, or a complaint that says where."""
     if depth > DEEPEST:
-        raise _malformed(where, "it is nested too deep")
+        raise malformed(where, "it is nested too deep")
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         return _one_of(get_args(kind), data, where, depth)
@@ -100,33 +101,33 @@ def _read(kind: Any, data: Any, where: str, depth: int) -> Any:
     if kind is float and type(data) in (int, float) and (data == 0 or 1 / LARGEST_FLOAT < abs(data) < LARGEST_FLOAT):
         return float(data)
     if kind is float or type(data) is not kind or (kind is int and abs(data) > LARGEST):
-        raise _malformed(where, f"{_short(data)} is no {getattr(kind, '__name__', kind)} that can be meant")
+        raise malformed(where, f"{_short(data)} is no {getattr(kind, '__name__', kind)} that can be meant")
     return data
 
 
 def _object(kind: Any, data: Any, where: str, depth: int) -> Any:
     if not isinstance(data, dict):
-        raise _malformed(where, f"{_short(data)} is no {kind.__name__}")
+        raise malformed(where, f"{_short(data)} is no {kind.__name__}")
     hints = _hints(kind)
     known = {k: v for k, v in data.items() if k != "is"}
     unknown = [k for k in known if k not in hints]
     if unknown:
-        raise _malformed(where, f"{kind.__name__} has no field {_short(unknown[0])}")
+        raise malformed(where, f"{kind.__name__} has no field {_short(unknown[0])}")
     values = {k: _read(hints[k], v, f"{where}.{k}", depth + 1) for k, v in known.items()}
     try:
         return kind(**values)
     except TypeError:
         missing = [f.name for f in fields(kind) if f.name not in values]
-        raise _malformed(where, f"{kind.__name__} lacks {', '.join(missing)}") from None
+        raise malformed(where, f"{kind.__name__} lacks {', '.join(missing)}") from None
 
 
 def _row(items: tuple[Any, ...], data: Any, where: str, depth: int) -> tuple[Any, ...]:
     if not isinstance(data, list):
-        raise _malformed(where, f"{_short(data)} is no list")
+        raise malformed(where, f"{_short(data)} is no list")
     if len(items) == 2 and items[1] is Ellipsis:
         items = (items[0],) * len(data)
     if len(items) != len(data):
-        raise _malformed(where, f"it has {len(data)} entries instead of {len(items)}")
+        raise malformed(where, f"it has {len(data)} entries instead of {len(items)}")
     return tuple(_read(k, d, f"{where}[{n}]", depth + 1) for n, (k, d) in enumerate(zip(items, data, strict=True)))
 
 
@@ -135,7 +136,7 @@ def _one_of(kinds: tuple[Any, ...], data: Any, where: str, depth: int) -> Any:
     for kind in kinds:
         if (is_dataclass(kind) and getattr(kind, "__name__", "") == tag) or kind is type(data):
             return _read(kind, data, where, depth)
-    raise _malformed(where, f"{_short(data)} is none of {', '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
+    raise malformed(where, f"{_short(data)} is none of {', '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
 
 
 def _plain(data: Any, where: str, depth: int) -> Any:
@@ -148,7 +149,7 @@ def _plain(data: Any, where: str, depth: int) -> Any:
         return _object(Link, data, where, depth)
     if isinstance(data, bool | int | float | str | None):
         return data
-    raise _malformed(where, f"{_short(data)} is no number, name or list")
+    raise malformed(where, f"{_short(data)} is no number, name or list")
 
 
 def _short(thing: object) -> str:

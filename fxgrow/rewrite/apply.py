@@ -113,7 +113,14 @@ def _grow(old: Tensor, edit: TensorEdit, plan: Plan) -> Tensor:
 def _copy(gm: fx.GraphModule, replaced: dict[int, Any]) -> fx.GraphModule:
     """An independent copy in which grown tensors stand already in the place of the old ones."""
     memo: dict[int, Any] = dict(replaced)
-    return copy.deepcopy(gm, memo)
+    try:
+        return copy.deepcopy(gm, memo)
+    except (TypeError, RuntimeError) as error:  # a lock or a file, say, or a tensor in the middle of a backward graph
+        raise usage(
+            Kind.UNSUPPORTED_MODEL,
+            f"the model cannot be copied: {(str(error).strip() or repr(error)).splitlines()[0]}",
+            hint="keep such things out of the module, or give it __deepcopy__; inplace=True makes no copy",
+        ) from error
 
 
 def _commit(plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], undo: list[Undo]) -> None:

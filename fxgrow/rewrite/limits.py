@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import prod
 
 from torch import Tensor
@@ -24,14 +24,7 @@ def memory() -> int:
 
 def needed(plan: Plan, tensors: Mapping[str, Tensor]) -> int:
     """Bytes of the tensors that a plan and those after it make, those on the meta device left out."""
-    return sum(_bytes(step, tensors) for step in steps(plan))
-
-
-def steps(plan: Plan) -> Iterator[Plan]:
-    """A plan and those that follow it."""
-    yield plan
-    for following in plan.then:
-        yield from steps(following)
+    return sum(_bytes(step, tensors) for step in plan.every())
 
 
 def _bytes(plan: Plan, tensors: Mapping[str, Tensor]) -> int:

@@ -1,6 +1,7 @@
 """Schemes: what new units hold. Each chooses states; one proof serves all."""
 
 from ..errors import Kind, usage
+from ..plan.header import is_scheme_name
 from .auto import Auto
 from .mean import Mean
 from .morphism import Morphism
@@ -24,8 +25,10 @@ def scheme_named(scheme: str | Scheme) -> Scheme:
             known = ", ".join(SCHEMES)
             what = f"{scheme!r} is no scheme"
             raise usage(Kind.BAD_OPTION, what, hint=f"an object with a name and a method choose, or one of: {known}")
-        if not isinstance(getattr(scheme, "name", None), str):
-            raise usage(Kind.BAD_OPTION, f"the scheme {scheme!r} has no name", hint='name: str = "mine"')
+        if not is_scheme_name(getattr(scheme, "name", None)):
+            raise usage(
+                Kind.BAD_OPTION, f"the scheme {scheme!r:.200} has no name that fits a line", hint='name: str = "mine"'
+            )
         return scheme
     found = SCHEMES.get(scheme)
     if found is None:

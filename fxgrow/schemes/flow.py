@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..capture.program import Op, Origin, Value
 from ..dims.axis import ONE, Atom, Axis, atoms
@@ -11,55 +11,11 @@ from ..dims.rules import RULES
 from ..dims.rules.mixing import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import GrowthRefused, Kind, Refusal
-from .indexed import ByIndex, each, joined, nested, one, part, parted
+from .domain import Domain
+from .indexed import ByIndex, blurred, each, joined, nested, one, part, parted
 from .occurrences import cells, indices_of, opened_in, places_of, times
-from .states import Place
 
 S = TypeVar("S")
-
-
-class Domain(Protocol[S]):
-    """What states are made of, and how they combine. One for choosing states, one for proving them."""
-
-    same: S
-    zero: S
-    null: S
-
-    def place(self, place: Place) -> S:
-        """The state of a parameter at one occurrence."""
-
-    def add(self, op: Op, states: Sequence[S]) -> S:
-        """A sum."""
-
-    def mul(self, op: Op, states: Sequence[S]) -> S:
-        """A product."""
-
-    def apply(self, op: Op, states: Sequence[S], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> S:
-        """A function applied unit by unit."""
-
-    def require(self, op: Op, state: S, even: bool, why: str) -> S:
-        """A state that must be the same for twins, or at least not zero."""
-
-    def adapt(self, op: Op, state: S) -> None:
-        """A skip path enters a join at which its new units are cancelled or left out."""
-
-    def missing(self, op: Op, state: S) -> S:
-        """What an adapter makes of channels that a skip path lacks, for a volume in this state."""
-
-    def mix(self, op: Op, state: S, mixing: Mixing) -> S:
-        """A normalisation over all units of the axis."""
-
-    def centre(self, op: Op, state: S) -> S:
-        """The mean over the axis is taken off."""
-
-    def contract(self, op: Op, factors: Sequence[S]) -> None:
-        """A sum over the new units that must vanish."""
-
-    def merge(self, op: Op, states: Sequence[S]) -> S:
-        """Occurrences that can no longer be told apart."""
-
-    def only_eval(self, op: Op, why: str) -> None:
-        """A step that holds in evaluation mode only."""
 
 
 class Propagation(Generic[S]):
@@ -118,7 +74,8 @@ class Propagation(Generic[S]):
             axes = self.axes(value)
             assert parameter or not any(map(self.count, axes)), f"nothing computed the states of {value}"
             known = self._marks[value.index] = [self._places(value, k, axis) for k, axis in enumerate(axes)]
-        if getattr(RULES.get(self._op.name), "by_index", False):
+        rule = RULES.get(self._op.name)
+        if rule is not None and rule.by_index:
             return [[self._once(state) for state in row] for row in known]
         return [[self._one(state) for state in row] for row in known]
 
@@ -166,6 +123,10 @@ class Propagation(Generic[S]):
         """A state when units from `start` on are taken from an axis that states may be told apart by."""
         axis, taken = self.algebra.resolve(axis), self.algebra.resolve(taken)
         return part(self.dims, state, axis, start, taken, self._merged)
+
+    def blurred(self, state: Any, axes: Sequence[Axis]) -> Any:
+        """A state that these axes no longer tell apart: their units are mixed, moved or chosen by number."""
+        return blurred(state, list(map(self.algebra.resolve, axes)), self._merged)
 
     def told(self, op: Op, axis: Axis, states: Sequence[Any]) -> Any:
         """One state for each unit of another axis of the result, if states are told apart by it."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from ..analysis import Analysis
 from ..capture.program import Op, Value
+from ..dims.rules import RULES
 from ..dims.rules.idempotent import function_of, idempotent
+from ..dims.rules.pointwise import PRelu
 from ..errors import Kind
 from .silence import Silence, silence
 from .states import Failure, Step
@@ -85,7 +87,8 @@ def prove_identity(
 
 def _lost(op: Op, at: int, same: set[int]) -> Failure:
     name = op.name.removeprefix("aten::")
-    if function_of(op) is not None and any(v.index in same for v in op.inputs()):
+    learned = isinstance(RULES.get(op.name), PRelu)
+    if (learned or function_of(op) is not None) and any(v.index in same for v in op.inputs()):
         return Failure(
             Kind.NOT_IDEMPOTENT, at, f"{op.node} ({name}) changes an already activated value: it is not idempotent"
         )

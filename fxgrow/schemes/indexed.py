@@ -8,7 +8,7 @@ from typing import Any
 
 from ..dims.axis import Axis, terms_of
 from ..dims.solver import DimsSolver
-from .occurrences import cells, leading
+from .occurrences import cells, leading, opened_in, times
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,16 @@ Merge = Callable[[list[Any]], Any]
 def one(state: Any, merge: Merge) -> Any:
     """One state for all indices."""
     return merge([one(x, merge) for x in state.states]) if isinstance(state, ByIndex) else state
+
+
+def blurred(state: Any, axes: Sequence[Axis], merge: Merge) -> Any:
+    """One state for all indices that stand in some axes."""
+    if not isinstance(state, ByIndex):
+        return state
+    states = [blurred(x, axes, merge) for x in state.states]
+    if times(axes, state.axis) or opened_in(axes, state.axis) is not None:
+        return each(states, merge)
+    return ByIndex(state.axis, tuple(states))
 
 
 def at(state: Any, axis: Axis, number: int) -> Any:

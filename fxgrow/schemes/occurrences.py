@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator, Sequence
 from math import prod
 
 from ..capture.program import Value
-from ..dims.axis import ONE, Atom, Axis, Product, Sum, factors_of, terms_of
+from ..dims.axis import ONE, Atom, Axis, Product, Sum, atoms, factors_of, terms_of
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .states import Place
@@ -62,6 +62,28 @@ def _index_factors(dims: DimsSolver, factors: Sequence[Axis]) -> list[int]:
         if factors.count(factors[k]) == 1 and prod(counts[i] for i in (*taken, k)) <= MOST_INDICES:
             taken.append(k)
     return sorted(taken)
+
+
+def crowded(dims: DimsSolver, sizes: Container[Atom]) -> bool:
+    """Whether beside growing units of a parameter there are more parts than states are told apart by."""
+
+    def products(axis: Axis) -> Iterator[Sequence[Axis]]:
+        match dims.algebra.resolve(axis):
+            case Sum(terms):
+                yield from (factors for term in terms for factors in products(term))
+            case Product(factors):
+                yield factors
+
+    def parts(axis: Axis) -> int:
+        if isinstance(axis, Sum):
+            return sum(map(parts, axis.terms))
+        reason = dims.algebra.frozen.get(axis.index) if isinstance(axis, Atom) else None
+        return dims.algebra.measure(axis) if reason is not None and reason.kind is Kind.INDEX else 1
+
+    axes = [axis for value in dims.program.parameters.values() for axis in dims.of(value)]
+    rows = [factors for axis in axes for factors in products(axis)]
+    grown = [row for row in rows if any(atom in sizes for factor in row for atom in atoms(factor))]
+    return any(prod(map(parts, row)) > MOST_INDICES for row in grown)
 
 
 def times(axes: Sequence[Axis], part: Axis) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import multiprocessing
 import secrets
 import sys
 import time
@@ -17,6 +16,7 @@ import torch
 from .fuzzing.choose import Seeded
 from .fuzzing.growths import Growth
 from .fuzzing.pairs import Breach, broken, pairs
+from .fuzzing.processes import Outcome, Stop, alone, logger, together
 from .fuzzing.script import save
 from .fuzzing.shrink import shrink
 from .fuzzing.sketch import Sketch
@@ -29,7 +29,14 @@ LEAST = 0.6
 
 
 def fuzz(
-    seed: int, *, seconds: float, models: int | None = None, growths: int = GROWTHS, folder: Path | None = None
+    seed: int,
+    *,
+    seconds: float,
+    models: int | None = None,
+    growths: int = GROWTHS,
+    folder: Path | None = None,
+    tally: Tally | None = None,
+    stop: Stop = lambda _: False,
 ) -> Tally:
     """Draw models and growths and watch all laws.
 
@@ -39,8 +46,10 @@ def fuzz(
         models: stop behind so many of them, too.
         growths: asked of each model.
         folder: where breaches are saved, shrunk, as scripts; none is if it is None.
+        tally: to count into, for who wants to know on the way; a new one if it is None.
+        stop: is asked behind every pair, with the tally, whether to stop.
     """
-    tally, start, number = Tally(), time.monotonic(), 0
+    tally, start, number = Tally() if tally is None else tally, time.monotonic(), 0
     while time.monotonic() - start < seconds and (models is None or number < models):
         for k, (sketch, found) in enumerate(pairs(Seeded((seed, number)), growths=growths)):
             if k == 0:
@@ -49,11 +58,21 @@ def fuzz(
                 tally.breaches += 1
                 tally.pairs += 1
                 if folder is not None:
-                    save(smallest(found), folder)
+                    _saved(found, folder)
             else:
                 tally.pair(found, f"seed {seed}, model {number}")
+            if stop(tally):
+                return tally
         number += 1
     return tally
+
+
+def _saved(breach: Breach, folder: Path) -> None:
+    """Save a breach as it is, and in its place the smaller one when that is found."""
+    whole = save(breach, folder)
+    small = save(smallest(breach), folder)
+    if small != whole:
+        whole.unlink()
 
 
 def smallest(breach: Breach, *, tries: int = 600) -> Breach:
@@ -72,39 +91,64 @@ def smallest(breach: Breach, *, tries: int = 600) -> Breach:
     return Breach(sketch, growths, breach.law, str(broken(sketch, growths, further=further)))
 
 
-def _work(told: tuple[int, float, Path]) -> Tally:
+def _work(about: tuple[int, float, Path], tally: Tally, stop: Stop) -> None:
     torch.set_num_threads(1)
-    seed, seconds, folder = told
-    return fuzz(seed, seconds=seconds, folder=folder)
+    seed, seconds, folder = about
+    fuzz(seed, seconds=seconds, folder=folder, tally=tally, stop=stop)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the fuzzer; 0 if all laws held, 1 if one was broken or too few pairs were growths."""
+    """Run the fuzzer.
+
+    Returns:
+        0 if all laws held; 1 if one was broken, too few pairs were growths or a process died; 130 if it was interrupted
+        (the report says what was seen until then).
+    """
+    told = _told(arguments)
+    seed = secrets.randbelow(10**6) if told.seed is None else told.seed
+    handler = logging.StreamHandler(sys.stdout)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.info("seed %d, %d processes, %g minutes", seed, told.jobs, told.minutes)
+    start, outcome = time.monotonic(), Outcome()
+    work = [(seed * 1000 + k, 60 * told.minutes, told.folder) for k in range(told.jobs)]
+    try:
+        if told.jobs == 1:
+            alone(_work, work[0], outcome)
+        else:
+            together(_work, work, outcome)
+    finally:
+        logger.info("%s", outcome.total.text(time.monotonic() - start))
+        code = _verdict(outcome, told.folder)
+        logger.removeHandler(handler)
+    return code
+
+
+def _told(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fxgrow.testing.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     parser.add_argument("--seed", type=int, default=None, help="to repeat a run; drawn and told otherwise")
     parser.add_argument("--folder", type=Path, default=Path("fuzz_breaches"), help="where breaches are saved")
     told = parser.parse_args(arguments)
-    seed = secrets.randbelow(10**6) if told.seed is None else told.seed
-    out = logging.getLogger("fxgrow.fuzz")
-    out.addHandler(logging.StreamHandler(sys.stdout))
-    out.setLevel(logging.INFO)
-    out.info("seed %d, %d processes, %g minutes", seed, told.jobs, told.minutes)
-    start, total = time.monotonic(), Tally()
-    work = [(seed * 1000 + k, 60 * told.minutes, told.folder) for k in range(told.jobs)]
-    if told.jobs == 1:
-        total = _work(work[0])
-    else:
-        with multiprocessing.get_context("spawn").Pool(told.jobs) as pool:
-            for tally in pool.imap_unordered(_work, work):
-                total.add(tally)
-    out.info("%s", total.text(time.monotonic() - start))
+    if told.jobs < 1 or not told.minutes > 0:
+        parser.error("--jobs is at least 1, --minutes more than 0")
+    return told
+
+
+def _verdict(outcome: Outcome, folder: Path) -> int:
+    """The exit code, and why."""
+    total = outcome.total
     if total.breaches:
-        out.info("scripts that show them: %s", told.folder)
+        logger.info("scripts that show them: %s", folder)
     if total.share < LEAST:
-        out.info("fewer than %.0f%% of the pairs are growths", 100 * LEAST)
-    return 1 if total.breaches or total.share < LEAST else 0
+        logger.info("fewer than %.0f%% of the pairs are growths", 100 * LEAST)
+    if outcome.died:
+        logger.info("%d processes died; of them the report has what they told last", outcome.died)
+    if outcome.interrupted:
+        logger.info("interrupted")
+        return 130
+    return 1 if total.breaches or total.share < LEAST or outcome.died else 0
 
 
 if __name__ == "__main__":

@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import fx
 
+from ..errors import FxgrowError, Kind, usage
 from ..optional import optional
-from .fuzzing.draw import STEPS, draw_sketch
-from .fuzzing.growths import Growth, draw_growth, sites_of
+from ..rewrite import apply
+from .fuzzing.choose import Told
+from .fuzzing.draw import STEPS, sketch_of
+from .fuzzing.growths import Growth, plan_of
 from .fuzzing.laws import watch
 from .fuzzing.pairs import Subject, subject
 from .fuzzing.promises import LawBroken
 from .fuzzing.sketch import Sketch
+from .fuzzing.wishes import draw_growth, legal, sites_of
 
 if TYPE_CHECKING:
     from hypothesis import strategies as st
 else:
     st = optional("hypothesis.strategies", extra="testing", what="drawing models and growths")
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """Choices that Hypothesis makes, and shrinks."""
-
-    draw: Callable[..., Any]
-
-    def integer(self, low: int, high: int) -> int:
-        """A whole number, both ends included."""
-        return int(self.draw(st.integers(low, high)))
-
-    def pick(self, some: Sequence[T]) -> T:
-        """One of several."""
-        return some[self.integer(0, len(some) - 1)]
-
-    def seldom(self, percent: int) -> bool:
-        """True in so many of a hundred cases."""
-        return self.integer(0, 99) >= 100 - percent
+CHOICES, HIGHEST = 16, 999
+"""Of one step, of one growth: as many numbers as the longest of them takes, whether it takes them or not. Hypothesis
+leaves a step out by leaving out its numbers, and what it changes in one step means the same in the others."""
 
 
 def sketches(*, steps: int = STEPS) -> st.SearchStrategy[Sketch]:
@@ -49,26 +36,73 @@ def sketches(*, steps: int = STEPS) -> st.SearchStrategy[Sketch]:
     Args:
         steps: how many drawn steps at most.
     """
-    return st.composite(lambda draw: draw_sketch(Drawn(draw), steps=steps))()
+    _whole("steps", steps)
+    each = st.lists(_block(), max_size=steps)
+    return st.builds(
+        lambda first, each, last: sketch_of(Told(first), map(Told, each), Told(last)), _block(), each, _block()
+    )
 
 
-def graph_modules(*, steps: int = STEPS) -> st.SearchStrategy[Subject]:
-    """Traced models in float64, each with its sketch, its inputs and the places where it can grow.
+def graph_modules(*, steps: int = STEPS, dtype: Literal["float64", "drawn"] = "float64") -> st.SearchStrategy[Subject]:
+    """Traced models, each with its sketch, its inputs and the places where it can grow.
 
     Args:
         steps: how many drawn steps at most.
+        dtype: "float64" (default), as the laws need it, with tensors in the order in which they are made; or "drawn":
+            of the sketch's own dtype (float64, float32 or bfloat16).
     """
-    return sketches(steps=steps).map(subject)
+    if dtype not in ("float64", "drawn"):
+        raise usage(Kind.BAD_OPTION, f"dtype={dtype!r} is unknown", hint="one of: float64, drawn")
+    return sketches(steps=steps).map(partial(subject, double=dtype == "float64"))
 
 
-def growths(model: fx.GraphModule) -> st.SearchStrategy[Growth]:
-    """What can be asked of a traced model: legal growths, and some that are to be refused.
+def growths(model: fx.GraphModule, *, legal: bool = True) -> st.SearchStrategy[Growth]:
+    """What can be asked of a traced model: wider, deeper, or both.
 
     Args:
         model: from `fxgrow.trace`.
+        legal: only growths that fxgrow plans (default); else also some that it is to refuse.
     """
     sites = sites_of(model)
-    return st.composite(lambda draw: draw_growth(Drawn(draw), sites))()
+    if not legal:
+        return _block().map(lambda numbers: draw_growth(Told(numbers), sites))
+    inner = replace(sites, outer=())
+    return _block().map(lambda numbers: draw_growth(Told(numbers), inner)).filter(partial(_planned, model))
 
 
-__all__ = ["Drawn", "LawBroken", "Subject", "graph_modules", "growths", "sketches", "watch"]
+def sequences(model: fx.GraphModule, *, most: int = 3) -> st.SearchStrategy[list[Growth]]:
+    """Legal growths, one after another: each is drawn for the model that those before it make.
+
+    Args:
+        model: from `fxgrow.trace`.
+        most: how many at most; there is at least one.
+    """
+    _whole("most", most)
+    return st.composite(_in_a_row)(model, most)
+
+
+def _in_a_row(draw: Any, model: fx.GraphModule, most: int) -> list[Growth]:
+    row = list[Growth]()
+    for _ in range(draw(st.integers(1, most))):
+        row.append(draw(growths(model)))
+        try:
+            model = apply(plan_of(row[-1], model), model)
+        except FxgrowError:  # a fault, which whoever watches the row will see
+            break
+    return row
+
+
+def _planned(model: fx.GraphModule, growth: Growth) -> bool:
+    return legal(growth, model)
+
+
+def _block() -> st.SearchStrategy[tuple[int, ...]]:
+    return st.tuples(*(st.integers(0, HIGHEST) for _ in range(CHOICES)))
+
+
+def _whole(name: str, number: int) -> None:
+    if type(number) is not int or number < 1:
+        raise usage(Kind.BAD_OPTION, f"{name} must be a whole number above 0, not {number!r}", hint=f"{name}=3, say")
+
+
+__all__ = ["LawBroken", "Subject", "graph_modules", "growths", "sequences", "sketches", "watch"]

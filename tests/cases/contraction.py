@@ -66,6 +66,8 @@ ROWS: list[Row] = [
     row("einsum", lambda x, w: torch.einsum("bij,kj->bki", x, w), "2+ 3+ 4+", "5+ 4+"),
     row("einsum (implicit)", lambda x, w: torch.einsum("ij,jk", x, w), "3+ 4+", "4+ 5+"),
     row("einsum (ellipsis)", lambda x, w: torch.einsum("...i,oi->...o", x, w), "2+ 3+ 4+", "5+ 4+"),
+    row("einsum (heads)", lambda x, w: torch.einsum("bnc,chd->bnhd", x, w), "2+ 3+ 4+", "4+ 2+ 3+"),
+    row("einsum (weights first)", lambda w, x: torch.einsum("oc,bnc->bno", w, x), "5+ 4+", "2+ 3+ 4+"),
     row("einsum (three)", lambda x, y, z: torch.einsum("bi,bi,i->b", x, y, z), "2+ 4+", "2+ 4+", "4+"),
     row("einsum (a sum)", lambda x: torch.einsum("ij->i", x), "3+ 4+"),
     row("einsum (diagonal)", lambda x: torch.einsum("ii->i", x), "4. 4.", why=Kind.UNKNOWN_OP),

@@ -19,6 +19,7 @@ from fxgrow.capture.build import lower
 from fxgrow.capture.snapshot import Snapshot
 from fxgrow.dims.rules import (
     RULES,
+    along,
     arithmetic,
     attention,
     concat,
@@ -76,8 +77,8 @@ WORST: dict[type, tuple[str, ...]] = {
     norm.PerChannel: (ANY, OPEN, FIRST, APART),
     norm.GroupNorm: (OPEN, FIRST, APART, UNSIZED),
     norm.WholeAxis: (MIXED, FIRST, APART, UNSIZED),
-    norm.Softmax: (MIXED,),
-    norm.Along: (OPEN,),
+    along.Softmax: (MIXED,),
+    along.Along: (OPEN,),
     recurrent.OneStep: (SUMS, FIRST, LINEAR, APART),
     recurrent.Sequence: (SUMS, FIRST, LINEAR, APART),
     reduce.Reduce: (OPEN,),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 
@@ -17,6 +19,7 @@ from .subject import (
     SEQUENCE,
     TOKENS,
     VOLUME,
+    WORDS,
     Subject,
     between,
     conv,
@@ -188,6 +191,8 @@ WIDENED: dict[str, Subject] = {
     "tied, rms norm": Subject(
         NETS["tied, rms norm"], every("words", schemes="zero morphism"), every("words", schemes="r2r")
     ),
+    "padding": Subject(net(WORDS, step("embedding", 0, out=4, padding=1), linear(1, 2)), every("embedding0")),
+    "channels last": Subject(replace(net(IMAGE, conv(0, 4), conv(1, 2)), channels_last=True), every("conv0")),
     "flattened": Subject(net(IMAGE, conv(0, 3), step("max_pool", 1), step("flatten", 2), linear(3, 2)), every("conv0")),
     "shuffled": Subject(
         net(IMAGE, conv(0, 4), step("channel_shuffle", 1, groups=2), conv(2, 2)),

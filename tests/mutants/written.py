@@ -118,7 +118,19 @@ def _without_attribute(*names: str) -> Plant:
     return edited(plan)
 
 
+def _formless(old: Callable[..., Tensor], tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
+
+
+def _one_stream(old: Callable[..., torch.Generator], *names: Any) -> torch.Generator:
+    return old(0)
+
+
 VALUES: Planted = {
+    "padding rows are drawn": (changed(lambda edit: replace(edit, padding=())), ("padding",)),
+    "memory formats are lost": (replaced(values, "like", _formless), ("channels last",)),
+    "new weights are dead": (replaced(values, "spread", lambda old, *_: 0.0), ("convolutions",)),
+    "all tensors get the same values": (replaced(values, "generator", _one_stream), ("grouped convolution",)),
     "odd halves are equal": (restated(odd="even"), ("convolutions",)),
     "even halves are opposite": (restated(even="odd"), ("convolutions",)),
     "odd halves are anything": (restated(odd="free"), ("convolutions",)),

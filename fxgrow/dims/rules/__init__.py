@@ -1,6 +1,7 @@
 """One rule per ATen operator, one file per family. Importing this package registers them all."""
 
 from . import (
+    along,
     arithmetic,
     attention,
     concat,
@@ -28,6 +29,7 @@ __all__ = [
     "Rule",
     "SameSizes",
     "Sizes",
+    "along",
     "arithmetic",
     "attention",
     "concat",

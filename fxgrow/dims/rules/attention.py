@@ -18,6 +18,8 @@ class Attention:
     With `enable_gqa` the heads of q are (kv r): each head of k and v serves r of them.
     """
 
+    by_index = False
+
     def _grouped(self, op: Op) -> bool:
         q, k = op.args["query"], op.args["key"]
         return bool(op.args.get("enable_gqa")) and len(q.shape) > 2 and q.shape[-3] != k.shape[-3]

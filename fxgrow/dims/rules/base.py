@@ -11,6 +11,7 @@ A rule answers three questions about one operator call:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from ...capture.program import Op, Value
@@ -93,7 +94,10 @@ class Flow(Protocol):
         """A state when one unit is taken from an axis that states may be told apart by."""
 
     def piece(self, state: State, axis: Axis, start: int, taken: Axis) -> State:
-        """A state when units from `start` on are taken from an axis that states may be told apart by."""
+        """As `picked`, of units from `start` on."""
+
+    def blurred(self, state: State, axes: Sequence[Axis]) -> State:
+        """A state that these axes no longer tell apart: their units are mixed, moved or chosen by number."""
 
     def told(self, op: Op, axis: Axis, states: Sequence[State]) -> State:
         """One state for each unit of another axis of the result."""
@@ -168,6 +172,10 @@ class Sizes(Protocol):
 class Rule(Protocol):
     """One sentence about an operator."""
 
+    @property
+    def by_index(self) -> bool:
+        """Whether it takes states that differ along another axis (queries, keys and values in one tensor), or one."""
+
     def dims(self, op: Op, d: Dims) -> None:
         """Where each axis goes."""
 
@@ -179,11 +187,9 @@ class Rule(Protocol):
 
 
 class SameSizes:
-    """For rules of operators whose arguments hold no sizes.
+    """For rules of operators whose arguments hold no sizes."""
 
-    A rule with a true attribute `by_index` takes states that differ along another axis of the value (queries, keys and
-    values in one tensor); for others they are made one first.
-    """
+    by_index = False
 
     def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
         """Nothing to change."""
@@ -196,6 +202,8 @@ RULES: dict[str, Rule] = {}
 
 def register(rule: Rule, *names: str) -> None:
     """Give operators a rule. Names are schema names without namespace `aten::`, or with another one."""
+    if not isinstance(getattr(rule, "by_index", None), bool):
+        raise TypeError(f"{type(rule).__name__} must say `by_index`: False, unless it keeps states apart by index")
     for name in names:
         key = name if "::" in name else f"aten::{name}"
         if key in RULES:
@@ -234,11 +242,8 @@ def regroup(s: Flow, op: Op, states: Sequence[State], axes: Sequence[Axis]) -> l
     """Hand a row of states out to axes that hold the same occurrences in the same order."""
     counts = [s.count(axis) for axis in axes]
     if sum(counts) == len(states):
-        row, parts = list(states), []
-        for count in counts:
-            parts.append(row[:count])
-            row = row[count:]
-        return parts
+        rest = iter(states)
+        return [list(islice(rest, count)) for count in counts]
     if not states or not sum(counts):
         return [[s.merge(op, states)] * c if states else [s.same] * c for c in counts]
     same = s.merge(op, states)

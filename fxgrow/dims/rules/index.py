@@ -50,7 +50,7 @@ class EmbeddingBag(SameSizes):
         """Sums and means are linear; the largest of opposite numbers is not opposite."""
         columns = s.of(op.args["weight"])[1]
         largest = op.args["mode"] == self.MAX
-        pooled = [s.apply(op, [x], odd=False, zero=True) for x in columns] if largest else columns
+        pooled = [s.apply(op, [x], odd=False, zero=True, homogeneous=True) for x in columns] if largest else columns
         places = [s.apply(op, [x], odd=False, zero=False) for x in columns] if largest else []
         for out in op.outputs:
             row = pooled if out is op.outputs[0] else places
@@ -59,6 +59,8 @@ class EmbeddingBag(SameSizes):
 
 class Index(SameSizes):
     """index, index_select, gather, take_along_dim: units are chosen by number along some axes; the others pass."""
+
+    by_index = True
 
     def _over(self, op: Op) -> list[int] | None:
         """The axes whose units are chosen; None if it is not known where the others go (masks of several axes)."""
@@ -96,8 +98,9 @@ class Index(SameSizes):
 
     def states(self, op: Op, s: Flow) -> None:
         """Along other axes units keep their states."""
-        marks = s.of(op.args["self"])
-        s.set(op.outputs[0], [[] if k is None else marks[k] for k in self._sources(op)])
+        marks, axes, sources = s.of(op.args["self"]), s.axes(op.args["self"]), self._sources(op)
+        chosen = [axis for k, axis in enumerate(axes) if k not in sources]
+        s.set(op.outputs[0], [[] if k is None else [s.blurred(x, chosen) for x in marks[k]] for k in sources])
 
 
 class Create:
@@ -105,6 +108,8 @@ class Create:
 
     Every axis takes the size that its readers want, or that of the tensor that is imitated or overwritten.
     """
+
+    by_index = True
 
     def __init__(self, sizes: str, *, zero: bool) -> None:
         self.sizes, self.zero = sizes, zero

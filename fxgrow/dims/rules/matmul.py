@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...capture.program import Op, Value
 from ...errors import Kind
-from ..axis import Axis, Fixed
+from ..axis import Axis, Fixed, product
 from .base import Dims, Flow, Marks, SameSizes, State, broadcast, register
 
 
@@ -104,10 +104,10 @@ class Einsum(SameSizes):
         d.set(op.outputs[0], [env[c] for c in result])
         for letter in [c for c in env if c not in result]:
             d.contract(op, env[letter])
-        value, row = rows[-1]
-        new = [c for c in row if c in result and len(sides[c]) == 1]
-        if len(new) == 1 and not isinstance(env[new[0]], Fixed):
-            d.produce(op, env[new[0]], value)
+        for value, row in rows:
+            new = [env[c] for c in result if c in row and len(sides[c]) == 1 and not isinstance(env[c], Fixed)]
+            if new:
+                d.produce(op, product(new), value)
 
     def states(self, op: Op, s: Flow) -> None:
         """As a sum of products."""

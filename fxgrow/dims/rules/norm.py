@@ -9,8 +9,8 @@ import torch
 
 from ...capture.program import Op, Value
 from ...errors import Kind
-from ..axis import Axis, Fixed, atoms, product, terms_of
-from .base import Dims, Flow, Marks, SameSizes, Sizes, normal, normal_dims, register, regroup
+from ..axis import Axis, atoms, product, terms_of
+from .base import Dims, Flow, Marks, SameSizes, Sizes, register, regroup
 from .mixing import Mixing
 
 
@@ -18,9 +18,11 @@ class PerChannel(SameSizes):
     """batch_norm and instance_norm: statistics of each channel (axis 1) by itself.
 
     With equal statistics and equal affine entries equal halves stay equal, in training mode too. Opposite halves
-    would stay opposite with opposite shifts; a block of zeros would be divided by the root of epsilon alone.
+    would stay opposite with opposite shifts; a block of zeros would be divided by the root of epsilon alone, and so
+    shares of a unit do not pass: in training mode epsilon would count for more in a share than in the whole.
     """
 
+    by_index = True
     shifts = ("bias", "running_mean")
     scales = ("weight", "running_var")
 
@@ -38,8 +40,9 @@ class PerChannel(SameSizes):
 
     def states(self, op: Op, s: Flow) -> None:
         """Scales equal; shifts of the same parity as the volume."""
-        marks = s.of(op.args["input"])
-        out = [s.require(op, x, even=False, why="it is divided by its own deviation") for x in marks[1]]
+        marks, axes = s.of(op.args["input"]), s.axes(op.args["input"])
+        out = [s.blurred(x, axes[:1] + axes[2:]) for x in marks[1]]
+        out = [s.require(op, x, even=False, why="it is divided by its own deviation") for x in out]
         out = [s.apply(op, [x], odd=True, zero=True) for x in out]
         for vector in self._vectors(op, self.scales):
             scale = [s.require(op, state, even=True, why="halves need one scale") for state in s.of(vector)[0]]
@@ -52,6 +55,8 @@ class PerChannel(SameSizes):
 
 class GroupNorm(SameSizes):
     """group_norm: channels are (g c); whole groups may be added, channels within a group may not."""
+
+    by_index = True
 
     def _split(self, d: Dims | Flow | Sizes, op: Op, axis: Axis, size: int) -> list[Axis]:
         return d.algebra.split(axis, (op.args["num_groups"], size // op.args["num_groups"]))
@@ -71,7 +76,9 @@ class GroupNorm(SameSizes):
     def states(self, op: Op, s: Flow) -> None:
         """Twin groups have equal statistics."""
         x = op.args["input"]
-        marks = s.of(x)
+        parts = self._split(s, op, s.axes(x)[1], x.shape[1])
+        over = [parts[1], *s.axes(x)[2:]]
+        marks = [[s.blurred(y, over) for y in states] for states in s.of(x)]
         row = [s.require(op, y, even=True, why="twin groups need equal statistics") for y in marks[1]]
         row = [s.apply(op, [y], odd=False, zero=False) for y in row]
         for name, combine in (("weight", s.mul), ("bias", s.add)):
@@ -80,7 +87,6 @@ class GroupNorm(SameSizes):
                     s.require(op, y, even=True, why="twin groups need one affine map") for y in s.of(op.args[name])[0]
                 ]
                 row = [combine(op, pair) for pair in zip(row, some, strict=True)]
-        parts = self._split(s, op, s.axes(x)[1], x.shape[1])
         affine = op.args["bias"] is not None
         out = each(op, s, marks, odd=not affine, zero=not affine, unsafe=True)
         out[1] = [state for some in regroup(s, op, row, parts) for state in some]
@@ -94,6 +100,8 @@ class GroupNorm(SameSizes):
 
 class WholeAxis:
     """layer_norm and rms_norm: every unit depends on all units of the normalised axes."""
+
+    by_index = True
 
     def _over(self, op: Op) -> int:
         return len(op.args["normalized_shape"])
@@ -122,7 +130,8 @@ class WholeAxis:
         x, over = op.args["input"], self._over(op)
         marks, axes = s.of(x), s.axes(x)
         mixing = mixed(op, s, axes[-over:], op.args.get("weight"), self._epsilon(op))
-        out = each(op, s, marks[:-over], odd=not affine, zero=not affine, unsafe=True)
+        outside = [[s.blurred(state, axes[-over:]) for state in states] for states in marks[:-over]]
+        out = each(op, s, outside, odd=not affine, zero=not affine, unsafe=True)
         for k in range(len(axes) - over, len(axes)):
             row = [s.mix(op, state, mixing) for state in marks[k]]
             for name, combine in (("weight", s.mul), ("bias", s.add)):
@@ -172,55 +181,6 @@ def each(op: Op, s: Flow, marks: Marks, *, unsafe: bool = False, **how: bool) ->
     return out
 
 
-class Along(SameSizes):
-    """An operator that mixes the units of some axes and keeps all axes: softmax, cumulative sums, flips, sorting."""
-
-    def __init__(self, dim: str, kind: Kind, text: str, *, odd: bool = False, zero: bool = False) -> None:
-        self.dim, self.kind, self.text, self.odd, self.zero = dim, kind, text, odd, zero
-
-    def dims(self, op: Op, d: Dims) -> None:
-        """A barrier over these axes; the others pass."""
-        x = next(op.inputs())
-        axes = d.of(x)
-        for at in normal_dims(op.args.get(self.dim), len(axes)):
-            d.freeze(axes[at], self.kind, self.text)
-        for out in op.outputs:
-            d.set(
-                out, [axis if size == n else Fixed(n) for axis, size, n in zip(axes, x.shape, out.shape, strict=True)]
-            )
-
-    def states(self, op: Op, s: Flow) -> None:
-        """Along other axes it is a function of each unit's own slice."""
-        x = next(op.inputs())
-        for out in op.outputs:
-            s.set(out, each(op, s, s.of(x), odd=self.odd, zero=self.zero))
-
-
-class Softmax(SameSizes):
-    """softmax: units of the axis share one; along other axes it is a function of each unit's own slice."""
-
-    def dims(self, op: Op, d: Dims) -> None:
-        """All axes pass; which states may grow along the axis is a matter of the scheme."""
-        d.set(op.outputs[0], d.of(op.args["self"]))
-
-    def states(self, op: Op, s: Flow) -> None:
-        """Copies share what their original had."""
-        x = op.args["self"]
-        marks, axes = s.of(x), s.axes(x)
-        at = normal(op.args["dim"], len(axes)) if axes else 0
-        out = each(op, s, marks, odd=False, zero=False)
-        for k in range(at, at + bool(axes)):
-            mixing = mixed(op, s, [axes[k]])
-            out[k] = [s.mix(op, state, mixing) for state in marks[k]]
-        s.set(op.outputs[0], out)
-
-
 register(PerChannel(), "batch_norm", "instance_norm")
 register(GroupNorm(), "group_norm")
 register(WholeAxis(), "layer_norm", "rms_norm")
-_WHOLE = "mixes all units of the axis"
-register(Softmax(), "softmax", "_softmax")
-register(Along("dim", Kind.SOFTMAX, "a softmax over the whole axis"), "log_softmax")
-register(Along("dim", Kind.STATISTIC, _WHOLE, odd=True, zero=True), "cumsum")
-register(Along("dim", Kind.STATISTIC, _WHOLE), "cumprod", "cummax", "cummin", "sort", "argsort", "logcumsumexp")
-register(Along("dims", Kind.INDEX, "its units change places", odd=True, zero=True), "flip", "roll")

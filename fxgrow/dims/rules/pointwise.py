@@ -147,6 +147,8 @@ class RandomSlope(Unary):
 class PRelu(SameSizes):
     """prelu: one slope for all, or one for each channel (axis 1)."""
 
+    by_index = True
+
     def dims(self, op: Op, d: Dims) -> None:
         """The slopes lie along axis 1."""
         x, slope = op.args["self"], op.args["weight"]
@@ -174,9 +176,9 @@ _LINEAR = """neg negative positive clone detach alias contiguous lift lift_fresh
 _ODD = """sign sgn trunc fix round special_round frac
     sin sinh asin arcsin asinh arcsinh tan tanh atan arctan atanh arctanh erf erfinv special_erfinv
     hardshrink softshrink special_i1 special_i1e special_bessel_j1 special_modified_bessel_i1"""
-_HOMOGENEOUS = """abs absolute relu leaky_relu maximum minimum fmax fmin"""
+_HOMOGENEOUS = """abs absolute relu leaky_relu maximum minimum fmax fmin copysign"""
 _KEEPS_ZERO = """angle ceil floor square expm1 special_expm1 log1p special_log1p nan_to_num
-    relu6 elu celu selu silu mish gelu hardswish copysign"""
+    relu6 elu celu selu silu mish gelu hardswish"""
 _NEITHER = """acos arccos cos cosh sinc special_sinc exp exp2 special_exp2 erfc special_erfc special_erfcx sigmoid
     special_expit hardsigmoid softplus log_sigmoid threshold i0 special_i0 special_i0e special_modified_bessel_i0
     special_bessel_j0 special_spherical_bessel_j0 special_airy_ai special_ndtr special_log_ndtr special_xlog1py

@@ -18,6 +18,8 @@ class Reduce(SameSizes):
     a weight, so opposite halves cancel there; a mean would divide by the new count, an extremum looks at every unit.
     """
 
+    by_index = True
+
     def __init__(
         self, *, linear: bool, zero: bool, homogeneous: bool = False, sums: bool = False, kind: Kind = Kind.STATISTIC
     ) -> None:
@@ -52,7 +54,7 @@ class Reduce(SameSizes):
     def states(self, op: Op, s: Flow) -> None:
         """A function of each unit's own slice; summed units must vanish."""
         x = next(op.inputs())
-        marks, over = s.of(x), self._over(op)
+        marks, axes, over = s.of(x), s.axes(x), self._over(op)
         self._over_units(op, s, [state for k in over for state in marks[k]])
         for out in op.outputs:
             keep = len(out.shape) == len(marks)
@@ -63,6 +65,7 @@ class Reduce(SameSizes):
                 else:
                     number = out.dtype.is_floating_point  # the place of an extremum among zeros is any
                     how = {"zero": self.zero and number, "homogeneous": self._scales(op) and number}
+                    states = [s.blurred(y, [axes[i] for i in over]) for y in states]
                     rows.append([s.apply(op, [y], odd=self.linear, linear=self.linear, **how) for y in states])
             s.set(out, rows)
 
@@ -88,7 +91,7 @@ class Statistic(Reduce):
     def _scales(self, op: Op) -> bool:
         """Norms, but for the number of entries that are not zero, and the root of a variance."""
         counts = self.family == "norm" and op.args.get("ord", op.args.get("p")) == 0
-        return op.name == "aten::std" or (self.homogeneous and not counts)
+        return op.name in ("aten::std", "aten::std_mean") or (self.homogeneous and not counts)
 
     def _correction(self, op: Op) -> float:
         args = op.args

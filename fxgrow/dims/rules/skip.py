@@ -12,6 +12,8 @@ from .base import Dims, Flow, Sizes, normal, register
 class AdaptSkip:
     """fxgrow's skip adapter: two volumes that are told apart on purpose; each may grow without the other."""
 
+    by_index = False
+
     def dims(self, op: Op, d: Dims) -> None:
         """The channel axis of the result is a volume of its own."""
         axes = d.of(op.args["x"])

@@ -15,6 +15,8 @@ class Window(SameSizes):
     `linear`: a weighted mean, so opposite halves stay opposite; otherwise (max pooling) only equal ones stay equal.
     """
 
+    by_index = True
+
     def __init__(self, over: int, *, linear: bool, zero: bool = True, homogeneous: bool = False) -> None:
         self.over, self.linear, self.zero, self.homogeneous = over, linear, zero, homogeneous
 
@@ -28,12 +30,15 @@ class Window(SameSizes):
 
     def states(self, op: Op, s: Flow) -> None:
         """A function of each unit's own plane."""
+        x = next(op.inputs())
+        over = s.axes(x)[-self.over :]
+        planes = [[s.blurred(state, over) for state in states] for states in s.of(x)]
         for out in op.outputs:
             number = out.dtype.is_floating_point  # where in its window a maximum lies is no sign and never nothing
             marks = each(
                 op,
                 s,
-                s.of(next(op.inputs())),
+                planes,
                 odd=self.linear and number,
                 zero=self.zero and number,
                 linear=self.linear,
@@ -44,6 +49,8 @@ class Window(SameSizes):
 
 class Pad(SameSizes):
     """Padding: an untouched axis passes; a padded one may not be one that is mirrored or wrapped."""
+
+    by_index = True
 
     def __init__(self, *, constant: bool) -> None:
         self.constant = constant
@@ -70,8 +77,10 @@ class Pad(SameSizes):
 
     def states(self, op: Op, s: Flow) -> None:
         """New units are padded like old ones, over other axes."""
-        value = op.args.get("value")
-        s.set(op.outputs[0], each(op, s, s.of(op.args["self"]), odd=not value, zero=not value, linear=not value))
+        value, axes = op.args.get("value"), s.axes(op.args["self"])
+        padded = [axes[at] for at, amounts in self._amounts(op).items() if any(amounts)]
+        marks = [[s.blurred(state, padded) for state in states] for states in s.of(op.args["self"])]
+        s.set(op.outputs[0], each(op, s, marks, odd=not value, zero=not value, linear=not value))
 
 
 class Dropout(SameSizes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -44,3 +44,25 @@ class Seeded:
     def seldom(self, percent: int) -> bool:
         """True in so many of a hundred cases."""
         return self._random.randrange(100) < percent
+
+
+class Told:
+    """Choices from a list of numbers, and the simplest ones when it ends. What each of them may be does not depend on
+    the others, so that a change of one leaves the others' meaning as it is."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._left = iter(numbers)
+
+    def integer(self, low: int, high: int) -> int:
+        """A whole number, both ends included."""
+        return low + next(self._left, 0) % (high - low + 1)
+
+    def pick(self, some: Sequence[T]) -> T:
+        """One of several."""
+        return some[self.integer(0, len(some) - 1)]
+
+    def seldom(self, percent: int) -> bool:
+        """True in so many of a hundred cases."""
+        return next(self._left, 0) % 100 >= 100 - percent

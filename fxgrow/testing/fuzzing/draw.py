@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -18,24 +18,45 @@ STEPS = 12
 """Drawn steps at most, readers of what is left over not counted."""
 DTYPES = ("float64", "float64", "float32", "bfloat16")
 DRAWN: tuple[str, ...] = tuple(name for name, part in PARTS.items() for _ in range(part.share))
+"""Kinds of steps, as often as they are drawn."""
+PLAIN = ("conv", "linear", "embedding", "pointwise", "cat", "binary", "chunk", "split", "slice", "glu", "minus_mean")
+CORES = {
+    "mlp_block": "layer_norm",
+    **dict.fromkeys(("attention", "attention_by_hand", "packed_attention", "multihead_attention"), "softmax"),
+    **dict.fromkeys(("swiglu", "mixer", "rnn", "lstm", "gru"), "linear"),
+}
+"""What is drawn in place of steps that are made of several layers, where these are not wanted."""
+EACH: tuple[str, ...] = tuple(dict.fromkeys((*PLAIN, *(name for name in PARTS if name not in CORES), *PARTS)))
+"""Kinds of steps, each once. What is plainest comes first, in one order for all layouts."""
 
 
 def draw_sketch(choose: Choose, *, steps: int = STEPS) -> Sketch:
     """A model as data. What is simplest comes first: fewest steps, plain kinds, small widths."""
-    inputs = tuple(_input(choose) for _ in range(1 + choose.seldom(20) + choose.seldom(6)))
-    bench = Bench(inputs, seed=0)
+    return sketch_of(choose, _until(choose, steps), choose)
+
+
+def _until(choose: Choose, steps: int) -> Iterator[Choose]:
     for _ in range(steps):
         if not choose.seldom(93):  # to stop is simpler than to go on
-            break
+            return
+        yield choose
+
+
+def sketch_of(first: Choose, each: Iterable[Choose], last: Choose) -> Sketch:
+    """The same, where inputs, every step, and outputs and state have choices of their own: who shrinks them can leave
+    a step out, and the others stay as they are."""
+    inputs = tuple(_input(first) for _ in range(1 + first.seldom(20) + first.seldom(6)))
+    bench = Bench(inputs, seed=0)
+    for choose in each:
         draw_step(choose, bench)
-    outputs = _read_out(choose, bench)
+    outputs = _read_out(last, bench)
     return Sketch(
         inputs=inputs,
         steps=tuple(bench.steps),
         outputs=outputs,
-        dtype=choose.pick(DTYPES),
-        training=choose.seldom(40),
-        channels_last=choose.seldom(15),
+        dtype=last.pick(DTYPES),
+        training=last.seldom(40),
+        channels_last=last.seldom(15),
     )
 
 
@@ -61,10 +82,13 @@ def draw_step(choose: Choose, bench: Bench) -> None:
         return _join_back(choose, bench)
     at = _reads(choose, bench)
     layout = bench.layouts[at]
-    fitting = [name for name in DRAWN if layout in PARTS[name].takes and PARTS[name].fits(bench.values[at])]
+    some = DRAWN if choose.seldom(80) else EACH
+    fitting = [name for name in some if layout in PARTS[name].takes and PARTS[name].fits(bench.values[at])]
     if not fitting:
         return None
     name = choose.pick(fitting)
+    if name in CORES and not choose.seldom(95):
+        name = CORES[name]
     made = _options(choose, bench, name, _operands(choose, bench, name, at))
     if made is not None:
         _try(bench, made)
@@ -88,7 +112,7 @@ def _operands(choose: Choose, bench: Bench, name: str, at: int) -> list[int]:
     for _ in range(most):
         mates = [k for k in range(len(bench.values)) if _mates(bench, name, part, at, k)]
         fresh = [k for k in mates if k not in reads]
-        if len(reads) > 1 and choose.seldom(60):
+        if len(reads) > 1 and not choose.seldom(40):  # to stop is simpler than to go on
             break
         if fresh or name == "cat":
             reads.append(choose.pick(tuple(reversed(fresh)) or (at,)))

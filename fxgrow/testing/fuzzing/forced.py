@@ -10,7 +10,7 @@ from random import Random
 import torch
 from torch import Tensor, fx
 
-from fxgrow.passes.widen import Widen, _Task
+from fxgrow.passes.widen import Task, Widen
 from fxgrow.passes.widths import Width
 from fxgrow.passes.writing import Proved, written
 
@@ -24,7 +24,7 @@ from ...schemes.occurrences import places_of
 from ...verify.certificate import FLOAT64_BOUND
 from ...verify.compare import distance
 from ..families import Family
-from .growths import Widening
+from .growths import Widening, size_of
 from .promises import reached
 from .running import Stand
 
@@ -86,10 +86,11 @@ def force(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Widening, sta
     """
     analysis = analysis_of(model)
     dims = _freed(analysis.volumes if growth.skip == "reshape" else analysis.dims)
-    width = Width(by=growth.by) if growth.by else Width(factor=growth.factor)
-    recipe = Widen(nodes=growth.nodes, width=width, skip=growth.skip, grow=growth.grow, scheme=growth.scheme)
+    recipe = Widen(
+        nodes=growth.nodes, width=Width(**size_of(growth)), skip=growth.skip, grow=growth.grow, scheme=growth.scheme
+    )
     try:
-        sizes, targets, closed = recipe._sizes(_Task(model, analysis), dims)
+        sizes, targets, closed = recipe.sizes(Task(model, analysis), dims)
     except (FxgrowError, AssertionError, KeyError):
         return Forced(0)
     if closed:

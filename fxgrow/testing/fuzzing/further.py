@@ -45,11 +45,16 @@ def look_further(sketch: Sketch, model: fx.GraphModule, inputs: Sequence[Tensor]
     Raises:
         LawBroken: one does not hold.
     """
-    if isinstance(seen.growth, Widening) and seen.growth.by and seen.plan is not None:
+    if isinstance(seen.growth, Widening) and _adds(seen.growth) and seen.plan is not None:
         twice(model, inputs, seen.growth, seen.plan)
     if seen.plan is not None and seen.plan.then:
         in_steps(model, seen.plan)
     in_its_own_dtype(sketch, seen)
+
+
+def _adds(growth: Widening) -> bool:
+    """Whether it asks for so many more units, whatever there are."""
+    return growth.by > 0 and not growth.to and not growth.round_to
 
 
 def twice(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Widening, plan: Plan) -> None:

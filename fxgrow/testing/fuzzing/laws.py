@@ -7,6 +7,7 @@
 * shapes, widths and the number of parameters are what the plan predicts;
 * weights that are tied stay tied;
 * dtype and memory format of every tensor stay;
+* new weights are not all zero where their state does not say so, no two tensors get the same, padding rows stay zero;
 * the gradient of every parameter is finite, and torch has nothing new to warn of;
 * nothing but a refusal or a usage error is ever raised, and a proof stands in every plan that is not refused.
 """
@@ -17,15 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
-from ...errors import FxgrowError, GrowthRefused, Kind, Refusal, UsageError
+from ...errors import FxgrowError, GrowthRefused, Kind, Refusal, UsageError, usage
 from ...plan import Plan
 from ...rewrite import apply
 from ...verify.certificate import FLOAT64_BOUND
 from ...verify.compare import distance
 from ..bits import snapshot
 from .growths import Growth, plan_of
+from .novel import novel
 from .promises import LawBroken, eval_only, kept, predicted, proved, repeatable, tied
 from .running import Stand, probes
 
@@ -75,7 +78,9 @@ def watch(
 
     Raises:
         LawBroken: one of them did not.
+        UsageError: the model is not of float64.
     """
+    _real(model, inputs)
     before = snapshot(model)
     try:
         plan = plan_of(growth, model)
@@ -97,12 +102,25 @@ def watch(
     predicted(plan, model, grown)
     tied(model, grown)
     kept(plan, model, grown)
+    novel(plan, model, grown)
     repeatable(plan, model, grown, ran, inputs)
     gap, rounding = _preserved(plan, first, ran, inputs)
     _gradients(ran, inputs)
     _untouched(model, before)
     scheme = plan.scheme if not plan.then else "several"
     return Seen(growth, None, False, scheme, gap, rounding, bool(eval_only(plan)), plan), grown
+
+
+def _real(model: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
+    """The laws are about real numbers, for which float64 stands."""
+    named = [*model.named_parameters(), *model.named_buffers(), *((f"input {k}", x) for k, x in enumerate(inputs))]
+    for name, tensor in named:
+        if tensor.is_floating_point() and tensor.dtype is not torch.float64:
+            raise usage(
+                Kind.BAD_INPUTS,
+                f"the laws are about real numbers, and {name} is of {str(tensor.dtype).removeprefix('torch.')}",
+                hint="model.double() before it is traced, and inputs of float64",
+            )
 
 
 def _untouched(model: fx.GraphModule, before: dict[str, Any]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import Tensor, fx
 
@@ -15,11 +18,12 @@ from .choose import Choose
 from .draw import draw_sketch
 from .forced import FORCED, force
 from .further import look_further
-from .growths import Growth, Sites, Widening, draw_growth, sites_of
+from .growths import Growth, Widening
 from .laws import Seen, watch
 from .promises import LawBroken
 from .running import Stand
 from .sketch import Misfit, Sketch
+from .wishes import Sites, draw_growth, sites_of
 
 FURTHER = 10
 """On so many of a hundred pairs the laws that take longer are watched, too."""
@@ -29,7 +33,7 @@ FORCING = 50
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model that is traced, in float64, with inputs and what can be asked of it."""
+    """A model that is traced, with inputs and what can be asked of it."""
 
     sketch: Sketch
     model: fx.GraphModule
@@ -37,8 +41,12 @@ class Subject:
     sites: Sites
 
 
-def subject(sketch: Sketch) -> Subject:
+def subject(sketch: Sketch, *, double: bool = True) -> Subject:
     """The model of a sketch, traced and analysed.
+
+    Args:
+        sketch: what to build.
+        double: in float64, whatever the sketch says.
 
     Raises:
         Misfit: the sketch is no model.
@@ -46,7 +54,7 @@ def subject(sketch: Sketch) -> Subject:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch says that a norm ignores num_features, and the like
-        built = build(sketch, double=True)
+        built = build(sketch, double=double)
         try:
             model = trace(built.model, built.inputs)
             return Subject(sketch, model, built.inputs, sites_of(model))
@@ -66,13 +74,30 @@ class Breach:
     text: str
 
 
+@contextmanager
+def nothing_else() -> Iterator[None]:
+    """Whatever else is raised is a broken law, too, so that a run goes on and saves it.
+
+    Raises:
+        LawBroken: in place of any other error.
+    """
+    try:
+        yield
+    except (LawBroken, Misfit):
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}:{last.lineno}, in {last.name}"
+        raise LawBroken("nothing else is raised", f"{type(error).__name__}: {error} ({where})") from error
+
+
 def watched(sketch: Sketch, growths: Sequence[Growth], *, further: bool = True) -> list[Seen]:
     """Grow the model of a sketch step by step and look whether all laws hold.
 
     Args:
         sketch: of the model.
         growths: one behind the other.
-        further: also the laws that take longer, on the first of them.
+        further: also the laws that take longer, on the first of them; it is forced if it is refused.
 
     Raises:
         LawBroken: one did not.
@@ -81,9 +106,12 @@ def watched(sketch: Sketch, growths: Sequence[Growth], *, further: bool = True) 
     one = subject(sketch)
     seen, model = [], one.model
     for k, growth in enumerate(growths):
-        found, grown = watch(model, one.inputs, growth)
-        if k == 0 and further:
-            look_further(sketch, model, one.inputs, found)
+        with nothing_else():
+            found, grown = watch(model, one.inputs, growth)
+            if k == 0 and further:
+                look_further(sketch, model, one.inputs, found)
+                if found.refusal in FORCED and isinstance(growth, Widening):
+                    force(model, one.inputs, growth, Stand(model))
         seen.append(found)
         model = grown or model
     return seen
@@ -114,9 +142,10 @@ def pairs(choose: Choose, *, growths: int) -> Iterator[tuple[Sketch, Seen | Brea
         growth = draw_growth(choose, one.sites)
         single = k < growths - 2
         try:
-            seen, grown = watch(one.model if single else model, one.inputs, growth, stand=stand if single else None)
-            if single:
-                seen = _further(choose, one, seen, stand)
+            with nothing_else():
+                seen, grown = watch(one.model if single else model, one.inputs, growth, stand=stand if single else None)
+                if single:
+                    seen = _further(choose, one, seen, stand)
         except LawBroken as error:
             yield sketch, Breach(sketch, (growth,) if single else (*row, growth), error.law, str(error))
             continue

@@ -10,7 +10,7 @@ from .sketch import Sketch
 
 PLAIN = {
     **dict.fromkeys(("stride", "groups", "kernel", "dilation", "bias", "layers"), 1),
-    **dict.fromkeys(("skip", "causal", "both", "norm"), 0),
+    **dict.fromkeys(("skip", "causal", "both", "norm", "padding"), 0),
 }
 """Options whose simplest value is not the least one that there is."""
 SIZES = frozenset({"out", "hidden"})
@@ -48,6 +48,8 @@ def plainer_growths(growth: Growth) -> Iterator[Growth]:
     match growth:
         case Widening():
             plain = (
+                {"round_to": 0},
+                {"to": 0},
                 {"by": 1},
                 {"skip": "couple"},
                 {"adapter": "pad"},
@@ -58,9 +60,18 @@ def plainer_growths(growth: Growth) -> Iterator[Growth]:
             for node in growth.nodes if len(growth.nodes) > 1 else ():
                 yield replace(growth, nodes=tuple(n for n in growth.nodes if n != node))
         case Deepening():
-            plain = ({"count": 1}, {"side": "after"}, {"block": ""}, {"norm": "auto"}, {"activation": ""}, {"seed": 0})
+            plain = (
+                {"hidden": 0},
+                {"kernel": 0},
+                {"count": 1},
+                {"side": "after"},
+                {"block": ""},
+                {"norm": "auto"},
+                {"activation": ""},
+                {"seed": 0},
+            )
         case Whole():
-            plain = ({"deepen": ""}, {"factor": 2.0}, {"skip": "couple"}, {"seed": 0})
+            plain = ({"deepen": ""}, {"pattern": ""}, {"factor": 2.0}, {"skip": "couple"}, {"seed": 0})
     for change in plain:
         other: Growth = replace(growth, **change)  # type: ignore[arg-type]  # values of the fields' own types
         if other != growth:

@@ -83,6 +83,10 @@ class Tally:
         """Of pairs that are growths."""
         return self.grown / self.pairs if self.pairs else 0.0
 
+    def progress(self) -> str:
+        """The counts that matter, on one line."""
+        return f"{self.pairs:,} pairs, {self.grown:,} growths, {self.breaches} broken laws"
+
     def text(self, seconds: float) -> str:
         """A report."""
         pace = self.pairs / max(seconds, 1e-9)

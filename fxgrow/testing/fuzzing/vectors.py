@@ -191,8 +191,8 @@ VECTORS: dict[str, Part] = {
     ),
     "embedding": Part(
         takes=("words",),
-        make=lambda xs, o: nn.Embedding(WORDS, o["out"]),
-        options=lambda c, xs, w: {"out": width(c, w)},
+        make=lambda xs, o: nn.Embedding(WORDS, o["out"], padding_idx=0 if o.get("padding") else None),
+        options=lambda c, xs, w: {"out": width(c, w), "padding": int(c.seldom(30))},
         gives="tokens",
     ),
 }

@@ -1,0 +1,46 @@
+"""What torch.fx patches while it traces, put back whatever happens.
+
+fx puts it back itself, but not where an interruption comes while it does: then `nn.Module.__call__` goes on recording,
+and every module of the process fails. Here it is remembered, and put back once more.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from torch import nn
+from torch.fx import _symbolic_trace
+
+from .written import WRITTEN
+
+
+class Patches:
+    """The state before a trace, and the patches that fx makes for it."""
+
+    __slots__ = ("_attributes", "_made", "_patcher", "_tracing")
+
+    def __init__(self) -> None:
+        classes: list[tuple[type, str]] = [(nn.Module, "__call__"), (nn.Module, "__getattr__")]
+        classes += [(kind, "forward") for kind in WRITTEN]
+        self._attributes = [(owner, name, getattr(owner, name)) for owner, name in classes]
+        self._patcher = _symbolic_trace.CURRENT_PATCHER
+        self._tracing = _symbolic_trace._get_is_fx_tracing()
+        self._made: list[Any] = []
+
+    def note(self) -> None:
+        """Remember the patches so far. fx forgets each of them before it puts it back."""
+        patcher = _symbolic_trace.CURRENT_PATCHER
+        if patcher is not None and patcher is not self._patcher and len(patcher.patches_made) != len(self._made):
+            self._made = list(patcher.patches_made)
+
+    def put_back(self) -> None:
+        """All as it was; where it is, nothing happens."""
+        for patch in reversed(self._made):
+            with suppress(KeyError):  # one that was deleted already
+                patch.revert()
+        for owner, name, value in self._attributes:
+            if getattr(owner, name) is not value:
+                setattr(owner, name, value)
+        _symbolic_trace.CURRENT_PATCHER = self._patcher
+        _symbolic_trace._set_is_fx_tracing(self._tracing)

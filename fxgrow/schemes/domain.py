@@ -1,0 +1,56 @@
+"""What states are made of, as a walk over the program sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from ..capture.program import Op
+from ..dims.rules.mixing import Mixing
+from .states import Place
+
+S = TypeVar("S")
+
+
+class Domain(Protocol[S]):
+    """What states are made of, and how they combine. One for choosing states, one for proving them."""
+
+    same: S
+    zero: S
+    null: S
+
+    def place(self, place: Place) -> S:
+        """The state of a parameter at one occurrence."""
+
+    def add(self, op: Op, states: Sequence[S]) -> S:
+        """A sum."""
+
+    def mul(self, op: Op, states: Sequence[S]) -> S:
+        """A product."""
+
+    def apply(self, op: Op, states: Sequence[S], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> S:
+        """A function applied unit by unit."""
+
+    def require(self, op: Op, state: S, even: bool, why: str) -> S:
+        """A state that must be the same for twins, or at least not zero."""
+
+    def adapt(self, op: Op, state: S) -> None:
+        """A skip path enters a join at which its new units are cancelled or left out."""
+
+    def missing(self, op: Op, state: S) -> S:
+        """What an adapter makes of channels that a skip path lacks, for a volume in this state."""
+
+    def mix(self, op: Op, state: S, mixing: Mixing) -> S:
+        """A normalisation over all units of the axis."""
+
+    def centre(self, op: Op, state: S) -> S:
+        """The mean over the axis is taken off."""
+
+    def contract(self, op: Op, factors: Sequence[S]) -> None:
+        """A sum over the new units that must vanish."""
+
+    def merge(self, op: Op, states: Sequence[S]) -> S:
+        """Occurrences that can no longer be told apart."""
+
+    def only_eval(self, op: Op, why: str) -> None:
+        """A step that holds in evaluation mode only."""
