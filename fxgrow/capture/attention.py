@@ -107,11 +107,13 @@ class Call:
             out = weights @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self._causal(), scale=scale)
-        out = out.transpose(-3, -2).flatten(-2)
+        batched = self.opening.rank == 3
+        out = (out.permute(2, 0, 1, 3) if batched else out.transpose(-3, -2)).flatten(-2)
         out = F.linear(out, self.get("out_proj.weight"), self.get("out_proj.bias"))
+        out = out.transpose(0, 1) if batched and not self.turned else out  # time first in memory, as dropout draws it
         if used and self.given.get("average_attn_weights", True):
             weights = weights.mean(-3)
-        return (out.transpose(0, 1) if self.turned else out), weights if used else None
+        return out, weights if used else None
 
     def _option(self, name: str) -> Any:
         return self.given.get(name) if self.module is None else getattr(self.module, name)

@@ -92,7 +92,8 @@ def _replaced(thing: Any, path: tuple[str | int, ...], value: object) -> Any:
 def _adapt(
     gm: fx.GraphModule, graph: fx.Graph, nodes: dict[str, fx.Node], skip: SkipEdit, plan: Plan, undo: list[Undo]
 ) -> None:
-    consumer, source = nodes[skip.node], nodes[skip.source]
+    consumer = nodes[skip.node]
+    source = _present(consumer, nodes[skip.source], skip.position)
     with graph.inserting_before(consumer):
         if skip.kind == "pad":
             adapter = graph.call_function(
@@ -108,6 +109,13 @@ def _adapt(
         consumer.update_arg(skip.position, adapter)
     else:
         consumer.update_kwarg("other", adapter)
+
+
+def _present(consumer: fx.Node, source: fx.Node, position: int) -> fx.Node:
+    """What a consumer reads of a source: the source, or the pinned multiple that has taken its place."""
+    read = consumer.args[position] if position < len(consumer.args) else consumer.kwargs.get("other")
+    pinned = isinstance(read, fx.Node) and read.target is operator.mul and read.args[0] is source
+    return read if pinned and isinstance(read, fx.Node) else source
 
 
 def _free_name(gm: nn.Module, wanted: str) -> str:
