@@ -47,7 +47,12 @@ def explain_refusal(
     reason = dims.algebra.reason(axis)
     if reason is None:
         return GrowthRefused(
-            Refusal(Kind.FIXED, f"cannot widen {target.name}: nothing in its axis can grow", where=target.node)
+            Refusal(
+                Kind.FIXED,
+                f"cannot widen {target.name}: nothing in its axis can grow, each unit has a place of its own",
+                where=target.node,
+                hint="widen a layer whose channels end inside the model; fxgrow.inspect lists them",
+            )
         )
     stop = culprit(dims, reason)
     way = chain(dims, axis, target.node, stop)

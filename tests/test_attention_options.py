@@ -195,3 +195,25 @@ def test_attention_that_is_not_quite_torchs_is_not_written_out(how: str) -> None
         with pytest.raises(fxgrow.GrowthRefused) as caught:
             fxgrow.widen(traced, node, example_inputs=(x,))
         assert all(text in str(caught.value) for text in (CHANGED[how], "make attend a plain nn.MultiheadAttention"))
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_what_it_returns_lies_in_memory_as_torchs_own_so_that_dropout_behind_it_draws_the_same(
+    batch_first: bool,
+) -> None:
+    attend = nn.MultiheadAttention(WIDTH, HEADS, batch_first=batch_first).double()
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.attend = nn.Linear(6, WIDTH).double(), attend
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.enter(x)
+            return F.dropout(self.attend(y, y, y, need_weights=False)[0], 0.5, self.training)
+
+    traced = fxgrow.trace(Net().train(), (VECTORS,))
+    grown = fxgrow.widen(traced, "enter", scheme="zero", by=HEADS)
+    certificate = fxgrow.verify(traced, grown)
+    assert certificate.held
+    assert {e.mode for e in certificate.errors} == {"eval", "training"}

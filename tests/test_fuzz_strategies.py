@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from fxgrow.dims.rules import RULES
 from fxgrow.errors import Kind, UsageError
+from fxgrow.testing.fuzzing import draw
+from fxgrow.testing.fuzzing.draw import CORES, PLAIN
 from fxgrow.testing.fuzzing.growths import Growth
 from fxgrow.testing.fuzzing.laws import watch
 from fxgrow.testing.fuzzing.pairs import Subject, subject
@@ -130,10 +132,10 @@ def test_sketches_shrink_to_few_steps_and_small_widths() -> None:
 
 
 @st.composite
-def pairs(draw: st.DrawFn) -> tuple[Subject, Growth]:
-    """A model and a growth."""
-    one = draw(graph_modules())
-    return one, draw(growths(one.model))
+def pairs(make: st.DrawFn) -> tuple[Subject, Growth]:
+    """A small model and a growth."""
+    one = make(graph_modules(steps=4))
+    return one, make(growths(one.model))
 
 
 def breaks(pair: tuple[Subject, Growth]) -> bool:
@@ -150,5 +152,8 @@ def breaks(pair: tuple[Subject, Growth]) -> bool:
 def test_a_planted_fault_shrinks_under_hypothesis_alone(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     operator, rule = FAULTS[fault]
     monkeypatch.setitem(RULES, f"aten::{operator}", rule)
+    some = (*PLAIN, operator, *(name for name, core in CORES.items() if core == operator))
+    monkeypatch.setattr(draw, "DRAWN", some)  # few kinds of steps, so that the fault is found soon
+    monkeypatch.setattr(draw, "EACH", some)
     one, _ = find(pairs(), breaks, settings=SAME)
     assert len(one.model.graph.nodes) <= len(["input", "linear", operator, "linear", "output"]) + WITHIN

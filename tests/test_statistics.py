@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 import fxgrow
 from fxgrow import Kind
+from fxgrow.passes.widen import Skip
 
 SAME = 1e-12
 """Relative difference in float64 of two models that compute the same: some hundred roundings."""
@@ -218,3 +219,22 @@ def test_zeros_that_would_never_learn_are_refused() -> None:
     with pytest.raises(fxgrow.GrowthRefused, match="zeros would get no gradient") as caught:
         fxgrow.widen(gm, "a", scheme="zero")
     assert caught.value.kind is Kind.NO_PROOF
+
+
+@pytest.mark.parametrize("skip", ["couple", "reshape"])
+@pytest.mark.parametrize("scheme", ["auto", "zero", "mean", "net2net", "morphism"])
+def test_one_unit_less_its_mean_grows_and_the_mean_is_broadcast_as_before(scheme: str, skip: Skip) -> None:
+    class Lone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 1), nn.Linear(1, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            z: Tensor = self.b(y - y.mean(-1, keepdim=True) + 1)
+            return z
+
+    before = fxgrow.trace(Lone().double(), (torch.zeros(4, 3, dtype=torch.float64),))
+    plan = fxgrow.plan_widen(before, "a", by=1, scheme=scheme, skip=skip)
+    assert plan.skips == ()
+    assert fxgrow.verify(before, fxgrow.apply(plan, before)).held

@@ -146,7 +146,8 @@ class DimsSolver:
             and not (isinstance(resolve(a), Fixed) and isinstance(resolve(b), Fixed))
             and not self._both_inputs(a, b)
         ]
-        if not open_axes:
+        lone = [Fixed(1) in (resolve(a), resolve(b)) for a, b in zip(ours, theirs, strict=True)]
+        if not open_axes or any(lone[k] for k in open_axes):  # one fixed unit is no volume: it is broadcast
             return False
         at = open_axes[1 if len(open_axes) > 1 and open_axes[0] == 0 and len(ours) > 1 else 0]
         for k in range(len(ours)):

@@ -8,7 +8,7 @@ import torch
 
 from ...capture.program import Op, Value
 from ...errors import Kind
-from ..axis import Axis
+from ..axis import Axis, Fixed
 from .base import Dims, Flow, Marks, SameSizes, State, broadcast, register
 
 
@@ -26,7 +26,8 @@ def meet(op: Op, d: Dims, values: list[Value]) -> list[Axis]:
     axes: list[Axis] = []
     for k in range(len(out.shape), 0, -1):
         sides = [(r[-k], v.shape[-k]) for r, v in zip(rows, values, strict=True) if len(r) >= k]
-        axes.append(broadcast(d, sides))
+        free = [side for side in sides if d.algebra.resolve(side[0]) != Fixed(1)]  # one fixed unit is broadcast as ever
+        axes.append(broadcast(d, free or sides))
     return axes
 
 

@@ -66,7 +66,8 @@ def twice(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Widening, pla
         second = plan_of(growth, first)
     except (GrowthRefused, UsageError):
         return  # copies of every unit, say, which other numbers do not allow
-    if any(len({(g.old, g.new) for g in p.growths}) > 1 for p in (plan, whole, second)):
+    ways = [[(g.old, g.new) for g in p.growths] for p in (plan, whole, second)]
+    if any(len(set(way)) > 1 or len(way) != len(ways[0]) for way in ways):
         return  # several sets of units: how they share a number between them is rounded each time
     a, b = apply(second, first), apply(whole, model)
     if shapes(a) != shapes(b):
