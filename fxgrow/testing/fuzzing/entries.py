@@ -53,7 +53,7 @@ def look(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule) -> None:
         EntriesChanged: one has other old entries than the plan says, or is of another kind.
     """
     old, new, edits = tensors_of(model), tensors_of(grown), edits_of(plan)
-    for name in old.keys() & new.keys():
+    for name in [one for one in old if one in new]:  # in their order, so that the first one that changed is told
         _same_kind(name, old[name], new[name])
         mine = edits.get(name, [])
         if any("split" in edit.states for edit in mine):
