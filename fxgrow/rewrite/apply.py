@@ -115,6 +115,8 @@ def _copy(gm: fx.GraphModule, replaced: dict[int, Any]) -> fx.GraphModule:
     memo: dict[int, Any] = dict(replaced)
     try:
         return copy.deepcopy(gm, memo)
+    except torch.OutOfMemoryError:
+        raise
     except (TypeError, RuntimeError) as error:  # a lock or a file, say, or a tensor in the middle of a backward graph
         raise usage(
             Kind.UNSUPPORTED_MODEL,

@@ -26,7 +26,8 @@ def meet(op: Op, d: Dims, values: list[Value]) -> list[Axis]:
     axes: list[Axis] = []
     for k in range(len(out.shape), 0, -1):
         sides = [(r[-k], v.shape[-k]) for r, v in zip(rows, values, strict=True) if len(r) >= k]
-        free = [side for side in sides if d.algebra.resolve(side[0]) != Fixed(1)]  # one fixed unit is broadcast as ever
+        # one fixed unit is broadcast to whatever the others grow to, unless it is written into
+        free = [side for side in sides if op.mutates or d.algebra.resolve(side[0]) != Fixed(1)]
         axes.append(broadcast(d, free or sides))
     return axes
 
