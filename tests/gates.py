@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,3 +51,9 @@ def gate(text: str, *options: str) -> Outcome:
     """Run the gate on a file with this text."""
     Path("gate.toml").write_text(text)
     return run("gate", "gate.toml", *options)
+
+
+def rows(path: str = "out.json") -> dict[tuple[str, str], Any]:
+    """The rows of a JSON report."""
+    found = json.loads(Path(path).read_text())["rows"]
+    return {(row["model"], row["growth"]): row for row in found}

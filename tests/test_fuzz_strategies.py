@@ -54,7 +54,8 @@ def test_legal_growths_are_made_and_obey_the_laws(data: st.DataObject) -> None:
 @given(st.data())
 def test_growths_of_any_kind_obey_the_laws(data: st.DataObject) -> None:
     one = data.draw(graph_modules(steps=5))
-    watch(one.model, one.inputs, data.draw(growths(one.model, legal=False)))
+    seen, grown = watch(one.model, one.inputs, data.draw(growths(one.model, legal=False)))
+    assert (grown is None) == (seen.refusal is not None)
 
 
 @FEW
@@ -83,7 +84,7 @@ def refused(growth: Growth) -> bool:
 
 
 def test_refusals_are_drawn_only_if_asked_for() -> None:
-    find(growths(subject(PAIR).model, legal=False), refused, settings=FIRST)
+    assert refused(find(growths(subject(PAIR).model, legal=False), refused, settings=FIRST))
 
 
 def test_a_sequence_can_hold_several_growths() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -18,7 +17,7 @@ from fxgrow.gate import run as running
 from fxgrow.plan import Plan
 
 from .command import refused
-from .gates import MODEL, NETS, WIDER, gate, models
+from .gates import MODEL, NETS, WIDER, gate, models, rows
 
 __all__ = ["models"]
 
@@ -27,12 +26,6 @@ __all__ = ["models"]
 def here(models: Path) -> Path:
     """The working directory: a folder with some models."""
     return models
-
-
-def rows(path: str = "out.json") -> dict[tuple[str, str], Any]:
-    """The rows of a JSON report."""
-    found = json.loads(Path(path).read_text())["rows"]
-    return {(row["model"], row["growth"]): row for row in found}
 
 
 SEVERAL = """

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +12,7 @@ from fxgrow.gate import sampling
 
 from .command import fxgrow as run
 from .command import refused
-from .gates import MODEL, NETS, gate, models
+from .gates import MODEL, NETS, gate, models, rows
 
 __all__ = ["models"]
 
@@ -23,12 +21,6 @@ __all__ = ["models"]
 def here(models: Path) -> Path:
     """The working directory: a folder with some models."""
     return models
-
-
-def rows(path: str = "out.json") -> dict[tuple[str, str], Any]:
-    """The rows of a JSON report."""
-    found = json.loads(Path(path).read_text())["rows"]
-    return {(row["model"], row["growth"]): row for row in found}
 
 
 def test_a_baseline_stands_for_the_model_that_was() -> None:
@@ -142,3 +134,9 @@ def test_a_damaged_baseline_is_told(here: Path) -> None:
     assert refused(gate('baseline = "b.st"\n' + MODEL), "no baseline of this version")
     save_file({"x": torch.zeros(1)}, "b.st", {"format": "fxgrow gate baseline 1"})
     assert refused(gate('baseline = "b.st"\n' + MODEL), "record it anew")
+
+
+def test_where_nothing_is_finite_no_baseline_is_recorded(here: Path) -> None:
+    (here / "blank.py").write_text("from nets import Plain\n\ndef blank(): return Plain(shift=float('nan'))\n")
+    text = 'seeds = [0]\nbaseline = "base.safetensors"\n' + MODEL.replace("nets:Plain", "blank:blank")
+    assert refused(gate(text, "--record", "base.safetensors"), "nowhere finite")

@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import FxgrowError, Kind, usage
-from ..loading import load
 from ..loading.saved import replacing
 from ..verify.certificate import FLOAT64_BOUND
-from ..verify.compare import distance, run, twin
+from ..verify.compare import distance, nothing_finite, run, twin
 from ..verify.lookups import rows_read
 from ..verify.probes import Probe, probes
 from .file import Gate, Subject
+from .models import loaded_for
 from .row import Difference
 from .sampling import mark, sample
 from .tolerance import DEFAULT, check_own
@@ -70,20 +70,17 @@ def _computed(gate: Gate, model: Subject) -> tuple[dict[Key, Tensor], str]:
     found: dict[Key, Tensor] = {}
     digest = hashlib.sha256()
     for seed in gate.seeds:
-        loaded = load(
-            model.factory,
-            weights=model.weights,
-            grown=model.grown,
-            inputs=model.inputs,
-            seed=seed,
-            folder=gate.folder,
-        )
+        loaded = loaded_for(gate, model, seed)
         rows = rows_read(loaded.model, loaded.analysed)
         for probe in (p for p in probes(loaded.analysed, seed, rows) if not p.batch_of_one):
             for value in probe.inputs:
                 digest.update(_bytes(value))
             outputs = _run(model.name, loaded.model, probe, seed)
             found |= {(seed, probe.name, name): output for name, output in outputs.items()}
+    for name in dict.fromkeys(name for _, _, name in found):
+        if all(nothing_finite(output) for (_, _, other), output in found.items() if other == name):
+            what = f"{name} of {model.name} is nowhere finite, so nothing can be compared"
+            raise usage(Kind.BAD_INPUTS, what, hint="look for NaN in the weights")
     return found, digest.hexdigest()[:16]
 
 

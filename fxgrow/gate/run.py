@@ -17,12 +17,13 @@ from ..api import plan_widen
 from ..deepening import plan_deepen
 from ..errors import FxgrowError, GrowthRefused, Kind, Refusal
 from ..growing import plan_grow
-from ..loading import Loaded, grown_by, load
+from ..loading import Loaded, grown_by
 from ..loading.inputs import SYNTAX
 from ..plan import Plan
 from ..verify import Certificate, verify
 from .baseline import compare_with, read_baseline
 from .file import Gate, Growth, Subject
+from .models import loaded_for
 from .row import BASELINE, BROKEN, ERROR, HELD, REFUSED, Difference, Row, closest
 from .tolerance import DEFAULT, check_common, check_own
 
@@ -115,14 +116,7 @@ def _grown(gate: Gate, model: Subject, growth: Growth) -> tuple[list[Difference]
     found: list[Difference] = []
     picture = ""
     for seed in gate.seeds:
-        before = load(
-            model.factory,
-            weights=model.weights,
-            grown=model.grown,
-            inputs=model.inputs,
-            seed=seed,
-            folder=gate.folder,
-        )
+        before = loaded_for(gate, model, seed)
         after = grown_by(_planned(before, growth, seed), before.model, checked=True)
         certificate = verify(before.model, after, example_inputs=before.analysed, seed=seed, training=gate.training)
         check_own(model, (e.output for e in certificate.errors))
