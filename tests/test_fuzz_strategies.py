@@ -129,14 +129,14 @@ def test_options_are_looked_at_when_the_strategy_is_made(call: Callable[[], Any]
 
 def test_sketches_shrink_to_few_steps_and_small_widths() -> None:
     found = find(sketches(steps=6), lambda s: any(one.op == "layer_norm" for one in s.steps), settings=SAME)
-    assert len(found.steps) <= len(["layer_norm", "its reader"]) + WITHIN
+    assert len(found.steps) <= len(["layer_norm", "its reader"]) + 1
     assert max(n for one in found.inputs for n in one.shape) <= 4
 
 
 @st.composite
 def pairs(make: st.DrawFn) -> tuple[Subject, Growth]:
-    """A small model and a growth."""
-    one = make(graph_modules(steps=4))
+    """A model and a growth."""
+    one = make(graph_modules(steps=8))
     return one, make(growths(one.model))
 
 
@@ -154,11 +154,13 @@ class Small(BaseException):
     """A breach that is small enough: Hypothesis would go on making its numbers smaller for a minute."""
 
 
-CALLS = 1500
-"""Pairs that are tried until then at most: some hundred are, most of them to find the first breach."""
+LONG = settings(SAME, max_examples=3000)
+"""Some hundred are tried, most of them to find the first breach."""
+CALLS = 4000
+"""Pairs that are tried at most."""
 
 
-@pytest.mark.parametrize("fault", ["layer norm is pointwise", "softmax is pointwise"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_shrinks_under_hypothesis_alone(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     operator, rule = FAULTS[fault]
     monkeypatch.setitem(RULES, f"aten::{operator}", rule)
@@ -182,4 +184,4 @@ def test_a_planted_fault_shrinks_under_hypothesis_alone(fault: str, monkeypatch:
         return True
 
     with pytest.raises(Small):
-        find(pairs(), shows, settings=SAME)
+        find(pairs(), shows, settings=LONG)

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 else:
     st = optional("hypothesis.strategies", extra="testing", what="drawing models and growths")
 
-CHOICES, HIGHEST = 16, 999
-"""Of one step, of one growth: as many numbers as the longest of them takes, whether it takes them or not. Hypothesis
-leaves a step out by leaving out its numbers, and what it changes in one step means the same in the others."""
+CHOICES = 16
+"""Of one input, one step, one growth: as many as the longest of them takes, whether it takes them or not. They are
+bytes of one string, which is one choice for Hypothesis: it leaves a step out by leaving out its string, and what it
+changes in one step means the same in the others."""
+MOST_INPUTS = 3
 
 
 def sketches(*, steps: int = STEPS) -> st.SearchStrategy[Sketch]:
@@ -37,9 +39,11 @@ def sketches(*, steps: int = STEPS) -> st.SearchStrategy[Sketch]:
         steps: how many drawn steps at most.
     """
     _whole("steps", steps)
-    each = st.lists(_block(), max_size=steps)
     return st.builds(
-        lambda first, each, last: sketch_of(Told(first), map(Told, each), Told(last)), _block(), each, _block()
+        lambda inputs, each, last: sketch_of(map(Told, inputs), map(Told, each), Told(last)),
+        st.lists(_block(), min_size=1, max_size=MOST_INPUTS),
+        st.lists(_block(), max_size=steps),
+        _block(),
     )
 
 
@@ -96,8 +100,8 @@ def _planned(model: fx.GraphModule, growth: Growth) -> bool:
     return legal(growth, model)
 
 
-def _block() -> st.SearchStrategy[tuple[int, ...]]:
-    return st.tuples(*(st.integers(0, HIGHEST) for _ in range(CHOICES)))
+def _block() -> st.SearchStrategy[bytes]:
+    return st.binary(min_size=CHOICES, max_size=CHOICES)
 
 
 def _whole(name: str, number: int) -> None:

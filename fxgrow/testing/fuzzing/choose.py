@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -47,13 +47,13 @@ class Seeded:
 
 
 class Told:
-    """Choices from a list of numbers, and the simplest ones when it ends. What each of them may be does not depend on
-    the others, so that a change of one leaves the others' meaning as it is."""
+    """Choices from bytes, and the simplest ones when they end. What each of them may be does not depend on the others,
+    so that a change of one leaves the others' meaning as it is."""
 
     __slots__ = ("_left",)
 
-    def __init__(self, numbers: Iterable[int]) -> None:
-        self._left = iter(numbers)
+    def __init__(self, told: bytes) -> None:
+        self._left = iter(told)
 
     def integer(self, low: int, high: int) -> int:
         """A whole number, both ends included."""
@@ -65,4 +65,4 @@ class Told:
 
     def seldom(self, percent: int) -> bool:
         """True in so many of a hundred cases."""
-        return next(self._left, 0) % 100 >= 100 - percent
+        return next(self._left, 0) * 100 >= 256 * (100 - percent)

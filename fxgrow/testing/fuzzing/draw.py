@@ -32,7 +32,8 @@ EACH: tuple[str, ...] = tuple(dict.fromkeys((*PLAIN, *(name for name in PARTS if
 
 def draw_sketch(choose: Choose, *, steps: int = STEPS) -> Sketch:
     """A model as data. What is simplest comes first: fewest steps, plain kinds, small widths."""
-    return sketch_of(choose, _until(choose, steps), choose)
+    inputs = (choose,) * (1 + choose.seldom(20) + choose.seldom(6))
+    return sketch_of(inputs, _until(choose, steps), choose)
 
 
 def _until(choose: Choose, steps: int) -> Iterator[Choose]:
@@ -42,10 +43,10 @@ def _until(choose: Choose, steps: int) -> Iterator[Choose]:
         yield choose
 
 
-def sketch_of(first: Choose, each: Iterable[Choose], last: Choose) -> Sketch:
-    """The same, where inputs, every step, and outputs and state have choices of their own: who shrinks them can leave
-    a step out, and the others stay as they are."""
-    inputs = tuple(_input(first) for _ in range(1 + first.seldom(20) + first.seldom(6)))
+def sketch_of(first: Iterable[Choose], each: Iterable[Choose], last: Choose) -> Sketch:
+    """The same, where every input, every step, and outputs and state have choices of their own: who shrinks them can
+    leave one out, and the others stay as they are."""
+    inputs = tuple(map(_input, first))
     bench = Bench(inputs, seed=0)
     for choose in each:
         draw_step(choose, bench)
