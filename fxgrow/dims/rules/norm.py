@@ -9,7 +9,7 @@ import torch
 
 from ...capture.program import Op, Value
 from ...errors import Kind
-from ..axis import Axis, atoms, product, terms_of
+from ..axis import Axis, Product, Sum, atoms, product
 from .base import Dims, Flow, Marks, SameSizes, Sizes, register, regroup
 from .mixing import Mixing
 
@@ -163,13 +163,21 @@ def mixed(
     for axis in axes:
         before, after = s.grown(axis)
         old, new = old * before, new * after
-        sizes = [s.grown(term) for term in terms_of(s.algebra.resolve(axis))]
-        even = even and all(b * before == a * after for a, b in sizes)
+        even = even and _evenly(s, s.algebra.resolve(axis))
     growing = tuple(atom for axis in axes for atom in atoms(s.algebra.resolve(axis)) if s.count(atom))
     even = even and all(b % a == 0 for a, b in map(s.grown, growing))
     alone = len(axes) == 1 and s.algebra.resolve(axes[0]) == (growing or (None,))[0]
     name = kind or op.name.removeprefix("aten::").removeprefix("_")
     return Mixing(name, old, new, alone, even, growing, scale, epsilon, correction)
+
+
+def _evenly(s: Flow, axis: Axis) -> bool:
+    """Whether all parts of every sum in an axis grow by one factor."""
+    if isinstance(axis, Product):
+        return all(_evenly(s, factor) for factor in axis.factors)
+    before, after = s.grown(axis)
+    parts = [(term, *s.grown(term)) for term in (axis.terms if isinstance(axis, Sum) else ())]
+    return all(b * before == a * after and _evenly(s, term) for term, a, b in parts)
 
 
 def each(op: Op, s: Flow, marks: Marks, *, unsafe: bool = False, **how: bool) -> Marks:
