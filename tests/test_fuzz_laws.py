@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+import fxgrow
 from fxgrow.capture.program import Op
 from fxgrow.dims.rules import RULES
 from fxgrow.dims.rules.base import Dims
@@ -22,7 +23,7 @@ from fxgrow.testing.fuzzing import further
 from fxgrow.testing.fuzzing.entries import EntriesChanged, look
 from fxgrow.testing.fuzzing.forced import Forced, force
 from fxgrow.testing.fuzzing.further import look_further
-from fxgrow.testing.fuzzing.growths import Growth, Whole, Widening, plan_of
+from fxgrow.testing.fuzzing.growths import Deepening, Growth, Whole, Widening, plan_of
 from fxgrow.testing.fuzzing.laws import Seen, watch
 from fxgrow.testing.fuzzing.pairs import subject
 from fxgrow.testing.fuzzing.promises import LawBroken
@@ -94,6 +95,38 @@ def test_a_law_fails_where_it_must(name: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(where, what, fault)
     with pytest.raises(LawBroken, match=law):
         all_laws(sketch, growth)
+
+
+SHARED = Sketch(
+    inputs=(Input("image", (2, 1, 1, 1, 2)), Input("image", (2, 6, 1, 1, 2))),
+    steps=(
+        step("instance_norm", 1, affine=0),
+        step("conv", 0, out=6, kernel=1, groups=1, stride=1, bias=1),
+        step("again", 3, of=0),
+        step("conv", 4, out=1, kernel=1, groups=1, stride=1, bias=1),
+    ),
+    outputs=(5,),
+)
+"""One norm without tensors, called on two volumes, of which one grows."""
+TINY = Sketch(inputs=(Input("image", (2, 1, 1, 2, 2)),), steps=(step("rms_norm_of_channels", 0),), outputs=(1,))
+"""Each number is divided by itself, or, where it is zero, by the root of torch's epsilon."""
+BEFORE_A_NORM = Deepening(name="movedim", side="after", scheme="r2r")
+
+
+@pytest.mark.filterwarnings("ignore:input's size at dim=1")  # torch says that of one of the two calls
+def test_a_norm_without_tensors_may_be_called_on_volumes_of_two_widths() -> None:
+    assert all_laws(SHARED, Widening(nodes=("conv1",), by=6, scheme="auto")).plan is not None
+
+
+def test_rounding_that_a_norm_multiplies_is_told_from_another_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = subject(TINY)
+    seen, grown = watch(one.model, one.inputs, BEFORE_A_NORM)
+    assert grown is not None
+    assert not fxgrow.verify(one.model, grown, example_inputs=one.inputs).held
+    look_further(TINY, one.model, one.inputs, seen)
+    monkeypatch.setattr(Stand, "own_rounding", lambda *_: 0.0)
+    with pytest.raises(LawBroken, match="the certificate holds"):
+        look_further(TINY, one.model, one.inputs, seen)
 
 
 def changed(model: nn.Module) -> None:

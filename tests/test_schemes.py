@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 import fxgrow
-from fxgrow.errors import GrowthRefused
+from fxgrow.errors import GrowthRefused, Kind
 from fxgrow.plan import Plan, TensorEdit
 from fxgrow.plan.layout import Layout, leaves, old_positions, units
 from fxgrow.schemes import SCHEMES
@@ -246,3 +246,26 @@ def test_writers_of_an_rms_norm_learn_first_and_its_readers_from_the_second_step
     first, second = learning("rms norm of small numbers", "zero", 2)
     assert {name for name, size in first.items() if size >= ALIVE} == {"writer.weight", "writer.bias"}
     assert all(size >= ALIVE for size in second.values())
+
+
+class SomeGroupsStay(nn.Module):
+    """Groups of channels, of which the first comes from the input, are interleaved; then their mean is taken off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = torch.cat([x[:, :2], self.conv(x)], 1).view(x.shape[0], 3, 2, 4, 4)
+        mixed = groups.transpose(1, 2).flatten(1, 2)
+        out: Tensor = self.head(mixed - mixed.mean(1, keepdim=True))
+        return out
+
+
+def test_copies_of_some_groups_only_change_a_mean_over_all_of_them() -> None:
+    inputs = (torch.zeros(2, 3, 4, 4),)
+    model = fxgrow.trace(SomeGroupsStay().eval(), inputs)
+    with pytest.raises(GrowthRefused) as refused:
+        fxgrow.widen(model, node="conv", factor=2, scheme="net2net")
+    assert refused.value.kind is Kind.STATISTIC
+    assert fxgrow.verify(model, fxgrow.widen(model, node="conv", factor=2)).held  # zeros leave the sum
