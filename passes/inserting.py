@@ -66,6 +66,11 @@ class Drafted:
         return before, Cost(parameters, size, total)
 
 
+def nearest_tensor(gm: fx.GraphModule, around: Around) -> str:
+    """The tensor of the neighbourhood whose device and dtype a new block gets; "" if there is none."""
+    return around.like or next((n for n, _ in gm.named_parameters()), "")
+
+
 def draft(
     gm: fx.GraphModule,
     analysis: Analysis,
@@ -122,7 +127,7 @@ def draft(
         settings=settings,
         body=body,
         tensors=fresh_tensors(block, inner, body, proof, around.like, fills or {}),
-        like=around.like or next((n for n, _ in gm.named_parameters()), ""),
+        like=nearest_tensor(gm, around),
         silenced=tuple(s.text for s in proof.silences),
         slow=slow(block, inner, proof),
     )

@@ -92,6 +92,15 @@ def test_an_identity_layer_changes_nothing(name: str, place: str, options: dict[
         assert apart(gm, deeper, x, training=True) > 1e-3
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_an_identity_layers_numbers_are_exact_in_every_type(dtype: torch.dtype) -> None:
+    gm, x = traced("resnet")
+    gm.to(dtype)
+    deeper = fxgrow.deepen(gm, after="layer2", scheme="net2net")
+    assert deeper.get_parameter("conv1.weight").dtype is dtype
+    assert apart(gm.double(), deeper.double(), x.double()) < EXACT
+
+
 @pytest.mark.parametrize(
     ("name", "place", "options"),
     [

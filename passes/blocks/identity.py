@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import torch
+
 from fxgrow.plan.insert import Call, Layers, Link, Part, options
 
 from ..around import Activation
 from .base import ENTRY, Pen, Wish
 
 EPSILON = 2.0**-17
-"""Of a batch norm that starts as the identity: 1 - ε is a number of 17 bits, so √(σ² + ε) = 1 in float32 too."""
+"""The least ε of a batch norm that starts as the identity; batch norm's usual 1e-5, as a power of two."""
 
 
-def identity(wish: Wish, *, linear: bool) -> Layers:
-    """σ(norm(layer(x))) with a layer as wide as its input: a convolution, or a linear layer over the last axis."""
+def identity(wish: Wish, *, linear: bool, dtype: torch.dtype) -> Layers:
+    """σ(norm(layer(x))) with a layer as wide as its input: a convolution, or a linear layer over the last axis.
+
+    The norm's ε is such that `dtype` holds the running variance 1 - ε, so that √(σ² + ε) = 1 without rounding.
+    """
     pen = Pen(wish)
     if linear:
         y = pen.linear("linear", ENTRY, wish.features, wish.features)
@@ -22,7 +27,7 @@ def identity(wish: Wish, *, linear: bool) -> Layers:
         units = wish.channels
     if wish.norm == "batch":
         kind = f"BatchNorm{max(wish.spatial, 1)}d"
-        y = pen.module("norm", y, kind, num_features=units, eps=EPSILON)
+        y = pen.module("norm", y, kind, num_features=units, eps=max(EPSILON, torch.finfo(dtype).eps / 2))
     pen.activate("act", y)
     return pen.done()
 
