@@ -7,6 +7,7 @@ import logging
 import secrets
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,9 @@ def smallest(breach: Breach, *, tries: int = 600) -> Breach:
 def _work(about: tuple[int, float, Path], tally: Tally, stop: Stop) -> None:
     torch.set_num_threads(1)
     seed, seconds, folder = about
-    fuzz(seed, seconds=seconds, folder=folder, tally=tally, stop=stop)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch's remarks; the laws listen for themselves
+        fuzz(seed, seconds=seconds, folder=folder, tally=tally, stop=stop)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
