@@ -20,7 +20,9 @@ from .errors import Kind, usage
 class Analysis:
     """What fxgrow knows of a traced model. It holds no reference to the model and none of its numbers."""
 
-    def __init__(self, program: Program, lowering: Lowering, inputs: Sequence[Any], model: Snapshot) -> None:
+    def __init__(
+        self, program: Program, lowering: Lowering, inputs: Sequence[Any], model: Snapshot, *, fresh: bool = False
+    ) -> None:
         self.program = program
         self.fingerprint = model.fingerprint
         """Of the model that was analysed; it fits models with the same one."""
@@ -30,7 +32,7 @@ class Analysis:
         """The number of parameters, and the bytes of parameters and buffers."""
         self.lowering = lowering
         self.inputs = tuple(inputs)
-        self.dims = DimsSolver(program).solve()
+        self.dims = DimsSolver(program, fresh=fresh).solve()
         self._volumes: DimsSolver | None = None
 
     @property
@@ -47,6 +49,7 @@ def analyse(
     *,
     lowering: Lowering | None = None,
     model: Snapshot | None = None,
+    fresh: bool = False,
 ) -> Analysis:
     """Find out which axes of a traced model grow together, and what stands in the way. Runs no forward pass.
 
@@ -56,6 +59,7 @@ def analyse(
             metadata, else inferred from the first layers.
         lowering: signatures lowered by an earlier analysis, to be used again.
         model: what was read of the model, if the caller has it already.
+        fresh: it is a new block, in which no unit has a value yet that must stay.
 
     Raises:
         UsageError: not a traced model, a module that cannot be grown (lazy, quantised, parametrised), or shapes that
@@ -70,4 +74,4 @@ def analyse(
     check_model(gm)
     lowering, model = lowering or Lowering(), model or Snapshot(gm)
     inputs, program = example_values(gm, example_inputs, lambda given: lower(model, given, lowering))
-    return Analysis(program, lowering, inputs, model)
+    return Analysis(program, lowering, inputs, model, fresh=fresh)

@@ -12,8 +12,10 @@ from torch import fx, nn
 from fxgrow.analysis import Analysis
 from fxgrow.capture.program import Op, Origin, Value
 from fxgrow.dims.axis import atoms
-from fxgrow.dims.rules.idempotent import KEEPS_VALUES, function_of, same_function
+from fxgrow.dims.rules.idempotent import CLAMPS, KEEPS_VALUES, function_of, idempotent, kept_by, same_function
 from fxgrow.plan.insert import options
+
+from .bounds import bounds_of
 
 ATTENTION = "aten::scaled_dot_product_attention"
 MASKS = frozenset({"aten::masked_fill", "aten::tril", "aten::triu"})
@@ -158,17 +160,44 @@ def activated_by(analysis: Analysis, value: Value) -> list[Op]:
 
 
 def passed(analysis: Analysis, value: Value) -> Callable[[Op], str]:
-    """For an idempotent function, why it changes no entry of a value, or nothing that is made of it: they have all
-    passed it already, or will pass it wherever they go."""
+    """For a function, why it changes no entry of a value, or nothing that is made of it: it is idempotent and they have
+    all passed it already, or will pass it wherever they go; or they are within what it leaves as it is."""
     known = activated_by(analysis, value)
-    readers = [op for op in analysis.program.ops if value in op.inputs()]
 
     def why(op: Op) -> str:
         name = op.name.removeprefix("aten::")
-        if readers and value not in analysis.program.outputs and all(same_function(op, r) for r in readers):
-            return f"{name}({name}(x)) = {name}(x), and {', '.join(dict.fromkeys(r.node for r in readers))} follows"
-        if not known or not all(same_function(op, k) for k in known):
-            return ""
-        return f"{name}({name}(x)) = {name}(x), and {', '.join(dict.fromkeys(k.node for k in known))} gave x"
+        if idempotent(op):
+            twice = f"{name}({name}(x)) = {name}(x), and"
+            followed = _followed(analysis, value, op)
+            if followed:
+                return f"{twice} {', '.join(dict.fromkeys(r.node for r in followed))} follows"
+            if known and all(same_function(op, k) for k in known):
+                return f"{twice} {', '.join(dict.fromkeys(k.node for k in known))} gave x"
+        kept = kept_by(op)
+        if kept is not None:
+            low, high = bounds_of(analysis.program, value)
+            if kept[0] <= low and high <= kept[1]:
+                return f"{name}(x) = x, because x is within [{low:g}, {high:g}] here"
+        return ""
 
     return why
+
+
+def _followed(analysis: Analysis, value: Value, op: Op) -> list[Op]:
+    """Where a function comes anyway, whichever way a value goes, and nothing before would notice; none if there is a
+    way without it."""
+    found: list[Op] = []
+    values = [value]
+    for v in values:
+        readers = [r for r in analysis.program.ops if v in r.inputs()]
+        if v in analysis.program.outputs or (v is value and not readers):
+            return []
+        for reader in readers:
+            commutes = op.name in CLAMPS or not reader.name.startswith(("aten::max_pool", "aten::adaptive_max_pool"))
+            if same_function(op, reader):
+                found.append(reader)
+            elif reader.name in KEEPS_VALUES and commutes:
+                values += [out for out in reader.outputs if out not in values]
+            else:
+                return []
+    return found

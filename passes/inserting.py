@@ -200,7 +200,7 @@ def _analysed(block: fx.GraphModule, inputs: tuple[Any, ...], body: Body, kind: 
     shape = tuple(inputs[0].shape)
     who = f"the block that {body.text} makes" if isinstance(body, Factory) else f"a {kind} block"
     try:
-        made = analyse(block, inputs)
+        made = analyse(block, inputs, fresh=True)
     except FxgrowError as error:
         raise usage(
             Kind.BAD_BLOCK,

@@ -165,11 +165,13 @@ def test_entries_that_change_are_seen(fault: Callable[[nn.Module], None]) -> Non
 # -- refusals that are forced -----------------------------------------------------------------------------------------
 
 
-def forced(sketch: Sketch, growth: Widening) -> tuple[Seen, Forced]:
+def forced(sketch: Sketch, growth: Growth) -> tuple[Seen, Forced]:
     """A refusal, and what came of forcing it."""
     one = subject(sketch)
     seen, _ = watch(one.model, one.inputs, growth)
-    return seen, force(one.model, one.inputs, growth, Stand(one.model))
+    found = force(one.model, one.inputs, growth, seen.refusal, Stand(one.model))
+    assert found is not None
+    return seen, found
 
 
 class Anxious(Unary):
@@ -190,6 +192,38 @@ def test_a_rule_that_refuses_too_much_is_found(monkeypatch: pytest.MonkeyPatch) 
     tally.pair(replace(seen, forced=True, harmless=f"at relu, by r2r: {found.harmless}"), "seed 1, model 2")
     assert "refused, yet forced without harm: 1 of 1 refusals that were forced" in tally.text(1.0)
     assert "seed 1, model 2: Widening(nodes=('linear0',)" in tally.text(1.0)
+
+
+def identity_layer(place: str, activation: str) -> Deepening:
+    """A wish for one."""
+    return Deepening(name=place, scheme="net2net", norm="none", activation=activation)
+
+
+def test_a_non_linearity_that_would_do_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = (FLAT.steps[0], step("pointwise", 1, kind=0), step("binary", 2, 2, kind=0), FLAT.steps[2])
+    model = replace(FLAT, steps=(*steps[:3], step("linear", 3, out=2, bias=1)), outputs=(4,))
+    names = [n.name for n in subject(model).model.graph.nodes]
+    growth = identity_layer(names[-3], "relu")  # a sum of what has passed a ReLU
+    one = subject(model)
+    assert watch(one.model, one.inputs, growth)[0].refusal is None
+    monkeypatch.setattr("fxgrow.passes.around.bounds_of", lambda *_: (-float("inf"), float("inf")))
+    seen, found = forced(model, growth)
+    assert seen.refusal is Kind.NOT_IDEMPOTENT
+    assert found == Forced(1, "ReLU")
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "tanh"])
+def test_a_non_linearity_that_would_change_something_does_harm(activation: str) -> None:
+    seen, found = forced(FLAT, identity_layer("linear2" if activation == "relu" else "linear0", activation))
+    assert seen.refusal is Kind.NOT_IDEMPOTENT
+    assert found == Forced(1)
+
+
+def test_a_refusal_that_says_nothing_of_the_function_is_not_forced() -> None:
+    one = subject(FLAT)
+    growth = Deepening(name="nowhere")
+    seen, _ = watch(one.model, one.inputs, growth)
+    assert force(one.model, one.inputs, growth, seen.refusal, Stand(one.model)) is None
 
 
 def test_a_refusal_that_is_right_does_harm() -> None:

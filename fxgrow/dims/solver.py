@@ -60,11 +60,16 @@ class SoftJoin:
 
 
 class DimsSolver:
-    """What rules write to, and what everyone reads afterwards. `soft` keeps the operands of residual joins apart."""
+    """What rules write to, and what everyone reads afterwards.
 
-    def __init__(self, program: Program, *, soft: bool = False) -> None:
+    `soft` keeps the operands of residual joins apart. `fresh` is for a new block: a volume in it may be made of two
+    halves where more units would change the statistics of old ones.
+    """
+
+    def __init__(self, program: Program, *, soft: bool = False, fresh: bool = False) -> None:
         self.program = program
         self.soft = soft
+        self.fresh = fresh
         self.algebra = Algebra()
         self.axes: dict[int, Sequence[Axis]] = {}
         self.producers: list[Producer] = []

@@ -37,7 +37,7 @@ def prove_identity(
         analysis: of the block by itself.
         scheme: how added branches are silenced: "r2r" or "zero".
         maps: nodes that are the identity by their values: "" always, otherwise why in evaluation mode only.
-        activated: for an idempotent operator, why it does not change the block's input; "" if that is not known.
+        activated: for a function, why it does not change the block's input; "" if it does, or that is not known.
     """
     program = analysis.program
     entry = program.inputs[0]
@@ -63,13 +63,12 @@ def prove_identity(
             steps += [*found.steps, Step(op.node, op.name, "x + 0 = x")]
         elif op.name in _KEEPS:
             pass
-        elif idempotent(op):
-            why = activated(op)
-            if not why:
-                text = f"{op.node} ({op.name.removeprefix('aten::')}) changes values that have not passed it before"
-                refused = Failure(Kind.NOT_IDEMPOTENT, at, text)
-                continue
+        elif op.name in RULES and (why := activated(op)):
             steps.append(Step(op.node, op.name, why))
+        elif idempotent(op):
+            text = f"{op.node} ({op.name.removeprefix('aten::')}) changes values that have not passed it before"
+            refused = Failure(Kind.NOT_IDEMPOTENT, at, text)
+            continue
         else:
             continue
         same.update(out.index for out in op.outputs)

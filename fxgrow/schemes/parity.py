@@ -24,8 +24,9 @@ from .states import Assignment, Failure, Place, State
 
 MIXED = {
     "softmax": (Kind.SOFTMAX, "its channels reach a softmax over the whole axis"),
-    "layer_norm": (Kind.NORM, "its channels reach a normalisation that mixes them"),
-    "rms_norm": (Kind.NORM, "its channels reach a normalisation that mixes them"),
+    **dict.fromkeys(
+        ("layer_norm", "rms_norm", "group_norm"), (Kind.NORM, "its channels reach a normalisation that mixes them")
+    ),
     **dict.fromkeys(
         ("mean", "variance", "norm"), (Kind.STATISTIC, "its channels reach a statistic over the whole axis")
     ),
@@ -64,10 +65,14 @@ class ParityDomain:
     one = 1
     """A sign that is known to be odd: bit 0, demanded to be set."""
 
-    def __init__(self, zeros: frozenset[Place], positions: Mapping[int, int], *, copies: bool = False) -> None:
+    def __init__(
+        self, zeros: frozenset[Place], positions: Mapping[int, int], *, copies: bool = False, fresh: bool = False
+    ) -> None:
         self.zeros = zeros
         self.positions = positions
         self.copies = copies
+        self.fresh = fresh
+        """Whether all units are new, so that statistics may be anything."""
         self.places: dict[Place, int] = {}
         self.rows: list[Place] = []
         self.demands: list[Demand] = [Demand(self.one, 1, 0, "")]
@@ -143,8 +148,11 @@ class ParityDomain:
         return 0 if self.copies and state not in _ZEROS else None
 
     def mix(self, op: Op, state: Parity, mixing: Mixing) -> Parity:
-        """Halves change the statistics; copies do not, if every unit has equally many."""
+        """Halves change the statistics of what was there; copies do not, if every unit has equally many."""
         kind, text = MIXED[mixing.kind]
+        if self.fresh and not self.copies and state is not None and not mixing.degenerate:
+            self._demand(op, state, 0, "equal halves see the same statistics")
+            return 0
         if not self.copies:
             self._fail(op, text, kind)
         elif mixing.kind == "norm":
@@ -195,7 +203,7 @@ def choose_parities(dims: DimsSolver, sizes: Mapping[Atom, int], *, copies: bool
     zeros: frozenset[Place] = frozenset()
     first: Failure | None = None
     while True:
-        domain = ParityDomain(zeros, positions, copies=copies)
+        domain = ParityDomain(zeros, positions, copies=copies, fresh=dims.fresh)
         Propagation(dims, sizes, domain).run()
         if domain.failure is not None and first is not None:  # zeros were only a way out; what they came for counts
             return Failure(first.kind, first.op, f"{first.text}; nor will zeros do: {domain.failure.text}")

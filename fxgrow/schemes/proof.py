@@ -28,9 +28,11 @@ class ProofDomain:
 
     same, zero, null = State.SAME, State.ZERO, State.NULL
 
-    def __init__(self, assignment: Assignment, positions: Mapping[int, int]) -> None:
+    def __init__(self, assignment: Assignment, positions: Mapping[int, int], *, fresh: bool = False) -> None:
         self.assignment = assignment
         self.positions = positions
+        self.fresh = fresh
+        """Whether all units are new, so that statistics may be anything."""
         self.steps: list[Step] = []
         self.eval_only: list[str] = []
         self.scales: dict[int, float] = {}
@@ -104,6 +106,9 @@ class ProofDomain:
     def mix(self, op: Op, state: State, mixing: Mixing) -> State:
         """The statistics stay, or change by a factor that scale and epsilon make good."""
         kind, text = MIXED[mixing.kind]
+        if self.fresh and state is State.EVEN and not mixing.degenerate:
+            self._say(op, f"{mixing.kind} over {mixing.old} units, of which equal ones see the same")
+            return state
         if kind is Kind.STATISTIC:
             self._statistic(op, state, mixing)
             return state
@@ -228,7 +233,7 @@ _TWINS = frozenset({State.EVEN, State.COPY, State.SAME, State.FREE})
 
 def prove(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment) -> Proof | Failure:
     """Prove a growth with these states, or say which step fails."""
-    domain = ProofDomain(assignment, {id(op): i for i, op in enumerate(dims.program.ops)})
+    domain = ProofDomain(assignment, {id(op): i for i, op in enumerate(dims.program.ops)}, fresh=dims.fresh)
     flow = Propagation(dims, sizes, domain)
     try:
         flow.run()

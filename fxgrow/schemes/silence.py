@@ -138,6 +138,9 @@ def _halves(
         return best
     if worst is None and dims.algebra.measure(axis) == 1:
         worst = Failure(Kind.NOT_SILENT, at, f"{op.node} sums over one unit, which has no halves")
+    reason = dims.algebra.reason(axis)
+    if worst is None and reason is not None and reason.kind is not Kind.INPUT:
+        worst = Failure(Kind.NOT_SILENT, at, f"{op.node} sums over units that cannot be two halves: {reason.text}")
     return worst or Failure(Kind.NOT_SILENT, at, f"{op.node} sums over the block's own input, which is not free")
 
 

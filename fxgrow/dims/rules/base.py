@@ -32,6 +32,8 @@ class Dims(Protocol):
     algebra: Algebra
     soft: bool
     """Whether residual joins keep their operands apart (skip="reshape")."""
+    fresh: bool
+    """Whether the program is a new block, in which no unit has a value yet that must stay."""
 
     def of(self, value: Value) -> list[Axis]:
         """The axes of a value."""

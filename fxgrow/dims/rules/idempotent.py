@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,11 +13,13 @@ from ...capture.program import Op, Value
 from .base import RULES
 from .pointwise import Unary
 
-IDEMPOTENT = frozenset(
+CLAMPS = frozenset(f"aten::{name}" for name in ["relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"])
+"""Projections onto an interval, which is all that they leave as it is."""
+BENT_BELOW_ZERO = frozenset(f"aten::{name}" for name in ["abs", "absolute", "leaky_relu", "elu", "celu"])
+"""Functions that leave what is not negative as it is."""
+IDEMPOTENT = CLAMPS | frozenset(
     f"aten::{name}"
     for name in [
-        "relu",
-        "relu6",
         "abs",
         "absolute",
         "sign",
@@ -26,11 +29,6 @@ IDEMPOTENT = frozenset(
         "trunc",
         "fix",
         "round",
-        "hardtanh",
-        "clamp",
-        "clip",
-        "clamp_min",
-        "clamp_max",
         "threshold",
         "hardshrink",
         "nan_to_num",
@@ -127,6 +125,20 @@ def idempotent(op: Op) -> bool:
         return False
     once = apply(torch.tensor(PROBES, dtype=torch.float64))
     return torch.equal(apply(once.clone()), once)
+
+
+def kept_by(op: Op) -> tuple[float, float] | None:
+    """An interval whose numbers a non-linearity leaves as they are; None if it has none, or none is known."""
+    apply = function_of(op)
+    if op.name in CLAMPS and apply is not None:
+        low, high = apply(torch.tensor([-math.inf, math.inf], dtype=torch.float64)).tolist()
+        return (low, high) if low <= high else None
+    if op.name == "aten::prelu":  # whatever its slope below zero is
+        return 0.0, math.inf
+    if op.name not in BENT_BELOW_ZERO or apply is None:
+        return None
+    positive = torch.tensor([x for x in PROBES if x >= 0], dtype=torch.float64)
+    return (0.0, math.inf) if torch.equal(apply(positive.clone()), positive) else None
 
 
 def same_function(a: Op, b: Op) -> bool:

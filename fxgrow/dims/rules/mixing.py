@@ -28,7 +28,14 @@ class Mixing:
     correction: float = 0
     """What a variance takes off the count that it divides by."""
 
+    @property
+    def degenerate(self) -> bool:
+        """Whether two equal units are all that it is taken over: they have no deviation that a norm could divide by."""
+        return self.kind in ("layer_norm", "group_norm") and self.old <= TWINS
 
+
+TWINS = 2
+"""Of two equal values a norm leaves nothing but rounding, divided by √ε."""
 PINNED = "pinned"
 """An argument that no operator has: of a mean what its result is multiplied by, of a variance its correction, so that
 it divides by what it divided by before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from ...capture.program import Op, Value
 from ...errors import Kind
 from ..axis import Axis, Product, Sum, atoms, product
 from .base import Dims, Flow, Marks, SameSizes, Sizes, register, regroup
-from .mixing import Mixing
+from .mixing import TWINS, Mixing
+
+_TAKEN = "{} takes its statistics over it"
 
 
 class PerChannel(SameSizes):
@@ -30,12 +33,12 @@ class PerChannel(SameSizes):
         return [op.args[name] for name in names if op.args.get(name) is not None]
 
     def dims(self, op: Op, d: Dims) -> None:
-        """Affine entries and running statistics lie along the channels; other axes only pass in batch norm."""
+        """Affine entries and running statistics lie along the channels; other axes pass if their units are new."""
         axes = d.of(op.args["input"])
         for vector in self._vectors(op, self.shifts + self.scales):
             axes[1] = d.unify(axes[1], d.of(vector)[0])
-        for axis in axes[2:] + axes[:1]:
-            d.freeze(axis, Kind.NORM, "a normalisation takes its statistics over it")
+        for axis in axes[:1] if d.fresh else axes[2:] + axes[:1]:
+            d.freeze(axis, Kind.NORM, _TAKEN.format("a normalisation"))
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: Flow) -> None:
@@ -49,12 +52,16 @@ class PerChannel(SameSizes):
             out = [s.mul(op, pair) for pair in zip(out, scale, strict=True)]
         for vector in self._vectors(op, self.shifts):
             out = [s.add(op, pair) for pair in zip(out, s.of(vector)[0], strict=True)]
-        marks[1] = out
-        s.set(op.outputs[0], marks)
+        seen = [[s.require(op, x, even=True, why="twins need one mean") for x in row] for row in marks[2:]]
+        s.set(op.outputs[0], [marks[0], out, *seen])
 
 
 class GroupNorm(SameSizes):
-    """group_norm: channels are (g c); whole groups may be added, channels within a group may not."""
+    """group_norm: channels are (g c); whole groups may be added, channels within a group may not.
+
+    All channels of a single group may be copied equally often. What statistics are taken over may be two equal halves
+    if all of it is new: both see the same.
+    """
 
     by_index = True
 
@@ -69,23 +76,29 @@ class GroupNorm(SameSizes):
             if op.args[name] is not None:
                 axes[1] = d.unify(axes[1], d.of(op.args[name])[0])
         groups, channels = self._split(d, op, axes[1], x.shape[1])
-        for axis in (channels, *axes[2:]):
-            d.freeze(axis, Kind.NORM, "a group norm takes its statistics over it")
+        degenerate = prod(x.shape[1:]) <= TWINS * op.args["num_groups"]
+        held = axes[2:] if op.args["num_groups"] == 1 else [channels, *axes[2:]]  # of one group copies keep all
+        if d.fresh and degenerate:
+            d.freeze(channels, Kind.NORM, "of two equal values a group norm leaves nothing")
+        for axis in [] if d.fresh and not degenerate else held:
+            d.freeze(axis, Kind.NORM, _TAKEN.format("a group norm"))
         d.set(op.outputs[0], [axes[0], product([groups, channels]), *axes[2:]])
 
     def states(self, op: Op, s: Flow) -> None:
-        """Twin groups have equal statistics."""
+        """Twin groups have equal statistics; twins within a group have the same."""
         x = op.args["input"]
         parts = self._split(s, op, s.axes(x)[1], x.shape[1])
         over = [parts[1], *s.axes(x)[2:]]
         marks = [[s.blurred(y, over) for y in states] for states in s.of(x)]
-        row = [s.require(op, y, even=True, why="twin groups need equal statistics") for y in marks[1]]
-        row = [s.apply(op, [y], odd=False, zero=False) for y in row]
+        if op.args["num_groups"] == 1:
+            mixing = mixed(op, s, s.axes(x)[1:], op.args["weight"], kind="group_norm")
+            row = [s.mix(op, y, mixing) for y in marks[1]]
+        else:
+            row = [s.require(op, y, even=True, why="twins need equal statistics") for y in marks[1]]
+            row = [s.apply(op, [y], odd=False, zero=False) for y in row]
         for name, combine in (("weight", s.mul), ("bias", s.add)):
             if op.args[name] is not None:
-                some = [
-                    s.require(op, y, even=True, why="twin groups need one affine map") for y in s.of(op.args[name])[0]
-                ]
+                some = [s.require(op, y, even=True, why="twins need one affine map") for y in s.of(op.args[name])[0]]
                 row = [combine(op, pair) for pair in zip(row, some, strict=True)]
         affine = op.args["bias"] is not None
         out = each(op, s, marks, odd=not affine, zero=not affine, unsafe=True)

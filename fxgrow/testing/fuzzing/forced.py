@@ -1,17 +1,24 @@
-"""Refused growths, forced: if a growth that is refused for what it would do does nothing, a rule may be missing."""
+"""Refused growths, forced: if a growth that is refused for what it would do does nothing, a rule may be missing.
+
+A widening is carried out with new units of every kind; of an identity layer what is left is its non-linearity.
+"""
 
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
+from fxgrow.passes.around import look_around
+from fxgrow.passes.positions import Position, find_position
 from fxgrow.passes.widen import Task, Widen
 from fxgrow.passes.widths import Width
+from fxgrow.passes.wishes import activation_named
 from fxgrow.passes.writing import Proved, written
 
 from ...api import analysis_of
@@ -24,7 +31,7 @@ from ...schemes.occurrences import places_of
 from ...verify.certificate import FLOAT64_BOUND
 from ...verify.compare import distance
 from ..families import Family
-from .growths import Widening, size_of
+from .growths import Deepening, Growth, Widening, size_of
 from .promises import reached
 from .running import Stand
 
@@ -75,8 +82,57 @@ class Forced:
     """One that changed nothing, if there is one."""
 
 
-def force(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Widening, stand: Stand) -> Forced:
-    """Carry out a refused growth as if no rule stood in its way, with new units of every kind that its scheme knows.
+def force(
+    model: fx.GraphModule, inputs: Sequence[Tensor], growth: Growth, refusal: Kind | None, stand: Stand
+) -> Forced | None:
+    """Carry out a growth that was refused for what it would do; None if that was not the reason.
+
+    Args:
+        model: in float64; stays as it is.
+        inputs: for it.
+        growth: what was refused.
+        refusal: why.
+        stand: on which the model runs.
+    """
+    if isinstance(growth, Widening) and refusal in FORCED:
+        return force_widening(model, inputs, growth, stand)
+    if isinstance(growth, Deepening) and refusal is Kind.NOT_IDEMPOTENT:
+        return force_function(model, inputs, growth, stand)
+    return None
+
+
+def force_function(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Deepening, stand: Stand) -> Forced:
+    """Apply once more the non-linearity that an identity layer would bring: the layer itself changes nothing."""
+    analysis = analysis_of(model)
+    position = find_position(model, analysis, growth.name, growth.side)
+    around = look_around(model, analysis, position.node, position.value)
+    activation = activation_named(growth.activation or None, around)
+    if activation is None:
+        return Forced(0)
+    sigma = getattr(nn, activation.kind)(**dict(activation.options)).double()
+    if _same(stand, _behind(model, position, sigma, 1), inputs):
+        return Forced(1)  # nothing depends on what passes there
+    return Forced(1, activation.kind if _same(stand, _behind(model, position, sigma, 0), inputs) else "")
+
+
+def _behind(model: fx.GraphModule, position: Position, sigma: nn.Module, more: int) -> Stand:
+    """A model with σ(x) + more where a block would stand."""
+    grown = copy.deepcopy(model)
+    grown.add_module("sigma", sigma)
+    node = next(n for n in grown.graph.nodes if n.name == position.node.name)
+    readers = [user for user in node.users if not position.users or user.name in position.users]
+    with grown.graph.inserting_after(node):
+        activated = grown.graph.call_module("sigma", (node,))
+    with grown.graph.inserting_after(activated):
+        made = grown.graph.call_function(operator.add, (activated, more))
+    for reader in readers:
+        reader.replace_input_with(node, made)
+    grown.recompile()
+    return Stand(grown, own=True)
+
+
+def force_widening(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Widening, stand: Stand) -> Forced:
+    """Carry out a refused widening as if no rule stood in its way, with new units of every kind its scheme knows.
 
     Args:
         model: in float64; stays as it is.

@@ -16,9 +16,9 @@ from ...errors import FxgrowError
 from .build import build
 from .choose import Choose
 from .draw import draw_sketch
-from .forced import FORCED, force
+from .forced import force
 from .further import look_further
-from .growths import Growth, Widening
+from .growths import Growth
 from .laws import Seen, watch
 from .promises import LawBroken
 from .running import Stand
@@ -110,8 +110,7 @@ def watched(sketch: Sketch, growths: Sequence[Growth], *, further: bool = True) 
             found, grown = watch(model, one.inputs, growth)
             if k == 0 and further:
                 look_further(sketch, model, one.inputs, found)
-                if found.refusal in FORCED and isinstance(growth, Widening):
-                    force(model, one.inputs, growth, Stand(model))
+                force(model, one.inputs, growth, found.refusal, Stand(model))
         seen.append(found)
         model = grown or model
     return seen
@@ -159,9 +158,10 @@ def _further(choose: Choose, one: Subject, seen: Seen, stand: Stand) -> Seen:
     if choose.seldom(FURTHER):
         look_further(one.sketch, one.model, one.inputs, seen)
         seen = replace(seen, further=True)
-    if seen.refusal in FORCED and isinstance(seen.growth, Widening) and choose.seldom(FORCING):
-        forced = force(one.model, one.inputs, seen.growth, stand)
+    if seen.refusal is not None and choose.seldom(FORCING):
+        forced = force(one.model, one.inputs, seen.growth, seen.refusal, stand)
         where = seen.told.where.partition(",")[0] if seen.told is not None else ""
-        label = f"at {where}, by {seen.growth.scheme}: {forced.harmless}" if forced.harmless else ""
-        seen = replace(seen, forced=forced.tried > 0, harmless=label)
+        if forced is not None:
+            label = f"at {where}, by {seen.growth.scheme}: {forced.harmless}" if forced.harmless else ""
+            seen = replace(seen, forced=forced.tried > 0, harmless=label)
     return seen

@@ -1,0 +1,107 @@
+"""Bounds of values: what operators tell of all entries of their results, whatever the weights and inputs are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from fxgrow.capture.program import Op, Program, Value
+from fxgrow.dims.rules.idempotent import CLAMPS, KEEPS_VALUES, function_of, kept_by
+
+Bounds = tuple[float, float]
+ANYTHING: Bounds = (-math.inf, math.inf)
+SHARES: Bounds = (0.0, 1.0)
+POSITIVE: Bounds = (0.0, math.inf)
+
+_RISING = CLAMPS | {f"aten::{name}" for name in ("sigmoid", "hardsigmoid", "tanh", "exp")}
+"""Unit-by-unit functions that never fall, so that they take bounds to bounds."""
+_IMAGES: Mapping[str, Bounds] = {
+    f"aten::{name}": bounds
+    for names, bounds in (
+        (("softmax", "_softmax"), SHARES),
+        (("abs", "absolute", "square", "sqrt", "norm", "linalg_vector_norm", "var", "std"), POSITIVE),
+    )
+    for name in names
+}
+"""Between what the results of other functions are."""
+_MEANS = frozenset(
+    f"aten::{name}"
+    for name in (
+        "mean",
+        "amax",
+        "amin",
+        *(f"{kind}_pool{n}d" for kind in ("avg", "adaptive_avg") for n in (1, 2, 3)),
+        *(
+            f"upsample_{kind}"
+            for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d")
+        ),
+    )
+)
+"""Whose results are between the smallest and the largest entry, or zeros that were put beside them."""
+
+
+def bounds_of(program: Program, value: Value) -> Bounds:
+    """Between which numbers all entries of a value are; infinite where nothing is known."""
+    known: dict[int, Bounds] = {}
+
+    def of(x: object) -> Bounds:
+        return known.get(x.index, ANYTHING) if isinstance(x, Value) else _number(x)
+
+    for op in program.ops:
+        found = _result(op, of)
+        known.update((out.index, ANYTHING if any(map(math.isnan, found)) else found) for out in op.outputs)
+        if value.index in known:
+            break
+    return of(value)
+
+
+def _number(x: object) -> Bounds:
+    return (float(x), float(x)) if isinstance(x, int | float) and math.isfinite(x) else ANYTHING
+
+
+def _result(op: Op, of: Callable[[Any], Bounds]) -> Bounds:
+    args, first = op.args, next(iter(op.args.values()), None)
+    name = op.name.removeprefix("aten::")
+    kept = kept_by(op)
+    if kept is not None and kept[0] <= of(first)[0] and of(first)[1] <= kept[1]:
+        return of(first)
+    if op.name in _IMAGES:
+        return _IMAGES[op.name]
+    if op.name in KEEPS_VALUES:
+        return _hull(*(of(x) for x in op.inputs() if x.dtype.is_floating_point))
+    if op.name in _MEANS and args.get("divisor_override") is None:
+        return _hull(of(first), (0.0, 0.0)) if "padding" in args else of(first)
+    if op.name in _RISING and (apply := function_of(op)) is not None:
+        low, high = apply(torch.tensor(of(first), dtype=torch.float64)).tolist()
+        return low, high
+    match name:
+        case "add" | "sub" | "rsub":
+            return _sum(name, of(args["self"]), of(args["other"]), args.get("alpha", 1))
+        case "mul" if args["self"] is args["other"]:
+            return POSITIVE
+        case "mul":
+            return _product(of(args["self"]), of(args["other"]))
+        case "dropout":
+            scaled = _product(of(first), (1.0, 1 / (1 - args["p"]) if args["p"] < 1 else 1.0))
+            return _hull(scaled, (0.0, 0.0))
+        case "pad" if args.get("mode", "constant") == "constant":
+            return _hull(of(first), _number(args.get("value") or 0))
+    return ANYTHING
+
+
+def _hull(*some: Bounds) -> Bounds:
+    return (min(low for low, _ in some), max(high for _, high in some)) if some else ANYTHING
+
+
+def _sum(name: str, a: Bounds, b: Bounds, alpha: float) -> Bounds:
+    a, b = (b, a) if name == "rsub" else (a, b)
+    b = _product(b, (alpha, alpha) if name == "add" else (-alpha, -alpha))
+    return a[0] + b[0], a[1] + b[1]
+
+
+def _product(a: Bounds, b: Bounds) -> Bounds:
+    ends = [0.0 if 0 in (x, y) else x * y for x in a for y in b]
+    return min(ends), max(ends)
