@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from fxgrow.errors import Kind
 from fxgrow.testing.fuzz import fuzz, main
 from fxgrow.testing.fuzzing import pairs
 from fxgrow.testing.fuzzing.processes import Outcome, Stop, alone, together
@@ -62,7 +61,6 @@ def test_any_other_error_is_a_broken_law_and_the_run_goes_on(
     monkeypatch.setattr(pairs, "FORCING", 100)
     if where == "force":
         monkeypatch.setattr(pairs, "look_further", lambda *_: None)
-        monkeypatch.setattr(pairs, "FORCED", frozenset(Kind))
     monkeypatch.setattr("fxgrow.testing.fuzz.smallest", lambda breach: breach)
     behind: list[int] = []
 

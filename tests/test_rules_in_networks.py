@@ -86,6 +86,7 @@ BY_COPIES: dict[str, Function] = {
     "softmax over channels": lambda x: x.softmax(1),
     "layer norm over all": lambda x: F.layer_norm(x, (WIDTH, SPACE, SPACE)),
     "layer norm over channels": lambda x: F.layer_norm(x.movedim(1, 3), (WIDTH,)).movedim(3, 1),
+    "one group": lambda x: F.group_norm(x, 1),
     "softmax, gated": lambda x: x.softmax(1) * torch.sigmoid(x),
 }
 """Functions that mix the channels, so that they grow only if every one is copied equally often."""
@@ -93,7 +94,6 @@ BY_COPIES: dict[str, Function] = {
 STOPPED: dict[str, tuple[Function, Kind]] = {
     "softmax over channels and numbers": (lambda x: F.pad(x, (0, 0, 0, 0, 0, 1)).softmax(1), Kind.SOFTMAX),
     "log_softmax over channels": (lambda x: x.log_softmax(1), Kind.SOFTMAX),
-    "one group": (lambda x: F.group_norm(x, 1), Kind.NORM),
     "maximum over channels": (lambda x: x - x.amax(1, keepdim=True), Kind.STATISTIC),
     "flipped": (lambda x: x.flip(1), Kind.INDEX),
     "every other channel": (lambda x: x[:, ::2], Kind.INDEX),

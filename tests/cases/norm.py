@@ -46,7 +46,7 @@ ROWS: list[Row] = [
     ),
     row("group_norm", lambda x, w, b: F.group_norm(x, 2, w, b), "2+ 4+ 3.", "4+", "4+", why=NORM),
     row("group_norm (plain)", lambda x: F.group_norm(x, 2), "2+ 4+ 3. 2.", why=NORM),
-    row("group_norm (one group)", lambda x: F.group_norm(x, 1), "2+ 4. 3.", why=NORM),
+    row("group_norm (one group)", lambda x: F.group_norm(x, 1), "2+ 4+ 3.", why=NORM),
     row("group_norm (each channel)", lambda x, w, b: F.group_norm(x, 4, w, b), "2+ 4+ 3.", "4+", "4+", why=NORM),
     row("layer_norm", lambda x, w, b: F.layer_norm(x, (4,), w, b), "2+ 3+ 4+", "4+", "4+"),
     row("layer_norm (plain)", lambda x: F.layer_norm(x, (4,)), "2+ 3+ 4+"),

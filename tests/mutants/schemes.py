@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+import fxgrow.passes.around as around
 import fxgrow.passes.tensors as tensors
-import fxgrow.schemes.identity as identity
 from fxgrow.dims.algebra import Algebra
 from fxgrow.dims.rules import RULES
 from fxgrow.dims.rules.attention import Attention
 from fxgrow.dims.rules.pointwise import Unary
+from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import Kind
 from fxgrow.schemes import SCHEMES, Assignment, Failure, Problem, Scheme, State
 from fxgrow.schemes.flow import Propagation
@@ -131,8 +132,16 @@ CHOSEN: Planted = {
     ),
     "a head of keys serves every other head of queries": (replaced(Attention, "_heads", _turned), ("grouped queries",)),
     "every function is idempotent": (
-        replaced(identity, "idempotent", lambda old, op: True),
+        replaced(around, "idempotent", lambda old, op: True),
         ("deeper behind what is not idempotent",),
+    ),
+    "everything is within bounds": (
+        replaced(around, "bounds_of", lambda old, *_: (0.0, 1.0)),
+        ("deeper behind what nothing is known of",),
+    ),
+    "a network that exists is taken for a new block": (
+        replaced(DimsSolver, "__init__", lambda old, *args, **how: old(*args, **{**how, "fresh": True})),
+        ("group norm of one group",),
     ),
     "outputs may grow": (_frozen_but(Kind.OUTPUT), ("linear layers",)),
     "inputs may grow": (_frozen_but(Kind.INPUT), ("joined with the input",)),

@@ -111,6 +111,11 @@ WIDENED: dict[str, Subject] = {
     },
     "pooling": Subject(net(IMAGE, conv(0, 4), step("max_pool", 1), conv(2, 2)), every("conv0")),
     "prelu": Subject(net(IMAGE, conv(0, 4), step("prelu", 1), conv(2, 2)), every("conv0")),
+    "group norm of one group": Subject(
+        net(IMAGE, conv(0, 4), step("group_norm", 1, groups=1), conv(2, 2)),
+        (*doubled("conv0", scheme="net2net"), Deepening(name="group_norm1", block="basic")),
+        tuple(Widening(nodes=("conv0",), by=4, scheme=scheme) for scheme in ("r2r", "zero", "mean")),
+    ),
     "group norm": Subject(
         net(IMAGE, conv(0, 4), step("group_norm", 1, groups=2), conv(2, 2)),
         (*every("conv0", by=4), *doubled("conv0", scheme="auto", grow="groups")),
@@ -207,6 +212,9 @@ DEEPENED: dict[str, Subject] = {
     ),
     "deeper behind what is not idempotent": Subject(
         point_net(2), (), (Deepening(name="pointwise1", scheme="net2net"),)
+    ),
+    "deeper behind what nothing is known of": Subject(
+        point_net(0), (), (Deepening(name="linear2", scheme="net2net", activation="relu"),)
     ),
     "deeper without a norm": Subject(
         net(TOKENS, linear(0, 4), point(1, 0), linear(2, 2)),
