@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -12,10 +13,18 @@ from torch import fx, nn
 from fxgrow.analysis import Analysis
 from fxgrow.capture.program import Op, Origin, Value
 from fxgrow.dims.axis import atoms
-from fxgrow.dims.rules.idempotent import CLAMPS, KEEPS_VALUES, function_of, idempotent, kept_by, same_function
+from fxgrow.dims.rules.idempotent import (
+    CLAMPS,
+    KEEPS_VALUES,
+    function_of,
+    idempotent,
+    keeps_type,
+    kept_by,
+    same_function,
+)
 from fxgrow.plan.insert import options
 
-from .bounds import bounds_of
+from .bounds import bounds_of, veiled_by
 
 ATTENTION = "aten::scaled_dot_product_attention"
 MASKS = frozenset({"aten::masked_fill", "aten::tril", "aten::triu"})
@@ -141,62 +150,66 @@ def _constants(module: Any) -> Options:
     return tuple((c, getattr(module, c)) for c in names if c in takes and hasattr(module, c))
 
 
-def activated_by(analysis: Analysis, value: Value) -> list[Op]:
-    """The unit-by-unit functions that every entry of a value has just come out of; none if that is not known."""
+def activated_by(analysis: Analysis, value: Value, veiled: Collection[Value] = ()) -> list[Op]:
+    """The unit-by-unit functions that every entry of a value has just come out of; none if that is not known, or if it
+    may be another value (one of the `veiled`) in training mode."""
     ops = analysis.program.ops
     idle = {id(op) for op in ops if op.name in KEEPS_VALUES and set(op.outputs) <= set(op.inputs())}
     made = {out.index: op for op in ops if id(op) not in idle for out in op.outputs}  # idle: flatten of what is flat
 
     def sources(v: Value) -> list[Op] | None:
         op = made.get(v.index)
-        if op is None:
+        if op is None or v in veiled:
             return None
-        if op.name in KEEPS_VALUES:
-            found = [sources(x) for x in op.inputs() if x.dtype.is_floating_point]
+        if op.name in KEEPS_VALUES and keeps_type(op):
+            found = [sources(x) for x in op.inputs()]
             return None if any(f is None for f in found) or not found else [o for f in found for o in f or ()]
         return [op] if function_of(op) is not None else None
 
     return sources(value) or []
 
 
-def passed(analysis: Analysis, value: Value) -> Callable[[Op], str]:
+def passed(gm: fx.GraphModule, analysis: Analysis, value: Value) -> Callable[[Op], str]:
     """For a function, why it changes no entry of a value, or nothing that is made of it: it is idempotent and they have
     all passed it already, or will pass it wherever they go; or they are within what it leaves as it is."""
-    known = activated_by(analysis, value)
+    veiled = veiled_by(gm, analysis.program)
+    known = activated_by(analysis, value, veiled)
+    bounds = cache(lambda: bounds_of(analysis.program, value, veiled))
 
     def why(op: Op) -> str:
         name = op.name.removeprefix("aten::")
         if idempotent(op):
             twice = f"{name}({name}(x)) = {name}(x), and"
-            followed = _followed(analysis, value, op)
+            followed = _followed(analysis, value, op, veiled)
             if followed:
                 return f"{twice} {', '.join(dict.fromkeys(r.node for r in followed))} follows"
             if known and all(same_function(op, k) for k in known):
                 return f"{twice} {', '.join(dict.fromkeys(k.node for k in known))} gave x"
         kept = kept_by(op)
-        if kept is not None:
-            low, high = bounds_of(analysis.program, value)
-            if kept[0] <= low and high <= kept[1]:
-                return f"{name}(x) = x, because x is within [{low:g}, {high:g}] here"
+        if kept is not None and kept[0] <= bounds()[0] and bounds()[1] <= kept[1]:
+            return f"{name}(x) = x, because x is within [{bounds()[0]:g}, {bounds()[1]:g}] here"
         return ""
 
     return why
 
 
-def _followed(analysis: Analysis, value: Value, op: Op) -> list[Op]:
-    """Where a function comes anyway, whichever way a value goes, and nothing before would notice; none if there is a
-    way without it."""
+def _followed(analysis: Analysis, value: Value, op: Op, veiled: Collection[Value]) -> list[Op]:
+    """Where a function comes anyway, whichever way a value goes; none if there is a way without it.
+
+    On the way entries are moved and nothing else, or the largest are taken: a function that never falls may come before
+    that as well as after. Which of them are the largest it may change, so nobody may read that.
+    """
     found: list[Op] = []
     values = [value]
     for v in values:
         readers = [r for r in analysis.program.ops if v in r.inputs()]
-        if v in analysis.program.outputs or (v is value and not readers):
+        if v in analysis.program.outputs or v in veiled or (readers and not v.dtype.is_floating_point):
             return []
         for reader in readers:
-            commutes = op.name in CLAMPS or not reader.name.startswith(("aten::max_pool", "aten::adaptive_max_pool"))
+            rises = op.name in CLAMPS or not reader.name.startswith(("aten::max_pool", "aten::adaptive_max_pool"))
             if same_function(op, reader):
                 found.append(reader)
-            elif reader.name in KEEPS_VALUES and commutes:
+            elif reader.name in KEEPS_VALUES and keeps_type(reader) and rises:
                 values += [out for out in reader.outputs if out not in values]
             else:
                 return []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
+from torch import fx, nn
 
 from fxgrow.capture.program import Op, Program, Value
-from fxgrow.dims.rules.idempotent import CLAMPS, KEEPS_VALUES, function_of, kept_by
+from fxgrow.dims.rules.idempotent import CLAMPS, KEEPS_VALUES, function_of, keeps_type, kept_by
 
 Bounds = tuple[float, float]
 ANYTHING: Bounds = (-math.inf, math.inf)
@@ -27,7 +28,7 @@ _IMAGES: Mapping[str, Bounds] = {
     for name in names
 }
 """Between what the results of other functions are."""
-_MEANS = frozenset(
+_BETWEEN = frozenset(
     f"aten::{name}"
     for name in (
         "mean",
@@ -43,8 +44,14 @@ _MEANS = frozenset(
 """Whose results are between the smallest and the largest entry, or zeros that were put beside them."""
 
 
-def bounds_of(program: Program, value: Value) -> Bounds:
-    """Between which numbers all entries of a value are; infinite where nothing is known."""
+def bounds_of(program: Program, value: Value, veiled: Collection[Value] = ()) -> Bounds:
+    """Between which numbers all entries of a value are, in either mode; infinite where nothing is known.
+
+    Args:
+        program: in which it is made. Dropout that passes its input on in evaluation mode is an operator all the same.
+        value: a tensor of floating-point numbers.
+        veiled: values that may be others in training mode, as `veiled_by` finds them.
+    """
     known: dict[int, Bounds] = {}
 
     def of(x: object) -> Bounds:
@@ -52,10 +59,26 @@ def bounds_of(program: Program, value: Value) -> Bounds:
 
     for op in program.ops:
         found = _result(op, of)
-        known.update((out.index, ANYTHING if any(map(math.isnan, found)) else found) for out in op.outputs)
-        if value.index in known:
-            break
+        for out in op.outputs:
+            told = out.dtype.is_floating_point and out not in veiled and not any(map(math.isnan, found))
+            known[out.index] = found if told else ANYTHING
     return of(value)
+
+
+def veiled_by(gm: fx.GraphModule, program: Program) -> list[Value]:
+    """Values that pass a node which does nothing in the mode that the model was analysed in; stochastic depth, say, may
+    do something in the other."""
+    active = {op.node for op in program.ops}
+    found = []
+    for node in gm.graph.nodes:
+        if node.op in ("placeholder", "get_attr", "output") or node.name in active:
+            continue
+        if node.op == "call_module" and type(gm.get_submodule(str(node.target))) is nn.Identity:
+            continue
+        value = program.results.get(node.name)
+        if isinstance(value, Value) and any(program.results.get(n.name) is value for n in node.all_input_nodes):
+            found.append(value)
+    return found
 
 
 def _number(x: object) -> Bounds:
@@ -71,8 +94,8 @@ def _result(op: Op, of: Callable[[Any], Bounds]) -> Bounds:
     if op.name in _IMAGES:
         return _IMAGES[op.name]
     if op.name in KEEPS_VALUES:
-        return _hull(*(of(x) for x in op.inputs() if x.dtype.is_floating_point))
-    if op.name in _MEANS and args.get("divisor_override") is None:
+        return _hull(*map(of, op.inputs())) if keeps_type(op) else ANYTHING
+    if op.name in _BETWEEN and args.get("divisor_override") is None:
         return _hull(of(first), (0.0, 0.0)) if "padding" in args else of(first)
     if op.name in _RISING and (apply := function_of(op)) is not None:
         low, high = apply(torch.tensor(of(first), dtype=torch.float64)).tolist()

@@ -92,7 +92,7 @@ def draft(
     Args:
         maps: nodes that are the identity by their values (see `prove_identity`).
         fills: fills of tensors that are known already.
-        idle: for an idempotent function, why it does not change the value at the place.
+        idle: for a function, why it does not change the value at the place.
         shape: of the value that enters, if it is another one than the position's.
 
     Raises:
@@ -105,7 +105,7 @@ def draft(
     example = torch.empty(value.shape if shape is None else shape, dtype=value.dtype, device="meta")
     beside = [_example(analysis, n) for n in outer(body, gm)]
     inner = _analysed(block, (example, *beside), body, kind)
-    known = idle if idle is not None else passed(analysis, value)
+    known = idle if idle is not None else passed(gm, analysis, value)
     if scheme == "morphism":
         product = (
             "conv: aten::conv: W' U = W entry by entry: U is the identity and further rows, W' has zeros for those"

@@ -32,7 +32,7 @@ def draft_identity(
     layer = "linear" if linear else "conv"
     tensors = {**dict(gm.named_parameters()), **dict(gm.named_buffers())}
     like = tensors.get(nearest_tensor(gm, around))
-    dtype = position.value.dtype if like is None else like.dtype
+    dtype = like.dtype if like is not None and like.is_floating_point() else position.value.dtype
     return draft(
         gm,
         analysis,
@@ -45,5 +45,5 @@ def draft_identity(
         (("norm", norm), ("activation", wish.activation.kind if wish.activation else "none")),
         maps={layer: "", "norm": _UNDONE},
         fills={f"{layer}.weight": "identity", f"{layer}.bias": "zero", "norm.running_var": "identity"},
-        idle=passed(analysis, position.value),
+        idle=passed(gm, analysis, position.value),
     )

@@ -145,7 +145,7 @@ def _not_written(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, users: t
     others = {u.name for u in node.users} - set(users) if users else set()
     writers = [u for u in users if others and any(op.mutates for op in analysis.program.node_ops.get(u, ()))]
     if not users:
-        later = [op for op in analysis.program.ops if op.step == AFTER_WRITE]
+        later = [op for op in analysis.program.ops if op.step == AFTER_WRITE and op.node != node.name]
         writers = [op.node for op in later if any(v.node == node.name for v in op.inputs())]
     if writers:
         raise GrowthRefused(

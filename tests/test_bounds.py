@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+import torchvision.ops
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
@@ -22,6 +24,7 @@ from fxgrow.testing.fuzzing.running import probes
 from .deepened import EXACT, apart
 
 INF = math.inf
+StochasticDepth: Any = torchvision.ops.StochasticDepth
 
 
 class Net(nn.Module):
@@ -176,18 +179,96 @@ def test_a_function_that_would_change_something_is_refused(
     assert apart(gm, forced, 4 * x) > 1e-3
 
 
-def test_the_place_of_a_maximum_moves_with_what_is_put_before_it() -> None:
-    class Unpooled(nn.Module):
-        """Reads where the largest entries are, which are all negative, and the same after a ReLU."""
+def refused(function: Callable[[Tensor], Any], place: str, activation: nn.Module) -> None:
+    """No identity layer may stand there; with a layer in front and none behind."""
+
+    class Model(nn.Module):
+        """A layer and a function."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.conv, self.act = nn.Conv2d(3, 4, 3), nn.ReLU()
+            self.first, self.act, self.function = nn.Conv2d(3, 4, 3), activation, function
 
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            y, where = F.max_pool2d(self.conv(x) - 100, 2, return_indices=True)
-            return self.act(y), where
+        def forward(self, x: Tensor) -> Any:
+            return self.function(self.first(x))
 
-    x = torch.randn(2, 3, 8, 8)
+    gm = fxgrow.trace(Model().double().eval(), (torch.randn(2, 3, 8, 8, dtype=torch.float64),))
     with pytest.raises(fxgrow.GrowthRefused, match="changes values that have not passed it before"):
-        fxgrow.deepen(fxgrow.trace(Unpooled().eval(), (x,)), after="sub", scheme="net2net", norm="none")
+        fxgrow.deepen(gm, after=place, scheme="net2net", norm="none", activation=type(activation))
+
+
+def largest(x: Tensor) -> Any:
+    """The largest entries, and where they are; a Proxy cannot be unpacked."""
+    return F.max_pool2d_with_indices(x, (2, 2))
+
+
+def relu_of_largest(x: Tensor) -> tuple[Tensor, Tensor]:
+    """ReLU of the largest entries; where they are is told too."""
+    found = largest(x - 100)
+    return found[0].relu(), found[1]
+
+
+def relu_of_both(x: Tensor) -> tuple[Tensor, Tensor]:
+    """ReLU of the largest entries and of the whole numbers that say where they are."""
+    found = largest(x - 100)
+    return found[0].relu(), found[1].relu()
+
+
+def largest_plus_place(x: Tensor) -> Tensor:
+    """A sum of shares and whole numbers."""
+    found = largest(x.sigmoid())
+    total: Tensor = (found[0] + found[1]) * 1
+    return total
+
+
+@pytest.mark.parametrize("function", [relu_of_largest, relu_of_both])
+def test_the_place_of_a_maximum_moves_with_what_is_put_before_it(function: Callable[[Tensor], Any]) -> None:
+    refused(function, "sub", nn.ReLU())
+
+
+@pytest.mark.parametrize(
+    ("function", "place", "activation"),
+    [
+        (largest_plus_place, "add", nn.ReLU6()),
+        (lambda x: torch.cat([x.sigmoid(), x.long()], 1) * 1, "cat", nn.ReLU()),
+        (lambda x: torch.cat([x.relu(), x.long()], 1) * 1, "cat", nn.ReLU()),
+        (lambda x: torch.stack([x.sigmoid(), x.int()], 1).flatten(1, 2) * 1, "flatten", nn.ReLU()),
+        (lambda x: (x.sigmoid().view(torch.float32)[..., ::2] + x.sigmoid()) * 1, "add", nn.ReLU()),
+        (lambda x: ((x * 100).to(torch.int8).square() + 0 * x) * 1, "add", nn.ReLU()),
+    ],
+)
+def test_whole_numbers_and_bits_have_no_bounds(
+    function: Callable[[Tensor], Any], place: str, activation: nn.Module
+) -> None:
+    refused(function, place, activation)
+
+
+@pytest.mark.parametrize(
+    ("before", "noise", "after"),
+    [
+        (nn.Hardtanh(), nn.Dropout(0.5), nn.Hardtanh()),
+        (nn.ReLU6(), nn.Dropout(0.9), nn.ReLU6()),
+        (nn.Sigmoid(), nn.AlphaDropout(0.5), nn.ReLU()),
+        (nn.Sigmoid(), nn.FeatureAlphaDropout(0.5), nn.ReLU()),
+        (nn.Sigmoid(), StochasticDepth(0.8, "row"), nn.Hardtanh()),
+        (nn.Hardtanh(), StochasticDepth(0.8, "row"), nn.Hardtanh()),
+    ],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_what_training_mode_adds_is_out_of_bounds(
+    before: nn.Module, noise: nn.Module, after: nn.Module, training: bool
+) -> None:
+    model = nn.Sequential(nn.Linear(3, 8), before, noise, nn.Linear(8, 2)).double().train(training)
+    x = torch.randn(64, 3, dtype=torch.float64)
+    gm = fxgrow.trace(model, (x,))
+    with pytest.raises(fxgrow.GrowthRefused, match="changes values that have not passed it before"):
+        fxgrow.deepen(gm, after="2", scheme="net2net", norm="none", activation=type(after))
+    assert apart(gm, fxgrow.deepen(gm, after="2"), x, training=True) < EXACT  # a block that adds zero
+
+
+def test_dropout_of_what_is_not_negative_is_not_negative() -> None:
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Dropout(0.5), nn.Identity(), nn.Linear(8, 2)).double().eval()
+    x = torch.randn(64, 3, dtype=torch.float64)
+    gm = fxgrow.trace(model, (x,))
+    deeper = fxgrow.deepen(gm, after="3", scheme="net2net", norm="none")
+    assert apart(gm, deeper, x, training=True) < EXACT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -108,6 +109,47 @@ def test_halves_along_an_axis_that_statistics_are_taken_over(norm: Any) -> None:
             if name.endswith("running_mean"):
                 buffer.normal_()
     assert apart(gm, deeper, x) < EXACT
+
+
+class Pair(nn.Module):
+    """Two units between two layers, and something of both."""
+
+    def __init__(self, channels: int, function: Any) -> None:
+        super().__init__()
+        self.first, self.second, self.function = nn.Linear(channels, 2), nn.Linear(2, channels), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.function(self.first(x)))
+        return y
+
+
+class Sided(nn.Module):
+    """An instance norm over two units."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(1, 2), nn.InstanceNorm1d(channels), nn.Linear(2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(torch.relu(self.norm(self.first(x.unsqueeze(-1))))).squeeze(-1)
+        return y
+
+
+FLAT: list[Any] = [
+    lambda y: torch.relu(y - y.mean(-1, keepdim=True)),
+    lambda y: torch.relu((y - y.mean(-1, keepdim=True)) / (y.var(-1, keepdim=True) + 1e-5).sqrt()),
+    lambda y: torch.relu(y * y.var(-1, keepdim=True)),
+    lambda y: torch.relu(y.softmax(-1) - 0.5),
+]
+
+
+@pytest.mark.parametrize("build", [Sided, *(partial(Pair, function=function) for function in FLAT)])
+def test_what_is_the_same_for_two_equal_units_would_never_learn(build: Any) -> None:
+    gm = fxgrow.trace(
+        nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)).double(), (torch.randn(5, 3).double(),)
+    )
+    with pytest.raises(fxgrow.GrowthRefused):
+        fxgrow.plan_deepen(gm, after="1", block=build)
 
 
 def test_two_equal_units_and_nothing_else_are_not_normalised() -> None:

@@ -10,7 +10,7 @@ from ..around import Activation
 from .base import ENTRY, Pen, Wish
 
 EPSILON = 2.0**-17
-"""The least ε of a batch norm that starts as the identity; batch norm's usual 1e-5, as a power of two."""
+"""ε of a batch norm that starts as the identity, or more in half precision; near batch norm's usual 1e-5."""
 
 
 def identity(wish: Wish, *, linear: bool, dtype: torch.dtype) -> Layers:

@@ -127,6 +127,11 @@ def idempotent(op: Op) -> bool:
     return torch.equal(apply(once.clone()), once)
 
 
+def keeps_type(op: Op) -> bool:
+    """Whether a result has the dtype of all operands: numbers are not promoted, bits not read as another type."""
+    return all(x.dtype is op.outputs[0].dtype for x in op.inputs())
+
+
 def kept_by(op: Op) -> tuple[float, float] | None:
     """An interval whose numbers a non-linearity leaves as they are; None if it has none, or none is known."""
     apply = function_of(op)

@@ -28,10 +28,16 @@ class Mixing:
     correction: float = 0
     """What a variance takes off the count that it divides by."""
 
+    paired: int = 0
+    """How many units the atoms have together that grow."""
+
     @property
     def degenerate(self) -> bool:
-        """Whether two equal units are all that it is taken over: they have no deviation that a norm could divide by."""
-        return self.kind in ("layer_norm", "group_norm") and self.old <= TWINS
+        """Whether two equal units, and perhaps copies of them, are all that it is taken over: they have no deviation.
+
+        A group norm is taken over space, too, where they have one.
+        """
+        return (self.old if self.kind == "group_norm" else self.paired) <= TWINS
 
 
 TWINS = 2

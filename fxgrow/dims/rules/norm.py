@@ -37,7 +37,8 @@ class PerChannel(SameSizes):
         axes = d.of(op.args["input"])
         for vector in self._vectors(op, self.shifts + self.scales):
             axes[1] = d.unify(axes[1], d.of(vector)[0])
-        for axis in axes[:1] if d.fresh else axes[2:] + axes[:1]:
+        alone = op.name == "aten::instance_norm" and prod(op.args["input"].shape[2:]) <= TWINS
+        for axis in axes[:1] if d.fresh and not alone else axes[2:] + axes[:1]:
             d.freeze(axis, Kind.NORM, _TAKEN.format("a normalisation"))
         d.set(op.outputs[0], axes)
 
@@ -181,7 +182,8 @@ def mixed(
     even = even and all(b % a == 0 for a, b in map(s.grown, growing))
     alone = len(axes) == 1 and s.algebra.resolve(axes[0]) == (growing or (None,))[0]
     name = kind or op.name.removeprefix("aten::").removeprefix("_")
-    return Mixing(name, old, new, alone, even, growing, scale, epsilon, correction)
+    paired = prod(s.algebra.measure(atom) for atom in dict.fromkeys(growing))
+    return Mixing(name, old, new, alone, even, growing, scale, epsilon, correction, paired)
 
 
 def _evenly(s: Flow, axis: Axis) -> bool:

@@ -96,7 +96,7 @@ def force(
     """
     if isinstance(growth, Widening) and refusal in FORCED:
         return force_widening(model, inputs, growth, stand)
-    if isinstance(growth, Deepening) and refusal is Kind.NOT_IDEMPOTENT:
+    if isinstance(growth, Deepening) and growth.scheme == "net2net" and refusal is Kind.NOT_IDEMPOTENT:
         return force_function(model, inputs, growth, stand)
     return None
 
