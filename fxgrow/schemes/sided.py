@@ -21,6 +21,7 @@ from .states import Assignment, Failure, Place, State
 from .support import IDLE, Mark, Support, live, union, zero_of
 
 UNREAD = "nothing reads the new units with weights, and zeros would get no gradient where they are written"
+COMPUTED = "what reads the new units is computed, and zeros in what it is computed from would get no gradient"
 ZEROED = ("rms_norm", "mean", "norm")
 """What takes new units of zeros: they leave a sum of squares, or any sum, as it is."""
 Side = Callable[[Support, Support], bool]
@@ -146,17 +147,17 @@ class SidedDomain:
             return
         readers = next((x for x in reversed(sides) if x.direct), sides[-1])
         if not (readers.direct or readers.linear):
-            self.failure = self.failure or Failure(Kind.NO_PROOF, self.positions[id(op)], UNREAD)
+            self.failure = self.failure or Failure(Kind.NO_PROOF, self.positions[id(op)], COMPUTED)
             return
         writers = next((x for x in sides if x is not readers), None)
-        both = writers is not None and writers.linear and readers.direct
-        if writers is not None and both and self.writers(writers, readers):
+        either = writers is not None and writers.linear and readers.direct
+        if writers is not None and either and self.writers(writers, readers):
             raise Reconsidered(writers.places)
         self._want(readers, State.ZERO)
         self.readers |= readers.places
         self.written.update(*(x.places for x in sides if x is not readers))
-        if readers.places & self.written:
-            raise Reconsidered(readers.places, idle=True)
+        if both := self.readers & self.written:
+            raise Reconsidered(frozenset(both), idle=True)
 
     def merge(self, op: Op, states: Sequence[Mark]) -> Mark:
         """Of all of them."""

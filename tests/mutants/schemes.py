@@ -131,6 +131,10 @@ CHOSEN: Planted = {
         ("packed attention",),
     ),
     "a head of keys serves every other head of queries": (replaced(Attention, "_heads", _turned), ("grouped queries",)),
+    "an axis is taken apart anew by all who ask": (
+        replaced(Algebra, "split", lambda old, self, axis, sizes, *_: old(self, axis, sizes)),
+        ("groups that are read one by one",),
+    ),
     "every function is idempotent": (
         replaced(around, "idempotent", lambda old, op: True),
         ("deeper behind what is not idempotent",),

@@ -121,6 +121,15 @@ WIDENED: dict[str, Subject] = {
         (*every("conv0", by=4), *doubled("conv0", scheme="auto", grow="groups")),
         (Widening(nodes=("conv0",), by=3, scheme="r2r"),),
     ),
+    "groups that are read one by one": Subject(
+        net(
+            IMAGE,
+            *(conv(0, 6), step("group_norm", 1, groups=2), conv(2, 2, groups=2)),
+            *(step("split", 3, image=1, at=1), conv(4, 2), conv(5, 2)),
+            outputs=(6, 7),
+        ),
+        (*doubled("conv0", scheme="auto"), *doubled("conv0", scheme="morphism")),
+    ),
     "mean of units": Subject(
         net(FLAT, linear(0, 4), step("minus_mean", 1, image=0), linear(2, 2)),
         (*every("linear0", schemes="zero morphism mean"), *doubled("linear0")),

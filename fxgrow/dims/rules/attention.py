@@ -8,8 +8,8 @@ from typing import Any
 
 from ...capture.program import Op, Value
 from ...errors import Kind
-from ..axis import Axis, product
-from .base import Dims, Flow, Marks, Sizes, State, broadcast, register, regroup
+from ..axis import Axis, atoms, product
+from .base import Dims, Flow, Marks, Sizes, State, broadcast, register
 
 
 class Attention:
@@ -26,7 +26,13 @@ class Attention:
 
     def _heads(self, d: Dims | Flow, op: Op, axis: Axis) -> list[Axis]:
         heads = op.args["key"].shape[-3]
-        return d.algebra.split(axis, (heads, op.args["query"].shape[-3] // heads))
+        return d.algebra.split(axis, (heads, op.args["query"].shape[-3] // heads), (id(op), "heads"))
+
+    def _shared(self, op: Op, s: Flow) -> list[bool]:
+        """For each occurrence in the heads of q, whether k and v have it too."""
+        axis = s.axes(op.args["query"])[-3]
+        group, _ = (set(atoms(part)) for part in self._heads(s, op, axis))
+        return [atom in group for atom in atoms(s.algebra.resolve(axis)) if s.count(atom)]
 
     def dims(self, op: Op, d: Dims) -> None:
         """Unite widths, tokens and heads."""
@@ -70,9 +76,8 @@ class Attention:
         for at in range(len(op.outputs[0].shape), 2, -1):
             rows = [m[-at] if len(m) >= at else [] for m in (x, y, z, s.of(mask) if mask is not None else [])]
             if self._grouped(op) and at == 3:
-                parts = self._heads(s, op, s.axes(q)[-3])
-                rows[0] = [state for some in regroup(s, op, rows[0], parts) for state in some]
-                rows[1:3] = ([*row, *([s.same] * s.count(parts[1]))] for row in rows[1:3])
+                shared = self._shared(op, s)
+                rows[1:3] = ([next(row) if x else s.same for x in shared] for row in map(iter, rows[1:3]))
             out.append(self._heads_out(op, s, rows))
         masks = s.of(mask)[-2] if mask is not None and len(mask.shape) > 1 else []
         width = max(len(x[-2]), len(masks))

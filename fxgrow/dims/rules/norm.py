@@ -10,8 +10,8 @@ import torch
 
 from ...capture.program import Op, Value
 from ...errors import Kind
-from ..axis import Axis, Product, Sum, atoms, product
-from .base import Dims, Flow, Marks, SameSizes, Sizes, register, regroup
+from ..axis import Axis, Product, Sum, atoms
+from .base import Dims, Flow, Marks, SameSizes, Sizes, register
 from .mixing import TWINS, Mixing
 
 _TAKEN = "{} takes its statistics over it"
@@ -67,7 +67,7 @@ class GroupNorm(SameSizes):
     by_index = True
 
     def _split(self, d: Dims | Flow | Sizes, op: Op, axis: Axis, size: int) -> list[Axis]:
-        return d.algebra.split(axis, (op.args["num_groups"], size // op.args["num_groups"]))
+        return d.algebra.split(axis, (op.args["num_groups"], size // op.args["num_groups"]), (id(op), "groups"))
 
     def dims(self, op: Op, d: Dims) -> None:
         """Freeze what a group's statistics mix."""
@@ -76,20 +76,20 @@ class GroupNorm(SameSizes):
         for name in ("weight", "bias"):
             if op.args[name] is not None:
                 axes[1] = d.unify(axes[1], d.of(op.args[name])[0])
-        groups, channels = self._split(d, op, axes[1], x.shape[1])
+        _, channels = self._split(d, op, axes[1], x.shape[1])
         degenerate = prod(x.shape[1:]) <= TWINS * op.args["num_groups"]
         held = axes[2:] if op.args["num_groups"] == 1 else [channels, *axes[2:]]  # of one group copies keep all
         if d.fresh and degenerate:
             d.freeze(channels, Kind.NORM, "of two equal values a group norm leaves nothing")
         for axis in [] if d.fresh and not degenerate else held:
             d.freeze(axis, Kind.NORM, _TAKEN.format("a group norm"))
-        d.set(op.outputs[0], [axes[0], product([groups, channels]), *axes[2:]])
+        d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: Flow) -> None:
         """Twin groups have equal statistics; twins within a group have the same."""
         x = op.args["input"]
-        parts = self._split(s, op, s.axes(x)[1], x.shape[1])
-        over = [parts[1], *s.axes(x)[2:]]
+        _, channels = self._split(s, op, s.axes(x)[1], x.shape[1])
+        over = [channels, *s.axes(x)[2:]]
         marks = [[s.blurred(y, over) for y in states] for states in s.of(x)]
         if op.args["num_groups"] == 1:
             mixing = mixed(op, s, s.axes(x)[1:], op.args["weight"], kind="group_norm")
@@ -103,8 +103,7 @@ class GroupNorm(SameSizes):
                 row = [combine(op, pair) for pair in zip(row, some, strict=True)]
         affine = op.args["bias"] is not None
         out = each(op, s, marks, odd=not affine, zero=not affine, unsafe=True)
-        out[1] = [state for some in regroup(s, op, row, parts) for state in some]
-        s.set(op.outputs[0], out)
+        s.set(op.outputs[0], [out[0], row, *out[2:]])
 
     def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
         """The number of groups follows."""

@@ -106,15 +106,10 @@ class Dropout(SameSizes):
 class PixelShuffle(SameSizes):
     """pixel_shuffle: (c r r) h w -> c (h r) (w r)."""
 
-    def _split(self, d: Dims | Flow, op: Op, axis: Axis, size: int) -> list[Axis]:
-        square = op.args["upscale_factor"] ** 2
-        return d.algebra.split(axis, (size // square, square))
-
     def dims(self, op: Op, d: Dims) -> None:
         """The channels' last factor goes into space."""
-        x = op.args["self"]
-        axes = d.of(x)
-        channels, square = self._split(d, op, axes[-3], x.shape[-3])
+        axes, factor = d.of(op.args["self"]), op.args["upscale_factor"] ** 2
+        channels, square = d.algebra.split(axes[-3], (op.args["self"].shape[-3] // factor, factor))
         for axis in (square, *axes[-2:]):
             d.freeze(axis, Kind.WINDOW, "it becomes space")
         d.set(op.outputs[0], [*axes[:-3], channels, *(Fixed(n) for n in op.outputs[0].shape[-2:])])
