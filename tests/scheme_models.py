@@ -188,11 +188,11 @@ NETS: dict[str, Net] = {
     "grouped attention": Net(Grouped, SEQUENCE, "q"),
     "weights that are never negative": Net(
         lambda: Monotone(torch.relu),
-        refused=(("r2r", "nothing can cancel them"), *((s, "no gradient") for s in ("zero", "morphism", "mean"))),
+        refused=(("r2r", "nothing can cancel them"), *((s, "never learn") for s in ("zero", "morphism", "mean"))),
     ),
     "weights of which the larger counts": Net(
         lambda: Monotone(lambda w: torch.maximum(w, -w / 2)),
-        refused=(("r2r", "nothing can cancel them"), *((s, "no gradient") for s in ("zero", "morphism", "mean"))),
+        refused=(("r2r", "nothing can cancel them"), *((s, "never learn") for s in ("zero", "morphism", "mean"))),
     ),
     "tied, layer norm": Net(
         lambda: Tied(nn.LayerNorm), TEXT, "words", (("r2r", MIXED), ("morphism", MIXED), ("zero", MIXED))

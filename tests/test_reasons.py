@@ -276,3 +276,21 @@ def test_more_parts_than_are_told_apart_are_named() -> None:
     assert fxgrow.verify(gm, fxgrow.widen(gm, "work", scheme="r2r")).held
     error = refused(Many(18), "work", torch.rand(2, 5), scheme="r2r")
     assert "told apart by at most 16 parts of one tensor, and here are more" in error.refusal.hint
+
+
+@pytest.mark.parametrize("scheme", ["zero", "morphism"])
+def test_writers_are_zero_where_readers_are_computed(scheme: str) -> None:
+    class Positive(nn.Module):
+        """A layer that is read with weights above zero, which zeros cannot give."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.kernel = nn.Linear(4, 6), nn.Parameter(torch.randn(3, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(self.first(x), self.kernel.exp())
+
+    gm = fxgrow.trace(Positive().double(), (torch.randn(5, 4, dtype=torch.float64),))
+    wider = fxgrow.widen(gm, "first", factor=2, scheme=scheme, verify=True)
+    assert not wider.get_parameter("first.weight")[6:].any()
+    assert wider.get_parameter("kernel")[:, 6:].all()

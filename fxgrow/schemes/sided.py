@@ -21,7 +21,7 @@ from .states import Assignment, Failure, Place, State
 from .support import IDLE, Mark, Support, live, union, zero_of
 
 UNREAD = "nothing reads the new units with weights, and zeros would get no gradient where they are written"
-COMPUTED = "what reads the new units is computed, and zeros in what it is computed from would get no gradient"
+COMPUTED = "what reads the new units is computed, so that zeros it is computed from may become others, or never learn"
 ZEROED = ("rms_norm", "mean", "norm")
 """What takes new units of zeros: they leave a sum of squares, or any sum, as it is."""
 Side = Callable[[Support, Support], bool]
@@ -145,7 +145,7 @@ class SidedDomain:
             kind, text = Kind.NO_PROOF, "the new units add up and nothing can cancel them"
             self.failure = self.failure or Failure(kind, self.positions[id(op)], text)
             return
-        readers = next((x for x in reversed(sides) if x.direct), sides[-1])
+        readers = max(reversed(sides), key=lambda x: (x.direct, x.linear))  # of equals the last
         if not (readers.direct or readers.linear):
             self.failure = self.failure or Failure(Kind.NO_PROOF, self.positions[id(op)], COMPUTED)
             return
