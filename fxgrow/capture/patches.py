@@ -14,6 +14,10 @@ from torch.fx import _symbolic_trace
 
 from .written import WRITTEN
 
+_OF_THREAD: Any = getattr(_symbolic_trace, "_is_fx_tracing_tls", None)
+_FLAG: tuple[Any, str] = (_symbolic_trace, "_is_fx_tracing_flag") if _OF_THREAD is None else (_OF_THREAD, "flag")
+"""Where fx notes that it traces: for each thread, and in torch 2.11 in its module."""
+
 
 class Patches:
     """The state before a trace, and the patches that fx makes for it."""
@@ -25,7 +29,7 @@ class Patches:
         classes += [(kind, "forward") for kind in WRITTEN]
         self._attributes = [(owner, name, getattr(owner, name)) for owner, name in classes]
         self._patcher = _symbolic_trace.CURRENT_PATCHER
-        self._tracing = _symbolic_trace._get_is_fx_tracing()
+        self._tracing = getattr(*_FLAG, False)
         self._made: list[Any] = []
 
     def note(self) -> None:
@@ -43,4 +47,4 @@ class Patches:
             if getattr(owner, name) is not value:
                 setattr(owner, name, value)
         _symbolic_trace.CURRENT_PATCHER = self._patcher
-        _symbolic_trace._set_is_fx_tracing(self._tracing)
+        setattr(*_FLAG, self._tracing)
