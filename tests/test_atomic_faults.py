@@ -60,7 +60,7 @@ def patched() -> list[Any]:
         *(nn.Module.__call__, nn.Module.__getattr__, nn.TransformerEncoderLayer.forward, math.sqrt),
         *(frame.get(name) for (_, name), frame in functions),
         *(getattr(owner, name) for owner, name in _symbolic_trace._wrapped_methods_to_patch),
-        *(_symbolic_trace.CURRENT_PATCHER, _symbolic_trace._get_is_fx_tracing()),
+        *(_symbolic_trace.CURRENT_PATCHER, _symbolic_trace.is_fx_symbolic_tracing()),
     ]
 
 

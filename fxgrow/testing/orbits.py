@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..capture.program import Op, Origin, Program, Value
 from .labels import Labels, Planes, merge, narrow, place, split
-from .places import bilinear, looked_up, written
+from .places import bilinear, looked_up, put, written
 from .recurrences import OPERATORS, recur
 
 _REARRANGING = """view _unsafe_view reshape view_as reshape_as flatten unflatten ravel permute transpose swapaxes
@@ -26,7 +26,8 @@ _REARRANGING = """view _unsafe_view reshape view_as reshape_as flatten unflatten
     chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind pixel_shuffle pixel_unshuffle
     channel_shuffle native_channel_shuffle flip roll constant_pad_nd repeat_interleave"""
 _UNIT_BY_UNIT = """contiguous detach alias lift_fresh lift_fresh_copy dropout feature_dropout hardswish
-    copy log_sigmoid softmax log_softmax cumsum layer_norm rms_norm"""  # beyond those that torch tags as pointwise
+    leaky_relu copy log_sigmoid softmax log_softmax cumsum layer_norm rms_norm"""
+"""Beyond those that torch tags as pointwise."""
 _REDUCING = "sum mean amax amin max min argmax argmin prod std var norm linalg_vector_norm logsumexp"
 _WINDOW = re.compile(r"(?:pool|upsample_\w+|exact|reflection_pad|replication_pad)([123])d")
 _VECTORS = ("weight", "bias", "running_mean", "running_var")
@@ -235,6 +236,7 @@ _FAMILIES: tuple[tuple[str, Handler], ...] = (
     ("zeros ones full new_zeros new_ones new_full zeros_like ones_like arange linspace", lambda orbits, op: []),
     ("cat stack", Orbits.join),
     ("slice_scatter select_scatter", written),
+    ("index_put", put),
     ("glu", Orbits.gate),
     ("batch_norm instance_norm group_norm prelu", Orbits.per_channel),
     ("embedding embedding_bag index index_select gather", looked_up),

@@ -40,6 +40,17 @@ def written(orbits: Orbits, op: Op) -> list[Planes]:
     return [[*orbits.of(x), *wide]]
 
 
+def put(orbits: Orbits, op: Op) -> list[Planes]:
+    """index_put of one number: a mask meets the axes that it chooses from."""
+    x, rank = op.args["self"], len(op.outputs[0].shape)
+    some = [(k, index) for k, index in enumerate(op.args["indices"]) if index is not None]
+    if len(some) > 1 or some[0][1].dtype is not torch.bool or op.args["values"].shape:
+        return []
+    start, mask = some[0]
+    at = list(range(start, start + len(mask.shape)))
+    return [orbits.added(rank, orbits.of(x), [place(p, at, rank) for p in orbits.of(mask)])]
+
+
 def bilinear(orbits: Orbits, op: Op) -> list[Planes]:
     """Two inputs and a weight of three axes, one after the other."""
     a, b, weight = (op.args[name] for name in ("input1", "input2", "weight"))

@@ -8,10 +8,19 @@ import torch
 from torch import Tensor
 
 from fxgrow.errors import Kind
+from fxgrow.testing.blocks import anything, below
 
 from .row import Row, row
 
+aten = torch.ops.aten
 INDEX, BROADCAST, FIXED = Kind.INDEX, Kind.BROADCAST, Kind.FIXED
+BY_NUMBER = (INDEX, Kind.CONSTANT)
+
+
+def put(x: Tensor, where: list[Tensor | None], value: Tensor | None = None) -> Tensor:
+    """Replace entries by a number, or by others."""
+    put: Tensor = aten.index_put(x, where, x.new_full((), 2.0) if value is None else value)
+    return put
 
 
 def through(view: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], object]:
@@ -57,6 +66,12 @@ ROWS: list[Row] = [
     ),
     row("select_scatter", lambda x, p: torch.select_scatter(x, p, 1, -1), "2+ 3. 4+", "2+ 4+", why=INDEX),
     row("select_scatter (the only one)", lambda x, p: torch.select_scatter(x, p, 0, 0), "1. 4+", "4+", why=INDEX),
+    row("index_put", lambda x: put(x, [x > 1]), "2+ 3+"),
+    row("index_put_", lambda x: aten.index_put_(x.clone(), [x > 1], x.new_zeros(())), "2+ 3+"),
+    row("index_put (of rows)", lambda x, m: put(x, [m > 0]), "2+ 3+ 4+", "2+ 3+"),
+    row("index_put (of columns)", lambda x, m: put(x, [None, m > 0]), "2+ 3+ 4+", "3+"),
+    row("index_put (by number)", lambda x, i: put(x, [i]), "3. 4.", "2.", why=BY_NUMBER, draw=(anything, below(3))),
+    row("index_put (of rows, by many)", lambda x, m, v: put(x, [m > 0], v), "2. 3. 4.", "2. 3.", "4.", why=INDEX),
     row("add (through a slice)", through(lambda y: y[:, 1:, :3]), "2+ 3+ 5+", "2+ 2+ 3+"),
     row("add (through a unit)", through(lambda y: y[:, 0]), "2+ 3. 4+", "2+ 4+", why=INDEX),
     row("add (through the only unit)", through(lambda y: y.squeeze(1)), "2+ 1. 4+", "2+ 4+", why=FIXED),

@@ -101,6 +101,7 @@ WORST: dict[type, tuple[str, ...]] = {
     window.PixelUnshuffle: (ZEROS, OPEN),
     window.ChannelShuffle: (ZEROS, OPEN),
     writing.Copy: (ZEROS, LINEAR),
+    writing.IndexPut: (PASSED, OPEN, APART),
     writing.SliceScatter: (FIRST, UNSIZED),
     writing.SelectScatter: (FIRST, OPEN),
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...capture.program import Op
+from ...capture.program import Op, Value
 from ...errors import Kind
 from .base import Dims, Flow, Marks, SameSizes, Sizes, normal, register, regroup
 from .pointwise import aligned, meet, operands
@@ -95,6 +95,44 @@ class SelectScatter(SameSizes):
         s.set(op.outputs[0], [*part[:at], [], *part[at:]])
 
 
+class IndexPut(SameSizes):
+    """index_put: entries that a mask or numbers choose are replaced. One number under one mask is a function of each
+    entry and what the mask has for it; `x[mask] = 0.0` comes as that, or as masked_fill."""
+
+    by_index = True
+
+    def _mask(self, op: Op) -> tuple[int, Value] | None:
+        """The mask and its first axis, if that is all there is."""
+        some = [(k, index) for k, index in enumerate(op.args["indices"]) if index is not None]
+        lone = len(some) == 1 and some[0][1].dtype is torch.bool and op.args["values"].shape == ()
+        return some[0] if lone else None
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """A mask has axes of what it chooses from; of all else nothing may grow."""
+        axes, found = d.of(op.args["self"]), self._mask(op)
+        if found is None:
+            for axis in (axis for value in op.inputs() for axis in d.of(value)):
+                d.freeze(axis, Kind.INDEX, "entries are replaced by their numbers")
+        else:
+            start, mask = found
+            for k, axis in enumerate(d.of(mask), start):
+                axes[k] = d.unify(axes[k], axis)
+        d.set(op.outputs[0], axes)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Equal halves stay equal under equal masks."""
+        found, out = self._mask(op), s.of(op.args["self"])
+        if found is not None:
+            start, mask = found
+            masks = [*([] for _ in range(start)), *s.of(mask), *([] for _ in out)]
+            for k, sides in enumerate(zip(out, masks, strict=False)):
+                width = max(map(len, sides))
+                leaves = zip(*(side if len(side) == width else [s.same] * width for side in sides), strict=True)
+                out[k] = [s.apply(op, leaf, odd=False, zero=False) for leaf in leaves]
+        s.set(op.outputs[0], out)
+
+
 register(Copy(), "copy")
+register(IndexPut(), "index_put")
 register(SliceScatter(), "slice_scatter")
 register(SelectScatter(), "select_scatter")
