@@ -13,13 +13,14 @@ JOBS ?= 2
 MINUTES ?= 30
 
 VENV := .venv
+TORCH := torch torchvision
 BIN := $(VENV)/bin
 DONE := $(VENV)/.done
 LINKS := fxgrow/passes fxgrow/models_zoo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types fuzz mutants bench zoo links clean
+.PHONY: help demo test oldest lint types fuzz mutants bench zoo links clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +30,10 @@ demo: $(DONE)/demo  ## grow small trained models and show that they compute the 
 
 test: lint types  ## everything CI checks: lint, types, pytest (JOBS=2 processes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+oldest:  ## pytest with the oldest torch that is supported, in .venv-oldest
+	$(MAKE) VENV=.venv-oldest TORCH='torch==2.11.* torchvision==0.26.*' .venv-oldest/.done/dev
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(DONE)/dev  ## ruff: rules and format
 	$(BIN)/ruff check
@@ -65,7 +70,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(DONE)/torch: | $(BIN)/python
-	$(BIN)/python -m pip install torch torchvision
+	$(BIN)/python -m pip install $(TORCH)
 	@mkdir -p $(@D) && touch $@
 
 # $(DONE)/dev, $(DONE)/demo, $(DONE)/bench: fxgrow itself, editable, with the extra of that name.
