@@ -11,7 +11,7 @@ from typing import Any
 from torch import fx, nn
 
 from fxgrow.analysis import Analysis
-from fxgrow.capture.program import Op, Origin, Value
+from fxgrow.capture.program import Op, Origin, Value, tensors
 from fxgrow.dims.axis import atoms
 from fxgrow.dims.rules.idempotent import (
     CLAMPS,
@@ -24,7 +24,7 @@ from fxgrow.dims.rules.idempotent import (
 )
 from fxgrow.plan.insert import options
 
-from .bounds import bounds_of, veiled_by
+from .bounds import bounds_of, veils
 
 ATTENTION = "aten::scaled_dot_product_attention"
 MASKS = frozenset({"aten::masked_fill", "aten::tril", "aten::triu"})
@@ -169,10 +169,12 @@ def activated_by(analysis: Analysis, value: Value, veiled: Collection[Value] = (
     return sources(value) or []
 
 
-def passed(gm: fx.GraphModule, analysis: Analysis, value: Value) -> Callable[[Op], str]:
-    """For a function, why it changes no entry of a value, or nothing that is made of it: it is idempotent and they have
-    all passed it already, or will pass it wherever they go; or they are within what it leaves as it is."""
-    veiled = veiled_by(gm, analysis.program)
+def passed(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Value) -> Callable[[Op], str]:
+    """For a function, why it changes no entry of a node's value, or nothing that is made of it: it is idempotent and
+    they have all passed it already, or will pass it wherever they go; or they are within what it leaves as it is."""
+    hidden = veils(gm, analysis.program)
+    order = {n.name: k for k, n in enumerate(gm.graph.nodes)}
+    veiled = _results(analysis, [n for n in hidden if order[n.name] <= order[node.name]])
     known = activated_by(analysis, value, veiled)
     bounds = cache(lambda: bounds_of(analysis.program, value, veiled))
 
@@ -180,7 +182,7 @@ def passed(gm: fx.GraphModule, analysis: Analysis, value: Value) -> Callable[[Op
         name = op.name.removeprefix("aten::")
         if idempotent(op):
             twice = f"{name}({name}(x)) = {name}(x), and"
-            followed = _followed(analysis, value, op, veiled)
+            followed = _followed(analysis, value, op, hidden)
             if followed:
                 return f"{twice} {', '.join(dict.fromkeys(r.node for r in followed))} follows"
             if known and all(same_function(op, k) for k in known):
@@ -193,7 +195,11 @@ def passed(gm: fx.GraphModule, analysis: Analysis, value: Value) -> Callable[[Op
     return why
 
 
-def _followed(analysis: Analysis, value: Value, op: Op, veiled: Collection[Value]) -> list[Op]:
+def _results(analysis: Analysis, nodes: Collection[fx.Node]) -> list[Value]:
+    return [value for n in nodes for value in tensors(analysis.program.results.get(n.name))]
+
+
+def _followed(analysis: Analysis, value: Value, op: Op, hidden: Collection[fx.Node]) -> list[Op]:
     """Where a function comes anyway, whichever way a value goes; none if there is a way without it.
 
     On the way entries are moved and nothing else, or the largest are taken: a function that never falls may come before
@@ -201,9 +207,12 @@ def _followed(analysis: Analysis, value: Value, op: Op, veiled: Collection[Value
     """
     found: list[Op] = []
     values = [value]
+    veiled, closed = _results(analysis, hidden), {n.name for n in hidden}
     for v in values:
         readers = [r for r in analysis.program.ops if v in r.inputs()]
         if v in analysis.program.outputs or v in veiled or (readers and not v.dtype.is_floating_point):
+            return []
+        if any(reader.node in closed for reader in readers):
             return []
         for reader in readers:
             rises = op.name in CLAMPS or not reader.name.startswith(("aten::max_pool", "aten::adaptive_max_pool"))

@@ -50,7 +50,7 @@ def bounds_of(program: Program, value: Value, veiled: Collection[Value] = ()) ->
     Args:
         program: in which it is made. Dropout that passes its input on in evaluation mode is an operator all the same.
         value: a tensor of floating-point numbers.
-        veiled: values that may be others in training mode, as `veiled_by` finds them.
+        veiled: values that may be others in training mode, the results of `veils`.
     """
     known: dict[int, Bounds] = {}
 
@@ -65,20 +65,18 @@ def bounds_of(program: Program, value: Value, veiled: Collection[Value] = ()) ->
     return of(value)
 
 
-def veiled_by(gm: fx.GraphModule, program: Program) -> list[Value]:
-    """Values that pass a node which does nothing in the mode that the model was analysed in; stochastic depth, say, may
-    do something in the other."""
+def veils(gm: fx.GraphModule, program: Program) -> list[fx.Node]:
+    """Calls of modules that may do something else in the other mode, whatever operators they have in this one: what a
+    tracer keeps closed because it asks for the mode, and what does nothing here, like stochastic depth. Functions are
+    the same in both, with the flags that were traced."""
     active = {op.node for op in program.ops}
-    found = []
-    for node in gm.graph.nodes:
-        if node.op in ("placeholder", "get_attr", "output") or node.name in active:
-            continue
-        if node.op == "call_module" and type(gm.get_submodule(str(node.target))) is nn.Identity:
-            continue
-        value = program.results.get(node.name)
-        if isinstance(value, Value) and any(program.results.get(n.name) is value for n in node.all_input_nodes):
-            found.append(value)
-    return found
+    return [n for n in gm.graph.nodes if n.op == "call_module" and _veils(gm.get_submodule(n.target), n.name in active)]
+
+
+def _veils(module: nn.Module, active: bool) -> bool:
+    if type(module).__module__.startswith("torch.nn."):
+        return not active and type(module) is not nn.Identity
+    return True
 
 
 def _number(x: object) -> Bounds:

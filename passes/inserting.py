@@ -105,7 +105,7 @@ def draft(
     example = torch.empty(value.shape if shape is None else shape, dtype=value.dtype, device="meta")
     beside = [_example(analysis, n) for n in outer(body, gm)]
     inner = _analysed(block, (example, *beside), body, kind)
-    known = idle if idle is not None else passed(gm, analysis, value)
+    known = idle if idle is not None else passed(gm, analysis, position.node, value)
     if scheme == "morphism":
         product = (
             "conv: aten::conv: W' U = W entry by entry: U is the identity and further rows, W' has zeros for those"

@@ -45,5 +45,5 @@ def draft_identity(
         (("norm", norm), ("activation", wish.activation.kind if wish.activation else "none")),
         maps={layer: "", "norm": _UNDONE},
         fills={f"{layer}.weight": "identity", f"{layer}.bias": "zero", "norm.running_var": "identity"},
-        idle=passed(gm, analysis, position.value),
+        idle=passed(gm, analysis, position.node, position.value),
     )

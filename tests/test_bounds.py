@@ -272,3 +272,33 @@ def test_dropout_of_what_is_not_negative_is_not_negative() -> None:
     gm = fxgrow.trace(model, (x,))
     deeper = fxgrow.deepen(gm, after="3", scheme="net2net", norm="none")
     assert apart(gm, deeper, x, training=True) < EXACT
+
+
+class Noisy(nn.Module):
+    """A function whose results are moved in training mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.hardtanh(x)
+        return y * 3 if self.training else y
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("place", "side"), [("1", "after"), ("1", "before")])
+def test_of_a_module_that_asks_for_the_mode_nothing_is_known(training: bool, place: str, side: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 8), Noisy(), nn.Linear(8, 2)).double().train(training)
+    x = torch.randn(64, 3, dtype=torch.float64)
+    gm = fxgrow.trace(model, (x,))
+    where: dict[str, Any] = {side: place}
+    with pytest.raises(fxgrow.GrowthRefused, match="changes values that have not passed it before"):
+        fxgrow.deepen(gm, **where, scheme="net2net", norm="none", activation=nn.Hardtanh)
+    assert apart(gm, fxgrow.deepen(gm, **where), x, training=True) < EXACT
+
+
+def test_in_front_of_stochastic_depth_and_behind_contiguous_all_is_known() -> None:
+    x = torch.randn(64, 3, dtype=torch.float64)
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), StochasticDepth(0.5, "row"), nn.Linear(8, 2)).double().eval()
+    gm = fxgrow.trace(model, (x,))
+    assert apart(gm, fxgrow.deepen(gm, after="1", scheme="net2net", norm="none"), x, training=True) < EXACT
+    gm, image = traced(lambda y: y.contiguous() * 1)
+    deeper = fxgrow.deepen(gm, after="contiguous", scheme="net2net", norm="none", activation=nn.ReLU)
+    assert apart(gm, deeper, image, training=True) < EXACT
