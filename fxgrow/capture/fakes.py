@@ -1,0 +1,48 @@
+"""Fake tensors that stand for real ones: no data, but the value of a single-element buffer, which code reads as a number."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from .signature import Meta, meta_of
+
+
+def has_known_value(tensor: Tensor) -> bool:
+    """Whether a recording may read a tensor as a number: a buffer of one element, such as a counter of batches.
+
+    Not a parameter, whose value is learned, nor a tensor without data (meta, fake).
+    """
+    return (
+        type(tensor) is Tensor
+        and tensor.numel() == 1
+        and tensor.layout is torch.strided
+        and tensor.device.type != "meta"
+        and not tensor.is_quantized
+        and not tensor.requires_grad
+    )
+
+
+def fake_of(tensor: Tensor, mode: FakeTensorMode) -> FakeTensor:
+    """A new fake tensor of the shape, strides, dtype and device of a real one, which is not touched.
+
+    Where `has_known_value` says so, the fake carries a copy of the value: `item()`, `float(…)`, `if buffer:` work on
+    it, and in-place operators on it (`add_(1)`) change the copy. So use each fake in one recording only.
+    """
+    if not has_known_value(tensor):
+        return empty_fake(meta_of(tensor), mode)
+    with torch.inference_mode(False), torch.no_grad():
+        value = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+        value.copy_(tensor)
+    # The converter remembers which fake a constant belongs to, so that an in-place operator returns the same object.
+    return mode.fake_tensor_converter.from_real_tensor(mode, value, make_constant=True)
+
+
+def empty_fake(meta: Meta, mode: FakeTensorMode) -> FakeTensor:
+    """A new fake tensor of a known shape, whose values nobody knows."""
+    shape, stride, dtype, device = meta
+    with mode:
+        made = torch.empty_strided(shape, stride, dtype=dtype, device=device)
+    assert isinstance(made, FakeTensor), "the mode makes fake tensors only"
+    return made
