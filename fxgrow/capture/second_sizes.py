@@ -1,0 +1,138 @@
+"""Example inputs of other sizes: which axes of a model's inputs may have another size, and one set of such inputs.
+
+A number that is the same at two sizes belongs to the model; one that differs follows the input. The sizes come from the
+example inputs, of which each group of axes is changed by itself (the batch, the height and width of images, every other
+axis of one size), and all groups that are accepted together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+IMAGE_STEP = 32
+"""Convolutional networks halve an image up to five times."""
+IMAGE_RANK = 4
+"""Inputs of this rank or more end in a height and a width."""
+
+Place = tuple[int, int]
+"""The number of a leaf among the inputs and an axis of it; axis -1 is the value of a plain number."""
+Change = tuple[tuple[Place, ...], int | float]
+"""Axes that get a new size together, and the size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Axes, or plain numbers, that have one size and change together, and the sizes to try, the preferred one first."""
+
+    places: tuple[Place, ...]
+    old: int | float
+    sizes: tuple[int | float, ...]
+
+    def widened(self, leaves: list[Any]) -> Group:
+        """The same with every axis and every number that has this size: the nodes of a graph, and its adjacency."""
+        alike = (place for place, size in _sizes(leaves) if size == self.old)
+        return Group(tuple(dict.fromkeys((*self.places, *alike))), self.old, self.sizes)
+
+
+def groups(leaves: list[Any]) -> list[Group]:
+    """The groups among the leaves of a tree of inputs: the batch, heights and widths, other axes, plain numbers."""
+    first = next((x for x in leaves if _resizable(x) and x.dim() and x.shape[0]), None)
+    batch: list[Place] = []
+    images: dict[int, list[Place]] = {}
+    others: dict[int | float, list[Place]] = {}
+    numbers: dict[int | float, list[Place]] = {}
+    for place, size in _sizes(leaves):
+        number, axis = place
+        if axis < 0:
+            numbers.setdefault(size, []).append(place)
+        elif axis == 0 and first is not None and size == first.shape[0]:
+            batch.append(place)
+        elif leaves[number].dim() >= IMAGE_RANK and axis >= leaves[number].dim() - 2:
+            images.setdefault(int(size), []).append(place)
+        else:
+            others.setdefault(size, []).append(place)
+    n = first.shape[0] if first is not None else 0
+    found = [_group(batch, n, n + 1, 2 * n)] if batch else []
+    found += [_group(p, n, n + IMAGE_STEP, 2 * n) for n, p in images.items()]
+    found += [_group(p, n, n + 1, n - 1, 2 * n) for n, p in others.items()]
+    return found + [_group(p, n, n + 1) for n, p in numbers.items()]
+
+
+def _group(places: list[Place], old: int | float, *sizes: int | float) -> Group:
+    return Group(tuple(places), old, tuple(dict.fromkeys(n for n in sizes if n)))
+
+
+def candidates(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """The inputs with one group of axes changed, for each group and each size that it may be tried at."""
+    leaves, spec = tree_flatten(inputs)
+    for group in groups(leaves):
+        for size in group.sizes:
+            yield tree_unflatten(_changed(leaves, [(group.places, size)]), spec)
+
+
+def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) -> tuple[Any, ...] | None:
+    """Inputs of other sizes that a model takes: as many axes changed as it accepts; None if it accepts no change.
+
+    Args:
+        inputs: a tuple of trees of tensors, numbers and other values. New tensors repeat the values of the old ones,
+            so that indices stay in range; fake tensors and tensors on the meta device give their like.
+        accepts: whether the model runs on such inputs. It is asked some dozen times, so it had better run on fakes.
+    """
+    leaves, spec = tree_flatten(inputs)
+
+    def takes(changes: list[Change]) -> bool:
+        return accepts(tree_unflatten(_changed(leaves, changes), spec))
+
+    accepted: list[Change] = []
+    for group in groups(leaves):
+        larger = group.widened(leaves)
+        tries = [group, larger] if larger != group else [group]
+        change = next(((g.places, size) for g in tries for size in g.sizes if takes([(g.places, size)])), None)
+        if change is not None:
+            accepted.append(change)
+    if len(accepted) > 1 and not takes(accepted):
+        together: list[Change] = []
+        for change in accepted:
+            if not together or takes([*together, change]):
+                together.append(change)
+        accepted = together
+    return tree_unflatten(_changed(leaves, accepted), spec) if accepted else None
+
+
+def _resizable(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_quantized
+
+
+def _sizes(leaves: list[Any]) -> Iterator[tuple[Place, int | float]]:
+    """Every axis of a tensor that is not empty, and every plain number, with its size."""
+    for number, leaf in enumerate(leaves):
+        if _resizable(leaf):
+            yield from (((number, axis), n) for axis, n in enumerate(leaf.shape) if n)
+        elif isinstance(leaf, int | float) and not isinstance(leaf, bool):
+            yield (number, -1), leaf
+
+
+def _changed(leaves: list[Any], changes: list[Change]) -> list[Any]:
+    made = list(leaves)
+    for places, size in changes:
+        for number, axis in places:
+            made[number] = size if axis < 0 else _resized(made[number], axis, int(size))
+    return made
+
+
+def _resized(tensor: Tensor, axis: int, size: int) -> Tensor:
+    """A tensor with another size along one axis; its entries are repeated. It is a leaf that asks for what it asked."""
+    old = tensor.shape[axis]
+    if old == size:
+        return tensor  # changed already, as one of another group
+    whole, rest = divmod(size, old)
+    with torch.no_grad():
+        pieces = [tensor] * whole + ([tensor.narrow(axis, 0, rest)] if rest else [])
+        made = torch.cat(pieces, axis) if len(pieces) > 1 else pieces[0].clone()
+    return made.requires_grad_(tensor.requires_grad)
