@@ -8,7 +8,7 @@ print(fxgrow.verify(traced, wider))
 from . import diagnostics
 from .analysis import Analysis, analyse
 from .api import inspect, plan_widen, verify, widen
-from .capture.tracer import trace
+from .capture.trace import trace
 from .deepening import deepen, plan_deepen
 from .dims.rules import register as register_rule
 from .errors import FxgrowError, GrowthRefused, Kind, Refusal, UsageError, VerificationFailed

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .api import analysis_of, verify
 from .capture.inputs import as_tuple
-from .capture.tracer import trace
+from .capture.trace import trace
 from .errors import Kind, UsageError, usage
 from .verify import Certificate, OutputError, bisect
 from .verify.compare import run, twin

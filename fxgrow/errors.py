@@ -18,6 +18,7 @@ class Kind(Enum):
     UNSUPPORTED_MODEL = "FXG006"
     NOT_TRACEABLE = "FXG007"
     STALE_PLAN = "FXG008"
+    WRONG_MODE = "FXG009"
     BAD_BLOCK = "FXG020"
     # refusals to widen
     NO_AXIS = "FXG101"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
+
+from .errors import Kind, usage
 
 
 def adapt_skip(
@@ -140,3 +143,64 @@ def _apart(like: Tensor, tall: tuple[int, int], wide: tuple[int, int], shift: Se
     number = (one[:, None, :, None] * 3 + other[None, :, None, :]).flatten(2).flatten(0, 1)
     differ = number.unsqueeze(1) != number.unsqueeze(2)
     return torch.zeros(differ.shape, dtype=like.dtype, device=like.device).masked_fill(differ, -100.0)
+
+
+class ModeValue(nn.Module):
+    """A number or a flag that has one value in training mode and another in evaluation mode.
+
+    `fxgrow.trace` puts it beside the module whose `forward` chose the value by `self.training`, so it follows the mode
+    of that module.
+
+    Example:
+        >>> rate = ModeValue(0.1, 0.0)
+        >>> rate(), rate.eval()()
+        (0.1, 0.0)
+    """
+
+    def __init__(self, in_training: Any, in_evaluation: Any) -> None:
+        super().__init__()
+        self.in_training = in_training
+        self.in_evaluation = in_evaluation
+
+    def forward(self) -> Any:
+        """The value of the present mode."""
+        return self.in_training if self.training else self.in_evaluation
+
+    def extra_repr(self) -> str:
+        """Both values."""
+        return f"in_training={self.in_training!r}, in_evaluation={self.in_evaluation!r}"
+
+
+class ModeGuard(nn.Module):
+    """Raises an error in the mode that a traced model does not stand for.
+
+    Args:
+        in_training: whether the model stands for training mode; otherwise for evaluation mode.
+        why: why it does not stand for the other mode.
+    """
+
+    _is_impure = True  # torch.fx would remove a call whose result nobody uses
+
+    def __init__(self, in_training: bool, why: str) -> None:
+        super().__init__()
+        self.in_training = in_training
+        self.why = why
+
+    def forward(self) -> None:
+        """Do nothing, or raise.
+
+        Raises:
+            UsageError: the model is in the other mode.
+        """
+        if self.training != self.in_training:
+            modes = ("evaluation", "training")
+            has, wants = modes[self.training], modes[self.in_training]
+            raise usage(
+                Kind.WRONG_MODE,
+                f"this model stands for {wants} mode, in which it was traced, and it is in {has} mode: {self.why}",
+                hint=f"call .{('eval', 'train')[self.in_training]}(), or trace the original module in {has} mode",
+            )
+
+    def extra_repr(self) -> str:
+        """The mode."""
+        return "training" if self.in_training else "evaluation"

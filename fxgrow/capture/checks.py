@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -81,3 +83,48 @@ def check_root(model: nn.Module) -> None:
             where="the model itself",
             hint="write the new `forward` in a subclass, or trace a module that holds this one",
         )
+
+
+_STATE_HOOKS = (
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+
+
+def check_hooks(model: nn.Module, gm: nn.Module, visited: Iterable[str]) -> None:
+    """Carry hooks over from modules that the graph looks into, or refuse those that it cannot call.
+
+    The model's own backward hooks and all state-dict hooks go to the traced model. Forward hooks of modules inside are
+    traced like any other code.
+
+    Raises:
+        UsageError: a module inside that is not kept whole has a backward hook.
+    """
+    for path in sorted({"", *visited}):
+        source = model.get_submodule(path)
+        backward = {**source._backward_hooks, **source._backward_pre_hooks}
+        if backward and path:
+            raise usage(
+                Kind.UNSUPPORTED_MODEL,
+                f"torch.fx looks into {path} and forgets its backward hooks",
+                where=f"{path} ({type(source).__name__})",
+                hint="take them off before tracing, or register them on the modules of torch.nn inside it",
+            )
+        target = _inside(gm, path)
+        if target is None:
+            continue
+        if not path:
+            target._backward_hooks.update(source._backward_hooks)
+            target._backward_pre_hooks.update(source._backward_pre_hooks)
+            target._is_full_backward_hook = source._is_full_backward_hook
+        for name in _STATE_HOOKS:
+            getattr(target, name).update(getattr(source, name))
+
+
+def _inside(root: nn.Module, path: str) -> nn.Module | None:
+    found: nn.Module | None = root
+    for part in path.split(".") if path else ():
+        found = found._modules.get(part) if found is not None else None
+    return found

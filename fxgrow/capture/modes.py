@@ -1,14 +1,20 @@
-"""What tracing bakes in, undone: training flags, and parameters that the graph of one mode does not use."""
+"""Training and evaluation mode in one graph: flags that follow, modules that are kept whole, or one mode alone.
+
+A model is traced in both modes. Where the two graphs differ only in numbers and flags, each of these is read from a
+small module when the graph runs (`ModeValue`), or dropout becomes `nn.Dropout`. Where a module without other
+parameterised modules in it runs different operators, it is kept whole. All else is one mode's graph (`ModeGuard`).
+"""
 
 from __future__ import annotations
 
 import itertools
-import logging
+from collections.abc import Iterator
 from typing import Any
 
 from torch import fx, nn
+from torch.fx.node import map_aggregate
 
-logger = logging.getLogger("fxgrow")
+from ..functional import ModeGuard, ModeValue
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
     nn.functional.dropout: nn.Dropout,
@@ -17,60 +23,170 @@ _DROPOUTS: dict[Any, type[nn.Module]] = {
     nn.functional.dropout3d: nn.Dropout3d,
     nn.functional.alpha_dropout: nn.AlphaDropout,
 }
+_DROPOUT_ARGUMENTS = ("input", "p", "training", "inplace")
 
 
-def flags_that_follow(graph: fx.Graph, other: fx.Graph | None) -> list[str] | None:
-    """Names of nodes whose arguments differ between the modes only in a flag; None if the graphs differ otherwise."""
-    if other is None:
-        return None
-    ours, theirs = list(graph.nodes), list(other.nodes)
-    if list(map(_wiring, ours)) != list(map(_wiring, theirs)):
-        return None
-    return [
-        a.name
-        for a, b in zip(ours, theirs, strict=True)
-        if repr(a.args) != repr(b.args) or repr(a.kwargs) != repr(b.kwargs)
-    ]
+def module_of(node: fx.Node) -> str:
+    """The path of the module in whose `forward` a node was made."""
+    stack = node.meta.get("nn_module_stack") or {}
+    if not stack:
+        return ""
+    path: str = stack[next(reversed(stack))][0]
+    if node.op == "call_module" and path == node.target:  # its own entry is part of its stack
+        keys = list(stack)
+        return stack[keys[-2]][0] if len(keys) > 1 else ""
+    return path
 
 
-def _wiring(node: fx.Node) -> tuple[str, str, list[str]]:
-    return node.op, str(node.target), [n.name for n in node.all_input_nodes]
+def same_wiring(one: fx.Graph, other: fx.Graph) -> bool:
+    """Whether two graphs differ in numbers and flags at most."""
+    return [_wiring(n) for n in one.nodes] == [_wiring(n) for n in other.nodes]
 
 
-def make_dropout_follow(gm: fx.GraphModule, nodes: list[str]) -> None:
-    """Put nn.Dropout in the place of functional dropout whose flag was baked in."""
-    fixed: list[str] = []
-    for node in list(gm.graph.nodes):
-        if node.name not in nodes:
+def _wiring(node: fx.Node) -> tuple[str, str, list[str], str]:
+    def plain(thing: Any) -> Any:
+        return thing.name if isinstance(thing, fx.Node) else None
+
+    shape = map_aggregate((node.args, node.kwargs), plain)
+    return node.op, str(node.target), [n.name for n in node.all_input_nodes], repr(shape)
+
+
+def culprits(one: fx.Graph, other: fx.Graph) -> set[str]:
+    """Paths of the modules whose own operators, or calls of other modules, are not the same in both graphs."""
+    left, right = _bodies(one), _bodies(other)
+    return {path for path in left.keys() & right.keys() if left[path] != right[path]}
+
+
+def _bodies(graph: fx.Graph) -> dict[str, list[tuple[str, ...]]]:
+    bodies: dict[str, list[tuple[str, ...]]] = {"": []}
+    before: list[str] = []
+    for node in graph.nodes:
+        if node.op in ("placeholder", "get_attr"):
             continue
-        kind = _DROPOUTS.get(node.target) if node.op == "call_function" else None
-        if kind is None:
-            fixed.append(node.name)
+        stack = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+        if node.op == "call_module" and stack and stack[-1] == node.target:
+            stack.pop()
+        path = stack[-1] if stack else ""
+        for depth, inner in enumerate(stack):
+            if before[: depth + 1] != stack[: depth + 1]:
+                bodies.setdefault(stack[depth - 1] if depth else "", []).append(("module", inner))
+        before = stack
+        bodies.setdefault(path, []).append((node.op, str(node.target), str(len(node.all_input_nodes))))
+    return bodies
+
+
+def can_stay_whole(model: nn.Module, path: str) -> bool:
+    """Whether a module may be kept whole: all its parameters and buffers are its own, not those of modules inside."""
+    if not path:
+        return False
+    module = model.get_submodule(path)
+    inner = (m for m in module.modules() if m is not module)
+    return all(_holds_nothing(m) for m in inner)
+
+
+def follow_flags(gm: fx.GraphModule, other: fx.Graph, *, training: bool) -> set[str]:
+    """Let numbers and flags that are different in the other mode follow `training`; the modules added for that.
+
+    Args:
+        gm: a model traced in one mode; changed.
+        other: its graph in the other mode, with the same wiring.
+        training: whether `gm` was traced in training mode.
+    """
+    known = {name for name, _ in gm.named_modules(remove_duplicate=False)}
+    for node, theirs in zip(list(gm.graph.nodes), list(other.nodes), strict=True):
+        if repr(node.args) == repr(theirs.args) and repr(node.kwargs) == repr(theirs.kwargs):
             continue
-        p = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
-        name, count = f"{node.name}_module", 0
-        while hasattr(gm, name):
-            count += 1
-            name = f"{node.name}_module_{count}"
-        gm.add_submodule(name, kind(p).train(gm.training))
+        if node.op == "output" or node.op == "placeholder":
+            continue
+        if not _as_dropout(gm, node, theirs, training=training):
+            _by_mode(gm, node, theirs, training=training)
+    return {name for name, _ in gm.named_modules(remove_duplicate=False)} - known
+
+
+def _as_dropout(gm: fx.GraphModule, node: fx.Node, theirs: fx.Node, *, training: bool) -> bool:
+    """Put nn.Dropout in the place of functional dropout that is on in training mode only."""
+    kind = _DROPOUTS.get(node.target) if node.op == "call_function" else None
+    if kind is None:
+        return False
+    ours, others = ({**dict(zip(_DROPOUT_ARGUMENTS, n.args, strict=False)), **n.kwargs} for n in (node, theirs))
+    on, off = (ours, others) if training else (others, ours)
+    rest = [{k: repr(v) for k, v in some.items() if k != "training"} for some in (ours, others)]
+    p = ours.get("p", 0.5)
+    if on.get("training") is not True or off.get("training") is not False or rest[0] != rest[1]:
+        return False
+    if not isinstance(p, int | float):
+        return False
+    name = _free(gm, module_of(node), f"{node.name}_module")
+    gm.add_submodule(name, kind(p, inplace=bool(ours.get("inplace", False))))
+    with gm.graph.inserting_before(node):
+        call = gm.graph.call_module(name, (ours["input"],))
+    call.meta = dict(node.meta)
+    node.replace_all_uses_with(call)
+    gm.graph.erase_node(node)
+    return True
+
+
+def _by_mode(gm: fx.GraphModule, node: fx.Node, theirs: fx.Node, *, training: bool) -> None:
+    """Read each value that differs from a module that knows both."""
+    made = 0
+
+    def merged(mine: Any, other: Any) -> Any:
+        nonlocal made
+        if isinstance(mine, fx.Node) or repr(mine) == repr(other):
+            return mine
+        if isinstance(mine, list | tuple) and isinstance(other, list | tuple) and len(mine) == len(other):
+            items = [merged(a, b) for a, b in zip(mine, other, strict=True)]
+            return tuple(items) if isinstance(mine, tuple) else items
+        if isinstance(mine, dict) and isinstance(other, dict) and mine.keys() == other.keys():
+            return {k: merged(v, other[k]) for k, v in mine.items()}
+        if isinstance(mine, slice) and isinstance(other, slice):
+            parts = zip((mine.start, mine.stop, mine.step), (other.start, other.stop, other.step), strict=True)
+            return slice(*(merged(a, b) for a, b in parts))
+        made += 1
+        value = ModeValue(*((mine, other) if training else (other, mine)))
+        name = _free(gm, module_of(node), f"{node.name}_by_mode" + (f"_{made}" if made > 1 else ""))
+        gm.add_submodule(name, value)
         with gm.graph.inserting_before(node):
-            source = node.args[0] if node.args else node.kwargs["input"]
-            call = gm.graph.call_module(name, (source,))
+            call = gm.graph.call_module(name, ())
         call.meta = dict(node.meta)
-        node.replace_all_uses_with(call)
-        gm.graph.erase_node(node)
-    if fixed:
-        logger.warning("tracing fixed the training flag of %d node(s): %s …", len(fixed), fixed[0])
+        return call
+
+    node.args, node.kwargs = merged(node.args, theirs.args), merged(node.kwargs, theirs.kwargs)
+
+
+def _free(gm: nn.Module, owner: str, name: str) -> str:
+    """A path for a new module beside the modules of another one, so that it gets its mode with them."""
+    base = f"{owner}.{name}" if owner else name
+    path, count = base, 0
+    while _exists(gm, path):
+        count += 1
+        path = f"{base}_{count}"
+    return path
+
+
+def _exists(root: nn.Module, path: str) -> bool:
+    thing: Any = root
+    for part in path.split("."):
+        if not hasattr(thing, part):
+            return False
+        thing = getattr(thing, part)
+    return True
+
+
+def guard(gm: fx.GraphModule, *, training: bool, why: str) -> None:
+    """Let a graph run in one mode alone; in the other one it raises an error that says why."""
+    name = _free(gm, "", "mode_guard")
+    gm.add_submodule(name, ModeGuard(training, why).train(gm.training))
+    first = next(n for n in gm.graph.nodes if n.op != "placeholder")
+    with gm.graph.inserting_before(first):
+        gm.graph.call_module(name, ())
 
 
 def keep_unused(gm: fx.GraphModule, model: nn.Module) -> tuple[str, ...]:
     """Put back submodules that the graph does not call, so that no parameter is lost."""
     have = {*dict(gm.named_parameters(remove_duplicate=False)), *dict(gm.named_buffers(remove_duplicate=False))}
     lost = []
-    for name, tensor in [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]:
+    for name, tensor in _tensors(model):
         if name in have:
             continue
         lost.append(name)
@@ -88,6 +204,11 @@ def keep_unused(gm: fx.GraphModule, model: nn.Module) -> tuple[str, ...]:
             persistent = leaf not in source._non_persistent_buffers_set
             owner.register_buffer(leaf, tensor, persistent=persistent)
     return tuple(lost)
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
 
 
 def _bare(module: nn.Module) -> nn.Module:

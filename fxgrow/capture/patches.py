@@ -12,8 +12,6 @@ from typing import Any
 from torch import nn
 from torch.fx import _symbolic_trace
 
-from .written import WRITTEN
-
 _OF_THREAD: Any = getattr(_symbolic_trace, "_is_fx_tracing_tls", None)
 _FLAG: tuple[Any, str] = (_symbolic_trace, "_is_fx_tracing_flag") if _OF_THREAD is None else (_OF_THREAD, "flag")
 """Where fx notes that it traces: for each thread, and in torch 2.11 in its module."""
@@ -25,9 +23,7 @@ class Patches:
     __slots__ = ("_attributes", "_made", "_patcher", "_tracing")
 
     def __init__(self) -> None:
-        classes: list[tuple[type, str]] = [(nn.Module, "__call__"), (nn.Module, "__getattr__")]
-        classes += [(kind, "forward") for kind in WRITTEN]
-        self._attributes = [(owner, name, getattr(owner, name)) for owner, name in classes]
+        self._attributes = [(nn.Module, name, getattr(nn.Module, name)) for name in ("__call__", "__getattr__")]
         self._patcher = _symbolic_trace.CURRENT_PATCHER
         self._tracing = getattr(*_FLAG, False)
         self._made: list[Any] = []

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .locks import RECORDING
 from .shapes import SHAPES
 
 _FAKE_LOG = logging.getLogger("torch._subclasses.fake_tensor")
@@ -83,13 +84,17 @@ class Recorder(ProxyTorchDispatchMode):
 def record(call: Callable[[], Any], mode: FakeTensorMode, grad: bool) -> tuple[Any, list[Call]]:
     """Run a call on fake tensors; its result and the operators it ran, in order."""
     recorder = Recorder()
+    return run_recorded(call, mode, grad, recorder), recorder.calls
+
+
+def run_recorded(call: Callable[[], Any], mode: FakeTensorMode, grad: bool, recorder: Recorder) -> Any:
+    """Run a call on fake tensors while a recorder listens. Threads take turns: torch has one place for a recorder."""
     _FAKE_LOG.disabled = True  # a shape that does not fit is an answer here, not an accident to report
     try:
-        with mode, enable_python_dispatcher(), torch.set_grad_enabled(grad), recorder:
-            out = call()
+        with RECORDING, mode, enable_python_dispatcher(), torch.set_grad_enabled(grad), recorder:
+            return call()
     finally:
         _FAKE_LOG.disabled = False
-    return out, recorder.calls
 
 
 def storage_of(tensor: Tensor) -> int:

@@ -1,46 +1,54 @@
-"""Tracing: from a module to an fx graph that follows `training`, keeps every parameter, and knows its source lines."""
+"""torch.fx's tracer, taught what growing needs.
+
+Buffers are read when the graph runs, items are assigned, modules are kept whole so that they follow `training`, nodes
+know their source lines, and other threads are left alone.
+"""
 
 from __future__ import annotations
 
-import inspect
-import logging
-import operator
-import traceback
-from collections.abc import Mapping, Sequence
+import functools
+import threading
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from ..errors import Kind, usage
-from .checks import check_model, check_root
 from .contexts import Contexts, Forgotten
-from .inputs import as_tuple
-from .modes import flags_that_follow, keep_unused, make_dropout_follow
 from .patches import Patches
-from .written import OPEN, written_out
-
-logger = logging.getLogger("fxgrow")
-
-
-class Assignable(fx.Proxy):
-    """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace."""
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+from .proxies import Assignable, BufferProxy, ReadsValues, buffers_behind
+from .written import OPEN
 
 
 class GrowthTracer(fx.Tracer):
-    """fx's tracer, with item assignment, source lines on nodes, and stochastic modules (drop path …) kept whole, so
-    that they go on following `training`. It refuses context managers that fx would forget."""
+    """Traces a copy of a model (`twin.py`), which it may leave changed."""
 
     record_stack_traces = True
+
+    def __init__(self, leaves: Collection[str] = (), fixed: Collection[str] | None = ()) -> None:
+        """Start a trace.
+
+        Args:
+            leaves: paths of modules that are kept whole, beside torch's own.
+            fixed: names of buffers whose values the trace fixes; None for all.
+        """
+        super().__init__()
+        self.leaves = frozenset(leaves)
+        self.fixed = None if fixed is None else frozenset(fixed)
+        self.visited: set[str] = set()
+        """Paths of the modules that were traced into."""
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         """Trace; what `forward` leaves switched off is switched on again, and what fx patches is put back."""
         self._contexts, self._patches = Contexts.now(), Patches()
+        self._thread = threading.get_ident()
+        self._buffers: dict[int, str] = {}
+        if isinstance(root, nn.Module):
+            for name, buffer in root.named_buffers(remove_duplicate=False):
+                self._buffers.setdefault(id(buffer), name)
+        self._proxies: dict[str, BufferProxy] = {}
         try:
-            with torch.set_grad_enabled(torch.is_grad_enabled()), written_out():
+            with torch.set_grad_enabled(torch.is_grad_enabled()):
                 return super().trace(root, concrete_args)
         except AssertionError as error:  # fx may take an interruption for a fault of its own
             if isinstance(error.__context__, KeyboardInterrupt):
@@ -51,6 +59,12 @@ class GrowthTracer(fx.Tracer):
                 self._patches.put_back()
             finally:  # again, for an interruption of the first time
                 self._patches.put_back()
+
+    @property
+    def place(self) -> str:
+        """The path of the module that is being traced."""
+        last = next(reversed(self.module_stack), None)
+        return self.module_stack[last][0] if last is not None else ""
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A proxy for a node."""
@@ -65,171 +79,76 @@ class GrowthTracer(fx.Tracer):
             raise Forgotten(entered)
         return super().create_arg(a)
 
+    def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
+        """Placeholders for the arguments; and buffers that `forward` assigns anew are written to before it returns."""
+        function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+
+        @functools.wraps(function)
+        def run(*given: Any) -> Any:
+            out = function(*given)
+            self._store_buffers()
+            return out
+
+        return run, args
+
+    def _store_buffers(self) -> None:
+        for path, module in self.root.named_modules():
+            for name, value in module._buffers.items():
+                if isinstance(value, fx.Proxy):
+                    full = f"{path}.{name}" if path else name
+                    buffer = self._proxies.get(full) or self.create_proxy("get_attr", full, (), {})
+                    if value is not buffer:
+                        self.create_proxy("call_method", "copy_", (buffer, value), {})
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        """What stands for an attribute of a module. Threads that run other models get the attribute itself."""
+        if threading.get_ident() != self._thread:
+            return attr_val
+        name = self._buffers.get(id(attr_val))
+        if name is None or not isinstance(attr_val, Tensor) or self.fixed is None or name in self.fixed:
+            return super().getattr(attr, attr_val, parameter_proxy_cache)
+        if name not in self._proxies:
+            node = self.create_node("get_attr", name, (), {})
+            node.meta["fxgrow_buffer"] = True
+            self._proxies[name] = BufferProxy(node, self, attr_val)
+        return self._proxies[name]
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """One node, or whatever the module runs. Threads that run other models just run them."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """A condition, which is known only if it depends on buffers alone."""
+        buffers = buffers_behind(obj.node)
+        if buffers:
+            raise ReadsValues(buffers)
+        return super().to_bool(obj)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """A loop over a value, whose length is known only if it depends on buffers alone."""
+        buffers = buffers_behind(obj.node)
+        if buffers:
+            raise ReadsValues(buffers)
+        return super().iter(obj)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """torch's own modules but for whole transformers, and modules without parameters that look at `training`."""
+        """torch's own modules but for whole transformers, modules without parameters that look at `training`, and those
+        that were asked for."""
+        leaf = module_qualified_name in self.leaves or self._is_leaf(m, module_qualified_name)
+        if not leaf:
+            self.visited.add(module_qualified_name)
+        return leaf
+
+    def _is_leaf(self, m: nn.Module, path: str) -> bool:
         if type(m) in OPEN:
             return False
-        if super().is_leaf_module(m, module_qualified_name):
+        if super().is_leaf_module(m, path):
             return True
         if next(m.parameters(), None) is not None or next(m.children(), None) is not None:
             return False
         code = getattr(type(m).forward, "__code__", None)
         return code is not None and "training" in code.co_names
-
-
-def trace(
-    model: nn.Module,
-    example_inputs: Sequence[Any] | None = None,
-    *,
-    concrete_args: Mapping[str, Any] | None = None,
-) -> fx.GraphModule:
-    """Trace a model with torch.fx, ready to be grown.
-
-    Args:
-        model: any module; it is not changed. A GraphModule comes back as it is.
-        example_inputs: tensors with the shapes that the model takes; kept in the graph's metadata for the analysis,
-            and the number of them decides which arguments of `forward` are inputs.
-        concrete_args: values for other arguments of `forward`. Arguments with plain defaults (flags, numbers, None)
-            are specialised to them, so that `if flag:` does not stop the trace.
-
-    Returns:
-        A GraphModule that shares the model's parameters. Functional dropout follows `training`. Parameters that the
-        graph does not use are kept; `result.meta["fxgrow_unused"]` lists them.
-
-    Raises:
-        UsageError: the model cannot be traced (the message names the line), or must not be grown (lazy, quantised,
-            parametrised).
-    """
-    if isinstance(model, fx.GraphModule):
-        if example_inputs is not None:
-            _remember(model, example_inputs)
-        return model
-    check_model(model)
-    check_root(model)
-    concrete = _concrete(model, example_inputs, concrete_args or {})
-    attributes = set(model.__dict__)
-    flags = {name: module.training for name, module in model.named_modules(remove_duplicate=False)}
-    other = _in_other_mode(model, concrete)
-    _forget_constants(model, attributes)
-    graph = _traced(model, concrete)
-    follow = flags_that_follow(graph, other)
-    gm = fx.GraphModule(model, graph, type(model).__name__)
-    gm.training = model.training
-    gm._non_persistent_buffers_set.update(gm._buffers.keys() - model._buffers.keys())  # tensors made in `forward`
-    _forget_constants(model, attributes)
-    if follow is None:
-        logger.warning(
-            "%s has different graphs in training and evaluation mode; this trace is of %s mode",
-            type(model).__name__,
-            "training" if model.training else "evaluation",
-        )
-    else:
-        make_dropout_follow(gm, follow)
-    _drop_concrete(gm, concrete)
-    unused = keep_unused(gm, model)
-    if unused:
-        gm.meta["fxgrow_unused"] = unused
-        logger.info("kept although the graph does not use them: %s", ", ".join(unused))
-    for name, module in gm.named_modules(remove_duplicate=False):
-        module.training = flags.get(name, model.training)
-    if example_inputs is not None:
-        _remember(gm, example_inputs)
-    gm.recompile()
-    return gm
-
-
-def _forget_constants(model: nn.Module, attributes: set[str]) -> None:
-    """Remove what fx leaves on the model itself: tensors that `forward` made while it was traced."""
-    for name in set(model.__dict__) - attributes:
-        delattr(model, name)
-
-
-def _traced(model: nn.Module, concrete: Mapping[str, Any]) -> fx.Graph:
-    try:
-        return GrowthTracer().trace(model, concrete_args=dict(concrete) or None)
-    except Forgotten as error:
-        raise usage(Kind.NOT_TRACEABLE, str(error), where=_user_line(error), hint=error.way_out) from None
-    except Exception as error:  # user code runs here; whatever it raises becomes one message with its line
-        raise usage(
-            Kind.NOT_TRACEABLE,
-            f"torch.fx cannot trace {type(model).__name__}: {(str(error).strip() or repr(error)).splitlines()[0]}",
-            where=_user_line(error),
-            hint="fix a flag with concrete_args={'name': value}, keep the branch in a function under torch.fx.wrap, "
-            "or trace and grow the submodules that can be traced",
-        ) from error
-
-
-def _user_line(error: Exception) -> str:
-    """The last line of the traceback that is not torch's own."""
-    torch_root = torch.__file__.rsplit("/", 1)[0]
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(torch_root)]
-    frames = [f for f in frames if f.filename != __file__ and "<eval" not in f.filename]
-    if not frames:
-        return ""
-    last = frames[-1]
-    return f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}, in {last.name}:  {last.line}"
-
-
-def _concrete(model: nn.Module, examples: Sequence[Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `forward` that the graph does not take."""
-    parameters = inspect.signature(model.forward).parameters
-    unknown = [name for name in given if name not in parameters]
-    if unknown:
-        raise usage(
-            Kind.BAD_OPTION,
-            f"forward of {type(model).__name__} has no argument {unknown[0]!r}",
-            hint=f"its arguments are {', '.join(parameters)}",
-        )
-    plain = (bool, int, float, str, type(None))
-    inputs = 0 if examples is None else len(as_tuple(examples))
-    concrete = {}
-    for k, (name, parameter) in enumerate(parameters.items()):
-        if name in given:
-            concrete[name] = given[name]
-        elif parameter.default is not inspect.Parameter.empty and k >= inputs and isinstance(parameter.default, plain):
-            concrete[name] = parameter.default
-    return concrete
-
-
-def _in_other_mode(model: nn.Module, concrete: Mapping[str, Any]) -> fx.Graph | None:
-    """The graph in the other mode; None if it cannot be traced there. Flags are put back as they were."""
-    flags = [(m, m.training) for m in model.modules()]
-    try:
-        for m, flag in flags:
-            m.training = not flag
-        return GrowthTracer().trace(model, concrete_args=dict(concrete) or None)
-    except Exception:  # the other mode may well be untraceable; the mode that was asked for is not
-        return None
-    finally:
-        for m, flag in flags:
-            m.training = flag
-
-
-def _drop_concrete(gm: fx.GraphModule, concrete: Mapping[str, Any]) -> None:
-    """Remove the placeholders of specialised arguments and the checks that fx made of them."""
-    if not concrete:
-        return
-    for node in [n for n in gm.graph.nodes if n.op == "placeholder"]:
-        base = str(node.target).rpartition("_")[0]
-        if base not in concrete and str(node.target) not in concrete:
-            continue
-        for user in list(node.users):
-            for check in list(user.users):
-                gm.graph.erase_node(check)
-            gm.graph.erase_node(user)
-        gm.graph.erase_node(node)
-
-
-def _remember(gm: fx.GraphModule, examples: Sequence[Any] | torch.Tensor) -> None:
-    values = as_tuple(examples)
-    places = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    if len(values) != len(places):
-        names = ", ".join(p.name for p in places)
-        raise usage(
-            Kind.BAD_INPUTS,
-            f"the model takes {len(places)} inputs ({names}), example_inputs holds {len(values)}",
-            hint="pass one value for each, in order",
-        )
-    for place, value in zip(places, values, strict=True):
-        if isinstance(value, torch.Tensor):
-            place.meta["val"] = torch.empty(value.shape, dtype=value.dtype, device="meta")

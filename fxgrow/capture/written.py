@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -99,18 +97,13 @@ WRITTEN: dict[type[nn.Module], Any] = {
     nn.TransformerDecoder: _decoder,
     nn.Transformer: _transformer,
 }
-OPEN = (*WRITTEN, nn.TransformerDecoderLayer)
-"""Modules of torch's own that tracing looks into."""
+OPEN = (nn.TransformerDecoderLayer,)
+"""Further modules of torch's own that tracing looks into."""
 
 
-@contextmanager
-def written_out() -> Iterator[None]:
-    """While it lasts, these modules run as they are written here."""
-    known = {kind: kind.forward for kind in WRITTEN}
-    try:
-        for kind, forward in WRITTEN.items():
-            kind.forward = forward
-        yield
-    finally:
-        for kind, forward in known.items():
-            kind.forward = forward
+KINDS: dict[type[nn.Module], type[nn.Module]] = {
+    kind: type(kind.__name__, (kind,), {"forward": forward, "__module__": __name__})
+    for kind, forward in WRITTEN.items()
+}
+"""Subclasses that run as they are written here. They stand in the place of torch's own in the copy of a model that is
+traced, so that no other model of the process sees them."""

@@ -10,7 +10,7 @@ from typing import Any
 from torch import fx
 
 from ..api import analysis_of
-from ..capture.tracer import trace
+from ..capture.trace import trace
 from ..errors import Kind, usage
 from .factory import build
 from .inputs import parse_inputs

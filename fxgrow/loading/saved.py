@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn
 
-from ..capture.tracer import trace
+from ..capture.trace import trace
 from ..errors import FxgrowError, Kind, usage
 from ..plan import Plan
 from ..verify.verify import plans_since

@@ -12,7 +12,7 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, fx, nn
 
-from ..capture.tracer import trace
+from ..capture.trace import trace
 from ..errors import FxgrowError, Kind, usage
 from .insert import ENTRY, Body, Copies, Factory, Layers, Link
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from torch import Tensor, fx
 
-from ...capture.tracer import trace
+from ...capture.trace import trace
 from ...errors import FxgrowError, GrowthRefused, UsageError
 from ...plan import Plan
 from ...rewrite import apply

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, fx
 
-from ...capture.tracer import trace
+from ...capture.trace import trace
 from ...errors import FxgrowError
 from .build import build
 from .choose import Choose

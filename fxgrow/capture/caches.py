@@ -1,0 +1,57 @@
+"""Caches of the user's functions (`functools.lru_cache`) that tracing or recording has filled with stand-ins.
+
+A function that is called with a fake tensor, or with a proxy of torch.fx, remembers what it made of it, and would
+return that to the user's own model for ever after.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor
+
+_CACHED: type[Any] = type(functools.lru_cache(lambda: None))
+DEEPEST = 6
+"""How deep a cached result is searched."""
+
+
+@contextmanager
+def caches_kept_clean() -> Iterator[None]:
+    """Afterwards, empty each cache that has got a stand-in while it lasted; all others keep what they hold."""
+    before = {id(cached): cached.cache_info().misses for cached in _caches()}
+    try:
+        yield
+    finally:
+        for cached in _caches():
+            if cached.cache_info().misses != before.get(id(cached), 0) and _holds_stand_in(cached):
+                cached.cache_clear()
+
+
+def _caches() -> list[Any]:
+    return [thing for thing in gc.get_objects() if type(thing) is _CACHED]
+
+
+def _holds_stand_in(cached: Any) -> bool:
+    """Whether a key or a result in a cache is, or holds, a fake tensor or a proxy."""
+    function = getattr(cached, "__wrapped__", None)
+    return any(_is_stand_in(thing, 0) for thing in gc.get_referents(cached) if thing is not function)
+
+
+def _is_stand_in(thing: Any, depth: int) -> bool:
+    if isinstance(thing, FakeTensor | fx.Proxy):
+        return True
+    if depth > DEEPEST:
+        return False
+    if isinstance(thing, dict):
+        return any(_is_stand_in(item, depth + 1) for pair in thing.items() for item in pair)
+    if isinstance(thing, list | tuple | set | frozenset):
+        return any(_is_stand_in(item, depth + 1) for item in thing)
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return any(_is_stand_in(getattr(thing, f.name, None), depth + 1) for f in fields(thing))
+    return False

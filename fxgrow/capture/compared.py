@@ -1,0 +1,186 @@
+"""The comparison of a fresh trace with the module that it was made from, in both modes and at two sets of sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from ..errors import FxgrowError, Kind, usage
+from .build import lower
+from .containers import map_tensors, named_leaves
+from .fidelity import Difference, difference
+from .inputs import as_tuple, example_values
+from .lowering import Lowering
+from .modes import guard
+from .second_sizes import second
+from .snapshot import Snapshot
+from .whole import Recording, record_model
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What `trace` was given."""
+
+    inputs: Sequence[Any] | None
+    kwargs: Mapping[str, Any] | None
+    train_inputs: Sequence[Any] | None
+    train_kwargs: Mapping[str, Any] | None
+    concrete: Mapping[str, Any]
+
+    def of(self, training: bool) -> tuple[tuple[Any, ...] | None, dict[str, Any]]:
+        """Positional and keyword inputs in a mode."""
+        inputs, kwargs = self.inputs, self.kwargs
+        if training and (self.train_inputs is not None or self.train_kwargs is not None):
+            inputs, kwargs = self.train_inputs or (), self.train_kwargs
+        return None if inputs is None else as_tuple(inputs), dict(kwargs or {})
+
+
+def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples) -> None:
+    """Record both, and refuse a graph that does not run what the model runs.
+
+    What was compared is written into `gm.meta["fxgrow_compared"]`. A graph that is right in the model's mode alone
+    stands for that mode.
+
+    Raises:
+        UsageError: the graph runs something else in the mode that the model is in; the message names the line.
+    """
+    comparison = _Comparison(model, gm, examples)
+    modes = gm.meta.get("fxgrow_modes", ("eval", "training"))
+    here = model.training
+    if not comparison.known:
+        gm.meta["fxgrow_compared"] = ()
+        return
+    for training in (here, not here):
+        if ("training" if training else "eval") not in modes:
+            continue
+        found = comparison.differs(training)
+        if found is None:
+            continue
+        if training is here:
+            raise _refusal(model, found, comparison.at)
+        guard(gm, training=here, why=f"{found} ({found.where})")
+        gm.recompile()
+        gm.meta["fxgrow_modes"] = ("training" if here else "eval",)
+    gm.meta["fxgrow_compared"] = tuple(comparison.notes)
+    gm.meta["fxgrow_original"] = comparison.compared
+
+
+def _refusal(model: nn.Module, found: Difference, at: str) -> FxgrowError:
+    return usage(
+        Kind.NOT_TRACEABLE,
+        f"the graph that torch.fx makes of {type(model).__name__} does not run what the module runs: {found}{at}",
+        where=found.where,
+        hint="keep that part in a function under torch.fx.wrap or in a module of its own, or trace and grow the "
+        "submodules around it",
+    )
+
+
+class _Comparison:
+    """Both models' recordings, each made once."""
+
+    def __init__(self, model: nn.Module, gm: fx.GraphModule, examples: Examples) -> None:
+        self.model, self.gm, self.examples = model, gm, examples
+        self.notes: list[str] = []
+        self.compared = False
+        self.at = ""
+        self._second: Inputs | None = None
+        self._known: dict[Any, Recorded] = {}
+        self.names: dict[int, str] = {}
+        for name, tensor in (
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False),
+        ):
+            self.names.setdefault(id(tensor), name)
+        self._guessed = self._guess() if examples.inputs is None and not examples.kwargs else None
+        self.known = examples.inputs is not None or bool(examples.kwargs) or self._guessed is not None
+
+    def _guess(self) -> tuple[Any, ...] | None:
+        lowering, snapshot = Lowering(), Snapshot(self.gm)
+        try:
+            values, _ = example_values(self.gm, None, lambda given: lower(snapshot, given, lowering))
+        except FxgrowError:
+            self.notes.append("not compared with the module: the inputs that it takes are not known")
+            return None
+        return values
+
+    def _inputs(self, training: bool) -> Inputs:
+        inputs, kwargs = self.examples.of(training)
+        return (self._guessed or ()) if inputs is None else inputs, kwargs
+
+    def differs(self, training: bool) -> Difference | None:
+        """The first difference in one mode, at the example's sizes or at others."""
+        first = self._inputs(training)
+        found, accepted = self._at(first, training)
+        self.at = ""
+        if found is not None or not accepted:
+            return found
+        others = self._others(first, training)
+        if others is None:
+            return None
+        found, _ = self._at(others, training)
+        self.at = f" (on inputs of {_sizes(others)}, though not on those of {_sizes(first)})"
+        return found
+
+    def _others(self, first: Inputs, training: bool) -> Inputs | None:
+        """Inputs of other sizes that the module accepts; those of one mode serve the other, if it takes the same."""
+        if self._second is not None and self.examples.train_inputs is None and self.examples.train_kwargs is None:
+            return self._second if self._module(self._second, training)[0] is not None else None
+        found = second(first, lambda some: self._module((some[0], some[1]), training)[0] is not None)
+        if found is None:
+            return None
+        self._second = found[0], found[1]
+        self.gm.meta.setdefault("fxgrow_second", map_tensors(found, lambda t: t.to("meta")))
+        return self._second
+
+    def _at(self, inputs: Inputs, training: bool) -> tuple[Difference | None, bool]:
+        mode = "training" if training else "evaluation"
+        ours, error = self._module(inputs, training)
+        if ours is None:
+            self.notes.append(f"not compared in {mode} mode: {_reason(error)}")
+            return None, False
+        theirs, wrong = _record(self.gm, *inputs, training)
+        if theirs is None:
+            return Difference("on such inputs", f"raises {_reason(wrong)}", ""), True
+        found = difference(ours, theirs, self.names)
+        if found is None:
+            self.compared = True
+            self.notes.append(f"compared with the module in {mode} mode, on inputs of {_sizes(inputs)}")
+        return found, True
+
+    def _module(self, inputs: Inputs, training: bool) -> tuple[Recording | None, Exception | None]:
+        """The module's recording, which is made once for each set of sizes."""
+        key = (training, repr(_sizes(inputs)))
+        if key not in self._known:
+            args, kwargs = inputs
+            self._known[key] = _record(self.model, args, {**kwargs, **self.examples.concrete}, training)
+        return self._known[key]
+
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword inputs."""
+Recorded = tuple[Recording | None, Exception | None]
+
+
+def _record(model: nn.Module, args: Any, kwargs: Any, training: bool) -> Recorded:
+    try:
+        return record_model(model, args, kwargs, training=training), None
+    except Exception as error:  # whatever a model raises on inputs that it does not take
+        return None, error
+
+
+def _reason(error: Exception | None) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def _sizes(inputs: Any) -> str:
+    """Shapes of tensors, and plain numbers, as text."""
+    found = []
+    for _, leaf in named_leaves(inputs, ""):
+        if isinstance(leaf, Tensor):
+            found.append("x".join(map(str, leaf.shape)) or "a scalar")
+        elif isinstance(leaf, int | float):
+            found.append(str(leaf))
+    return ", ".join(found)

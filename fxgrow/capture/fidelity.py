@@ -1,0 +1,322 @@
+"""Does a traced graph run what the module runs? Both are recorded, and compared operator by operator.
+
+Each operator becomes an expression over the inputs and the tensors of the model; equal expressions have equal numbers,
+on both sides. What a model returns, and what it leaves in its buffers and inputs, must be the same expressions. So the
+order of independent operators, unused ones and repeated ones do not matter, and everything else does: every argument,
+dtype, flag, and the context managers around it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._mode_utils import no_dispatch
+
+from .containers import named_leaves
+from .recorder import Call, spec_of, storage_of
+from .whole import Note, Recording
+
+_IDENTITIES = frozenset({"aten::alias", "aten::lift_fresh", "aten::pin_memory", "aten::_assert_async"})
+"""Operators that return what they are given."""
+_DROPOUTS = frozenset({"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout"})
+_UNFILLED = ("aten::empty", "aten::new_empty")
+"""Operators that return memory as they find it begin so."""
+LARGEST_CONSTANT = 2**20
+"""Tensors of more elements that are made from numbers alone are compared by how they are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where a graph first does something else than its module."""
+
+    module: str
+    """What the module runs."""
+    graph: str
+    """What the graph runs instead; empty if it lacks it."""
+    where: str
+    """The user's line."""
+
+    def __str__(self) -> str:
+        return f"the module runs {self.module}, and the graph {self.graph or 'does not'}"
+
+
+@dataclass(slots=True)
+class Numbers:
+    """Numbers of expressions; one table for both sides."""
+
+    known: dict[Any, int] = field(default_factory=dict)
+
+    def of(self, key: Any) -> int:
+        """The number of an expression."""
+        return self.known.setdefault(key, len(self.known))
+
+
+@dataclass(slots=True)
+class Side:
+    """A recording as expressions."""
+
+    ends: dict[str, Any]
+    """What is returned, and what is left in tensors that outlive the call: their names and numbers."""
+    steps: list[tuple[int, int]]
+    """The number of each operator, and its place in the recording."""
+    recording: Recording
+
+
+def difference(module: Recording, graph: Recording, names: dict[int, str]) -> Difference | None:
+    """The first thing that a graph does not do as the module does; None if they are the same program.
+
+    Args:
+        module: a recording of the module.
+        graph: one of the graph, on the same inputs in the same mode.
+        names: for each tensor of either model, by identity, the name by which both know it.
+    """
+    table = Numbers()
+    ours, theirs = _Reader(module, table, names).read(), _Reader(graph, table, names).read()
+    if ours.ends == theirs.ends:
+        return None
+    return _first(ours, theirs)
+
+
+def _first(ours: Side, theirs: Side) -> Difference:
+    known, made = {n for n, _ in theirs.steps}, {n for n, _ in ours.steps}
+    mine = next((k for n, k in ours.steps if n not in known), None)
+    other = next((k for n, k in theirs.steps if n not in made), None)
+    if mine is None and other is None:
+        name = next(k for k in (*ours.ends, *theirs.ends) if ours.ends.get(k) != theirs.ends.get(k))
+        left, right = (_end(side.ends.get(name)) for side in (ours, theirs))
+        return Difference(f"{left} as {name}", f"has {right} there", "")
+    left, right = ("" if k is None else _text(side, k) for k, side in ((mine, ours), (other, theirs)))
+    where = _where((ours if mine is not None else theirs), mine if mine is not None else other)
+    return Difference(left or "nothing more", f"runs {right}" if right else "", where)
+
+
+def _end(end: Any) -> str:
+    return "another value" if isinstance(end, int) else "nothing" if end is None else repr(end)
+
+
+def _text(side: Side, k: int) -> str:
+    func, args, kwargs, _ = side.recording.calls[k]
+    shown = [_short(a) for a in args] + [f"{name}={_short(a)}" for name, a in kwargs.items()]
+    return f"{spec_of(func).name.removeprefix('aten::')}({', '.join(shown)})"
+
+
+def _short(arg: Any) -> str:
+    if isinstance(arg, Tensor):
+        return "x".join(map(str, arg.shape)) or "a scalar"
+    if isinstance(arg, list | tuple):
+        return f"[{', '.join(map(_short, arg))}]"
+    return repr(arg)
+
+
+def _where(side: Side, k: int | None) -> str:
+    note: Note | None = side.recording.notes[k] if k is not None else None
+    return f"{note.file.rsplit('/', 1)[-1]}:{note.line}, in {note.function}" if note is not None and note.file else ""
+
+
+class _Reader:
+    """Reads a recording into expressions."""
+
+    def __init__(self, recording: Recording, table: Numbers, names: dict[int, str]) -> None:
+        self.recording = recording
+        self.table = table
+        self.numbers: dict[int, int] = {}
+        self.made: dict[int, int] = {}
+        """By identity of a tensor, how often its storage had been written to when it was made."""
+        self.versions: dict[int, list[int]] = {}
+        """By storage, the numbers of the writes into it so far."""
+        self.constants: dict[int, Tensor] = {}
+        """By number, the value of a tensor that is made from numbers alone."""
+        self.alive: list[Tensor] = []
+        self.seeded = 0
+        self.known = frozenset(names.values())
+        for label, leaf in named_leaves(recording.inputs, "input"):
+            if isinstance(leaf, Tensor):
+                self._set(leaf, table.of(("input", label)))
+        for fake, real in recording.own.items():
+            self.numbers[fake] = table.of(("own", names[real])) if real in names else -1
+
+    def read(self) -> Side:
+        """All operators, and what is left in the end."""
+        steps = []
+        for k, call in enumerate(self.recording.calls):
+            number = self._step(call, self.recording.notes[k])
+            if number is not None:
+                steps.append((number, k))
+        ends: dict[str, Any] = {}
+        for label, leaf in named_leaves(self.recording.output, "output"):
+            ends[label] = self._number(leaf) if isinstance(leaf, Tensor) else f"{type(leaf).__name__} {leaf!r}"
+        for label, leaf in named_leaves(self.recording.inputs, "input"):
+            if isinstance(leaf, Tensor) and self.versions.get(storage_of(leaf)):
+                ends[f"what is left in {label}"] = self._number(leaf)
+        for name, tensor in self.recording.left.items():
+            number = self._number(tensor)
+            if name in self.known and number != self.table.of(("own", name)):
+                ends[f"what is left in {name}"] = number
+        return Side(ends, steps, self.recording)
+
+    def _step(self, call: Call, note: Note) -> int | None:
+        func, args, kwargs, out = call
+        spec = spec_of(func)
+        bound = {
+            name: args[i] if i < len(args) else kwargs.get(name, default)
+            for i, (name, default) in enumerate(spec.arguments)
+        }
+        outputs = [t for _, t in named_leaves(out, "") if isinstance(t, Tensor)]
+        same = _unchanged(spec.name, bound)
+        if same is not None and len(outputs) == 1 and not spec.writes:
+            self._set(outputs[0], self._number(same))
+            return None
+        if same is not None:
+            return None  # in place, and nothing is done
+        values = tuple((name, self._key(value)) for name, value in bound.items())
+        mark = 0
+        if spec.seeded:
+            self.seeded += 1
+            mark = self.seeded
+        key = (spec.name, spec.overload, values, note.contexts, mark)
+        folded = self._folded(call, mark, bool(spec.writes))
+        number = self.table.of(key) if folded is None else folded[0]
+        if folded is None:
+            for k, tensor in enumerate(outputs):
+                self._set(tensor, self.table.of((number, k)))
+        else:
+            self._set(outputs[0], number)
+            self.constants[number] = folded[1]
+        for name in spec.writes:
+            for _, tensor in named_leaves(bound[name], ""):
+                if isinstance(tensor, Tensor):
+                    self._write(tensor, self._result(func, bound, name, number))
+                    for out in outputs:  # Python may get another object for the tensor that was written to
+                        if storage_of(out) == storage_of(tensor):
+                            self._set(out, self.numbers[id(tensor)])
+        return number
+
+    def _result(self, func: OpOverload, bound: dict[str, Any], argument: str, number: int) -> int:
+        """What a tensor holds after a write: what the operator would return if it did not write in place."""
+        source = bound.get("src")
+        if func is torch.ops.aten.copy_.default and isinstance(source, Tensor):
+            target = bound["self"]
+            if source.shape == target.shape and source.dtype == target.dtype and source.device == target.device:
+                return self._number(source)
+        in_place = func._schema.name.endswith("_") and argument == "self"
+        return self.table.of((number, 0) if in_place else (number, argument))
+
+    def _set(self, tensor: Tensor, number: int) -> None:
+        self.numbers[id(tensor)] = number
+        self.made[id(tensor)] = len(self.versions.get(storage_of(tensor), ()))
+        self.alive.append(tensor)
+
+    def _write(self, tensor: Tensor, number: int) -> None:
+        """Note that a tensor holds something else now, and whatever shares its memory, too."""
+        writes = self.versions.setdefault(storage_of(tensor), [])
+        before = writes[-1] if writes else -1
+        writes.append(self.table.of(("write", before, self._number(tensor), number)))
+        self._set(tensor, number)
+
+    def _number(self, tensor: Tensor) -> int:
+        """The number of what a tensor holds now."""
+        number = self.numbers.get(id(tensor))
+        if number is None:
+            number = self._unknown(tensor)
+        elif number == -1:
+            number = self.numbers[id(tensor)] = self._constant(tensor)
+        writes = self.versions.get(storage_of(tensor), ())
+        if len(writes) > self.made.get(id(tensor), 0):
+            return self.table.of(("after", number, writes[-1]))
+        return number
+
+    def _unknown(self, tensor: Tensor) -> int:
+        """Of a tensor that no operator has returned: a real one, or another object for what a factory has made."""
+        if isinstance(tensor, FakeTensor):
+            alike = [t for t in self.alive if storage_of(t) == storage_of(tensor) and t.shape == tensor.shape]
+            if alike:
+                number = self._number(alike[-1])
+                self._set(tensor, number)
+                return number
+        number = self._constant(tensor)
+        self._set(tensor, number)
+        return number
+
+    def _constant(self, tensor: Tensor) -> int:
+        real = tensor
+        if isinstance(tensor, FakeTensor):
+            found = tensor.constant
+            if found is None:
+                return self.table.of(("constant", tuple(tensor.shape), str(tensor.dtype), str(tensor.device)))
+            real = found
+        number = self.table.of(_by_value(real))
+        if real.device.type == "cpu" and real.numel() <= LARGEST_CONSTANT:
+            self.constants[number] = real.detach()
+        return number
+
+    def _key(self, arg: Any) -> Any:
+        if isinstance(arg, Tensor):
+            return self._number(arg)
+        if isinstance(arg, list | tuple):
+            return tuple(map(self._key, arg))
+        return (type(arg).__name__, repr(arg))
+
+    def _folded(self, call: Call, seeded: int, writes: bool) -> tuple[int, Tensor] | None:
+        """The value of a tensor that is made from numbers and constants alone: torch.fx makes it while it traces."""
+        func, args, kwargs, out = call
+        if seeded or writes or not isinstance(out, Tensor) or out.numel() > LARGEST_CONSTANT:
+            return None
+        if out.device.type != "cpu" or spec_of(func).name.startswith(_UNFILLED):
+            return None
+        tensors = list(_tensors(args, kwargs))
+        if any(self._number(t) not in self.constants for t in tensors):
+            return None
+        known = {id(t): self.constants[self._number(t)] for t in tensors}
+        try:
+            with no_dispatch(), torch.no_grad():
+                value = func(*_filled(args, known), **_filled(kwargs, known))
+        except Exception:  # then it is compared by how it is made
+            return None
+        if not isinstance(value, Tensor) or value.shape != out.shape:
+            return None
+        return self.table.of(_by_value(value)), value
+
+
+def _unchanged(name: str, bound: dict[str, Any]) -> Tensor | None:
+    """The operand that an operator returns as it is; None if it does something."""
+    first = next(iter(bound.values()), None)
+    if not isinstance(first, Tensor):
+        return None
+    if name in _IDENTITIES or (name in _DROPOUTS and (not bound.get("train") or bound.get("p") == 0)):
+        return first
+    return None
+
+
+def _by_value(tensor: Tensor) -> tuple[str, tuple[int, ...], str, str]:
+    """A tensor by its contents; on the meta device it has none."""
+    shape, dtype = tuple(tensor.shape), str(tensor.dtype)
+    if tensor.is_meta or tensor.layout is not torch.strided:
+        return "constant", shape, dtype, str(tensor.device)
+    with torch.inference_mode(False), torch.no_grad():
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        data = plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b""
+    return "constant", shape, dtype, hashlib.sha256(data).hexdigest()
+
+
+def _tensors(*trees: Any) -> Iterator[Tensor]:
+    for tree in trees:
+        for _, leaf in named_leaves(tree, ""):
+            if isinstance(leaf, Tensor):
+                yield leaf
+
+
+def _filled(tree: Any, known: dict[int, Tensor]) -> Any:
+    if isinstance(tree, Tensor):
+        return known[id(tree)]
+    if isinstance(tree, list | tuple):
+        return type(tree)(_filled(item, known) for item in tree)
+    if isinstance(tree, dict):
+        return {k: _filled(v, known) for k, v in tree.items()}
+    return tree

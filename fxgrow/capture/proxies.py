@@ -1,0 +1,141 @@
+"""Stand-ins for tensors while torch.fx traces: item assignment, and buffers that are read when the graph runs."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+
+class ReadsValues(Exception):
+    """`forward` reads the values of buffers as numbers or conditions, which only a real tensor can answer."""
+
+    def __init__(self, buffers: frozenset[str]) -> None:
+        super().__init__(f"forward reads the values of {', '.join(sorted(buffers))}")
+        self.buffers = buffers
+
+
+class Assignable(fx.Proxy):
+    """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace."""
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+    def __int__(self) -> int:
+        raise self._value_read("int")
+
+    def __float__(self) -> float:
+        raise self._value_read("float")
+
+    def __index__(self) -> int:
+        raise self._value_read("a whole number")
+
+    def _value_read(self, what: str) -> Exception:
+        buffers = buffers_behind(self.node)
+        if buffers:
+            return ReadsValues(buffers)
+        return TypeError(f"a traced value cannot be read as {what}: it is known only when the model runs")
+
+
+class BufferProxy(Assignable):
+    """A buffer: its shape and dtype are known while a model is traced, its values are read when the graph runs."""
+
+    def __init__(self, node: fx.Node, tracer: fx.Tracer, tensor: Tensor) -> None:
+        super().__init__(node, tracer)
+        self._real = tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """As of a tensor."""
+        return self._real.shape
+
+    @property
+    def ndim(self) -> int:
+        """As of a tensor."""
+        return self._real.ndim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """As of a tensor."""
+        return self._real.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """As of a tensor."""
+        return self._real.device
+
+    @property
+    def is_cuda(self) -> bool:
+        """As of a tensor."""
+        return self._real.is_cuda
+
+    @property
+    def requires_grad(self) -> bool:
+        """As of a tensor."""
+        return self._real.requires_grad
+
+    def size(self, dim: int | None = None) -> Any:
+        """As of a tensor."""
+        return self._real.size() if dim is None else self._real.size(dim)
+
+    def dim(self) -> int:
+        """As of a tensor."""
+        return self._real.dim()
+
+    def numel(self) -> int:
+        """As of a tensor."""
+        return self._real.numel()
+
+    def nelement(self) -> int:
+        """As of a tensor."""
+        return self._real.numel()
+
+    def is_floating_point(self) -> bool:
+        """As of a tensor."""
+        return self._real.is_floating_point()
+
+    def is_complex(self) -> bool:
+        """As of a tensor."""
+        return self._real.is_complex()
+
+    def get_device(self) -> int:
+        """As of a tensor."""
+        return self._real.get_device()
+
+    def element_size(self) -> int:
+        """As of a tensor."""
+        return self._real.element_size()
+
+    def item(self) -> Any:
+        """Its value, which the trace has to fix."""
+        raise self._value_read("a number")
+
+    def tolist(self) -> Any:
+        """Its values, which the trace has to fix."""
+        raise self._value_read("numbers")
+
+    def __len__(self) -> int:
+        return len(self._real)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[k] for k in range(len(self._real)))
+
+
+def buffers_behind(node: fx.Node) -> frozenset[str]:
+    """The buffers that a value is computed from; none if it also depends on an input, a module or a parameter."""
+    found: set[str] = set()
+    queue, seen = [node], {node}
+    while queue:
+        current = queue.pop()
+        if current.op == "get_attr" and current.meta.get("fxgrow_buffer"):
+            found.add(str(current.target))
+        elif current.op in ("call_function", "call_method") and current.all_input_nodes:
+            new = [n for n in current.all_input_nodes if n not in seen]
+            seen.update(new)
+            queue += new
+        else:
+            return frozenset()
+    return frozenset(found)

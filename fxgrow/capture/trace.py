@@ -1,0 +1,298 @@
+"""`trace`: from a module to an fx graph that is compared with it, in both modes and at two sets of sizes."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..errors import Kind, usage
+from .caches import caches_kept_clean
+from .checks import check_hooks, check_model, check_root
+from .compared import Examples, compare
+from .contexts import Forgotten
+from .inputs import as_tuple
+from .locks import TRACING
+from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
+from .names import quote_names
+from .proxies import ReadsValues
+from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own
+from .tracer import GrowthTracer
+from .twin import Twin, objects_kept
+from .written import KINDS
+
+ROUNDS = 12
+"""How often a model is traced again because a module has to be kept whole, or the values of a buffer to be fixed."""
+
+
+def trace(
+    model: nn.Module,
+    example_inputs: Sequence[Any] | None = None,
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    train_inputs: Sequence[Any] | None = None,
+    train_kwargs: Mapping[str, Any] | None = None,
+    concrete_args: Mapping[str, Any] | None = None,
+) -> fx.GraphModule:
+    """Trace a model with torch.fx, ready to be grown, and compare the graph with the model.
+
+    The graph runs the same operators as the model, with the same arguments, in evaluation and in training mode, and at
+    a second set of input sizes. Where the two modes run different graphs (auxiliary heads), the trace stands for the
+    mode that the model is in: run in the other mode, it raises an error.
+
+    Example:
+        >>> model = torchvision.models.resnet18()
+        >>> traced = fxgrow.trace(model, (torch.randn(2, 3, 224, 224),))
+
+    Args:
+        model: any module; it is not changed. A GraphModule comes back as it is.
+        example_inputs: what the model takes: tensors, containers, numbers; remembered by every later call. By default
+            they are inferred from the first layers. The number of them decides which arguments of `forward` are inputs.
+        example_kwargs: keyword arguments that the model takes, likewise.
+        train_inputs: inputs in training mode, where they differ (targets, say).
+        train_kwargs: keyword arguments in training mode, likewise.
+        concrete_args: values for other arguments of `forward`. Arguments with plain defaults (flags, numbers, None)
+            are specialised to them, so that `if flag:` does not stop the trace.
+
+    Returns:
+        A GraphModule that shares the model's parameters. Functional dropout and flags follow `training`. Parameters
+        that the graph does not use are kept; `result.meta["fxgrow_unused"]` lists them.
+
+    Raises:
+        UsageError: the model cannot be traced (the message names the line), the graph would not run what the model
+            runs, or it must not be grown (lazy, quantised, parametrised).
+    """
+    if isinstance(model, fx.GraphModule):
+        if example_inputs is not None:
+            _remember(model, example_inputs)
+        return model
+    check_model(model)
+    check_root(model)
+    concrete = _concrete(model, example_inputs, concrete_args or {})
+    with TRACING, caches_kept_clean(), objects_kept(model):
+        gm = _graph_module(model, _in_both_modes(model, concrete), concrete)
+        if example_inputs is not None:
+            _remember(gm, example_inputs)
+        examples = Examples(example_inputs, example_kwargs, train_inputs, train_kwargs, concrete_args or {})
+        compare(model, gm, examples)
+    return gm
+
+
+@dataclass(slots=True)
+class Traces:
+    """A model's graphs."""
+
+    graph: fx.Graph
+    root: nn.Module
+    """The copy that was traced; it holds the constants."""
+    visited: set[str]
+    other: fx.Graph | None = None
+    """In the other mode; None if that cannot be traced."""
+    why: str = ""
+    """Why the graph stands for one mode alone; empty if it stands for both."""
+
+
+@dataclass(slots=True)
+class _Settings:
+    leaves: set[str] = field(default_factory=set)
+    fixed: set[str] | None = field(default_factory=set)
+
+    def state(self) -> tuple[frozenset[str], frozenset[str] | None]:
+        """What is set now."""
+        return frozenset(self.leaves), None if self.fixed is None else frozenset(self.fixed)
+
+
+def _in_both_modes(model: nn.Module, concrete: Mapping[str, Any]) -> Traces:
+    """Trace in the model's mode and in the other one, keeping modules whole where that makes them one graph."""
+    settings = _Settings()
+    for _ in range(ROUNDS):
+        ours = _traced(model, concrete, model.training, settings)
+        before = settings.state()
+        try:
+            other = _traced(model, concrete, not model.training, settings)
+        except Exception as error:  # the other mode may well be untraceable; the mode that was asked for is not
+            ours.why = f"in the other mode torch.fx cannot trace it ({_reason(error)})"
+            return ours
+        if settings.state() != before:
+            continue
+        if same_wiring(ours.graph, other.graph):
+            ours.other = other.graph
+            return ours
+        apart = culprits(ours.graph, other.graph)
+        whole = {path for path in apart if path not in settings.leaves and can_stay_whole(model, path)}
+        if not whole:
+            names = ", ".join(sorted(path or type(model).__name__ for path in apart)) or type(model).__name__
+            ours.why = f"{names} runs different operators in training and in evaluation mode"
+            return ours
+        settings.leaves |= whole
+    raise AssertionError("each round keeps another module whole, or fixes another buffer")
+
+
+def _traced(model: nn.Module, concrete: Mapping[str, Any], training: bool, settings: _Settings) -> Traces:
+    """Trace a copy of a model in one mode; again where the values of buffers have to be fixed.
+
+    Raises:
+        UsageError: it cannot be traced in its own mode.
+        Exception: nor in the other one.
+    """
+    while True:
+        twin = Twin(_own, KINDS)(model).train(training)
+        tracer = GrowthTracer(settings.leaves, settings.fixed)
+        try:
+            graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
+            return Traces(graph, twin, tracer.visited)
+        except ReadsValues as error:
+            assert settings.fixed is not None
+            if can_stay_whole(model, tracer.place) and tracer.place not in settings.leaves:
+                settings.leaves.add(tracer.place)
+            else:
+                settings.fixed |= error.buffers
+        except Forgotten as error:
+            if training is not model.training:
+                raise
+            raise usage(Kind.NOT_TRACEABLE, str(error), where=_user_line(error), hint=error.way_out) from None
+        except Exception as error:  # user code runs here; whatever it raises becomes one message with its line
+            if settings.fixed is not None and next(model.buffers(), None) is not None:
+                settings.fixed = None  # as plain torch.fx does it
+                continue
+            if training is not model.training:
+                raise
+            raise usage(
+                Kind.NOT_TRACEABLE,
+                f"torch.fx cannot trace {type(model).__name__}: {_reason(error)}",
+                where=_user_line(error),
+                hint="fix a flag with concrete_args={'name': value}, keep the branch in a function under "
+                "torch.fx.wrap, or trace and grow the submodules that can be traced",
+            ) from error
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Parameters stand for themselves; buffers get memory of their own, which `forward` may write to."""
+    if isinstance(tensor, nn.Parameter):
+        return tensor
+    with torch.no_grad():
+        return tensor.detach().clone()
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def _graph_module(model: nn.Module, both: Traces, concrete: Mapping[str, Any]) -> fx.GraphModule:
+    """A GraphModule with the model's own modules and tensors, and the constants that `forward` made."""
+    quote_names(both.graph)
+    flags = flags_of(model) if has_train_of_its_own(model) else {}
+    gm = (TracedModule if flags else fx.GraphModule)(_root(model, both), both.graph, type(model).__name__)
+    gm.training = model.training
+    _persist_what_the_model_does(gm, model)
+    follow: set[str] = set()
+    if both.other is not None:
+        follow = follow_flags(gm, both.other, training=model.training)
+    else:
+        guard(gm, training=model.training, why=both.why)
+        gm.meta["fxgrow_modes"] = ("training" if model.training else "eval",)
+    _drop_concrete(gm, concrete)
+    unused = keep_unused(gm, model)
+    if unused:
+        gm.meta["fxgrow_unused"] = unused
+    if flags:
+        gm.meta[FLAGS] = flags
+    own = {name: module.training for name, module in model.named_modules(remove_duplicate=False)}
+    for name, module in gm.named_modules(remove_duplicate=False):
+        if name in own:
+            module.training = own[name]
+        elif name in follow:
+            module.training = own.get(name.rpartition(".")[0], model.training)
+    check_hooks(model, gm, both.visited)
+    gm.recompile()
+    return gm
+
+
+def _root(model: nn.Module, both: Traces) -> nn.Module:
+    """The model's own modules and tensors by its names, and beside them the constants that `forward` made."""
+    root = nn.Module()
+    for name, value in model.__dict__.items():
+        if name in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
+            value = type(value)(value)  # the model's own stays as it is
+        root.__dict__[name] = value
+    for name in both.root.__dict__.keys() - model.__dict__.keys():
+        root.__dict__[name] = both.root.__dict__[name]
+    return root
+
+
+def _persist_what_the_model_does(gm: fx.GraphModule, model: nn.Module) -> None:
+    """Let state_dict hold what the model's holds: without constants, and tensors that are plain attributes."""
+    saved = model.state_dict(keep_vars=True).keys()
+    for path, module in gm.named_modules():
+        if path and dict(model.named_modules()).get(path) is module:
+            continue
+        lost = [name for name in module._buffers if (f"{path}.{name}" if path else name) not in saved]
+        module._non_persistent_buffers_set.update(lost)
+
+
+def _user_line(error: Exception) -> str:
+    """The last line of the traceback that is not torch's own."""
+    torch_root = torch.__file__.rsplit("/", 1)[0]
+    own_root = __file__.rsplit("/", 1)[0]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((torch_root, own_root))]
+    frames = [f for f in frames if "<eval" not in f.filename]
+    if not frames:
+        return ""
+    last = frames[-1]
+    return f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}, in {last.name}:  {last.line}"
+
+
+def _concrete(model: nn.Module, examples: Sequence[Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `forward` that the graph does not take."""
+    parameters = inspect.signature(model.forward).parameters
+    unknown = [name for name in given if name not in parameters]
+    if unknown:
+        raise usage(
+            Kind.BAD_OPTION,
+            f"forward of {type(model).__name__} has no argument {unknown[0]!r}",
+            hint=f"its arguments are {', '.join(parameters)}",
+        )
+    plain = (bool, int, float, str, type(None))
+    inputs = 0 if examples is None else len(as_tuple(examples))
+    concrete = {}
+    for k, (name, parameter) in enumerate(parameters.items()):
+        if name in given:
+            concrete[name] = given[name]
+        elif parameter.default is not inspect.Parameter.empty and k >= inputs and isinstance(parameter.default, plain):
+            concrete[name] = parameter.default
+    return concrete
+
+
+def _drop_concrete(gm: fx.GraphModule, concrete: Mapping[str, Any]) -> None:
+    """Remove the placeholders of specialised arguments and the checks that fx made of them."""
+    if not concrete:
+        return
+    for node in [n for n in gm.graph.nodes if n.op == "placeholder"]:
+        base = str(node.target).rpartition("_")[0]
+        if base not in concrete and str(node.target) not in concrete:
+            continue
+        for user in list(node.users):
+            for check in list(user.users):
+                gm.graph.erase_node(check)
+            gm.graph.erase_node(user)
+        gm.graph.erase_node(node)
+
+
+def _remember(gm: fx.GraphModule, examples: Sequence[Any] | torch.Tensor) -> None:
+    values = as_tuple(examples)
+    places = [n for n in gm.graph.nodes if n.op == "placeholder"]
+    if len(values) != len(places):
+        names = ", ".join(p.name for p in places)
+        raise usage(
+            Kind.BAD_INPUTS,
+            f"the model takes {len(places)} inputs ({names}), example_inputs holds {len(values)}",
+            hint="pass one value for each, in order",
+        )
+    for place, value in zip(places, values, strict=True):
+        if isinstance(value, torch.Tensor):
+            place.meta["val"] = torch.empty(value.shape, dtype=value.dtype, device="meta")

@@ -1,0 +1,41 @@
+"""A GraphModule whose `train` sets the flags that the traced model's own `train` sets."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from torch import fx, nn
+
+from .twin import Twin
+
+FLAGS = "fxgrow_flags"
+"""The key of `meta` that holds them: for each mode, the paths of modules that have another flag then, with the flag."""
+
+
+class TracedModule(fx.GraphModule):
+    """What `fxgrow.trace` returns of a model with a `train` method of its own: one that keeps norms frozen, say."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, as the model that was traced does."""
+        super().train(mode)
+        for path, flag in self.meta.get(FLAGS, {}).get(bool(mode), ()):
+            for name, module in self.named_modules(remove_duplicate=False):
+                if name == path:
+                    module.training = flag
+        return self
+
+
+def flags_of(model: nn.Module) -> dict[bool, tuple[tuple[str, bool], ...]]:
+    """For each mode, which modules have another flag after the model's own `train`; empty if none has."""
+    found = {}
+    for mode in (False, True):
+        twin = Twin(lambda tensor: tensor)(model)
+        twin.train(mode)
+        modules = twin.named_modules(remove_duplicate=False)
+        found[mode] = tuple((name, m.training) for name, m in modules if m.training != mode)
+    return found if any(found.values()) else {}
+
+
+def has_train_of_its_own(model: nn.Module) -> bool:
+    """Whether some module sets its flags in a way of its own."""
+    return any(type(m).train is not nn.Module.train or "train" in vars(m) for m in model.modules())

@@ -1,0 +1,158 @@
+"""A stand-in for a whole module tree: what runs on it cannot change the module, its containers or its tensors."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+from types import MethodType
+from typing import Any
+
+from torch import Tensor, nn
+
+from .signature import flat_weights
+
+DEEPEST = 4
+"""How far plain objects that a module holds are followed."""
+
+
+class Twin:
+    """Copies the modules of a tree, and every list, dict and set that they hold; tensors are replaced by a function.
+
+    Bound methods of a module in the tree (hooks, a replaced `forward`) are bound to its copy. Other objects are shared.
+
+    Example:
+        >>> twin = Twin(lambda tensor: tensor)(model)
+        >>> twin is not model and next(twin.parameters()) is next(model.parameters())
+        True
+    """
+
+    def __init__(
+        self, tensor: Callable[[Tensor], Tensor], kinds: Mapping[type[nn.Module], type[nn.Module]] | None = None
+    ) -> None:
+        """`tensor` says what stands in the place of a tensor; `kinds`, which class in the place of another."""
+        self._tensor = tensor
+        self._kinds = kinds or {}
+        self._known: dict[int, Any] = {}
+        self._alive: list[Any] = []
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        """The copy of a module; the same one each time."""
+        found = self._known.get(id(model))
+        if found is not None:
+            assert isinstance(found, nn.Module)
+            return found
+        kind = self._kinds.get(type(model), type(model))
+        made: nn.Module = object.__new__(kind)  # a GraphModule's `__new__` would make a class without `forward`
+        self._keep(model, made)
+        state = made.__dict__
+        for name, value in model.__dict__.items():
+            state[name] = self._value(value)
+        if isinstance(made, nn.RNNBase):  # it keeps weak references to its weights
+            state.update(flat_weights(made))
+        return made
+
+    def tensor(self, tensor: Tensor) -> Tensor:
+        """What stands in the place of a tensor; the same one each time."""
+        if id(tensor) not in self._known:
+            self._keep(tensor, self._tensor(tensor))
+        found = self._known[id(tensor)]
+        assert isinstance(found, Tensor)
+        return found
+
+    def _keep(self, original: Any, made: Any) -> None:
+        self._known[id(original)] = made
+        self._alive.append(original)  # or its identity might be used again
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, nn.Module):
+            return self(value)
+        if isinstance(value, Tensor):
+            return self.tensor(value)
+        if isinstance(value, MethodType) and isinstance(value.__self__, nn.Module):
+            return MethodType(value.__func__, self(value.__self__))
+        if type(value) is functools.partial:
+            arguments = (self._value(item) for item in value.args)
+            return functools.partial(self._value(value.func), *arguments, **self._value(value.keywords))
+        if isinstance(value, dict | list | set):
+            return self._container(value)
+        if isinstance(value, tuple) and value:
+            items = [self._value(item) for item in value]
+            if all(a is b for a, b in zip(items, value, strict=True)):
+                return value
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return value
+
+    def _container(self, value: Any) -> Any:
+        if id(value) in self._known:
+            return self._known[id(value)]
+        try:
+            made = copy.copy(value)
+        except Exception:  # a container of the user's that cannot be copied is shared
+            return value
+        self._keep(value, made)
+        if isinstance(made, dict):
+            for key, item in value.items():
+                dict.__setitem__(made, key, self._value(item))
+        elif isinstance(made, list):
+            list.__setitem__(made, slice(None), [self._value(item) for item in value])
+        else:
+            made.clear()
+            made.update(self._value(item) for item in value)
+        return made
+
+
+@contextmanager
+def objects_kept(model: nn.Module) -> Iterator[None]:
+    """While it lasts, plain objects that modules hold (settings, caches) may be written to; afterwards they are what
+    they were."""
+    saved: list[tuple[Any, Any]] = []
+    seen: set[int] = set()
+    for module in model.modules():
+        for value in module.__dict__.values():
+            _note(value, saved, seen, 0)
+    try:
+        yield
+    finally:
+        for thing, state in saved:
+            _restore(thing, state)
+
+
+def _note(value: Any, saved: list[tuple[Any, Any]], seen: set[int], depth: int) -> None:
+    """Remember the contents of an object and of what it holds."""
+    if depth > DEEPEST or id(value) in seen or isinstance(value, nn.Module | Tensor | type | str | int | float | None):
+        return
+    seen.add(id(value))
+    if isinstance(value, dict):
+        items = list(value.values())
+    elif isinstance(value, list | tuple | set):
+        items = list(value)
+    elif hasattr(value, "__dict__") and _is_plain(value):
+        items = [value.__dict__]
+    else:
+        return
+    if depth and isinstance(value, dict | list | set):  # those at the top are the module's own: a twin has copies
+        saved.append((value, copy.copy(value)))
+    for item in items:
+        _note(item, saved, seen, depth + 1)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an object is made by a class of the user's: not a function, nor a thing of torch's or of Python's."""
+    module = type(value).__module__ or ""
+    return not callable(value) and (is_dataclass(value) or module.split(".")[0] not in ("torch", "builtins", "weakref"))
+
+
+def _restore(thing: Any, state: Any) -> None:
+    if isinstance(thing, list):
+        if len(thing) != len(state) or any(a is not b for a, b in zip(thing, state, strict=True)):
+            list.__setitem__(thing, slice(None), state)
+    elif isinstance(thing, dict):
+        if thing.keys() != state.keys() or any(thing[k] is not v for k, v in state.items()):
+            dict.clear(thing)
+            dict.update(thing, state)
+    elif thing != state:
+        thing.clear()
+        thing.update(state)

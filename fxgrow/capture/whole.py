@@ -1,0 +1,172 @@
+"""Recordings of whole models: the ATen operators of one call, on fake tensors, with the user's lines that ran them.
+
+What is recorded is a twin of the model (`twin.py`), so the model, its buffers and its containers stay as they are.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from .containers import map_tensors
+from .contexts import Contexts
+from .fakes import empty_fake, fake_of
+from .locks import RECORDING
+from .recorder import Call, Recorder, run_recorded, storage_of
+from .signature import meta_of
+from .twin import Twin
+
+_TORCH = torch.__file__.rsplit("/", 1)[0]
+_FXGROW = __file__.rsplit("/", 2)[0]
+_OTHER_FILES = ("<frozen", "<string", "<eval_with_key", "<attrs")
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What held when an operator ran: the user's line, and torch's context managers."""
+
+    file: str
+    line: int
+    function: str
+    contexts: Contexts
+
+
+@dataclass(slots=True)
+class Recording:
+    """One call of a model: its operators in order, what each tensor is, and what was returned."""
+
+    calls: list[Call]
+    notes: list[Note]
+    inputs: tuple[Any, ...]
+    """Positional and keyword arguments, with fake tensors in the place of tensors."""
+    output: Any
+    own: dict[int, int]
+    """By identity of a fake tensor, that of the real tensor of the model for which it stands."""
+    left: dict[str, Tensor]
+    """What parameters and buffers are in the end, by name: they may have been assigned anew."""
+    training: bool
+    alive: list[Any] = field(default_factory=list)
+
+
+class WholeRecorder(Recorder):
+    """Also notes where in the user's code each operator was called, and under which context managers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[Note] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: tuple[Any, ...],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        """Run the operator and remember it."""
+        known = len(self.calls)
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        if len(self.calls) > known:
+            self.notes.append(_note())
+        return out
+
+
+def record_model(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, training: bool | None
+) -> Recording:
+    """Record one call of a model.
+
+    Args:
+        model: any module; not changed.
+        args: positional inputs: trees of tensors (of which only shape, dtype and device count) and other values.
+        kwargs: keyword inputs, likewise.
+        training: the mode, set by the model's own `train`; None for the flags that its modules have now.
+
+    Raises:
+        Exception: whatever the model raises on such inputs, or where it reads the values of a tensor.
+    """
+    with RECORDING:
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        stand_ins = _StandIns(model, mode)
+        twin = Twin(stand_ins)(model)
+        if training is not None:
+            twin.train(training)
+        fakes: dict[int, Any] = {}
+
+        def fake(tensor: Tensor) -> Tensor:
+            if id(tensor) not in fakes:
+                fakes[id(tensor)] = tensor, _input(tensor, mode)
+            made = fakes[id(tensor)][1]
+            assert isinstance(made, Tensor)
+            return made
+
+        given, named = map_tensors(tuple(args), fake), map_tensors(dict(kwargs), fake)
+        recorder = WholeRecorder()
+        out = run_recorded(lambda: twin(*given, **named), mode, True, recorder)
+        own = {id(f): key for key, f in stand_ins.made.items()}
+        alive = [twin, stand_ins, fakes, mode]
+        left: dict[str, Tensor] = dict(twin.named_parameters(remove_duplicate=False))
+        left |= dict(twin.named_buffers(remove_duplicate=False))
+        return Recording(recorder.calls, recorder.notes, (given, named), out, own, left, twin.training, alive)
+
+
+class _StandIns:
+    """Fake tensors for the tensors of a model; those that share memory have fakes that share memory likewise."""
+
+    def __init__(self, model: nn.Module, mode: FakeTensorMode) -> None:
+        self.mode = mode
+        self.made: dict[int, Tensor] = {}
+        self._shared: dict[int, list[Tensor]] = {}
+        self._bases: dict[int, Tensor] = {}
+        known: set[int] = set()
+        for tensor in (*model.parameters(), *model.buffers()):
+            if id(tensor) not in known and _has_storage(tensor):
+                known.add(id(tensor))
+                self._shared.setdefault(storage_of(tensor), []).append(tensor)
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        made = self._view(tensor) if self._is_shared(tensor) else fake_of(tensor, self.mode)
+        if isinstance(tensor, nn.Parameter):
+            made = nn.Parameter(made, requires_grad=tensor.requires_grad)
+        self.made[id(tensor)] = made
+        return made
+
+    def _is_shared(self, tensor: Tensor) -> bool:
+        return _has_storage(tensor) and len(self._shared.get(storage_of(tensor), ())) > 1
+
+    def _view(self, tensor: Tensor) -> Tensor:
+        storage = storage_of(tensor)
+        if storage not in self._bases:
+            count = tensor.untyped_storage().nbytes() // tensor.element_size()
+            self._bases[storage] = empty_fake(((count,), (1,), tensor.dtype, tensor.device), self.mode)
+        with self.mode, torch.no_grad():
+            return self._bases[storage].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+
+def _has_storage(tensor: Tensor) -> bool:
+    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
+    return plain and not tensor.is_meta
+
+
+def _input(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
+    made: Tensor = empty_fake(meta_of(tensor), mode)
+    return made.requires_grad_(True) if tensor.requires_grad and not isinstance(tensor, FakeTensor) else made
+
+
+def _note() -> Note:
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith((_TORCH, _FXGROW, *_OTHER_FILES)):
+            return Note(name, frame.f_lineno, frame.f_code.co_name, Contexts.now())
+        frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
+    return Note("", 0, "", Contexts.now())
+
+
+Accepts = Callable[[tuple[Any, ...]], bool]
+"""Whether a model runs on some inputs."""
