@@ -17,7 +17,7 @@ from .lowering import Lowering
 from .modes import guard
 from .second_sizes import second
 from .snapshot import Snapshot
-from .whole import Recording, record_model
+from .whole import Recording, StandIns, record_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,11 @@ def _refusal(model: nn.Module, found: Difference, at: str) -> FxgrowError:
     )
 
 
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword inputs."""
+Recorded = tuple[Recording | None, Exception | None]
+
+
 class _Comparison:
     """Both models' recordings, each made once."""
 
@@ -86,6 +91,7 @@ class _Comparison:
         self.notes: list[str] = []
         self.compared = False
         self.at = ""
+        self._stand_ins = StandIns()
         self._second: Inputs | None = None
         self._known: dict[Any, Recorded] = {}
         self.names: dict[int, str] = {}
@@ -141,7 +147,7 @@ class _Comparison:
         if ours is None:
             self.notes.append(f"not compared in {mode} mode: {_reason(error)}")
             return None, False
-        theirs, wrong = _record(self.gm, *inputs, training)
+        theirs, wrong = self._record(self.gm, inputs, training)
         if theirs is None:
             return Difference("on such inputs", f"raises {_reason(wrong)}", ""), True
         found = difference(ours, theirs, self.names)
@@ -155,20 +161,14 @@ class _Comparison:
         key = (training, repr(_sizes(inputs)))
         if key not in self._known:
             args, kwargs = inputs
-            self._known[key] = _record(self.model, args, {**kwargs, **self.examples.concrete}, training)
+            self._known[key] = self._record(self.model, (args, {**kwargs, **self.examples.concrete}), training)
         return self._known[key]
 
-
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
-"""Positional and keyword inputs."""
-Recorded = tuple[Recording | None, Exception | None]
-
-
-def _record(model: nn.Module, args: Any, kwargs: Any, training: bool) -> Recorded:
-    try:
-        return record_model(model, args, kwargs, training=training), None
-    except Exception as error:  # whatever a model raises on inputs that it does not take
-        return None, error
+    def _record(self, model: nn.Module, inputs: Inputs, training: bool) -> Recorded:
+        try:
+            return record_model(model, *inputs, training=training, stand_ins=self._stand_ins), None
+        except Exception as error:  # whatever a model raises on inputs that it does not take
+            return None, error
 
 
 def _reason(error: Exception | None) -> str:

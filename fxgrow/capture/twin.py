@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from types import MethodType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .signature import flat_weights
@@ -67,13 +69,18 @@ class Twin:
         self._alive.append(original)  # or its identity might be used again
 
     def _value(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if kind in _CONTAINERS:
+            return self._container(value) if value else kind()
         if isinstance(value, nn.Module):
             return self(value)
         if isinstance(value, Tensor):
             return self.tensor(value)
-        if isinstance(value, MethodType) and isinstance(value.__self__, nn.Module):
+        if kind is MethodType and isinstance(value.__self__, nn.Module):
             return MethodType(value.__func__, self(value.__self__))
-        if type(value) is functools.partial:
+        if kind is functools.partial:
             arguments = (self._value(item) for item in value.args)
             return functools.partial(self._value(value.func), *arguments, **self._value(value.keywords))
         if isinstance(value, dict | list | set):
@@ -82,7 +89,7 @@ class Twin:
             items = [self._value(item) for item in value]
             if all(a is b for a, b in zip(items, value, strict=True)):
                 return value
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+            return kind(*items) if hasattr(value, "_fields") else kind(items)
         return value
 
     def _container(self, value: Any) -> Any:
@@ -102,6 +109,10 @@ class Twin:
             made.clear()
             made.update(self._value(item) for item in value)
         return made
+
+
+_PLAIN = frozenset({bool, int, float, str, type(None), type, torch.dtype, torch.device, torch.Size})
+_CONTAINERS = frozenset({dict, OrderedDict, list, set})
 
 
 @contextmanager

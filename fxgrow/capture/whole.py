@@ -6,7 +6,7 @@ What is recorded is a twin of the model (`twin.py`), so the model, its buffers a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from .containers import map_tensors
 from .contexts import Contexts
-from .fakes import empty_fake, fake_of
+from .fakes import empty_fake, fake_of, has_known_value
 from .locks import RECORDING
 from .recorder import Call, Recorder, run_recorded, storage_of
 from .signature import meta_of
@@ -77,7 +77,12 @@ class WholeRecorder(Recorder):
 
 
 def record_model(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, training: bool | None
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    training: bool | None,
+    stand_ins: StandIns | None = None,
 ) -> Recording:
     """Record one call of a model.
 
@@ -86,14 +91,16 @@ def record_model(
         args: positional inputs: trees of tensors (of which only shape, dtype and device count) and other values.
         kwargs: keyword inputs, likewise.
         training: the mode, set by the model's own `train`; None for the flags that its modules have now.
+        stand_ins: fake tensors of earlier recordings of this model, or of another one with the same tensors.
 
     Raises:
         Exception: whatever the model raises on such inputs, or where it reads the values of a tensor.
     """
     with RECORDING:
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
-        stand_ins = _StandIns(model, mode)
-        twin = Twin(stand_ins)(model)
+        known = stand_ins or StandIns()
+        known.begin(model)
+        mode = known.mode
+        twin = Twin(known)(model)
         if training is not None:
             twin.train(training)
         fakes: dict[int, Any] = {}
@@ -108,21 +115,34 @@ def record_model(
         given, named = map_tensors(tuple(args), fake), map_tensors(dict(kwargs), fake)
         recorder = WholeRecorder()
         out = run_recorded(lambda: twin(*given, **named), mode, True, recorder)
-        own = {id(f): key for key, f in stand_ins.made.items()}
-        alive = [twin, stand_ins, fakes, mode]
         left: dict[str, Tensor] = dict(twin.named_parameters(remove_duplicate=False))
         left |= dict(twin.named_buffers(remove_duplicate=False))
+        own = {id(made): key for key, (_, made) in known.made.items()}
+        alive = [twin, dict(known.made), fakes]
         return Recording(recorder.calls, recorder.notes, (given, named), out, own, left, twin.training, alive)
 
 
-class _StandIns:
-    """Fake tensors for the tensors of a model; those that share memory have fakes that share memory likewise."""
+class StandIns:
+    """Fake tensors for the tensors of models; those that share memory have fakes that share memory likewise.
 
-    def __init__(self, model: nn.Module, mode: FakeTensorMode) -> None:
-        self.mode = mode
-        self.made: dict[int, Tensor] = {}
+    They serve several recordings: those that a recording has written to are made anew for the next.
+    """
+
+    def __init__(self) -> None:
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.made: dict[int, tuple[Tensor, Tensor]] = {}
+        """By identity of a real tensor, itself and its fake."""
         self._shared: dict[int, list[Tensor]] = {}
         self._bases: dict[int, Tensor] = {}
+
+    def begin(self, model: nn.Module) -> None:
+        """Get ready for a recording of a model."""
+        for key, (real, fake) in list(self.made.items()):
+            if fake._version or has_known_value(real) or self._is_shared(real):
+                del self.made[key]
+            elif fake.requires_grad != real.requires_grad:
+                fake.requires_grad_(real.requires_grad)
+        self._shared, self._bases = {}, {}
         known: set[int] = set()
         for tensor in (*model.parameters(), *model.buffers()):
             if id(tensor) not in known and _has_storage(tensor):
@@ -130,11 +150,13 @@ class _StandIns:
                 self._shared.setdefault(storage_of(tensor), []).append(tensor)
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        made = self._view(tensor) if self._is_shared(tensor) else fake_of(tensor, self.mode)
-        if isinstance(tensor, nn.Parameter):
-            made = nn.Parameter(made, requires_grad=tensor.requires_grad)
-        self.made[id(tensor)] = made
-        return made
+        """The fake of a tensor."""
+        if id(tensor) not in self.made:
+            made = self._view(tensor) if self._is_shared(tensor) else fake_of(tensor, self.mode)
+            if isinstance(tensor, nn.Parameter):
+                made = nn.Parameter(made, requires_grad=tensor.requires_grad)
+            self.made[id(tensor)] = tensor, made
+        return self.made[id(tensor)][1]
 
     def _is_shared(self, tensor: Tensor) -> bool:
         return _has_storage(tensor) and len(self._shared.get(storage_of(tensor), ())) > 1
@@ -166,7 +188,3 @@ def _note() -> Note:
             return Note(name, frame.f_lineno, frame.f_code.co_name, Contexts.now())
         frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
     return Note("", 0, "", Contexts.now())
-
-
-Accepts = Callable[[tuple[Any, ...]], bool]
-"""Whether a model runs on some inputs."""
