@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import fx
@@ -11,10 +12,26 @@ from .capture.build import lower
 from .capture.checks import check_model
 from .capture.inputs import example_values
 from .capture.lowering import Lowering
+from .capture.other_modes import other_programs
 from .capture.program import Program
 from .capture.snapshot import Snapshot
 from .dims.solver import DimsSolver
 from .errors import Kind, usage
+
+
+@dataclass(frozen=True, slots=True)
+class OtherMode:
+    """A model in a mode in which it runs other operators than in the mode that it is in."""
+
+    training: bool
+    analysis: Analysis | None
+    """None where it does not run in that mode on the example inputs."""
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return "training mode" if self.training else "evaluation mode"
 
 
 class Analysis:
@@ -34,6 +51,18 @@ class Analysis:
         self.inputs = tuple(inputs)
         self.dims = DimsSolver(program, fresh=fresh).solve()
         self._volumes: DimsSolver | None = None
+        self._others: tuple[OtherMode, ...] | None = None
+
+    def others(self, gm: fx.GraphModule) -> tuple[OtherMode, ...]:
+        """The modes in which a model with this fingerprint runs other operators than in this program; mostly none."""
+        if self._others is None:
+            found = []
+            for mode in other_programs(gm, self.program, self.inputs, self.lowering):
+                snapshot = Snapshot(gm)
+                made = None if mode.program is None else Analysis(mode.program, self.lowering, self.inputs, snapshot)
+                found.append(OtherMode(mode.training, made, mode.problem))
+            self._others = tuple(found)
+        return self._others
 
     @property
     def volumes(self) -> DimsSolver:

@@ -108,7 +108,7 @@ class Widen:
         sizes, targets, closed_nodes = self.sizes(task, dims)
         if closed_nodes:
             return self._plan(task.opened([opening_of(gm, node, analysis.program) for node in closed_nodes]))
-        problem = Problem(analysis, dims, sizes)
+        problem = Problem(analysis, dims, sizes, analysis.others(gm))
         scheme = scheme_named(self.scheme)
         found = scheme.chosen(problem) if isinstance(scheme, Auto) else proved(scheme, problem)
         if isinstance(found, Failure):
@@ -184,7 +184,8 @@ class Widen:
         """One of the layers by itself, with what shares its channels."""
         mine = {a for a in atoms(dims.algebra.resolve(target.axis)) if a in sizes}
         together = {b for a in mine for b in tied(dims, a) if b in sizes}
-        return Problem(task.analysis, dims, {a: sizes[a] for a in sizes if a in together})
+        part = {a: sizes[a] for a in sizes if a in together}
+        return Problem(task.analysis, dims, part, task.analysis.others(task.gm))
 
     def _grow(self, gm: fx.GraphModule, dims: DimsSolver, target: Target, width: Width, sizes: dict[Atom, int]) -> None:
         """Add the new sizes that one target asks for."""

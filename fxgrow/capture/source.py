@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-_TORCH = torch.__file__.rsplit("/", 1)[0]
+_OTHERS = (torch.__file__.rsplit("/", 1)[0], __file__.rsplit("/", 1)[0])
+"""Folders whose lines are not the user's: torch, and the tracer."""
 
 
 def location(gm: fx.GraphModule, name: str) -> str:
@@ -18,14 +19,14 @@ def location(gm: fx.GraphModule, name: str) -> str:
 
 
 def _user_frame(stack: str) -> str:
-    """The innermost frame of a recorded stack that is not torch's own, as `file.py:12:  code`."""
+    """The innermost frame of a recorded stack of the user's own code, as `file.py:12:  code`."""
     frames: list[list[str]] = []
     for line in (text.strip() for text in stack.strip().splitlines()):
         if line.startswith('File "'):
             frames.append([line, ""])
         elif line and frames and not frames[-1][1]:
             frames[-1][1] = line
-    own = [(f, code) for f, code in frames if not f.split('"')[1].startswith(_TORCH)]
+    own = [(f, code) for f, code in frames if not f.split('"')[1].startswith(_OTHERS)]
     if not own:
         return ""
     where, code = own[-1]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from ..dims.axis import Atom, atoms
 from ..errors import Kind, usage
 from .mean import Mean
+from .modes import prove_in_modes
 from .morphism import Morphism
 from .net2net import Net2Net
-from .proof import prove
 from .r2r import R2R
 from .states import Assignment, Failure, Place, Problem, Proof, Scheme, State
 from .zero import Zero
@@ -33,24 +33,31 @@ class Auto:
     def chosen(self, problem: Problem) -> tuple[Assignment, Proof, Mapping[str, str]] | Failure:
         """The states, their proof, and for sets of units that R2R cannot serve the scheme that was taken, and why."""
         first = proved(ORDER[0], problem)
-        if not isinstance(first, Failure):
+        if isinstance(first, tuple) and not first[1].limited:
             return *first, {}
         states: dict[Place, State] = {}
         reasons: dict[str, str] = {}
         for group in _apart(problem):
-            part = Problem(problem.analysis, problem.dims, {a: problem.sizes[a] for a in group})
+            part = replace(problem, sizes={a: problem.sizes[a] for a in group})
             failures: list[Failure] = []
+            limited: tuple[Scheme, Assignment] | None = None
             for scheme in ORDER:
                 found = proved(scheme, part)
-                if not isinstance(found, Failure):
-                    states.update(found[0])
-                    if failures:
-                        reasons[_label(problem, group)] = f"{scheme.name}, because r2r cannot: {failures[0].text}"
+                if isinstance(found, Failure):
+                    failures.append(found)
+                elif found[1].limited:
+                    limited = limited or (scheme, found[0])
+                    failures.append(Failure(Kind.NO_PROOF, 0, f"in training mode {found[1].limited}"))
+                else:
+                    limited = scheme, found[0]
                     break
-                failures.append(found)
-            else:
+            if limited is None:
                 return replace(failures[0], hint=next((f.hint for f in failures if f.hint), ""))
-        proof = prove(problem.dims, problem.sizes, states)
+            scheme, chosen = limited
+            states.update(chosen)
+            if scheme is not ORDER[0]:
+                reasons[_label(problem, group)] = f"{scheme.name}, because r2r cannot: {failures[0].text}"
+        proof = prove_in_modes(problem, states)
         return proof if isinstance(proof, Failure) else (states, proof, reasons)
 
 
@@ -62,7 +69,7 @@ def proved(scheme: Scheme, problem: Problem) -> tuple[Assignment, Proof] | Failu
     if not isinstance(chosen, Mapping):
         what = f"scheme {scheme.name} chose {type(chosen).__name__}, and not states by place"
         raise usage(Kind.BAD_OPTION, what, hint="Scheme.choose returns a mapping from Place to State, or a Failure")
-    proof = prove(problem.dims, problem.sizes, chosen)
+    proof = prove_in_modes(problem, chosen)
     return proof if isinstance(proof, Failure) else (chosen, proof)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from ..analysis import Analysis
+from ..analysis import Analysis, OtherMode
 from ..dims.axis import Atom
 from ..dims.solver import DimsSolver
 from ..errors import Kind, usage
@@ -96,6 +96,8 @@ class Proof:
     """Atoms whose units must be copied equally often."""
     paired: frozenset[str] = frozenset()
     """Nodes of residual joins at which a skip path brings pairs of equal halves."""
+    limited: str = ""
+    """Why it does not hold in training mode, where the model runs other operators in that mode; `eval_only` names one."""
     copied: frozenset[str] = frozenset()
     """Nodes of residual joins, or adapters, at which channels that a skip path lacks are copies."""
 
@@ -107,6 +109,8 @@ class Problem:
     analysis: Analysis
     dims: DimsSolver
     sizes: Mapping[Atom, int]
+    others: tuple[OtherMode, ...] = ()
+    """Modes in which the model runs other operators."""
 
 
 def check_noise(noise: object) -> None:

@@ -1,0 +1,107 @@
+"""The program of a traced model in the mode that it is not in, where a module in it looks at the mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+
+from ..errors import FxgrowError
+from ..functional import ModeGuard, ModeValue
+from .build import lower
+from .lowering import Lowering
+from .program import Op, Program, Value
+from .snapshot import Snapshot
+from .twin import Twin
+
+_FLAGS = frozenset({"train", "training", "momentum", "use_input_stats", "cudnn_enabled"})
+"""Arguments by which rules know of the mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModeProgram:
+    """A model in one mode."""
+
+    training: bool
+    program: Program | None
+    """None where the model does not run in that mode on the example inputs."""
+    problem: str = ""
+
+
+def modes_of(gm: nn.Module) -> tuple[str, ...]:
+    """The modes that a traced model stands for: "eval", "training", or both."""
+    meta = getattr(gm, "meta", {})
+    found: tuple[str, ...] = tuple(meta.get("fxgrow_modes", ("eval", "training")))
+    return found
+
+
+def other_programs(
+    gm: fx.GraphModule, program: Program, inputs: Sequence[Any], lowering: Lowering
+) -> list[ModeProgram]:
+    """The programs of modes in which other operators run than in `program`.
+
+    Torch's own modules are left aside: the rules of their operators speak for both modes. So most models have none.
+
+    Args:
+        gm: a traced model; it is not changed.
+        program: what it runs with the flags that it has now.
+        inputs: the example inputs.
+        lowering: signatures lowered by the analysis.
+    """
+    sensitive = list(_sensitive(gm))
+    if not sensitive:
+        return []
+    found = []
+    for training in (False, True):
+        if ("training" if training else "eval") not in modes_of(gm):
+            continue
+        twin = Twin(lambda tensor: tensor)(gm).train(training)
+        assert isinstance(twin, fx.GraphModule)
+        if _flags(twin, sensitive) == _flags(gm, sensitive):
+            continue
+        try:
+            other = lower(Snapshot(twin), inputs, lowering)
+        except FxgrowError as error:
+            found.append(ModeProgram(training, None, error.refusal.what))
+            continue
+        if _body(other) != _body(program):
+            found.append(ModeProgram(training, other))
+    return found
+
+
+def _flags(gm: nn.Module, paths: Sequence[str]) -> list[bool]:
+    return [m.training for path in paths for m in gm.get_submodule(path).modules()]
+
+
+def _sensitive(gm: fx.GraphModule) -> Iterator[str]:
+    """Paths of called modules that may run other operators in another mode."""
+    for node in gm.graph.nodes:
+        if node.op == "call_module" and _looks_at_mode(gm.get_submodule(str(node.target))):
+            yield str(node.target)
+
+
+def _looks_at_mode(module: nn.Module) -> bool:
+    if isinstance(module, nn.MultiheadAttention):
+        return bool(module.dropout)
+    if isinstance(module, ModeGuard):
+        return False
+    return isinstance(module, ModeValue) or not type(module).__module__.startswith("torch.nn.")
+
+
+def _body(program: Program) -> list[Any]:
+    """The operators with their arguments, but for flags of the mode."""
+    return [(op.node, op.name, op.overload, _arguments(op), [v.index for v in op.outputs]) for op in program.ops]
+
+
+def _arguments(op: Op) -> list[tuple[str, Any]]:
+    return [(name, _plain(value)) for name, value in op.args.items() if name not in _FLAGS]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Value):
+        return value.index
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return repr(value)

@@ -1,0 +1,118 @@
+"""Proofs for both modes: what holds in the program of one mode is proved in that of the other, too, where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ..analysis import OtherMode
+from ..dims.axis import Atom, Axis, Product, Sum, atoms
+from ..dims.solver import DimsSolver
+from ..errors import Kind
+from .proof import prove
+from .states import Assignment, Failure, Place, Problem, Proof, State
+
+
+class Unlike(Exception):
+    """The axes of a tensor are made otherwise in the two programs."""
+
+    def __init__(self, node: str, text: str) -> None:
+        super().__init__(f"{node}: {text}")
+        self.node = node
+
+
+def prove_in_modes(problem: Problem, assignment: Assignment) -> Proof | Failure:
+    """The proof of some states in every program of a model.
+
+    Evaluation mode must hold. Where training mode does not, the proof says so: `eval_only` names the operator, and
+    `limited` has the reason.
+    """
+    proof = prove(problem.dims, problem.sizes, assignment)
+    if isinstance(proof, Failure):
+        return proof
+    for other in problem.others:
+        found = _elsewhere(problem, assignment, proof, other)
+        if isinstance(found, Proof):
+            more = tuple(node for node in found.eval_only if node not in proof.eval_only)
+            proof = replace(proof, eval_only=(*proof.eval_only, *more))
+        elif other.training:
+            proof = replace(proof, eval_only=(*proof.eval_only, found.node), limited=found.text)
+        else:
+            op = next((k for k, op in enumerate(problem.dims.program.ops) if op.node == found.node), 0)
+            return Failure(found.kind, op, f"in evaluation mode {found.text}")
+    return proof
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    kind: Kind
+    node: str
+    text: str
+
+
+def _elsewhere(problem: Problem, assignment: Assignment, proof: Proof, other: OtherMode) -> Proof | _Broken:
+    """The proof in another program, or why there is none."""
+    if other.analysis is None:
+        return _Broken(Kind.NO_PROOF, "the model", f"{other.name} does not run on the example inputs: {other.problem}")
+    dims = other.analysis.volumes if problem.dims.soft else other.analysis.dims
+    try:
+        sizes, states = carried(problem.dims, problem.sizes, assignment, dims)
+    except Unlike as error:
+        return _Broken(Kind.NO_PROOF, error.node, str(error))
+    found = prove(dims, sizes, states)
+    if isinstance(found, Failure):
+        ops = dims.program.ops
+        return _Broken(found.kind, ops[found.op].node if 0 <= found.op < len(ops) else "the model", found.text)
+    if _scales(problem.dims, proof) != _scales(dims, found):
+        return _Broken(Kind.NO_PROOF, "the model", "normalisations would need other scales")
+    return found
+
+
+def _scales(dims: DimsSolver, proof: Proof) -> dict[tuple[str, ...], float]:
+    return {dims.program.values[k].names: scale for k, scale in (proof.scales or {}).items()}
+
+
+def carried(
+    dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment, other: DimsSolver
+) -> tuple[dict[Atom, int], dict[Place, State]]:
+    """Sizes and states of one program, by the parameters that another one reads.
+
+    Raises:
+        Unlike: a tensor's axes are made of other parts there, or must not grow there.
+    """
+    found: dict[Atom, int] = {}
+    values = {}
+    both = []
+    for name, value in dims.program.parameters.items():
+        there = other.program.parameters.get(name)
+        if there is not None:
+            values[value.index] = there.index
+            both += [(name, a, b) for a, b in zip(dims.resolved(value), other.resolved(there), strict=True)]
+    for name, ours, theirs in both:
+        for mine, atom in _pairs(name, ours, theirs, sizes):
+            if atom.index in other.algebra.frozen:
+                raise Unlike(name, f"its units may not grow: {other.algebra.frozen[atom.index].text}")
+            if found.setdefault(atom, sizes[mine]) != sizes[mine]:
+                raise Unlike(name, "its units are tied to others")
+    for name, ours, theirs in both:
+        if any(atom in found for atom in atoms(theirs)) and not any(atom in sizes for atom in atoms(ours)):
+            raise Unlike(name, "its units are tied to others that grow")
+    states = {replace(p, value=values[p.value]): state for p, state in assignment.items() if p.value in values}
+    return found, states
+
+
+def _pairs(name: str, ours: Axis, theirs: Axis, sizes: Mapping[Atom, int]) -> Iterator[tuple[Atom, Atom]]:
+    if isinstance(ours, Atom) and isinstance(theirs, Atom):
+        if ours in sizes:
+            yield ours, theirs
+        return
+    parts: tuple[tuple[Axis, ...], tuple[Axis, ...]] = ((), ())
+    if isinstance(ours, Product) and isinstance(theirs, Product):
+        parts = ours.factors, theirs.factors
+    elif isinstance(ours, Sum) and isinstance(theirs, Sum):
+        parts = ours.terms, theirs.terms
+    if parts[0] and len(parts[0]) == len(parts[1]):
+        for a, b in zip(*parts, strict=True):
+            yield from _pairs(name, a, b, sizes)
+    elif any(a in sizes for a in atoms(ours)):
+        raise Unlike(name, "its channels are made of other parts")
