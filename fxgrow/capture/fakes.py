@@ -1,4 +1,4 @@
-"""Fake tensors that stand for real ones: no data, but the value of a single-element buffer, which code reads as a number."""
+"""Fake tensors that stand for real ones: no data, but the value of a buffer of one element, which code may read."""
 
 from __future__ import annotations
 

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..functional import adapt_skip
+from .fakes import fake_of, has_known_value
+from .numbers import compared, valued
 from .program import Ref
 from .recorder import record
-from .signature import ById, Meta, key_of, meta_of, meta_of_ref, module_key, shadow, substitute
+from .signature import ById, Meta, in_mode, key_of, meta_of, meta_of_ref, module_key, shadow, substitute
 from .template import Template, build
 
 INTRINSICS: dict[Callable[..., Any], str] = {adapt_skip: "fxgrow::adapt_skip"}
@@ -61,9 +63,27 @@ class Lowering:
         template = self.templates.get((callee, arguments))
         refs = list(slots)
         if template is None:
-            template = self._lower(target, args, kwargs, refs, tensors, metas, attributes)
-            self.templates[callee, arguments] = template
+            known = [r.known for r in refs if r.known is not None]
+            known += [t for t in tensors if _is_known(t, metas)]
+            asked = (target, args, kwargs, refs, tensors, metas, attributes)
+            try:
+                template = self.templates[callee, arguments] = self._lower(*asked, None)
+            except Exception:
+                if not known:
+                    raise
+                # It may read a buffer as a number. What it does then depends on the value, so it is not kept.
+                recorded = self._lower(*asked, {id(t): t for t in known})
+                others = (lambda given=given: self._lower(*asked, given) for given in valued(known))
+                template = compared(recorded, others)
         return template, refs, tensors
+
+    def in_mode(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], training: bool) -> Template:
+        """The template of a module as it would be in one mode; the module is not touched.
+
+        Raises whatever the module raises in that mode.
+        """
+        twin = in_mode(module, training)
+        return self.template(twin, args, kwargs)[0]
 
     def _lower(
         self,
@@ -74,9 +94,16 @@ class Lowering:
         tensors: list[Tensor],
         metas: Mapping[int, Meta],
         attributes: Mapping[str, object],
+        known: Mapping[int, Tensor] | None,
     ) -> Template:
-        fakes = {ref: self.fake(meta_of_ref(ref), i) for i, ref in enumerate(refs)}
-        own = {id(t): self.fake(metas.get(id(t)) or meta_of(t), len(refs) + i) for i, t in enumerate(tensors)}
+        """`known`: by identity of a tensor, one whose value it may be taken for where code asks for a number."""
+
+        def fake(real: Tensor | None, meta: Meta, slot: int) -> Tensor:
+            given = None if real is None or known is None else known.get(id(real))
+            return self.fake(meta, slot) if given is None else fake_of(given, self.mode)
+
+        fakes = {ref: fake(ref.known, meta_of_ref(ref), i) for i, ref in enumerate(refs)}
+        own = {id(t): fake(t, metas.get(id(t)) or meta_of(t), len(refs) + i) for i, t in enumerate(tensors)}
         a, k = substitute(args, fakes.__getitem__), substitute(dict(kwargs), fakes.__getitem__)
         grad = False
         if isinstance(target, nn.Module):
@@ -96,6 +123,10 @@ def _call(target: str | Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     if isinstance(target, str):
         return getattr(args[0], target)(*args[1:], **kwargs)
     return target(*args, **kwargs)
+
+
+def _is_known(tensor: Tensor, metas: Mapping[int, Meta]) -> bool:
+    return id(tensor) not in metas and not isinstance(tensor, nn.Parameter) and has_known_value(tensor)
 
 
 def _as_parameter(fake: Tensor, real: Tensor, grad: bool) -> Tensor:

@@ -189,7 +189,7 @@ class DimsSolver:
             algebra.op = i
             before = len(self.readers)
             rule = RULES.get(op.name)
-            if rule is None or (op.seeded and op.name not in RULES):
+            if rule is None or op.varies or (op.seeded and op.name not in RULES):
                 self._barrier(op)
             else:
                 rule.dims(op, self)
@@ -206,10 +206,15 @@ class DimsSolver:
         return self
 
     def _barrier(self, op: Op) -> None:
-        self.unknown.add(op.name)
+        if not op.varies:
+            self.unknown.add(op.name)
         text = f"{op.name} has no rule"
         kind = Kind.UNKNOWN_OP
         outputs: list[list[Axis]] = [[Fixed(n) for n in out.shape] for out in op.outputs]
+        if op.varies:
+            kind, text = Kind.CONSTANT, f"{op.name} takes a number that is read from a buffer, another one in each call"
+        if op.name == "aten::embedding_renorm":
+            kind, text = Kind.NORM, MAX_NORM
         if op.name == "fxgrow::written_through_a_view":
             kind, text = Kind.ALIAS, "a tensor that shares its storage is written in place"
             if op.args["writer"] == "aten::embedding_renorm":

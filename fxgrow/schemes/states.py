@@ -98,6 +98,9 @@ class Proof:
     """Nodes of residual joins at which a skip path brings pairs of equal halves."""
     copied: frozenset[str] = frozenset()
     """Nodes of residual joins, or adapters, at which channels that a skip path lacks are copies."""
+    redrawn: tuple[str, ...] = ()
+    """Nodes that draw random numbers in evaluation mode too, of which there are more after the growth: the distribution
+    of the outputs stays, single draws are others."""
 
 
 @dataclass(frozen=True, slots=True)
