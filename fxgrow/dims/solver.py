@@ -14,8 +14,10 @@ from .rules import RULES
 ADAPTER = "adapt_skip"
 """Names of nodes and modules that adapt a skip path begin so: what comes out of them belongs to the join already."""
 
+RENORM = "aten::embedding_renorm"
+"""Writes into a table through a view of it."""
 MAX_NORM = "max_norm rescales a row by its norm over all columns; renormalise the table once and set max_norm=None"
-"""What `aten::embedding_renorm` does, which writes into a table through a view of it."""
+"""What an embedding with max_norm does to its table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ class DimsSolver:
             else:
                 rule.dims(op, self)
             deepest = max((depth[v.index] for v in op.inputs() if v.index in depth), default=-1)
-            if deepest >= 0:
+            if deepest >= 0 and op.name != RENORM:  # a table stays a weight, whichever rows are rescaled
                 deepest += len(self.readers) > before
                 for out in op.outputs:
                     depth[out.index] = deepest
@@ -213,11 +215,11 @@ class DimsSolver:
         outputs: list[list[Axis]] = [[Fixed(n) for n in out.shape] for out in op.outputs]
         if op.varies:
             kind, text = Kind.CONSTANT, f"{op.name} takes a number that is read from a buffer, another one in each call"
-        if op.name == "aten::embedding_renorm":
-            kind, text = Kind.NORM, MAX_NORM
+        if op.name == RENORM:
+            kind, text, outputs = Kind.NORM, MAX_NORM, [self.of(op.args["self"])]
         if op.name == "fxgrow::written_through_a_view":
             kind, text = Kind.ALIAS, "a tensor that shares its storage is written in place"
-            if op.args["writer"] == "aten::embedding_renorm":
+            if op.args["writer"] == RENORM:
                 kind, text = Kind.NORM, MAX_NORM
             outputs = [self.of(view) for view in op.args["views"]]  # frozen below, and the reason goes with them
         for value in op.inputs():
