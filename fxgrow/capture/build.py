@@ -151,12 +151,11 @@ class Builder:
     def store(self) -> None:
         """Say of each of the model's own tensors that was written to what it holds at the end.
 
-        A tensor without axes has nothing that could grow. If several tensors lie in one storage and one is written to,
-        nothing is known of them.
+        If several tensors lie in one storage and one is written to, nothing is known of them.
         """
         changed = {ref.storage for ref, first in self._first if ref.value is not first} | set(self._lost)
         for ref, first in self._first:
-            if ref.storage not in changed or not first.shape:
+            if ref.storage not in changed:
                 continue
             shared = sum(other.storage == ref.storage for other, _ in self._first) > 1
             lost = self._lost.get(ref.storage, "a tensor that shares its storage is written to" if shared else "")
@@ -269,15 +268,24 @@ def _cannot_run(node: fx.Node, args: Any, error: Exception) -> UsageError:
     )
 
 
+_EFFECTS = (STORED, "aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal")
+
+
 def _drop_unused(program: Program) -> None:
     """Remove operators whose results nobody uses, e.g. attention weights that are averaged and thrown away.
 
-    What a parameter or buffer holds at the end is used: by the next call.
+    What a parameter or buffer holds at the end is used: by the next call. A number that is read from a tensor is used
+    by Python. Counts of calls and the like, which depend on no axis of anything, are left out.
     """
+    sized: set[int] = {v.index for v in program.values if v.shape}
+    for op in program.ops:
+        if any(v.index in sized for v in op.inputs()):
+            sized.update(out.index for out in op.outputs)
     needed = {v.index for v in program.outputs}
     keep: list[Op] = []
     for op in reversed(program.ops):
-        if op.name == STORED or any(out.index in needed for out in op.outputs):
+        effect = op.name in _EFFECTS and any(v.index in sized for v in op.inputs())
+        if effect or any(out.index in needed for out in op.outputs):
             keep.append(op)
             needed.update(v.index for v in op.inputs())
             if op.repeats is not None:  # whose sizes are those of the user's own call

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..functional import adapt_skip
-from .fakes import fake_of, has_known_value
+from .fakes import fake_of, standing_for
 from .numbers import compared, valued
 from .program import Ref
 from .recorder import record
@@ -63,17 +63,18 @@ class Lowering:
         template = self.templates.get((callee, arguments))
         refs = list(slots)
         if template is None:
-            known = [r.known for r in refs if r.known is not None]
-            known += [t for t in tensors if _is_known(t, metas)]
+            known = {id(ref): standing_for(ref.known, meta_of_ref(ref)) for ref in refs}
+            known.update((id(t), standing_for(t, metas.get(id(t)) or meta_of(t))) for t in tensors)
             asked = (target, args, kwargs, refs, tensors, metas, attributes)
             try:
                 template = self.templates[callee, arguments] = self._lower(*asked, None)
             except Exception:
-                if not known:
+                values = {key: t for key, t in known.items() if t is not None}
+                if not values:
                     raise
-                # It may read a buffer as a number. What it does then depends on the value, so it is not kept.
-                recorded = self._lower(*asked, {id(t): t for t in known})
-                others = (lambda given=given: self._lower(*asked, given) for given in valued(known))
+                # It may read a tensor as a number. What it does then depends on the value, so it is not kept.
+                recorded = self._lower(*asked, values)
+                others = (lambda given=given: self._lower(*asked, given) for given in valued(values))
                 template = compared(recorded, others)
         return template, refs, tensors
 
@@ -96,13 +97,13 @@ class Lowering:
         attributes: Mapping[str, object],
         known: Mapping[int, Tensor] | None,
     ) -> Template:
-        """`known`: by identity of a tensor, one whose value it may be taken for where code asks for a number."""
+        """`known`: by identity of a reference or tensor, a tensor with the value that code finds if it asks for one."""
 
-        def fake(real: Tensor | None, meta: Meta, slot: int) -> Tensor:
-            given = None if real is None or known is None else known.get(id(real))
+        def fake(what: Ref | Tensor, meta: Meta, slot: int) -> Tensor:
+            given = None if known is None else known.get(id(what))
             return self.fake(meta, slot) if given is None else fake_of(given, self.mode)
 
-        fakes = {ref: fake(ref.known, meta_of_ref(ref), i) for i, ref in enumerate(refs)}
+        fakes = {ref: fake(ref, meta_of_ref(ref), i) for i, ref in enumerate(refs)}
         own = {id(t): fake(t, metas.get(id(t)) or meta_of(t), len(refs) + i) for i, t in enumerate(tensors)}
         a, k = substitute(args, fakes.__getitem__), substitute(dict(kwargs), fakes.__getitem__)
         grad = False
@@ -123,10 +124,6 @@ def _call(target: str | Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
     if isinstance(target, str):
         return getattr(args[0], target)(*args[1:], **kwargs)
     return target(*args, **kwargs)
-
-
-def _is_known(tensor: Tensor, metas: Mapping[int, Meta]) -> bool:
-    return id(tensor) not in metas and not isinstance(tensor, nn.Parameter) and has_known_value(tensor)
 
 
 def _as_parameter(fake: Tensor, real: Tensor, grad: bool) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,13 +30,13 @@ class Undecided(Exception):
     """What a call does depends on a number that it reads from a buffer."""
 
 
-def valued(known: Sequence[Tensor]) -> Iterator[Mapping[int, Tensor]]:
-    """Other values for some tensors of one element, by identity of the tensor: alike in all of them, and not."""
+def valued(known: Mapping[int, Tensor]) -> Iterator[Mapping[int, Tensor]]:
+    """Other values for some tensors of one element: one in all of them, and different ones."""
     for shift in (0, 1) if len(known) > 1 else (0,):
         for start in range(len(_TRIED)):
             numbers = [_TRIED[(start + shift * k) % len(_TRIED)] for k in range(len(known))]
-            yield {id(t): _with(t, number) for t, number in zip(known, numbers, strict=True)}
-    yield {id(t): _with(t, 1) + t if t.dtype is not torch.bool else ~t for t in known}
+            yield {key: _with(t, number) for (key, t), number in zip(known.items(), numbers, strict=True)}
+    yield {key: ~t if t.dtype is torch.bool else t + 1 for key, t in known.items()}
 
 
 def _with(tensor: Tensor, number: int) -> Tensor:

@@ -208,15 +208,14 @@ class ParityDomain:
         """The same sign, or zeros before and after."""
         if after == NULL or (before in _ZEROS and after is None):
             return
-        if before in _ZEROS:
+        if before is None or before == NULL:
             self._fail(op, f"{stored_name(op)}, into which the model writes, would not stay zero")
         elif after is None:
             text = f"{stored_name(op)} is overwritten with zeros"
-            alone = before is not None and before.bit_count() == 1 and before != self.one
-            places = (self.rows[before.bit_length() - 2],) if before is not None and alone else ()
+            alone = before.bit_count() == 1 and before != self.one
+            places = (self.rows[before.bit_length() - 2],) if alone else ()
             self.demands.append(Demand(0, 1, self.positions[id(op)], text, places))
         else:
-            assert before is not None
             text = f"{stored_name(op)}, into which the model writes, must keep equal or opposite halves as they are"
             self._demand(op, before ^ after, 0, text)
 

@@ -198,7 +198,8 @@ class Sequence(Recurrent):
         ends = [batch, *(m[1] for m in marks)]
         samples = self._samples(op, s, ends, biases=op.args["has_biases"], layers=len(cells))
         if op.draws[0]:
-            samples = [[s.drawn(op, state, DROPS) for state in row] for row in samples]
+            hidden, memory = ([s.drawn(op, state, DROPS) for state in row] for row in samples)
+            samples = hidden, memory
         if op.draws == (False, True) and (into or batch):
             s.only_eval(op, DROPS)
         s.set(op.outputs[0], [samples[0], [], into] if op.args["batch_first"] else [[], samples[0], into])
