@@ -71,6 +71,7 @@ def written(
         skips=skips,
         proof=tuple(f"{s.node}: {s.op.removeprefix('aten::')}: {s.text}" for s in proof.steps),
         eval_only=proof.eval_only,
+        redrawn=proof.redrawn,
         notes=(*_notes(growth), *growth.notes),
         before=before,
         after=after,

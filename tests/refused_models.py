@@ -41,14 +41,14 @@ class CountedChannels(TwoConvs):
 
 
 class KeptState(TwoConvs):
-    """Refuses ``conv1``: part of a tensor that lasts from call to call is written in place, and scales its channels."""
+    """Refuses ``conv1``: an expanded tensor that lasts from call to call, part of which is written in place."""
 
     def __init__(self) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.linspace(0.5, 1.5, 8), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        last = self.gain[-4:]
+        last = self.gain.expand(-1)[-4:]
         last.mul_(2.0)
         y: Tensor = self.conv2(self.conv1(x) * self.gain.view(-1, 1, 1))
         return y

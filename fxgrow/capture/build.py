@@ -8,13 +8,17 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from ..errors import Kind, UsageError, usage
+from .draws import flag_follows, hides_its_mode, modes_of
+from .fakes import has_known_value
 from .lowering import INTRINSICS, Lowering
-from .program import Op, Origin, Program, Ref, Value, View
+from .numbers import Undecided
+from .program import STORED, Op, Origin, Program, Ref, Value, View
+from .recorder import storage_of
 from .signature import Meta, key_of, meta_of, meta_of_ref, substitute
 from .snapshot import Snapshot
 from .template import Local, Step, Template, fill, locals_in
 from .trees import attribute, leaves, plain, value_tree
-from .writes import forgotten, refreshed, understood
+from .writes import forgotten, refreshed, root_of, stored, understood
 
 
 class Builder:
@@ -23,10 +27,16 @@ class Builder:
     def __init__(self, model: Snapshot, lowering: Lowering) -> None:
         self.model = model
         self.lowering = lowering
-        self.program = Program()
+        self.program = Program(training=model.gm.training)
         self._refs: dict[int, Ref] = {}
         self._views: dict[int, list[Ref]] = {}
         self._storages = 0
+        self._lasting: dict[int, int] = {}
+        """For each storage of the model's own tensors, by identity, its number."""
+        self._first: list[tuple[Ref, Value]] = []
+        """The model's own tensors, and what they hold before the call."""
+        self._lost: dict[int, str] = {}
+        """Storages of which nothing is known at the end, and the operator that wrote into them."""
         self._names: dict[int, list[str]] = {}
         self._alive: list[Tensor] = []
         for name, tensor in model.tensors:
@@ -55,8 +65,12 @@ class Builder:
             names = tuple(self._names.get(id(tensor), ()))
             origin = Origin.PARAMETER if names else Origin.CONSTANT
             value = self.value(meta_of(tensor), origin, node, names)
-            found = self._refs[id(tensor)] = self.new_ref(value, lasting=True)
+            found = self._refs[id(tensor)] = self.new_ref(value, self._lasting.get(storage_of(tensor)), lasting=True)
+            self._lasting[storage_of(tensor)] = found.storage
+            self._first.append((found, value))
             self._alive.append(tensor)
+            if names and not isinstance(tensor, nn.Parameter) and has_known_value(tensor):
+                found.known = tensor
             for name in names:
                 self.program.parameters[name] = found.value
             if names and not isinstance(tensor, nn.Parameter):
@@ -69,9 +83,31 @@ class Builder:
             return self._intrinsic(node, target, args, kwargs)
         key = self.model.keys[str(node.target)] if node.op == "call_module" else None
         template, inputs, own = self.lowering.template(target, args, kwargs, key=key)
-        return self.instantiate(node.name, template, [*inputs, *(self.parameter(t, node.name) for t in own)])
+        modes = self._modes(node, target, args, kwargs, template)
+        return self.instantiate(node.name, template, [*inputs, *(self.parameter(t, node.name) for t in own)], modes)
 
-    def instantiate(self, node: str, template: Template, given: Sequence[Ref]) -> Any:
+    def _modes(
+        self, node: fx.Node, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], template: Template
+    ) -> list[tuple[bool, bool]]:
+        """For each operator of a call whether it draws at random, in evaluation and in training mode."""
+        training = self.program.training
+        others: Sequence[Step | None] = [None] * len(template.steps)
+        if isinstance(target, nn.Module) and hides_its_mode(target):
+            try:
+                there = self.lowering.in_mode(target, args, kwargs, not training).steps
+            except Exception:  # the user's own code, which may not run in the other mode
+                there = ()
+            if [step.name for step in there] == [step.name for step in template.steps]:
+                others = there
+        follows = flag_follows(node, args, kwargs)
+        return [
+            modes_of(s.name, s.args, other.args if other else None, follows=follows, training=training)
+            for s, other in zip(template.steps, others, strict=True)
+        ]
+
+    def instantiate(
+        self, node: str, template: Template, given: Sequence[Ref], modes: Sequence[tuple[bool, bool]]
+    ) -> Any:
         """Add a template's operators to the program, on these tensors."""
         refs: dict[int, Ref] = dict(enumerate(given))
 
@@ -94,11 +130,16 @@ class Builder:
             written = [ref_of(x) for x in step.writes]
             lost = [ref for ref in written if step.moves or not understood(ref, self._others(ref))]
             for ref, local in zip(written, step.writes, strict=True):
+                if ref in lost and root_of(ref).lasting:
+                    self._lost.setdefault(ref.storage, step.name)
+                for other in (ref, *self._others(ref)):
+                    other.known = None
                 before, ref.value = ref.value, self.value(template.metas[local.index], Origin.COMPUTED, node)
                 if ref in lost:
                     self._add(node, forgotten(ref, before, self._others(ref), step.name, self.value))
             outputs = tuple(ref_of(x).value for x in step.outputs) or tuple(ref_of(x).value for x in step.writes)
-            op = Op(step.name, args, outputs, node, number, step.overload, bool(step.writes), step.seeded)
+            mutates, draws = bool(step.writes), modes[number]
+            op = Op(step.name, args, outputs, node, number, step.overload, mutates, step.seeded, draws, step.varies)
             self._add(node, [op])
             self._note_views(op, step, template, fresh, ref_of)
             for ref in written:
@@ -106,6 +147,20 @@ class Builder:
                     self._add(node, refreshed(ref, self._others(ref), node, self.value))
         self.program.node_ops.setdefault(node, [])
         return fill(template.result, ref_of)
+
+    def store(self) -> None:
+        """Say of each of the model's own tensors that was written to what it holds at the end.
+
+        If several tensors lie in one storage and one is written to, nothing is known of them.
+        """
+        changed = {ref.storage for ref, first in self._first if ref.value is not first} | set(self._lost)
+        for ref, first in self._first:
+            if ref.storage not in changed:
+                continue
+            shared = sum(other.storage == ref.storage for other, _ in self._first) > 1
+            lost = self._lost.get(ref.storage, "a tensor that shares its storage is written to" if shared else "")
+            op = stored(ref, first, lost)
+            self._add(op.node, [op])
 
     def _add(self, node: str, ops: Sequence[Op]) -> None:
         self.program.ops.extend(ops)
@@ -179,13 +234,25 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
                 env[node] = builder.call(node, target, args, kwargs)
             except UsageError:
                 raise
+            except Undecided as error:
+                raise _undecided(node, error) from error
             except Exception as error:
                 raise _cannot_run(node, args, error) from error
         program.results[node.name] = value_tree(env[node])
     program.inputs = tuple(given)
     program.order = tuple(n.name for n in model.nodes)
+    builder.store()
     _drop_unused(program)
     return program
+
+
+def _undecided(node: fx.Node, error: Undecided) -> UsageError:
+    return usage(
+        Kind.UNSUPPORTED_MODEL,
+        f"cannot tell what node {node.name} does in the next call: {error}",
+        where=node.format_node() or node.name,
+        hint="keep such numbers in tensors (torch.where instead of if), or grow the model in the mode that reads none",
+    )
 
 
 def _cannot_run(node: fx.Node, args: Any, error: Exception) -> UsageError:
@@ -201,12 +268,24 @@ def _cannot_run(node: fx.Node, args: Any, error: Exception) -> UsageError:
     )
 
 
+_EFFECTS = (STORED, "aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal")
+
+
 def _drop_unused(program: Program) -> None:
-    """Remove operators whose results nobody uses, e.g. attention weights that are averaged and thrown away."""
+    """Remove operators whose results nobody uses, e.g. attention weights that are averaged and thrown away.
+
+    What a parameter or buffer holds at the end is used: by the next call. A number that is read from a tensor is used
+    by Python. Counts of calls and the like, which depend on no axis of anything, are left out.
+    """
+    sized: set[int] = {v.index for v in program.values if v.shape}
+    for op in program.ops:
+        if any(v.index in sized for v in op.inputs()):
+            sized.update(out.index for out in op.outputs)
     needed = {v.index for v in program.outputs}
     keep: list[Op] = []
     for op in reversed(program.ops):
-        if any(out.index in needed for out in op.outputs):
+        effect = op.name in _EFFECTS and any(v.index in sized for v in op.inputs())
+        if effect or any(out.index in needed for out in op.outputs):
             keep.append(op)
             needed.update(v.index for v in op.inputs())
             if op.repeats is not None:  # whose sizes are those of the user's own call

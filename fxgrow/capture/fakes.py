@@ -1,9 +1,11 @@
-"""Fake tensors that stand for real ones: no data, but the value of a single-element buffer, which code reads as a number."""
+"""Fake tensors that stand for real ones: no data, but the value of a buffer of one element, which code may read."""
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from .signature import Meta, meta_of
@@ -22,6 +24,21 @@ def has_known_value(tensor: Tensor) -> bool:
         and not tensor.is_quantized
         and not tensor.requires_grad
     )
+
+
+def standing_for(tensor: Tensor | None, meta: Meta) -> Tensor | None:
+    """A tensor of one element for code that reads a tensor as a number: the tensor itself, or one that holds zero where
+    its value is not known (it is computed, or lies on the meta device). None where there is more than one element, or
+    where the value is a parameter's."""
+    if tensor is not None and (isinstance(tensor, nn.Parameter) or meta_of(tensor) != meta):
+        return None
+    if tensor is not None and has_known_value(tensor):
+        return tensor
+    shape, _, dtype, device = meta
+    if prod(shape) != 1:
+        return None
+    with torch.inference_mode(False):
+        return torch.zeros(shape, dtype=dtype, device="cpu" if device.type == "meta" else device)
 
 
 def fake_of(tensor: Tensor, mode: FakeTensorMode) -> FakeTensor:

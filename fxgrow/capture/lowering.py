@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..functional import adapt_skip
+from .fakes import fake_of, standing_for
+from .numbers import compared, valued
 from .program import Ref
 from .recorder import record
-from .signature import ById, Meta, key_of, meta_of, meta_of_ref, module_key, shadow, substitute
+from .signature import ById, Meta, in_mode, key_of, meta_of, meta_of_ref, module_key, shadow, substitute
 from .template import Template, build
 
 INTRINSICS: dict[Callable[..., Any], str] = {adapt_skip: "fxgrow::adapt_skip"}
@@ -61,9 +63,28 @@ class Lowering:
         template = self.templates.get((callee, arguments))
         refs = list(slots)
         if template is None:
-            template = self._lower(target, args, kwargs, refs, tensors, metas, attributes)
-            self.templates[callee, arguments] = template
+            known = {id(ref): standing_for(ref.known, meta_of_ref(ref)) for ref in refs}
+            known.update((id(t), standing_for(t, metas.get(id(t)) or meta_of(t))) for t in tensors)
+            asked = (target, args, kwargs, refs, tensors, metas, attributes)
+            try:
+                template = self.templates[callee, arguments] = self._lower(*asked, None)
+            except Exception:
+                values = {key: t for key, t in known.items() if t is not None}
+                if not values:
+                    raise
+                # It may read a tensor as a number. What it does then depends on the value, so it is not kept.
+                recorded = self._lower(*asked, values)
+                others = (lambda given=given: self._lower(*asked, given) for given in valued(values))
+                template = compared(recorded, others)
         return template, refs, tensors
+
+    def in_mode(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], training: bool) -> Template:
+        """The template of a module as it would be in one mode; the module is not touched.
+
+        Raises whatever the module raises in that mode.
+        """
+        twin = in_mode(module, training)
+        return self.template(twin, args, kwargs)[0]
 
     def _lower(
         self,
@@ -74,9 +95,16 @@ class Lowering:
         tensors: list[Tensor],
         metas: Mapping[int, Meta],
         attributes: Mapping[str, object],
+        known: Mapping[int, Tensor] | None,
     ) -> Template:
-        fakes = {ref: self.fake(meta_of_ref(ref), i) for i, ref in enumerate(refs)}
-        own = {id(t): self.fake(metas.get(id(t)) or meta_of(t), len(refs) + i) for i, t in enumerate(tensors)}
+        """`known`: by identity of a reference or tensor, a tensor with the value that code finds if it asks for one."""
+
+        def fake(what: Ref | Tensor, meta: Meta, slot: int) -> Tensor:
+            given = None if known is None else known.get(id(what))
+            return self.fake(meta, slot) if given is None else fake_of(given, self.mode)
+
+        fakes = {ref: fake(ref, meta_of_ref(ref), i) for i, ref in enumerate(refs)}
+        own = {id(t): fake(t, metas.get(id(t)) or meta_of(t), len(refs) + i) for i, t in enumerate(tensors)}
         a, k = substitute(args, fakes.__getitem__), substitute(dict(kwargs), fakes.__getitem__)
         grad = False
         if isinstance(target, nn.Module):

@@ -65,6 +65,10 @@ class Op:
     overload: str = ""
     mutates: bool = False
     seeded: bool = False
+    draws: tuple[bool, bool] = (False, False)
+    """Whether it draws random numbers for every unit, as dropout does: in evaluation mode, and in training mode."""
+    varies: bool = False
+    """Whether a number among its arguments was read from a buffer, and so is another one in the next call."""
     repeats: Op | None = None
     """The operator that took a view which is taken anew here, because its base was written to."""
 
@@ -86,6 +90,10 @@ def tensors(arg: object) -> Iterator[Value]:
 
 AFTER_WRITE = -2
 """The step of an operator that no node runs: it says what a write into one tensor means for another."""
+STORED = "fxgrow::stored"
+"""An operator that no node runs, and that returns nothing: a parameter or buffer was written to, and what it holds at
+the end of the call (`after`) is what the next call reads in place of `before`. `lost` says why nothing is known of
+`after`; it is empty if it is known. Its step is AFTER_WRITE."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,14 +108,16 @@ class View:
 
 class Ref:
     """A tensor object while the program runs: which value it holds now, in which storage it lies, and what it is a view
-    of. `lasting`: it outlives the call."""
+    of. `lasting`: it outlives the call. `known`: the real tensor whose value it holds, if code may read that value as a
+    number (see `fakes.has_known_value`) and nothing was written to it."""
 
-    __slots__ = ("lasting", "storage", "value", "view")
+    __slots__ = ("known", "lasting", "storage", "value", "view")
 
     def __init__(self, value: Value, storage: int, *, lasting: bool = False) -> None:
         self.value = value
         self.storage = storage
         self.lasting = lasting
+        self.known: torch.Tensor | None = None
         self.view: View | None = None
 
 
@@ -121,6 +131,8 @@ class Program:
     results: dict[str, Any] = field(default_factory=dict)
     """What each node returned, when it returned: a tree of values and plain numbers."""
     order: tuple[str, ...] = ()
+    training: bool = False
+    """The mode that the model was in when it was lowered."""
     inputs: tuple[Value, ...] = ()
     outputs: tuple[Value, ...] = ()
     parameters: dict[str, Value] = field(default_factory=dict)

@@ -155,6 +155,14 @@ def shadow(module: nn.Module, fake: Callable[[Tensor], Tensor], attributes: Mapp
     return twin
 
 
+def in_mode(module: nn.Module, training: bool) -> nn.Module:
+    """A shallow twin of a module in one mode, on the same tensors; the original is not touched."""
+    twin = module.__class__.__new__(module.__class__)
+    twin.__dict__ = {**module.__dict__, "training": training}
+    twin.__dict__["_modules"] = {k: None if m is None else in_mode(m, training) for k, m in module._modules.items()}
+    return twin
+
+
 def flat_weights(module: nn.RNNBase) -> dict[str, Any]:
     """The lists in which a recurrent layer keeps its weights a second time, as they should be."""
     flat = [module._parameters.get(name) for name in module._flat_weights_names]

@@ -30,6 +30,8 @@ class Step:
     writes: tuple[Local, ...]
     seeded: bool
     moves: bool
+    varies: bool = False
+    """Whether a number among its arguments was read from a buffer, and matters to its rule."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .program import AFTER_WRITE, Op, Origin, Ref, Value, View
+from .program import AFTER_WRITE, STORED, Op, Origin, Ref, Value, View
 from .signature import Meta
 
 _RESHAPED = """view _unsafe_view reshape flatten unflatten ravel view_as reshape_as squeeze unsqueeze"""
@@ -71,13 +71,11 @@ def put_back(view: View, base: Value, part: Value) -> Call | None:
 def understood(written: Ref, views: list[Ref]) -> bool:
     """Whether it is known what a write does to everything else in the storage.
 
-    It is not where the storage is a parameter's: what is written then is still there in the next call. Nor where some
-    view was made in a way that cannot be followed back.
+    It is not where several tensors of the model lie in the storage, nor where some view was made in a way that cannot
+    be followed back. What is written into a parameter or buffer is still there in the next call: see `stored`.
     """
     root = root_of(written)
     if any(root_of(r) is not root for r in views):
-        return False
-    if root.lasting:
         return False
     ref = written
     while ref.view is not None:
@@ -115,7 +113,8 @@ def refreshed(written: Ref, others: Sequence[Ref], node: str, make: Make) -> lis
             old = taken.op
             outputs = tuple(_again(out, node, make) for out in old.outputs)
             args = {**old.args, taken.argument: taken.base.value}
-            retaken[id(old)] = op = Op(old.name, args, outputs, node, AFTER_WRITE, old.overload, repeats=old)
+            op = Op(old.name, args, outputs, node, AFTER_WRITE, old.overload, draws=old.draws, repeats=old)
+            retaken[id(old)] = op
             ops.append(op)
         ref.value = retaken[id(taken.op)].outputs[taken.number]
         changed.add(id(ref))
@@ -134,6 +133,11 @@ def forgotten(written: Ref, before: Value, others: Sequence[Ref], writer: str, m
     args = {"before": before, "views": list(stale), "writer": writer}
     op = Op("fxgrow::written_through_a_view", args, tuple(r.value for r in views), node, AFTER_WRITE)
     return [op] if views else []
+
+
+def stored(ref: Ref, first: Value, lost: str) -> Op:
+    """The operator that says what a parameter or buffer holds when the call ends; `first` is what it held before."""
+    return Op(STORED, {"before": first, "after": ref.value, "lost": lost}, (), ref.value.node, AFTER_WRITE)
 
 
 def _again(value: Value, node: str, make: Make) -> Value:

@@ -14,8 +14,10 @@ from .rules import RULES
 ADAPTER = "adapt_skip"
 """Names of nodes and modules that adapt a skip path begin so: what comes out of them belongs to the join already."""
 
+RENORM = "aten::embedding_renorm"
+"""Writes into a table through a view of it."""
 MAX_NORM = "max_norm rescales a row by its norm over all columns; renormalise the table once and set max_norm=None"
-"""What `aten::embedding_renorm` does, which writes into a table through a view of it."""
+"""What an embedding with max_norm does to its table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +191,12 @@ class DimsSolver:
             algebra.op = i
             before = len(self.readers)
             rule = RULES.get(op.name)
-            if rule is None or (op.seeded and op.name not in RULES):
+            if rule is None or op.varies or (op.seeded and op.name not in RULES):
                 self._barrier(op)
             else:
                 rule.dims(op, self)
             deepest = max((depth[v.index] for v in op.inputs() if v.index in depth), default=-1)
-            if deepest >= 0:
+            if deepest >= 0 and op.name != RENORM:  # a table stays a weight, whichever rows are rescaled
                 deepest += len(self.readers) > before
                 for out in op.outputs:
                     depth[out.index] = deepest
@@ -206,13 +208,21 @@ class DimsSolver:
         return self
 
     def _barrier(self, op: Op) -> None:
-        self.unknown.add(op.name)
+        if not op.varies:
+            self.unknown.add(op.name)
         text = f"{op.name} has no rule"
         kind = Kind.UNKNOWN_OP
         outputs: list[list[Axis]] = [[Fixed(n) for n in out.shape] for out in op.outputs]
+        if op.varies:
+            kind, text = Kind.CONSTANT, f"{op.name} takes a number that is read from a tensor, another one in each call"
+            outputs = [[self.algebra.atom(n) for n in out.shape] for out in op.outputs]
+            for axis in (axis for axes in outputs for axis in axes):
+                self.freeze(axis, kind, text)
+        if op.name == RENORM:
+            kind, text, outputs = Kind.NORM, MAX_NORM, [self.of(op.args["self"])]
         if op.name == "fxgrow::written_through_a_view":
             kind, text = Kind.ALIAS, "a tensor that shares its storage is written in place"
-            if op.args["writer"] == "aten::embedding_renorm":
+            if op.args["writer"] == RENORM:
                 kind, text = Kind.NORM, MAX_NORM
             outputs = [self.of(view) for view in op.args["views"]]  # frozen below, and the reason goes with them
         for value in op.inputs():

@@ -148,6 +148,9 @@ class Plan:
     """Where blocks were cloned: names in the result's state_dict that differ from those of the deeper model of the same
     class, and what they are there."""
 
+    redrawn: tuple[str, ...] = ()
+    """Nodes that draw random numbers in evaluation mode too, of which there are more after the growth: the outputs keep
+    their distribution, and single draws are others."""
     then: tuple[Plan, ...] = ()
     """Plans for the result of this one, applied in the same stroke."""
 
@@ -209,6 +212,8 @@ class Plan:
         lines += ["", f"why the function stays the same (scheme {self.scheme})", *(f"  {p}" for p in self.proof)]
         if self.eval_only:
             lines.append(f"  in evaluation mode only, because of: {', '.join(self.eval_only)}")
+        if self.redrawn:
+            lines.append(f"  the same distribution, but other random draws, because of: {', '.join(self.redrawn)}")
         lines += [f"  {note}" for note in self.notes]
         lines += [line for plan in self.then for line in ("", "then", "", plan.explain())]
         return "\n".join(lines)

@@ -52,5 +52,11 @@ class Domain(Protocol[S]):
     def merge(self, op: Op, states: Sequence[S]) -> S:
         """Occurrences that can no longer be told apart."""
 
+    def keep(self, op: Op, before: S, after: S) -> None:
+        """A parameter or buffer that was `before` is left as `after`, and found so by the next call."""
+
+    def drawn(self, op: Op, state: S, why: str) -> S:
+        """A product with numbers that are drawn at random for every unit, in both modes."""
+
     def only_eval(self, op: Op, why: str) -> None:
         """A step that holds in evaluation mode only."""

@@ -205,6 +205,14 @@ class Propagation(Generic[S]):
         """The state of occurrences that can no longer be told apart."""
         return each(list(states), lambda some: self.domain.merge(op, some))
 
+    def keep(self, op: Op, before: Any, after: Any) -> None:
+        """Demand that a tensor of the model is left in the state in which it was found."""
+        each([before, after], lambda some: self.domain.keep(op, some[0], some[1]))
+
+    def drawn(self, op: Op, state: Any, why: str) -> Any:
+        """The state after a product with numbers that are drawn at random for every unit, in both modes."""
+        return each([state], lambda some: self.domain.drawn(op, some[0], why))
+
     def only_eval(self, op: Op, why: str) -> None:
         """Note that this step holds in evaluation mode only."""
         self.domain.only_eval(op, why)

@@ -38,6 +38,12 @@ UNIFORM = "two or three times the width: copies of every unit leave its statisti
 """A way out where units are mixed."""
 
 
+DRAWN = (
+    "scheme='zero', or let it draw in training mode only and trace again: F.dropout(x, p, self.training), nn.Dropout"
+)
+"""A way out where numbers are drawn in evaluation mode."""
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """The bits in `form` add up to `value`; `readers` are parameters that could be zero instead."""
@@ -47,6 +53,12 @@ class Demand:
     op: int
     text: str
     readers: tuple[Place, ...] = ()
+
+
+def stored_name(op: Op) -> str:
+    """The name of the parameter or buffer that a call leaves something in."""
+    before = op.args["before"]
+    return str((before.names or (before.node,))[0])
 
 
 Parity = int | None
@@ -191,6 +203,27 @@ class ParityDomain:
         if self.copies and None in states and any(x not in _ZEROS for x in states):
             self._fail(op, "zero and non-zero blocks run together")
         return self.add(op, states)
+
+    def keep(self, op: Op, before: Parity, after: Parity) -> None:
+        """The same sign, or zeros before and after."""
+        if after == NULL or (before in _ZEROS and after is None):
+            return
+        if before is None or before == NULL:
+            self._fail(op, f"{stored_name(op)}, into which the model writes, would not stay zero")
+        elif after is None:
+            text = f"{stored_name(op)} is overwritten with zeros"
+            alone = before.bit_count() == 1 and before != self.one
+            places = (self.rows[before.bit_length() - 2],) if alone else ()
+            self.demands.append(Demand(0, 1, self.positions[id(op)], text, places))
+        else:
+            text = f"{stored_name(op)}, into which the model writes, must keep equal or opposite halves as they are"
+            self._demand(op, before ^ after, 0, text)
+
+    def drawn(self, op: Op, state: Parity, why: str) -> Parity:
+        """Halves and copies draw different numbers."""
+        if state not in _ZEROS:
+            self._fail(op, why, hint=DRAWN)
+        return state
 
     def only_eval(self, op: Op, why: str) -> None:
         """No matter here."""

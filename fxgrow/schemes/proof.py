@@ -11,7 +11,7 @@ from ..dims.rules.mixing import PINNED, Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .flow import Propagation
-from .parity import MIXED, UNIFORM
+from .parity import DRAWN, MIXED, UNIFORM, stored_name
 from .states import Assignment, Failure, Place, Proof, State, Step, add, multiply, through
 
 
@@ -35,6 +35,7 @@ class ProofDomain:
         """Whether all units are new, so that statistics may be anything."""
         self.steps: list[Step] = []
         self.eval_only: list[str] = []
+        self.redrawn: list[str] = []
         self.scales: dict[int, float] = {}
         self.numbers: dict[int, dict[str, float]] = {}
         self.scaling: set[int] = set()
@@ -44,7 +45,7 @@ class ProofDomain:
         self.copied: set[str] = set()
         self.idle: list[Op] = []
         """Contractions of zeros with zeros."""
-        self._lost: tuple[Op, str] | None = None
+        self._lost: tuple[Op, str, Kind, str] | None = None
 
     def _say(self, op: Op, text: str) -> None:
         step = Step(op.node, op.name, text)
@@ -186,6 +187,24 @@ class ProofDomain:
         """As a sum of blocks that stand beside each other."""
         return self._known(op, add(states), states, "run together")
 
+    def keep(self, op: Op, before: State, after: State) -> None:
+        """The next call reads what this one leaves, and so must find what this one found."""
+        if after is not before and before not in _KEPT.get(after, ()):
+            text = (
+                f"new units of {stored_name(op)}, into which the model writes, would be {before.value} before a call "
+            )
+            text += f"and {after.value} after it"
+            raise self._refute(op, text, hint=WRITES)
+        self._say(op, f"{stored_name(op)} is left with new units that are {after.value}, as it was found")
+
+    def drawn(self, op: Op, state: State, why: str) -> State:
+        """A product with anything. Single draws are others, because numbers are drawn for new units as well."""
+        if op.node not in self.redrawn:
+            self.redrawn.append(op.node)
+            self._say(op, f"other random numbers, of one distribution: {why}")
+        self._lost = (op, why, Kind.NO_PROOF, DRAWN) if state not in _NOTHING else self._lost
+        return self.mul(op, [state, State.FREE])
+
     def only_eval(self, op: Op, why: str) -> None:
         """Remember where."""
         if op.node not in self.eval_only:
@@ -198,7 +217,7 @@ class ProofDomain:
         if result is State.LOST:
             raise self._refute(op, text)
         if result is State.FREE and State.FREE not in states:
-            self._lost = (op, text)
+            self._lost = (op, text, Kind.NO_PROOF, "")
         return result
 
     def scaled_alone(self, ops: Sequence[Op]) -> None:
@@ -224,9 +243,20 @@ class Unfounded(Exception):
 
 OWN_SCALE = f"give the normalisation a weight of its own, or {UNIFORM}"
 """A way out where the scale of a norm cannot make up for a width."""
+WRITES = "another scheme, such as zero, or grow the model in a mode in which it does not write to it"
+"""A way out where a buffer that is written to would not keep its state."""
 HELD = frozenset({State.ZERO, State.EVEN, State.ODD, State.COPY, State.SPLIT, State.MEAN, State.FREE})
 """States that new units of a parameter can be put in."""
 _NOTHING = frozenset({State.ZERO, State.NULL})
+_KEPT: Mapping[State, frozenset[State]] = {
+    State.NULL: HELD,
+    State.SAME: frozenset({State.EVEN, State.COPY, State.MEAN, State.FREE}),
+    State.EVEN: frozenset({State.FREE}),
+    State.COPY: frozenset({State.FREE}),
+    State.MEAN: frozenset({State.FREE}),
+}
+"""What else new units may have been that are in some state now: more was not taken for granted of them. Zeros and odd
+units are not among these: nobody divides by a unit that is zero or odd, but by one that is free."""
 _TWINS = frozenset({State.EVEN, State.COPY, State.SAME, State.FREE})
 """What may stand where twins need one value; of free units nothing is expected."""
 
@@ -252,4 +282,5 @@ def prove(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment) -
         frozenset(domain.uniform),
         paired,
         frozenset(domain.copied),
+        tuple(domain.redrawn),
     )

@@ -164,6 +164,15 @@ class SidedDomain:
         some = live(states)
         return union(some) if some else zero_of(states)
 
+    def keep(self, op: Op, before: Mark, after: Mark) -> None:
+        """Zeros are found where zeros are left."""
+        if after is None and before is not None and not before.idle:
+            self._want(before, State.ZERO)
+
+    def drawn(self, op: Op, state: Mark, why: str) -> Mark:
+        """Random factors let zeros through, with their gradients."""
+        return union(some) if (some := live([state])) else state
+
     def only_eval(self, op: Op, why: str) -> None:
         """No matter here."""
 

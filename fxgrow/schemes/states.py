@@ -100,6 +100,9 @@ class Proof:
     """Why it does not hold in training mode, where the model runs other operators in that mode; `eval_only` names one."""
     copied: frozenset[str] = frozenset()
     """Nodes of residual joins, or adapters, at which channels that a skip path lacks are copies."""
+    redrawn: tuple[str, ...] = ()
+    """Nodes that draw random numbers in evaluation mode too, of which there are more after the growth: the distribution
+    of the outputs stays, single draws are others."""
 
 
 @dataclass(frozen=True, slots=True)

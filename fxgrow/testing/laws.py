@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..capture.build import lower
-from ..capture.program import Origin, Program
+from ..capture.program import STORED, Origin, Program
 from ..capture.snapshot import Snapshot
 from ..dims.axis import Atom
 from ..dims.solver import DimsSolver
@@ -58,7 +58,7 @@ class Verdict:
     accepted: int
     """Assignments of states, over all growths, that the rules accept."""
     eval_only: bool
-    """Whether some claim is for evaluation mode only; it is not checked by numbers then."""
+    """Whether some claim is for evaluation mode only, or for a distribution; it is not checked by numbers then."""
     wrong: tuple[str, ...]
     """Claims that do not hold."""
     strict: tuple[tuple[str, str], ...]
@@ -138,6 +138,9 @@ class _Examination:
         held = Held(self.call, {f"x{k}": o.draw(o.shape, self.random, True) for k, o in enumerate(self.operands)})
         self.program: Program = lower(Snapshot(traced(held)), ())
         self.program.outputs = ()  # the interface of this little graph is open: results may grow
+        self.program.ops = [
+            op for op in self.program.ops if op.name != STORED
+        ]  # operands may be overwritten with others
         self.dims = DimsSolver(self.program).solve()
         self.values = {name: self.program.parameters[name] for name in held.names if name in self.program.parameters}
         self.draw = {self.values[f"x{k}"].index: o.draw for k, o in enumerate(self.operands) if f"x{k}" in self.values}
@@ -186,7 +189,7 @@ class _Examination:
             claims = {v.index: flow.said(v) for v in touched if v.index in self.dims.axes}
         except Refuted as refuted:
             refused = self.program.ops[refuted.failure.op].name
-        if domain.eval_only:
+        if domain.eval_only or domain.redrawn:
             self.eval_only = True
             return
         watched = family.watched(assignment)

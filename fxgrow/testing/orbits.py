@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..capture.program import Op, Origin, Program, Value
+from ..capture.program import STORED, Op, Origin, Program, Value
 from .labels import Labels, Planes, merge, narrow, place, split
 from .places import bilinear, looked_up, put, written
 from .recurrences import OPERATORS, recur
@@ -58,6 +58,10 @@ class Orbits:
         return self._planes[value.index]
 
     def _walk(self, op: Op) -> None:
+        if op.name == STORED:  # units that lie in one place of a tensor, before and after
+            before = op.args["before"]
+            self.added(len(before.shape), self.of(before), self.of(op.args["after"]))
+            return
         handler = handler_of(op)
         results = handler(self, op) if handler is not None else []
         if handler is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from .compare import besides, called, distance, flat, nothing_finite, run, twin
 from .learning import first_step
 from .lookups import rows_read
 from .probes import Probe, largest, probes, whole
+from .undrawn import Undrawn
 
 
 def verify(
@@ -67,11 +69,17 @@ def verify(
     rounded = any(t.rounds for plan in history for t in plan.tensors)
     if rounded and dtype is not torch.float64:
         notes.append("shares, means and scales of old entries are rounded to the dtype, which widens the float64 bound")
-    errors = list(_errors(before, after, some, dtype, seed, training=False, rounded=rounded))
+    redrawn = tuple(dict.fromkeys(node for plan in history for node in plan.redrawn))
+    undrawn = Undrawn if redrawn else nullcontext
+    if redrawn:
+        notes.append(f"the same distribution, other random draws: compared without those of {', '.join(redrawn)}")
+    with undrawn():
+        errors = list(_errors(before, after, some, dtype, seed, training=False, rounded=rounded))
     if training and not eval_only:
         try:
             full = [p for p in some if not p.batch_of_one]
-            errors += _errors(before, after, full, dtype, seed, training=True, rounded=rounded)
+            with undrawn():
+                errors += _errors(before, after, full, dtype, seed, training=True, rounded=rounded)
         except UsageError as error:  # batch norm refuses a single value per channel
             notes.append(f"training mode not compared: {error.refusal.what}")
     gradients, pairs = first_step(after, some[0], history, seed) if training and history else ((), ())
@@ -87,7 +95,8 @@ def verify(
         return certificate
     e = certificate.worst
     probe = next(p for p in some if p.name == e.probe)
-    difference = explained(before, after, examples, probe, training=e.mode == "training", seed=seed)
+    with undrawn():
+        difference = explained(before, after, examples, probe, training=e.mode == "training", seed=seed)
     return replace(certificate, difference=difference)
 
 

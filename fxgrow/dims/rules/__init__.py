@@ -16,6 +16,7 @@ from . import (
     shape,
     skip,
     slicing,
+    storing,
     window,
     writing,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "shape",
     "skip",
     "slicing",
+    "storing",
     "window",
     "writing",
 ]

@@ -70,8 +70,8 @@ class Attention:
         x, y, z = s.of(q), s.of(k), s.of(v)
         for pair in zip(x[-1], y[-1], strict=True):
             s.contract(op, pair)
-        if op.args.get("dropout_p") and any(map(any, (x, z))):
-            s.only_eval(op, "attention drops weights at random")
+        if op.draws == (False, True) and any(map(any, (x, z))):
+            s.only_eval(op, DROPS)
         out: Marks = []
         for at in range(len(op.outputs[0].shape), 2, -1):
             rows = [m[-at] if len(m) >= at else [] for m in (x, y, z, s.of(mask) if mask is not None else [])]
@@ -83,6 +83,8 @@ class Attention:
         width = max(len(x[-2]), len(masks))
         rows = [row if len(row) == width else [s.same] * width for row in (x[-2], masks)]
         tokens = [s.apply(op, leaf, odd=False, zero=False) for leaf in zip(*rows, strict=True)]
+        if op.draws[0]:  # one mask for all of a head's width
+            out, tokens = [[s.drawn(op, y, DROPS) for y in row] for row in out], [s.drawn(op, y, DROPS) for y in tokens]
         s.set(op.outputs[0], [*out, tokens, z[-1]])
 
     def _heads_out(self, op: Op, s: Flow, rows: list[list[State]]) -> list[State]:
@@ -100,4 +102,5 @@ class Attention:
         return {"scale": 1 / math.sqrt(old)} if op.args.get("scale") is None and new != old else {}
 
 
+DROPS = "attention drops weights at random"
 register(Attention(), "scaled_dot_product_attention")

@@ -146,6 +146,12 @@ class Flow(Protocol):
     def merge(self, op: Op, states: Sequence[State]) -> State:
         """The state of occurrences that can no longer be told apart."""
 
+    def keep(self, op: Op, before: State, after: State) -> None:
+        """Demand that a tensor of the model is left in the state in which it was found."""
+
+    def drawn(self, op: Op, state: State, why: str) -> State:
+        """The state after a product with numbers that are drawn at random for every unit, in both modes."""
+
     def only_eval(self, op: Op, why: str) -> None:
         """Note that this step holds in evaluation mode only."""
 

@@ -42,6 +42,15 @@ def aligned(op: Op, s: Flow, values: list[Value]) -> Iterator[list[list[State]]]
         yield [states if len(states) == width else [s.same] * width for states in some]
 
 
+def drawn(op: Op, s: Flow, marks: Marks, why: str) -> Marks:
+    """The states behind an operator that may draw a factor for every unit: in both modes, in one of them, or never."""
+    if op.draws[0]:
+        return [[s.drawn(op, x, why) for x in row] for row in marks]
+    if op.draws[1] and any(marks):
+        s.only_eval(op, why)
+    return marks
+
+
 def is_number(arg: object) -> bool:
     """A plain number that takes part in the arithmetic."""
     return isinstance(arg, int | float | complex) and not isinstance(arg, bool)
@@ -140,10 +149,10 @@ class RandomSlope(Unary):
     """rrelu: its negative slope is drawn unit by unit in training mode, and a constant in evaluation mode."""
 
     def states(self, op: Op, s: Flow) -> None:
-        """Equal halves stay equal in evaluation mode."""
-        if any(s.of(op.args["self"])):
-            s.only_eval(op, "rrelu draws its slopes unit by unit")
-        Unary(zero=True, homogeneous=True).states(op, s)
+        """Equal halves stay equal where it does not draw."""
+        marks = drawn(op, s, s.of(op.args["self"]), "rrelu draws its slopes unit by unit")
+        out = [[s.apply(op, [x], odd=False, zero=True, homogeneous=True) for x in row] for row in marks]
+        s.set(op.outputs[0], out)
 
 
 class PRelu(SameSizes):

@@ -191,12 +191,17 @@ class Sequence(Recurrent):
         for row in cells:
             found = [self._step(op, s, cell, into, marks[0][2], marks[-1][2], loop=True) for cell in row]
             into = [state for hidden, _ in found for state in hidden]
+            if op.draws[0] and row is not cells[-1]:
+                into = [s.drawn(op, state, DROPS) for state in into]
             hiddens.extend(hidden for hidden, _ in found)
             memories.extend(memory for _, memory in found)
         ends = [batch, *(m[1] for m in marks)]
         samples = self._samples(op, s, ends, biases=op.args["has_biases"], layers=len(cells))
-        if op.args["dropout"] and len(cells) > 1 and (into or batch):
-            s.only_eval(op, "dropout between layers draws its mask unit by unit")
+        if op.draws[0]:
+            hidden, memory = ([s.drawn(op, state, DROPS) for state in row] for row in samples)
+            samples = hidden, memory
+        if op.draws == (False, True) and (into or batch):
+            s.only_eval(op, DROPS)
         s.set(op.outputs[0], [samples[0], [], into] if op.args["batch_first"] else [[], samples[0], into])
         for out, some, row in zip(op.outputs[1:], (hiddens, memories), samples, strict=False):
             s.set(out, [[], row, [s.add(op, leaf) for leaf in zip(*some, strict=True)]])
@@ -221,6 +226,7 @@ class Sequence(Recurrent):
         return {}
 
 
+DROPS = "dropout between layers draws its mask unit by unit"
 register(OneStep(1, elman(odd=True)), "rnn_tanh_cell")
 register(OneStep(1, elman(odd=False)), "rnn_relu_cell")
 register(OneStep(3, gru), "gru_cell")

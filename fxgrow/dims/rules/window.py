@@ -7,6 +7,7 @@ from ...errors import Kind
 from ..axis import Axis, Fixed, product, total
 from .base import Dims, Flow, Marks, SameSizes, register
 from .norm import each
+from .pointwise import drawn
 
 
 class Window(SameSizes):
@@ -84,9 +85,13 @@ class Pad(SameSizes):
 
 
 class Dropout(SameSizes):
-    """Dropout: the identity in evaluation mode; in training mode halves draw different masks."""
+    """Dropout: the identity, or a product with a mask that is drawn unit by unit, different ones for halves."""
 
     by_index = True
+
+    def __init__(self, *, shifts: bool = False) -> None:
+        """`shifts`: what is dropped becomes another number than zero, and all else is shifted with it."""
+        self.shifts = shifts
 
     def dims(self, op: Op, d: Dims) -> None:
         """The axes stay."""
@@ -94,10 +99,11 @@ class Dropout(SameSizes):
             d.set(out, d.of(next(op.inputs())))  # "input", in place "self"
 
     def states(self, op: Op, s: Flow) -> None:
-        """Zeros stay zero; halves stay halves in evaluation mode."""
+        """Zeros stay zero; halves stay halves where it does not draw, in evaluation mode as a rule."""
         marks: Marks = s.of(next(op.inputs()))
-        if any(marks) and op.args.get("p"):
-            s.only_eval(op, "dropout draws its mask unit by unit")
+        marks = drawn(op, s, marks, DROPS)
+        if self.shifts and op.draws[0]:
+            marks = [[s.add(op, [x, s.drawn(op, s.same, DROPS)]) for x in row] for row in marks]
         s.set(op.outputs[0], marks)
         for mask in op.outputs[1:]:
             s.set(mask, [[s.same] * len(row) for row in marks])
@@ -169,8 +175,9 @@ register(Window(2, linear=True), "upsample_bilinear2d", "upsample_bicubic2d")
 register(Window(2, linear=True), "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")
 register(Window(3, linear=True), "upsample_trilinear3d")
 register(Pad(constant=True), "pad", "constant_pad_nd")
-register(Dropout(), "dropout", "alpha_dropout", "native_dropout")
-register(Dropout(), "feature_dropout", "feature_alpha_dropout")
+DROPS = "dropout draws its mask unit by unit"
+register(Dropout(), "dropout", "feature_dropout", "native_dropout")
+register(Dropout(shifts=True), "alpha_dropout", "feature_alpha_dropout")
 register(PixelShuffle(), "pixel_shuffle")
 register(PixelUnshuffle(), "pixel_unshuffle")
 register(ChannelShuffle(), "channel_shuffle", "native_channel_shuffle")
