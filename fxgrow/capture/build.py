@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import Kind, UsageError, usage
 from .lowering import INTRINSICS, Lowering
-from .program import Op, Origin, Program, Ref, Value, View
+from .program import NodeCall, Op, Origin, Program, Ref, Value, View
 from .signature import Meta, key_of, meta_of, meta_of_ref, substitute
 from .snapshot import Snapshot
 from .template import Local, Step, Template, fill, locals_in
@@ -69,6 +69,7 @@ class Builder:
             return self._intrinsic(node, target, args, kwargs)
         key = self.model.keys[str(node.target)] if node.op == "call_module" else None
         template, inputs, own = self.lowering.template(target, args, kwargs, key=key)
+        self.program.calls[node.name] = NodeCall(template, args, kwargs)
         return self.instantiate(node.name, template, [*inputs, *(self.parameter(t, node.name) for t in own)])
 
     def instantiate(self, node: str, template: Template, given: Sequence[Ref]) -> Any:
