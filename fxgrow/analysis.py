@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 
 from .capture.build import lower
 from .capture.checks import check_model
@@ -14,9 +14,13 @@ from .capture.inputs import example_values
 from .capture.lowering import Lowering
 from .capture.other_modes import other_programs
 from .capture.program import Program
+from .capture.second_sizes import second
 from .capture.snapshot import Snapshot
+from .capture.template import same_template
+from .capture.user_code import may_change, target_of
+from .dims.rules import RULES
 from .dims.solver import DimsSolver
-from .errors import Kind, usage
+from .errors import FxgrowError, Kind, usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,12 @@ class Analysis:
         self.lowering = lowering
         self.inputs = tuple(inputs)
         self.dims = DimsSolver(program, fresh=fresh).solve()
+        self.rules = RULES.version
+        """Of the rules that it was made with."""
         self._volumes: DimsSolver | None = None
         self._others: tuple[OtherMode, ...] | None = None
+        self._second: Program | None = None
+        self._asked = False
 
     def others(self, gm: fx.GraphModule) -> tuple[OtherMode, ...]:
         """The modes in which a model with this fingerprint runs other operators than in this program; mostly none."""
@@ -70,6 +78,52 @@ class Analysis:
         if self._volumes is None:
             self._volumes = DimsSolver(self.program, soft=True).solve()
         return self._volumes
+
+    def fits(self, model: Snapshot) -> bool:
+        """Whether this is still what is to be known of a model: its graph, modules and rules are the same, and the
+        user's own code, recorded anew, does what it did."""
+        if self.fingerprint != model.fingerprint or self.rules != RULES.version:
+            return False
+        self.lowering.forget()
+        for node in model.nodes:
+            call = self.program.calls.get(node.name)
+            if call is None or not may_change(target := target_of(node, model.modules)):
+                continue
+            try:
+                now, _, _ = self.lowering.template(target, call.args, call.kwargs)
+            except Exception:  # the user's code, which may raise whatever it likes; the new analysis says so
+                return False
+            if not same_template(now, call.template):
+                return False
+        return True
+
+    def second(self, gm: fx.GraphModule) -> Program | None:
+        """The program of the same model for inputs of other sizes, to tell numbers that follow the input from those of
+        the model; None if the model takes no others. Made when first asked for."""
+        if not self._asked:
+            self._second, self._asked = self._at_second_sizes(gm), True
+        return self._second
+
+    def _at_second_sizes(self, gm: fx.GraphModule) -> Program | None:
+        model = Snapshot(gm)
+
+        def program(inputs: tuple[Any, ...]) -> Program | None:
+            try:
+                return lower(model, inputs, self.lowering)
+            except FxgrowError:
+                return None
+
+        places = [node for node in model.nodes if node.op == "placeholder"]
+        traced = all(_shape(node.meta.get("val")) == _shape(x) for node, x in zip(places, self.inputs, strict=True))
+        for known in gm.meta.get("fxgrow_second", ()) if traced else ():  # sizes that the module itself has taken
+            if len(known) == len(places) and (found := program(tuple(known))) is not None:
+                return found
+        chosen = second(self.inputs, lambda inputs: program(inputs) is not None)
+        return program(chosen) if chosen is not None else None
+
+
+def _shape(thing: Any) -> tuple[int, ...] | None:
+    return tuple(thing.shape) if isinstance(thing, Tensor) else None
 
 
 def analyse(
@@ -102,5 +156,6 @@ def analyse(
         )
     check_model(gm)
     lowering, model = lowering or Lowering(), model or Snapshot(gm)
+    lowering.forget()
     inputs, program = example_values(gm, example_inputs, lambda given: lower(model, given, lowering))
     return Analysis(program, lowering, inputs, model, fresh=fresh)

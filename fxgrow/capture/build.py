@@ -12,7 +12,7 @@ from .draws import flag_follows, hides_its_mode, modes_of
 from .fakes import has_known_value
 from .lowering import INTRINSICS, Lowering
 from .numbers import Undecided
-from .program import STORED, Op, Origin, Program, Ref, Value, View
+from .program import STORED, NodeCall, Op, Origin, Program, Ref, Value, View
 from .recorder import storage_of
 from .signature import Meta, key_of, meta_of, meta_of_ref, substitute
 from .snapshot import Snapshot
@@ -83,6 +83,7 @@ class Builder:
             return self._intrinsic(node, target, args, kwargs)
         key = self.model.keys[str(node.target)] if node.op == "call_module" else None
         template, inputs, own = self.lowering.template(target, args, kwargs, key=key)
+        self.program.calls[node.name] = NodeCall(template, args, kwargs)
         modes = self._modes(node, target, args, kwargs, template)
         return self.instantiate(node.name, template, [*inputs, *(self.parameter(t, node.name) for t in own)], modes)
 

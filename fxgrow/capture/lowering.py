@@ -16,6 +16,7 @@ from .program import Ref
 from .recorder import record
 from .signature import ById, Meta, in_mode, key_of, meta_of, meta_of_ref, module_key, shadow, substitute
 from .template import Template, build
+from .user_code import may_change
 
 INTRINSICS: dict[Callable[..., Any], str] = {adapt_skip: "fxgrow::adapt_skip"}
 """Functions that stay whole, because they have a rule of their own."""
@@ -27,6 +28,8 @@ class Lowering:
     def __init__(self) -> None:
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.templates: dict[Any, Template] = {}
+        self._passing: dict[Any, Template] = {}
+        """Of calls that may do something else the next time; good until `forget`."""
         self._fakes: dict[tuple[int, Meta], Tensor] = {}
 
     def fake(self, meta: Meta, slot: int) -> Tensor:
@@ -38,6 +41,10 @@ class Lowering:
                 found = torch.empty_strided(shape, stride, dtype=dtype, device=device)
             self._fakes[slot, meta] = found
         return found
+
+    def forget(self) -> None:
+        """Lower the user's own code anew from now on: what it does depends on more than its arguments."""
+        self._passing.clear()
 
     def template(
         self,
@@ -60,14 +67,15 @@ class Lowering:
             callee: Any = key if key is not None else module_key(target, metas, attributes)
         else:
             callee = target if isinstance(target, str) else ById(target)
-        template = self.templates.get((callee, arguments))
+        templates = self._passing if may_change(target) else self.templates
+        template = templates.get((callee, arguments))
         refs = list(slots)
         if template is None:
             known = {id(ref): standing_for(ref.known, meta_of_ref(ref)) for ref in refs}
             known.update((id(t), standing_for(t, metas.get(id(t)) or meta_of(t))) for t in tensors)
             asked = (target, args, kwargs, refs, tensors, metas, attributes)
             try:
-                template = self.templates[callee, arguments] = self._lower(*asked, None)
+                template = templates[callee, arguments] = self._lower(*asked, None)
             except Exception:
                 values = {key: t for key, t in known.items() if t is not None}
                 if not values:

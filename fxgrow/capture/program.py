@@ -121,6 +121,15 @@ class Ref:
         self.view: View | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NodeCall:
+    """How a node was lowered: the template of its call, and the arguments of the call, tensors as `Ref`s."""
+
+    template: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
 @dataclass(slots=True)
 class Program:
     """An fx graph and its lowering. Nodes are known by name, so a program outlives the graph it was read from."""
@@ -130,6 +139,8 @@ class Program:
     node_ops: dict[str, list[Op]] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     """What each node returned, when it returned: a tree of values and plain numbers."""
+    calls: dict[str, NodeCall] = field(default_factory=dict)
+    """What each node that calls something ran, unused operators counted."""
     order: tuple[str, ...] = ()
     training: bool = False
     """The mode that the model was in when it was lowered."""

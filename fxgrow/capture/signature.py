@@ -120,6 +120,18 @@ def substitute(arg: Any, tensor: Callable[[Ref], Any]) -> Any:
     return arg
 
 
+def positions(arg: Any) -> list[Ref]:
+    """The tensors in a tree of arguments, in order, each as often as it is passed."""
+    found: list[Ref] = []
+
+    def note(ref: Ref) -> Ref:
+        found.append(ref)
+        return ref
+
+    substitute(arg, note)
+    return found
+
+
 def module_key(module: nn.Module, metas: Mapping[int, Meta], attributes: Mapping[str, object]) -> Any:
     """A key for a leaf module: its class, its configuration and the signatures of its tensors.
 

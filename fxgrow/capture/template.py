@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from .recorder import Call, spec_of, storage_of
 from .signature import Meta, meta_of, rebuilt
@@ -64,6 +66,30 @@ def build(inputs: list[Tensor], calls: list[Call], out: Any) -> Template:
         steps.append(Step(spec.name, spec.overload, bound, outputs, writes, spec.seeded, spec.moves))
     result = builder.replace(out)
     return Template(tuple(steps), tuple(builder.metas), tuple(builder.storages), builder.constants, result)
+
+
+def same_template(a: Template, b: Template) -> bool:
+    """Whether two recordings of one signature are the same."""
+    if a is b:
+        return True
+    if (a.steps, a.metas, a.storages, a.result) != (b.steps, b.metas, b.storages, b.result):
+        return False
+    return a.constants.keys() == b.constants.keys() and all(
+        same_constant(tensor, b.constants[k]) for k, tensor in a.constants.items()
+    )
+
+
+def same_constant(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors that are no parameters hold the same numbers. Of tensors without storage that is not known,
+    and the answer is no."""
+    if a is b:
+        return True
+    if a.shape != b.shape or a.dtype is not b.dtype or a.device != b.device or a.layout is not b.layout:
+        return False
+    if isinstance(a, FakeTensor) or isinstance(b, FakeTensor) or a.is_meta or b.is_meta:
+        return False
+    with torch.no_grad():
+        return bool(torch.equal(a, b) or torch.allclose(a, b, rtol=0, atol=0, equal_nan=True))
 
 
 def locals_in(arg: Any) -> list[Local]:

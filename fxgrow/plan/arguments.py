@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,11 @@ from torch import fx
 
 from ..capture.program import Op, Ref, Value
 from ..capture.signature import rebuilt
+from ..capture.trees import plain
 from .plan import Path
+
+ROUNDING = 2e-15
+"""Relative: a product of three double-precision factors, each rounded once, is as close as that to the exact one."""
 
 
 def as_refs(tree: Any, known: dict[int, Ref]) -> Any:
@@ -71,6 +76,20 @@ def numbers(arg: Any) -> list[object]:
     return []
 
 
+def equal_numbers(a: list[object], b: list[object]) -> bool:
+    """Whether two lists hold the same numbers, flags told from numbers; floats may differ by the rounding of a
+    product."""
+    return len(a) == len(b) and all(map(_equal, a, b))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, bool) != isinstance(b, bool):
+        return False
+    if a == b or (a != a and b != b):
+        return True
+    return isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=ROUNDING)
+
+
 def put(whole: Any, path: Path, value: object) -> None:
     """Replace one place in a tree of lists, tuples, dicts and slices; tuples on the way are rebuilt."""
     key, rest = path[0], path[1:]
@@ -92,12 +111,27 @@ def put(whole: Any, path: Path, value: object) -> None:
         whole[key] = inner
 
 
-def at(node: fx.Node, path: Path) -> object:
+def put_all(node: fx.Node, env: Mapping[fx.Node, Any], values: Mapping[Path, object]) -> tuple[Any, dict[str, Any]]:
+    """The arguments of a node, some numbers in them replaced."""
+    whole = {"args": plain(node.args, env), "kwargs": plain(node.kwargs, env)}
+    for path, value in values.items():
+        put(whole, path, value)
+    return whole["args"], whole["kwargs"]
+
+
+def argument(node: fx.Node, path: Path) -> Any:
+    """What stands at a place in a node's arguments; None where an argument was left at its default."""
     thing: Any = {"args": node.args, "kwargs": node.kwargs}
     for key in path:
         if isinstance(thing, dict) and key not in thing:
-            return None  # an argument that was left at its default
+            return None
         thing = getattr(thing, str(key)) if isinstance(thing, slice) else thing[key]
+    return thing
+
+
+def at(node: fx.Node, path: Path) -> object:
+    """The same as a plan writes it: a node by its name."""
+    thing = argument(node, path)
     return str(thing) if isinstance(thing, fx.Node) else thing
 
 

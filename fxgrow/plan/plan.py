@@ -24,6 +24,13 @@ STATISTICS = frozenset({"mean", "var", "std", "var_mean", "std_mean"})
 SPLIT = "split"
 """The path of an edit that turns a call (chunk, say) into a torch.split at written places: (sizes, axis)."""
 
+FOLLOWED = "followed"
+"""Begins the path of an edit that puts arithmetic behind a computed number, for one consumer: (factor, divisor,
+difference). What follows is the place in the consumer's arguments. Whole numbers are multiplied first, then divided."""
+RECOMPUTED = "recomputed"
+"""Begins the path of an edit that computes a number anew for one consumer, with other numbers in its arithmetic: (node,
+place in its arguments, number) for each of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorEdit:

@@ -6,8 +6,10 @@ operator and argument by argument, with what the rules predict. Nothing is writt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from difflib import SequenceMatcher
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice, product
+from math import isclose, prod
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -19,15 +21,23 @@ from ..capture.opening import kind_of, opening_of, why_closed
 from ..capture.program import Op, Origin, Ref, Value
 from ..capture.signature import Meta, strides_like
 from ..capture.source import location
-from ..capture.template import Template, fill, locals_in
-from ..capture.trees import attribute, leaves, plain, value_tree
+from ..capture.template import Template, fill
+from ..capture.trees import attribute, leaves, value_tree
+from ..capture.user_code import is_user_code
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..dims.rules.mixing import PINNED
 from ..errors import GrowthRefused, Kind, Refusal
-from .arguments import as_refs, at, left_out, numbers, put, same_result, scalar, scalars_in, shape_text
+from .align import align
+from .arguments import argument, as_refs, at, put_all, same_result
 from .attributes import attributes_of
-from .plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit, Path
+from .follow import Sight, computes, followers, given
+from .plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit
+from .recordings import Predictions, Recording, difference, other_numbers
+from .second import Done, SecondSizes
 from .sizes import NewSizes
+
+MOST_TRIES = 16
+"""Ways to edit the numbers of one call that are tried."""
 
 
 class Simulation:
@@ -56,6 +66,9 @@ class Simulation:
         self._refs: dict[int, Ref] = {}
         self._env: dict[fx.Node, Any] = {}
         self._changed: set[fx.Node] = set()
+        self.done: dict[fx.Node, Done] = {}
+        """How each node was carried through, in order."""
+        self._second: SecondSizes | None = None
 
     def run(self) -> Simulation:
         """Walk the graph.
@@ -74,7 +87,7 @@ class Simulation:
             if node.op == "get_attr":
                 thing = attribute(self.gm, str(node.target))
                 if isinstance(thing, Tensor) and id(thing) in self.shapes:
-                    self._change(node, self._grown_ref(self.program.results[node.name], self.shapes[id(thing)]))
+                    self._change(node, self.grown_ref(self.program.results[node.name], self.shapes[id(thing)]))
                 continue
             module = by_name.get(str(node.target)) if node.op == "call_module" else None
             metas = self._metas(module) if module is not None else {}
@@ -125,29 +138,100 @@ class Simulation:
         if pinned is not None:
             self._pin(node, *pinned, alone=len(ops) == 1 and module is None)
             return
-        overrides: dict[Path, object] = {}
-        problem = ""
+        how = Done(target, {}, metas, attributes)
+        expected = Predictions(ops, predicted, self.sizes.shape, self.program.results[node.name])
         for attempt in range(2):
-            args, kwargs = self._arguments(node, overrides)
-            try:
-                template, refs, _ = self.analysis.lowering.template(target, args, kwargs, metas, attributes)
-                problem = self._compare(ops, predicted, template)
-            except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
-                template, refs, problem = None, [], str(error).strip().splitlines()[0]
+            recording, result, problem = self._record(node, how, expected)
             if not problem or attempt or module is not None:
                 break
-            overrides = self._align(node, ops, predicted)
+            how = replace(how, numbers=align(node, ops, predicted, _Env(self, node, old=True), _Env(self, node)))
         if problem and len(ops) == 1 and module is None and ops[0].name.removeprefix("aten::") in CUTS:
             self._split(node, ops[0])
             return
-        if (problem or template is None) and kind_of(self.gm, node):
+        edits: list[NodeEdit] = []
+        if recording is not None and not problem:
+            how, edits, problem = self._followed(node, how, recording)
+        if problem and kind_of(self.gm, node):
             self.openings.append(opening_of(self.gm, node, self.program))
             self._change(node, self._predicted(self.program.results[node.name]))
             return
-        if problem or template is None:
-            raise self._inexpressible(node, problem)
-        self.nodes.extend(NodeEdit(node.name, path, at(node, path), new) for path, new in overrides.items())
-        self._change(node, self._result(template, refs, node))
+        if problem:
+            raise self.inexpressible(node, problem)
+        self.nodes.extend(edits)
+        self._change(node, result, how)
+
+    def _record(self, node: fx.Node, how: Done, expected: Predictions) -> tuple[Recording | None, Any, str]:
+        """What a call runs at its new sizes, what it returns, and what is wrong with it."""
+        args, kwargs = put_all(node, _Env(self, node), how.numbers)
+        assert how.target is not None
+        try:
+            template, refs, own = self.analysis.lowering.template(how.target, args, kwargs, how.metas, how.attributes)
+        except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
+            return None, None, (str(error).strip().splitlines() or [repr(error)])[0]
+        recording = Recording.of(template, args, kwargs, len(own))
+        problem = difference(self._recorded(node, len(own)), recording, expected)
+        return recording, self.result(template, refs, node), problem
+
+    def _recorded(self, node: fx.Node, own: int) -> Recording:
+        """What a call runs now."""
+        call = self.program.calls[node.name]
+        return Recording.of(call.template, call.args, call.kwargs, own)
+
+    # -- the second sizes ---------------------------------------------------------------------------------------
+
+    def _followed(self, node: fx.Node, how: Done, recording: Recording) -> tuple[Done, list[NodeEdit], str]:
+        """Edits after which a call's numbers go on following the input, or what is wrong.
+
+        The second sizes are looked at only where numbers that are computed, or the user's own code, meet the growth.
+        """
+        places = {path: argument(node, path) for path in how.numbers}
+        computed = {path: arg for path, arg in places.items() if isinstance(arg, fx.Node)}
+        constants = {path: number for path, number in how.numbers.items() if path not in computed}
+        edits = [NodeEdit(node.name, path, at(node, path), new) for path, new in constants.items()]
+        old, new = _Env(self, node, old=True), _Env(self, node)
+        if any(given(arg, old.__getitem__) for arg in computed.values()):
+            return how, [], "a number in its arguments is computed from an input of the model"
+        ask = computed or computes(node, old.__getitem__, new.__getitem__)
+        if not ask and is_user_code(how.target):
+            ask = other_numbers(self._recorded(node, recording.own).template, recording.template)
+        second = self._at_second_sizes() if ask else None
+        if second is None:
+            edits += [NodeEdit(node.name, path, str(arg), how.numbers[path]) for path, arg in computed.items()]
+            return how, edits, ""
+        second.advance()
+        sight = Sight(old.__getitem__, new.__getitem__, second.old, lambda number: second.new(node, number))
+        ways = [followers(node, path, arg, how.numbers[path], sight) for path, arg in computed.items()]
+        problem = "a number in its arguments is made of a width and of another size, and cannot be edited"
+        for chosen in islice(product(*ways), MOST_TRIES):
+            numbers = {**constants, **{path: way.second for path, way in zip(computed, chosen, strict=True)}}
+            problem = second.problem(node, replace(how, numbers=numbers), recording)
+            if not problem:
+                return replace(how, numbers=numbers), [*edits, *(way.edit for way in chosen)], ""
+        return how, [], problem
+
+    def _at_second_sizes(self) -> SecondSizes | None:
+        if self._second is None:
+            program = self.analysis.second(self.gm)
+            self._second = SecondSizes(self, program) if program is not None else None
+        return self._second
+
+    def _varies(self, node: fx.Node, values: Sequence[Value], *axes: int) -> bool:
+        """Whether a size of what an operator reads or returns is another one for inputs of other sizes."""
+        second = self._at_second_sizes()
+        if second is None:
+            return False
+        first, others = (p.node_ops[node.name][0] for p in (self.program, second.program))
+        known = {id(v): w for op, other in [(first, others)] for v, w in zip(_values(op), _values(other), strict=False)}
+        return any(v.shape[k] != known[id(v)].shape[k] for v in values for k in axes if id(v) in known)
+
+    def _proportional(self, op: Op, axes: Sequence[int], correction: float) -> bool:
+        """Whether the correction of a variance has grown as the number of units has."""
+        x = op.args["self"]
+        shape = self.sizes.shape(x)
+        old, new = (prod(sizes[k] for k in axes) for sizes in (x.shape, shape))
+        return isclose(correction * old, float(op.args.get("correction", 1) or 0) * new)
+
+    # -- nodes that become others -------------------------------------------------------------------------------
 
     def _intrinsic(self, node: fx.Node, op: Op) -> None:
         names = ("x", "dim", "keep", "pairs", "width", "copies")
@@ -155,77 +239,36 @@ class Simulation:
             if name != "x" and new != op.args.get(name):
                 at = names.index(name)
                 self.nodes.append(NodeEdit(node.name, ("args", at), op.args.get(name), new))
-        self._change(node, self._grown_ref(op.outputs[0], self.sizes.shape(op.outputs[0])))
+        self._change(node, self.grown_ref(op.outputs[0], self.sizes.shape(op.outputs[0])))
 
     def _split(self, node: fx.Node, op: Op) -> None:
         """Pieces that no longer have one size: the call becomes a split at written places."""
         sizes, dim = piece_sizes(op, self.sizes), op.args["dim"]
+        if self._varies(node, op.outputs, dim):
+            raise self.inexpressible(node, "its pieces have other sizes for other inputs, and cannot be written down")
         self.nodes.append(NodeEdit(node.name, (SPLIT,), str(node.target), (tuple(sizes), dim)))
-        self._change(node, tuple(self._grown_ref(out, self.sizes.shape(out)) for out in op.outputs))
+        self._change(node, tuple(self.grown_ref(out, self.sizes.shape(out)) for out in op.outputs))
 
     def _pin(self, node: fx.Node, op: Op, number: float, *, alone: bool) -> None:
         """A mean or variance that goes on dividing by what it divides by now."""
         if not alone or op.args.get("dtype") is not None:
             text = f"{op.name} would divide by another number of units, and stands where that cannot be written"
-            raise self._inexpressible(node, text)
+            raise self.inexpressible(node, text)
         x, dims = op.args["self"], op.args.get("dim")
         rank = len(x.shape)
         axes = tuple(range(rank)) if dims is None or dims == [] else tuple(d % rank for d in dims)
-        new = (op.name.removeprefix("aten::"), axes, bool(op.args.get("keepdim")), number)
+        family = op.name.removeprefix("aten::")
+        if family != "mean" and not self._proportional(op, axes, number) and self._varies(node, (x,), *axes):
+            raise self.inexpressible(node, "what it is divided by depends on the sizes of the input")
+        new = (family, axes, bool(op.args.get("keepdim")), number)
         self.nodes.append(NodeEdit(node.name, (STATISTIC,), str(node.target), new))
         self._change(node, self._predicted(self.program.results[node.name]))
 
-    def _arguments(self, node: fx.Node, overrides: Mapping[Path, object]) -> tuple[Any, dict[str, Any]]:
-        env = _Env(self, node)
-        args, kwargs = plain(node.args, env), plain(node.kwargs, env)
-        for path, value in overrides.items():
-            whole = {"args": args, "kwargs": kwargs}
-            put(whole, path, value)
-            args, kwargs = whole["args"], whole["kwargs"]
-        return args, kwargs
-
-    def _compare(self, ops: list[Op], predicted: list[Mapping[str, Any]], template: Template) -> str:
-        """Empty if the template is what the rules predict, else the first difference."""
-        for op, arguments in zip(ops, predicted, strict=True):
-            if op.step >= len(template.steps) or template.steps[op.step].name != op.name:
-                return f"at the new size it runs other operators than {op.name}"
-            step = template.steps[op.step]
-            for name, want in arguments.items():
-                have = step.args[name]
-                if not isinstance(want, Value) and not locals_in(have) and numbers(have) != numbers(want):
-                    return f"argument {name} of {op.name} would be {have}, not {want}"
-            for out, local in zip(op.outputs, step.outputs or step.writes, strict=True):
-                have_shape, want_shape = template.metas[local.index][0], self.sizes.shape(out)
-                if have_shape != want_shape:
-                    return f"{op.name} would return {shape_text(have_shape)}, not {shape_text(want_shape)}"
-        return ""
-
-    def _align(self, node: fx.Node, ops: list[Op], predicted: list[Mapping[str, Any]]) -> dict[Path, object]:
-        """Find the numbers in the node's arguments that reach the operators, and what they must be."""
-        old_env, new_env = _Env(self, node, old=True), _Env(self, node)
-        ours = list(scalars_in(("args",), node.args)) + list(scalars_in(("kwargs",), node.kwargs))
-        before = [scalar(arg, old_env) for _, arg in ours]
-        wanted: list[tuple[object, object]] = []
-        for op, arguments in zip(ops, predicted, strict=True):
-            for name, old in op.args.items():
-                wanted.extend(zip(numbers(old), numbers(arguments[name]), strict=False))
-        keep = [i for i, value in enumerate(before) if value is not None]
-        matcher = SequenceMatcher(
-            None, [_typed(before[i]) for i in keep], [_typed(x) for x, _ in wanted], autojunk=False
-        )
-        overrides: dict[Path, object] = {}
-        for block in matcher.get_matching_blocks():
-            for k in range(block.size):
-                path, arg = ours[keep[block.a + k]]
-                new = wanted[block.b + k][1]
-                if scalar(arg, new_env) != new:
-                    overrides[path] = new
-        return {**overrides, **_defaults(node, ops, predicted)}
-
     # -- bookkeeping --------------------------------------------------------------------------------------------
 
-    def _change(self, node: fx.Node, result: Any) -> None:
+    def _change(self, node: fx.Node, result: Any, how: Done | None = None) -> None:
         """Remember a result; who reads it is looked at only if it is another one than before."""
+        self.done[node] = how or Done(None, {}, {}, {})
         if not same_result(self.program.results[node.name], result):
             self._env[node] = result
             self._changed.add(node)
@@ -235,12 +278,12 @@ class Simulation:
         if not old:
             shape = self.detached.get((consumer.name, node.name))
             if shape is not None:
-                return self._grown_ref(self.program.results[node.name], shape)
+                return self.grown_ref(self.program.results[node.name], shape)
             if node in self._env:
                 return self._env[node]
         return as_refs(self.program.results[node.name], self._refs)
 
-    def _grown_ref(self, value: Value, shape: tuple[int, ...]) -> Ref:
+    def grown_ref(self, value: Value, shape: tuple[int, ...]) -> Ref:
         stride = strides_like(shape, value.stride)
         return Ref(Value(-1, shape, stride, value.dtype, value.device, value.origin, value.node), -1)
 
@@ -269,7 +312,7 @@ class Simulation:
             self.modules.append(ModuleEdit(path, tuple((k, getattr(module, k), v) for k, v in changed.items())))
         return changed
 
-    def _result(self, template: Template, refs: list[Ref], node: fx.Node) -> Any:
+    def result(self, template: Template, refs: list[Ref], node: fx.Node) -> Any:
         made: dict[int, Ref] = dict(enumerate(refs))
 
         def ref(index: int) -> Ref:
@@ -283,10 +326,10 @@ class Simulation:
     def _predicted(self, tree: Any) -> Any:
         """A result as the rules predict it."""
         if isinstance(tree, Value):
-            return self._grown_ref(tree, self.sizes.shape(tree))
+            return self.grown_ref(tree, self.sizes.shape(tree))
         return type(tree)(map(self._predicted, tree)) if type(tree) in (list, tuple) else tree
 
-    def _inexpressible(self, node: fx.Node, problem: str) -> GrowthRefused:
+    def inexpressible(self, node: fx.Node, problem: str) -> GrowthRefused:
         sizes = "write the size as a number or compute it from x.shape, or choose another layer"
         text, hint = why_closed(self.gm, node) or (problem, sizes)
         return GrowthRefused(
@@ -300,20 +343,8 @@ class Simulation:
         )
 
 
-def _defaults(node: fx.Node, ops: list[Op], predicted: list[Mapping[str, Any]]) -> dict[Path, object]:
-    """Numbers that the call leaves at their default, or None, and that must change, e.g. the scale of attention."""
-    found: dict[Path, object] = {}
-    for op, arguments in zip(ops, predicted, strict=True):
-        for name, new in arguments.items():
-            path = left_out(node, op, name) if isinstance(new, float) and new != op.args[name] else None
-            if path is not None:
-                found[path] = new
-    return found
-
-
-def _typed(number: object) -> tuple[bool, object]:
-    """A number that is told from an equal flag."""
-    return isinstance(number, bool), number
+def _values(op: Op) -> list[Value]:
+    return [*op.inputs(), *op.outputs]
 
 
 class _Env(Mapping[fx.Node, Any]):

@@ -12,8 +12,9 @@ from torch import fx, nn
 from ..capture.opening import open_nodes
 from ..functional import adapt_skip
 from ..plan import NodeEdit, Plan, SkipEdit
-from ..plan.plan import SPLIT, STATISTIC
+from ..plan.plan import FOLLOWED, RECOMPUTED, SPLIT, STATISTIC
 from .insert import insert_blocks
+from .numbers import Numbers, replaced
 from .values import generator
 
 Undo = Callable[[], object]
@@ -33,8 +34,13 @@ def edit_graph(gm: fx.GraphModule, plan: Plan, undo: list[Undo]) -> fx.Graph:
         undo.append(lambda name=name: gm._modules.pop(name, None))  # type: ignore[misc]  # bound early
         gm.add_submodule(name, module)
     nodes = {node.name: node for node in graph.nodes}
+    numbers = Numbers(nodes)
     for edit in plan.nodes:
-        _edit_node(nodes[edit.node], edit)
+        if edit.path[:1] in ((FOLLOWED,), (RECOMPUTED,)):
+            numbers.edit(edit)
+        else:
+            _edit_node(nodes[edit.node], edit)
+    numbers.clear()
     for skip in plan.skips:
         _adapt(gm, graph, nodes, skip, plan, undo)
     insert_blocks(gm, graph, nodes, plan, undo)
@@ -52,7 +58,7 @@ def _edit_node(node: fx.Node, edit: NodeEdit) -> None:
         _pin(node, cast(tuple[str, tuple[int, ...], bool, float], edit.new))
         return
     whole: dict[str, Any] = {"args": node.args, "kwargs": node.kwargs}
-    changed = _replaced(whole, edit.path, edit.new)
+    changed = replaced(whole, edit.path, edit.new)
     node.args, node.kwargs = changed["args"], changed["kwargs"]
 
 
@@ -72,21 +78,6 @@ def _pin(node: fx.Node, edit: tuple[str, tuple[int, ...], bool, float]) -> None:
     pinned.meta = dict(node.meta)
     node.replace_all_uses_with(pinned)
     pinned.args = (node, number)
-
-
-def _replaced(thing: Any, path: tuple[str | int, ...], value: object) -> Any:
-    """A tree with one place replaced; everything on the way is rebuilt."""
-    if not path:
-        return value
-    key, rest = path[0], path[1:]
-    if isinstance(thing, slice):
-        parts = {"start": thing.start, "stop": thing.stop, "step": thing.step}
-        parts[str(key)] = _replaced(parts[str(key)], rest, value)
-        return slice(parts["start"], parts["stop"], parts["step"])
-    if isinstance(thing, dict):
-        return {**thing, str(key): _replaced(thing.get(str(key)), rest, value)}
-    items = [_replaced(v, rest, value) if k == key else v for k, v in enumerate(thing)]
-    return tuple(items) if isinstance(thing, tuple) else items
 
 
 def _adapt(

@@ -204,7 +204,23 @@ class SameSizes:
         return {}
 
 
-RULES: dict[str, Rule] = {}
+class Registry(dict[str, Rule]):
+    """Rules by schema name, and how often they have changed: what was found out by others is out of date."""
+
+    version = 0
+
+    def __setitem__(self, name: str, rule: Rule) -> None:
+        """Set a rule."""
+        super().__setitem__(name, rule)
+        self.version += 1
+
+    def __delitem__(self, name: str) -> None:
+        """Remove a rule."""
+        super().__delitem__(name)
+        self.version += 1
+
+
+RULES = Registry()
 """Every rule by schema name. Users add theirs with `register`."""
 
 

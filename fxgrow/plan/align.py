@@ -1,0 +1,57 @@
+"""Which numbers in an fx node's arguments reach its operators, and what they must be after a growth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+from torch import fx
+
+from ..capture.program import Op
+from .arguments import left_out, numbers, scalar, scalars_in
+from .plan import Path
+
+Env = Mapping[fx.Node, Any]
+
+
+def align(
+    node: fx.Node, ops: Sequence[Op], predicted: Sequence[Mapping[str, Any]], old: Env, new: Env
+) -> dict[Path, object]:
+    """The numbers in a node's arguments that must be others than they would be, by their place.
+
+    `old` and `new` say what nodes return before and after the growth. Numbers of the call are those of its operators in
+    the same order, so they are aligned as two texts are.
+    """
+    ours = list(scalars_in(("args",), node.args)) + list(scalars_in(("kwargs",), node.kwargs))
+    before = [scalar(arg, old) for _, arg in ours]
+    wanted: list[tuple[object, object]] = []
+    for op, arguments in zip(ops, predicted, strict=True):
+        for name, value in op.args.items():
+            wanted.extend(zip(numbers(value), numbers(arguments[name]), strict=False))
+    keep = [i for i, value in enumerate(before) if value is not None]
+    matcher = SequenceMatcher(None, [_typed(before[i]) for i in keep], [_typed(x) for x, _ in wanted], autojunk=False)
+    found: dict[Path, object] = {}
+    for block in matcher.get_matching_blocks():
+        for k in range(block.size):
+            path, arg = ours[keep[block.a + k]]
+            value = wanted[block.b + k][1]
+            if scalar(arg, new) != value:
+                found[path] = value
+    return {**found, **_defaults(node, ops, predicted)}
+
+
+def _defaults(node: fx.Node, ops: Sequence[Op], predicted: Sequence[Mapping[str, Any]]) -> dict[Path, object]:
+    """Numbers that the call leaves at their default, or None, and that must change, e.g. the scale of attention."""
+    found: dict[Path, object] = {}
+    for op, arguments in zip(ops, predicted, strict=True):
+        for name, new in arguments.items():
+            path = left_out(node, op, name) if isinstance(new, float) and new != op.args[name] else None
+            if path is not None:
+                found[path] = new
+    return found
+
+
+def _typed(number: object) -> tuple[bool, object]:
+    """A number that is told from an equal flag."""
+    return isinstance(number, bool), number

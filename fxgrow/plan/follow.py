@@ -1,0 +1,211 @@
+"""Numbers made of a width and of another size: how a call gets its new number and goes on following the input.
+
+Only the width's share of such a number is edited: in the arithmetic that makes the number, where that is possible, else
+by a factor or a difference behind it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from torch import fx
+
+from .arguments import equal_numbers, is_number, scalars_in
+from .plan import FOLLOWED, RECOMPUTED, NodeEdit, Path
+
+Value = Callable[[fx.Node], Any]
+"""What a node returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a node returns at the example's sizes and at the second ones, before the growth and after it."""
+
+    old: Value
+    new: Value
+    second_old: Value
+    second_new: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """One way to give an argument its new number: the edit, and the number at the second sizes."""
+
+    edit: NodeEdit
+    second: int | float
+
+
+def followers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight: Sight) -> list[Follower]:
+    """The ways in which an argument that is computed becomes another number, the best first; none if none is known.
+
+    A number that does not vary with the sizes of the input becomes a constant. Of one that varies, the new number must
+    be to the old one at the second sizes as it is at the example's: equal, in the same ratio, or at the same distance.
+    """
+    if given(number, sight.old):
+        return []
+    old, now, second, second_now = (see(number) for see in (sight.old, sight.new, sight.second_old, sight.second_new))
+    if not (is_number(second) and is_number(second_now)):
+        return []
+    if equal_numbers([old], [second]) and equal_numbers([now], [second_now]):
+        return [Follower(NodeEdit(consumer.name, path, str(number), wanted), wanted)]
+    found: list[Follower] = []
+    for target in _targets(old, second, wanted):
+        edits = [_recomputed(number, places) for places in _places(number, old, wanted, target, sight)]
+        edits += [(FOLLOWED, new) for new in _factors(now, wanted, second_now, target)]
+        found += [Follower(NodeEdit(consumer.name, (kind, *path), str(number), new), target) for kind, new in edits]
+    return found
+
+
+def in_step(old: Any, second: Any, new: Any, second_new: Any) -> bool:
+    """Whether a number goes with the sizes of the input after a growth as it does before."""
+
+    def same(a: Any, b: Any) -> bool:
+        return equal_numbers([a], [b])
+
+    if (same(old, new) and same(second, second_new)) or (same(old, second) and same(new, second_new)):
+        return True
+    return same(old * second_new, second * new) or same(new - old, second_new - second)
+
+
+def given(number: fx.Node, see: Value) -> bool:
+    """Whether a number is computed from one that is an input of the model: no edit could know how it is meant."""
+    return any(node.op == "placeholder" for node in arithmetic(number, see))
+
+
+def computes(consumer: fx.Node, old: Value, new: Value) -> bool:
+    """Whether a number among a node's arguments changes with the growth and is computed, not the size of an axis."""
+    args = [arg for root in ("args", "kwargs") for _, arg in scalars_in((root,), getattr(consumer, root))]
+    numbers = [arg for arg in args if isinstance(arg, fx.Node) and is_number(old(arg))]
+    return any(not equal_numbers([old(n)], [new(n)]) and not _is_size(n) for n in numbers)
+
+
+def _is_size(number: fx.Node) -> bool:
+    """Whether a number is the size of an axis as it is read from a tensor."""
+    if number.target is operator.getitem and isinstance(number.args[0], fx.Node):
+        return _is_size(number.args[0])
+    return (number.op == "call_method" and number.target == "size") or (
+        number.target is getattr and number.args[1:] == ("shape",)
+    )
+
+
+def arithmetic(number: fx.Node, see: Value) -> list[fx.Node]:
+    """A number and those that it is computed from, back to those that are read from tensors; inputs first."""
+    found: dict[fx.Node, None] = {}
+    queue = [number]
+    while queue:
+        node = queue.pop()
+        if node not in found and is_number(see(node)):
+            found[node] = None
+            queue.extend(node.all_input_nodes)
+    return sorted(found)
+
+
+def _targets(old: Any, second: Any, wanted: Any) -> list[int | float]:
+    """What the number may have to be at the second sizes."""
+    if equal_numbers([old], [wanted]):
+        return [second]
+    ratio = _times(second, wanted, old) if old else None
+    found = [x for x in (ratio, second + wanted - old) if x is not None]
+    return list(dict.fromkeys(found))
+
+
+def _times(number: Any, up: Any, down: Any) -> int | float | None:
+    """number x up / down; None if whole numbers give none."""
+    if all(isinstance(x, int) for x in (number, up, down)):
+        share = Fraction(number * up, down)
+        return int(share) if share.denominator == 1 else None
+    return float(number * (up / down))
+
+
+def _factors(now: Any, wanted: Any, second_now: Any, target: Any) -> Iterator[tuple[int | float, int, int | float]]:
+    """(factor, divisor, difference) that make the wanted numbers of the present ones, at both sizes."""
+    if now and equal_numbers([_times(second_now, wanted, now)], [target]):
+        if isinstance(now, int) and isinstance(wanted, int):
+            share = Fraction(wanted, now)
+            yield share.numerator, share.denominator, 0
+        else:
+            yield wanted / now, 1, 0
+    if equal_numbers([second_now + wanted - now], [target]):
+        yield 1, 1, wanted - now
+
+
+Place = tuple[str, Path, int | float]
+"""A number in the arithmetic that is another one: the node, the place in its arguments, the number."""
+
+
+def _recomputed(number: fx.Node, places: tuple[Place, ...]) -> tuple[str, object]:
+    return RECOMPUTED, places
+
+
+def _places(number: fx.Node, old: Any, wanted: Any, target: Any, sight: Sight) -> Iterator[tuple[Place, ...]]:
+    """Changes of the arithmetic that make a number the wanted one at both sizes."""
+    inner = [
+        n
+        for n in arithmetic(number, sight.old)
+        if n.all_input_nodes and all(is_number(sight.old(i)) for i in n.all_input_nodes)
+    ]
+    inner = [n for n in inner if n.op in ("call_function", "call_method")]
+    if not inner or number not in inner:
+        return
+    for places in _candidates(inner, old, wanted, sight):
+        if _gives(number, inner, places, sight.new, wanted) and _gives(number, inner, places, sight.second_new, target):
+            yield places
+            return
+
+
+def _candidates(inner: list[fx.Node], old: Any, wanted: Any, sight: Sight) -> Iterator[tuple[Place, ...]]:
+    """Widths that stay what they were; or one written number that takes the whole growth."""
+    numbers = [
+        (n, path, arg)
+        for n in inner
+        for root in ("args", "kwargs")
+        for path, arg in scalars_in((root,), getattr(n, root))
+    ]
+    reads = [(n, path, arg) for n, path, arg in numbers if isinstance(arg, fx.Node) and arg not in inner]
+    grown = [(n, path, arg) for n, path, arg in reads if not equal_numbers([sight.old(arg)], [sight.new(arg)])]
+    if equal_numbers([old], [wanted]) and grown:
+        if all(equal_numbers([sight.old(arg)], [sight.second_old(arg)]) for _, _, arg in grown):
+            yield tuple((n.name, path, sight.old(arg)) for n, path, arg in grown)
+        return
+    for n, path, arg in numbers:
+        if (
+            isinstance(arg, int)
+            and not isinstance(arg, bool)
+            and arg
+            and isinstance(wanted, int)
+            and isinstance(old, int)
+            and old
+        ):
+            literal = _times(arg, wanted, old)
+            if literal is not None and literal != arg:
+                yield ((n.name, path, literal),)
+
+
+def _gives(number: fx.Node, inner: list[fx.Node], places: tuple[Place, ...], see: Value, wanted: Any) -> bool:
+    """Whether the arithmetic with some changes gives a number."""
+    changed: Mapping[tuple[str, Path], Any] = {(name, path): value for name, path, value in places}
+    made: dict[fx.Node, Any] = {}
+
+    def filled(node: fx.Node, path: Path, arg: Any) -> Any:
+        if (node.name, path) in changed:
+            return changed[node.name, path]
+        if isinstance(arg, fx.Node):
+            return made[arg] if arg in made else see(arg)
+        if isinstance(arg, tuple | list):
+            return type(arg)(filled(node, (*path, k), item) for k, item in enumerate(arg))
+        if isinstance(arg, dict):
+            return {key: filled(node, (*path, key), item) for key, item in arg.items()}
+        return arg
+
+    try:
+        for node in inner:
+            args, kwargs = filled(node, ("args",), node.args), filled(node, ("kwargs",), node.kwargs)
+            target = node.target if callable(node.target) else getattr(type(args[0]), str(node.target))
+            made[node] = target(*args, **kwargs)
+    except Exception:  # arithmetic of the user's, on numbers that it may not take
+        return False
+    return is_number(made[number]) and equal_numbers([made[number]], [wanted])

@@ -1,0 +1,153 @@
+"""A growth at the second sizes of the input: what each node returns there, and whether the numbers keep in step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import fx, nn
+
+from ..capture.program import Program, Ref, Value
+from ..capture.signature import Meta, rebuilt
+from .arguments import as_refs, numbers, put_all, same_result
+from .follow import in_step
+from .plan import Path
+from .recordings import Predictions, Recording, difference
+
+if TYPE_CHECKING:
+    from .simulate import Simulation
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a node was carried through a growth: the call, and the numbers that it gets at the second sizes. Of a node
+    that becomes other operators, `target` is None."""
+
+    target: str | Any | nn.Module | None
+    numbers: Mapping[Path, object]
+    metas: Mapping[int, Meta]
+    attributes: Mapping[str, object]
+
+
+class OutOfStep(Exception):
+    """A node does not do at the second sizes what it does at the example's; the text says what."""
+
+
+class SecondSizes:
+    """What nodes return at the second sizes, worked out as far as it is asked for."""
+
+    def __init__(self, simulation: Simulation, program: Program) -> None:
+        self.simulation = simulation
+        self.program = program
+        self._refs: dict[int, Ref] = {}
+        self._env: dict[fx.Node, Any] = {}
+        self._next = 0
+
+    def old(self, node: fx.Node) -> Any:
+        """What a node returns before the growth."""
+        return as_refs(self.program.results[node.name], self._refs)
+
+    def new(self, consumer: fx.Node, node: fx.Node) -> Any:
+        """What a node returns after the growth, as one consumer sees it."""
+        shape = self.simulation.detached.get((consumer.name, node.name))
+        if shape is not None:
+            return self._shared(self.simulation.program.results[node.name], shape, self.program.results[node.name])
+        return self._env[node] if node in self._env else self.old(node)
+
+    def advance(self) -> None:
+        """Go on to where the simulation is.
+
+        Raises:
+            GrowthRefused: a node in front of it fails.
+        """
+        done = list(self.simulation.done.items())[self._next :]
+        for node, how in done:
+            self._next += 1
+            try:
+                result = self.run(node, how)[0]
+            except OutOfStep as error:
+                raise self.simulation.inexpressible(node, str(error)) from None
+            if not same_result(self.program.results[node.name], result):
+                self._env[node] = result
+
+    def run(self, node: fx.Node, how: Done) -> tuple[Any, Recording | None]:
+        """The result of a node after the growth, and its recording.
+
+        Raises:
+            OutOfStep: it fails, or its result cannot be told.
+        """
+        if how.target is None:
+            old, new = self.simulation.program.results[node.name], self.simulation.lookup(node, node, False)
+            return self._shared(old, new, self.program.results[node.name]), None
+        env = {source: self.new(node, source) for source in node.all_input_nodes}
+        args, kwargs = put_all(node, env, how.numbers)
+        lowering = self.simulation.analysis.lowering
+        try:
+            template, refs, own = lowering.template(how.target, args, kwargs, how.metas, how.attributes)
+        except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
+            lines = str(error).strip().splitlines() or [repr(error)]
+            raise OutOfStep(f"for inputs of other sizes than the example it fails: {lines[0]}") from None
+        return self.simulation.result(template, refs, node), Recording.of(template, args, kwargs, len(own))
+
+    def problem(self, node: fx.Node, how: Done, new: Recording | None) -> str:
+        """Empty if a node does at the second sizes what it does at the example's, else what differs."""
+        try:
+            _, recording = self.run(node, how)
+        except OutOfStep as error:
+            return str(error)
+        first, second = self.simulation.program, self.program
+        if recording is None or new is None:
+            return ""
+        own = recording.own
+        before = [p.calls[node.name] for p in (first, second)]
+        old, old_second = (Recording.of(c.template, c.args, c.kwargs, own) for c in before)
+        ops = [op for op in second.node_ops[node.name] if op.step >= 0]
+        expected = Predictions(ops, (), lambda v: v.shape, second.results[node.name], numbers=False)
+        text = difference(old_second, recording, expected)
+        if not text:
+            text = _apart([old, old_second, new, recording], {op.step for op in first.node_ops[node.name]})
+        return f"for inputs of other sizes than the example: {text}" if text else ""
+
+    def _shared(self, old: Any, new: Any, second: Any) -> Any:
+        """A result at the second sizes whose axes grow as they do at the example's."""
+        if isinstance(old, Value):
+            shape = new.value.shape if isinstance(new, Ref) else new
+            return self.simulation.grown_ref(second, tuple(map(_axis, old.shape, shape, second.shape)))
+        if isinstance(old, list | tuple):
+            return rebuilt(old, [self._shared(*three) for three in zip(old, new, second, strict=True)])
+        return second
+
+
+def _axis(old: int, new: int, second: int) -> int:
+    """The new size of an axis at the second sizes.
+
+    Raises:
+        OutOfStep: its share is no whole number.
+    """
+    if old == new:
+        return second
+    if old == second:
+        return new
+    if (second * new) % old:
+        raise OutOfStep(f"an axis of {old} that grows to {new} has no whole share of {second}")
+    return second * new // old
+
+
+def _apart(recordings: list[Recording], steps: set[int]) -> str:
+    """The first number or size that does not keep in step, of four recordings: old and new, each first at the sizes
+    of the example."""
+    templates = [r.template for r in recordings]
+    if len({tuple(step.name for step in t.steps) for t in templates}) > 1:
+        return ""  # it runs other operators for inputs of other sizes, before the growth too
+    for number in sorted(k for k in steps if k >= 0):
+        four = [t.steps[number] for t in templates]
+        for key in four[0].args:
+            rows = [numbers(step.args[key]) for step in four]
+            if len({len(row) for row in rows}) == 1 and not all(map(in_step, *rows)):
+                return f"argument {key} of {four[0].name} would be {four[3].args[key]}"
+        for outputs in zip(*((s.outputs or s.writes) for s in four), strict=True):
+            shapes = [t.metas[local.index][0] for t, local in zip(templates, outputs, strict=True)]
+            if len({len(shape) for shape in shapes}) == 1 and not all(map(in_step, *shapes)):
+                return f"{four[0].name} would return a shape that does not follow the input"
+    return ""
