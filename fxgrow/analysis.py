@@ -15,6 +15,7 @@ from .capture.program import Program
 from .capture.snapshot import Snapshot
 from .dims.solver import DimsSolver
 from .errors import Kind, usage
+from .surroundings import plain
 
 
 class Analysis:
@@ -43,6 +44,7 @@ class Analysis:
         return self._volumes
 
 
+@plain
 def analyse(
     gm: fx.GraphModule,
     example_inputs: Sequence[Any] | None = None,

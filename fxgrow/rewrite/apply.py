@@ -82,17 +82,27 @@ def sketch(gm: fx.GraphModule) -> fx.GraphModule:
 
 def _ready(plan: Plan, gm: fx.GraphModule, checked: bool) -> list[tuple[Tensor, Tensor]]:
     """Every tensor that a plan changes, before and after, if the plan fits the model. Writes nothing."""
+    if not checked:
+        check(plan, gm)
     names = tensors_of(gm)
-    problem = "" if checked else misfit(plan, gm, names)
+    return [(names[edit.names[0]], _grow(names[edit.names[0]], edit, plan)) for edit in plan.tensors]
+
+
+def check(plan: Plan, gm: fx.GraphModule) -> None:
+    """Compare the names, sizes and shapes in one step of a plan with a model; allocates and writes nothing.
+
+    Raises:
+        UsageError: the plan was made for another model, or is damaged.
+    """
+    problem = misfit(plan, gm, tensors_of(gm))
     if problem:
         raise usage(Kind.STALE_PLAN, problem, hint="make the plan anew for this model")
-    if plan.model and not checked and Snapshot(gm).digest != plan.model:
+    if plan.model and Snapshot(gm).digest != plan.model:
         raise usage(
             Kind.STALE_PLAN,
             "the plan was made for another model: graph, modules or tied weights differ",
             hint="make the plan anew for this model",
         )
-    return [(names[edit.names[0]], _grow(names[edit.names[0]], edit, plan)) for edit in plan.tensors]
 
 
 def tensors_of(gm: nn.Module) -> dict[str, Tensor]:
