@@ -99,7 +99,7 @@ def edits_of(
     new = NewSizes(dims, sizes, proof.numbers, proof.paired, copied)
     skips = skip_edits(gm, dims, sizes, adapter, growth.targets[0], proof.paired, copied)
     tensors = tensor_edits(dims, sizes, growth.assignment, proof, sources)
-    shapes = {id(attribute(gm, t.names[0])): t.new for t in tensors}
+    shapes = {id(attribute(gm, name)): t.new for t in tensors for name in t.names}
     adapted = {(s.node, s.source): _adapted(analysis, s) for s in skips}
     try:
         simulation = Simulation(analysis, gm, new, shapes, adapted).run()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -12,6 +12,7 @@ from .lowering import INTRINSICS, Lowering
 from .program import Op, Origin, Program, Ref, Value, View
 from .signature import Meta, key_of, meta_of, meta_of_ref, substitute
 from .snapshot import Snapshot
+from .storages import place_of
 from .template import Local, Step, Template, fill, locals_in
 from .trees import attribute, leaves, plain, value_tree
 from .writes import forgotten, refreshed, understood
@@ -24,13 +25,13 @@ class Builder:
         self.model = model
         self.lowering = lowering
         self.program = Program()
-        self._refs: dict[int, Ref] = {}
+        self._refs: dict[Hashable, Ref] = {}
         self._views: dict[int, list[Ref]] = {}
         self._storages = 0
-        self._names: dict[int, list[str]] = {}
+        self._names: dict[Hashable, list[str]] = {}
         self._alive: list[Tensor] = []
         for name, tensor in model.tensors:
-            self._names.setdefault(id(tensor), []).append(name)
+            self._names.setdefault(place_of(tensor), []).append(name)
 
     def value(self, meta: Meta, origin: Origin, node: str, names: tuple[str, ...] = ()) -> Value:
         """A new value of the program."""
@@ -50,12 +51,13 @@ class Builder:
 
     def parameter(self, tensor: Tensor, node: str) -> Ref:
         """The reference of a real tensor that the model holds."""
-        found = self._refs.get(id(tensor))
+        place = place_of(tensor)
+        found = self._refs.get(place)
         if found is None:
-            names = tuple(self._names.get(id(tensor), ()))
+            names = tuple(self._names.get(place, ()))
             origin = Origin.PARAMETER if names else Origin.CONSTANT
             value = self.value(meta_of(tensor), origin, node, names)
-            found = self._refs[id(tensor)] = self.new_ref(value, lasting=True)
+            found = self._refs[place] = self.new_ref(value, lasting=True)
             self._alive.append(tensor)
             for name in names:
                 self.program.parameters[name] = found.value

@@ -11,6 +11,7 @@ from torch import fx
 from ..analysis import Analysis
 from ..errors import FxgrowError
 from ..passes.around import look_around
+from ..passes.blocks import BLOCKS
 from ..passes.clone import copies, deeper_keys, sibling_of
 from ..passes.deepen import SCHEMES, hidden_width
 from ..passes.inserting import Drafted, draft
@@ -107,7 +108,7 @@ def _draft(plan: Plan, gm: fx.GraphModule, analysis: Analysis, insert: Insert) -
             pass
         case "identity" | "clone" | "factory" | "factor", _:
             raise Otherwise(f"{insert.name} is said to be {insert.block!r}, and is not")
-        case _, Layers():
+        case _, Layers() if insert.block in BLOCKS:
             _all_used(insert, body)
         case _:
             raise Otherwise(f"{insert.name} is said to be {insert.block!r}, and is not")
