@@ -21,6 +21,7 @@ from .capture.user_code import may_change, target_of
 from .dims.rules import RULES
 from .dims.solver import DimsSolver
 from .errors import FxgrowError, Kind, usage
+from .surroundings import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,7 @@ def _shape(thing: Any) -> tuple[int, ...] | None:
     return tuple(thing.shape) if isinstance(thing, Tensor) else None
 
 
+@plain
 def analyse(
     gm: fx.GraphModule,
     example_inputs: Sequence[Any] | None = None,

@@ -15,8 +15,11 @@ from .inspection import Inspection
 from .passes import Widen, Width
 from .passes.survey import survey
 from .plan import Plan
-from .rewrite import apply
+from .proving import prove_again, remember, remembered
+from .rewrite import apply as write
+from .rewrite.apply import check as check_plan
 from .schemes import Scheme
+from .surroundings import plain
 from .verify import Certificate
 from .verify import verify as check
 
@@ -41,6 +44,7 @@ def _names(node: Any) -> tuple[Any, ...]:
     return tuple(node) if isinstance(node, Iterable) and not isinstance(node, str) else (node,)
 
 
+@plain
 def plan_widen(
     model: fx.GraphModule,
     node: str | Sequence[str],
@@ -68,9 +72,10 @@ def plan_widen(
     width = Width(to=to, by=by, factor=factor, round_to=round_to)
     names = _names(node)
     recipe = Widen(nodes=names, width=width, skip=skip, adapter=adapter, grow=grow, scheme=scheme, seed=seed, init=init)
-    return recipe.plan(model, analysis_of(model, example_inputs))
+    return remember(recipe.plan(model, analysis_of(model, example_inputs)))
 
 
+@plain
 def widen(
     model: fx.GraphModule,
     node: str | Sequence[str],
@@ -135,17 +140,50 @@ def widen(
         example_inputs=example_inputs,
     )
     known = _ANALYSES[model]
-    grown = apply(plan, model, inplace=inplace and not verify, checked=True)
+    grown = write(plan, model, inplace=inplace and not verify, checked=True)
     if verify:
         certificate = check(model, grown, example_inputs=known.inputs)
         if not (certificate.held or certificate.excused):
             raise VerificationFailed(certificate.refusal())
         if inplace:
-            grown = apply(plan, model, inplace=True, checked=True)
+            grown = write(plan, model, inplace=True, checked=True)
     _ANALYSES.setdefault(grown, known)  # its signatures and input shapes serve the next analysis
     return grown
 
 
+@plain
+def apply(
+    plan: Plan,
+    model: fx.GraphModule,
+    *,
+    inplace: bool = False,
+    example_inputs: Sequence[Any] | None = None,
+) -> fx.GraphModule:
+    """Apply a plan to the model that it was made for, or to another copy of it.
+
+    A plan from a file, or one that was changed, is proved once more for this model, from the states that it lists, and
+    all that it says of the model is compared with what follows from them. A plan that `plan_widen`, `plan_deepen` or
+    `plan_grow` has just returned is proved already.
+
+    Args:
+        plan: what to change.
+        model: a traced model.
+        inplace: write into `model`; otherwise an independent copy is written and `model` stays as it is, bit for bit.
+        example_inputs: tensors with the shapes that the model takes, where they cannot be inferred; as for the plan.
+
+    Returns:
+        The grown model: the same classes, parameter names, device, dtype, training flags and requires_grad.
+
+    Raises:
+        UsageError: the plan was made for another model, or was changed. Nothing has been written then.
+    """
+    if not remembered(plan):
+        check_plan(plan, model)
+        prove_again(plan, model, analysis_of(model, example_inputs))
+    return write(plan, model, inplace=inplace)
+
+
+@plain
 def inspect(model: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> Inspection:
     """Which layers of a traced model can be widened, what grows with them, and why others cannot.
 
@@ -157,6 +195,7 @@ def inspect(model: fx.GraphModule, example_inputs: Sequence[Any] | None = None) 
     return Inspection(survey(model, analysis_of(model, example_inputs)))
 
 
+@plain
 def verify(
     before: nn.Module,
     after: nn.Module,

@@ -11,13 +11,16 @@ from .api import _ANALYSES, _names, analysis_of
 from .errors import Kind, VerificationFailed, usage
 from .passes import Deepen
 from .plan import Plan
+from .proving import remember
 from .rewrite import apply
+from .surroundings import plain
 from .verify import verify as check
 
 Names = str | Iterable[str] | None
 Block = str | Callable[[int], nn.Module] | None
 
 
+@plain
 def plan_deepen(
     model: fx.GraphModule,
     after: Names = None,
@@ -62,9 +65,10 @@ def plan_deepen(
         seed=seed,
         init=init,
     )
-    return recipe.plan(model, analysis_of(model, example_inputs))
+    return remember(recipe.plan(model, analysis_of(model, example_inputs)))
 
 
+@plain
 def deepen(
     model: fx.GraphModule,
     after: Names = None,

@@ -18,9 +18,11 @@ from .passes import Widen, Width
 from .passes.deepen import check_number
 from .passes.targets import paths
 from .plan import Plan
+from .proving import remember
 from .rewrite import apply
 from .rewrite.apply import sketch
 from .schemes import Scheme, scheme_named
+from .surroundings import plain
 from .verify import verify as check
 
 Size = float | Width | None
@@ -33,6 +35,7 @@ _DEEPER = {"net2net": "net2net", "zero": "zero", "mean": "zero", "morphism": "ze
 """How blocks are silenced that are inserted beside a widening; r2r beside all others."""
 
 
+@plain
 def plan_grow(
     model: fx.GraphModule,
     *,
@@ -74,9 +77,10 @@ def plan_grow(
         inputs = tuple(x.to("meta") if isinstance(x, Tensor) and steps else x for x in analysis.inputs)
         options = {"scheme": _DEEPER.get(scheme_named(scheme).name, "r2r"), "seed": seed, "init": init, **wish}
         steps.append(plan_deepen(twin, name, example_inputs=inputs, **options))
-    return replace(steps[0], then=tuple(steps[1:]))
+    return remember(replace(steps[0], then=tuple(steps[1:])))
 
 
+@plain
 def grow(
     model: fx.GraphModule,
     *,

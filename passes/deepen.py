@@ -132,7 +132,7 @@ class Deepen:
             return draft_identity(gm, analysis, position, self._make, around, where), ""
         wish = wish_for(position, around, kind, self._make)
         settings = (
-            ("hidden", _hidden(BLOCKS[kind](wish))),
+            ("hidden", hidden_width(BLOCKS[kind](wish))),
             ("norm", wish.norm),
             ("activation", wish.activation.kind if wish.activation else "none"),
         )
@@ -189,7 +189,8 @@ def _one_way(drafts: list[Drafted], position: Position) -> None:
             )
 
 
-def _hidden(body: Layers) -> object:
+def hidden_width(body: Layers) -> object:
+    """The width inside a block, as its first layer has it; 0 if it has no such layer."""
     for part in body.parts:
         for name, value in part.options:
             if name in ("out_channels", "out_features") and part.path in ("conv1", "linear1"):

@@ -13,6 +13,7 @@ from typing import Any
 from torch import fx, nn
 
 from fxgrow.analysis import Analysis
+from fxgrow.capture.storages import place_of
 from fxgrow.errors import GrowthRefused, Kind, Refusal, usage
 from fxgrow.plan import AxisGrowth, Chain, Leaf, ModuleEdit, Still, TensorEdit
 from fxgrow.plan.plan import grown_shape
@@ -86,7 +87,7 @@ def factored(gm: fx.GraphModule, name: object) -> tuple[fx.Node, Any]:
         )
     module: Any = gm.get_submodule(str(calls[0].target))
     why = ""
-    names = [k for k, t in gm.named_parameters(remove_duplicate=False) if t is getattr(module, "weight", None)]
+    names = _tied(gm, getattr(module, "weight", None))
     if type(module) not in (*_CONVOLUTIONS, nn.Linear):
         why = f"{type(module).__name__} has no kernel that is a product of two here"
     elif len([n for n in gm.graph.nodes if n.op == "call_module" and n.target == calls[0].target]) > 1:
@@ -103,6 +104,14 @@ def factored(gm: fx.GraphModule, name: object) -> tuple[fx.Node, Any]:
             )
         )
     return calls[0], module
+
+
+def _tied(gm: fx.GraphModule, weight: Any) -> list[str]:
+    """The names of a parameter, and of those in the same memory."""
+    if weight is None:
+        return []
+    place = place_of(weight)
+    return [k for k, t in gm.named_parameters(remove_duplicate=False) if place_of(t) == place]
 
 
 def width_of(module: Any, hidden: int | None, name: str) -> int:
@@ -154,7 +163,7 @@ def second_factor(
     edits = tuple((k, getattr(module, k), v) for k, v in changed.items())
     if not axes:
         return (), ()
-    names = tuple(k for k, t in gm.named_parameters(remove_duplicate=False) if t is weight)
+    names = tuple(_tied(gm, weight))
     shape = tuple(weight.shape)
     tensor = TensorEdit(names, shape, grown_shape(shape, tuple(axes)), tuple(axes), "weights")
     return (tensor,), (ModuleEdit(path, edits),)

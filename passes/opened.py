@@ -10,6 +10,7 @@ from torch import fx, nn
 from fxgrow.analysis import Analysis, analyse
 from fxgrow.capture.attention import Opening
 from fxgrow.capture.opening import kind_of, open_nodes
+from fxgrow.capture.storages import place_of
 from fxgrow.capture.trees import attribute
 from fxgrow.dims.axis import Axis
 from fxgrow.dims.solver import DimsSolver
@@ -56,10 +57,10 @@ def _twin(gm: fx.GraphModule, openings: Sequence[Opening]) -> fx.GraphModule:
 
 def _tie(twin: fx.GraphModule, gm: fx.GraphModule) -> None:
     """Give parameters that have several names all of them, those that the graph does not use too."""
-    held = {id(parameter) for parameter in twin.parameters()}
+    held = {place_of(parameter) for parameter in twin.parameters()}
     names = {name for name, _ in twin.named_parameters(remove_duplicate=False)}
     for name, parameter in gm.named_parameters(remove_duplicate=False):
-        if id(parameter) in held and name not in names:
+        if place_of(parameter) in held and name not in names:
             path, _, leaf = name.rpartition(".")
             if path not in dict(twin.named_modules()):
                 twin.add_submodule(path, nn.Module())

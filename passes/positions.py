@@ -59,6 +59,27 @@ def find_position(gm: fx.GraphModule, analysis: Analysis, name: object, side: Si
     return Position(name, side, node, users, value, tuple(n.name for n in inside))
 
 
+def position_of(gm: fx.GraphModule, analysis: Analysis, node: str, users: tuple[str, ...]) -> Position:
+    """The place behind a node, in front of some of those that read it or (with none named) of all of them.
+
+    Raises:
+        UsageError: there is no such node, or somebody who is named does not read it.
+        GrowthRefused: no single floating-point tensor passes there, or it is written in place elsewhere.
+    """
+    found = next((n for n in gm.graph.nodes if n.name == node and n.op != "output"), None)
+    if found is None:
+        raise _unknown(gm, node)
+    readers = {user.name for user in found.users}
+    strange = [user for k, user in enumerate(users) if user not in readers or user in users[:k]]
+    if strange or not readers:
+        what = f"{strange[0]} does not read {node}" if strange else f"nothing reads what {node} returns"
+        raise usage(Kind.BAD_OPTION, what, hint=f"{node} is read by {', '.join(sorted(readers)) or 'none'}")
+    side: Side = "before" if users else "after"
+    value = _value(gm, analysis, found, node, side)
+    _not_written(gm, analysis, found, users, node)
+    return Position(node, side, found, users, value, ())
+
+
 def nodes_of(gm: fx.GraphModule, name: str) -> list[fx.Node]:
     """The nodes that a name stands for: calls of a module, everything inside a container, or one fx node."""
     nodes = [n for n in gm.graph.nodes if n.op != "output"]

@@ -139,10 +139,14 @@ def copy_maps(
 
 
 def tensor_edits(
-    dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment, proof: Proof, seed: int
+    dims: DimsSolver,
+    sizes: Mapping[Atom, int],
+    assignment: Assignment,
+    proof: Proof,
+    sources: Mapping[Atom, tuple[int, ...]],
 ) -> tuple[TensorEdit, ...]:
-    """Every parameter and buffer that carries a growing atom."""
-    blocks = Blocks(dims, sizes, assignment, copy_maps(dims, sizes, assignment, proof.uniform, seed))
+    """Every parameter and buffer that carries a growing atom; `sources`: the copy maps."""
+    blocks = Blocks(dims, sizes, assignment, sources)
     scales = proof.scales or {}
     weights, rows = _roles(dims)
     edits: dict[int, TensorEdit] = {}

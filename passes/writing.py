@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from torch import fx
 
 from fxgrow.analysis import Analysis
+from fxgrow.capture.attention import Opening
 from fxgrow.capture.trees import attribute
 from fxgrow.dims.axis import Atom, atoms
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import GrowthRefused
-from fxgrow.plan import Growth, Plan, SkipEdit
+from fxgrow.plan import Cost, Growth, ModuleEdit, NodeEdit, Plan, SkipEdit, TensorEdit
 from fxgrow.plan.cost import costs
 from fxgrow.plan.simulate import Simulation
 from fxgrow.plan.sizes import NewSizes
@@ -39,6 +40,19 @@ class Proved:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """All that a proved growth changes in a model, and what the model costs before and after."""
+
+    tensors: tuple[TensorEdit, ...]
+    modules: tuple[ModuleEdit, ...]
+    nodes: tuple[NodeEdit, ...]
+    skips: tuple[SkipEdit, ...]
+    openings: tuple[Opening, ...]
+    before: Cost
+    after: Cost
+
+
 def written(
     gm: fx.GraphModule, analysis: Analysis, growth: Proved, *, scheme: Scheme, adapter: str, seed: int, init: str
 ) -> Plan:
@@ -47,38 +61,54 @@ def written(
     Raises:
         Inexpressible: a node cannot be written with the new size.
     """
-    dims, sizes, proof, targets = growth.dims, growth.sizes, growth.proof, growth.targets
-    copied = dict.fromkeys(proof.copied, copy_maps(dims, sizes, growth.assignment, proof.uniform, seed))
-    new = NewSizes(dims, sizes, proof.numbers, proof.paired, copied)
-    skips = skip_edits(gm, dims, sizes, adapter, targets[0], proof.paired, copied)
-    tensors = tensor_edits(dims, sizes, growth.assignment, proof, seed)
-    shapes = {id(attribute(gm, t.names[0])): t.new for t in tensors}
-    detached = {(s.node, s.source): _adapted(analysis, s) for s in skips}
-    try:
-        simulation = Simulation(analysis, gm, new, shapes, detached).run()
-    except GrowthRefused as refused:
-        raise Inexpressible(refused.refusal) from None
-    before, after = costs(analysis, gm, tensors, new, {s: _adapted(analysis, s) for s in skips})
+    proof = growth.proof
+    sources = copy_maps(growth.dims, growth.sizes, growth.assignment, proof.uniform, seed)
+    edits = edits_of(gm, analysis, growth, sources, adapter)
     return Plan(
         title=_title(growth),
         scheme=scheme.name,
         seed=seed,
         init=init,
         growths=_growths(growth),
-        tensors=tensors,
-        modules=tuple(simulation.modules),
-        nodes=tuple(simulation.nodes),
-        skips=skips,
+        tensors=edits.tensors,
+        modules=edits.modules,
+        nodes=edits.nodes,
+        skips=edits.skips,
         proof=tuple(f"{s.node}: {s.op.removeprefix('aten::')}: {s.text}" for s in proof.steps),
         eval_only=proof.eval_only,
         redrawn=proof.redrawn,
         notes=(*_notes(growth), *growth.notes),
-        before=before,
-        after=after,
+        before=edits.before,
+        after=edits.after,
         model=analysis.digest,
-        openings=tuple(simulation.openings),
+        openings=edits.openings,
         noise=getattr(scheme, "noise", 0.0),
     )
+
+
+def edits_of(
+    gm: fx.GraphModule, analysis: Analysis, growth: Proved, sources: Mapping[Atom, tuple[int, ...]], adapter: str
+) -> Edits:
+    """What a proved growth changes; the same for the same states and copy maps (`sources`).
+
+    Raises:
+        Inexpressible: a node cannot be written with the new size.
+        GrowthRefused: a skip path cannot be adapted.
+    """
+    dims, sizes, proof = growth.dims, growth.sizes, growth.proof
+    copied = dict.fromkeys(proof.copied, sources)
+    new = NewSizes(dims, sizes, proof.numbers, proof.paired, copied)
+    skips = skip_edits(gm, dims, sizes, adapter, growth.targets[0], proof.paired, copied)
+    tensors = tensor_edits(dims, sizes, growth.assignment, proof, sources)
+    shapes = {id(attribute(gm, name)): t.new for t in tensors for name in t.names}
+    adapted = {(s.node, s.source): _adapted(analysis, s) for s in skips}
+    try:
+        simulation = Simulation(analysis, gm, new, shapes, adapted).run()
+    except GrowthRefused as refused:
+        raise Inexpressible(refused.refusal) from None
+    before, after = costs(analysis, gm, tensors, new, {s: _adapted(analysis, s) for s in skips})
+    modules, nodes, openings = tuple(simulation.modules), tuple(simulation.nodes), tuple(simulation.openings)
+    return Edits(tensors, modules, nodes, skips, openings, before, after)
 
 
 def _title(growth: Proved) -> str:

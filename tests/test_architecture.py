@@ -14,14 +14,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Lowest first; rooms on one line do not import each other. A new module or folder of fxgrow gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("functional", "optional"),
+    ("functional", "optional", "surroundings"),
     ("capture",),
     ("dims",),
     ("analysis",),
     ("plan",),
     ("schemes",),
     ("passes", "rewrite"),
-    ("inspection",),
+    ("inspection", "proving"),
     ("verify", "diagnostics"),
     ("training",),
     ("api",),

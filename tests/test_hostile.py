@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import fxgrow
 from fxgrow.loading.saved import PLAN, WEIGHTS
 from fxgrow.models_zoo import ResNet
+from fxgrow.rewrite import apply as write
 from fxgrow.rewrite import fit, limits
 
 from .command import fxgrow as run
@@ -172,7 +173,7 @@ def test_without_the_checks_a_keyword_would_run_code(data: Data, monkeypatch: py
         return iter(())
 
     monkeypatch.setattr(fit, "odd_blocks", nothing)
-    grown = fxgrow.apply(plan, model)
+    grown = write(plan, model)
     with pytest.raises(TypeError):
         grown(torch.zeros(2, 1, 8, 8))
     assert Path("planted").exists()

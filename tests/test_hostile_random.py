@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +70,7 @@ def test_damage_is_an_error_or_harmless(seed: int, tmp_path: Path, monkeypatch: 
         except fxgrow.UsageError:
             refusals += 1
             continue
-        with suppress(RuntimeError, TypeError, AttributeError):  # a graph that does not fit together: verify tells
-            grown(*inputs)
+        torch.testing.assert_close(grown(*inputs), model(*inputs))
     assert refusals > DAMAGED / 2
     assert model.code == code
     assert set(model.state_dict()) == names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -16,6 +16,7 @@ from .program import STORED, NodeCall, Op, Origin, Program, Ref, Value, View
 from .recorder import storage_of
 from .signature import Meta, key_of, meta_of, meta_of_ref, substitute
 from .snapshot import Snapshot
+from .storages import place_of
 from .template import Local, Step, Template, fill, locals_in
 from .trees import attribute, leaves, plain, value_tree
 from .writes import forgotten, refreshed, root_of, stored, understood
@@ -28,7 +29,7 @@ class Builder:
         self.model = model
         self.lowering = lowering
         self.program = Program(training=model.gm.training)
-        self._refs: dict[int, Ref] = {}
+        self._refs: dict[Hashable, Ref] = {}
         self._views: dict[int, list[Ref]] = {}
         self._storages = 0
         self._lasting: dict[int, int] = {}
@@ -37,10 +38,10 @@ class Builder:
         """The model's own tensors, and what they hold before the call."""
         self._lost: dict[int, str] = {}
         """Storages of which nothing is known at the end, and the operator that wrote into them."""
-        self._names: dict[int, list[str]] = {}
+        self._names: dict[Hashable, list[str]] = {}
         self._alive: list[Tensor] = []
         for name, tensor in model.tensors:
-            self._names.setdefault(id(tensor), []).append(name)
+            self._names.setdefault(place_of(tensor), []).append(name)
 
     def value(self, meta: Meta, origin: Origin, node: str, names: tuple[str, ...] = ()) -> Value:
         """A new value of the program."""
@@ -60,12 +61,13 @@ class Builder:
 
     def parameter(self, tensor: Tensor, node: str) -> Ref:
         """The reference of a real tensor that the model holds."""
-        found = self._refs.get(id(tensor))
+        place = place_of(tensor)
+        found = self._refs.get(place)
         if found is None:
-            names = tuple(self._names.get(id(tensor), ()))
+            names = tuple(self._names.get(place, ()))
             origin = Origin.PARAMETER if names else Origin.CONSTANT
             value = self.value(meta_of(tensor), origin, node, names)
-            found = self._refs[id(tensor)] = self.new_ref(value, self._lasting.get(storage_of(tensor)), lasting=True)
+            found = self._refs[place] = self.new_ref(value, self._lasting.get(storage_of(tensor)), lasting=True)
             self._lasting[storage_of(tensor)] = found.storage
             self._first.append((found, value))
             self._alive.append(tensor)

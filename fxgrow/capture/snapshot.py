@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Hashable
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from .signature import meta_of, module_key
+from .storages import place_of
 from .trees import attribute
 
 
@@ -49,8 +51,8 @@ class Snapshot:
     @cached_property
     def size(self) -> tuple[int, int]:
         """The number of parameters, and the bytes of parameters and buffers; tied tensors count once."""
-        parameters = {id(t): t for _, t in self.parameters}
-        everything = {id(t): t for _, t in self.tensors}
+        parameters = {place_of(t): t for _, t in self.parameters}
+        everything = {place_of(t): t for _, t in self.tensors}
         return (
             sum(prod(t.shape) for t in parameters.values()),
             sum(prod(t.shape) * t.element_size() for t in everything.values()),
@@ -62,9 +64,9 @@ class Snapshot:
 
     @cached_property
     def _ties(self) -> tuple[int, ...]:
-        """For each name of a tensor the number of the tensor: equal numbers are one tensor."""
-        seen: dict[int, int] = {}
-        return tuple(seen.setdefault(id(t), len(seen)) for _, t in self.tensors)
+        """For each name of a tensor the number of the tensor: equal numbers are one tensor, or one memory."""
+        seen: dict[Hashable, int] = {}
+        return tuple(seen.setdefault(place_of(t), len(seen)) for _, t in self.tensors)
 
 
 def _target_text(target: Any) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import fx
 
+from ..api import apply
 from ..errors import FxgrowError, Kind, usage
 from ..plan import Plan
-from ..rewrite import apply
+from ..rewrite import apply as write
 from ..rewrite.apply import tensors_of
 from ..rewrite.limits import overflow
 
@@ -21,7 +22,7 @@ def grown_by(plan: Plan, model: fx.GraphModule, *, checked: bool = False) -> fx.
         problem = overflow(plan, tensors_of(model))
         if problem:
             raise usage(Kind.BAD_TARGET, problem, hint="a smaller growth, or a larger machine")
-        return apply(plan, model, checked=True)
+        return write(plan, model, checked=True)
     try:
         return apply(plan, model)
     except FxgrowError:

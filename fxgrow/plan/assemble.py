@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from ..capture.trace import trace
 from ..errors import FxgrowError, Kind, usage
+from ..surroundings import SinglePrecision
 from .insert import ENTRY, Body, Copies, Factory, Layers, Link
 
 BESIDE = "outer_"
@@ -28,7 +29,7 @@ def assemble(body: Body, gm: fx.GraphModule, *, meta: bool) -> fx.GraphModule:
     Raises:
         UsageError: a user's factory fails, or makes something that is no block.
     """
-    with torch.device("meta" if meta else "cpu"):
+    with torch.device("meta" if meta else "cpu"), SinglePrecision():
         match body:
             case Layers():
                 return _layers(body)

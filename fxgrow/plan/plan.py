@@ -125,7 +125,7 @@ class Cost:
     flops: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Plan:
     """A proved growth, ready to be applied to the model it was made for, or to another copy of it."""
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +11,10 @@ from torch import Tensor, fx, nn
 
 from ..capture.signature import flat_weights
 from ..capture.snapshot import Snapshot
+from ..capture.storages import overlapping, place_of
 from ..errors import Kind, usage
 from ..plan import Plan, TensorEdit
+from .copies import alike, copied, tangled
 from .fit import misfit
 from .graph import edit_graph
 from .values import grown
@@ -44,7 +45,7 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: boo
     gradients = torch.is_grad_enabled()
     try:
         new = _ready(plan, gm, checked)
-        target = gm if inplace else _copy(gm, {id(old): t for old, t in new})
+        target = gm if inplace else _copy(gm, new)
         _commit(plan, target, {edit.names[0]: t for edit, (_, t) in zip(plan.tensors, new, strict=True)}, undo)
         for step in plan.then:
             ready = _ready(step, target, checked)
@@ -77,22 +78,39 @@ def sketch(gm: fx.GraphModule) -> fx.GraphModule:
         empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
         like = isinstance(tensor, nn.Parameter)
         memo[key] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if like else empty
-    return _copy(gm, memo)
+    for group in overlapping(tensors.values()):
+        same = {place_of(t) for t in group}
+        for tensor in group if len(same) == 1 else ():
+            memo[id(tensor)] = alike(memo[id(group[0])], tensor)
+    return copied(gm, {}, memo)
 
 
 def _ready(plan: Plan, gm: fx.GraphModule, checked: bool) -> list[tuple[Tensor, Tensor]]:
     """Every tensor that a plan changes, before and after, if the plan fits the model. Writes nothing."""
+    if not checked:
+        check(plan, gm)
     names = tensors_of(gm)
-    problem = "" if checked else misfit(plan, gm, names)
+    problem = tangled(names, {edit.names[0]: names[edit.names[0]] for edit in plan.tensors})
+    if problem is not None:
+        raise problem
+    return [(names[edit.names[0]], _grow(names[edit.names[0]], edit, plan)) for edit in plan.tensors]
+
+
+def check(plan: Plan, gm: fx.GraphModule) -> None:
+    """Compare the names, sizes and shapes in one step of a plan with a model; allocates and writes nothing.
+
+    Raises:
+        UsageError: the plan was made for another model, or is damaged.
+    """
+    problem = misfit(plan, gm, tensors_of(gm))
     if problem:
         raise usage(Kind.STALE_PLAN, problem, hint="make the plan anew for this model")
-    if plan.model and not checked and Snapshot(gm).digest != plan.model:
+    if plan.model and Snapshot(gm).digest != plan.model:
         raise usage(
             Kind.STALE_PLAN,
             "the plan was made for another model: graph, modules or tied weights differ",
             hint="make the plan anew for this model",
         )
-    return [(names[edit.names[0]], _grow(names[edit.names[0]], edit, plan)) for edit in plan.tensors]
 
 
 def tensors_of(gm: nn.Module) -> dict[str, Tensor]:
@@ -110,30 +128,32 @@ def _grow(old: Tensor, edit: TensorEdit, plan: Plan) -> Tensor:
     return new
 
 
-def _copy(gm: fx.GraphModule, replaced: dict[int, Any]) -> fx.GraphModule:
+def _copy(gm: fx.GraphModule, new: list[tuple[Tensor, Tensor]]) -> fx.GraphModule:
     """An independent copy in which grown tensors stand already in the place of the old ones."""
-    memo: dict[int, Any] = dict(replaced)
-    try:
-        return copy.deepcopy(gm, memo)
-    except torch.OutOfMemoryError:
-        raise
-    except (TypeError, RuntimeError) as error:  # a lock or a file, say, or a tensor in the middle of a backward graph
-        raise usage(
-            Kind.UNSUPPORTED_MODEL,
-            f"the model cannot be copied: {(str(error).strip() or repr(error)).splitlines()[0]}",
-            hint="keep such things out of the module, or give it __deepcopy__; inplace=True makes no copy",
-        ) from error
+    tensors = tensors_of(gm)
+    replaced = {id(old): made for old, made in new}
+    made_at = {place_of(old): made for old, made in new}
+    for tensor in tensors.values():  # in the same memory as one that grows
+        made = made_at.get(place_of(tensor))
+        if made is not None and id(tensor) not in replaced:
+            replaced[id(tensor)] = alike(made, tensor)
+    return copied(gm, tensors, replaced)
 
 
 def _commit(plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], undo: list[Undo]) -> None:
-    names: dict[int, list[str]] = {}
+    names: dict[Hashable, list[str]] = {}
     tensors = tensors_of(gm)
     for name, tensor in tensors.items():
-        names.setdefault(id(tensor), []).append(name)
+        names.setdefault(place_of(tensor), []).append(name)
     for edit in plan.tensors:  # modules that share a weight and are never called get it, too
-        for name in dict.fromkeys((*edit.names, *names[id(tensors[edit.names[0]])])):
+        old, made = tensors[edit.names[0]], new[edit.names[0]]
+        twins: dict[int, Tensor] = {id(old): made}
+        for name in dict.fromkeys((*edit.names, *names[place_of(old)])):
             path, _, leaf = name.rpartition(".")
-            _set_tensor(gm.get_submodule(path), leaf, new[edit.names[0]], undo)
+            now = tensors[name]
+            if id(now) not in twins:
+                twins[id(now)] = now if place_of(now) == place_of(made) else alike(made, now)
+            _set_tensor(gm.get_submodule(path), leaf, twins[id(now)], undo)
     for module_edit in plan.modules:
         module = gm.get_submodule(module_edit.path)
         for name, _, value in module_edit.attributes:

@@ -12,12 +12,16 @@ from ..plan.plan import grown_shape
 from .limits import overflow
 from .vet import HIDDEN_SIZES, LARGEST_GROWTH, odd_edits
 from .vet_blocks import odd_blocks
+from .vet_counts import repeated
 
 _STATES = frozenset({"zero", "even", "odd", "copy", "split", "mean", "free"})
 
 
 def misfit(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) -> str:
     """What of a plan does not fit a model, in words; empty if all does."""
+    text = next(repeated(plan, gm, tensors), "")
+    if text:
+        return text
     for edit in plan.tensors:
         text = _tensor(edit, tensors)
         if text:

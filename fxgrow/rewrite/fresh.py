@@ -47,7 +47,7 @@ def _draw(tensor: Tensor, new: Fresh, name: str, originals: Mapping[str, Tensor]
         bound = spread(original, "match", True) * math.sqrt(3)
     else:
         bound = spread(tensor, init if init in ("kaiming", "xavier") else "xavier", True) * math.sqrt(3)
-    drawn = torch.empty(tensor.shape).uniform_(-bound, bound, generator=generator(seed, name))
+    drawn = torch.empty(tensor.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator(seed, name))
     tensor.copy_(drawn)
 
 

@@ -125,13 +125,14 @@ def _convolution(gm: nn.Module, skip: SkipEdit, name: str, plan: Plan) -> nn.Mod
         module: nn.Module = kind(skip.read, skip.width, 1, bias=False, device="meta")
     else:
         module = nn.Linear(skip.read, skip.width, bias=False, device="meta")
-    weight = torch.zeros(skip.width, skip.read)
+    weight = torch.zeros(skip.width, skip.read, dtype=torch.float32)
     keep = range(min(skip.keep, skip.width))
     weight[keep, keep] = 1.0
     random = generator(plan.seed, name)
     for start, count in skip.pairs:
         bound = (3 / skip.read) ** 0.5
-        phi = (torch.rand(min(skip.keep, skip.width), count, generator=random) * 2 - 1) * bound
+        drawn = torch.rand(min(skip.keep, skip.width), count, generator=random, dtype=torch.float32)
+        phi = (drawn * 2 - 1) * bound
         weight[: phi.shape[0], start : start + 2 * count : 2] = phi
         weight[: phi.shape[0], start + 1 : start + 2 * count : 2] = -phi
     for channel, original in skip.copies:

@@ -53,7 +53,7 @@ def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str, noise: float =
 
 def _add_noise(out: Tensor, old: Tensor, edit: TensorEdit, share: float, random: torch.Generator) -> None:
     """Disturb new entries, old ones not."""
-    drawn = torch.randn(edit.new, generator=random) * share * spread(old, "match", weight=True)
+    drawn = torch.randn(edit.new, generator=random, dtype=torch.float32) * share * spread(old, "match", weight=True)
     kept = torch.ones(edit.old, dtype=torch.bool)
     for growth in edit.axes:
         shape = list(kept.shape)
@@ -215,7 +215,7 @@ def _draw(
         return now.index_select(axis, chosen.to(old.device))
     random = generator(seed, edit.names[0], str(axis))
     bound = spread(old, init, len(edit.new) > 1) * math.sqrt(3)
-    return torch.empty(shape).uniform_(-bound, bound, generator=random)
+    return torch.empty(shape, dtype=torch.float32).uniform_(-bound, bound, generator=random)
 
 
 def spread(old: Tensor, init: str, weight: bool) -> float:

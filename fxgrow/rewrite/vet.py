@@ -56,7 +56,7 @@ def is_path(text: str) -> bool:
 def odd_edits(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """What is wrong with a plan's numbers and edits, in words. Names of tensors, modules and nodes are known to be
     there."""
-    if not (math.isfinite(plan.noise) and plan.noise >= 0):
+    if not 0 <= plan.noise <= 1:
         yield f"the plan adds noise of {plan.noise}"
     if plan.init not in INITS:
         yield f"the plan draws values by {_short(plan.init)}, which is unknown"

@@ -1,0 +1,63 @@
+"""Tensors that share memory without being one object: `b.weight = nn.Parameter(a.weight.data)`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+
+def place_of(tensor: Tensor) -> Hashable:
+    """Where a tensor's entries lie: the same for tensors that are one in all but identity. Valid while they live."""
+    storage = _storage(tensor)
+    if storage is None or tensor.numel() == 0:
+        return id(tensor)
+    return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def overlapping(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Groups of tensors that share entries. Neighbours in one storage (cuDNN's weights of a recurrent layer) do not."""
+    by_storage: dict[int, dict[int, Tensor]] = {}
+    for tensor in tensors:
+        storage = _storage(tensor)
+        if storage is not None and tensor.numel():
+            by_storage.setdefault(storage, {})[id(tensor)] = tensor
+    found: list[list[Tensor]] = []
+    for some in by_storage.values():
+        groups: list[list[Tensor]] = [[tensor] for tensor in some.values()]
+        for a, b in combinations(some.values(), 2):
+            one, other = (next(g for g in groups if any(t is x for t in g)) for x in (a, b))
+            if one is not other and _meet(a, b):
+                groups = [g for g in groups if g is not one and g is not other] + [one + other]
+        found += [group for group in groups if len(group) > 1]
+    return found
+
+
+def _storage(tensor: Tensor) -> int | None:
+    """The identity of a tensor's storage; None if it has none of its own (sparse tensors)."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):
+        return None
+
+
+def _meet(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors in one storage have an entry in common."""
+    (first, last), (start, end) = _range(a), _range(b)
+    if last <= start or end <= first:
+        return False
+    if a.dtype != b.dtype or a.is_contiguous() or b.is_contiguous():
+        return True
+    low = min(a.storage_offset(), b.storage_offset())  # rows or columns that take turns, perhaps
+    taken = torch.zeros(max(last, end) // a.element_size() - low, dtype=torch.bool, device="cpu")
+    taken.as_strided(a.shape, a.stride(), a.storage_offset() - low).fill_(True)
+    return bool(taken.as_strided(b.shape, b.stride(), b.storage_offset() - low).any())
+
+
+def _range(tensor: Tensor) -> tuple[int, int]:
+    """The first byte of a tensor in its storage, and the one behind its last."""
+    size = tensor.element_size()
+    reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.storage_offset() * size, (tensor.storage_offset() + reach + 1) * size

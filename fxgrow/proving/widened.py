@@ -1,0 +1,102 @@
+"""A widening proved once more from the states that its plan lists, and everything else in it derived from them."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from ..analysis import Analysis
+from ..capture.opening import opening_of
+from ..dims.solver import DimsSolver
+from ..errors import FxgrowError, Kind
+from ..passes.opened import opened
+from ..passes.targets import Target
+from ..passes.writing import Proved, edits_of
+from ..plan import Plan
+from ..schemes import Failure, Proof, State, prove
+from .differences import cost_difference, first_difference
+from .recover import Recovered, Unread, even, recover
+
+COPIES = frozenset({State.COPY, State.SPLIT})
+
+
+def solvers(plan: Plan, analysis: Analysis) -> list[DimsSolver]:
+    """The two ways to take residual joins, the one that a plan was most likely made by first."""
+    return [analysis.volumes, analysis.dims] if plan.skips else [analysis.dims, analysis.volumes]
+
+
+def proved_again(plan: Plan, dims: DimsSolver, *, partly: bool = False) -> tuple[Recovered, Proof] | Failure:
+    """The proof of one step from the states that it lists."""
+    try:
+        found = recover(plan, dims, partly=partly)
+    except Unread as error:
+        return Failure(Kind.STALE_PLAN, 0, str(error))
+    proof = prove(dims, found.sizes, found.assignment)
+    if isinstance(proof, Failure):
+        return proof
+    uneven = [a for a in proof.uniform if a in found.copies and not even(found.copies[a], dims.algebra.size[a.index])]
+    if uneven:
+        label = dims.algebra.name(uneven[0])
+        return Failure(Kind.NO_PROOF, 0, f"units of {label} must be copied equally often, and are not")
+    return found, proof
+
+
+def widening_difference(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> str:
+    """What a plan of wider layers says otherwise than its states allow, or why they prove nothing; empty if all holds."""
+    for opening in plan.openings:
+        try:
+            node = next(n for n in gm.graph.nodes if n.name == opening.node)
+            right = opening_of(gm, node, analysis.program)
+        except (StopIteration, FxgrowError, LookupError, AttributeError, TypeError, AssertionError):
+            return f"the plan writes out {opening.node}, which is no attention that can be"
+        text = first_difference([opening], [right], "attention")
+        if text:
+            return text
+    if plan.openings:
+        gm, analysis = opened(gm, analysis, plan.openings)
+    problems = []
+    for dims in solvers(plan, analysis):
+        problems.append(_difference(plan, gm, analysis, dims))
+        if not problems[-1]:
+            return ""
+    return problems[0]
+
+
+def _difference(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver) -> str:
+    again = proved_again(plan, dims)
+    if isinstance(again, Failure):
+        return unproved(dims, again)
+    found, proof = again
+    if not found.sizes:
+        return "the plan grows nothing"
+    copied = COPIES & set(found.assignment.values())
+    if plan.noise and not copied:
+        return f"the plan adds noise of {plan.noise}, and copies nothing"
+    target = Target("the layers of the plan", "", next(iter(found.sizes)))
+    growth = Proved(dims, found.sizes, (target,), found.assignment, proof, ())
+    kinds = {skip.kind for skip in plan.skips} or {"pad"}
+    if len(kinds) > 1:
+        return "the plan adapts skip paths in two ways"
+    try:
+        edits = edits_of(gm, analysis, growth, found.copies, next(iter(kinds)))
+    except FxgrowError as error:
+        return error.refusal.what
+    parts: list[tuple[object, object, str]] = [
+        (plan.tensors, edits.tensors, "tensor"),
+        (plan.modules, edits.modules, "module"),
+        (plan.nodes, edits.nodes, "node"),
+        (plan.skips, edits.skips, "the skip path into"),
+        ((), edits.openings, "attention"),
+        (plan.eval_only, proof.eval_only, "evaluation mode only at"),
+    ]
+    texts = (first_difference(have, want, what) for have, want, what in parts)  # type: ignore[arg-type]  # rows
+    return next(filter(None, texts), "") or cost_difference(plan, edits.before, edits.after)
+
+
+def unproved(dims: DimsSolver, failure: Failure) -> str:
+    """Why the states of a plan prove nothing."""
+    if failure.kind is Kind.STALE_PLAN:
+        return failure.text
+    ops = dims.program.ops
+    where = f" (at {ops[failure.op].node})" if 0 <= failure.op < len(ops) else ""
+    return f"its states do not keep the function{where}: {failure.text}"
+

@@ -1,0 +1,106 @@
+"""An independent copy of a model: shared memory stays shared, hooks on parameters stay."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..capture.storages import overlapping, place_of
+from ..errors import FxgrowError, Kind, usage
+
+
+def copied(gm: fx.GraphModule, tensors: Mapping[str, Tensor], replaced: Mapping[int, Any]) -> fx.GraphModule:
+    """An independent copy in which grown tensors stand already in the place of the old ones.
+
+    Args:
+        gm: the model.
+        tensors: its parameters and buffers, by every name.
+        replaced: what stands in the place of some of them, by identity.
+
+    Raises:
+        UsageError: the model holds something that cannot be copied.
+    """
+    memo: dict[int, Any] = dict(replaced)
+    for group in overlapping(tensors.values()):
+        rest = [tensor for tensor in group if id(tensor) not in memo]
+        if len(rest) > 1:
+            storage = rest[0].untyped_storage().clone()
+            memo.update((id(tensor), _over(tensor, storage)) for tensor in rest)
+    try:
+        made = copy.deepcopy(gm, memo)
+    except torch.OutOfMemoryError:
+        raise
+    except (TypeError, RuntimeError) as error:  # a lock or a file, say, or a tensor in the middle of a backward graph
+        raise usage(
+            Kind.UNSUPPORTED_MODEL,
+            f"the model cannot be copied: {(str(error).strip() or repr(error)).splitlines()[0]}",
+            hint="keep such things out of the module, or give it __deepcopy__; inplace=True makes no copy",
+        ) from error
+    for tensor in {id(t): t for t in tensors.values()}.values():
+        if id(tensor) not in replaced and hooked(tensor):
+            _hook(memo[id(tensor)], tensor)
+    return made
+
+
+def alike(new: Tensor, old: Tensor) -> Tensor:
+    """A tensor over the memory of a new one, of the kind that the old one is."""
+    if isinstance(old, nn.Parameter):
+        return nn.Parameter(new.detach(), requires_grad=old.requires_grad)
+    return new.detach()
+
+
+def tangled(tensors: Mapping[str, Tensor], growing: Mapping[str, Tensor]) -> FxgrowError | None:
+    """Why growing tensors cannot be replaced by new ones without a loss that nobody would notice; None if they can.
+
+    Args:
+        tensors: parameters and buffers of the model, by every name.
+        growing: those among them that grow.
+    """
+    for name, tensor in growing.items():
+        if hooked(tensor):
+            return usage(
+                Kind.UNSUPPORTED_MODEL,
+                f"{name} is to grow, and has a hook of its own, made for its present size",
+                hint="remove the hook, grow, and register it again on the grown parameter",
+            )
+    places = {place_of(tensor): name for name, tensor in growing.items()}
+    names = {id(tensor): name for name, tensor in reversed(tensors.items())}
+    for group in overlapping(tensors.values()):
+        grown = [tensor for tensor in group if place_of(tensor) in places]
+        other = next((tensor for tensor in group if grown and place_of(tensor) != place_of(grown[0])), None)
+        if other is not None:
+            mine, its = names[id(grown[0])], names[id(other)]
+            return usage(
+                Kind.UNSUPPORTED_MODEL,
+                f"{mine} is to grow, and lies in the same memory as {its}, which is another part or shape of it",
+                hint=f"tie them by identity, or give {its} memory of its own: p.data = p.data.clone()",
+            )
+    return None
+
+
+def hooked(tensor: Tensor) -> bool:
+    """Whether a tensor has hooks on its gradient."""
+    return bool(getattr(tensor, "_backward_hooks", None) or getattr(tensor, "_post_accumulate_grad_hooks", None))
+
+
+def _hook(new: Tensor, old: Tensor) -> None:
+    """Register the hooks of one tensor on another."""
+    learns = new.requires_grad
+    new.requires_grad_(True)  # else torch refuses hooks
+    for hook in (getattr(old, "_backward_hooks", None) or {}).values():
+        new.register_hook(hook)
+    for hook in (getattr(old, "_post_accumulate_grad_hooks", None) or {}).values():
+        new.register_post_accumulate_grad_hook(hook)
+    new.requires_grad_(learns)
+
+
+def _over(tensor: Tensor, storage: torch.UntypedStorage) -> Tensor:
+    """The same part of a copied storage."""
+    with torch.no_grad():
+        data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        data.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())  # type: ignore[call-overload]  # torch's stubs know other storages
+    return alike(data, tensor)
