@@ -71,7 +71,7 @@ def written(
         skips=skips,
         proof=tuple(f"{s.node}: {s.op.removeprefix('aten::')}: {s.text}" for s in proof.steps),
         eval_only=proof.eval_only,
-        notes=(*_notes(growth), *growth.notes),
+        notes=(*_notes(growth), *growth.notes, *analysis.guessed),
         before=before,
         after=after,
         model=analysis.digest,

@@ -8,12 +8,14 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from ..errors import Kind, UsageError, usage
+from .containers import replaced
 from .lowering import INTRINSICS, Lowering
 from .program import Op, Origin, Program, Ref, Value, View
 from .signature import Meta, key_of, meta_of, meta_of_ref, substitute
 from .snapshot import Snapshot
 from .template import Local, Step, Template, fill, locals_in
 from .trees import attribute, leaves, plain, value_tree
+from .varying import note, varying
 from .writes import forgotten, refreshed, understood
 
 
@@ -62,6 +64,10 @@ class Builder:
             if names and not isinstance(tensor, nn.Parameter):
                 self.program.buffers.add(value.index)
         return found
+
+    def input(self, example: Tensor, node: str) -> Ref:
+        """The reference of a tensor that the model is given."""
+        return self.new_ref(self.value(meta_of(example), Origin.INPUT, node))
 
     def call(self, node: fx.Node, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Lower one call node; returns its result as a tree of references and plain numbers."""
@@ -144,7 +150,8 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
 
     Args:
         model: the traced model; neither it nor its tensors are touched or run.
-        inputs: one entry for each placeholder: a tensor (only its shape, dtype and device count), or a plain value.
+        inputs: one entry for each placeholder: a tensor (only its shape, dtype and device count), a plain value, or a
+            container of them.
         lowering: shares signatures with an earlier analysis.
 
     Raises:
@@ -163,12 +170,10 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
             continue
         if node.op == "placeholder":
             example = remaining.pop(0)
-            if isinstance(example, Tensor):
-                value = builder.value(meta_of(example), Origin.INPUT, node.name)
-                given.append(value)
-                env[node] = builder.new_ref(value)
-            else:
-                env[node] = example
+            env[node] = replaced(example, Tensor, lambda x, name=node.name: builder.input(x, name))
+            given += leaves(value_tree(env[node]))
+            if varying(example):
+                program.varying.add(node.name)
         elif node.op == "get_attr":
             thing = attribute(gm, str(node.target))
             env[node] = builder.parameter(thing, node.name) if isinstance(thing, Tensor) else thing
@@ -181,6 +186,9 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
                 raise
             except Exception as error:
                 raise _cannot_run(node, args, error) from error
+            told = [x for n in node.all_input_nodes if n.name in program.varying for x in varying(env[n])]
+            if told:
+                note(program, node, env[node], target, told)
         program.results[node.name] = value_tree(env[node])
     program.inputs = tuple(given)
     program.order = tuple(n.name for n in model.nodes)

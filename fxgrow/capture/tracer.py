@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import operator
 import traceback
@@ -13,9 +12,10 @@ import torch
 from torch import fx, nn
 
 from ..errors import Kind, usage
+from .call import Call, as_call, remember
 from .checks import check_model, check_root
 from .contexts import Contexts, Forgotten
-from .inputs import as_tuple
+from .forward import fixed_arguments, restore_signature
 from .modes import flags_that_follow, keep_unused, make_dropout_follow
 from .patches import Patches
 from .written import OPEN, written_out
@@ -79,16 +79,20 @@ class GrowthTracer(fx.Tracer):
 
 def trace(
     model: nn.Module,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Sequence[Any] | torch.Tensor | Call | None = None,
     *,
+    example_kwargs: Mapping[str, Any] | None = None,
     concrete_args: Mapping[str, Any] | None = None,
 ) -> fx.GraphModule:
     """Trace a model with torch.fx, ready to be grown.
 
     Args:
         model: any module; it is not changed. A GraphModule comes back as it is.
-        example_inputs: tensors with the shapes that the model takes; kept in the graph's metadata for the analysis,
-            and the number of them decides which arguments of `forward` are inputs.
+        example_inputs: what the model takes: tensors, numbers, flags, texts, None, and lists, tuples, dicts and
+            dataclasses of them. All later calls remember it: shapes and dtypes, of whole numbers and flags their
+            values. It also decides which arguments of `forward` are inputs. A number among them stays a number that
+            may be another one in the next call; where None is given, the trace takes None only.
+        example_kwargs: the same by name.
         concrete_args: values for other arguments of `forward`. Arguments with plain defaults (flags, numbers, None)
             are specialised to them, so that `if flag:` does not stop the trace.
 
@@ -100,13 +104,14 @@ def trace(
         UsageError: the model cannot be traced (the message names the line), or must not be grown (lazy, quantised,
             parametrised).
     """
+    call = as_call(example_inputs, example_kwargs)
     if isinstance(model, fx.GraphModule):
-        if example_inputs is not None:
-            _remember(model, example_inputs)
+        if call is not None:
+            remember(model, call)
         return model
     check_model(model)
     check_root(model)
-    concrete = _concrete(model, example_inputs, concrete_args or {})
+    concrete = fixed_arguments(model, call, concrete_args or {})
     attributes = set(model.__dict__)
     flags = {name: module.training for name, module in model.named_modules(remove_duplicate=False)}
     other = _in_other_mode(model, concrete)
@@ -125,15 +130,15 @@ def trace(
         )
     else:
         make_dropout_follow(gm, follow)
-    _drop_concrete(gm, concrete)
+    restore_signature(gm, model, concrete, concrete_args or {}, call)
     unused = keep_unused(gm, model)
     if unused:
         gm.meta["fxgrow_unused"] = unused
         logger.info("kept although the graph does not use them: %s", ", ".join(unused))
     for name, module in gm.named_modules(remove_duplicate=False):
         module.training = flags.get(name, model.training)
-    if example_inputs is not None:
-        _remember(gm, example_inputs)
+    if call is not None:
+        remember(gm, call)
     gm.recompile()
     return gm
 
@@ -170,27 +175,6 @@ def _user_line(error: Exception) -> str:
     return f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}, in {last.name}:  {last.line}"
 
 
-def _concrete(model: nn.Module, examples: Sequence[Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `forward` that the graph does not take."""
-    parameters = inspect.signature(model.forward).parameters
-    unknown = [name for name in given if name not in parameters]
-    if unknown:
-        raise usage(
-            Kind.BAD_OPTION,
-            f"forward of {type(model).__name__} has no argument {unknown[0]!r}",
-            hint=f"its arguments are {', '.join(parameters)}",
-        )
-    plain = (bool, int, float, str, type(None))
-    inputs = 0 if examples is None else len(as_tuple(examples))
-    concrete = {}
-    for k, (name, parameter) in enumerate(parameters.items()):
-        if name in given:
-            concrete[name] = given[name]
-        elif parameter.default is not inspect.Parameter.empty and k >= inputs and isinstance(parameter.default, plain):
-            concrete[name] = parameter.default
-    return concrete
-
-
 def _in_other_mode(model: nn.Module, concrete: Mapping[str, Any]) -> fx.Graph | None:
     """The graph in the other mode; None if it cannot be traced there. Flags are put back as they were."""
     flags = [(m, m.training) for m in model.modules()]
@@ -203,33 +187,3 @@ def _in_other_mode(model: nn.Module, concrete: Mapping[str, Any]) -> fx.Graph | 
     finally:
         for m, flag in flags:
             m.training = flag
-
-
-def _drop_concrete(gm: fx.GraphModule, concrete: Mapping[str, Any]) -> None:
-    """Remove the placeholders of specialised arguments and the checks that fx made of them."""
-    if not concrete:
-        return
-    for node in [n for n in gm.graph.nodes if n.op == "placeholder"]:
-        base = str(node.target).rpartition("_")[0]
-        if base not in concrete and str(node.target) not in concrete:
-            continue
-        for user in list(node.users):
-            for check in list(user.users):
-                gm.graph.erase_node(check)
-            gm.graph.erase_node(user)
-        gm.graph.erase_node(node)
-
-
-def _remember(gm: fx.GraphModule, examples: Sequence[Any] | torch.Tensor) -> None:
-    values = as_tuple(examples)
-    places = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    if len(values) != len(places):
-        names = ", ".join(p.name for p in places)
-        raise usage(
-            Kind.BAD_INPUTS,
-            f"the model takes {len(places)} inputs ({names}), example_inputs holds {len(values)}",
-            hint="pass one value for each, in order",
-        )
-    for place, value in zip(places, values, strict=True):
-        if isinstance(value, torch.Tensor):
-            place.meta["val"] = torch.empty(value.shape, dtype=value.dtype, device="meta")

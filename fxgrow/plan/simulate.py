@@ -14,17 +14,18 @@ from torch import Tensor, fx, nn
 
 from ..analysis import Analysis
 from ..capture.attention import Opening
+from ..capture.containers import replaced
 from ..capture.lowering import INTRINSICS
 from ..capture.opening import kind_of, opening_of, why_closed
 from ..capture.program import Op, Origin, Ref, Value
 from ..capture.signature import Meta, strides_like
 from ..capture.source import location
 from ..capture.template import Template, fill, locals_in
-from ..capture.trees import attribute, leaves, plain, value_tree
+from ..capture.trees import attribute, plain
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..dims.rules.mixing import PINNED
 from ..errors import GrowthRefused, Kind, Refusal
-from .arguments import as_refs, at, left_out, numbers, put, same_result, scalar, scalars_in, shape_text
+from .arguments import as_refs, at, left_out, numbers, put, same_numbers, same_result, scalar, scalars_in, shape_text
 from .attributes import attributes_of
 from .plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit, Path
 from .sizes import NewSizes
@@ -98,7 +99,7 @@ class Simulation:
     def _check_output(self, node: fx.Node) -> None:
         """Numbers that the model returns must not change."""
         for source in node.all_input_nodes:
-            if source in self._changed and not leaves(value_tree(self._env[source])):
+            if source in self._changed and not same_numbers(self.program.results[source.name], self._env[source]):
                 raise GrowthRefused(
                     Refusal(
                         Kind.OUTPUT,
@@ -218,7 +219,7 @@ class Simulation:
             for k in range(block.size):
                 path, arg = ours[keep[block.a + k]]
                 new = wanted[block.b + k][1]
-                if scalar(arg, new_env) != new:
+                if scalar(arg, new_env) != new and not (isinstance(arg, fx.Node) and arg.name in self.program.varying):
                     overrides[path] = new
         return {**overrides, **_defaults(node, ops, predicted)}
 
@@ -282,9 +283,7 @@ class Simulation:
 
     def _predicted(self, tree: Any) -> Any:
         """A result as the rules predict it."""
-        if isinstance(tree, Value):
-            return self._grown_ref(tree, self.sizes.shape(tree))
-        return type(tree)(map(self._predicted, tree)) if type(tree) in (list, tuple) else tree
+        return replaced(tree, Value, lambda value: self._grown_ref(value, self.sizes.shape(value)))
 
     def _inexpressible(self, node: fx.Node, problem: str) -> GrowthRefused:
         sizes = "write the size as a number or compute it from x.shape, or choose another layer"

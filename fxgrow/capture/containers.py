@@ -1,0 +1,159 @@
+"""Containers of tensors: lists, tuples, named tuples, dicts of any class, dataclasses, slices; how to open and rebuild them."""
+
+from __future__ import annotations
+
+import copy
+from collections import UserDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree
+
+_KINDS = 4096
+"""Classes that are remembered at most, so that classes that a program makes by the thousand do not stay alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to open containers of one class, and how to make another one with other items in the same places."""
+
+    items: Callable[[Any], Sequence[Any]]
+    rebuilt: Callable[[Any, Sequence[Any]], Any]
+    names: Callable[[Any], tuple[Any, ...]]
+    """What tells two containers of one class apart beside their items: keys, the names of fields, a length."""
+
+
+def _number(items: Any) -> tuple[Any, ...]:
+    return (len(items),)
+
+
+def _filled(mapping: Any, items: Sequence[Any]) -> Any:
+    """A copy of a mapping with other values: a class of the user's keeps its attributes, a ModelOutput its fields."""
+    made = copy.copy(mapping)
+    for key, item in zip(list(mapping), items, strict=True):
+        made[key] = item
+    return made
+
+
+def _record(kind: type) -> Way:
+    names = tuple(f.name for f in fields(kind))
+
+    def rebuilt(like: Any, items: Sequence[Any]) -> Any:
+        made = copy.copy(like)  # neither __init__ nor __post_init__ runs again
+        for name, item in zip(_present(like), items, strict=True):
+            object.__setattr__(made, name, item)
+        return made
+
+    def _present(like: Any) -> tuple[str, ...]:
+        return tuple(name for name in names if hasattr(like, name))
+
+    return Way(lambda like: [getattr(like, name) for name in _present(like)], rebuilt, _present)
+
+
+def _registered(kind: type) -> Way:
+    """A class that its library has told torch how to open."""
+    node = _pytree.SUPPORTED_NODES[kind]
+
+    def context(like: Any) -> tuple[Any, ...]:
+        spec = _pytree.tree_structure(like, is_leaf=lambda x: x is not like)
+        return (repr(spec),)
+
+    return Way(
+        lambda like: list(node.flatten_fn(like)[0]),
+        lambda like, items: node.unflatten_fn(list(items), node.flatten_fn(like)[1]),
+        context,
+    )
+
+
+_LIST = Way(lambda x: x, lambda _, items: list(items), _number)
+_TUPLE = Way(lambda x: x, lambda _, items: tuple(items), _number)
+_DICT = Way(lambda x: list(x.values()), lambda like, items: dict(zip(like, items, strict=True)), tuple)
+_MAPPING = Way(lambda x: list(x.values()), _filled, tuple)
+_SLICE = Way(lambda x: (x.start, x.stop, x.step), lambda _, items: slice(*items), lambda _: ())
+_EXACT: dict[type, Way] = {
+    list: _LIST,
+    tuple: _TUPLE,
+    dict: _DICT,
+    slice: _SLICE,
+    torch.Size: _TUPLE,
+    type({}.values()): Way(list, lambda _, items: list(items), _number),
+    type({}.items()): Way(list, lambda _, items: list(items), _number),
+    fx.immutable_collections.immutable_list: _LIST,
+    fx.immutable_collections.immutable_dict: _DICT,
+}
+
+
+@lru_cache(maxsize=_KINDS)
+def way_into(kind: type) -> Way | None:
+    """How to open objects of a class; None if they are no containers, that is, leaves of a tree."""
+    exact = _EXACT.get(kind)
+    if exact is not None:
+        return exact
+    if issubclass(kind, Tensor | nn.Module | str | bytes | torch.dtype):
+        return None
+    if issubclass(kind, tuple):
+        if hasattr(kind, "_fields"):
+            return Way(lambda x: x, lambda like, items: type(like)(*items), _number)
+        return Way(lambda x: x, lambda like, items: type(like)(items), _number)
+    if issubclass(kind, list):
+        return Way(lambda x: x, lambda like, items: type(like)(items), _number)
+    if issubclass(kind, dict | UserDict):
+        return _MAPPING
+    if is_dataclass(kind):
+        return _record(kind)
+    return _registered(kind) if kind in _pytree.SUPPORTED_NODES else None
+
+
+def replaced(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """The same tree with every object of some class in it replaced; containers are made anew, other leaves kept."""
+    if isinstance(tree, kind):
+        return change(tree)
+    way = way_into(type(tree))
+    if way is None:
+        return tree
+    return way.rebuilt(tree, [replaced(item, kind, change) for item in way.items(tree)])
+
+
+def found(tree: Any, kind: type) -> list[Any]:
+    """Every object of some class in a tree, in order."""
+    if isinstance(tree, kind):
+        return [tree]
+    way = way_into(type(tree))
+    if way is None:
+        return []
+    return [thing for item in way.items(tree) for thing in found(item, kind)]
+
+
+def leaves(tree: Any) -> list[Any]:
+    """Everything in a tree that is no container, in order."""
+    way = way_into(type(tree))
+    if way is None:
+        return [tree]
+    return [leaf for item in way.items(tree) for leaf in leaves(item)]
+
+
+def changed(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """The same tree with another object in the place of each leaf."""
+    way = way_into(type(tree))
+    if way is None:
+        return change(tree)
+    return way.rebuilt(tree, [changed(item, change) for item in way.items(tree)])
+
+
+def paths(tree: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Every leaf with the expression that reads it, `batch['x']` or `batch.x`, starting from a name."""
+    way = way_into(type(tree))
+    if way is None:
+        return [(name, tree)]
+    items = way.items(tree)
+    if isinstance(tree, dict | UserDict):
+        steps = [f"[{key!r}]" for key in tree]
+    elif is_dataclass(tree) or hasattr(tree, "_fields"):
+        steps = [f".{step}" for step in (tree._fields if isinstance(tree, tuple) else way.names(tree))]
+    else:
+        steps = [f"[{k}]" for k in range(len(items))]
+    return [leaf for step, item in zip(steps, items, strict=True) for leaf in paths(item, name + step)]
