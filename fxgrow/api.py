@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from .analysis import Analysis, analyse
 from .capture.call import Call, as_call, remembered
@@ -177,7 +177,7 @@ def verify(
     before: nn.Module,
     after: nn.Module,
     *,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Sequence[Any] | Tensor | Call | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
     training: bool = True,

@@ -65,9 +65,9 @@ class Builder:
                 self.program.buffers.add(value.index)
         return found
 
-    def input(self, example: Tensor, node: str) -> Ref:
-        """The reference of a tensor that the model is given."""
-        return self.new_ref(self.value(meta_of(example), Origin.INPUT, node))
+    def input(self, example: Any, node: str) -> Any:
+        """What the model is given, with a reference for each tensor in it."""
+        return replaced(example, Tensor, lambda x: self.new_ref(self.value(meta_of(x), Origin.INPUT, node)))
 
     def call(self, node: fx.Node, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Lower one call node; returns its result as a tree of references and plain numbers."""
@@ -170,7 +170,7 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
             continue
         if node.op == "placeholder":
             example = remaining.pop(0)
-            env[node] = replaced(example, Tensor, lambda x, name=node.name: builder.input(x, name))
+            env[node] = builder.input(example, node.name)
             given += leaves(value_tree(env[node]))
             if varying(example):
                 program.varying.add(node.name)

@@ -1,4 +1,4 @@
-"""Calls: what a model is called with, as it was given to `trace`, remembered on the traced model and on all grown ones."""
+"""Calls: what a model is called with. A traced model remembers what `trace` was given, and so do models grown from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEYWORD = "fxgrow_keyword_only"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """Arguments of one call of a model. Each is a tree: tensors in lists, tuples, dicts, dataclasses, and plain values."""
+    """Arguments of one call of a model, each a tree: tensors and plain values in lists, tuples, dicts, dataclasses."""
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -53,7 +53,7 @@ def as_call(given: Sequence[Any] | Tensor | Call | None, kwargs: Mapping[str, An
     Raises:
         UsageError: neither a tensor nor a list of values; a value that holds tensors where fxgrow cannot see them.
     """
-    if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(k, str) for k in kwargs)):
+    if not isinstance(kwargs, Mapping | None):
         raise usage(
             Kind.BAD_INPUTS,
             f"example_kwargs must be a dict from names of arguments to values, not {type(kwargs).__name__}",
@@ -198,7 +198,7 @@ def _sketched(x: Any) -> Any:
 
 
 def _kept(x: Any) -> Any:
-    """Whole numbers and flags tell which rows are looked up and what is masked; of other tensors the shape is enough."""
+    """Whole numbers and flags say which rows are looked up and what is masked; of other tensors the shape is enough."""
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or not has_numbers(x):
         return _sketched(x)
     return x.detach().to("cpu", copy=True).contiguous()

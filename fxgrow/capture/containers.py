@@ -1,4 +1,4 @@
-"""Containers of tensors: lists, tuples, named tuples, dicts of any class, dataclasses, slices; how to open and rebuild them."""
+"""Containers of tensors: how to open lists, tuples, dicts of any class and dataclasses, and to build them anew."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ _EXACT: dict[type, Way] = {
 
 
 @lru_cache(maxsize=_KINDS)
-def way_into(kind: type) -> Way | None:
+def way_into(kind: Any) -> Way | None:
     """How to open objects of a class; None if they are no containers, that is, leaves of a tree."""
     exact = _EXACT.get(kind)
     if exact is not None:
@@ -153,7 +153,7 @@ def paths(tree: Any, name: str = "") -> list[tuple[str, Any]]:
     if isinstance(tree, dict | UserDict):
         steps = [f"[{key!r}]" for key in tree]
     elif is_dataclass(tree) or hasattr(tree, "_fields"):
-        steps = [f".{step}" for step in (tree._fields if isinstance(tree, tuple) else way.names(tree))]
+        steps = [f".{step}" for step in getattr(tree, "_fields", None) or way.names(tree)]
     else:
         steps = [f"[{k}]" for k in range(len(items))]
     return [leaf for step, item in zip(steps, items, strict=True) for leaf in paths(item, name + step)]

@@ -1,4 +1,4 @@
-"""The signature of `forward` and that of its trace: which arguments are inputs, which are fixed, and what they are called.
+"""The signature of `forward` and of its trace: which arguments are inputs, which are fixed, and their names.
 
 torch.fx names the placeholder of a fixed argument anew, puts arguments that go by name only among the others, and lets
 two arguments of like names get into each other's way. All of that is put right here.
@@ -38,8 +38,8 @@ def given_names(parameters: Mapping[str, inspect.Parameter], call: Call | None) 
 
 
 def fixed_arguments(model: nn.Module, call: Call | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `forward` that the graph does not take: those of `concrete_args`, and plain defaults (flags, numbers,
-    None) that the example leaves alone. None that is given is fixed, too, for code asks `if mask is None`.
+    """Arguments of `forward` that the graph does not take: those of `concrete_args`, and plain defaults (flags,
+    numbers, None) that the example leaves alone. None that is given is fixed, too: code asks `if mask is None`.
 
     Raises:
         UsageError: `concrete_args` names an argument that there is not.

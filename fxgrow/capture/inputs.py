@@ -107,8 +107,8 @@ def _from_meta(place: fx.Node, device: torch.device) -> Any:
     known = place.meta.get("val")
     if known is not None and any(isinstance(leaf, Tensor) for leaf in leaves(known)):
         return changed(known, lambda x: _fake(tuple(x.shape), x.dtype, device) if isinstance(x, Tensor) else x)
-    known = place.meta.get("tensor_meta")
-    return _fake(tuple(known.shape), known.dtype, device) if hasattr(known, "shape") else _UNKNOWN
+    told: Any = place.meta.get("tensor_meta")
+    return _fake(tuple(told.shape), told.dtype, device) if hasattr(told, "shape") else _UNKNOWN
 
 
 def _inferred(
@@ -119,7 +119,7 @@ def _inferred(
     known = {p: value for p, value in known.items() if value is not _UNKNOWN}
     guesses = {p: first_layer(gm, p) for p in places if p not in known}
     for p in [p for p, guess in guesses.items() if guess is None]:
-        if p.args or str(p.target).startswith("*") and not p.users:
+        if p.args or (str(p.target).startswith("*") and not p.users):
             known[p] = p.args[0] if p.args else {} if str(p.target).startswith("**") else ()
             del guesses[p]
     unknown = [p.name for p, guess in guesses.items() if guess is None]

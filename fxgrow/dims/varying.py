@@ -65,7 +65,7 @@ def _affected(op: Op, dims: Dims) -> Iterator[Axis]:
     if op.name in _FILLED:
         places -= {(name, k) for name, k in places if name in ("fill_value", "value")}
     names = {name for name, _ in places}
-    if not names or type(rule) in _ANY and "rounding_mode" not in names:
+    if not names or (type(rule) in _ANY and "rounding_mode" not in names):
         return
     if isinstance(rule, Contraction) and names <= _WINDOWS:
         return

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..analysis import analyse
-from ..capture.source import location
 from ..capture.call import Call, as_call
+from ..capture.source import location
 from ..errors import FxgrowError, Kind, usage
 from ..plan import Plan
 from ..plan.plan import STATISTIC
@@ -99,7 +99,7 @@ class Both:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, before: fx.GraphModule, after: fx.GraphModule, examples: Call) -> Both:
+    def of(cls, before: fx.GraphModule, after: fx.GraphModule, examples: Sequence[Any] | Call) -> Both:
         """Find out what corresponds to what."""
         old, new = (tuple(m.meta.get("fxgrow", ())) for m in (before, after))
         history: tuple[Plan, ...] = new[len(old) :] if new[: len(old)] == old else ()
@@ -191,7 +191,7 @@ def _opened(before: fx.GraphModule, history: Sequence[Plan]) -> fx.GraphModule:
 
 
 def explained(
-    before: nn.Module, after: nn.Module, examples: Sequence[Any], probe: Probe, *, training: bool, seed: int
+    before: nn.Module, after: nn.Module, examples: Sequence[Any] | Call, probe: Probe, *, training: bool, seed: int
 ) -> FirstDifference | None:
     """The first difference on one probe, for a certificate that does not hold; None where there are no graphs, or where
     float64 shows nothing."""

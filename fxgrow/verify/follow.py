@@ -12,7 +12,7 @@ from itertools import accumulate
 from operator import mul
 from typing import Any
 
-from torch import Tensor, fx
+from torch import fx
 
 from ..analysis import Analysis, analyse
 from ..capture.call import Call

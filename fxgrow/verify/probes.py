@@ -37,8 +37,8 @@ def probes(examples: Sequence[Any] | Call, seed: int, rows: Mapping[int, int] | 
     Args:
         examples: what the model is called with; of tensors the shape counts.
         seed: of the random numbers.
-        rows: below which numbers whole ones are drawn, by number among all tensors and plain values (`lookups.rows_read`); where nothing is
-            said, up to the largest of the example.
+        rows: below which numbers whole ones are drawn, by number among all tensors and plain values of the call
+            (`lookups.rows_read`); where nothing is said, up to the largest of the example.
     """
     random = torch.Generator().manual_seed(seed)
     call = examples if isinstance(examples, Call) else Call(tuple(examples))
