@@ -186,9 +186,8 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
                 raise
             except Exception as error:
                 raise _cannot_run(node, args, error) from error
-            told = [x for n in node.all_input_nodes if n.name in program.varying for x in varying(env[n])]
-            if told:
-                note(program, node, env[node], target, told)
+            if program.varying:
+                note(program, node, env, target)
         program.results[node.name] = value_tree(env[node])
     program.inputs = tuple(given)
     program.order = tuple(n.name for n in model.nodes)

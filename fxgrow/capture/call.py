@@ -1,4 +1,4 @@
-"""Calls: what a model is called with. A traced model remembers what `trace` was given, and so do models grown from it."""
+"""Calls: what a model is called with. A traced model remembers what `trace` was given; so do models grown from it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def _filled(mapping: Any, items: Sequence[Any]) -> Any:
     return made
 
 
-def _record(kind: type) -> Way:
+def _record(kind: Any) -> Way:
     names = tuple(f.name for f in fields(kind))
 
     def rebuilt(like: Any, items: Sequence[Any]) -> Any:
@@ -88,11 +88,7 @@ _EXACT: dict[type, Way] = {
 
 
 @lru_cache(maxsize=_KINDS)
-def way_into(kind: Any) -> Way | None:
-    """How to open objects of a class; None if they are no containers, that is, leaves of a tree."""
-    exact = _EXACT.get(kind)
-    if exact is not None:
-        return exact
+def _way(kind: Any) -> Way | None:
     if issubclass(kind, Tensor | nn.Module | str | bytes | torch.dtype):
         return None
     if issubclass(kind, tuple):
@@ -106,6 +102,11 @@ def way_into(kind: Any) -> Way | None:
     if is_dataclass(kind):
         return _record(kind)
     return _registered(kind) if kind in _pytree.SUPPORTED_NODES else None
+
+
+def way_into(kind: Any) -> Way | None:
+    """How to open objects of a class; None if they are no containers, that is, leaves of a tree."""
+    return _EXACT.get(kind) or _way(kind)
 
 
 def replaced(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:

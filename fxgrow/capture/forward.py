@@ -15,7 +15,7 @@ from torch.fx._symbolic_trace import PHBase
 from torch.utils import _pytree
 
 from ..errors import Kind, usage
-from .call import KEYWORD, Call, placeholders
+from .call import KEYWORD, Call
 
 _PLAIN = (bool, int, float, str, type(None))
 _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -65,37 +65,35 @@ def fixed_arguments(model: nn.Module, call: Call | None, wanted: Mapping[str, An
     return fixed
 
 
-def restore_signature(
-    gm: fx.GraphModule, model: nn.Module, fixed: Mapping[str, Any], wanted: Mapping[str, Any], call: Call | None
-) -> None:
-    """Give a traced model the signature of the module: fixed arguments are gone, or may be None where None was given.
+def restore_signature(graph: fx.Graph, model: nn.Module, fixed: Mapping[str, Any], call: Call | None) -> None:
+    """Give a trace the signature of the module. Fixed arguments are gone, but for those that the example gives: they
+    stay, and take nothing else than what they are fixed to.
 
     Args:
-        gm: the trace; its graph is changed.
+        graph: the trace, which is changed.
         model: what was traced.
         fixed: the arguments that were fixed.
-        wanted: those among them that the user fixed.
         call: what the model was traced with.
     """
     given = given_names(parameters_of(model), call)
-    for name, parameter, places in _places(gm, model, fixed):
-        if name in fixed and not (name in given and name not in wanted):
-            for place in places:
-                _erase(gm, place)
+    for name, parameter, places in _places(graph, model, fixed):
         for place in places:
-            if name in fixed and name in given and name not in wanted:
+            if name in fixed and name not in given:
+                _erase(graph, place)
+                continue
+            if name in fixed and len(places) == 1:
                 place.target = name
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
                 place.meta[KEYWORD] = True
-    _order(gm)
-    _tell_apart(gm)
+    _order(graph)
+    _tell_apart(graph)
 
 
 def _places(
-    gm: fx.GraphModule, model: nn.Module, fixed: Mapping[str, Any]
+    graph: fx.Graph, model: nn.Module, fixed: Mapping[str, Any]
 ) -> Iterator[tuple[str, inspect.Parameter, list[fx.Node]]]:
     """The placeholders that fx has made of each argument, in its order: `*rest` and `**more` come last."""
-    left = placeholders(gm)
+    left = [n for n in graph.nodes if n.op == "placeholder"]
     parameters = parameters_of(model)
     ordered = sorted(parameters.items(), key=lambda item: item[1].kind in _MANY)
     for name, parameter in ordered:
@@ -107,19 +105,19 @@ def _places(
         yield name, parameter, mine
 
 
-def _erase(gm: fx.GraphModule, place: fx.Node) -> None:
+def _erase(graph: fx.Graph, place: fx.Node) -> None:
     """Remove a placeholder and the checks that fx made of it."""
     for user in list(place.users):
         for check in list(user.users):
-            gm.graph.erase_node(check)
-        gm.graph.erase_node(user)
-    gm.graph.erase_node(place)
+            graph.erase_node(check)
+        graph.erase_node(user)
+    graph.erase_node(place)
 
 
-def _order(gm: fx.GraphModule) -> None:
+def _order(graph: fx.Graph) -> None:
     """Put `*rest` in front of what is given by name only, so that further inputs do not end up there; and where one of
     those has no default, take away those of the inputs before, which Python does not allow."""
-    places = placeholders(gm)
+    places = [n for n in graph.nodes if n.op == "placeholder"]
     named = [p for p in places if p.meta.get(KEYWORD)]
     rest = [p for p in places if str(p.target).startswith("*") and not str(p.target).startswith("**")]
     if rest and named:
@@ -130,12 +128,12 @@ def _order(gm: fx.GraphModule) -> None:
         place.args = ()
 
 
-def _tell_apart(gm: fx.GraphModule) -> None:
+def _tell_apart(graph: fx.Graph) -> None:
     """Names of nodes that no other argument bears: an argument called `int` becomes `int_1`, which may be one, too."""
-    places = placeholders(gm)
+    places = [n for n in graph.nodes if n.op == "placeholder"]
     arguments = {str(p.target).lstrip("*"): p for p in places}
-    for node in list(gm.graph.nodes):
+    for node in list(graph.nodes):
         owner = arguments.get(node.name)
         if owner is not None and owner is not node:
             free = next(name for k in range(1, len(places) + 2) if (name := f"{node.name}_in{k}") not in arguments)
-            node.name = gm.graph._graph_namespace.create_name(free, node)
+            node._rename(free)

@@ -131,6 +131,8 @@ class Program:
     """Indices of the values among them that are buffers: no gradient is asked for."""
     varying: set[str] = field(default_factory=set)
     """Nodes whose results hold plain inputs of the model (numbers, flags, texts), or what is computed from them."""
+    measured: set[int] = field(default_factory=set)
+    """Indices of the values whose shape may depend on such an input."""
 
     def position(self) -> dict[str, int]:
         """Place of each node in execution order."""

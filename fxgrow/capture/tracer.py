@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import operator
 import traceback
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -63,7 +65,17 @@ class GrowthTracer(fx.Tracer):
         entered = Contexts.now().entered(self._contexts)
         if entered:
             raise Forgotten(entered)
+        if isinstance(a, dict) and type(a) not in (dict, fx.immutable_collections.immutable_dict):
+            return self._mapping(a)  # fx would make a plain dict of it
         return super().create_arg(a)
+
+    def _mapping(self, a: dict[Any, Any]) -> fx.Node:
+        """A call that makes a dict of a class of its own, a ModelOutput, say."""
+        if is_dataclass(a):
+            named = {f.name: self.create_arg(getattr(a, f.name)) for f in fields(a) if f.init}
+            return self.create_node("call_function", type(a), (), named)
+        first = (self.create_arg(a.default_factory),) if isinstance(a, defaultdict) else ()
+        return self.create_node("call_function", type(a), (*first, super().create_arg(dict(a))), {})
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """torch's own modules but for whole transformers, and modules without parameters that look at `training`."""
@@ -118,6 +130,7 @@ def trace(
     _forget_constants(model, attributes)
     graph = _traced(model, concrete)
     follow = flags_that_follow(graph, other)
+    restore_signature(graph, model, concrete, call)
     gm = fx.GraphModule(model, graph, type(model).__name__)
     gm.training = model.training
     gm._non_persistent_buffers_set.update(gm._buffers.keys() - model._buffers.keys())  # tensors made in `forward`
@@ -130,7 +143,6 @@ def trace(
         )
     else:
         make_dropout_follow(gm, follow)
-    restore_signature(gm, model, concrete, concrete_args or {}, call)
     unused = keep_unused(gm, model)
     if unused:
         gm.meta["fxgrow_unused"] = unused

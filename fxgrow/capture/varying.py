@@ -6,13 +6,13 @@ rule takes one for a constant, and no growth edits it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import fx, nn
 
-from .containers import leaves
-from .program import Op, Origin, Program, Value
+from .containers import found, leaves
+from .program import Op, Origin, Program, Ref, Value
 
 Place = tuple[str, int]
 """An argument of an operator, and its number in a list; -1 where it is no list."""
@@ -33,6 +33,14 @@ _OPERANDS = frozenset(
     }
 )
 """Numbers whose value a rule asks for, and which could as well be tensors of one entry, of which it asks nothing."""
+_SCALARS = frozenset(
+    {
+        *("other", "alpha", "beta", "value", "exponent", "min", "max", "min_val", "max_val", "fill_value", "lambd"),
+        *("negative_slope", "slope", "lower", "upper", "threshold", "p", "train", "training", "eps", "momentum"),
+        *("scale", "approximate", "dropout_p", "is_causal", "rounding_mode"),
+    }
+)
+"""Arguments on which no shape depends."""
 _TORCH = ("torch", "_operator", "operator", "math", "builtins")
 
 
@@ -46,25 +54,46 @@ def varying(tree: Any) -> list[Any]:
     return [leaf for leaf in leaves(tree) if is_plain(leaf)]
 
 
-def note(program: Program, node: fx.Node, results: Any, target: Any, told: Sequence[Any]) -> None:
-    """Mark what a node does with plain inputs, or what is computed from them.
+def note(program: Program, node: fx.Node, env: Mapping[fx.Node, Any], target: Any) -> None:
+    """Mark what a node does with plain inputs, with what is computed from them, and with tensors that they measure.
 
     Args:
         program: the operators of the node are in it.
         node: the node.
-        results: what it returns.
+        env: what each node up to this one has returned.
         target: what it calls.
-        told: the plain values that it reads and that another call may change.
     """
-    if varying(results):
+    told = [n for n in node.all_input_nodes if n.name in program.varying]
+    measured = any(ref.value.index in program.measured for n in node.all_input_nodes for ref in found(env[n], Ref))
+    if not (told or measured):
+        return
+    if varying(env[node]):
         program.varying.add(node.name)
     ops = [op for op in program.node_ops.get(node.name, ()) if op.step >= 0]
     direct = len(ops) == 1 and (isinstance(target, str) or _of_torch(target))
     for op in ops:
-        places = [(name, k, x) for name, arg in op.args.items() for k, x in _plain(arg)]
-        hit = [(name, k) for name, k, x in places if any(_same(x, y) for y in told)] if direct else []
-        op.varying = frozenset(hit or [(name, k) for name, k, _ in places])
+        if told:
+            places = [(name, k, x) for name, arg in op.args.items() for k, x in _plain(arg)]
+            op.varying = frozenset((_told(node, env, program, places) if direct else []) or [x[:2] for x in places])
+        if measured or any(name not in _SCALARS for name, _ in op.varying):
+            program.measured.update(out.index for out in op.outputs)
         _as_operands(program, op)
+
+
+def _told(
+    node: fx.Node, env: Mapping[fx.Node, Any], program: Program, places: Sequence[tuple[str, int, Any]]
+) -> list[Place]:
+    """The arguments of an operator that are plain inputs: by their order where it takes what the node takes, no more
+    and no less, else all those of equal value."""
+    given: list[tuple[bool, Any]] = []
+    for leaf in leaves((node.args, node.kwargs)):
+        from_node = isinstance(leaf, fx.Node)
+        some = varying(env[leaf]) if from_node else varying(leaf)
+        given += [(from_node and leaf.name in program.varying, x) for x in some]
+    if len(given) == len(places) and all(_same(x, y) for (_, x), (_, _, y) in zip(given, places, strict=True)):
+        return [(name, k) for (free, _), (name, k, _) in zip(given, places, strict=True) if free]
+    told = [x for free, x in given if free]
+    return [(name, k) for name, k, x in places if any(_same(x, y) for y in told)]
 
 
 def _of_torch(target: Any) -> bool:

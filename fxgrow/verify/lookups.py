@@ -43,7 +43,7 @@ class _Watch(TorchDispatchMode):
 
 
 def rows_read(model: nn.Module, examples: Sequence[Any] | Call) -> dict[int, int]:
-    """For each tensor among the inputs that is looked up in a table how many rows the smallest one has; found by one run.
+    """How many rows the smallest table has in which each tensor among the inputs is looked up, found by one run.
 
     Args:
         model: stays as it is.
