@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -23,6 +23,9 @@ from .patches import Patches
 from .written import OPEN, written_out
 
 logger = logging.getLogger("fxgrow")
+
+PLAIN_DICTS = (dict, fx.immutable_collections.immutable_dict, defaultdict, Counter)
+"""Dicts that torch.fx writes out as `{…}`; those of other classes are made by a call of their class."""
 
 
 class Assignable(fx.Proxy):
@@ -65,7 +68,7 @@ class GrowthTracer(fx.Tracer):
         entered = Contexts.now().entered(self._contexts)
         if entered:
             raise Forgotten(entered)
-        if isinstance(a, dict) and type(a) not in (dict, fx.immutable_collections.immutable_dict):
+        if isinstance(a, dict) and type(a) not in PLAIN_DICTS:
             return self._mapping(a)  # fx would make a plain dict of it
         return super().create_arg(a)
 
@@ -74,8 +77,7 @@ class GrowthTracer(fx.Tracer):
         if is_dataclass(a):
             named = {f.name: self.create_arg(getattr(a, f.name)) for f in fields(a) if f.init}
             return self.create_node("call_function", type(a), (), named)
-        first = (self.create_arg(a.default_factory),) if isinstance(a, defaultdict) else ()
-        return self.create_node("call_function", type(a), (*first, super().create_arg(dict(a))), {})
+        return self.create_node("call_function", type(a), (super().create_arg(dict(a)),), {})
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """torch's own modules but for whole transformers, and modules without parameters that look at `training`."""
