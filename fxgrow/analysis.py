@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx
 
 from .capture.build import lower
+from .capture.call import Call, remembered
 from .capture.checks import check_model
 from .capture.inputs import example_values
 from .capture.lowering import Lowering
@@ -43,7 +44,14 @@ class Analysis:
     """What fxgrow knows of a traced model. It holds no reference to the model and none of its numbers."""
 
     def __init__(
-        self, program: Program, lowering: Lowering, inputs: Sequence[Any], model: Snapshot, *, fresh: bool = False
+        self,
+        program: Program,
+        lowering: Lowering,
+        call: Call,
+        inputs: Sequence[Any],
+        model: Snapshot,
+        *,
+        fresh: bool = False,
     ) -> None:
         self.program = program
         self.fingerprint = model.fingerprint
@@ -53,7 +61,12 @@ class Analysis:
         self.size = model.size
         """The number of parameters, and the bytes of parameters and buffers."""
         self.lowering = lowering
+        self.call = call
+        """What the model was analysed with: positional arguments and those by name."""
         self.inputs = tuple(inputs)
+        """The same, one value for each placeholder of the graph: a tensor, a plain value or a container."""
+        self.remembered = remembered(model.gm)
+        """What the model itself was traced with."""
         self.dims = DimsSolver(program, fresh=fresh).solve()
         self.rules = RULES.version
         """Of the rules that it was made with."""
@@ -68,10 +81,17 @@ class Analysis:
             found = []
             for mode in other_programs(gm, self.program, self.inputs, self.lowering):
                 snapshot = Snapshot(gm)
-                made = None if mode.program is None else Analysis(mode.program, self.lowering, self.inputs, snapshot)
+                made = None
+                if mode.program is not None:
+                    made = Analysis(mode.program, self.lowering, self.call, self.inputs, snapshot)
                 found.append(OtherMode(mode.training, made, mode.problem))
             self._others = tuple(found)
         return self._others
+
+    @property
+    def guessed(self) -> tuple[str, ...]:
+        """A sentence for each input whose shape nobody gave, so that it was inferred from the first layers."""
+        return self.call.guessed
 
     @property
     def volumes(self) -> DimsSolver:
@@ -130,8 +150,9 @@ def _shape(thing: Any) -> tuple[int, ...] | None:
 @plain
 def analyse(
     gm: fx.GraphModule,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Sequence[Any] | Call | None = None,
     *,
+    example_kwargs: Mapping[str, Any] | None = None,
     lowering: Lowering | None = None,
     model: Snapshot | None = None,
     fresh: bool = False,
@@ -140,8 +161,10 @@ def analyse(
 
     Args:
         gm: a traced model, on any device (the meta device too); not changed.
-        example_inputs: tensors with the shapes and dtypes that the model takes; by default taken from the graph's
-            metadata, else inferred from the first layers.
+        example_inputs: what the model takes: tensors, of which shapes and dtypes count, plain values, and containers of
+            them. By default what the model was traced with, else what its graph's metadata says, else inferred from
+            the first layers (`Analysis.guessed` says so).
+        example_kwargs: the same by name.
         lowering: signatures lowered by an earlier analysis, to be used again.
         model: what was read of the model, if the caller has it already.
         fresh: it is a new block, in which no unit has a value yet that must stay.
@@ -159,5 +182,7 @@ def analyse(
     check_model(gm)
     lowering, model = lowering or Lowering(), model or Snapshot(gm)
     lowering.forget()
-    inputs, program = example_values(gm, example_inputs, lambda given: lower(model, given, lowering))
-    return Analysis(program, lowering, inputs, model, fresh=fresh)
+    call, inputs, program = example_values(
+        gm, example_inputs, example_kwargs, lambda given: lower(model, given, lowering)
+    )
+    return Analysis(program, lowering, call, inputs, model, fresh=fresh)

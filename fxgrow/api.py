@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from .analysis import Analysis, analyse
+from .capture.call import Call, as_call, remembered
 from .capture.snapshot import Snapshot
 from .errors import VerificationFailed
 from .inspection import Inspection
 from .passes import Widen, Width
 from .passes.survey import survey
 from .plan import Plan
-from .proving import prove_again, remember, remembered
+from .proving import prove_again, remember
+from .proving import remembered as proved_here
 from .rewrite import apply as write
 from .rewrite.apply import check as check_plan
 from .schemes import Scheme
@@ -27,15 +29,21 @@ _ANALYSES: weakref.WeakKeyDictionary[fx.GraphModule, Analysis] = weakref.WeakKey
 """What is known of models that are still alive; an analysis that no longer fits its model is made anew."""
 
 
-def analysis_of(model: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> Analysis:
+def analysis_of(
+    model: fx.GraphModule,
+    example_inputs: Sequence[Any] | Call | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+) -> Analysis:
     """The analysis of a traced model: the one made before if the model is unchanged, else a new one."""
     known = _ANALYSES.get(model)
     now = Snapshot(model) if known is not None else None
-    if now is not None and known is not None and example_inputs is None and known.fits(now):
-        return known
-    inputs = example_inputs if example_inputs is not None or known is None else known.inputs
+    given = as_call(example_inputs, example_kwargs)
+    if now is not None and known is not None and given is None and known.remembered is remembered(model):
+        if known.fits(now):
+            return known
+        given = known.call
     lowering = known.lowering if known is not None else None
-    made = _ANALYSES[model] = analyse(model, inputs, lowering=lowering, model=now)
+    made = _ANALYSES[model] = analyse(model, given, lowering=lowering, model=now)
     return made
 
 
@@ -60,6 +68,7 @@ def plan_widen(
     seed: int = 0,
     init: str = "match",
     example_inputs: Sequence[Any] | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
 ) -> Plan:
     """What `widen` would change, proved but not applied: tensors, attributes, graph nodes, parameters, FLOPs, bytes.
 
@@ -72,7 +81,7 @@ def plan_widen(
     width = Width(to=to, by=by, factor=factor, round_to=round_to)
     names = _names(node)
     recipe = Widen(nodes=names, width=width, skip=skip, adapter=adapter, grow=grow, scheme=scheme, seed=seed, init=init)
-    return remember(recipe.plan(model, analysis_of(model, example_inputs)))
+    return remember(recipe.plan(model, analysis_of(model, example_inputs, example_kwargs)))
 
 
 @plain
@@ -91,6 +100,7 @@ def widen(
     seed: int = 0,
     init: str = "match",
     example_inputs: Sequence[Any] | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
     inplace: bool = False,
     verify: bool = False,
 ) -> fx.GraphModule:
@@ -112,7 +122,8 @@ def widen(
             first of the others that does.
         seed: of the new values, which depend on it and on parameter names only.
         init: "match" the standard deviation of old weights (default), "kaiming" or "xavier".
-        example_inputs: tensors with the shapes the model takes, where they cannot be inferred.
+        example_inputs: what the model takes, as in `fxgrow.trace`, if it is to be other than what it was traced with.
+        example_kwargs: the same by name.
         inplace: change `model` itself; it either succeeds or leaves everything as it was.
         verify: also compare the two models numerically, and raise if they differ.
 
@@ -138,11 +149,12 @@ def widen(
         seed=seed,
         init=init,
         example_inputs=example_inputs,
+        example_kwargs=example_kwargs,
     )
     known = _ANALYSES[model]
     grown = write(plan, model, inplace=inplace and not verify, checked=True)
     if verify:
-        certificate = check(model, grown, example_inputs=known.inputs)
+        certificate = check(model, grown, example_inputs=known.call)
         if not (certificate.held or certificate.excused):
             raise VerificationFailed(certificate.refusal())
         if inplace:
@@ -158,6 +170,7 @@ def apply(
     *,
     inplace: bool = False,
     example_inputs: Sequence[Any] | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
 ) -> fx.GraphModule:
     """Apply a plan to the model that it was made for, or to another copy of it.
 
@@ -170,6 +183,7 @@ def apply(
         model: a traced model.
         inplace: write into `model`; otherwise an independent copy is written and `model` stays as it is, bit for bit.
         example_inputs: tensors with the shapes that the model takes, where they cannot be inferred; as for the plan.
+        example_kwargs: the same by name.
 
     Returns:
         The grown model: the same classes, parameter names, device, dtype, training flags and requires_grad.
@@ -177,14 +191,19 @@ def apply(
     Raises:
         UsageError: the plan was made for another model, or was changed. Nothing has been written then.
     """
-    if not remembered(plan):
+    if not proved_here(plan):
         check_plan(plan, model)
-        prove_again(plan, model, analysis_of(model, example_inputs))
+        prove_again(plan, model, analysis_of(model, example_inputs, example_kwargs))
     return write(plan, model, inplace=inplace)
 
 
 @plain
-def inspect(model: fx.GraphModule, example_inputs: Sequence[Any] | None = None) -> Inspection:
+def inspect(
+    model: fx.GraphModule,
+    example_inputs: Sequence[Any] | None = None,
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+) -> Inspection:
     """Which layers of a traced model can be widened, what grows with them, and why others cannot.
 
     `print(fxgrow.inspect(model))` shows tables; the result also holds them as data.
@@ -192,7 +211,7 @@ def inspect(model: fx.GraphModule, example_inputs: Sequence[Any] | None = None) 
     Raises:
         UsageError: the model cannot be analysed.
     """
-    return Inspection(survey(model, analysis_of(model, example_inputs)))
+    return Inspection(survey(model, analysis_of(model, example_inputs, example_kwargs)))
 
 
 @plain
@@ -200,7 +219,8 @@ def verify(
     before: nn.Module,
     after: nn.Module,
     *,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Sequence[Any] | Tensor | Call | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
     training: bool = True,
 ) -> Certificate:
@@ -209,13 +229,16 @@ def verify(
     Args:
         before: the model that was grown.
         after: the grown one; if fxgrow grew it, the static proof is part of the certificate.
-        example_inputs: tensors with the shapes that the models take; inferred for traced models.
+        example_inputs: what the models take: tensors, plain values and containers of them; by default what `before` was
+            traced with, else it is inferred, and the certificate says so.
+        example_kwargs: the same by name.
         seed: of the probe inputs.
         training: also compare in training mode where the proof claims it, and watch one training step.
 
     Raises:
         UsageError: input shapes are neither given nor inferable, or do not fit.
     """
-    if example_inputs is None and isinstance(before, fx.GraphModule):
-        example_inputs = analysis_of(before).inputs
-    return check(before, after, example_inputs=example_inputs, seed=seed, training=training)
+    call = as_call(example_inputs, example_kwargs)
+    if call is None and isinstance(before, fx.GraphModule):
+        call = analysis_of(before).call
+    return check(before, after, example_inputs=call, seed=seed, training=training)

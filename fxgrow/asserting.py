@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .api import analysis_of, verify
-from .capture.inputs import as_tuple
+from .capture.call import Call, as_call
 from .capture.trace import trace
 from .errors import Kind, UsageError, usage
 from .verify import Certificate, OutputError, bisect
@@ -77,7 +77,7 @@ def assert_function_preserved(
 
 
 def compared(
-    before: nn.Module, after: nn.Module, examples: Sequence[Any] | None, *, seed: int = 0, training: bool = True
+    before: nn.Module, after: nn.Module, examples: Sequence[Any] | Call | None, *, seed: int = 0, training: bool = True
 ) -> Certificate:
     """The certificate of any two models, with the node at which they first differ if both can be traced.
 
@@ -86,20 +86,20 @@ def compared(
     Raises:
         UsageError: the models cannot be compared.
     """
-    examples = _examples(before, examples)
-    certificate = verify(before, after, example_inputs=examples, seed=seed, training=training)
+    call = _examples(before, examples)
+    certificate = verify(before, after, example_inputs=call, seed=seed, training=training)
     if certificate.held or certificate.difference is not None:
         return certificate
     try:
-        difference = bisect(trace(before, examples), trace(after, examples), examples, seed=seed)
+        difference = bisect(trace(before, call), trace(after, call), call, seed=seed)
     except UsageError:
         return certificate
     return replace(certificate, difference=difference)
 
 
-def _examples(before: nn.Module, given: Sequence[Any] | Tensor | None) -> tuple[Any, ...]:
+def _examples(before: nn.Module, given: Sequence[Any] | Tensor | Call | None) -> Call:
     """The inputs that are given, or those that the trace of a model tells."""
-    return as_tuple(given) if given is not None else analysis_of(trace(before)).inputs
+    return as_call(given) or analysis_of(trace(before)).call
 
 
 def _wanted(
@@ -125,7 +125,7 @@ def _wanted(
             yield e if given is None else replace(e, bound=float(given), tolerance=float(given))
 
 
-def _failure(certificate: Certificate, before: nn.Module, after: nn.Module, examples: Sequence[Any], seed: int) -> str:
+def _failure(certificate: Certificate, before: nn.Module, after: nn.Module, examples: Call, seed: int) -> str:
     """What a failing test prints."""
     broken = [e for e in certificate.errors if not e.held]
     worst: dict[str, OutputError] = {}
@@ -152,7 +152,7 @@ def _excess(e: OutputError) -> float:
 
 
 def _largest(
-    before: nn.Module, after: nn.Module, e: OutputError, precise: bool, examples: Sequence[Any], seed: int
+    before: nn.Module, after: nn.Module, e: OutputError, precise: bool, examples: Call, seed: int
 ) -> Largest | str:
     """Where an output differs most, from running both models once more."""
     probe = next(p for p in probes(examples, seed, rows_read(before, examples)) if p.name == e.probe)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import fx, nn
 
 from .api import _ANALYSES, _names, analysis_of
+from .capture.call import Call
 from .errors import Kind, VerificationFailed, usage
 from .passes import Deepen
 from .plan import Plan
@@ -37,7 +38,8 @@ def plan_deepen(
     causal: bool | None = None,
     seed: int = 0,
     init: str = "match",
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Sequence[Any] | Call | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
 ) -> Plan:
     """What `deepen` would insert, proved but not applied: blocks, their tensors, parameters, FLOPs, bytes.
 
@@ -65,7 +67,7 @@ def plan_deepen(
         seed=seed,
         init=init,
     )
-    return remember(recipe.plan(model, analysis_of(model, example_inputs)))
+    return remember(recipe.plan(model, analysis_of(model, example_inputs, example_kwargs)))
 
 
 @plain
@@ -86,6 +88,7 @@ def deepen(
     seed: int = 0,
     init: str = "match",
     example_inputs: Sequence[Any] | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
     inplace: bool = False,
     verify: bool = False,
 ) -> fx.GraphModule:
@@ -115,7 +118,8 @@ def deepen(
         seed: of the new values, which depend on it and on parameter names only.
         init: "match" the standard deviation of the preceding layer's weights (default; of the original's, for clones),
             "kaiming", "xavier"; "copy" leaves a clone the values of its original.
-        example_inputs: tensors with the shapes the model takes, where they cannot be inferred.
+        example_inputs: what the model takes, as in `fxgrow.trace`, if it is to be other than what it was traced with.
+        example_kwargs: the same by name.
         inplace: change `model` itself; it either succeeds or leaves everything as it was.
         verify: also compare the two models numerically, and raise if they differ.
 
@@ -144,11 +148,12 @@ def deepen(
         seed=seed,
         init=init,
         example_inputs=example_inputs,
+        example_kwargs=example_kwargs,
     )
     known = _ANALYSES[model]
     grown = apply(plan, model, inplace=inplace and not verify, checked=True)
     if verify:
-        certificate = check(model, grown, example_inputs=known.inputs)
+        certificate = check(model, grown, example_inputs=known.call)
         if not certificate.held:
             raise VerificationFailed(certificate.refusal())
         if inplace:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from torch import Tensor, fx
+from torch import fx
 
 from .analysis import Analysis
 from .api import _ANALYSES, analysis_of
@@ -29,7 +29,13 @@ Size = float | Width | None
 Widths = float | Width | Mapping[str, Size] | Callable[[str, int], Size]
 Depths = str | Iterable[str] | Mapping[str, str | Mapping[str, Any]]
 _WILD = frozenset("*?[")
-_OPTIONS = frozenset(inspect.signature(plan_deepen).parameters) - {"model", "after", "before", "example_inputs"}
+_OPTIONS = frozenset(inspect.signature(plan_deepen).parameters) - {
+    "model",
+    "after",
+    "before",
+    "example_inputs",
+    "example_kwargs",
+}
 """What can be said of a block at each place."""
 _DEEPER = {"net2net": "net2net", "zero": "zero", "mean": "zero", "morphism": "zero"}
 """How blocks are silenced that are inserted beside a widening; r2r beside all others."""
@@ -47,6 +53,7 @@ def plan_grow(
     seed: int = 0,
     init: str = "match",
     example_inputs: Sequence[Any] | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
 ) -> Plan:
     """What `grow` would change, proved but not applied, as one plan.
 
@@ -62,7 +69,7 @@ def plan_grow(
     if widen is None and not places:
         raise usage(Kind.BAD_OPTION, "deepen= names no place", hint='deepen="layer2"')
     check_number(sum(n for _, wish in places if type(n := wish.get("count", 1)) is int))
-    analysis = analysis_of(model, example_inputs)
+    analysis = analysis_of(model, example_inputs, example_kwargs)
     steps: list[Plan] = []
     if widen is not None:
         wishes, optional = _wishes(model, analysis, widen)
@@ -74,9 +81,9 @@ def plan_grow(
     for name, wish in places:
         if steps:  # the next step is planned for what this one will have made
             twin = apply(steps[-1], sketch(twin), inplace=True, checked=True)
-        inputs = tuple(x.to("meta") if isinstance(x, Tensor) and steps else x for x in analysis.inputs)
+        call = replace(analysis.call.on("meta"), guessed=()) if steps else analysis.call
         options = {"scheme": _DEEPER.get(scheme_named(scheme).name, "r2r"), "seed": seed, "init": init, **wish}
-        steps.append(plan_deepen(twin, name, example_inputs=inputs, **options))
+        steps.append(plan_deepen(twin, name, example_inputs=call, **options))
     return remember(replace(steps[0], then=tuple(steps[1:])))
 
 
@@ -92,6 +99,7 @@ def grow(
     seed: int = 0,
     init: str = "match",
     example_inputs: Sequence[Any] | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
     inplace: bool = False,
     verify: bool = False,
 ) -> fx.GraphModule:
@@ -112,7 +120,8 @@ def grow(
         grow: of products of channels, as in `fxgrow.widen`.
         seed: of the new values, which depend on it and on parameter names only.
         init: how new weights are drawn.
-        example_inputs: tensors with the shapes the model takes, where they cannot be inferred.
+        example_inputs: what the model takes, as in `fxgrow.trace`, if it is to be other than what it was traced with.
+        example_kwargs: the same by name.
         inplace: change `model` itself; it either succeeds or leaves everything as it was.
         verify: also compare the two models numerically, and raise if they differ.
 
@@ -134,11 +143,12 @@ def grow(
         seed=seed,
         init=init,
         example_inputs=example_inputs,
+        example_kwargs=example_kwargs,
     )
     known = _ANALYSES[model]
     grown = apply(plan, model, inplace=inplace and not verify, checked=True)
     if verify:
-        certificate = check(model, grown, example_inputs=known.inputs)
+        certificate = check(model, grown, example_inputs=known.call)
         if not (certificate.held or certificate.excused):
             raise VerificationFailed(certificate.refusal())
         if inplace:

@@ -157,7 +157,7 @@ class Deepen:
             skips=(),
             proof=tuple(f"{d.insert.name}.{line}" for d in drafts for line in d.proof),
             eval_only=tuple(f"{d.insert.name}.{node}" for d in drafts for node in d.eval_only),
-            notes=(),
+            notes=analysis.guessed,
             before=before,
             after=after,
             model=analysis.digest,

@@ -39,7 +39,7 @@ def opened(gm: fx.GraphModule, analysis: Analysis, openings: Sequence[Opening]) 
         for other in [k for k in known if k[0] is not analysis]:
             del known[other]
         twin = _twin(gm, openings)
-        made = analyse(twin, analysis.inputs, lowering=analysis.lowering)
+        made = analyse(twin, analysis.call, lowering=analysis.lowering)
         made.digest, made.size = analysis.digest, analysis.size
         known[key] = (twin, made)
     return known[key]

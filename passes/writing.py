@@ -77,7 +77,7 @@ def written(
         proof=tuple(f"{s.node}: {s.op.removeprefix('aten::')}: {s.text}" for s in proof.steps),
         eval_only=proof.eval_only,
         redrawn=proof.redrawn,
-        notes=(*_notes(growth), *growth.notes),
+        notes=(*_notes(growth), *growth.notes, *analysis.guessed),
         before=edits.before,
         after=edits.after,
         model=analysis.digest,

@@ -132,25 +132,32 @@ def test_functional_dropout_goes_on_following_training(traced_in_training: bool)
     assert gm.state_dict().keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize(
-    ("kind", "training", "says"),
-    [
-        (NoisyReLU, False, "tracing fixed the training flag of 1 node(s): rrelu"),
-        (Auxiliary, False, "Auxiliary has different graphs in training and evaluation mode; this trace is of eval"),
-        (Auxiliary, True, "Auxiliary has different graphs in training and evaluation mode; this trace is of train"),
-    ],
-)
-def test_modes_that_differ_are_logged(
-    kind: type[Net], training: bool, says: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = kind().train(training)
-    with caplog.at_level(logging.WARNING, logger="fxgrow"):
-        gm = fxgrow.trace(model, (X,))
-    assert [r.getMessage().startswith(says) for r in caplog.records] == [True]
-    torch.manual_seed(1)
-    wanted = model(X)
-    torch.manual_seed(1)
-    torch.testing.assert_close(gm(X), wanted, rtol=0, atol=0)
+@pytest.mark.parametrize("traced_in_training", [False, True], ids=["eval", "training"])
+def test_a_flag_that_no_module_of_torch_stands_for_follows_training(traced_in_training: bool) -> None:
+    model = NoisyReLU().train(traced_in_training)
+    gm = fxgrow.trace(model, (X,))
+    assert gm.meta["fxgrow_original"]
+    for training in (True, False, True):
+        torch.manual_seed(1)
+        wanted = model.train(training)(X)
+        torch.manual_seed(1)
+        assert torch.equal(gm.train(training)(X), wanted)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+def test_a_model_of_two_graphs_is_traced_in_its_own_mode_and_raises_in_the_other(training: bool) -> None:
+    model = Auxiliary().train(training)
+    gm = fxgrow.trace(model, (X,))
+    mode, other = ("training", "evaluation") if training else ("evaluation", "training")
+    assert gm.meta["fxgrow_modes"] == ("training" if training else "eval",)
+    torch.testing.assert_close(gm(X), model(X), rtol=0, atol=0)
+    for grown in (gm, fxgrow.widen(gm, node="a") if not training else gm):
+        with pytest.raises(fxgrow.UsageError) as caught:
+            grown.train(not training)(X)
+        assert caught.value.kind is fxgrow.Kind.WRONG_MODE
+        assert f"stands for {mode} mode, in which it was traced, and it is in {other} mode" in str(caught.value)
+        assert "Auxiliary runs different operators in training and in evaluation mode" in str(caught.value)
+        grown.train(training)
 
 
 @pytest.mark.parametrize("kind", [Options, Dropping])

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from ..errors import Kind, UsageError, usage
+from .containers import replaced
 from .draws import flag_follows, hides_its_mode, modes_of
 from .fakes import has_known_value
 from .lowering import INTRINSICS, Lowering
@@ -19,6 +20,7 @@ from .snapshot import Snapshot
 from .storages import place_of
 from .template import Local, Step, Template, fill, locals_in
 from .trees import attribute, leaves, plain, value_tree
+from .varying import note, varying
 from .writes import forgotten, refreshed, root_of, stored, understood
 
 
@@ -78,6 +80,10 @@ class Builder:
             if names and not isinstance(tensor, nn.Parameter):
                 self.program.buffers.add(value.index)
         return found
+
+    def input(self, example: Any, node: str) -> Any:
+        """What the model is given, with a reference for each tensor in it."""
+        return replaced(example, Tensor, lambda x: self.new_ref(self.value(meta_of(x), Origin.INPUT, node)))
 
     def call(self, node: fx.Node, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Lower one call node; returns its result as a tree of references and plain numbers."""
@@ -202,7 +208,8 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
 
     Args:
         model: the traced model; neither it nor its tensors are touched or run.
-        inputs: one entry for each placeholder: a tensor (only its shape, dtype and device count), or a plain value.
+        inputs: one entry for each placeholder: a tensor (only its shape, dtype and device count), a plain value, or a
+            container of them.
         lowering: shares signatures with an earlier analysis.
 
     Raises:
@@ -221,12 +228,10 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
             continue
         if node.op == "placeholder":
             example = remaining.pop(0)
-            if isinstance(example, Tensor):
-                value = builder.value(meta_of(example), Origin.INPUT, node.name)
-                given.append(value)
-                env[node] = builder.new_ref(value)
-            else:
-                env[node] = example
+            env[node] = builder.input(example, node.name)
+            given += leaves(value_tree(env[node]))
+            if varying(example):
+                program.varying.add(node.name)
         elif node.op == "get_attr":
             thing = attribute(gm, str(node.target))
             env[node] = builder.parameter(thing, node.name) if isinstance(thing, Tensor) else thing
@@ -241,6 +246,8 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
                 raise _undecided(node, error) from error
             except Exception as error:
                 raise _cannot_run(node, args, error) from error
+            if program.varying:
+                note(program, node, env, target)
         program.results[node.name] = value_tree(env[node])
     program.inputs = tuple(given)
     program.order = tuple(n.name for n in model.nodes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,10 @@ from torch import Tensor, fx, nn
 
 from ..errors import FxgrowError, Kind, usage
 from .build import lower
-from .containers import map_tensors, named_leaves
+from .call import Call, placeholders, spread
+from .containers import leaves, replaced
 from .fidelity import Difference, difference
-from .inputs import as_tuple, example_values
+from .inputs import example_values
 from .lowering import Lowering
 from .modes import guard
 from .second_sizes import second
@@ -24,18 +25,9 @@ from .whole import Recording, StandIns, record_model
 class Examples:
     """What `trace` was given."""
 
-    inputs: Sequence[Any] | None
-    kwargs: Mapping[str, Any] | None
-    train_inputs: Sequence[Any] | None
-    train_kwargs: Mapping[str, Any] | None
+    call: Call | None
+    train_call: Call | None
     concrete: Mapping[str, Any]
-
-    def of(self, training: bool) -> tuple[tuple[Any, ...] | None, dict[str, Any]]:
-        """Positional and keyword inputs in a mode."""
-        inputs, kwargs = self.inputs, self.kwargs
-        if training and (self.train_inputs is not None or self.train_kwargs is not None):
-            inputs, kwargs = self.train_inputs or (), self.train_kwargs
-        return None if inputs is None else as_tuple(inputs), dict(kwargs or {})
 
 
 def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples) -> None:
@@ -100,21 +92,20 @@ class _Comparison:
             *model.named_buffers(remove_duplicate=False),
         ):
             self.names.setdefault(id(tensor), name)
-        self._guessed = self._guess() if examples.inputs is None and not examples.kwargs else None
-        self.known = examples.inputs is not None or bool(examples.kwargs) or self._guessed is not None
+        call = examples.call or self._guess()
+        self.known = call is not None
+        self._calls = {False: call or Call(), True: examples.train_call or call or Call()}
 
-    def _guess(self) -> tuple[Any, ...] | None:
+    def _guess(self) -> Call | None:
         lowering, snapshot = Lowering(), Snapshot(self.gm)
         try:
-            values, _ = example_values(self.gm, None, lambda given: lower(snapshot, given, lowering))
+            return example_values(self.gm, None, None, lambda given: lower(snapshot, given, lowering))[0]
         except FxgrowError:
-            self.notes.append("not compared with the module: the inputs that it takes are not known")
             return None
-        return values
 
     def _inputs(self, training: bool) -> Inputs:
-        inputs, kwargs = self.examples.of(training)
-        return (self._guessed or ()) if inputs is None else inputs, kwargs
+        call = self._calls[training]
+        return call.args, dict(call.kwargs)
 
     def differs(self, training: bool) -> Difference | None:
         """The first difference in one mode, at the example's sizes or at others."""
@@ -132,14 +123,18 @@ class _Comparison:
 
     def _others(self, first: Inputs, training: bool) -> Inputs | None:
         """Inputs of other sizes that the module accepts; those of one mode serve the other, if it takes the same."""
-        if self._second is not None and self.examples.train_inputs is None and self.examples.train_kwargs is None:
+        if self._second is not None and self.examples.train_call is None:
             return self._second if self._module(self._second, training)[0] is not None else None
         found = second(first, lambda some: self._module((some[0], some[1]), training)[0] is not None)
         if found is None:
             return None
         self._second = found[0], found[1]
-        self.gm.meta.setdefault("fxgrow_second", map_tensors(found, lambda t: t.to("meta")))
+        self.gm.meta.setdefault("fxgrow_second", []).append(self._as_placeholders(self._second))
         return self._second
+
+    def _as_placeholders(self, inputs: Inputs) -> tuple[Any, ...]:
+        values = spread(placeholders(self.gm), Call(*inputs))
+        return tuple(replaced(value, Tensor, lambda t: t.to("meta")) for value in values)
 
     def _at(self, inputs: Inputs, training: bool) -> tuple[Difference | None, bool]:
         mode = "training" if training else "evaluation"
@@ -177,10 +172,10 @@ def _reason(error: Exception | None) -> str:
 
 def _sizes(inputs: Any) -> str:
     """Shapes of tensors, and plain numbers, as text."""
-    found = []
-    for _, leaf in named_leaves(inputs, ""):
+    texts = []
+    for leaf in leaves(inputs):
         if isinstance(leaf, Tensor):
-            found.append("x".join(map(str, leaf.shape)) or "a scalar")
+            texts.append("x".join(map(str, leaf.shape)) or "a scalar")
         elif isinstance(leaf, int | float):
-            found.append(str(leaf))
-    return ", ".join(found)
+            texts.append(str(leaf))
+    return ", ".join(texts)

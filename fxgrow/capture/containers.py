@@ -1,50 +1,160 @@
-"""Trees of values that models take and return: lists, tuples, dicts, dataclasses and whatever is nested in them."""
+"""Containers of tensors: how to open lists, tuples, dicts of any class and dataclasses, and to build them anew."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from collections import UserDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree
+
+_KINDS = 4096
+"""Classes that are remembered at most, so that classes that a program makes by the thousand do not stay alive."""
 
 
-def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
-    """The same tree with each tensor replaced; containers are new, other values are kept."""
-    if isinstance(tree, Tensor):
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to open containers of one class, and how to make another one with other items in the same places."""
+
+    items: Callable[[Any], Sequence[Any]]
+    rebuilt: Callable[[Any, Sequence[Any]], Any]
+    names: Callable[[Any], tuple[Any, ...]]
+    """What tells two containers of one class apart beside their items: keys, the names of fields, a length."""
+
+
+def _number(items: Any) -> tuple[Any, ...]:
+    return (len(items),)
+
+
+def _filled(mapping: Any, items: Sequence[Any]) -> Any:
+    """A copy of a mapping with other values: a class of the user's keeps its attributes, a ModelOutput its fields."""
+    made = copy.copy(mapping)
+    for key, item in zip(list(mapping), items, strict=True):
+        made[key] = item
+    return made
+
+
+def _record(kind: Any) -> Way:
+    names = tuple(f.name for f in fields(kind))
+
+    def rebuilt(like: Any, items: Sequence[Any]) -> Any:
+        made = copy.copy(like)  # neither __init__ nor __post_init__ runs again
+        for name, item in zip(_present(like), items, strict=True):
+            object.__setattr__(made, name, item)
+        return made
+
+    def _present(like: Any) -> tuple[str, ...]:
+        return tuple(name for name in names if hasattr(like, name))
+
+    return Way(lambda like: [getattr(like, name) for name in _present(like)], rebuilt, _present)
+
+
+def _registered(kind: type) -> Way:
+    """A class that its library has told torch how to open."""
+    node = _pytree.SUPPORTED_NODES[kind]
+
+    def context(like: Any) -> tuple[Any, ...]:
+        spec = _pytree.tree_structure(like, is_leaf=lambda x: x is not like)
+        return (repr(spec),)
+
+    return Way(
+        lambda like: list(node.flatten_fn(like)[0]),
+        lambda like, items: node.unflatten_fn(list(items), node.flatten_fn(like)[1]),
+        context,
+    )
+
+
+_LIST = Way(lambda x: x, lambda _, items: list(items), _number)
+_TUPLE = Way(lambda x: x, lambda _, items: tuple(items), _number)
+_DICT = Way(lambda x: list(x.values()), lambda like, items: dict(zip(like, items, strict=True)), tuple)
+_MAPPING = Way(lambda x: list(x.values()), _filled, tuple)
+_SLICE = Way(lambda x: (x.start, x.stop, x.step), lambda _, items: slice(*items), lambda _: ())
+_EXACT: dict[type, Way] = {
+    list: _LIST,
+    tuple: _TUPLE,
+    dict: _DICT,
+    slice: _SLICE,
+    torch.Size: _TUPLE,
+    type({}.values()): Way(list, lambda _, items: list(items), _number),
+    type({}.items()): Way(list, lambda _, items: list(items), _number),
+    fx.immutable_collections.immutable_list: _LIST,
+    fx.immutable_collections.immutable_dict: _DICT,
+}
+
+
+@lru_cache(maxsize=_KINDS)
+def _way(kind: Any) -> Way | None:
+    if issubclass(kind, Tensor | nn.Module | str | bytes | torch.dtype):
+        return None
+    if issubclass(kind, tuple):
+        if hasattr(kind, "_fields"):
+            return Way(lambda x: x, lambda like, items: type(like)(*items), _number)
+        return Way(lambda x: x, lambda like, items: type(like)(items), _number)
+    if issubclass(kind, list):
+        return Way(lambda x: x, lambda like, items: type(like)(items), _number)
+    if issubclass(kind, dict | UserDict):
+        return _MAPPING
+    if is_dataclass(kind):
+        return _record(kind)
+    return _registered(kind) if kind in _pytree.SUPPORTED_NODES else None
+
+
+def way_into(kind: Any) -> Way | None:
+    """How to open objects of a class; None if they are no containers, that is, leaves of a tree."""
+    return _EXACT.get(kind) or _way(kind)
+
+
+def replaced(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    """The same tree with every object of some class in it replaced; containers are made anew, other leaves kept."""
+    if isinstance(tree, kind):
         return change(tree)
-    if isinstance(tree, tuple):
-        items = [map_tensors(item, change) for item in tree]
-        return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
-    if isinstance(tree, list):
-        return [map_tensors(item, change) for item in tree]
-    if isinstance(tree, dict) and type(tree) is dict:
-        return {key: map_tensors(item, change) for key, item in tree.items()}
-    if isinstance(tree, dict):
-        made = copy.copy(tree)
-        for key, item in tree.items():
-            made[key] = map_tensors(item, change)
-        return made
-    if is_dataclass(tree) and not isinstance(tree, type):
-        made = copy.copy(tree)
-        for part in fields(tree):
-            if hasattr(tree, part.name):
-                object.__setattr__(made, part.name, map_tensors(getattr(tree, part.name), change))
-        return made
-    return tree
+    way = way_into(type(tree))
+    if way is None:
+        return tree
+    return way.rebuilt(tree, [replaced(item, kind, change) for item in way.items(tree)])
 
 
-def named_leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Every value in a tree that is no container, with a readable name: `output[0].logits`."""
-    if isinstance(tree, list | tuple):
-        for number, item in enumerate(tree):
-            yield from named_leaves(item, f"{name}[{number}]")
-    elif isinstance(tree, dict):
-        for key, item in tree.items():
-            yield from named_leaves(item, f"{name}[{key!r}]")
-    elif is_dataclass(tree) and not isinstance(tree, type):
-        for part in fields(tree):
-            yield from named_leaves(getattr(tree, part.name, None), f"{name}.{part.name}")
+def found(tree: Any, kind: type) -> list[Any]:
+    """Every object of some class in a tree, in order."""
+    if isinstance(tree, kind):
+        return [tree]
+    way = way_into(type(tree))
+    if way is None:
+        return []
+    return [thing for item in way.items(tree) for thing in found(item, kind)]
+
+
+def leaves(tree: Any) -> list[Any]:
+    """Everything in a tree that is no container, in order."""
+    way = way_into(type(tree))
+    if way is None:
+        return [tree]
+    return [leaf for item in way.items(tree) for leaf in leaves(item)]
+
+
+def changed(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """The same tree with another object in the place of each leaf."""
+    way = way_into(type(tree))
+    if way is None:
+        return change(tree)
+    return way.rebuilt(tree, [changed(item, change) for item in way.items(tree)])
+
+
+def paths(tree: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Every leaf with the expression that reads it, `batch['x']` or `batch.x`, starting from a name."""
+    way = way_into(type(tree))
+    if way is None:
+        return [(name, tree)]
+    items = way.items(tree)
+    if isinstance(tree, dict | UserDict):
+        steps = [f"[{key!r}]" for key in tree]
+    elif is_dataclass(tree) or hasattr(tree, "_fields"):
+        steps = [f".{step}" for step in getattr(tree, "_fields", None) or way.names(tree)]
     else:
-        yield name, tree
+        steps = [f"[{k}]" for k in range(len(items))]
+    return [leaf for step, item in zip(steps, items, strict=True) for leaf in paths(item, name + step)]

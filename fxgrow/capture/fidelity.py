@@ -9,7 +9,6 @@ dtype, flag, and the context managers around it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._mode_utils import no_dispatch
 
-from .containers import named_leaves
+from .containers import found, paths, replaced
 from .recorder import Call, spec_of, storage_of
 from .whole import Note, Recording
 
@@ -136,7 +135,7 @@ class _Reader:
         self.alive: list[Tensor] = []
         self.seeded = 0
         self.known = frozenset(names.values())
-        for label, leaf in named_leaves(recording.inputs, "input"):
+        for label, leaf in paths(recording.inputs, "input"):
             if isinstance(leaf, Tensor):
                 self._set(leaf, table.of(("input", label)))
         for fake, real in recording.own.items():
@@ -150,9 +149,9 @@ class _Reader:
             if number is not None:
                 steps.append((number, k))
         ends: dict[str, Any] = {}
-        for label, leaf in named_leaves(self.recording.output, "output"):
+        for label, leaf in paths(self.recording.output, "output"):
             ends[label] = self._number(leaf) if isinstance(leaf, Tensor) else f"{type(leaf).__name__} {leaf!r}"
-        for label, leaf in named_leaves(self.recording.inputs, "input"):
+        for label, leaf in paths(self.recording.inputs, "input"):
             if isinstance(leaf, Tensor) and self.versions.get(storage_of(leaf)):
                 ends[f"what is left in {label}"] = self._number(leaf)
         for name, tensor in self.recording.left.items():
@@ -168,7 +167,7 @@ class _Reader:
             name: args[i] if i < len(args) else kwargs.get(name, default)
             for i, (name, default) in enumerate(spec.arguments)
         }
-        outputs = [t for _, t in named_leaves(out, "") if isinstance(t, Tensor)]
+        outputs = found(out, Tensor)
         same = _unchanged(spec.name, bound)
         if same is not None and len(outputs) == 1 and not spec.writes:
             self._set(outputs[0], self._number(same))
@@ -190,12 +189,11 @@ class _Reader:
             self._set(outputs[0], number)
             self.constants[number] = folded[1]
         for name in spec.writes:
-            for _, tensor in named_leaves(bound[name], ""):
-                if isinstance(tensor, Tensor):
-                    self._write(tensor, self._result(func, bound, name, number))
-                    for out in outputs:  # Python may get another object for the tensor that was written to
-                        if storage_of(out) == storage_of(tensor):
-                            self._set(out, self.numbers[id(tensor)])
+            for tensor in found(bound[name], Tensor):
+                self._write(tensor, self._result(func, bound, name, number))
+                for made in outputs:  # Python may get another object for the tensor that was written to
+                    if storage_of(made) == storage_of(tensor):
+                        self._set(made, self.numbers[id(tensor)])
         return number
 
     def _result(self, func: OpOverload, bound: dict[str, Any], argument: str, number: int) -> int:
@@ -270,13 +268,14 @@ class _Reader:
             return None
         if out.device.type != "cpu" or spec_of(func).name.startswith(_UNFILLED):
             return None
-        tensors = list(_tensors(args, kwargs))
+        tensors = found((args, kwargs), Tensor)
         if any(self._number(t) not in self.constants for t in tensors):
             return None
         known = {id(t): self.constants[self._number(t)] for t in tensors}
         try:
             with no_dispatch(), torch.no_grad():
-                value = func(*_filled(args, known), **_filled(kwargs, known))
+                given, named = (replaced(tree, Tensor, lambda t: known[id(t)]) for tree in (args, kwargs))
+                value = func(*given, **named)
         except Exception:  # then it is compared by how it is made
             return None
         if not isinstance(value, Tensor) or value.shape != out.shape:
@@ -303,20 +302,3 @@ def _by_value(tensor: Tensor) -> tuple[str, tuple[int, ...], str, str]:
         plain = tensor.detach().cpu().contiguous().reshape(-1)
         data = plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b""
     return "constant", shape, dtype, hashlib.sha256(data).hexdigest()
-
-
-def _tensors(*trees: Any) -> Iterator[Tensor]:
-    for tree in trees:
-        for _, leaf in named_leaves(tree, ""):
-            if isinstance(leaf, Tensor):
-                yield leaf
-
-
-def _filled(tree: Any, known: dict[int, Tensor]) -> Any:
-    if isinstance(tree, Tensor):
-        return known[id(tree)]
-    if isinstance(tree, list | tuple):
-        return type(tree)(_filled(item, known) for item in tree)
-    if isinstance(tree, dict):
-        return {k: _filled(v, known) for k, v in tree.items()}
-    return tree

@@ -1,78 +1,74 @@
-"""Which shapes a model takes: given, remembered by its graph, or inferred from its first layers."""
+"""Which inputs a model takes: given, remembered by its graph, or inferred from its first layers, which is then said."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..errors import FxgrowError, Kind, usage
+from ..errors import FxgrowError, Kind, UsageError, usage
+from .call import Call, as_call, call_of, has_numbers, placeholders, remembered, spread
+from .containers import changed, leaves, paths
+from .guess import LARGE_GRAY, SPATIAL, Guess, first_layer
 from .program import Program, Value
 
-BATCH = 2
-SPATIAL = (224, 32, 64, 28, 16, 8, 299, 112, 128, 256, 384, 512)
-"""Usual image sizes, the likeliest first. Trying one costs a lowering, not a forward pass."""
-LARGE_GRAY = 64
-"""Images of one channel are rarely larger."""
-_CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
-_TRANSPOSED = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
 _CONTRACTIONS = {
     "aten::linear",
     *(f"aten::conv{rank}d" for rank in (1, 2, 3)),
     *(f"aten::conv_transpose{rank}d" for rank in (1, 2, 3)),
 }
-_FUNCTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
+Lower = Callable[[Sequence[Any]], Program]
 
 
 def example_values(
-    gm: fx.GraphModule, given: Sequence[Any] | Tensor | None, lower: Callable[[Sequence[Any]], Program]
-) -> tuple[tuple[Any, ...], Program]:
-    """One value for each placeholder, and the program lowered with them.
+    gm: fx.GraphModule, given: Sequence[Any] | Tensor | Call | None, kwargs: Mapping[str, Any] | None, lower: Lower
+) -> tuple[Call, tuple[Any, ...], Program]:
+    """The call that a model is analysed with, one value of it for each placeholder, and the program lowered with them.
 
     Raises:
         UsageError: the number of inputs is wrong, they do not fit the model, or nothing tells what they are.
     """
-    places = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    if given is not None:
-        values = as_tuple(given)
-        if len(values) < len(places):
-            values += tuple(_default(p) for p in places[len(values) :] if p.args)
-        if len(values) != len(places):
-            names = ", ".join(p.name for p in places)
-            raise usage(
-                Kind.BAD_INPUTS,
-                f"the model takes {len(places)} inputs ({names}), example_inputs holds {len(values)}",
-                hint="pass one value for each, in order",
-            )
+    places = placeholders(gm)
+    call = as_call(given, kwargs)
+    if call is not None:
+        values = spread(places, call)
         program = lower(values)
         _same_dtypes(program)
-        return values, program
+        return call, values, program
     device, dtype = _kind_of(gm)
-    remembered = [_from_meta(p, device) for p in places]
-    if all(isinstance(t, Tensor) for t in remembered):
-        return tuple(remembered), lower(remembered)
-    return _infer(gm, places, device, dtype, lower)
+    call = remembered(gm)
+    if call is not None and _fits(places, call):
+        call = call.changed(lambda x: _placed(x, device))
+        values = spread(places, call)
+        return call, values, lower(values)
+    return _inferred(gm, places, device, dtype, lower)
 
 
-def as_tuple(given: Sequence[Any] | Tensor) -> tuple[Any, ...]:
-    """Example inputs as a tuple; one tensor stands for itself.
+def _fits(places: Sequence[fx.Node], call: Call) -> bool:
+    """Whether a remembered call is one of this graph; its inputs may have been edited since."""
+    try:
+        spread(places, call)
+    except UsageError:
+        return False
+    return True
 
-    Raises:
-        UsageError: neither a tensor nor a list of values.
-    """
-    if isinstance(given, Tensor):
-        return (given,)
-    if isinstance(given, list | tuple):
-        return tuple(given)
-    raise usage(
-        Kind.BAD_INPUTS,
-        f"example_inputs must be a tensor or a tuple of them, not {type(given).__name__}",
-        hint="example_inputs=(tensor, ...)",
-    )
+
+def _placed(x: Any, device: torch.device) -> Any:
+    """A remembered value as an input of a model on some device."""
+    if not isinstance(x, Tensor):
+        return x
+    if has_numbers(x) and device.type != "meta":
+        return x.to(device)
+    return _fake(tuple(x.shape), x.dtype, device)
+
+
+def _fake(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with FakeTensorMode():
+        return torch.empty(shape, dtype=dtype, device=device)
 
 
 def _same_dtypes(program: Program) -> None:
@@ -103,47 +99,40 @@ def _kind_of(gm: fx.GraphModule) -> tuple[torch.device, torch.dtype]:
     return device, dtype
 
 
-def _default(place: fx.Node) -> Any:
-    return place.args[0] if place.args else None
+_UNKNOWN = object()
 
 
-def _from_meta(place: fx.Node, device: torch.device) -> Tensor | None:
-    """The shape and dtype that the graph remembers, as a tensor on the model's device."""
+def _from_meta(place: fx.Node, device: torch.device) -> Any:
+    """What the graph itself says of an input, in the way of torch's own tracers, on the model's device."""
     known = place.meta.get("val")
-    known = known if isinstance(known, Tensor) else place.meta.get("tensor_meta")
-    if known is None or not hasattr(known, "shape"):
-        return None
-    with FakeTensorMode():
-        return torch.empty(tuple(known.shape), dtype=known.dtype, device=device)
+    if known is not None and any(isinstance(leaf, Tensor) for leaf in leaves(known)):
+        return changed(known, lambda x: _fake(tuple(x.shape), x.dtype, device) if isinstance(x, Tensor) else x)
+    told: Any = place.meta.get("tensor_meta")
+    return _fake(tuple(told.shape), told.dtype, device) if hasattr(told, "shape") else _UNKNOWN
 
 
-def _infer(
-    gm: fx.GraphModule,
-    places: list[fx.Node],
-    device: torch.device,
-    dtype: torch.dtype,
-    lower: Callable[[Sequence[Any]], Program],
-) -> tuple[tuple[Any, ...], Program]:
-    guesses = [_first_layer(gm, place) for place in places]
-    unknown = [p.name for p, g in zip(places, guesses, strict=True) if g is None and not p.args]
+def _inferred(
+    gm: fx.GraphModule, places: list[fx.Node], device: torch.device, dtype: torch.dtype, lower: Lower
+) -> tuple[Call, tuple[Any, ...], Program]:
+    """Inputs that the graph remembers one by one, and guesses for the others."""
+    known = {p: _from_meta(p, device) for p in places}
+    known = {p: value for p, value in known.items() if value is not _UNKNOWN}
+    guesses = {p: first_layer(gm, p) for p in places if p not in known}
+    for p in [p for p, guess in guesses.items() if guess is None]:
+        if p.args or (str(p.target).startswith("*") and not p.users):
+            known[p] = p.args[0] if p.args else {} if str(p.target).startswith("**") else ()
+            del guesses[p]
+    unknown = [p.name for p, guess in guesses.items() if guess is None]
     failure: FxgrowError | None = None
-    if not unknown:
-        spatial = any(callable(g) and g(8) != g(16) for g in guesses)
-        gray = any(callable(g) and g(8)[0][1:2] == (1,) for g in guesses)
-        order = sorted(SPATIAL, key=lambda size: gray and size > LARGE_GRAY)
-        for size in order if spatial else order[:1]:
-            values: list[Any] = []
-            for place, guess in zip(places, guesses, strict=True):
-                if guess is None:
-                    values.append(_default(place))
-                else:
-                    shape, integer = guess(size)
-                    with FakeTensorMode():
-                        values.append(torch.empty(shape, dtype=torch.int64 if integer else dtype, device=device))
-            try:
-                return tuple(values), lower(values)
-            except FxgrowError as error:
-                failure = failure or error
+    for size in () if unknown else _sizes([g for g in guesses.values() if g is not None]):
+        made = {p: _guessed(guess(size), dtype, device) for p, guess in guesses.items() if guess is not None}
+        values = tuple({**known, **made}[p] for p in places)
+        try:
+            program = lower(values)
+        except FxgrowError as error:
+            failure = failure or error
+            continue
+        return call_of(places, values, _said(made)), values, program
     what = f"cannot tell the shape of input {unknown[0]}" if unknown else "no usual input shape fits this model"
     raise usage(
         Kind.BAD_INPUTS,
@@ -153,61 +142,30 @@ def _infer(
     ) from failure
 
 
-Guess = Callable[[int], tuple[tuple[int, ...], bool]]
+def _sizes(guesses: Sequence[Guess]) -> Sequence[int]:
+    """Spatial sizes to be tried, the likeliest first; one where they make no difference."""
+    shapes = [[shape for shape, _ in _pairs(guess(8))] for guess in guesses]
+    if shapes == [[shape for shape, _ in _pairs(guess(16))] for guess in guesses]:
+        return SPATIAL[:1]
+    gray = any(shape[1:2] == (1,) for some in shapes for shape in some)
+    return sorted(SPATIAL, key=lambda size: gray and size > LARGE_GRAY)
 
 
-def _first_layer(gm: fx.GraphModule, place: fx.Node) -> Guess | None:
-    """The shape that the first layers behind an input take, as a function of the spatial size."""
-    queue, seen = list(place.users), set()
-    while queue:
-        node = queue.pop(0)
-        if node in seen:
-            continue
-        seen.add(node)
-        guess = _takes(gm, node)
-        if guess is not None:
-            return guess
-        queue.extend(node.users)
-    return None
+def _pairs(shapes: Any) -> list[tuple[tuple[int, ...], bool]]:
+    """The shapes of one guess."""
+    return list(shapes) if isinstance(shapes, list) else [shapes]
 
 
-def _takes(gm: fx.GraphModule, node: fx.Node) -> Guess | None:
-    if node.op == "call_module":
-        module = gm.get_submodule(str(node.target))
-        rank = _rank(module)
-        if rank is not None:
-            channels = int(module.in_channels)  # type: ignore[arg-type]  # a convolution has it
-            return lambda size: ((BATCH, channels, *([size] * rank)), False)
-        if isinstance(module, nn.Linear):
-            return lambda size: ((BATCH, module.in_features), False)
-        if isinstance(module, nn.Embedding):
-            return lambda size: ((BATCH, 16), True)
-    if node.op == "call_function" and node.target in _FUNCTIONS and len(node.args) > 1:
-        weight = _weight(gm, node.args[1])
-        if weight is not None:
-            groups = node.kwargs.get("groups", node.args[6] if len(node.args) > 6 else 1)
-            channels = weight.shape[1] * (groups if isinstance(groups, int) else 1)
-            dims = _FUNCTIONS[node.target]
-            return lambda size: ((BATCH, channels, *([size] * dims)), False)
-    if node.op == "call_function" and node.target is nn.functional.linear:
-        weight = _weight(gm, node.args[1])
-        if weight is not None:
-            return lambda size: ((BATCH, weight.shape[1]), False)
-    return None
+def _guessed(shapes: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    made = [_fake(shape, torch.int64 if whole else dtype, device) for shape, whole in _pairs(shapes)]
+    return tuple(made) if isinstance(shapes, list) else made[0]
 
 
-def _rank(module: nn.Module) -> int | None:
-    for table in (_CONVOLUTIONS, _TRANSPOSED):
-        for kind, rank in table.items():
-            if isinstance(module, kind):
-                return rank
-    return None
-
-
-def _weight(gm: fx.GraphModule, arg: Any) -> Tensor | None:
-    if not (isinstance(arg, fx.Node) and arg.op == "get_attr"):
-        return None
-    try:
-        return gm.get_parameter(str(arg.target))
-    except AttributeError:
-        return None
+def _said(made: Mapping[fx.Node, Any]) -> list[str]:
+    """A sentence for each tensor that was guessed."""
+    return [
+        f"input {name}: shape {'x'.join(map(str, x.shape))}, dtype {str(x.dtype).removeprefix('torch.')} "
+        "inferred from the first layer, not given"
+        for place, tree in made.items()
+        for name, x in paths(tree, str(place.target).lstrip("*"))
+    ]

@@ -71,6 +71,8 @@ class Op:
     """Whether a number among its arguments was read from a buffer, and so is another one in the next call."""
     repeats: Op | None = None
     """The operator that took a view which is taken anew here, because its base was written to."""
+    varying: frozenset[tuple[str, int]] = frozenset()
+    """Arguments that are plain inputs of the model, or computed from them: (name, number in a list or -1)."""
 
     def inputs(self) -> Iterator[Value]:
         """Every tensor argument, in schema order, lists opened."""
@@ -150,6 +152,10 @@ class Program:
     """Every name (tied names share a value) of each parameter or buffer that the graph reads."""
     buffers: set[int] = field(default_factory=set)
     """Indices of the values among them that are buffers: no gradient is asked for."""
+    varying: set[str] = field(default_factory=set)
+    """Nodes whose results hold plain inputs of the model (numbers, flags, texts), or what is computed from them."""
+    measured: set[int] = field(default_factory=set)
+    """Indices of the values whose shape may depend on such an input."""
 
     def position(self) -> dict[str, int]:
         """Place of each node in execution order."""

@@ -9,6 +9,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
+from .containers import replaced, way_into
 from .program import Ref
 
 Meta = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]
@@ -80,16 +81,6 @@ def plain_key(arg: Any) -> Any:
     return ById(arg)
 
 
-def rebuilt(like: Any, items: list[Any]) -> Any:
-    """A list, tuple, named tuple or torch return type with other items."""
-    kind = type(like)
-    if kind in (list, tuple):
-        return kind(items)
-    if kind is torch.Size:
-        return tuple(items)
-    return kind(*items) if hasattr(kind, "_fields") else kind(items)
-
-
 def key_of(arg: Any, slots: dict[Ref, int]) -> Any:
     """A key for one argument; each distinct tensor gets a slot."""
     if isinstance(arg, Ref):
@@ -98,26 +89,15 @@ def key_of(arg: Any, slots: dict[Ref, int]) -> Any:
             slots[arg] = len(slots)
             return (Ref, meta_of_ref(arg))
         return (Ref, known)
-    if isinstance(arg, list | tuple):
-        return (type(arg), *(key_of(item, slots) for item in arg))
-    if type(arg) is dict:
-        return (dict, *((k, key_of(v, slots)) for k, v in arg.items()))
-    if type(arg) is slice:
-        return (slice, key_of(arg.start, slots), key_of(arg.stop, slots), key_of(arg.step, slots))
-    return plain_key(arg)
+    way = way_into(type(arg))
+    if way is None:
+        return plain_key(arg)
+    return (type(arg), way.names(arg), *(key_of(item, slots) for item in way.items(arg)))
 
 
 def substitute(arg: Any, tensor: Callable[[Ref], Any]) -> Any:
     """The same argument with each tensor of the program replaced."""
-    if isinstance(arg, Ref):
-        return tensor(arg)
-    if isinstance(arg, list | tuple):
-        return rebuilt(arg, [substitute(item, tensor) for item in arg])
-    if type(arg) is dict:
-        return {k: substitute(v, tensor) for k, v in arg.items()}
-    if type(arg) is slice:
-        return slice(*(substitute(part, tensor) for part in (arg.start, arg.stop, arg.step)))
-    return arg
+    return replaced(arg, Ref, tensor)
 
 
 def positions(arg: Any) -> list[Ref]:

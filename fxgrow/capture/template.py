@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from .containers import found, replaced
 from .recorder import Call, spec_of, storage_of
-from .signature import Meta, meta_of, rebuilt
+from .signature import Meta, meta_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def build(inputs: list[Tensor], calls: list[Call], out: Any) -> Template:
             for i, (name, default) in enumerate(spec.arguments)
         }
         writes = tuple(x for name in spec.writes for x in locals_in(bound[name]))
-        outputs = tuple(builder.local(t, constant=False) for t in _tensors(result))
+        outputs = tuple(builder.local(t, constant=False) for t in found(result, Tensor))
         steps.append(Step(spec.name, spec.overload, bound, outputs, writes, spec.seeded, spec.moves))
     result = builder.replace(out)
     return Template(tuple(steps), tuple(builder.metas), tuple(builder.storages), builder.constants, result)
@@ -94,20 +95,12 @@ def same_constant(a: Tensor, b: Tensor) -> bool:
 
 def locals_in(arg: Any) -> list[Local]:
     """The locals of one argument."""
-    if isinstance(arg, Local):
-        return [arg]
-    return [item for item in arg if isinstance(item, Local)] if isinstance(arg, list | tuple) else []
+    return found(arg, Local)
 
 
 def fill(arg: Any, tensor: Callable[[Local], Any]) -> Any:
     """An argument of a template with its locals replaced."""
-    if isinstance(arg, Local):
-        return tensor(arg)
-    if isinstance(arg, list | tuple):
-        return rebuilt(arg, [fill(item, tensor) for item in arg])
-    if type(arg) is dict:
-        return {k: fill(v, tensor) for k, v in arg.items()}
-    return arg
+    return replaced(arg, Local, tensor)
 
 
 class _Builder:
@@ -140,18 +133,4 @@ class _Builder:
         return Local(alike[-1]) if alike else None
 
     def replace(self, arg: Any) -> Any:
-        if isinstance(arg, Tensor):
-            return self.local(arg, constant=True)
-        if isinstance(arg, list | tuple):
-            return rebuilt(arg, [self.replace(item) for item in arg])
-        if type(arg) is dict:
-            return {k: self.replace(v) for k, v in arg.items()}
-        return arg
-
-
-def _tensors(out: Any) -> list[Tensor]:
-    if isinstance(out, Tensor):
-        return [out]
-    if isinstance(out, list | tuple):
-        return [t for item in out for t in _tensors(item)]
-    return []
+        return replaced(arg, Tensor, lambda tensor: self.local(tensor, constant=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +12,11 @@ from torch import Tensor, fx, nn
 
 from ..errors import Kind, usage
 from .caches import caches_kept_clean
+from .call import Call, as_call, remember
 from .checks import check_hooks, check_model, check_root
 from .compared import Examples, compare
 from .contexts import Forgotten
-from .inputs import as_tuple
+from .forward import fixed_arguments, restore_signature
 from .locks import TRACING
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
 from .names import quote_names
@@ -32,7 +32,7 @@ ROUNDS = 12
 
 def trace(
     model: nn.Module,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Sequence[Any] | torch.Tensor | Call | None = None,
     *,
     example_kwargs: Mapping[str, Any] | None = None,
     train_inputs: Sequence[Any] | None = None,
@@ -51,11 +51,13 @@ def trace(
 
     Args:
         model: any module; it is not changed. A GraphModule comes back as it is.
-        example_inputs: what the model takes: tensors, containers, numbers; remembered by every later call. By default
-            they are inferred from the first layers. The number of them decides which arguments of `forward` are inputs.
-        example_kwargs: keyword arguments that the model takes, likewise.
-        train_inputs: inputs in training mode, where they differ (targets, say).
-        train_kwargs: keyword arguments in training mode, likewise.
+        example_inputs: what the model takes: tensors, numbers, flags, texts, None, and lists, tuples, dicts and
+            dataclasses of them; by default inferred from the first layers. All later calls remember it: shapes and
+            dtypes, of whole numbers and flags their values. It also decides which arguments of `forward` are inputs. A
+            number among them may be another one in the next call; where None is given, the trace takes None only.
+        example_kwargs: the same by name.
+        train_inputs: what the model takes in training mode, where that differs (targets, say).
+        train_kwargs: the same by name.
         concrete_args: values for other arguments of `forward`. Arguments with plain defaults (flags, numbers, None)
             are specialised to them, so that `if flag:` does not stop the trace.
 
@@ -67,19 +69,19 @@ def trace(
         UsageError: the model cannot be traced (the message names the line), the graph would not run what the model
             runs, or it must not be grown (lazy, quantised, parametrised).
     """
+    call = as_call(example_inputs, example_kwargs)
     if isinstance(model, fx.GraphModule):
-        if example_inputs is not None:
-            _remember(model, example_inputs)
+        if call is not None:
+            remember(model, call)
         return model
     check_model(model)
     check_root(model)
-    concrete = _concrete(model, example_inputs, concrete_args or {})
+    fixed = fixed_arguments(model, call, concrete_args or {})
     with TRACING, caches_kept_clean(), objects_kept(model):
-        gm = _graph_module(model, _in_both_modes(model, concrete), concrete)
-        if example_inputs is not None:
-            _remember(gm, example_inputs)
-        examples = Examples(example_inputs, example_kwargs, train_inputs, train_kwargs, concrete_args or {})
-        compare(model, gm, examples)
+        gm = _graph_module(model, _in_both_modes(model, fixed, call))
+        if call is not None:
+            remember(gm, call)
+        compare(model, gm, Examples(call, as_call(train_inputs, train_kwargs), concrete_args or {}))
     return gm
 
 
@@ -107,14 +109,14 @@ class _Settings:
         return frozenset(self.leaves), None if self.fixed is None else frozenset(self.fixed)
 
 
-def _in_both_modes(model: nn.Module, concrete: Mapping[str, Any]) -> Traces:
+def _in_both_modes(model: nn.Module, concrete: Mapping[str, Any], call: Call | None) -> Traces:
     """Trace in the model's mode and in the other one, keeping modules whole where that makes them one graph."""
     settings = _Settings()
     for _ in range(ROUNDS):
-        ours = _traced(model, concrete, model.training, settings)
+        ours = _traced(model, concrete, call, model.training, settings)
         before = settings.state()
         try:
-            other = _traced(model, concrete, not model.training, settings)
+            other = _traced(model, concrete, call, not model.training, settings)
         except Exception as error:  # the other mode may well be untraceable; the mode that was asked for is not
             ours.why = f"in the other mode torch.fx cannot trace it ({_reason(error)})"
             return ours
@@ -133,7 +135,9 @@ def _in_both_modes(model: nn.Module, concrete: Mapping[str, Any]) -> Traces:
     raise AssertionError("each round keeps another module whole, or fixes another buffer")
 
 
-def _traced(model: nn.Module, concrete: Mapping[str, Any], training: bool, settings: _Settings) -> Traces:
+def _traced(
+    model: nn.Module, concrete: Mapping[str, Any], call: Call | None, training: bool, settings: _Settings
+) -> Traces:
     """Trace a copy of a model in one mode; again where the values of buffers have to be fixed.
 
     Raises:
@@ -145,6 +149,7 @@ def _traced(model: nn.Module, concrete: Mapping[str, Any], training: bool, setti
         tracer = GrowthTracer(settings.leaves, settings.fixed)
         try:
             graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
+            restore_signature(graph, model, concrete, call)
             return Traces(graph, twin, tracer.visited)
         except ReadsValues as error:
             assert settings.fixed is not None
@@ -183,7 +188,7 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or repr(error)).splitlines()[0]
 
 
-def _graph_module(model: nn.Module, both: Traces, concrete: Mapping[str, Any]) -> fx.GraphModule:
+def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
     """A GraphModule with the model's own modules and tensors, and the constants that `forward` made."""
     quote_names(both.graph)
     flags = flags_of(model) if has_train_of_its_own(model) else {}
@@ -196,7 +201,6 @@ def _graph_module(model: nn.Module, both: Traces, concrete: Mapping[str, Any]) -
     else:
         guard(gm, training=model.training, why=both.why)
         gm.meta["fxgrow_modes"] = ("training" if model.training else "eval",)
-    _drop_concrete(gm, concrete)
     unused = keep_unused(gm, model)
     if unused:
         gm.meta["fxgrow_unused"] = unused
@@ -245,54 +249,3 @@ def _user_line(error: Exception) -> str:
         return ""
     last = frames[-1]
     return f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}, in {last.name}:  {last.line}"
-
-
-def _concrete(model: nn.Module, examples: Sequence[Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `forward` that the graph does not take."""
-    parameters = inspect.signature(model.forward).parameters
-    unknown = [name for name in given if name not in parameters]
-    if unknown:
-        raise usage(
-            Kind.BAD_OPTION,
-            f"forward of {type(model).__name__} has no argument {unknown[0]!r}",
-            hint=f"its arguments are {', '.join(parameters)}",
-        )
-    plain = (bool, int, float, str, type(None))
-    inputs = 0 if examples is None else len(as_tuple(examples))
-    concrete = {}
-    for k, (name, parameter) in enumerate(parameters.items()):
-        if name in given:
-            concrete[name] = given[name]
-        elif parameter.default is not inspect.Parameter.empty and k >= inputs and isinstance(parameter.default, plain):
-            concrete[name] = parameter.default
-    return concrete
-
-
-def _drop_concrete(gm: fx.GraphModule, concrete: Mapping[str, Any]) -> None:
-    """Remove the placeholders of specialised arguments and the checks that fx made of them."""
-    if not concrete:
-        return
-    for node in [n for n in gm.graph.nodes if n.op == "placeholder"]:
-        base = str(node.target).rpartition("_")[0]
-        if base not in concrete and str(node.target) not in concrete:
-            continue
-        for user in list(node.users):
-            for check in list(user.users):
-                gm.graph.erase_node(check)
-            gm.graph.erase_node(user)
-        gm.graph.erase_node(node)
-
-
-def _remember(gm: fx.GraphModule, examples: Sequence[Any] | torch.Tensor) -> None:
-    values = as_tuple(examples)
-    places = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    if len(values) != len(places):
-        names = ", ".join(p.name for p in places)
-        raise usage(
-            Kind.BAD_INPUTS,
-            f"the model takes {len(places)} inputs ({names}), example_inputs holds {len(values)}",
-            hint="pass one value for each, in order",
-        )
-    for place, value in zip(places, values, strict=True):
-        if isinstance(value, torch.Tensor):
-            place.meta["val"] = torch.empty(value.shape, dtype=value.dtype, device="meta")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -18,6 +20,9 @@ from .contexts import Contexts, Forgotten
 from .patches import Patches
 from .proxies import Assignable, BufferProxy, ReadsValues, buffers_behind
 from .written import OPEN
+
+PLAIN_DICTS = (dict, fx.immutable_collections.immutable_dict, defaultdict, Counter)
+"""Dicts that torch.fx writes out as `{…}`; those of other classes are made by a call of their class."""
 
 
 class GrowthTracer(fx.Tracer):
@@ -77,7 +82,16 @@ class GrowthTracer(fx.Tracer):
         entered = Contexts.now().entered(self._contexts)
         if entered:
             raise Forgotten(entered)
+        if isinstance(a, dict) and type(a) not in PLAIN_DICTS:
+            return self._mapping(a)  # fx would make a plain dict of it
         return super().create_arg(a)
+
+    def _mapping(self, a: dict[Any, Any]) -> fx.Node:
+        """A call that makes a dict of a class of its own, a ModelOutput, say."""
+        if is_dataclass(a):
+            named = {f.name: self.create_arg(getattr(a, f.name)) for f in fields(a) if f.init}
+            return self.create_node("call_function", type(a), (), named)
+        return self.create_node("call_function", type(a), (super().create_arg(dict(a)),), {})
 
     def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
         """Placeholders for the arguments; and buffers that `forward` assigns anew are written to before it returns."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from .containers import map_tensors
+from .containers import replaced
 from .contexts import Contexts
 from .fakes import empty_fake, fake_of, has_known_value
 from .locks import RECORDING
@@ -112,7 +112,7 @@ def record_model(
             assert isinstance(made, Tensor)
             return made
 
-        given, named = map_tensors(tuple(args), fake), map_tensors(dict(kwargs), fake)
+        given, named = replaced(tuple(args), Tensor, fake), replaced(dict(kwargs), Tensor, fake)
         recorder = WholeRecorder()
         out = run_recorded(lambda: twin(*given, **named), mode, True, recorder)
         left: dict[str, Tensor] = dict(twin.named_parameters(remove_duplicate=False))

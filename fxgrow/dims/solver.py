@@ -10,6 +10,7 @@ from ..errors import Kind
 from .algebra import Algebra
 from .axis import Atom, Axis, Fixed, atoms
 from .rules import RULES
+from .varying import freeze_varying
 
 ADAPTER = "adapt_skip"
 """Names of nodes and modules that adapt a skip path begin so: what comes out of them belongs to the join already."""
@@ -200,6 +201,7 @@ class DimsSolver:
                 deepest += len(self.readers) > before
                 for out in op.outputs:
                     depth[out.index] = deepest
+        freeze_varying(self.program, self)
         algebra.settle_ties()
         algebra.op = len(self.program.ops)
         for n, value in enumerate(self.program.outputs):

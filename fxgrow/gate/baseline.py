@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..capture.call import Call
 from ..errors import FxgrowError, Kind, usage
 from ..loading.saved import replacing
 from ..verify.certificate import FLOAT64_BOUND
@@ -73,7 +74,7 @@ def _computed(gate: Gate, model: Subject) -> tuple[dict[Key, Tensor], str]:
         loaded = loaded_for(gate, model, seed)
         rows = rows_read(loaded.model, loaded.analysed)
         for probe in (p for p in probes(loaded.analysed, seed, rows) if not p.batch_of_one):
-            for value in probe.inputs:
+            for value in Call(probe.inputs, probe.kwargs).leaves:
                 digest.update(_bytes(value))
             outputs = _run(model.name, loaded.model, probe, seed)
             found |= {(seed, probe.name, name): output for name, output in outputs.items()}

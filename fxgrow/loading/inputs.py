@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..capture.call import Call
 from ..errors import FxgrowError, Kind, usage
 from .factory import call
 
@@ -88,8 +89,12 @@ def _unfit(text: str, dtype: torch.dtype) -> FxgrowError:
     return usage(Kind.BAD_INPUTS, f"{text!r}: {name} holds no numbers below that", hint=SYNTAX)
 
 
-def written(values: Sequence[Any]) -> tuple[str, ...] | None:
+def written(values: Sequence[Any] | Call) -> tuple[str, ...] | None:
     """Example inputs as texts that `parse_inputs` reads again; None if some cannot be written so."""
+    if isinstance(values, Call):
+        if values.kwargs:
+            return None
+        values = values.args
     texts = []
     for x in values:
         name = str(x.dtype).removeprefix("torch.") if isinstance(x, Tensor) else ""

@@ -10,6 +10,7 @@ from typing import Any
 from torch import fx
 
 from ..api import analysis_of
+from ..capture.call import Call
 from ..capture.trace import trace
 from ..errors import Kind, usage
 from .factory import build
@@ -33,9 +34,9 @@ class Loaded:
     """Of the factory's random weights."""
 
     @property
-    def analysed(self) -> tuple[Any, ...]:
+    def analysed(self) -> Sequence[Any] | Call:
         """The inputs that the analysis uses: given, or inferred."""
-        return self.inputs if self.inputs is not None else analysis_of(self.model).inputs
+        return self.inputs if self.inputs is not None else analysis_of(self.model).call
 
 
 def load(

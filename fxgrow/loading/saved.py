@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn
 
+from ..capture.call import Call
 from ..capture.trace import trace
 from ..errors import FxgrowError, Kind, usage
 from ..plan import Plan
@@ -61,7 +62,9 @@ def check_folder(folder: Path, *, overwrite: bool = False) -> None:
         raise usage(Kind.BAD_OPTION, f"{folder} holds {(other or held)[0]} already", hint=hint)
 
 
-def save(before: nn.Module, after: fx.GraphModule, folder: Path, *, inputs: Sequence[Any] = ()) -> tuple[Path, Path]:
+def save(
+    before: nn.Module, after: fx.GraphModule, folder: Path, *, inputs: Sequence[Any] | Call = ()
+) -> tuple[Path, Path]:
     """Write the plans that lead from one model to the other, and the tensors of the grown one.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -16,12 +16,18 @@ Env = Mapping[fx.Node, Any]
 
 
 def align(
-    node: fx.Node, ops: Sequence[Op], predicted: Sequence[Mapping[str, Any]], old: Env, new: Env
+    node: fx.Node,
+    ops: Sequence[Op],
+    predicted: Sequence[Mapping[str, Any]],
+    old: Env,
+    new: Env,
+    varying: Collection[str] = (),
 ) -> dict[Path, object]:
     """The numbers in a node's arguments that must be others than they would be, by their place.
 
     `old` and `new` say what nodes return before and after the growth. Numbers of the call are those of its operators in
-    the same order, so they are aligned as two texts are.
+    the same order, so they are aligned as two texts are. `varying` names nodes whose numbers come from plain inputs: no
+    edit may replace them.
     """
     ours = list(scalars_in(("args",), node.args)) + list(scalars_in(("kwargs",), node.kwargs))
     before = [scalar(arg, old) for _, arg in ours]
@@ -36,7 +42,8 @@ def align(
         for k in range(block.size):
             path, arg = ours[keep[block.a + k]]
             value = wanted[block.b + k][1]
-            if scalar(arg, new) != value:
+            free = isinstance(arg, fx.Node) and arg.name in varying
+            if scalar(arg, new) != value and not free:
                 found[path] = value
     return {**found, **_defaults(node, ops, predicted)}
 

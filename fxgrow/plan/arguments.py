@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import fx
 
+from ..capture.containers import leaves, replaced, way_into
 from ..capture.program import Op, Ref, Value
-from ..capture.signature import rebuilt
 from ..capture.trees import plain
 from .plan import Path
 
@@ -19,28 +19,30 @@ ROUNDING = 2e-15
 
 
 def as_refs(tree: Any, known: dict[int, Ref]) -> Any:
-    if isinstance(tree, Value):
-        if tree.index not in known:
-            known[tree.index] = Ref(tree, -1)
-        return known[tree.index]
-    if isinstance(tree, list | tuple):
-        return rebuilt(tree, [as_refs(item, known) for item in tree])
-    if type(tree) is dict:
-        return {k: as_refs(v, known) for k, v in tree.items()}
-    return tree
+    """The same tree with a reference for each value; one value has one reference."""
+
+    def ref_of(value: Value) -> Ref:
+        if value.index not in known:
+            known[value.index] = Ref(value, -1)
+        return known[value.index]
+
+    return replaced(tree, Value, ref_of)
 
 
 def same_result(old: Any, new: Any) -> bool:
     """Whether two results agree in shapes and plain numbers."""
     if isinstance(new, Ref):
         return isinstance(old, Value) and old.shape == new.value.shape
-    if isinstance(new, list | tuple):
-        return isinstance(old, list | tuple) and len(old) == len(new) and all(map(same_result, old, new))
-    if isinstance(new, dict):
-        return (
-            isinstance(old, dict) and old.keys() == new.keys() and all(same_result(old[k], v) for k, v in new.items())
-        )
-    return bool(old == new)
+    way, before = way_into(type(new)), way_into(type(old))
+    if way is None or before is None:
+        return way is before and bool(old == new)
+    return way.names(new) == before.names(old) and all(map(same_result, before.items(old), way.items(new)))
+
+
+def same_numbers(old: Any, new: Any) -> bool:
+    """Whether all that is no tensor is the same in two results."""
+    sides = [[leaf for leaf in leaves(tree) if not isinstance(leaf, Ref | Value)] for tree in (old, new)]
+    return sides[0] == sides[1]
 
 
 def scalars_in(path: Path, arg: Any) -> Any:

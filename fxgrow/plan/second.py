@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
+from ..capture.containers import way_into
 from ..capture.program import Program, Ref, Value
-from ..capture.signature import Meta, rebuilt
+from ..capture.signature import Meta
 from .arguments import as_refs, numbers, put_all, same_result
 from .follow import in_step
 from .plan import Path
@@ -114,8 +115,10 @@ class SecondSizes:
         if isinstance(old, Value):
             shape = new.value.shape if isinstance(new, Ref) else new
             return self.simulation.grown_ref(second, tuple(map(_axis, old.shape, shape, second.shape)))
-        if isinstance(old, list | tuple):
-            return rebuilt(old, [self._shared(*three) for three in zip(old, new, second, strict=True)])
+        way = way_into(type(old))
+        if way is not None:
+            some = zip(*(way.items(tree) for tree in (old, new, second)), strict=True)
+            return way.rebuilt(old, [self._shared(*three) for three in some])
         return second
 
 

@@ -16,19 +16,21 @@ from torch import Tensor, fx, nn
 
 from ..analysis import Analysis
 from ..capture.attention import Opening
+from ..capture.containers import replaced
 from ..capture.lowering import INTRINSICS
 from ..capture.opening import kind_of, opening_of, why_closed
 from ..capture.program import Op, Origin, Ref, Value
 from ..capture.signature import Meta, strides_like
 from ..capture.source import location
 from ..capture.template import Template, fill
-from ..capture.trees import attribute, leaves, value_tree
+from ..capture.trees import attribute
 from ..capture.user_code import is_user_code
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..dims.rules.mixing import PINNED
 from ..errors import GrowthRefused, Kind, Refusal
+from ..functional import ModeValue
 from .align import align
-from .arguments import argument, as_refs, at, put_all, same_result
+from .arguments import argument, as_refs, at, put_all, same_numbers, same_result
 from .attributes import attributes_of
 from .follow import Sight, computes, followers, given
 from .plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit
@@ -66,6 +68,9 @@ class Simulation:
         self._refs: dict[int, Ref] = {}
         self._env: dict[fx.Node, Any] = {}
         self._changed: set[fx.Node] = set()
+        modes = {n.name for n in gm.graph.nodes if n.op == "call_module" and _is_mode_value(gm, n)}
+        self._kept = modes | self.program.varying
+        """Nodes whose numbers no edit may replace: they come from plain inputs, or depend on the mode."""
         self.done: dict[fx.Node, Done] = {}
         """How each node was carried through, in order."""
         self._second: SecondSizes | None = None
@@ -111,7 +116,7 @@ class Simulation:
     def _check_output(self, node: fx.Node) -> None:
         """Numbers that the model returns must not change."""
         for source in node.all_input_nodes:
-            if source in self._changed and not leaves(value_tree(self._env[source])):
+            if source in self._changed and not same_numbers(self.program.results[source.name], self._env[source]):
                 raise GrowthRefused(
                     Refusal(
                         Kind.OUTPUT,
@@ -144,7 +149,7 @@ class Simulation:
             recording, result, problem = self._record(node, how, expected)
             if not problem or attempt or module is not None:
                 break
-            how = replace(how, numbers=align(node, ops, predicted, _Env(self, node, old=True), _Env(self, node)))
+            how = replace(how, numbers=align(node, ops, predicted, *self._both(node), self._kept))
         if problem and len(ops) == 1 and module is None and ops[0].name.removeprefix("aten::") in CUTS:
             self._split(node, ops[0])
             return
@@ -323,11 +328,13 @@ class Simulation:
 
         return fill(template.result, lambda local: ref(local.index))
 
+    def _both(self, node: fx.Node) -> tuple[_Env, _Env]:
+        """What nodes return before and after the growth, as one node sees it."""
+        return _Env(self, node, old=True), _Env(self, node)
+
     def _predicted(self, tree: Any) -> Any:
         """A result as the rules predict it."""
-        if isinstance(tree, Value):
-            return self.grown_ref(tree, self.sizes.shape(tree))
-        return type(tree)(map(self._predicted, tree)) if type(tree) in (list, tuple) else tree
+        return replaced(tree, Value, lambda value: self.grown_ref(value, self.sizes.shape(value)))
 
     def inexpressible(self, node: fx.Node, problem: str) -> GrowthRefused:
         sizes = "write the size as a number or compute it from x.shape, or choose another layer"
@@ -361,3 +368,7 @@ class _Env(Mapping[fx.Node, Any]):
 
     def __len__(self) -> int:
         return len(self.consumer.all_input_nodes)
+
+
+def _is_mode_value(gm: fx.GraphModule, node: fx.Node) -> bool:
+    return isinstance(gm.get_submodule(str(node.target)), ModeValue)

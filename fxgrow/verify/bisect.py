@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..analysis import analyse
+from ..capture.call import Call, as_call
 from ..capture.source import location
 from ..errors import FxgrowError, Kind, usage
 from ..plan import Plan
@@ -28,8 +29,9 @@ from .suspects import suspects
 def bisect(
     before: nn.Module,
     after: nn.Module,
-    example_inputs: Sequence[Any] | Tensor | None = None,
+    example_inputs: Sequence[Any] | Tensor | Call | None = None,
     *,
+    example_kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> FirstDifference | None:
     """Find the first fx node at which a grown model stops computing what the model before it computed.
@@ -41,7 +43,8 @@ def bisect(
     Args:
         before: the model that was grown, traced.
         after: the grown model.
-        example_inputs: tensors with the shapes that the models take; inferred if not given.
+        example_inputs: what the models take; by default what `before` was traced with, else it is inferred.
+        example_kwargs: the same by name.
         seed: of the inputs.
 
     Returns:
@@ -59,8 +62,7 @@ def bisect(
             )
     assert isinstance(before, fx.GraphModule)
     assert isinstance(after, fx.GraphModule)
-    examples = example_inputs if example_inputs is not None else analyse(before).inputs
-    examples = (examples,) if isinstance(examples, Tensor) else tuple(examples)
+    examples = as_call(example_inputs, example_kwargs) or analyse(before).call
     both = Both.of(before, after, examples)
     some = probes(examples, seed, rows_read(before, examples))
     for training in (False,) if both.eval_only else (False, True):
@@ -97,7 +99,7 @@ class Both:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, before: fx.GraphModule, after: fx.GraphModule, examples: Sequence[Any]) -> Both:
+    def of(cls, before: fx.GraphModule, after: fx.GraphModule, examples: Sequence[Any] | Call) -> Both:
         """Find out what corresponds to what."""
         old, new = (tuple(m.meta.get("fxgrow", ())) for m in (before, after))
         history: tuple[Plan, ...] = new[len(old) :] if new[: len(old)] == old else ()
@@ -189,7 +191,7 @@ def _opened(before: fx.GraphModule, history: Sequence[Plan]) -> fx.GraphModule:
 
 
 def explained(
-    before: nn.Module, after: nn.Module, examples: Sequence[Any], probe: Probe, *, training: bool, seed: int
+    before: nn.Module, after: nn.Module, examples: Sequence[Any] | Call, probe: Probe, *, training: bool, seed: int
 ) -> FirstDifference | None:
     """The first difference on one probe, for a certificate that does not hold; None where there are no graphs, or where
     float64 shows nothing."""

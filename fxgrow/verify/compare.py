@@ -127,9 +127,9 @@ def called(model: nn.Module, probe: Probe, *, seed: int) -> Any:
     tensor = next((t for t in model.parameters() if t.is_floating_point()), None)
     dtype = tensor.dtype if tensor is not None else torch.float64
     device = tensor.device if tensor is not None else torch.device("cpu")
-    inputs = [place(x, device, dtype) for x in probe.inputs]
+    args, kwargs = probe.changed(lambda x: place(x, device, dtype))
     with torch.no_grad(), seeded(seed):
-        return model(*inputs)
+        return model(*args, **kwargs)
 
 
 def place(x: Any, device: torch.device, dtype: torch.dtype) -> Any:

@@ -12,9 +12,10 @@ from itertools import accumulate
 from operator import mul
 from typing import Any
 
-from torch import Tensor, fx
+from torch import fx
 
 from ..analysis import Analysis, analyse
+from ..capture.call import Call
 from ..capture.lowering import Lowering
 from ..capture.program import Value
 from ..capture.trees import leaves as values_in
@@ -49,14 +50,14 @@ def openings(plan: Plan) -> Plan:
     return replace(plan, tensors=(), modules=(), nodes=(), skips=(), inserts=(), then=())
 
 
-def follow(before: fx.GraphModule, history: Sequence[Plan], inputs: Sequence[Any]) -> Followed:
+def follow(before: fx.GraphModule, history: Sequence[Plan], inputs: Sequence[Any] | Call) -> Followed:
     """Follow a model through some plans, in their order.
 
     Raises:
         Lost: a plan does not fit what the plans before it made of the model.
     """
     model, lowering = sketch(before), Lowering()
-    given = tuple(x.to("meta") if isinstance(x, Tensor) else x for x in inputs)
+    given = (inputs if isinstance(inputs, Call) else Call(tuple(inputs))).on("meta")
     nodes: Found | None = None
     tensors: dict[str, Places] = {}
     for plan in history:

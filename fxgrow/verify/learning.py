@@ -26,13 +26,13 @@ def first_step(
     device = next(model.parameters()).device
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
-    inputs = [place(x, device, torch.float64) for x in probe.inputs]
+    args, kwargs = probe.changed(lambda x: place(x, device, torch.float64))
     try:
         with seeded(seed):
-            outputs = model(*inputs)
+            outputs = model(*args, **kwargs)
     except ValueError:
         model.eval()
-        outputs = model(*inputs)
+        outputs = model(*args, **kwargs)
     loss = loss_of(outputs, seed, device)
     if not loss.requires_grad:
         return (), ()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..capture.call import Call
 from .compare import place, seeded, twin
 from .probes import whole
 
@@ -41,21 +42,22 @@ class _Watch(TorchDispatchMode):
         return func(*args, **dict(kwargs or {}))
 
 
-def rows_read(model: nn.Module, examples: Sequence[Any]) -> dict[int, int]:
-    """For each input that is looked up in a table how many rows the smallest such table has; found by one run.
+def rows_read(model: nn.Module, examples: Sequence[Any] | Call) -> dict[int, int]:
+    """How many rows the smallest table has in which each tensor among the inputs is looked up, found by one run.
 
     Args:
         model: stays as it is.
         examples: what it takes; zeros stand for those that hold no numbers. If it cannot run, nothing is found.
     """
-    if not any(map(whole, examples)):
+    call = examples if isinstance(examples, Call) else Call(tuple(examples))
+    if not any(map(whole, call.leaves)):
         return {}
     tensor = next((t for t in model.parameters() if t.is_floating_point()), torch.zeros(()))
-    inputs = [place(_real(x), tensor.device, tensor.dtype) for x in examples]
-    watch = _Watch(inputs)
+    call = call.changed(lambda x: place(_real(x), tensor.device, tensor.dtype))
+    watch = _Watch(call.leaves)
     try:
         with torch.no_grad(), seeded(0), watch:
-            twin(model, None, training=False)(*inputs)
+            twin(model, None, training=False)(*call.args, **call.kwargs)
     except Exception:  # whatever a model raises is told where the models are compared
         return {}
     return watch.rows

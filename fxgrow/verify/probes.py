@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..capture.call import Call
 
 LARGE = 100.0
 """Scale of the large probe: enough to saturate activations, far from overflow in float32."""
@@ -20,18 +23,25 @@ class Probe:
     name: str
     inputs: tuple[Any, ...]
     batch_of_one: bool = False
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def changed(self, change: Callable[[Any], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional arguments and those by name, with other tensors and plain values."""
+        call = Call(self.inputs, self.kwargs).changed(change)
+        return call.args, dict(call.kwargs)
 
 
-def probes(examples: Sequence[Any], seed: int, rows: Mapping[int, int] | None = None) -> tuple[Probe, ...]:
+def probes(examples: Sequence[Any] | Call, seed: int, rows: Mapping[int, int] | None = None) -> tuple[Probe, ...]:
     """Standard normal, large, sparse with mixed signs, constant, and a batch of one.
 
     Args:
-        examples: one value for each input; of tensors the shape counts.
+        examples: what the model is called with; of tensors the shape counts.
         seed: of the random numbers.
-        rows: below which numbers whole ones are drawn, by number of the input (`lookups.rows_read`); where nothing is
-            said, up to the largest of the example.
+        rows: below which numbers whole ones are drawn, by number among all tensors and plain values of the call
+            (`lookups.rows_read`); where nothing is said, up to the largest of the example.
     """
     random = torch.Generator().manual_seed(seed)
+    call = examples if isinstance(examples, Call) else Call(tuple(examples))
 
     def normal(x: Tensor) -> Tensor:
         return torch.randn(tuple(x.shape), generator=random, dtype=torch.float64)
@@ -41,10 +51,13 @@ def probes(examples: Sequence[Any], seed: int, rows: Mapping[int, int] | None = 
         return torch.where(y.abs() > 1, y * 3, torch.zeros((), dtype=y.dtype))
 
     def make(name: str, fill: Any) -> Probe:
-        return Probe(name, tuple(_input(x, fill, random, (rows or {}).get(k)) for k, x in enumerate(examples)))
+        number = count()
+        made = call.changed(lambda x: _input(x, fill, random, (rows or {}).get(next(number))))
+        return Probe(name, made.args, kwargs=made.kwargs)
 
     first = make("normal", normal)
-    one = Probe("batch of one", tuple(x[:1] if isinstance(x, Tensor) and x.dim() else x for x in first.inputs), True)
+    args, kwargs = first.changed(lambda x: x[:1] if isinstance(x, Tensor) and x.dim() else x)
+    one = Probe("batch of one", args, True, kwargs)
     return (
         first,
         make("large", lambda x: normal(x) * LARGE),

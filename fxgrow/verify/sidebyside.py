@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ..capture.containers import found
+from ..capture.running import Interpreter
 from .certificate import FLOAT64_BOUND, ROUNDING_MULTIPLE, ULPS
 from .compare import place, seeded, twin
 from .matching import Match
@@ -37,7 +39,7 @@ class Reading:
         return self.difference <= self.bound
 
 
-class _Record(fx.Interpreter):
+class _Record(Interpreter):
     """Runs a graph and keeps what each node returns, when it returns it."""
 
     def __init__(self, model: fx.GraphModule, wanted: set[str]) -> None:
@@ -49,16 +51,8 @@ class _Record(fx.Interpreter):
         """One node; tensors are copied, in case they are written to later."""
         result = super().run_node(n)
         if n.name in self.wanted:
-            self.seen[n.name] = [t.detach().clone() for t in _tensors(result)]
+            self.seen[n.name] = [t.detach().clone() for t in found(result, Tensor)]
         return result
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    if isinstance(tree, Tensor):
-        return [tree]
-    if isinstance(tree, dict):
-        return [t for item in tree.values() for t in _tensors(item)]
-    return [t for item in tree for t in _tensors(item)] if isinstance(tree, list | tuple) else []
 
 
 def _recorded(
@@ -68,10 +62,10 @@ def _recorded(
     assert isinstance(made, fx.GraphModule)
     some = next((t for t in made.parameters() if t.is_floating_point()), None)
     device, kind = (some.device, some.dtype) if some is not None else (torch.device("cpu"), torch.float64)
-    inputs = [place(x.clone() if isinstance(x, Tensor) else x, device, kind) for x in probe.inputs]
+    args, kwargs = probe.changed(lambda x: place(x.clone() if isinstance(x, Tensor) else x, device, kind))
     record = _Record(made, wanted)
     with torch.no_grad(), seeded(seed):
-        record.run(*inputs)
+        record.called(args, kwargs)
     return record.seen
 
 
@@ -111,12 +105,12 @@ def side_by_side(
             both = _rounding(old[m.before], near[0][m.before]) + _rounding(new[m.after], near[1][m.after])
             bounds[m.after] = max(FLOAT64_BOUND, ROUNDING_MULTIPLE * both + floor)
     nodes = {n.name: n for n in before.graph.nodes}
-    found = []
+    readings: list[Reading] = []
     for m in some:
         read = [t for n in nodes[m.before].all_input_nodes for t in old.get(n.name, ())]
         scale = INPUT_SHARE * max((_largest(t) for t in read), default=0.0)
-        found += list(_reading(m, old[m.before], new[m.after], scale, bounds[m.after], probe.batch_of_one))
-    return found
+        readings += list(_reading(m, old[m.before], new[m.after], scale, bounds[m.after], probe.batch_of_one))
+    return readings
 
 
 def _reading(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..analysis import analyse
+from ..capture.call import Call, as_call
 from ..errors import FxgrowError, Kind, UsageError, usage
 from ..plan import Plan
 from .bisect import explained
@@ -27,7 +28,8 @@ def verify(
     before: nn.Module,
     after: nn.Module,
     *,
-    example_inputs: Sequence[Any] | Tensor | None = None,
+    example_inputs: Sequence[Any] | Tensor | Call | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
     training: bool = True,
 ) -> Certificate:
@@ -36,7 +38,8 @@ def verify(
     Args:
         before: the model that was grown.
         after: the grown model; if fxgrow grew it, its static proof goes into the certificate.
-        example_inputs: tensors with the shapes that the models take; inferred for traced models.
+        example_inputs: what the models take; by default what a traced `before` was traced with, else it is inferred.
+        example_kwargs: the same by name.
         seed: of the probe inputs.
         training: also compare in training mode where the proof claims it, and watch one training step.
 
@@ -53,19 +56,19 @@ def verify(
             raise usage(
                 Kind.BAD_INPUTS, f"{type(model).__name__} is no nn.Module", hint="verify(before, after): two models"
             )
-    examples = example_inputs if example_inputs is not None else _infer(before)
+    examples = as_call(example_inputs, example_kwargs) or _infer(before)
     history = plans_since(before, after)
     eval_only = tuple(dict.fromkeys(node for plan in history for node in plan.eval_only))
-    examples = (examples,) if isinstance(examples, Tensor) else tuple(examples)
     rows = rows_read(before, examples)
     some = probes(examples, seed, rows)
     dtype = next((p.dtype for p in before.parameters() if p.is_floating_point()), torch.float32)
     some, notes = _runnable(before, some, seed)
     notes += [
         f"input {k}: whole numbers from 0 to {largest(x)}, as in the example"
-        for k, x in enumerate(examples)
+        for k, x in enumerate(examples.leaves)
         if whole(x) and k not in rows
     ]
+    notes += examples.guessed
     rounded = any(t.rounds for plan in history for t in plan.tensors)
     if rounded and dtype is not torch.float64:
         notes.append("shares, means and scales of old entries are rounded to the dtype, which widens the float64 bound")
@@ -110,10 +113,10 @@ def _history(model: nn.Module) -> tuple[Plan, ...]:
     return tuple(model.meta.get("fxgrow", ())) if isinstance(model, fx.GraphModule) else ()
 
 
-def _infer(before: nn.Module) -> tuple[Any, ...]:
+def _infer(before: nn.Module) -> Call:
     if not isinstance(before, fx.GraphModule):
         raise usage(Kind.BAD_INPUTS, "input shapes are not known", hint="pass example_inputs=(tensor, ...)")
-    return analyse(before).inputs
+    return analyse(before).call
 
 
 def _runnable(before: nn.Module, some: tuple[Probe, ...], seed: int) -> tuple[tuple[Probe, ...], list[str]]:

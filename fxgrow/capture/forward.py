@@ -1,0 +1,139 @@
+"""The signature of `forward` and of its trace: which arguments are inputs, which are fixed, and their names.
+
+torch.fx names the placeholder of a fixed argument anew, puts arguments that go by name only among the others, and lets
+two arguments of like names get into each other's way. All of that is put right here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import fx, nn
+from torch.fx._symbolic_trace import PHBase
+from torch.utils import _pytree
+
+from ..errors import Kind, usage
+from .call import KEYWORD, Call
+
+_PLAIN = (bool, int, float, str, type(None))
+_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def parameters_of(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a model's `forward`."""
+    return inspect.signature(model.forward).parameters
+
+
+def given_names(parameters: Mapping[str, inspect.Parameter], call: Call | None) -> dict[str, Any]:
+    """The arguments of `forward` that a call gives, by name; as far as it fits, which is checked on the graph."""
+    if call is None:
+        return {}
+    by_place = [
+        name for name, parameter in parameters.items() if parameter.kind not in (*_MANY, inspect.Parameter.KEYWORD_ONLY)
+    ]
+    named = {name: call.kwargs[name] for name in parameters if name in call.kwargs}
+    return {**dict(zip(by_place, call.args, strict=False)), **named}
+
+
+def fixed_arguments(model: nn.Module, call: Call | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `forward` that the graph does not take: those of `concrete_args`, and plain defaults (flags,
+    numbers, None) that the example leaves alone. None that is given is fixed, too: code asks `if mask is None`.
+
+    Raises:
+        UsageError: `concrete_args` names an argument that there is not.
+    """
+    parameters = parameters_of(model)
+    unknown = [name for name in wanted if name not in parameters]
+    if unknown:
+        raise usage(
+            Kind.BAD_OPTION,
+            f"forward of {type(model).__name__} has no argument {unknown[0]!r}",
+            hint=f"its arguments are {', '.join(parameters)}",
+        )
+    given = given_names(parameters, call)
+    fixed: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        if name in wanted:
+            fixed[name] = wanted[name]
+        elif name in given:
+            if given[name] is None:
+                fixed[name] = None
+        elif parameter.default is not inspect.Parameter.empty and isinstance(parameter.default, _PLAIN):
+            fixed[name] = parameter.default
+    return fixed
+
+
+def restore_signature(graph: fx.Graph, model: nn.Module, fixed: Mapping[str, Any], call: Call | None) -> None:
+    """Give a trace the signature of the module. Fixed arguments are gone, but for those that the example gives: they
+    stay, and take nothing else than what they are fixed to.
+
+    Args:
+        graph: the trace, which is changed.
+        model: what was traced.
+        fixed: the arguments that were fixed.
+        call: what the model was traced with.
+    """
+    given = given_names(parameters_of(model), call)
+    for name, parameter, places in _places(graph, model, fixed):
+        for place in places:
+            if name in fixed and name not in given:
+                _erase(graph, place)
+                continue
+            if name in fixed and len(places) == 1:
+                place.target = name
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                place.meta[KEYWORD] = True
+    _order(graph)
+    _tell_apart(graph)
+
+
+def _places(
+    graph: fx.Graph, model: nn.Module, fixed: Mapping[str, Any]
+) -> Iterator[tuple[str, inspect.Parameter, list[fx.Node]]]:
+    """The placeholders that fx has made of each argument, in its order: `*rest` and `**more` come last."""
+    left = [n for n in graph.nodes if n.op == "placeholder"]
+    parameters = parameters_of(model)
+    ordered = sorted(parameters.items(), key=lambda item: item[1].kind in _MANY)
+    for name, parameter in ordered:
+        count = len(_pytree.tree_leaves(fixed[name])) if name in fixed else 1
+        mine, left = left[:count], left[count:]
+        if name in fixed:
+            leaves = _pytree.tree_leaves(fixed[name])
+            mine = [place for place, leaf in zip(mine, leaves, strict=False) if not isinstance(leaf, PHBase)]
+        yield name, parameter, mine
+
+
+def _erase(graph: fx.Graph, place: fx.Node) -> None:
+    """Remove a placeholder and the checks that fx made of it."""
+    for user in list(place.users):
+        for check in list(user.users):
+            graph.erase_node(check)
+        graph.erase_node(user)
+    graph.erase_node(place)
+
+
+def _order(graph: fx.Graph) -> None:
+    """Put `*rest` in front of what is given by name only, so that further inputs do not end up there; and where one of
+    those has no default, take away those of the inputs before, which Python does not allow."""
+    places = [n for n in graph.nodes if n.op == "placeholder"]
+    named = [p for p in places if p.meta.get(KEYWORD)]
+    rest = [p for p in places if str(p.target).startswith("*") and not str(p.target).startswith("**")]
+    if rest and named:
+        named[0].prepend(rest[0])
+        return
+    bare = [k for k, p in enumerate(places) if not p.args and not str(p.target).startswith("*")]
+    for place in places[: max(bare, default=0)]:
+        place.args = ()
+
+
+def _tell_apart(graph: fx.Graph) -> None:
+    """Names of nodes that no other argument bears: an argument called `int` becomes `int_1`, which may be one, too."""
+    places = [n for n in graph.nodes if n.op == "placeholder"]
+    arguments = {str(p.target).lstrip("*"): p for p in places}
+    for node in list(graph.nodes):
+        owner = arguments.get(node.name)
+        if owner is not None and owner is not node:
+            free = next(name for k in range(1, len(places) + 2) if (name := f"{node.name}_in{k}") not in arguments)
+            node._rename(free)
