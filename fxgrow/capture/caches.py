@@ -34,7 +34,8 @@ def caches_kept_clean() -> Iterator[None]:
 
 
 def _caches() -> list[Any]:
-    return [thing for thing in gc.get_objects() if type(thing) is _CACHED]
+    """Every cache of the process. Objects that other threads are making must not be touched, as `gc.get_objects` does."""
+    return [thing for thing in gc.get_referrers(_CACHED) if type(thing) is _CACHED]
 
 
 def _holds_stand_in(cached: Any) -> bool:

@@ -12,6 +12,13 @@ from torch import Tensor, fx, nn
 from ..capture.storages import overlapping, place_of
 from ..errors import FxgrowError, Kind, usage
 
+HOOKS = frozenset(
+    {f"_forward_{kind}" for kind in ("hooks", "pre_hooks", "hooks_with_kwargs", "pre_hooks_with_kwargs")}
+    | {"_forward_hooks_always_called", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"}
+    | {"_state_dict_pre_hooks"}
+)
+"""Hooks of a module, as torch keeps them."""
+
 
 def copied(gm: fx.GraphModule, tensors: Mapping[str, Tensor], replaced: Mapping[int, Any]) -> fx.GraphModule:
     """An independent copy in which grown tensors stand already in the place of the old ones.
@@ -32,6 +39,8 @@ def copied(gm: fx.GraphModule, tensors: Mapping[str, Tensor], replaced: Mapping[
             memo.update((id(tensor), _over(tensor, storage)) for tensor in rest)
     try:
         made = copy.deepcopy(gm, memo)
+        for name in HOOKS & gm.__dict__.keys():  # a GraphModule's own copy leaves them out
+            setattr(made, name, copy.deepcopy(gm.__dict__[name], memo))
     except torch.OutOfMemoryError:
         raise
     except (TypeError, RuntimeError) as error:  # a lock or a file, say, or a tensor in the middle of a backward graph
