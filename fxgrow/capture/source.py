@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-_OTHERS = (torch.__file__.rsplit("/", 1)[0], __file__.rsplit("/", 1)[0])
+_OTHERS = (torch.__file__.rpartition("/")[0] + "/", __file__.rpartition("/")[0] + "/")
 """Folders whose lines are not the user's: torch, and the tracer."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -146,6 +147,8 @@ def _traced(
     """
     while True:
         twin = Twin(_own, KINDS)(model).train(training)
+        for module in twin.modules():  # `check_hooks` has them; here they would warn of proxies
+            module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
         tracer = GrowthTracer(settings.leaves, settings.fixed)
         try:
             graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
@@ -241,9 +244,8 @@ def _persist_what_the_model_does(gm: fx.GraphModule, model: nn.Module) -> None:
 
 def _user_line(error: Exception) -> str:
     """The last line of the traceback that is not torch's own."""
-    torch_root = torch.__file__.rsplit("/", 1)[0]
-    own_root = __file__.rsplit("/", 1)[0]
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((torch_root, own_root))]
+    others = (torch.__file__.rpartition("/")[0] + "/", __file__.rpartition("/")[0] + "/")
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(others)]
     frames = [f for f in frames if "<eval" not in f.filename]
     if not frames:
         return ""

@@ -22,8 +22,8 @@ from .recorder import Call, Recorder, run_recorded, storage_of
 from .signature import meta_of
 from .twin import Twin
 
-_TORCH = torch.__file__.rsplit("/", 1)[0]
-_FXGROW = __file__.rsplit("/", 2)[0]
+_TORCH = torch.__file__.rpartition("/")[0] + "/"
+_FXGROW = __file__.rpartition("/capture/")[0] + "/"
 _OTHER_FILES = ("<frozen", "<string", "<eval_with_key", "<attrs")
 
 
