@@ -34,7 +34,7 @@ def caches_kept_clean() -> Iterator[None]:
 
 
 def _caches() -> list[Any]:
-    """Every cache of the process. Objects that other threads are making must not be touched, as `gc.get_objects` does."""
+    """Every cache of the process. Unlike `gc.get_objects`, this holds no object that another thread is making."""
     return [thing for thing in gc.get_referrers(_CACHED) if type(thing) is _CACHED]
 
 

@@ -1,4 +1,4 @@
-"""Proofs for both modes: what holds in the program of one mode is proved in that of the other, too, where they differ."""
+"""Proofs for both modes: what is proved in one mode's program is proved in the other's, too, where they differ."""
 
 from __future__ import annotations
 

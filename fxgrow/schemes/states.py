@@ -97,7 +97,7 @@ class Proof:
     paired: frozenset[str] = frozenset()
     """Nodes of residual joins at which a skip path brings pairs of equal halves."""
     limited: str = ""
-    """Why it does not hold in training mode, where the model runs other operators in that mode; `eval_only` names one."""
+    """Why it does not hold in training mode, in which the model runs other operators; `eval_only` names one."""
     copied: frozenset[str] = frozenset()
     """Nodes of residual joins, or adapters, at which channels that a skip path lacks are copies."""
     redrawn: tuple[str, ...] = ()
