@@ -321,13 +321,9 @@ def test_a_number_that_is_kept_and_depends_on_all_channels_must_stay_what_it_is(
 
     net = Scaled(by_its_scale).double()
     gm = fx.GraphModule(net, Tracer().trace(net))
-    for scheme in SCHEMES:
-        try:
-            wider = fxgrow.widen(gm, "a", scheme=scheme, example_inputs=(X[0],))
-        except fxgrow.GrowthRefused as refused:
-            assert refused.kind in (Kind.NO_PROOF, Kind.STATISTIC)
-        else:
-            assert difference(gm, wider) < SAME
+    with pytest.raises(fxgrow.GrowthRefused) as caught:
+        fxgrow.widen(gm, "a", scheme="r2r", example_inputs=(X[0],))
+    assert caught.value.kind is Kind.STATISTIC
 
 
 # -- what the program says ----------------------------------------------------------------------------------------

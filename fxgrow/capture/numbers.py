@@ -11,9 +11,10 @@ from torch import Tensor
 
 from .template import Local, Step, Template
 
-_TRIED = (0, 1, 2, 3, 10, 100, 1000, 100_000)
+_TRIED = (-1, 0, 1, 2, 3, 10, 100, 1000, 100_000)
 """Values that are put in the place of a buffer's: a condition on a count (`if count == 0`, `count < 500`,
-`count % 10 == 0`) comes out differently for some of them."""
+`count % 10 == 0`, before or after one is added) comes out differently for some of them. A condition that only holds
+within a narrow range in between is not noticed."""
 _HARMLESS = {
     "aten::batch_norm": "momentum",
     "aten::instance_norm": "momentum",
@@ -41,6 +42,9 @@ def valued(known: Mapping[int, Tensor]) -> Iterator[Mapping[int, Tensor]]:
 
 def _with(tensor: Tensor, number: int) -> Tensor:
     with torch.inference_mode(False):
+        if not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype is not torch.bool:
+            limits = torch.iinfo(tensor.dtype)
+            number = min(max(number, limits.min), limits.max)
         return torch.full_like(tensor, number)
 
 
