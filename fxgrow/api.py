@@ -10,19 +10,24 @@ from torch import fx, nn
 
 from .analysis import Analysis, analyse
 from .capture.snapshot import Snapshot
-from .errors import VerificationFailed
+from .errors import Kind, VerificationFailed, usage
 from .inspection import Inspection
 from .passes import Widen, Width
 from .passes.survey import survey
 from .plan import Plan
+from .plan.header import LARGEST_SEED
 from .proving import prove_again, remember, remembered
 from .rewrite import apply as write
 from .rewrite.apply import check as check_plan
+from .rewrite.apply import tensors_of
+from .rewrite.limits import check_memory
 from .schemes import Scheme
 from .surroundings import plain
 from .verify import Certificate
+from .verify import bisect as find_difference
 from .verify import verify as check
 
+bisect = plain(find_difference)
 _ANALYSES: weakref.WeakKeyDictionary[fx.GraphModule, Analysis] = weakref.WeakKeyDictionary()
 """What is known of models that are still alive; an analysis that no longer fits its model is made anew."""
 
@@ -140,6 +145,7 @@ def widen(
         example_inputs=example_inputs,
     )
     known = _ANALYSES[model]
+    check_memory(plan, tensors_of(model))
     grown = write(plan, model, inplace=inplace and not verify, checked=True)
     if verify:
         certificate = check(model, grown, example_inputs=known.inputs)
@@ -179,7 +185,7 @@ def apply(
     """
     if not remembered(plan):
         check_plan(plan, model)
-        prove_again(plan, model, analysis_of(model, example_inputs))
+        plan = prove_again(plan, model, analysis_of(model, example_inputs))
     return write(plan, model, inplace=inplace)
 
 
@@ -216,6 +222,9 @@ def verify(
     Raises:
         UsageError: input shapes are neither given nor inferable, or do not fit.
     """
+    if type(seed) is not int or abs(seed) > LARGEST_SEED:
+        what = f"seed must be a whole number, not {seed!r:.60}"
+        raise usage(Kind.BAD_OPTION, what, hint=f"seed=0, say, at most {LARGEST_SEED}")
     if example_inputs is None and isinstance(before, fx.GraphModule):
         example_inputs = analysis_of(before).inputs
     return check(before, after, example_inputs=example_inputs, seed=seed, training=training)
