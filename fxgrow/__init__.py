@@ -7,7 +7,7 @@ print(fxgrow.verify(traced, wider))
 
 from . import diagnostics
 from .analysis import Analysis, analyse
-from .api import apply, inspect, plan_widen, verify, widen
+from .api import apply, bisect, inspect, plan_widen, verify, widen
 from .capture.trace import trace
 from .deepening import deepen, plan_deepen
 from .dims.rules import register as register_rule
@@ -16,7 +16,7 @@ from .growing import grow, plan_grow
 from .inspection import Inspection
 from .passes import Width
 from .plan import Plan
-from .verify import Certificate, FirstDifference, bisect
+from .verify import Certificate, FirstDifference
 
 __all__ = [
     "Analysis",

@@ -11,20 +11,25 @@ from torch import Tensor, fx, nn
 from .analysis import Analysis, analyse
 from .capture.call import Call, as_call, remembered
 from .capture.snapshot import Snapshot
-from .errors import VerificationFailed
+from .errors import Kind, VerificationFailed, usage
 from .inspection import Inspection
 from .passes import Widen, Width
 from .passes.survey import survey
 from .plan import Plan
+from .plan.header import LARGEST_SEED
 from .proving import prove_again, remember
 from .proving import remembered as proved_here
 from .rewrite import apply as write
 from .rewrite.apply import check as check_plan
+from .rewrite.apply import tensors_of
+from .rewrite.limits import check_memory
 from .schemes import Scheme
 from .surroundings import plain
 from .verify import Certificate
+from .verify import bisect as find_difference
 from .verify import verify as check
 
+bisect = plain(find_difference)
 _ANALYSES: weakref.WeakKeyDictionary[fx.GraphModule, Analysis] = weakref.WeakKeyDictionary()
 """What is known of models that are still alive; an analysis that no longer fits its model is made anew."""
 
@@ -152,6 +157,7 @@ def widen(
         example_kwargs=example_kwargs,
     )
     known = _ANALYSES[model]
+    check_memory(plan, tensors_of(model))
     grown = write(plan, model, inplace=inplace and not verify, checked=True)
     if verify:
         certificate = check(model, grown, example_inputs=known.call)
@@ -193,7 +199,7 @@ def apply(
     """
     if not proved_here(plan):
         check_plan(plan, model)
-        prove_again(plan, model, analysis_of(model, example_inputs, example_kwargs))
+        plan = prove_again(plan, model, analysis_of(model, example_inputs, example_kwargs))
     return write(plan, model, inplace=inplace)
 
 
@@ -238,6 +244,9 @@ def verify(
     Raises:
         UsageError: input shapes are neither given nor inferable, or do not fit.
     """
+    if type(seed) is not int or abs(seed) > LARGEST_SEED:
+        what = f"seed must be a whole number, not {seed!r:.60}"
+        raise usage(Kind.BAD_OPTION, what, hint=f"seed=0, say, at most {LARGEST_SEED}")
     call = as_call(example_inputs, example_kwargs)
     if call is None and isinstance(before, fx.GraphModule):
         call = analysis_of(before).call

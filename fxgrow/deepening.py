@@ -14,6 +14,8 @@ from .passes import Deepen
 from .plan import Plan
 from .proving import remember
 from .rewrite import apply
+from .rewrite.apply import tensors_of
+from .rewrite.limits import check_memory
 from .surroundings import plain
 from .verify import verify as check
 
@@ -151,6 +153,7 @@ def deepen(
         example_kwargs=example_kwargs,
     )
     known = _ANALYSES[model]
+    check_memory(plan, tensors_of(model))
     grown = apply(plan, model, inplace=inplace and not verify, checked=True)
     if verify:
         certificate = check(model, grown, example_inputs=known.call)

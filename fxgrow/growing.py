@@ -20,7 +20,8 @@ from .passes.targets import paths
 from .plan import Plan
 from .proving import remember
 from .rewrite import apply
-from .rewrite.apply import sketch
+from .rewrite.apply import sketch, tensors_of
+from .rewrite.limits import check_memory
 from .schemes import Scheme, scheme_named
 from .surroundings import plain
 from .verify import verify as check
@@ -146,6 +147,7 @@ def grow(
         example_kwargs=example_kwargs,
     )
     known = _ANALYSES[model]
+    check_memory(plan, tensors_of(model))
     grown = apply(plan, model, inplace=inplace and not verify, checked=True)
     if verify:
         certificate = check(model, grown, example_inputs=known.call)

@@ -25,6 +25,8 @@ from .wishes import NORMS, Make, block_for, check_block, wish_for
 SCHEMES = ("r2r", "zero", "net2net", "morphism")
 INITS = ("match", "kaiming", "xavier", "copy")
 Block = str | Callable[[int], nn.Module] | None
+LARGEST_KERNEL = 1024
+"""Of a window along each axis: longer than those of any network."""
 MOST_BLOCKS = 1000
 """New blocks in one plan: as deep as the deepest networks that were ever trained, and still planned within seconds."""
 
@@ -71,8 +73,13 @@ class Deepen:
             value = getattr(self, name)
             if (value is None and name != "count") or (type(value) is int and value > 0):
                 continue
-            what = f"{name}= must be a positive whole number, not {value!r}"
+            what = f"{name}= must be a positive whole number, not {value!r:.60}"
             raise usage(Kind.BAD_OPTION, what, hint=f"{name}=2, say")
+        if self.kernel is not None and self.kernel > LARGEST_KERNEL:
+            what = f"kernel={self.kernel:,} is more than can be meant"
+            raise usage(Kind.BAD_OPTION, what, hint=f"kernel=3, say, at most {LARGEST_KERNEL:,}")
+        if self.causal is not None and not isinstance(self.causal, bool):
+            raise usage(Kind.BAD_OPTION, f"causal= must be True or False, not {self.causal!r:.60}", hint="causal=True")
         check_number(self.count * len(self.places))
         if not is_seed(self.seed):
             raise usage(Kind.BAD_OPTION, f"seed must be a whole number from 0, not {self.seed!r}", hint="seed=0")

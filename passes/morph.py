@@ -22,7 +22,7 @@ from .around import look_around
 from .blocks import factor
 from .inserting import Drafted, draft
 from .positions import find_position, free_name
-from .wishes import Make, wish_for
+from .wishes import Make, check_hidden, wish_for
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -123,6 +123,7 @@ def width_of(module: Any, hidden: int | None, name: str) -> int:
     inputs = module.weight.shape[1] * getattr(module, "groups", 1)
     width = inputs if hidden is None else hidden
     groups = getattr(module, "groups", 1)
+    check_hidden(width, inputs)
     if width < inputs or width % groups:
         raise usage(
             Kind.BAD_OPTION,

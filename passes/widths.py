@@ -31,12 +31,16 @@ class Width:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise usage(
-                    Kind.BAD_OPTION, f"{name}= must be a positive whole number, not {value!r}", hint=f"{name}=8, say"
+                    Kind.BAD_OPTION,
+                    f"{name}= must be a positive whole number, not {value!r:.50}",
+                    hint=f"{name}=8, say",
                 )
         number = isinstance(self.factor, int | float)
         if self.factor is not None and not (number and 1 < self.factor <= LARGEST):
             what = "does not widen" if not (number and self.factor > LARGEST) else "is more than can be meant"
-            raise usage(Kind.BAD_TARGET, f"factor={self.factor!r} {what}", hint=f"a factor above 1, at most {LARGEST}")
+            raise usage(
+                Kind.BAD_TARGET, f"factor={self.factor!r:.60} {what}", hint=f"a factor above 1, at most {LARGEST}"
+            )
 
     @property
     def exact(self) -> bool:

@@ -11,6 +11,7 @@ from fxgrow.errors import Kind, usage
 from .around import Activation, Around
 from .blocks import BLOCKS, CONVOLUTIONS, Wish
 from .positions import Position
+from .widths import LARGEST
 
 NORMS = ("auto", "batch", "group", "layer", "rms", "none")
 KERNEL = 3
@@ -65,6 +66,8 @@ def wish_for(position: Position, around: Around, block: str, make: Make) -> Wish
             "attention in this network is masked, and a new transformer block would not know the mask",
             hint='causal=True or causal=False if that says it all, or block="clone", which shares the mask',
         )
+    if make.hidden is not None:
+        check_hidden(make.hidden, max(shape[1], shape[-1]))
     return Wish(
         shape=shape,
         around=around,
@@ -75,6 +78,17 @@ def wish_for(position: Position, around: Around, block: str, make: Make) -> Wish
         heads=make.heads if make.heads is not None else _heads(shape[-1], around.heads),
         causal=around.causal if make.causal is None else make.causal,
     )
+
+
+def check_hidden(hidden: int, units: int) -> None:
+    """Refuse a width inside a block that cannot be meant, before anything is made of it.
+
+    Raises:
+        UsageError: it is more than `LARGEST` times what passes there.
+    """
+    if hidden > LARGEST * units:
+        what = f"hidden={hidden:,} is more than {LARGEST} times the {units} units that pass there"
+        raise usage(Kind.BAD_OPTION, what, hint=f"hidden={2 * units}, say")
 
 
 LARGEST_BATCH_NORM = 5

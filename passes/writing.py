@@ -74,7 +74,7 @@ def written(
         modules=edits.modules,
         nodes=edits.nodes,
         skips=edits.skips,
-        proof=tuple(f"{s.node}: {s.op.removeprefix('aten::')}: {s.text}" for s in proof.steps),
+        proof=proof_lines(proof),
         eval_only=proof.eval_only,
         redrawn=proof.redrawn,
         notes=(*_notes(growth), *growth.notes, *analysis.guessed),
@@ -84,6 +84,11 @@ def written(
         openings=edits.openings,
         noise=getattr(scheme, "noise", 0.0),
     )
+
+
+def proof_lines(proof: Proof) -> tuple[str, ...]:
+    """A proof in words."""
+    return tuple(f"{s.node}: {s.op.removeprefix('aten::')}: {s.text}" for s in proof.steps)
 
 
 def edits_of(

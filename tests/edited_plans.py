@@ -41,7 +41,8 @@ class Attention(nn.Module):
         b, t, _ = x.shape
         q, k, v = self.qkv(self.norm(x)).reshape(b, t, 3, 2, -1).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, -1)
-        return self.head(x + self.out(y))
+        found: Tensor = self.head(x + self.out(y))
+        return found
 
 
 class Packed(nn.Module):
@@ -53,7 +54,8 @@ class Packed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.up(x)
-        return self.head(x + self.mix(x, x, x, need_weights=False)[0])
+        found: Tensor = self.head(x + self.mix(x, x, x, need_weights=False)[0])
+        return found
 
 
 class Statistics(nn.Module):
@@ -67,14 +69,18 @@ class Statistics(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.table(x)
         y = self.fc(x).reshape(2, 4, 12)
-        return self.head(y * (x.mean(-1, keepdim=True) + x.var(-1, keepdim=True)))
+        found: Tensor = self.head(y * (x.mean(-1, keepdim=True) + x.var(-1, keepdim=True)))
+        return found
 
 
 def conv() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.Flatten(), nn.Linear(36, 2))
+    """Convolutions, a norm, and a classifier."""
+    entry = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU()
+    return nn.Sequential(*entry, nn.Conv2d(6, 4, 1), nn.Flatten(), nn.Linear(36, 2))
 
 
 def mlp() -> nn.Module:
+    """Linear layers."""
     return nn.Sequential(nn.Linear(5, 8), nn.GELU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
@@ -96,7 +102,7 @@ SUBJECTS: dict[str, Subject] = {
     "head width": Subject(Attention, numbers(2, 4, 5), lambda m: fxgrow.plan_widen(m, "qkv")),
     "means": Subject(Attention, numbers(2, 4, 5), lambda m: fxgrow.plan_widen(m, "up", scheme="mean")),
     "even copies": Subject(Attention, numbers(2, 4, 5), lambda m: fxgrow.plan_widen(m, "up", scheme="net2net")),
-    "written out": Subject(Packed, numbers(2, 4, 5), lambda m: fxgrow.plan_widen(m, "mix")),
+    "written out": Subject(Packed, numbers(2, 4, 5), lambda m: fxgrow.plan_widen(m, "mix.in_proj_weight")),
     "statistics": Subject(Statistics, words, lambda m: fxgrow.plan_widen(m, "table")),
     "padded skips": Subject(
         ResNet, numbers(2, 1, 8, 8), lambda m: fxgrow.plan_widen(m, "layer2.conv2", skip="reshape")
@@ -114,9 +120,7 @@ SUBJECTS: dict[str, Subject] = {
     "factor": Subject(
         conv, numbers(2, 3, 5, 5), lambda m: fxgrow.plan_deepen(m, "3", scheme="morphism", kernel=3, hidden=8, count=2)
     ),
-    "both": Subject(
-        conv, numbers(2, 3, 5, 5), lambda m: fxgrow.plan_grow(m, widen={"0": 1.5}, deepen={"2": "basic"})
-    ),
+    "both": Subject(conv, numbers(2, 3, 5, 5), lambda m: fxgrow.plan_grow(m, widen={"0": 1.5}, deepen={"2": "basic"})),
 }
 
 

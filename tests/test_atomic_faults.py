@@ -23,6 +23,7 @@ from torch.fx import _symbolic_trace
 import fxgrow
 from fxgrow.capture.patches import Patches
 from fxgrow.models_zoo import ZOO
+from fxgrow.rewrite import apply as write
 
 from .deepened import traced
 from .faults import Lines, OutOfMemory, first_and_last, followed
@@ -110,7 +111,7 @@ def _first_linear(gm: fx.GraphModule) -> str:
 def applied(growth: Growth, *, inplace: bool) -> fx.GraphModule:
     """The grown model."""
     gm, plan = growth
-    return fxgrow.apply(plan, gm, inplace=inplace, checked=True)
+    return write(plan, gm, inplace=inplace, checked=True)
 
 
 def _changed(before: dict[str, Any], gm: fx.GraphModule) -> list[str]:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, fx, nn
 
 import fxgrow
-from fxgrow.rewrite import apply as write
 
-from .edited_plans import SUBJECTS, changed, changes, outputs
+from .edited_plans import SUBJECTS, Where, changed, changes, outputs
 
 TRIED = 60
 """Changes of each plan."""
 
 
-def prepared(name: str):
+Prepared = tuple[nn.Module, tuple[Tensor, ...], fx.GraphModule, fxgrow.Plan]
+
+
+def prepared(name: str) -> Prepared:
+    """A model, inputs, and a plan for it."""
     subject = SUBJECTS[name]
     torch.manual_seed(0)
     model = subject.model().double().eval()
@@ -27,17 +32,18 @@ def prepared(name: str):
 
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_a_plan_that_was_changed_is_refused_or_harmless(name: str) -> None:
-    model, inputs, traced, plan = prepared(name)
-    every = list(changes(plan))
+    case = prepared(name)
+    every = list(changes(case[3]))
     drawn = random.Random(name).sample(every, min(TRIED, len(every)))
     refused = 0
     for where, value in drawn:
-        refused += harmless_or_refused(model, inputs, traced, plan, where, value)
+        refused += refused_or_harmless(case, where, value)
     assert refused > len(drawn) / 3
 
 
-def harmless_or_refused(model, inputs, traced, plan, where, value) -> bool:
+def refused_or_harmless(case: Prepared, where: Where, value: Any) -> bool:
     """Whether a change is refused; if it is not, the function must be the same."""
+    model, inputs, traced, plan = case
     try:
         read = fxgrow.Plan.from_json(changed(plan, where, value).to_json())
         grown = fxgrow.apply(read, traced)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 import fxgrow
 from fxgrow.capture.storages import overlapping, place_of
@@ -23,17 +24,19 @@ class Tied(nn.Module):
         self.h.weight = nn.Parameter(self.e.weight.data)
 
     def forward(self, i: Tensor) -> Tensor:
-        return self.h(self.e(i) + self.g(torch.relu(self.f(self.e(i)))))
+        found: Tensor = self.h(self.e(i) + self.g(torch.relu(self.f(self.e(i)))))
+        return found
 
 
 WORDS = torch.tensor([[0, 5, 8], [1, 1, 7]])
 
 
-def traced(model: nn.Module, *inputs: Tensor) -> fx.GraphModule:
+def traced(model: nn.Module, *inputs: Tensor) -> Any:
+    """A traced model, of which everything may be asked."""
     return fxgrow.trace(model.eval(), inputs)
 
 
-def one_memory(model: nn.Module) -> bool:
+def one_memory(model: Any) -> bool:
     return place_of(model.e.weight) == place_of(model.h.weight)
 
 
@@ -44,7 +47,7 @@ def test_a_tie_by_memory_stays_one(node: str, inplace: bool) -> None:
     before = traced(Tied(), WORDS)
     want = before(WORDS).detach()
     assert one_memory(before)
-    after = fxgrow.widen(before, node, inplace=inplace)
+    after: Any = fxgrow.widen(before, node, inplace=inplace)
     assert one_memory(after)
     assert after.e.weight is not after.h.weight
     assert torch.allclose(after(WORDS), want, atol=1e-5)
@@ -62,7 +65,7 @@ def test_a_tie_by_memory_stays_one(node: str, inplace: bool) -> None:
 def test_other_growths_keep_it_too(growth: str) -> None:
     before = traced(Tied(), WORDS)
     if growth == "deepen":
-        after = fxgrow.deepen(before, after="f")
+        after: Any = fxgrow.deepen(before, after="f")
     else:
         after = fxgrow.grow(before, widen={"e": 2.0}, deepen="f")
     assert one_memory(after)
@@ -72,7 +75,7 @@ def test_other_growths_keep_it_too(growth: str) -> None:
 def test_a_plan_belongs_to_models_with_the_same_ties() -> None:
     before = traced(Tied(), WORDS)
     plan = fxgrow.plan_widen(before, "e")
-    apart = copy.deepcopy(before)
+    apart: Any = copy.deepcopy(before)
     assert not one_memory(apart)
     with pytest.raises(fxgrow.UsageError, match="tied weights differ"):
         fxgrow.apply(plan, apart)
@@ -90,7 +93,8 @@ class Parts(nn.Module):
         self.d = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c(torch.relu(self.a(x))) + self.d(torch.relu(self.b(x)))
+        found: Tensor = self.c(torch.relu(self.a(x))) + self.d(torch.relu(self.b(x)))
+        return found
 
 
 def test_memory_with_a_common_part_is_refused_where_it_grows_and_kept_where_not() -> None:
@@ -99,7 +103,7 @@ def test_memory_with_a_common_part_is_refused_where_it_grows_and_kept_where_not(
     with pytest.raises(fxgrow.UsageError, match=r"a\.weight is to grow, and lies in the same memory as b\.weight"):
         fxgrow.widen(before, "a")
     assert before.a.weight.shape == (8, 5)
-    after = fxgrow.deepen(before, after="c")
+    after: Any = fxgrow.deepen(before, after="c")
     with torch.no_grad():
         after.a.weight[7] = 2.0
     assert bool((after.b.weight[2] == 2).all())
@@ -109,7 +113,7 @@ def test_memory_with_a_common_part_is_refused_where_it_grows_and_kept_where_not(
 def test_neighbours_in_one_memory_grow() -> None:
     x = torch.randn(4, 5)
     before = traced(Parts(0), x)
-    after = fxgrow.widen(before, "a")
+    after: Any = fxgrow.widen(before, "a")
     assert torch.allclose(after(x), before(x), atol=1e-5)
     assert after.b.weight.untyped_storage().nbytes() == before.b.weight.numel() * 4
 
@@ -128,7 +132,8 @@ class Hooked(nn.Module):
         self.a, self.b, self.c = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+        found: Tensor = self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+        return found
 
 
 def double(gradient: Tensor) -> Tensor:
@@ -140,7 +145,7 @@ def halve(parameter: Tensor) -> None:
     parameter.grad /= 4
 
 
-REGISTERED: dict[str, Callable[[nn.Parameter], object]] = {
+REGISTERED: dict[str, Callable[[nn.Parameter], Any]] = {
     "on the gradient": lambda p: p.register_hook(double),
     "behind it": lambda p: p.register_post_accumulate_grad_hook(halve),
 }
@@ -154,7 +159,7 @@ def test_hooks_on_parameters_that_stay_are_kept(kind: str, inplace: bool) -> Non
     bare = copy.deepcopy(before)
     REGISTERED[kind](before.c.bias)
     REGISTERED[kind](before.a.weight)
-    after = fxgrow.widen(before, "b", inplace=inplace)
+    after: Any = fxgrow.widen(before, "b", inplace=inplace)
     for model in (bare, after):
         model(x).square().sum().backward()
     factor = 2 if kind == "on the gradient" else 1 / 4
@@ -172,7 +177,8 @@ def test_a_hook_on_a_parameter_that_grows_is_refused_by_name(kind: str, inplace:
     assert "register it again" in str(error.value)
     assert before.b.weight.shape == (8, 8)
     handle.remove()
-    assert fxgrow.widen(before, "b").b.weight.shape == (16, 8)
+    after: Any = fxgrow.widen(before, "b")
+    assert after.b.weight.shape == (16, 8)
 
 
 def test_a_frozen_parameter_keeps_its_hook_and_stays_frozen() -> None:
@@ -180,7 +186,7 @@ def test_a_frozen_parameter_keeps_its_hook_and_stays_frozen() -> None:
     before = traced(Hooked(), x)
     before.c.bias.register_hook(double)
     before.c.bias.requires_grad_(False)
-    after = fxgrow.widen(before, "b")
+    after: Any = fxgrow.widen(before, "b")
     assert not after.c.bias.requires_grad
     assert len(after.c.bias._backward_hooks) == 1
 
@@ -190,6 +196,6 @@ def test_gradients_are_not_carried_into_a_copy() -> None:
     before = traced(Hooked(), x)
     before(x).sum().backward()
     kept = before.c.bias.grad.clone()
-    after = fxgrow.widen(before, "b")
+    after: Any = fxgrow.widen(before, "b")
     assert all(p.grad is None for p in after.parameters())
     assert torch.equal(before.c.bias.grad, kept)

@@ -58,6 +58,6 @@ def _meet(a: Tensor, b: Tensor) -> bool:
 
 def _range(tensor: Tensor) -> tuple[int, int]:
     """The first byte of a tensor in its storage, and the one behind its last."""
-    size = tensor.element_size()
+    size, start = tensor.element_size(), int(tensor.storage_offset())
     reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.storage_offset() * size, (tensor.storage_offset() + reach + 1) * size
+    return start * size, (start + int(reach) + 1) * size

@@ -9,7 +9,7 @@ from ..errors import FxgrowError, Kind, usage
 from ..plan import Plan
 from ..rewrite import apply as write
 from ..rewrite.apply import tensors_of
-from ..rewrite.limits import overflow
+from ..rewrite.limits import check_memory
 
 
 def grown_by(plan: Plan, model: fx.GraphModule, *, checked: bool = False) -> fx.GraphModule:
@@ -19,9 +19,7 @@ def grown_by(plan: Plan, model: fx.GraphModule, *, checked: bool = False) -> fx.
         UsageError: it cannot, or the plan was made for another model, or is damaged.
     """
     if checked:  # made just now, so it fits the model, but perhaps not the machine
-        problem = overflow(plan, tensors_of(model))
-        if problem:
-            raise usage(Kind.BAD_TARGET, problem, hint="a smaller growth, or a larger machine")
+        check_memory(plan, tensors_of(model))
         return write(plan, model, checked=True)
     try:
         return apply(plan, model)

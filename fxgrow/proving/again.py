@@ -14,8 +14,8 @@ from ..plan import Plan
 from ..rewrite import apply
 from ..rewrite.apply import check, sketch
 from ..schemes import Failure, Proof
-from .deepened import deepening_difference
-from .widened import proved_again, solvers, widening_difference
+from .deepened import deepened_again
+from .widened import proved_again, solvers, tensors_differ, widened_again
 
 _MADE: dict[int, weakref.ref[Plan]] = {}
 """Plans that passes of this process have made and proved, by identity."""
@@ -36,7 +36,7 @@ def remembered(plan: Plan) -> bool:
     return found is not None and found() is plan
 
 
-def prove_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> None:
+def prove_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan:
     """Prove a plan from the states that it lists, and compare all that it says of the model with what follows.
 
     Nothing is searched for, and nothing is written. Sketches of the model stand for the result of each step.
@@ -46,30 +46,34 @@ def prove_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> None:
         gm: the model that it is to be applied to.
         analysis: of that model.
 
+    Returns:
+        The plan with the proof and the costs that were derived here.
+
     Raises:
         UsageError: a step does not prove, or says something else of the model than is derived; the message has the
             first difference.
     """
-    target, known, before = gm, analysis, None
+    target, known = gm, analysis
+    steps: list[Plan] = []
     for number, step in enumerate(plan.every()):
         where = f"step {number + 1}: " if plan.then else ""
-        if before is not None:
-            target = apply(before, sketch(target), inplace=True, checked=True)
+        if steps:
+            target = apply(steps[-1], sketch(target), inplace=True, checked=True)
             inputs = tuple(x.to("meta") if isinstance(x, Tensor) else x for x in analysis.inputs)
             known = analyse(target, inputs, lowering=analysis.lowering)
         check(step, target)
-        problem = _difference(step, target, known)
-        if problem:
-            raise usage(Kind.STALE_PLAN, where + problem, hint="make the plan anew for this model")
-        before = replace(step, then=())
+        again = _again(replace(step, then=()), target, known)
+        if isinstance(again, str):
+            raise usage(Kind.STALE_PLAN, where + again, hint="make the plan anew for this model")
+        steps.append(again)
+    return replace(steps[0], then=tuple(steps[1:]))
 
 
-
-def _difference(step: Plan, gm: fx.GraphModule, analysis: Analysis) -> str:
+def _again(step: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | str:
     try:
         if step.inserts:
-            return deepening_difference(step, gm, analysis)
-        return widening_difference(step, gm, analysis)
+            return deepened_again(step, gm, analysis)
+        return widened_again(step, gm, analysis)
     except FxgrowError as error:
         return error.refusal.what
     except _DAMAGE as error:
@@ -93,7 +97,11 @@ def reprove(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Proof | Failu
     failures = []
     for dims in solvers(plan, analysis):
         again = proved_again(plan, dims, partly=True)
-        if not isinstance(again, Failure):
+        if isinstance(again, Failure):
+            failures.append(again)
+            continue
+        problem = tensors_differ(plan, dims, *again)
+        if not problem:
             return again[1]
-        failures.append(again)
+        failures.append(Failure(Kind.STALE_PLAN, 0, problem))
     return failures[0]

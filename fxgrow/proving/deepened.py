@@ -34,9 +34,9 @@ class Otherwise(Exception):
     """A block is not what fxgrow would have inserted."""
 
 
-def deepening_difference(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> str:
-    """What a plan of new blocks says otherwise than is derived for them, or why they would change something; empty if
-    all holds."""
+def deepened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | str:
+    """A plan of new blocks with the proof and the costs that are derived for them; or what it says otherwise, or why
+    they would change something, in words."""
     if plan.growths or plan.nodes or plan.skips or plan.openings or plan.noise:
         return "the plan inserts blocks, and changes what no block needs"
     try:
@@ -47,11 +47,10 @@ def deepening_difference(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> 
     except FxgrowError as error:
         return f"its blocks do not keep the function: {error.refusal.what}"
     before, after = drafts[0].costs(gm, analysis, drafts)
-    made = [
-        replace(d.insert, name=i.name, settings=i.settings) for d, i in zip(drafts, plan.inserts, strict=True)
-    ]
-    eval_only = tuple(f"{i.name}.{node}" for d, i in zip(drafts, plan.inserts, strict=True) for node in d.eval_only)
-    return (
+    pairs = list(zip(drafts, plan.inserts, strict=True))
+    made = [replace(d.insert, name=i.name) for d, i in pairs]
+    eval_only = tuple(f"{i.name}.{node}" for d, i in pairs for node in d.eval_only)
+    problem = (
         next(filter(None, map(_block_difference, plan.inserts, made)), "")
         or first_difference(plan.tensors, [t for d in drafts for t in d.tensors], "tensor")
         or first_difference(plan.modules, [m for d in drafts for m in d.modules], "module")
@@ -59,6 +58,8 @@ def deepening_difference(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> 
         or first_difference(plan.clone_keys, keys, "the name")
         or cost_difference(plan, before, after)
     )
+    proof = tuple(f"{i.name}.{line}" for d, i in pairs for line in d.proof)
+    return problem or replace(plan, proof=proof, before=before, after=after)
 
 
 def _block_difference(have: Insert, want: Insert) -> str:
@@ -97,15 +98,16 @@ def _drafts(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Iterator[Draf
 def _draft(plan: Plan, gm: fx.GraphModule, analysis: Analysis, insert: Insert) -> Drafted:
     position = position_of(gm, analysis, insert.node, insert.users)
     around = look_around(gm, analysis, position.node, position.value)
-    where, body = f"{position.side} {insert.node}", insert.body
+    where, body, settings = f"{position.side} {insert.node}", insert.body, insert.settings
     match insert.block, body:
         case "identity", Layers():
             return draft_identity(gm, analysis, position, _make(body), around, where)
         case "clone", Copies():
             if copies(gm, _stretch(gm, body), afresh=plan.init != "copy") != body:
                 raise Otherwise(f"{insert.name} copies other nodes or modules than a clone would")
+            settings = (("of", body.nodes[-1][1]),)
         case "factory", Factory():
-            pass
+            settings = (("by", body.text),)
         case "identity" | "clone" | "factory" | "factor", _:
             raise Otherwise(f"{insert.name} is said to be {insert.block!r}, and is not")
         case _, Layers() if insert.block in BLOCKS:
@@ -114,7 +116,7 @@ def _draft(plan: Plan, gm: fx.GraphModule, analysis: Analysis, insert: Insert) -
             raise Otherwise(f"{insert.name} is said to be {insert.block!r}, and is not")
     if plan.init == "copy" and insert.block != "clone":
         raise Otherwise(f"{insert.name} has nothing to copy")
-    return draft(gm, analysis, position, body, insert.block, insert.scheme, around, where, insert.settings)
+    return draft(gm, analysis, position, body, insert.block, insert.scheme, around, where, settings)
 
 
 def _factors(plan: Plan, gm: fx.GraphModule, analysis: Analysis, row: list[Insert]) -> list[Drafted]:
@@ -175,7 +177,7 @@ def _all_used(insert: Insert, body: Layers) -> None:
 def _stretch(gm: fx.GraphModule, body: Copies) -> Stretch:
     nodes = tuple(source for _, source in body.nodes)
     if not nodes or len(set(nodes)) < len(nodes) or set(nodes) != set(between(gm, body.entry, nodes[-1])):
-        raise Otherwise(f"the plan clones what is no block between {body.entry} and {nodes[-1] if nodes else 'nothing'}")
+        raise Otherwise(f"the plan clones what is no block behind {body.entry}")
     return Stretch(body.entry, nodes[-1], nodes)
 
 

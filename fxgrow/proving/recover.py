@@ -179,4 +179,3 @@ def _in_row(dims: DimsSolver, factors: Sequence[Axis], layout: Layout) -> Iterat
     for cell, row in zip(cells(dims, factors[cut]), rows, strict=True):
         own = [factor for factor in factors_of(cell) if factor != ONE]
         yield from _in_row(dims, [*front, *own, *factors[cut + 1 :]], row)
-

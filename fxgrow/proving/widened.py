@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import fx
 
 from ..analysis import Analysis
@@ -10,7 +12,8 @@ from ..dims.solver import DimsSolver
 from ..errors import FxgrowError, Kind
 from ..passes.opened import opened
 from ..passes.targets import Target
-from ..passes.writing import Proved, edits_of
+from ..passes.tensors import tensor_edits
+from ..passes.writing import Proved, edits_of, proof_lines
 from ..plan import Plan
 from ..schemes import Failure, Proof, State, prove
 from .differences import cost_difference, first_difference
@@ -40,8 +43,9 @@ def proved_again(plan: Plan, dims: DimsSolver, *, partly: bool = False) -> tuple
     return found, proof
 
 
-def widening_difference(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> str:
-    """What a plan of wider layers says otherwise than its states allow, or why they prove nothing; empty if all holds."""
+def widened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | str:
+    """A plan of wider layers with the proof and the costs that follow from its states; or what it says otherwise than
+    they allow, or why they prove nothing, in words."""
     for opening in plan.openings:
         try:
             node = next(n for n in gm.graph.nodes if n.name == opening.node)
@@ -55,13 +59,14 @@ def widening_difference(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> s
         gm, analysis = opened(gm, analysis, plan.openings)
     problems = []
     for dims in solvers(plan, analysis):
-        problems.append(_difference(plan, gm, analysis, dims))
-        if not problems[-1]:
-            return ""
+        found = _again(plan, gm, analysis, dims)
+        if isinstance(found, Plan):
+            return found
+        problems.append(found)
     return problems[0]
 
 
-def _difference(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver) -> str:
+def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver) -> Plan | str:
     again = proved_again(plan, dims)
     if isinstance(again, Failure):
         return unproved(dims, again)
@@ -89,7 +94,21 @@ def _difference(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSo
         (plan.eval_only, proof.eval_only, "evaluation mode only at"),
     ]
     texts = (first_difference(have, want, what) for have, want, what in parts)  # type: ignore[arg-type]  # rows
-    return next(filter(None, texts), "") or cost_difference(plan, edits.before, edits.after)
+    problem = next(filter(None, texts), "") or cost_difference(plan, edits.before, edits.after)
+    return problem or replace(plan, proof=proof_lines(proof), before=edits.before, after=edits.after)
+
+
+def tensors_differ(plan: Plan, dims: DimsSolver, found: Recovered, proof: Proof) -> str:
+    """Whether the tensors that a program reads would grow otherwise than a plan has it, in words."""
+    said = {name: edit for edit in plan.tensors for name in edit.names}
+    for edit in tensor_edits(dims, found.sizes, found.assignment, proof, found.copies):
+        mine = next((said[name] for name in edit.names if name in said), None)
+        if mine is None:
+            return f"{edit.names[0]} would grow, too"
+        text = first_difference([mine], [replace(edit, names=mine.names, fill=mine.fill)], "tensor")
+        if text:
+            return text
+    return ""
 
 
 def unproved(dims: DimsSolver, failure: Failure) -> str:
@@ -99,4 +118,3 @@ def unproved(dims: DimsSolver, failure: Failure) -> str:
     ops = dims.program.ops
     where = f" (at {ops[failure.op].node})" if 0 <= failure.op < len(ops) else ""
     return f"its states do not keep the function{where}: {failure.text}"
-

@@ -77,7 +77,7 @@ def tangled(tensors: Mapping[str, Tensor], growing: Mapping[str, Tensor]) -> Fxg
                 hint="remove the hook, grow, and register it again on the grown parameter",
             )
     places = {place_of(tensor): name for name, tensor in growing.items()}
-    names = {id(tensor): name for name, tensor in reversed(tensors.items())}
+    names = {id(tensor): name for name, tensor in reversed(list(tensors.items()))}
     for group in overlapping(tensors.values()):
         grown = [tensor for tensor in group if place_of(tensor) in places]
         other = next((tensor for tensor in group if grown and place_of(tensor) != place_of(grown[0])), None)
@@ -111,5 +111,5 @@ def _over(tensor: Tensor, storage: torch.UntypedStorage) -> Tensor:
     """The same part of a copied storage."""
     with torch.no_grad():
         data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        data.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())  # type: ignore[call-overload]  # torch's stubs know other storages
+        data.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
     return alike(data, tensor)

@@ -8,6 +8,7 @@ from math import prod
 
 from torch import Tensor
 
+from ..errors import Kind, usage
 from ..plan import Plan
 
 SMALLEST = 2**30
@@ -38,6 +39,17 @@ def _bytes(plan: Plan, tensors: Mapping[str, Tensor]) -> int:
     grown = sum(prod(edit.new) * sizes.get(edit.names[0], 0 if meta else 4) for edit in plan.tensors if edit.names)
     fresh = sum(prod(t.shape) for insert in plan.inserts for t in insert.tensors) * (0 if meta else 4)
     return grown + fresh
+
+
+def check_memory(plan: Plan, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a growth that this machine cannot hold.
+
+    Raises:
+        UsageError: it is one.
+    """
+    problem = overflow(plan, tensors)
+    if problem:
+        raise usage(Kind.BAD_TARGET, problem, hint="a smaller growth, or a larger machine")
 
 
 def overflow(plan: Plan, tensors: Mapping[str, Tensor]) -> str:

@@ -13,6 +13,11 @@ from ..plan.insert import ENTRY, Call, Copies, Factory, Insert, Layers, Link, Pa
 from ..plan.layout import leaves, size
 from .vet import FUNCTIONS, KINDS, METHODS, is_name, is_path
 
+_SIZES = frozenset(
+    f"{what}_{of}"
+    for what in ("in", "out", "num", "kernel", "normalized")
+    for of in ("channels", "features", "groups", "parameters", "size", "shape")
+) | {"groups"}
 FILLS = frozenset({"keep", "draw", "zero", "identity", "isometry"})
 
 
@@ -76,6 +81,8 @@ def _part(block: str, part: Part) -> Iterator[str]:
     for key, value in part.options:
         if not is_name(key) or not _data(value):
             yield f"the block {block} makes {part.kind} with {key!r:.40}, which is no option"
+        elif key in _SIZES and not (type(value) is int and value > 0):
+            yield f"the block {block} makes {part.kind} with {key}={value!r:.40}, which is no size"
 
 
 def _call(block: str, call: Call, known: set[str], paths: set[str]) -> Iterator[str]:
