@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import fxgrow
+import fxgrow.asserting
 from fxgrow.api import analysis_of
 from fxgrow.capture.call import remembered
 from fxgrow.capture.containers import changed, found, leaves, paths, replaced
@@ -118,7 +119,8 @@ class Words(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         y: Tensor = self.b(torch.relu(self.a(self.table(batch["ids"]))))
-        return y * batch["mask"].unsqueeze(-1) * batch["scale"]
+        masked: Tensor = y * batch["mask"].unsqueeze(-1) * batch["scale"]
+        return masked
 
 
 def test_the_trace_remembers_whole_numbers_and_plain_values() -> None:
@@ -269,7 +271,7 @@ def test_names_of_arguments_that_are_alike(name: str) -> None:
 
 
 def test_trees_are_opened_and_built_anew() -> None:
-    tree = {"a": [1, Batch(X, 2.0, (Y,))], "b": Classified(logits=X), "c": slice(1, None), "d": Pair(Y, None)}
+    tree: Any = {"a": [1, Batch(X, 2.0, (Y,))], "b": Classified(logits=X), "c": slice(1, None), "d": Pair(Y, None)}
     assert [t is X or t is Y for t in found(tree, Tensor)] == [True] * 4
     assert replaced(tree, Tensor, lambda t: t) is not tree
     twice = changed(tree, lambda leaf: leaf * 2 if isinstance(leaf, Tensor) else leaf)
@@ -286,3 +288,23 @@ def test_trees_are_opened_and_built_anew() -> None:
         "t['a'][1].rest[0]",
     ]
     assert leaves("text") == ["text"]
+
+
+def test_a_model_that_is_not_traced_is_compared_on_what_the_grown_one_remembers() -> None:
+    model = net(lambda s, b: s.b(s.hidden(b["x"])))
+    wider = grown(model, {"x": X})
+    assert fxgrow.verify(model, wider).held
+    assert fxgrow.asserting.assert_function_preserved(model, wider).held
+    assert not fxgrow.verify(model, wider, example_inputs=({"x": normal(5, 4)},)).notes
+
+
+def test_inputs_of_training_mode_are_kept_apart() -> None:
+    model = net(lambda s, x, y=None: s.b(s.hidden(x)) if y is None else s.b(s.hidden(x)).sum() + y.mean())
+    traced = fxgrow.trace(model, (X,), train_inputs=(X, Y))
+    assert len(analysis_of(traced).inputs) == 1
+    call = remembered(copy.deepcopy(traced), training=True)
+    assert call is not None
+    assert len(call.args) == 2
+    traced = fxgrow.trace(model.train(), (X,), train_inputs=(X,), train_kwargs={"y": Y})
+    wider = fxgrow.widen(traced, "a", verify=True)
+    assert same(model(X, y=Y), wider(X, y=Y))

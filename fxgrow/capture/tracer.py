@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 
 from ..errors import Kind, usage
-from .call import Call, as_call, remember
+from .call import Call, as_call, remember, remember_training
 from .checks import check_model, check_root
 from .contexts import Contexts, Forgotten
 from .forward import fixed_arguments, restore_signature
@@ -96,6 +96,8 @@ def trace(
     example_inputs: Sequence[Any] | torch.Tensor | Call | None = None,
     *,
     example_kwargs: Mapping[str, Any] | None = None,
+    train_inputs: Sequence[Any] | torch.Tensor | Call | None = None,
+    train_kwargs: Mapping[str, Any] | None = None,
     concrete_args: Mapping[str, Any] | None = None,
 ) -> fx.GraphModule:
     """Trace a model with torch.fx, ready to be grown.
@@ -107,6 +109,9 @@ def trace(
             values. It also decides which arguments of `forward` are inputs. A number among them stays a number that
             may be another one in the next call; where None is given, the trace takes None only.
         example_kwargs: the same by name.
+        train_inputs: what the model takes in training mode, where that is something else (a detector's targets, say).
+            A model that is in training mode is traced with it.
+        train_kwargs: the same by name.
         concrete_args: values for other arguments of `forward`. Arguments with plain defaults (flags, numbers, None)
             are specialised to them, so that `if flag:` does not stop the trace.
 
@@ -118,10 +123,11 @@ def trace(
         UsageError: the model cannot be traced (the message names the line), or must not be grown (lazy, quantised,
             parametrised).
     """
-    call = as_call(example_inputs, example_kwargs)
+    call, in_training = as_call(example_inputs, example_kwargs), as_call(train_inputs, train_kwargs)
+    if in_training is not None and (model.training or call is None):
+        call = in_training
     if isinstance(model, fx.GraphModule):
-        if call is not None:
-            remember(model, call)
+        _remember(model, call, in_training)
         return model
     check_model(model)
     check_root(model)
@@ -151,10 +157,16 @@ def trace(
         logger.info("kept although the graph does not use them: %s", ", ".join(unused))
     for name, module in gm.named_modules(remove_duplicate=False):
         module.training = flags.get(name, model.training)
-    if call is not None:
-        remember(gm, call)
+    _remember(gm, call, in_training)
     gm.recompile()
     return gm
+
+
+def _remember(gm: fx.GraphModule, call: Call | None, in_training: Call | None) -> None:
+    if call is not None:
+        remember(gm, call)
+    if in_training is not None:
+        remember_training(gm, in_training)
 
 
 def _forget_constants(model: nn.Module, attributes: set[str]) -> None:
