@@ -235,8 +235,8 @@ def verify(
     Args:
         before: the model that was grown.
         after: the grown one; if fxgrow grew it, the static proof is part of the certificate.
-        example_inputs: what the models take: tensors, plain values and containers of them; by default what `before` was
-            traced with, else it is inferred, and the certificate says so.
+        example_inputs: what the models take: tensors, plain values and containers of them; by default what `before` or
+            `after` was traced with; else that is inferred, and the certificate says so.
         example_kwargs: the same by name.
         seed: of the probe inputs.
         training: also compare in training mode where the proof claims it, and watch one training step.
@@ -250,4 +250,6 @@ def verify(
     call = as_call(example_inputs, example_kwargs)
     if call is None and isinstance(before, fx.GraphModule):
         call = analysis_of(before).call
+    if call is None and isinstance(after, fx.GraphModule):
+        call = remembered(after)
     return check(before, after, example_inputs=call, seed=seed, training=training)

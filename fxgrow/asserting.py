@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from .api import analysis_of, verify
-from .capture.call import Call, as_call
+from .capture.call import Call, as_call, remembered
 from .capture.trace import trace
 from .errors import Kind, UsageError, usage
 from .verify import Certificate, OutputError, bisect
@@ -41,6 +41,7 @@ def assert_function_preserved(
     after: nn.Module,
     inputs: Sequence[Any] | Tensor | None = None,
     *,
+    kwargs: Mapping[str, Any] | None = None,
     tolerance: float | Mapping[str, float] | None = None,
     outputs: str | Sequence[str] | None = None,
     seed: int = 0,
@@ -54,6 +55,7 @@ def assert_function_preserved(
         inputs: tensors with the shapes that both take (a single one stands for itself); inferred if the first model can
             be traced. Whole numbers are drawn among the rows of the table in which
             they are looked up, else up to the largest one here.
+        kwargs: the same by name.
         tolerance: the largest relative difference that is allowed, for all outputs or by their names; "default" is for
             those not named. By default 1e-10 in float64, and in the models' own dtype what their own rounding explains.
         outputs: names of the outputs to compare, "output", "output[0]" or "output['logits']"; by default all.
@@ -68,7 +70,7 @@ def assert_function_preserved(
         UsageError: the models cannot be compared.
     """
     __tracebackhide__ = True  # pytest shows the line of the test
-    examples = _examples(before, inputs)
+    examples = _examples(before, after, as_call(inputs, kwargs))
     found = compared(before, after, examples, seed=seed, training=training)
     certificate = replace(found, errors=tuple(_wanted(found.errors, outputs, tolerance)))
     if not certificate.held:
@@ -86,7 +88,7 @@ def compared(
     Raises:
         UsageError: the models cannot be compared.
     """
-    call = _examples(before, examples)
+    call = _examples(before, after, examples)
     certificate = verify(before, after, example_inputs=call, seed=seed, training=training)
     if certificate.held or certificate.difference is not None:
         return certificate
@@ -97,9 +99,13 @@ def compared(
     return replace(certificate, difference=difference)
 
 
-def _examples(before: nn.Module, given: Sequence[Any] | Tensor | Call | None) -> Call:
-    """The inputs that are given, or those that the trace of a model tells."""
-    return as_call(given) or analysis_of(trace(before)).call
+def _examples(before: nn.Module, after: nn.Module, given: Sequence[Any] | Tensor | Call | None) -> Call:
+    """The inputs that are given, or those that a traced model remembers, or that the trace of one tells."""
+    call = as_call(given)
+    for model in (before, after):
+        if call is None and isinstance(model, fx.GraphModule):
+            call = remembered(model)
+    return call or analysis_of(trace(before)).call
 
 
 def _wanted(

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict, UserDict, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
+from torch.utils import _pytree
 
 import fxgrow
-from fxgrow.api import analysis_of
-from fxgrow.capture.call import remembered
+import fxgrow.asserting
 from fxgrow.capture.containers import changed, found, leaves, paths, replaced
 
-from .input_models import Batch, Classified, M, Net, Output, Pair, X, Y, grown, net, normal, same
+from .input_models import Batch, Classified, M, Net, Output, Pair, X, Y, grown, net, same
 
 Forward = Callable[..., Any]
 
@@ -106,110 +106,6 @@ def test_a_width_in_an_output_is_interface() -> None:
     assert caught.value.kind is fxgrow.Kind.OUTPUT
 
 
-# -- what is remembered ---------------------------------------------------------------------------------------------
-
-
-class Words(nn.Module):
-    """Looks words up, under a mask."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table, self.a, self.b = nn.Embedding(50, 4), nn.Linear(4, 8), nn.Linear(8, 2)
-
-    def forward(self, batch: dict[str, Any]) -> Tensor:
-        y: Tensor = self.b(torch.relu(self.a(self.table(batch["ids"]))))
-        return y * batch["mask"].unsqueeze(-1) * batch["scale"]
-
-
-def test_the_trace_remembers_whole_numbers_and_plain_values() -> None:
-    ids, mask = torch.tensor([[7, 3, 9]]), torch.tensor([[True, True, False]])
-    model = Words().eval()
-    traced = fxgrow.trace(model, ({"ids": ids, "mask": mask, "scale": 0.5},))
-    ids.zero_()  # the caller's tensor is the caller's
-    call = remembered(copy.deepcopy(traced))
-    assert call is not None
-    (batch,) = call.args
-    assert batch["ids"].tolist() == [[7, 3, 9]]
-    assert torch.equal(batch["mask"], mask)
-    assert batch["scale"] == 0.5
-    wider = fxgrow.widen(traced, "a", verify=True)
-    deeper = fxgrow.deepen(wider, after="a", verify=True)
-    known = analysis_of(fxgrow.apply(fxgrow.plan_widen(deeper, "table"), deeper))
-    (batch,) = known.inputs
-    assert batch["ids"].max() == 9
-    assert not known.guessed
-
-
-def test_the_shape_of_floating_point_inputs_is_remembered_and_not_their_numbers() -> None:
-    traced = fxgrow.trace(net(lambda s, x: s.b(s.hidden(x))), (X,))
-    call = remembered(traced)
-    assert call is not None
-    assert call.args[0].is_meta
-    assert call.args[0].shape == X.shape
-    place = next(iter(traced.graph.nodes))
-    assert place.meta["val"].shape == X.shape  # where torch's own tracers leave it
-
-
-def test_given_inputs_win_over_remembered_ones() -> None:
-    traced = fxgrow.trace(net(lambda s, x, m=None: s.b(s.hidden(x)) * m), (X,), example_kwargs={"m": M})
-    assert analysis_of(traced).inputs[0].shape == (3, 4)
-    other = analysis_of(traced, (normal(7, 4),), {"m": normal(7, 1)})
-    assert other.inputs[0].shape == (7, 4)
-    assert other.inputs[1].shape == (7, 1)
-    assert fxgrow.trace(traced, (normal(5, 4), normal(5, 1))) is traced
-    assert analysis_of(traced).inputs[0].shape == (5, 4)  # a second trace counts, though the model is unchanged
-
-
-def test_a_graph_of_the_users_own_is_read_as_before() -> None:
-    gm = fx.symbolic_trace(net(lambda s, x: s.b(s.hidden(x))))
-    next(iter(gm.graph.nodes)).meta["val"] = torch.empty(6, 4, dtype=torch.float64, device="meta")
-    analysis = analysis_of(gm)
-    assert analysis.inputs[0].shape == (6, 4)
-    assert not analysis.guessed
-
-
-def test_inputs_that_are_edited_away_are_inferred_again() -> None:
-    gm = fxgrow.trace(net(lambda s, x, y: s.b(s.hidden(x))), (X, Y))
-    unused = next(n for n in gm.graph.nodes if n.target == "y")
-    gm.graph.erase_node(unused)
-    gm.recompile()
-    assert len(analysis_of(gm).inputs) == 1
-
-
-# -- what is guessed ------------------------------------------------------------------------------------------------
-
-
-def test_a_guess_is_said_in_plan_and_certificate() -> None:
-    gm = fx.symbolic_trace(net(lambda s, x: s.b(s.hidden(x))))
-    said = "input x: shape 2x4, dtype float64 inferred from the first layer, not given"
-    plan = fxgrow.plan_widen(gm, "a")
-    assert said in plan.notes
-    assert said in str(plan)
-    wider = fxgrow.widen(gm, "a")
-    assert said in fxgrow.verify(gm, wider).notes
-    assert said in fxgrow.plan_deepen(wider, after="b").notes
-    assert said in fxgrow.plan_grow(wider, widen=2).notes  # one guess stays one, however often it is used
-    assert not fxgrow.plan_widen(fxgrow.trace(gm, (X,)), "a").notes
-    assert not fxgrow.verify(gm, wider, example_inputs=(X,)).notes
-
-
-def test_only_what_is_not_known_is_guessed() -> None:
-    gm = fx.symbolic_trace(net(lambda s, x, y: s.b(s.hidden(x) + s.hidden(y))))
-    places = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    places[0].meta["val"] = torch.empty(5, 4, device="meta", dtype=torch.float64)
-    places[1].meta["val"] = None
-    with pytest.raises(fxgrow.UsageError):  # 5 and 2 rows do not fit together
-        analysis_of(gm)
-    gm = fx.symbolic_trace(net(lambda s, x, y: s.b(s.hidden(x)) + s.b(s.hidden(y)).mean()))
-    next(iter(gm.graph.nodes)).meta["val"] = torch.empty(5, 4, device="meta", dtype=torch.float64)
-    assert [line.split(":")[0] for line in analysis_of(gm).guessed] == ["input y"]
-
-
-def test_what_cannot_be_guessed_is_refused() -> None:
-    with pytest.raises(fxgrow.UsageError, match="cannot tell the shape of input"):
-        analysis_of(fxgrow.trace(net(lambda s, x, **more: s.b(s.hidden(x) * more["m"]))))
-
-
 # -- calls that do not fit ------------------------------------------------------------------------------------------
 
 
@@ -269,7 +165,7 @@ def test_names_of_arguments_that_are_alike(name: str) -> None:
 
 
 def test_trees_are_opened_and_built_anew() -> None:
-    tree = {"a": [1, Batch(X, 2.0, (Y,))], "b": Classified(logits=X), "c": slice(1, None), "d": Pair(Y, None)}
+    tree: Any = {"a": [1, Batch(X, 2.0, (Y,))], "b": Classified(logits=X), "c": slice(1, None), "d": Pair(Y, None)}
     assert [t is X or t is Y for t in found(tree, Tensor)] == [True] * 4
     assert replaced(tree, Tensor, lambda t: t) is not tree
     twice = changed(tree, lambda leaf: leaf * 2 if isinstance(leaf, Tensor) else leaf)
@@ -286,3 +182,49 @@ def test_trees_are_opened_and_built_anew() -> None:
         "t['a'][1].rest[0]",
     ]
     assert leaves("text") == ["text"]
+
+
+@dataclass
+class Squared:
+    """An output that computes one of its fields."""
+
+    y: Any
+    square: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.square = self.y * self.y
+
+
+class Opaque:
+    """A class that its library has told torch how to open."""
+
+    def __init__(self, x: Any) -> None:
+        self.x = x
+
+
+_pytree.register_pytree_node(Opaque, lambda o: ([o.x], None), lambda items, _: Opaque(*items))
+
+
+def test_classes_that_make_fields_of_their_own() -> None:
+    model = net(lambda s, x: Squared(s.b(s.hidden(x))))
+    assert same(model(X), grown(model, X)(X))
+    traced = fxgrow.trace(net(lambda s, x: Squared(s.hidden(x))), (X,))
+    with pytest.raises(fxgrow.GrowthRefused) as caught:
+        fxgrow.widen(traced, "a")
+    assert caught.value.kind is fxgrow.Kind.OUTPUT
+
+
+def test_classes_that_are_registered_with_torch() -> None:
+    model = net(lambda s, o: s.b(s.hidden(o.x)))
+    assert same(model(Opaque(X)), grown(model, Opaque(X))(Opaque(X)))
+
+
+def test_blocks_go_behind_layers_of_models_that_take_containers() -> None:
+    model = net(lambda s, batch, *, scale: {"y": s.b(s.hidden(batch["x"]) * scale)})
+    traced = fxgrow.trace(model, ({"x": X},), example_kwargs={"scale": 0.5})
+    deeper = fxgrow.deepen(traced, after="a", verify=True)
+    assert same(model({"x": X}, scale=2.0), deeper({"x": X}, scale=2.0))
+    with pytest.raises(fxgrow.FxgrowError):
+        fxgrow.deepen(traced, after="batch")  # a container is no value that a block could be added to
+    plan = fxgrow.Plan.from_json(fxgrow.plan_widen(traced, "a").to_json())
+    assert same(model({"x": X}, scale=2.0), fxgrow.apply(plan, traced)({"x": X}, scale=2.0))

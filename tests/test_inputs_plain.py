@@ -1,4 +1,4 @@
-"""Numbers, flags and texts as inputs: another call may say another one, and the grown model must follow, or not grow."""
+"""Numbers, flags and texts as inputs: another call may say another one; the grown model must follow, or not grow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FOLLOWS: dict[str, tuple[Forward, tuple[Any, ...]]] = {
     "a text": (lambda s, x, n: s.b(F.gelu(s.a(x), approximate=n)), ("none", "tanh")),
     "a flag of the output": (lambda s, x, n: s.b(s.hidden(x)).sum(1, keepdim=n), (True, False)),
     "a number of rows": (lambda s, x, n: s.b(s.hidden(x)[:n]), (2, 1, 3)),
-    "a number of groups of rows": (lambda s, x, n: s.b(s.hidden(x).repeat(4, 1).reshape(n, -1, 8)), (3, 1, 6)),
+    "a number of groups of rows": (lambda s, x, n: s.b(s.hidden(x).repeat(6, 1).reshape(n, -1, 8)), (3, 1, 6)),
     "how often": (lambda s, x, n: s.b(s.hidden(x).unsqueeze(0).expand(n, -1, -1)), (3, 1, 5)),
     "an output of a tensor": (lambda s, x, n: s.b(s.hidden(x)) * x[:, n].unsqueeze(1), (0, 3)),
     "what is filled in": (lambda s, x, n: s.b(s.hidden(x) * torch.full((3, 8), n, dtype=x.dtype)), (0.5, 2.0)),

@@ -15,6 +15,8 @@ from .signature import PLAIN
 
 REMEMBERED = "fxgrow_call"
 """The key of a GraphModule's `meta` under which its call is kept."""
+TRAINING = "fxgrow_training_call"
+"""The same for the call in training mode, where that takes other inputs."""
 KEYWORD = "fxgrow_keyword_only"
 """The key of a placeholder's `meta` that says that it is given by name only."""
 
@@ -187,9 +189,18 @@ def remember(gm: fx.GraphModule, call: Call) -> None:
     gm.meta[REMEMBERED] = kept
 
 
-def remembered(gm: fx.GraphModule) -> Call | None:
-    """The call that a traced model, or the model that it was grown from, was traced with; None if there was none."""
-    known = gm.meta.get(REMEMBERED)
+def remember_training(gm: fx.GraphModule, call: Call) -> None:
+    """Keep the call in training mode, where that takes other inputs; it need not fit a graph of evaluation mode."""
+    gm.meta[TRAINING] = call.changed(_kept)
+
+
+def remembered(gm: fx.GraphModule, *, training: bool = False) -> Call | None:
+    """The call that a traced model, or the model that it was grown from, was traced with; None if there was none.
+
+    In training mode it is the one that was given for that mode, if one was.
+    """
+    known = gm.meta.get(TRAINING) if training else None
+    known = known if isinstance(known, Call) else gm.meta.get(REMEMBERED)
     return known if isinstance(known, Call) else None
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Kind, usage
+from ..surroundings import surroundings
 from .caches import caches_kept_clean
-from .call import Call, as_call, remember
+from .call import Call, as_call, remember, remember_training
 from .checks import check_hooks, check_model, check_root
 from .compared import Examples, compare
 from .contexts import Forgotten
@@ -57,7 +58,8 @@ def trace(
             dtypes, of whole numbers and flags their values. It also decides which arguments of `forward` are inputs. A
             number among them may be another one in the next call; where None is given, the trace takes None only.
         example_kwargs: the same by name.
-        train_inputs: what the model takes in training mode, where that differs (targets, say).
+        train_inputs: what the model takes in training mode, where that is something else (a detector's targets, say). A
+            model that is in training mode is traced with it.
         train_kwargs: the same by name.
         concrete_args: values for other arguments of `forward`. Arguments with plain defaults (flags, numbers, None)
             are specialised to them, so that `if flag:` does not stop the trace.
@@ -70,20 +72,26 @@ def trace(
         UsageError: the model cannot be traced (the message names the line), the graph would not run what the model
             runs, or it must not be grown (lazy, quantised, parametrised).
     """
-    call = as_call(example_inputs, example_kwargs)
+    given, in_training = as_call(example_inputs, example_kwargs), as_call(train_inputs, train_kwargs)
+    call = in_training if in_training is not None and (model.training or given is None) else given
     if isinstance(model, fx.GraphModule):
-        if call is not None:
-            remember(model, call)
+        _remember(model, call, in_training)
         return model
     check_model(model)
     check_root(model)
     fixed = fixed_arguments(model, call, concrete_args or {})
-    with TRACING, caches_kept_clean(), objects_kept(model):
+    with TRACING, surroundings(), caches_kept_clean(), objects_kept(model):
         gm = _graph_module(model, _in_both_modes(model, fixed, call))
-        if call is not None:
-            remember(gm, call)
-        compare(model, gm, Examples(call, as_call(train_inputs, train_kwargs), concrete_args or {}))
+        _remember(gm, call, in_training)
+        compare(model, gm, Examples(given, in_training, concrete_args or {}))
     return gm
+
+
+def _remember(gm: fx.GraphModule, call: Call | None, in_training: Call | None) -> None:
+    if call is not None:
+        remember(gm, call)
+    if in_training is not None:
+        remember_training(gm, in_training)
 
 
 @dataclass(slots=True)

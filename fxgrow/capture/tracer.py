@@ -83,11 +83,13 @@ class GrowthTracer(fx.Tracer):
         if entered:
             raise Forgotten(entered)
         if isinstance(a, dict) and type(a) not in PLAIN_DICTS:
-            return self._mapping(a)  # fx would make a plain dict of it
+            return self._made(a)  # fx would make a plain dict of it
+        if is_dataclass(a) and not isinstance(a, type) and not all(f.init for f in fields(a)):
+            return self._made(a)  # fx would pass all fields
         return super().create_arg(a)
 
-    def _mapping(self, a: dict[Any, Any]) -> fx.Node:
-        """A call that makes a dict of a class of its own, a ModelOutput, say."""
+    def _made(self, a: Any) -> fx.Node:
+        """A call that makes a dict of some class (a ModelOutput, say) or a dataclass, as the user's code does."""
         if is_dataclass(a):
             named = {f.name: self.create_arg(getattr(a, f.name)) for f in fields(a) if f.init}
             return self.create_node("call_function", type(a), (), named)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -176,22 +176,32 @@ def _broken(folder: Path, reason: object) -> FxgrowError:
     return usage(Kind.BAD_OPTION, f"{folder / WEIGHTS} cannot be read: {reason}", hint="save the grown model again")
 
 
-def restore(model: nn.Module, folder: Path, example_inputs: Sequence[Any] | None = None) -> fx.GraphModule:
+def restore(
+    model: nn.Module,
+    folder: Path,
+    example_inputs: Sequence[Any] | None = None,
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+) -> fx.GraphModule:
     """The grown model that a folder holds, from a model of the class that was grown; that one stays as it is.
 
     Args:
         model: what the original constructor makes, traced or not; its values do not matter.
         folder: written by `save`.
-        example_inputs: what the model was traced with, if it is to be other than what the folder says.
+        example_inputs: what the model was traced with, if the folder does not say it (it keeps tensors, no containers),
+            or if it is to be something else.
+        example_kwargs: the same by name.
 
     Raises:
         UsageError: the folder holds no saved model, or one that was grown from another class.
     """
     saved = read_saved(folder)
     values = example_inputs
-    if values is None and all(":" in text for text in saved.inputs):  # never a function: data names no code
+    if (
+        values is None and example_kwargs is None and all(":" in text for text in saved.inputs)
+    ):  # never a function: data names no code
         values = parse_inputs([text for text in saved.inputs if text[:1].isdigit()])
-    grown = grown_by(saved.plan, trace(model, values))
+    grown = grown_by(saved.plan, trace(model, values, example_kwargs=example_kwargs))
     try:
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
