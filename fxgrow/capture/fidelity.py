@@ -139,7 +139,7 @@ class _Reader:
             if isinstance(leaf, Tensor):
                 self._set(leaf, table.of(("input", label)))
         for fake, real in recording.own.items():
-            self.numbers[fake] = table.of(("own", names[real])) if real in names else -1
+            self.numbers[fake] = table.of(("own", names[id(real)])) if id(real) in names else self._constant(real)
 
     def read(self) -> Side:
         """All operators, and what is left in the end."""
@@ -174,6 +174,8 @@ class _Reader:
             return None
         if same is not None:
             return None  # in place, and nothing is done
+        if spec.name == "aten::unbind":  # Python unpacks tensors by it, where torch.fx takes one item after another
+            return self._unbound(bound, outputs, note)
         values = tuple((name, self._key(value)) for name, value in bound.items())
         mark = 0
         if spec.seeded:
@@ -206,6 +208,17 @@ class _Reader:
         in_place = func._schema.name.endswith("_") and argument == "self"
         return self.table.of((number, 0) if in_place else (number, argument))
 
+    def _unbound(self, bound: dict[str, Any], outputs: list[Tensor], note: Note) -> int:
+        """The pieces as if each had been selected."""
+        first = -1
+        for k, tensor in enumerate(outputs):
+            some = {"self": bound["self"], "dim": bound["dim"], "index": k}
+            values = tuple((name, self._key(value)) for name, value in some.items())
+            number = self.table.of(("aten::select", "int", values, note.contexts, 0))
+            self._set(tensor, self.table.of((number, 0)))
+            first = number if k == 0 else first
+        return first
+
     def _set(self, tensor: Tensor, number: int) -> None:
         self.numbers[id(tensor)] = number
         self.made[id(tensor)] = len(self.versions.get(storage_of(tensor), ()))
@@ -223,8 +236,6 @@ class _Reader:
         number = self.numbers.get(id(tensor))
         if number is None:
             number = self._unknown(tensor)
-        elif number == -1:
-            number = self.numbers[id(tensor)] = self._constant(tensor)
         writes = self.versions.get(storage_of(tensor), ())
         if len(writes) > self.made.get(id(tensor), 0):
             return self.table.of(("after", number, writes[-1]))

@@ -46,8 +46,8 @@ class Recording:
     inputs: tuple[Any, ...]
     """Positional and keyword arguments, with fake tensors in the place of tensors."""
     output: Any
-    own: dict[int, int]
-    """By identity of a fake tensor, that of the real tensor of the model for which it stands."""
+    own: dict[int, Tensor]
+    """By identity of a fake tensor, the real tensor of the model for which it stands."""
     left: dict[str, Tensor]
     """What parameters and buffers are in the end, by name: they may have been assigned anew."""
     training: bool
@@ -117,7 +117,7 @@ def record_model(
         out = run_recorded(lambda: twin(*given, **named), mode, True, recorder)
         left: dict[str, Tensor] = dict(twin.named_parameters(remove_duplicate=False))
         left |= dict(twin.named_buffers(remove_duplicate=False))
-        own = {id(made): key for key, (_, made) in known.made.items()}
+        own = {id(made): real for real, made in known.made.values()}
         alive = [twin, dict(known.made), fakes]
         return Recording(recorder.calls, recorder.notes, (given, named), out, own, left, twin.training, alive)
 
