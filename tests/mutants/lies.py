@@ -103,7 +103,9 @@ LIES: dict[str, Lie] = {
     "it is linear in the first operand": Lie(lambda s: {"apply": lambda op, states, **_: _first(op, states)}),
     "any operand will do": Lie(lambda s: {"require": lambda op, state, **_: state, "adapt": lambda op, state: None}),
     "units are not mixed": Lie(lambda s: {"mix": lambda op, state, _: state, "centre": lambda op, state: state}),
-    "training is like evaluation": Lie(lambda s: {"only_eval": lambda op, why: None}),
+    "training is like evaluation": Lie(
+        lambda s: {"only_eval": lambda op, why: None, "drawn": lambda op, state, why: state}
+    ),
     "new units are zeros": Lie(_said(lambda s, marks: [[s.zero for _ in row] for row in marks])),
     "new units are in the other order": Lie(_said(lambda s, marks: [row[::-1] for row in marks])),
     "the next unit is picked": Lie(
