@@ -13,7 +13,7 @@ import fxgrow
 
 from .edited_plans import SUBJECTS, Where, changed, changes, outputs
 
-TRIED = 60
+TRIED = 40
 """Changes of each plan."""
 
 
