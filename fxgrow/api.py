@@ -192,10 +192,12 @@ def apply(
         example_kwargs: the same by name.
 
     Returns:
-        The grown model: the same classes, parameter names, device, dtype, training flags and requires_grad.
+        The grown model: the same classes, parameter names, device, dtype, training flags, requires_grad, and hooks of
+        parameters. It starts without gradients.
 
     Raises:
-        UsageError: the plan was made for another model, or was changed. Nothing has been written then.
+        UsageError: the plan was made for another model, or was changed; or a parameter that grows has a hook, or lies
+            in the same memory as another part of the model. Nothing has been written then.
     """
     if not proved_here(plan):
         check_plan(plan, model)

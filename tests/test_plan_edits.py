@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,14 @@ import torch
 from torch import Tensor, fx, nn
 
 import fxgrow
+from fxgrow.plan import Leaf
+from fxgrow.proving import remembered, reprove
+from fxgrow.rewrite import apply as write
+from fxgrow.schemes import Failure, Proof
 
 from .edited_plans import SUBJECTS, Where, changed, changes, outputs
 
-TRIED = 60
+TRIED = 40
 """Changes of each plan."""
 
 
@@ -56,3 +61,70 @@ def refused_or_harmless(case: Prepared, where: Where, value: Any) -> bool:
         before, after = outputs(model, inputs, training), outputs(grown, inputs, training)
         assert torch.allclose(before, after, rtol=1e-9, atol=1e-9), (where, value)
     return False
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_a_plan_that_nobody_changed_makes_the_same_bits_and_says_the_same(name: str) -> None:
+    _, _, traced, plan = prepared(name)
+    other = prepared(name)[2]
+    read = fxgrow.Plan.from_json(plan.to_json())
+    assert remembered(plan)
+    assert not remembered(read)
+    want, have = fxgrow.apply(plan, traced), fxgrow.apply(read, other)
+    assert have.meta["fxgrow"] == want.meta["fxgrow"]
+    assert all(torch.equal(a, b) for a, b in zip(want.state_dict().values(), have.state_dict().values(), strict=True))
+
+
+def test_a_lie_in_the_proof_does_not_reach_the_certificate() -> None:
+    _, _, traced, plan = prepared("convolution")
+    grown = fxgrow.apply(fxgrow.Plan.from_json(replace(plan, proof=("believe me",)).to_json()), traced)
+    assert grown.meta["fxgrow"][0].proof == plan.proof
+
+
+def test_the_first_difference_is_named() -> None:
+    _, _, traced, plan = prepared("convolution")
+    scaled = replace(plan, tensors=(*plan.tensors[:-1], replace(plan.tensors[-1], scale=2.0)))
+    with pytest.raises(fxgrow.UsageError) as error:
+        fxgrow.apply(fxgrow.Plan.from_json(scaled.to_json()), traced)
+    assert error.value.kind is fxgrow.Kind.STALE_PLAN
+    assert "3.weight: scale 2.0, and derived again it is 1.0" in error.value.refusal.what
+    assert error.value.refusal.hint
+
+
+def test_the_writer_alone_believes_a_plan() -> None:
+    """The oracle must be able to fail: without the second proof an edited state changes the function."""
+    model, inputs, traced, plan = prepared("convolution")
+    edit = next(e for e in plan.tensors if e.names[0] == "3.weight")
+    leaf = edit.axes[0].layout
+    assert isinstance(leaf, Leaf)
+    growth = replace(edit.axes[0], layout=replace(leaf, state="even"))
+    tensors = tuple(replace(e, axes=(growth,)) if e is edit else e for e in plan.tensors)
+    wrong = write(replace(plan, tensors=tensors), traced)
+    assert not torch.allclose(outputs(model, inputs, False), outputs(wrong, inputs, False), atol=1e-3)
+    with pytest.raises(fxgrow.UsageError, match="do not keep the function"):
+        fxgrow.apply(replace(plan, tensors=tensors), traced)
+
+
+class Gates(nn.Module):
+    """Two ways through the same first layers."""
+
+    def __init__(self, *, short: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.short = nn.Linear(5, 8), nn.Linear(8, 3), nn.Linear(8, 3), short
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.a(x))
+        found: Tensor = self.b(y) if self.short else self.b(y) + self.c(y)
+        return found
+
+
+def test_a_plan_is_proved_in_a_program_that_reads_some_of_its_parameters() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 5)
+    long, short = (fxgrow.trace(Gates(short=short).eval(), (x,)) for short in (False, True))
+    plan = fxgrow.plan_widen(long, "a")
+    assert isinstance(reprove(plan, long, fxgrow.analyse(long)), Proof)
+    assert isinstance(reprove(plan, short, fxgrow.analyse(short)), Proof)
+    less = replace(plan, tensors=tuple(e for e in plan.tensors if e.names[0] != "c.weight"))
+    assert isinstance(reprove(less, short, fxgrow.analyse(short)), Proof)
+    assert isinstance(reprove(less, long, fxgrow.analyse(long)), Failure)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx
 
+from ...api import apply
 from ...plan import Plan
 from ...plan.layout import old_positions
-from ...rewrite import apply
 from ...rewrite.apply import tensors_of
 from ..bits import contents, digest
 from .entries import EntriesChanged, look, steps
@@ -84,7 +84,7 @@ def repeatable(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule, ran: St
     try:
         text, words = plan.to_json(), str(plan)
         read = Plan.from_json(text)
-        again = apply(read, copy.deepcopy(model), inplace=True)
+        again = apply(read, copy.deepcopy(model), inplace=True, example_inputs=inputs)
     except Exception as error:
         raise LawBroken("a plan can be kept as text", f"{type(error).__name__}: {error}") from error
     if read != plan or read.to_json() != text or str(read) != words:
