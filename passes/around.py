@@ -11,7 +11,8 @@ from typing import Any
 from torch import fx, nn
 
 from fxgrow.analysis import Analysis
-from fxgrow.capture.program import Op, Origin, Value, tensors
+from fxgrow.capture.program import Op, Origin, Value
+from fxgrow.capture.trees import leaves
 from fxgrow.dims.axis import atoms
 from fxgrow.dims.rules.idempotent import (
     CLAMPS,
@@ -196,7 +197,7 @@ def passed(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Value) 
 
 
 def _results(analysis: Analysis, nodes: Collection[fx.Node]) -> list[Value]:
-    return [value for n in nodes for value in tensors(analysis.program.results.get(n.name))]
+    return [value for n in nodes for value in leaves(analysis.program.results.get(n.name))]
 
 
 def _followed(analysis: Analysis, value: Value, op: Op, hidden: Collection[fx.Node]) -> list[Op]:

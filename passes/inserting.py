@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from fxgrow.analysis import Analysis, analyse
+from fxgrow.capture.containers import replaced
 from fxgrow.capture.program import Op, Value
 from fxgrow.capture.source import location
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
@@ -186,9 +187,7 @@ def made_by(
 
 def _example(analysis: Analysis, node: fx.Node) -> Any:
     found = analysis.program.results[node.name]
-    if isinstance(found, Value):
-        return torch.empty(found.shape, dtype=found.dtype, device="meta")
-    return found
+    return replaced(found, Value, lambda value: torch.empty(value.shape, dtype=value.dtype, device="meta"))
 
 
 def _analysed(block: fx.GraphModule, inputs: tuple[Any, ...], body: Body, kind: str) -> Analysis:

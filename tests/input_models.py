@@ -22,7 +22,7 @@ class Output:
     hidden: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What some models take; it cannot be assigned to."""
 

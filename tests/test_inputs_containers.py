@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree
 
 import fxgrow
@@ -228,3 +228,44 @@ def test_blocks_go_behind_layers_of_models_that_take_containers() -> None:
         fxgrow.deepen(traced, after="batch")  # a container is no value that a block could be added to
     plan = fxgrow.Plan.from_json(fxgrow.plan_widen(traced, "a").to_json())
     assert same(model({"x": X}, scale=2.0), fxgrow.apply(plan, traced)({"x": X}, scale=2.0))
+
+
+class Gated(nn.Module):
+    """A residual block that reads more than the stream: a gate in a dict, and a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, batch: dict[str, Any], scale: float) -> Tensor:
+        y: Tensor = x + self.second(torch.relu(self.first(x)) * batch["gate"]) * scale
+        return y
+
+
+class Stack(nn.Module):
+    """Two blocks that read what the model is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.blocks = nn.ModuleList([Gated(), Gated()])
+
+    def forward(self, batch: dict[str, Any], scale: float = 1.0) -> Tensor:
+        x = self.a(batch["x"])
+        for block in self.blocks:
+            x = block(x, batch, scale)
+        y: Tensor = self.b(x)
+        return y
+
+
+@pytest.mark.parametrize("block", ["clone", "mlp"])
+def test_blocks_that_read_a_container_and_a_number(block: str) -> None:
+    torch.manual_seed(0)
+    model = Stack().double().eval()
+    batch = {"x": X, "gate": M}
+    traced = fxgrow.trace(model, (batch,), example_kwargs={"scale": 0.5})
+    deeper = fxgrow.deepen(traced, after="blocks.1", block=block, verify=True)
+    larger = fxgrow.grow(traced, widen={"blocks.0.first": 2}, deepen={"blocks.1": block}, verify=True)
+    for scale in (0.5, 0.0, 3):
+        assert same(model(batch, scale), deeper(batch, scale=scale))
+        assert same(model(batch, scale), larger(batch, scale))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 import fxgrow
 from fxgrow.api import analysis_of
+from fxgrow.capture import build
 
 from .input_models import X, Y, grown, net, normal, same
 
@@ -84,6 +85,8 @@ REFUSED: dict[str, tuple[Forward, Any]] = {
     "an axis": (lambda s, x, n: s.b(s.hidden(x) * s.hidden(x).mean(n, keepdim=True)), 0),
     "the axis of a softmax": (lambda s, x, n: s.b(s.hidden(x).softmax(n)), 0),
     "what is padded": (lambda s, x, n: s.b(F.pad(s.hidden(x), (0, n))[:, :8]), 0),
+    "which piece": (lambda s, x, n: s.b(s.hidden(x).split(4, 1)[n].repeat(1, 2)), 0),
+    "which of several": (lambda s, x, n: s.b(torch.cat(s.hidden(x).chunk(4, 1)[n : n + 2], 1).repeat(1, 2)), 0),
     "an epsilon": (lambda s, x, n: s.b(F.layer_norm(s.hidden(x), (8,), eps=n)), 0.1),
     "a share of the width": (lambda s, x, n: s.b(s.hidden(x) * (s.hidden(x).shape[1] / n)), 4),
     "a size of its own": (lambda s, x, n: s.b(s.hidden(x) + torch.zeros(n, dtype=x.dtype)), 8),
@@ -98,6 +101,22 @@ def test_what_hangs_on_a_plain_input_does_not_grow(name: str) -> None:
         fxgrow.widen(traced, "a")
     assert caught.value.kind in (fxgrow.Kind.INPUT, fxgrow.Kind.INEXPRESSIBLE)
     assert caught.value.refusal.where
+
+
+@pytest.mark.parametrize(("name", "other"), [("where channels are cut", 6), ("split", 3), ("heads", 4), ("an axis", 1)])
+def test_it_would_be_wrong_to_grow(name: str, other: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken for a constant, the number of the example is written into the grown model, or into its proof."""
+    forward, value = REFUSED[name]
+    model = net(forward)
+    monkeypatch.setattr(build, "varying", lambda tree: [])
+    traced = fxgrow.trace(model, (X, value))
+    wider = fxgrow.widen(traced, "a")
+    assert same(model(X, value), wider(X, value))
+    try:
+        right = same(model(X, other), wider(X, other))
+    except RuntimeError:  # not even the shapes fit
+        right = False
+    assert not right
 
 
 @pytest.mark.parametrize("name", ["where channels are cut", "heads", "an axis"])

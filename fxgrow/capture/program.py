@@ -156,6 +156,8 @@ class Program:
     """Nodes whose results hold plain inputs of the model (numbers, flags, texts), or what is computed from them."""
     measured: set[int] = field(default_factory=set)
     """Indices of the values whose shape may depend on such an input."""
+    picked: list[Value] = field(default_factory=list)
+    """Values of which such an input says which one is read."""
 
     def position(self) -> dict[str, int]:
         """Place of each node in execution order."""

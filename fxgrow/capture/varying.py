@@ -6,6 +6,7 @@ rule takes one for a constant, and no growth edits it.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,6 +71,8 @@ def note(program: Program, node: fx.Node, env: Mapping[fx.Node, Any], target: An
     if varying(env[node]):
         program.varying.add(node.name)
     ops = [op for op in program.node_ops.get(node.name, ()) if op.step >= 0]
+    if told and not ops and not _by_constant(node, told):
+        program.picked += [ref.value for n in node.all_input_nodes for ref in found(env[n], Ref)]
     direct = len(ops) == 1 and (isinstance(target, str) or _of_torch(target))
     for op in ops:
         if told:
@@ -78,6 +81,12 @@ def note(program: Program, node: fx.Node, env: Mapping[fx.Node, Any], target: An
         if measured or any(name not in _SCALARS for name, _ in op.varying):
             program.measured.update(out.index for out in op.outputs)
         _as_operands(program, op)
+
+
+def _by_constant(node: fx.Node, told: Sequence[fx.Node]) -> bool:
+    """Whether a node reads an entry of a container that holds plain inputs, under a name or number that is written."""
+    reads = node.target in (operator.getitem, getattr) or (node.op, node.target) == ("call_method", "get")
+    return reads and not any(n in told for n in node.all_input_nodes[1:]) and node.args[0] in told
 
 
 def _told(

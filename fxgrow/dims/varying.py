@@ -52,6 +52,11 @@ def freeze_varying(program: Program, dims: Dims) -> None:
                     dims.freeze(axis, Kind.INPUT, text)
         for axis in _affected(op, dims):
             dims.freeze(axis, Kind.INPUT, text)
+    made = {out.index: i for i, op in enumerate(program.ops) for out in op.outputs} if program.picked else {}
+    for value in program.picked:
+        dims.algebra.op = made.get(value.index, 0)
+        for axis in dims.of(value):
+            dims.freeze(axis, Kind.INPUT, "it is one of several tensors, and an input says which of them is read")
 
 
 def _shown(op: Op) -> str:
