@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from .analysis import Analysis, analyse
+from .capture.inputs import as_tuple
 from .capture.snapshot import Snapshot
 from .errors import VerificationFailed
 from .inspection import Inspection
@@ -138,7 +139,7 @@ def widen(
     grown = apply(plan, model, inplace=inplace and not verify, checked=True)
     if verify:
         certificate = check(model, grown, example_inputs=known.inputs)
-        if not (certificate.held or certificate.excused):
+        if not certificate:
             raise VerificationFailed(certificate.refusal())
         if inplace:
             grown = apply(plan, model, inplace=True, checked=True)
@@ -161,22 +162,53 @@ def verify(
     before: nn.Module,
     after: nn.Module,
     *,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Sequence[Any] | Tensor | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    train_inputs: Sequence[Any] | Tensor | None = None,
+    train_kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
     training: bool = True,
 ) -> Certificate:
-    """Check that two models compute the same function; `print` the certificate. Both stay as they are.
+    """Check that two models compute the same function; `print` the certificate, or `assert` it. Both stay as they are.
+
+    `verify(original, grown)` with the user's own module is the strong form: it holds the trace to account, too.
 
     Args:
-        before: the model that was grown.
+        before: the model that was grown, the module itself or a trace of it.
         after: the grown one; if fxgrow grew it, the static proof is part of the certificate.
-        example_inputs: tensors with the shapes that the models take; inferred for traced models.
+        example_inputs: what the models take: tensors, of which the shapes count, in containers or not; inferred if one
+            of the two models is traced.
+        example_kwargs: what they take by name.
+        train_inputs: what they take in training mode, if that is something else.
+        train_kwargs: what they take by name in training mode.
         seed: of the probe inputs.
         training: also compare in training mode where the proof claims it, and watch one training step.
 
     Raises:
         UsageError: input shapes are neither given nor inferable, or do not fit.
     """
-    if example_inputs is None and isinstance(before, fx.GraphModule):
-        example_inputs = analysis_of(before).inputs
-    return check(before, after, example_inputs=example_inputs, seed=seed, training=training)
+    return check(
+        before,
+        after,
+        example_inputs=examples_of(before, after, example_inputs, example_kwargs),
+        example_kwargs=example_kwargs,
+        train_inputs=train_inputs,
+        train_kwargs=train_kwargs,
+        seed=seed,
+        training=training,
+    )
+
+
+def examples_of(
+    before: nn.Module,
+    after: nn.Module,
+    given: Sequence[Any] | Tensor | None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> tuple[Any, ...] | None:
+    """What two models take: what is given, else what is known of the one or the other that is traced; else None."""
+    if given is not None:
+        return as_tuple(given)
+    if kwargs is not None:
+        return ()
+    some = next((m for m in (before, after) if isinstance(m, fx.GraphModule)), None)
+    return analysis_of(some).inputs if some is not None else None

@@ -23,6 +23,7 @@ from .neighbour import Neighbour, Verdict
 from .probes import Probe, probes
 from .sidebyside import Reading, side_by_side
 from .suspects import suspects
+from .trees import Given, in_order
 
 
 def bisect(
@@ -189,17 +190,17 @@ def _opened(before: fx.GraphModule, history: Sequence[Plan]) -> fx.GraphModule:
 
 
 def explained(
-    before: nn.Module, after: nn.Module, examples: Sequence[Any], probe: Probe, *, training: bool, seed: int
+    before: nn.Module, after: nn.Module, given: Given, probe: Probe, *, training: bool, seed: int
 ) -> FirstDifference | None:
     """The first difference on one probe, for a certificate that does not hold; None where there are no graphs, or where
     float64 shows nothing."""
     if not isinstance(before, fx.GraphModule) or not isinstance(after, fx.GraphModule):
         return None
-    both = Both.of(before, after, examples)
     try:
+        both = Both.of(before, after, in_order(before, given.args, given.kwargs))
         if both.outputs_agree(probe, training=training, seed=seed):
             return None
         readings = both.readings(probe, both.matches, training=training, seed=seed)
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError, TypeError):
         return None
     return both.first(readings, probe, training=training)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor, fx
 
 from .certificate import FLOAT64_BOUND, ROUNDING_MULTIPLE, ULPS
-from .compare import place, seeded, twin
+from .compare import epsilon_of, place, seeded, standing, twin
 from .matching import Match
 from .neighbour import Where
 from .places import Places, as_before, fitted, leading
+from .precision import raised
 from .probes import Probe
+from .trees import in_order, leaves
 
 INPUT_SHARE = 1e-3
 """A result is compared on the scale of its largest entry, or of this part of what it was computed from: where large
@@ -54,11 +57,7 @@ class _Record(fx.Interpreter):
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    if isinstance(tree, Tensor):
-        return [tree]
-    if isinstance(tree, dict):
-        return [t for item in tree.values() for t in _tensors(item)]
-    return [t for item in tree for t in _tensors(item)] if isinstance(tree, list | tuple) else []
+    return [x for x in leaves(tree) if isinstance(x, Tensor)]
 
 
 def _recorded(
@@ -66,12 +65,11 @@ def _recorded(
 ) -> dict[str, list[Tensor]]:
     made = twin(model, dtype, training=training)
     assert isinstance(made, fx.GraphModule)
-    some = next((t for t in made.parameters() if t.is_floating_point()), None)
-    device, kind = (some.device, some.dtype) if some is not None else (torch.device("cpu"), torch.float64)
-    inputs = [place(x.clone() if isinstance(x, Tensor) else x, device, kind) for x in probe.inputs]
+    device, kind = standing(made)
+    given = probe.given.mapped(lambda x: place(x, device, kind))
     record = _Record(made, wanted)
-    with torch.no_grad(), seeded(seed):
-        record.run(*inputs)
+    with torch.no_grad(), seeded(seed), raised(epsilon_of(model)) if dtype is torch.float64 else nullcontext():
+        record.run(*in_order(made, given.args, given.kwargs))
     return record.seen
 
 
@@ -182,7 +180,9 @@ def _rounding(fine: Sequence[Tensor], near: Sequence[Tensor]) -> float:
 def _numbers(tensor: Tensor) -> Tensor:
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj()).sum(-1)
-    return tensor.detach().to("cpu", torch.float64)
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    return (tensor if tensor.layout is torch.strided else tensor.to_dense()).detach().to("cpu", torch.float64)
 
 
 def _largest(tensor: Tensor) -> float:
