@@ -229,7 +229,9 @@ class Certificate:
         if not self.unfelt:
             return []
         names = ", ".join(self.unfelt[:MOST_NAMES]) + (" …" if len(self.unfelt) > MOST_NAMES else "")
-        lines = [f"  the probes do not feel the new entries of {names}: spoiled, they change no output; so these numbers"]
+        lines = [
+            f"  the probes do not feel the new entries of {names}: spoiled, they change no output; so these numbers"
+        ]
         if not self.proof:
             return [f"  the probes do not feel {names}: spoiled, they change no output; so the numbers prove nothing"]
         if self.suspects is None:

@@ -17,11 +17,24 @@ from .precision import like, raised, wide
 from .probes import Probe
 from .trees import Given, leaves
 
-__all__ = ["called", "distance", "epsilon_of", "flat", "forward", "mask_free", "nothing_finite", "place", "run", "seeded", "standing", "twin"]
+__all__ = [
+    "called",
+    "distance",
+    "epsilon_of",
+    "flat",
+    "forward",
+    "mask_free",
+    "nothing_finite",
+    "place",
+    "run",
+    "seeded",
+    "standing",
+    "twin",
+]
 
 
 def twin(model: nn.Module, dtype: torch.dtype | None, *, training: bool) -> nn.Module:
-    """An independent copy in one mode; floating-point tensors in another dtype if asked, complex ones in its complex one."""
+    """An independent copy in one mode; in another dtype if asked, complex tensors in the complex one."""
     made = copy.deepcopy(model, _unhooked(model))
     if dtype is not None:
         _pin_epsilons(made)
@@ -53,7 +66,7 @@ def epsilon_of(model: nn.Module) -> float:
 
 
 def standing(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a model is, and the real dtype in which it computes: that of its first parameter that is no whole number."""
+    """Where a model is, and the real dtype in which it computes: that of its first parameter or buffer of fractions."""
     tensors = [*model.parameters(), *model.buffers()]
     some = next((t for t in tensors if t.is_floating_point() or t.is_complex()), None)
     if some is None:
@@ -61,7 +74,6 @@ def standing(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     if some.is_complex():
         return some.device, torch.float64 if some.dtype is torch.complex128 else torch.float32
     return some.device, some.dtype
-
 
 
 RMS_NORMS = (F.rms_norm, torch.rms_norm, torch.ops.aten.rms_norm, torch.ops.aten.rms_norm.default)

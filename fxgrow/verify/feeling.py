@@ -38,8 +38,8 @@ def unfelt(
     """Grown tensors whose new entries no output feels on any probe.
 
     All new entries together are spoiled first, each by a factor of its own, zeros by a number. Then each tensor by
-    itself; and, as new entries that are multiplied by new zeros are felt only when those are spoiled, each tensor is put
-    back while all others are spoiled.
+    itself; and, as new entries that are multiplied by new zeros are felt only when those are spoiled, each tensor is
+    put back while all others are spoiled.
 
     Args:
         after: the grown model. Stays as it is.
@@ -84,12 +84,8 @@ def new_entries(after: nn.Module, history: Sequence[Plan]) -> Masks:
                 places = torch.tensor(old_positions(growth.layout), dtype=torch.int64)
                 mask = torch.ones(shape, dtype=torch.bool).index_copy(growth.axis, places, mask)
             masks[edit.names[0]] = mask
-        masks |= {
-            f"{i.name}.{t.name}": torch.ones(t.shape, dtype=torch.bool) for i in plan.inserts for t in i.tensors
-        }
-    return {
-        name: mask for name, mask in masks.items() if name in tensors and _fits(tensors[name], mask)
-    }
+        masks |= {f"{i.name}.{t.name}": torch.ones(t.shape, dtype=torch.bool) for i in plan.inserts for t in i.tensors}
+    return {name: mask for name, mask in masks.items() if name in tensors and _fits(tensors[name], mask)}
 
 
 def _fits(tensor: Tensor, mask: Tensor) -> bool:
@@ -114,7 +110,7 @@ class _Bench:
         self.right = {name: t.detach().clone() for name, t in self.tensors.items()}
         self.wrong = {name: _spoiled(t, masks[name], random) for name, t in self.right.items()}
 
-    def without_effect(self, groups: Sequence[Sequence[str]], probe: Probe) -> Iterator[Sequence[str]]:
+    def without_effect(self, groups: Sequence[list[str]], probe: Probe) -> Iterator[list[str]]:
         """The groups of tensors that can be spoiled on a probe without any effect."""
         base, loud = self._outputs(probe, ()), self._outputs(probe, self.tensors)
         if base is None:

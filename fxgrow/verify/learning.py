@@ -68,6 +68,7 @@ def dense(parameter: nn.Parameter) -> Tensor | None:
 
 def backward(model: nn.Module, probe: Probe, seed: int, epsilon: float) -> str:
     """Run a model in float64 and backwards from random targets; what stands in the way, as text."""
+    trouble = Exception()
     for casts in (epsilon, None):  # raised if that can be
         try:
             _backward(model, probe, seed, casts)

@@ -200,7 +200,7 @@ class Four:
         return self.a.isnan()
 
     def rounding(self) -> Tensor:
-        """By how much each entry moves between the two precisions, in the one model or the other; infinite if unknown."""
+        """By how much each entry moves between the precisions, in the one model or the other; infinite if unknown."""
         sides = ((self.old, self.a), (self.new, self.b))
         if any(own is None or own.shape != self.a.shape or precise.shape != self.a.shape for own, precise in sides):
             return torch.full_like(self.a, torch.inf)
@@ -208,9 +208,7 @@ class Four:
         return torch.where(self.ignored, 0.0, some.nan_to_num(nan=torch.inf, posinf=torch.inf))
 
 
-def _moved(
-    pair: Pair, name: str, probe: Probe, mode: str, four: Four, yardstick: Yardstick
-) -> tuple[Tensor, float]:
+def _moved(pair: Pair, name: str, probe: Probe, mode: str, four: Four, yardstick: Yardstick) -> tuple[Tensor, float]:
     """How much rounding moves each entry, and the epsilon of the precision in which it was measured.
 
     Models in float64 are run in float32 for it, where there is a difference to be judged.
@@ -235,9 +233,13 @@ def _error(pair: Pair, name: str, probe: Probe, mode: str, four: Four, scales: T
     """One output on one probe."""
     ignored = four.ignored
     before, after = (
-        apart(precise, own, scales, ignored) if own is not None and own.shape == precise.shape else inf
-        for precise, own in ((four.a, four.old), (four.b, four.new))
-    ) if four.a.shape == four.b.shape else (inf, inf)
+        (
+            apart(precise, own, scales, ignored) if own is not None and own.shape == precise.shape else inf
+            for precise, own in ((four.a, four.old), (four.b, four.new))
+        )
+        if four.a.shape == four.b.shape
+        else (inf, inf)
+    )
     tolerance = ROUNDING_MULTIPLE * (before + after) + ULPS * torch.finfo(pair.dtype).eps
     if pair.dtype is torch.float64:  # what is rounded there are casts to narrower dtypes inside the model
         tolerance = max(FLOAT64_BOUND, ROUNDING_MULTIPLE * (before + after))

@@ -1,4 +1,4 @@
-"""Functions are of real numbers: casts to narrower dtypes, wherever they are written, go to float64 while it decides."""
+"""Functions are of real numbers: casts to narrower dtypes, wherever they stand, go to float64 where that decides."""
 
 from __future__ import annotations
 

@@ -287,7 +287,7 @@ def plans_since(before: nn.Module, after: nn.Module) -> tuple[Plan, ...]:
 
 
 def _starts_at(shapes: Mapping[str, tuple[int, ...]], history: Sequence[Plan]) -> bool:
-    """Whether every tensor that some plans change has the shape at first that the first of them to change it expects."""
+    """Whether every tensor that some plans change has the shape that the first of them to change it expects."""
     expected: dict[str, tuple[int, ...]] = {}
     for plan in history:
         for edit in plan.tensors:
