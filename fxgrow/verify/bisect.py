@@ -75,6 +75,8 @@ def bisect(
             except ValueError:  # a batch norm that gets one value per channel
                 continue
             except RuntimeError as error:
+                if probe.batch_of_one:  # its first axis is no batch, perhaps
+                    continue
                 raise usage(
                     Kind.BAD_INPUTS,
                     f"a model cannot run on these inputs: {str(error).strip().splitlines()[0]}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import FxgrowError, Kind, UsageError, usage
 from .certificate import FLOAT64_BOUND, ROUNDING_MULTIPLE, ULPS, OutputError
 from .compare import called, epsilon_of, flat, standing, twin
+from .four import Four, own_error, weaker
 from .outputs import besides, opaque
 from .probes import Probe
 from .scales import Yardstick, apart
@@ -48,6 +49,8 @@ class Measured:
     errors: list[OutputError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What weakens it."""
+    weak: dict[str, list[str]] = field(default_factory=dict)
+    """What weakens single outputs, and on which probes."""
     failures: list[str] = field(default_factory=list)
     """Why the models are not the same function whatever the numbers say."""
     refused: UsageError | None = None
@@ -176,36 +179,14 @@ def _errors(
         yardstick.learn(four.a)
         moved, epsilon = _moved(pair, name, probe, mode, four, yardstick)
         error = _error(pair, name, probe, mode, four, yardstick.scales(four.a, moved, epsilon))
-        found.notes += _weaker(error, four, pair.dtype)
+        for text in weaker(error, four, pair.dtype):
+            found.weak.setdefault(text, []).append(probe.name)
         found.holes = found.holes or bool(four.ignored.any()) or (error.size > 0 and not error.entries)
         yield error
 
 
 def _real(tensor: Tensor | None) -> Any:
     return tensor.detach().to(torch.float64) if tensor is not None else None
-
-
-@dataclass(frozen=True, slots=True)
-class Four:
-    """One output: of both models in their own dtype, if they have it there, and in float64."""
-
-    old: Tensor | None
-    new: Tensor | None
-    a: Tensor
-    b: Tensor
-
-    @property
-    def ignored(self) -> Tensor:
-        """Entries that are NaN in the first model, so that they are not compared, whatever the other one has."""
-        return self.a.isnan()
-
-    def rounding(self) -> Tensor:
-        """By how much each entry moves between the precisions, in the one model or the other; infinite if unknown."""
-        sides = ((self.old, self.a), (self.new, self.b))
-        if any(own is None or own.shape != self.a.shape or precise.shape != self.a.shape for own, precise in sides):
-            return torch.full_like(self.a, torch.inf)
-        some = torch.stack([(own - precise).abs() for own, precise in sides if own is not None]).amax(0)
-        return torch.where(self.ignored, 0.0, some.nan_to_num(nan=torch.inf, posinf=torch.inf))
 
 
 def _moved(pair: Pair, name: str, probe: Probe, mode: str, four: Four, yardstick: Yardstick) -> tuple[Tensor, float]:
@@ -248,7 +229,7 @@ def _error(pair: Pair, name: str, probe: Probe, mode: str, four: Four, scales: T
         probe.name,
         mode,
         apart(four.a, four.b, scales, ignored),
-        _own(four, scales),
+        own_error(four, scales),
         tolerance,
         before,
         after,
@@ -256,27 +237,6 @@ def _error(pair: Pair, name: str, probe: Probe, mode: str, four: Four, scales: T
         int(four.a.isfinite().sum()),
         four.a.numel(),
     )
-
-
-def _own(four: Four, scales: Tensor) -> float:
-    """How far both are apart in their own dtype."""
-    if four.old is None or four.new is None:
-        return 0.0 if four.old is four.new else inf
-    if four.old.shape != scales.shape:  # as many as the precision lets there be
-        return 0.0 if four.old.shape == four.new.shape else inf
-    return apart(four.old, four.new, scales, four.ignored | four.old.isnan())
-
-
-def _weaker(error: OutputError, four: Four, dtype: torch.dtype) -> Iterator[str]:
-    """What an output does not say."""
-    name, holes = f"{error.output}, {error.mode} mode, probe {error.probe!r}", int(four.ignored.sum())
-    if error.size and not error.entries:
-        yield f"{name}: nothing there is finite in the model before, so nothing is compared"
-    elif holes:
-        yield f"{name}: {holes} of {error.size} entries are NaN in the model before, and not compared"
-    if not isfinite(error.tolerance):
-        kind = str(dtype).removeprefix("torch.")
-        yield f"{name}: {kind} and float64 give results of other shapes, or not finite: only float64 is compared"
 
 
 def _alike(before: Any, after: Any) -> None:

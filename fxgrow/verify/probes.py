@@ -71,7 +71,7 @@ def probes(
 
 
 def batches_of_one(probe: Probe) -> Iterator[Probe]:
-    """The first of each batch in a probe: of all tensors as long as the first one; else of all tensors.
+    """The first of each batch in a probe: of all tensors as long as the first one; else of all; else of the first.
 
     Which axes are batches nobody says (nodes of a graph, a mask of all pairs of positions): whoever takes one of
     these looks whether the model runs on it.
@@ -81,6 +81,8 @@ def batches_of_one(probe: Probe) -> Iterator[Probe]:
     kinds: list[Callable[[Tensor], bool]] = [lambda x: x.shape[0] == long]
     if any(x.shape[0] != long for x in tensors):
         kinds.append(lambda x: True)
+    if len(tensors) > 1:
+        kinds.append(lambda x: x is tensors[0])
     for cut in kinds:
         made = probe.given.mapped(lambda x, c=cut: x[:1] if isinstance(x, Tensor) and x.dim() and c(x) else x)  # type: ignore[misc]  # bound early
         yield Probe("batch of one", made.args, True, made.kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -13,20 +13,21 @@ from ..capture.inputs import as_tuple
 from ..capture.tracer import trace
 from ..errors import Kind, usage
 from ..plan import Plan
-from ..rewrite.apply import tensors_of
 from .bisect import explained
 from .blocks import blocks_step
 from .certificate import Certificate
-from .compare import called, twin
 from .feeling import unfelt
 from .follow import follow
+from .history import plans_since
+from .job import Job
 from .learning import first_step
-from .lookups import rows_read
-from .measure import Measured, Pair, measure, nowhere_finite
-from .probes import Probe, as_given, batches_of_one, largest, probes, whole
+from .measure import Measured, Pair, nowhere_finite
+from .probes import Probe
 from .quiet import without_noise
 from .suspects import suspects
 from .trees import Given
+
+__all__ = ["plans_since", "verify"]
 
 MODES = ("eval", "training")
 
@@ -89,64 +90,12 @@ def verify(
             hint="leave training=False out" if not training else "trace the model in evaluation mode",
         )
     rounded = any(t.rounds for plan in history for t in plan.tensors)
-    job = _Job(Pair(before, after, seed, rounded), given, modes)
+    job = Job(Pair(before, after, seed, rounded), given, modes)
     return _certified(job, history, eval_only, claims, training)
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What is compared."""
-
-    pair: Pair
-    given: Mapping[str, Given]
-    """The examples for each mode."""
-    modes: tuple[str, ...]
-
-    def examples(self, mode: str) -> tuple[tuple[Probe, ...], list[str]]:
-        """The probes for a mode, and what has to be said of them."""
-        given, training = self.given[mode], mode == "training"
-        rows = rows_read(self.pair.before, given.args, given.kwargs, training=training)
-        some = probes(given.args, self.pair.seed, rows, given.kwargs)
-        notes = [
-            f"input {k}: whole numbers from 0 to {largest(x)}, as in the example"
-            for k, x in enumerate(given.leaves())
-            if whole(x) and k not in rows
-        ]
-        if training:
-            return tuple(p for p in some if not p.batch_of_one), notes
-        full = tuple(p for p in some if not p.batch_of_one)
-        single, trouble = self._single(full[0])
-        return (*full, *single), [*trouble, *notes]
-
-    def _single(self, first: Probe) -> tuple[tuple[Probe, ...], list[str]]:
-        """A batch of one that the model before takes in evaluation mode, or a note that it takes none."""
-        reason = ""
-        for probe in batches_of_one(first):
-            try:
-                called(twin(self.pair.before, None, training=False), probe, seed=self.pair.seed)
-            except Exception as error:  # its first axis is no batch, perhaps: told, and no harm
-                reason = reason or (str(error).strip() or repr(error)).splitlines()[0]
-            else:
-                return (probe,), []
-        return (), [f"batch of one not compared: a model cannot run on these inputs: {reason}"]
-
-    def measured(self, mode: str) -> tuple[Measured, tuple[Probe, ...], list[str]]:
-        """What came of a mode."""
-        some, notes = self.examples(mode)
-        found = measure(self.pair, some, training=mode == "training")
-        given = self.given[mode]
-        extra = as_given(given.args, given.kwargs) if found.holes else None
-        if extra is not None:  # where the model is meant to be used it is finite, surely
-            more = measure(self.pair, (extra,), training=mode == "training")
-            found.errors += more.errors
-            found.notes += more.notes
-            found.failures += more.failures
-            some = (*some, extra)
-        return found, some, notes
-
-
 def _certified(
-    job: _Job, history: tuple[Plan, ...], eval_only: tuple[str, ...], claims: tuple[str, ...], training: bool
+    job: Job, history: tuple[Plan, ...], eval_only: tuple[str, ...], claims: tuple[str, ...], training: bool
 ) -> Certificate:
     pair = job.pair
     notes: list[str] = []
@@ -171,7 +120,7 @@ def _certified(
     held_in = tuple(m for m in job.modes if found[m].errors or found[m].failures)
     errors = tuple(e for m in job.modes for e in found[m].errors)
     main = next((m for m in held_in if found[m].errors), job.modes[0])
-    first = next((p for p in used[main] if any(e.probe == p.name for e in errors)), used[main][0])
+    first = _best(found[main], used[main])
     certificate = Certificate(
         str(pair.dtype).removeprefix("torch."),
         errors,
@@ -185,8 +134,9 @@ def _certified(
         modes=held_in,
         compared=_compared(pair.before, pair.after),
     )
+    looked_at = pair.after
     if certificate.noise:
-        certificate, more = _quieter(certificate, job, history)
+        certificate, looked_at, more = _quieter(certificate, job, history)
         notes += more
     if certificate.ok:
         certificate = _felt(certificate, job, history, used[main], main)
@@ -204,9 +154,16 @@ def _certified(
     e = certificate.broken[0]
     probe = next(p for p in used[e.mode] if p.name == e.probe)
     difference = explained(
-        pair.before, pair.after, job.given[e.mode], probe, training=e.mode == "training", seed=pair.seed
+        pair.before, looked_at, job.given[e.mode], probe, training=e.mode == "training", seed=pair.seed
     )
     return replace(certificate, difference=difference)
+
+
+def _best(found: Measured, some: Sequence[Probe]) -> Probe:
+    """The first probe on which as much as possible is finite."""
+    holes = {p.name: sum(e.size - e.entries for e in found.errors if e.probe == p.name) for p in some}
+    ran = {e.probe for e in found.errors}
+    return min((p for p in some if p.name in ran), key=lambda p: holes[p.name], default=some[0])
 
 
 def _mode(name: str) -> str:
@@ -216,23 +173,25 @@ def _mode(name: str) -> str:
 def _summary(found: Measured, mode: str) -> list[str]:
     """What weakens a mode."""
     if found.errors or found.failures or found.refused is None:
-        return list(dict.fromkeys(found.notes))
+        weak = [f"{text} (probes {', '.join(where)})" for text, where in found.weak.items()]
+        return [*dict.fromkeys(found.notes), *weak]
     return [f"{_mode(mode)} mode not compared, and not claimed: {found.refused.refusal.what}"]
 
 
-def _quieter(certificate: Certificate, job: _Job, history: tuple[Plan, ...]) -> tuple[Certificate, list[str]]:
-    """The same comparisons without the noise that was asked for."""
+def _quieter(certificate: Certificate, job: Job, history: tuple[Plan, ...]) -> tuple[Certificate, nn.Module, list[str]]:
+    """The same comparisons without the noise that was asked for, and the model without it."""
     try:
         still = without_noise(_traced(job), job.pair.after, history)
     except Exception as error:  # plans that do not fit, models that cannot be traced
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        return certificate, [f"what the noise makes of the difference could not be told: {reason}"]
+        return certificate, job.pair.after, [f"what the noise makes of the difference could not be told: {reason}"]
     quiet = replace(job, pair=replace(job.pair, after=still))
-    return replace(certificate, quiet=tuple(e for m in job.modes for e in quiet.measured(m)[0].errors)), []
+    errors = tuple(e for m in job.modes for e in quiet.measured(m)[0].errors)
+    return replace(certificate, quiet=errors), still, []
 
 
 def _felt(
-    certificate: Certificate, job: _Job, history: tuple[Plan, ...], some: Sequence[Probe], mode: str
+    certificate: Certificate, job: Job, history: tuple[Plan, ...], some: Sequence[Probe], mode: str
 ) -> Certificate:
     """Whether the probes feel the growth; if not, whether every entry is what the plans say."""
     bounds: dict[str, float] = {}
@@ -253,7 +212,7 @@ def _felt(
     return replace(certificate, unfelt=left, suspects=tuple(wrong) if wrong is not None else None)
 
 
-def _traced(job: _Job) -> fx.GraphModule:
+def _traced(job: Job) -> fx.GraphModule:
     """The model before as a graph."""
     before = job.pair.before
     return before if isinstance(before, fx.GraphModule) else trace(before, job.given[job.modes[0]].args)
@@ -272,34 +231,6 @@ def _compared(before: nn.Module, after: nn.Module) -> str:
     if before.meta.get("fxgrow_original", False):
         return "compared with the traced graph, which was compared with its module when it was traced"
     return "compared with the traced graph; the trace itself was not compared with a module"
-
-
-def plans_since(before: nn.Module, after: nn.Module) -> tuple[Plan, ...]:
-    """The plans that lead from one model to the other, as far as the grown one remembers them.
-
-    A module that is not traced remembers none: then they are those whose first tensors have the shapes that it has.
-    """
-    old, new = _history(before), _history(after)
-    if isinstance(before, fx.GraphModule):
-        return new[len(old) :] if new[: len(old)] == old else ()
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors_of(before).items()}
-    return next((new[k:] for k in range(len(new)) if _starts_at(shapes, new[k:])), ())
-
-
-def _starts_at(shapes: Mapping[str, tuple[int, ...]], history: Sequence[Plan]) -> bool:
-    """Whether every tensor that some plans change has the shape that the first of them to change it expects."""
-    expected: dict[str, tuple[int, ...]] = {}
-    for plan in history:
-        for edit in plan.tensors:
-            for name in edit.names:
-                expected.setdefault(name, edit.old)
-    made = {f"{insert.name}.{new.name}" for plan in history for insert in plan.inserts for new in insert.tensors}
-    fits = all(shapes.get(name, shape) == shape for name, shape in expected.items() if name not in made)
-    return fits and not made & shapes.keys()
-
-
-def _history(model: nn.Module) -> tuple[Plan, ...]:
-    return tuple(model.meta.get("fxgrow", ())) if isinstance(model, fx.GraphModule) else ()
 
 
 def _infer(before: nn.Module, after: nn.Module, kwargs: Mapping[str, Any] | None) -> tuple[Any, ...]:
