@@ -161,7 +161,7 @@ def widen(
     grown = write(plan, model, inplace=inplace and not verify, checked=True)
     if verify:
         certificate = check(model, grown, example_inputs=known.call)
-        if not (certificate.held or certificate.excused):
+        if not certificate:
             raise VerificationFailed(certificate.refusal())
         if inplace:
             grown = write(plan, model, inplace=True, checked=True)
@@ -229,17 +229,23 @@ def verify(
     *,
     example_inputs: Sequence[Any] | Tensor | Call | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
+    train_inputs: Sequence[Any] | Tensor | Call | None = None,
+    train_kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
     training: bool = True,
 ) -> Certificate:
-    """Check that two models compute the same function; `print` the certificate. Both stay as they are.
+    """Check that two models compute the same function; `print` the certificate, or `assert` it. Both stay as they are.
+
+    `verify(original, grown)` with the user's own module is the strong form: it holds the trace to account, too.
 
     Args:
-        before: the model that was grown.
+        before: the model that was grown, the module itself or a trace of it.
         after: the grown one; if fxgrow grew it, the static proof is part of the certificate.
         example_inputs: what the models take: tensors, plain values and containers of them; by default what `before` or
             `after` was traced with; else that is inferred, and the certificate says so.
         example_kwargs: the same by name.
+        train_inputs: what the models take in training mode, where that is something else.
+        train_kwargs: the same by name.
         seed: of the probe inputs.
         training: also compare in training mode where the proof claims it, and watch one training step.
 
@@ -249,9 +255,17 @@ def verify(
     if type(seed) is not int or abs(seed) > LARGEST_SEED:
         what = f"seed must be a whole number, not {seed!r:.60}"
         raise usage(Kind.BAD_OPTION, what, hint=f"seed=0, say, at most {LARGEST_SEED}")
-    call = as_call(example_inputs, example_kwargs)
-    if call is None and isinstance(before, fx.GraphModule):
-        call = analysis_of(before).call
-    if call is None and isinstance(after, fx.GraphModule):
-        call = remembered(after)
-    return check(before, after, example_inputs=call, seed=seed, training=training)
+    call, in_training = as_call(example_inputs, example_kwargs), as_call(train_inputs, train_kwargs)
+    call, in_training = calls_of(before, after, call, in_training)
+    return check(before, after, example_inputs=call, train_inputs=in_training, seed=seed, training=training)
+
+
+def calls_of(
+    before: nn.Module, after: nn.Module, call: Call | None = None, in_training: Call | None = None
+) -> tuple[Call | None, Call | None]:
+    """What two models take, and what they take in training mode: what is given, else what is known of a traced one."""
+    if call is None:
+        known = next((m for m in (before, after) if isinstance(m, fx.GraphModule)), None)
+        if known is not None:
+            call, in_training = analysis_of(known).call, in_training or remembered(known, training=True)
+    return call, in_training

@@ -153,8 +153,8 @@ def test_casts_in_a_graph_do_not_stand_in_the_way_of_float64() -> None:
     traced = fxgrow.trace(Cast(), (X,))
     certificate = fxgrow.verify(traced, fxgrow.widen(traced, "a", scheme="net2net"))
     assert certificate.held
-    with pytest.raises(UsageError, match="runs on these inputs, but not in float64"):
-        fxgrow.verify(Cast(), Cast(), example_inputs=(X,))
+    cast = Cast()  # of modules that are not traced the casts are raised, too
+    assert fxgrow.verify(cast, cast, example_inputs=(X,)).held
 
 
 class Raises(nn.Module):

@@ -236,7 +236,7 @@ class _Reader:
         number = self.numbers.get(id(tensor))
         if number is None:
             number = self._unknown(tensor)
-        writes = self.versions.get(storage_of(tensor), ())
+        writes = self.versions.get(storage_of(tensor), [])
         if len(writes) > self.made.get(id(tensor), 0):
             return self.table.of(("after", number, writes[-1]))
         return number

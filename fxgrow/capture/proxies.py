@@ -121,7 +121,8 @@ class BufferProxy(Assignable):
         return len(self._real)
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[k] for k in range(len(self._real)))
+        found = ((operator.getitem, (self, k)) for k in range(len(self._real)))
+        return (self.tracer.create_proxy("call_function", target, args, {}) for target, args in found)
 
 
 def buffers_behind(node: fx.Node) -> frozenset[str]:

@@ -64,7 +64,7 @@ def verify(
         hint = f"--input, because inputs are inferred from traces, and without a trace the models still run: {SYNTAX}"
         raise UsageError(replace(error.refusal, hint=hint)) from error
     show_certificate(certificate)
-    if not certificate.held:
+    if not certificate:
         if weights_before is None and weights_after is None and folder is None:
             note("both have fresh random weights: --weights-before and --weights-after compare trained ones")
         raise typer.Exit(BROKEN)

@@ -56,7 +56,7 @@ def write(about: Loaded, plan: Plan, out: Path, *, check: bool, checked: bool) -
     if check:
         certificate = verify(about.model, larger, example_inputs=about.analysed)
         show_certificate(certificate)
-        if not certificate.held and not certificate.noise:
+        if not certificate:
             raise VerificationFailed(_failure(certificate.refusal(), from_a_file=not checked))
     plan_file, weights_file = save(about.original, larger, out, inputs=about.analysed)
     say(f"wrote {plan_file} and {weights_file} ({weights_file.stat().st_size:,} bytes)", style="bold")

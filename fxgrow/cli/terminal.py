@@ -94,7 +94,7 @@ def show_certificate(certificate: Certificate) -> None:
     """Print a certificate; its first line in green or red."""
     first, *rest = str(certificate).splitlines()
     out = console()
-    colour = "yellow" if certificate.noise else "green" if certificate.held else "red"
+    colour = "red" if not certificate else "yellow" if certificate.noise or certificate.unfelt else "green"
     out.print(Text(harmless(first), style=f"bold {colour}"))
     for line in rest:
         out.print(Text(harmless(line)))

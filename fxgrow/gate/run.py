@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -82,7 +82,7 @@ def run_row(gate: Gate, model: Subject, growth: Growth | None) -> Row:
         if growth is None:
             row = _row(row, compare_with(read_baseline(gate), gate, model))
         else:
-            row = _row(row, *_grown(gate, model, growth))
+            row = _grown(row, gate, model, growth)
     except GrowthRefused as error:
         row = replace(row, status=REFUSED, message=str(error))
     except FxgrowError as error:
@@ -100,20 +100,21 @@ def _for_a_file(refusal: Refusal) -> Refusal:
     return replace(refusal, hint=refusal.hint.partition("; --unsafe-pickle")[0])
 
 
-def _row(row: Row, found: Iterable[Difference], picture: str = "") -> Row:
+def _row(row: Row, found: Iterable[Difference], more: Sequence[str] = (), picture: str = "") -> Row:
     differences = closest(list(found))
-    if not differences:
+    if not differences and not more:
         return replace(row, status=ERROR, message="nothing was compared")
     broken = sorted((d for d in differences if not d.held), key=lambda d: -d.error / d.limit)
-    if not broken:
+    if not broken and not more:
         return replace(row, differences=differences)
-    said = [*map(str, broken), *([picture] if picture else [])]
+    said = [*map(str, broken), *more, *([picture] if picture else [])]
     return replace(row, status=BROKEN, differences=differences, message="\n".join(said))
 
 
-def _grown(gate: Gate, model: Subject, growth: Growth) -> tuple[list[Difference], str]:
-    """The differences that a growth makes at each seed, and where the models first differ."""
+def _grown(row: Row, gate: Gate, model: Subject, growth: Growth) -> Row:
+    """The row of a growth: the differences at each seed, what else is wrong, and where the models first differ."""
     found: list[Difference] = []
+    more: list[str] = []
     picture = ""
     for seed in gate.seeds:
         before = loaded_for(gate, model, seed)
@@ -121,9 +122,12 @@ def _grown(gate: Gate, model: Subject, growth: Growth) -> tuple[list[Difference]
         certificate = verify(before.model, after, example_inputs=before.analysed, seed=seed, training=gate.training)
         check_own(model, (e.output for e in certificate.errors))
         found += differences_of(certificate, seed, model.tolerance.get)
+        if not certificate and not certificate.broken:  # whatever the tolerances are
+            more.append(f"seed {seed}: {certificate.refusal().what}")
+        more += [f"seed {seed}: {failure}" for failure in certificate.failures if certificate.broken]
         if certificate.difference is not None and not picture:
             picture = str(certificate.difference)
-    return found, picture
+    return _row(row, found, more, picture)
 
 
 def _planned(before: Loaded, growth: Growth, seed: int) -> Plan:

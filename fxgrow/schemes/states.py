@@ -96,13 +96,13 @@ class Proof:
     """Atoms whose units must be copied equally often."""
     paired: frozenset[str] = frozenset()
     """Nodes of residual joins at which a skip path brings pairs of equal halves."""
-    limited: str = ""
-    """Why it does not hold in training mode, in which the model runs other operators; `eval_only` names one."""
     copied: frozenset[str] = frozenset()
     """Nodes of residual joins, or adapters, at which channels that a skip path lacks are copies."""
     redrawn: tuple[str, ...] = ()
     """Nodes that draw random numbers in evaluation mode too, of which there are more after the growth: the distribution
     of the outputs stays, single draws are others."""
+    limited: str = ""
+    """Why it does not hold in training mode, in which the model runs other operators; `eval_only` names one."""
 
 
 @dataclass(frozen=True, slots=True)

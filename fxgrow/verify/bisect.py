@@ -30,8 +30,8 @@ def bisect(
     before: nn.Module,
     after: nn.Module,
     example_inputs: Sequence[Any] | Tensor | Call | None = None,
-    *,
     example_kwargs: Mapping[str, Any] | None = None,
+    *,
     seed: int = 0,
 ) -> FirstDifference | None:
     """Find the first fx node at which a grown model stops computing what the model before it computed.
@@ -62,9 +62,9 @@ def bisect(
             )
     assert isinstance(before, fx.GraphModule)
     assert isinstance(after, fx.GraphModule)
-    examples = as_call(example_inputs, example_kwargs) or analyse(before).call
-    both = Both.of(before, after, examples)
-    some = probes(examples, seed, rows_read(before, examples))
+    call = as_call(example_inputs, example_kwargs) or analyse(before).call
+    both = Both.of(before, after, call)
+    some = probes(call.args, seed, rows_read(before, call.args, call.kwargs), call.kwargs)
     for training in (False,) if both.eval_only else (False, True):
         for probe in some:
             if training and probe.batch_of_one:
@@ -76,6 +76,8 @@ def bisect(
             except ValueError:  # a batch norm that gets one value per channel
                 continue
             except RuntimeError as error:
+                if probe.batch_of_one:  # its first axis is no batch, perhaps
+                    continue
                 raise usage(
                     Kind.BAD_INPUTS,
                     f"a model cannot run on these inputs: {str(error).strip().splitlines()[0]}",
@@ -99,7 +101,7 @@ class Both:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, before: fx.GraphModule, after: fx.GraphModule, examples: Sequence[Any] | Call) -> Both:
+    def of(cls, before: fx.GraphModule, after: fx.GraphModule, examples: Call) -> Both:
         """Find out what corresponds to what."""
         old, new = (tuple(m.meta.get("fxgrow", ())) for m in (before, after))
         history: tuple[Plan, ...] = new[len(old) :] if new[: len(old)] == old else ()
@@ -191,17 +193,17 @@ def _opened(before: fx.GraphModule, history: Sequence[Plan]) -> fx.GraphModule:
 
 
 def explained(
-    before: nn.Module, after: nn.Module, examples: Sequence[Any] | Call, probe: Probe, *, training: bool, seed: int
+    before: nn.Module, after: nn.Module, given: Call, probe: Probe, *, training: bool, seed: int
 ) -> FirstDifference | None:
     """The first difference on one probe, for a certificate that does not hold; None where there are no graphs, or where
     float64 shows nothing."""
     if not isinstance(before, fx.GraphModule) or not isinstance(after, fx.GraphModule):
         return None
-    both = Both.of(before, after, examples)
     try:
+        both = Both.of(before, after, given)
         if both.outputs_agree(probe, training=training, seed=seed):
             return None
         readings = both.readings(probe, both.matches, training=training, seed=seed)
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError, TypeError):
         return None
     return both.first(readings, probe, training=training)

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..capture.running import Interpreter
+from ..capture.call import placeholders, spread
 from ..plan import Insert, Plan
 from ..plan.insert import Fresh
 from ..plan.layout import leaves, partners
 from .certificate import BlockCheck, GradientCheck, PairCheck
-from .compare import place, seeded, twin
-from .learning import NOISE, loss_of
+from .compare import epsilon_of, place, seeded, standing, twin
+from .learning import NOISE, dense, loss_of
+from .precision import raised
 from .probes import Probe
 
 STEP = 1e-3
@@ -27,43 +28,49 @@ STEP = 1e-3
 
 
 def blocks_step(
-    after: nn.Module, probe: Probe, history: Sequence[Plan], seed: int
+    after: nn.Module, probe: Probe, history: Sequence[Plan], seed: int, *, training: bool = True
 ) -> tuple[tuple[GradientCheck, ...], tuple[PairCheck, ...], tuple[BlockCheck, ...]]:
-    """Take one step on a copy, in float64 and training mode, and look at the blocks that were inserted."""
+    """Take one step on a copy, in float64 and in one mode, and look at the blocks that were inserted."""
     inserts = [insert for plan in history for insert in plan.inserts]
     if not inserts or not isinstance(after, fx.GraphModule):
         return (), (), ()
-    model = twin(after, torch.float64, training=True)
+    model = twin(after, torch.float64, training=training)
     assert isinstance(model, fx.GraphModule)
     parameters = dict(model.named_parameters())
-    for parameter in parameters.values():
-        parameter.requires_grad_(parameter.is_floating_point())
     ends = {insert.name: _ends(model, insert) for insert in inserts}
-    before, output = _watched(model, probe, ends, seed)
-    loss = loss_of(output, seed, next(iter(parameters.values())).device)
-    if not loss.requires_grad:
+    try:
+        with raised(epsilon_of(after)):
+            before, output = _watched(model, probe, ends, seed)
+            loss = loss_of(output, seed, standing(model)[0])
+            if not loss.requires_grad or not bool(loss.isfinite()):
+                return (), (), ()  # `learning.backward` says so
+            loss.backward()
+    except Exception:  # whatever a model raises; `learning.backward` says so
         return (), (), ()
-    loss.backward()
-    largest = max((float(p.grad.abs().max()) for p in parameters.values() if p.grad is not None), default=0.0)
+    largest = max((float(g.abs().max()) for p in parameters.values() if (g := dense(p)) is not None), default=0.0)
     gradients, pairs = [], []
     for insert in inserts:
         for new in insert.tensors:
             name = f"{insert.name}.{new.name}"
             if new.learns and name in parameters and tuple(parameters[name].shape) == new.shape:
+                if not parameters[name].requires_grad:
+                    gradients.append(GradientCheck(name, 0.0, False, "it is frozen", True))
+                    continue
                 gradients.append(_gradient(name, parameters[name], insert, new, largest))
                 pairs += _pairs(name, parameters[name], new)
-    moving = [p for p in parameters.values() if p.grad is not None]
+    moving = [(p, g) for p in parameters.values() if (g := dense(p)) is not None]
     with torch.no_grad():
-        size, slope = (_norm(some) for some in (moving, [p.grad for p in moving]))
-        for parameter in moving:
-            parameter.sub_(parameter.grad, alpha=STEP * size / max(slope, 1e-300))  # type: ignore[arg-type]  # they have one
-    now, _ = _watched(model, probe, ends, seed)
+        size, slope = (_norm(some) for some in zip(*moving, strict=True))
+        for parameter, grad in moving:
+            parameter.sub_(grad, alpha=STEP * size / max(slope, 1e-300))
+    with raised(epsilon_of(after)):
+        now, _ = _watched(model, probe, ends, seed)
     checks = tuple(BlockCheck(n, before[n], now[n]) for n in before if n in now)
     return tuple(gradients), tuple(pairs), checks
 
 
-def _norm(tensors: Sequence[Tensor | None]) -> float:
-    return math.sqrt(sum(float(t.detach().square().sum()) for t in tensors if t is not None))
+def _norm(tensors: Sequence[Tensor]) -> float:
+    return math.sqrt(sum(float(t.detach().abs().square().sum()) for t in tensors))
 
 
 def _ends(model: fx.GraphModule, insert: Insert) -> tuple[str, str] | None:
@@ -80,7 +87,7 @@ def _ends(model: fx.GraphModule, insert: Insert) -> tuple[str, str] | None:
     return entering[0], leaving[-1]
 
 
-class _Watch(Interpreter):
+class _Watch(fx.Interpreter):
     """Runs a graph and keeps what some nodes return."""
 
     def __init__(self, model: fx.GraphModule, wanted: set[str]) -> None:
@@ -100,16 +107,17 @@ def _watched(
     model: fx.GraphModule, probe: Probe, ends: Mapping[str, tuple[str, str] | None], seed: int
 ) -> tuple[dict[str, float], Any]:
     """How much each block adds, relative to what it adds to, and the model's output."""
-    device = next(model.parameters()).device
-    args, kwargs = probe.changed(lambda x: place(x, device, torch.float64))
+    device = standing(model)[0]
+    given = probe.given.changed(lambda x: place(x, device, torch.float64))
+    inputs = spread(placeholders(model), given)
     watch = _Watch(model, {node for pair in ends.values() if pair for node in pair})
     try:
         with seeded(seed):
-            output = watch.called(args, kwargs)
+            output = watch.run(*inputs)
     except ValueError:  # a batch norm that gets one value per channel
         model.eval()
         with seeded(seed):
-            output = watch.called(args, kwargs)
+            output = watch.run(*inputs)
     found = {}
     for name, pair in ends.items():
         if pair is None or not all(node in watch.seen for node in pair):
@@ -121,7 +129,8 @@ def _watched(
 
 
 def _gradient(name: str, parameter: nn.Parameter, insert: Insert, new: Fresh, largest: float) -> GradientCheck:
-    found = float(parameter.grad.abs().max()) if parameter.grad is not None else 0.0
+    grad = dense(parameter)
+    found = float(grad.abs().max()) if grad is not None else 0.0
     relative = found / largest if largest > 0 else 0.0
     reached = relative > NOISE
     why = "what comes behind it is zero, or halves whose gradients cancel, until the first step"
@@ -131,7 +140,7 @@ def _gradient(name: str, parameter: nn.Parameter, insert: Insert, new: Fresh, la
 
 
 def _pairs(name: str, parameter: nn.Parameter, new: Fresh) -> list[PairCheck]:
-    grad = parameter.grad
+    grad = dense(parameter)
     if grad is None or not bool(grad.any()):
         return []
     results = []

@@ -31,11 +31,25 @@ class OutputError:
     rounding_after: float
     bound: float = FLOAT64_BOUND
     """Of the error in float64: `FLOAT64_BOUND`, or the tolerance where a growth had to round old entries."""
+    entries: int = 1
+    """How many finite ones were compared."""
+    size: int = 1
+    """How many there are."""
 
     @property
     def held(self) -> bool:
         """Whether both errors are within bounds."""
         return self.float64 <= self.bound and self.own <= self.tolerance
+
+    @property
+    def excess(self) -> float:
+        """How many times its bound the error is."""
+        return max(self.float64 / self.bound, self.own / self.tolerance if math.isfinite(self.tolerance) else 0.0)
+
+
+def _all_held(errors: tuple[OutputError, ...]) -> bool:
+    """Whether something was compared, and all of it is the same."""
+    return any(e.entries for e in errors) and all(e.held for e in errors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,8 @@ class GradientCheck:
     gradient: float
     reached: bool
     why: str = ""
+    frozen: bool = False
+    """Whether the parameter does not learn (`requires_grad` is False), so that no gradient was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +110,45 @@ class Certificate:
     """The largest noise that a growth was asked to add: then the function is preserved up to it only."""
     difference: FirstDifference | None = None
     """Where the models first differ, if they do and both are traced; looked for only then."""
+    quiet: tuple[OutputError, ...] = ()
+    """Where noise was asked for: the same comparisons after exactly that noise was taken out of the grown model."""
+    failures: tuple[str, ...] = ()
+    """Why the function is another one, whatever the numbers say: one of the models fails in a mode that is claimed, or
+    returns other things there."""
+    unfelt: tuple[str, ...] = ()
+    """Grown tensors whose new entries can be spoiled without any effect on the outputs that were compared."""
+    suspects: tuple[str, ...] | None = ()
+    """Where something is not felt: tensors and numbers that are not what the plans say; None if nobody can tell."""
+    modes: tuple[str, ...] = ("eval", "training")
+    """The modes for which the certificate is."""
+    compared: str = ""
+    """With what the grown model was compared."""
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    @property
+    def ok(self) -> bool:
+        """Whether this is good enough: the function is preserved, but for noise that was asked for. All verbs, the
+        gate, the command line and `bool` go by it."""
+        return self.held or self.excused
 
     @property
     def held(self) -> bool:
-        """Whether the function is preserved, in every mode that is claimed."""
-        return bool(self.errors) and all(e.held for e in self.errors)
+        """Whether the function is preserved, in every mode that is claimed.
+
+        Numbers that do not feel the growth do not count: then every entry has to be what the plans say."""
+        return self._stands and _all_held(self.errors)
 
     @property
     def excused(self) -> bool:
-        """Whether noise was asked for, and the difference is a number that noise can make."""
-        return bool(self.noise) and math.isfinite(self.float64)
+        """Whether noise was asked for, and is all that makes the difference: without it the function is preserved."""
+        return bool(self.noise) and math.isfinite(self.float64) and self._stands and _all_held(self.quiet)
+
+    @property
+    def _stands(self) -> bool:
+        """Whether nothing but the numbers is in doubt."""
+        return not self.failures and (not self.unfelt or (bool(self.proof) and self.suspects == ()))
 
     @property
     def float64(self) -> float:
@@ -113,36 +158,44 @@ class Certificate:
     @property
     def worst(self) -> OutputError:
         """The output that comes closest to its tolerance, or is farthest beyond it."""
-        return max(self.errors, key=lambda e: max(e.float64 / e.bound, e.own / e.tolerance))
+        return max(self.errors, key=lambda e: e.excess)
+
+    @property
+    def broken(self) -> tuple[OutputError, ...]:
+        """The comparisons that decide and do not hold, the worst first: without the noise, where that can be told."""
+        some = self.quiet if self.noise and self.quiet else self.errors
+        return tuple(sorted((e for e in some if not e.held), key=lambda e: e.excess, reverse=True))
 
     def refusal(self) -> Refusal:
         """The failure in words."""
-        e = self.worst
+        if not self.broken:
+            where = "; ".join(self.suspects or ()) or "the entries could not be compared with the plans"
+            what = self.failures[0] if self.failures else "the probes do not feel the growth"
+            return Refusal(
+                Kind.CHECK_FAILED,
+                f"the function is not shown to be the same: {what}",
+                where="" if self.failures else where,
+                hint="give example_inputs= on which the model is used",
+            )
+        e = self.broken[0]
         first = f"{self.difference.location}; " if self.difference is not None else ""
         return Refusal(
             Kind.CHECK_FAILED,
             f"the function changed: {e.output} differs by {e.float64:.1e} in float64 (bound {e.bound:.0e})",
             where=f"{first}probe {e.probe!r}, {e.mode} mode",
-            hint="noise was asked for, so the function had to change by about as much; noise=0 keeps it"
+            hint="without the noise that was asked for it is another function, too; plan it anew"
             if self.noise
             else "this is a defect in fxgrow or in a rule that was registered; please report it with the model",
         )
 
     def __str__(self) -> str:
-        lines = ["same function" if self.held else "NOT THE SAME FUNCTION"]
-        if self.noise:
-            lines = [f"the same function but for noise of {self.noise:g}, which was asked for: see the differences"]
+        lines = [self._verdict(), *([f"  {self.compared}"] if self.compared else [])]
         for mode in dict.fromkeys(e.mode for e in self.errors):
-            some = [e for e in self.errors if e.mode == mode]
-            w = max(some, key=lambda e: e.own / e.tolerance)
-            lines += [
-                f"  {mode} mode, {len({e.probe for e in some})} probes, {len({e.output for e in some})} output(s)",
-                f"    float64  largest difference {max(e.float64 for e in some):.1e}"
-                f"  (bound {max(e.bound for e in some):.0e})",
-                f"    {self.dtype:<8} largest difference {max(e.own for e in some):.1e}",
-                f"             closest to its tolerance {w.own:.1e} of {w.tolerance:.1e} = {ROUNDING_MULTIPLE:g} x the "
-                f"rounding of both ({w.rounding_before:.1e}, {w.rounding_after:.1e}) + {ULPS:g} ulp",
-            ]
+            lines += _numbers([e for e in self.errors if e.mode == mode], mode, self.dtype)
+        if self.quiet:
+            worst = max(e.float64 for e in self.quiet)
+            lines.append(f"  without the noise the largest difference is {worst:.1e} in float64")
+        lines += [f"  {failure}" for failure in self.failures]
         if self.schemes:
             lines.append(f"  scheme   {', '.join(self.schemes)}")
         if self.proof:
@@ -151,12 +204,8 @@ class Certificate:
             lines.append("  proof    none: this model does not say that it was grown by fxgrow")
         if self.eval_only:
             lines.append(f"  holds in evaluation mode only, because of {', '.join(self.eval_only)}")
-        if self.gradients:
-            lines.append(
-                f"  gradient reaches the new entries of {sum(g.reached for g in self.gradients)} of "
-                f"{len(self.gradients)} grown parameters"
-            )
-            lines += [f"    not {g.parameter}: {g.why}" for g in self.gradients if not g.reached]
+        lines += self._feeling()
+        lines += _gradients(self.gradients)
         if self.pairs:
             apart = sum(p.separated for p in self.pairs)
             lines.append(f"  halves of {apart} of {len(self.pairs)} grown parameters differ after one step")
@@ -167,3 +216,60 @@ class Certificate:
         if self.difference is not None:
             lines += ["", str(self.difference)]
         return "\n".join(lines)
+
+    def _verdict(self) -> str:
+        if not self.ok:
+            return "NOT THE SAME FUNCTION" if self.broken or self.failures else "NOT SHOWN TO BE THE SAME FUNCTION"
+        if self.noise:
+            return f"the same function but for noise of {self.noise:g}, which was asked for: see the differences"
+        return "same function"
+
+    def _feeling(self) -> list[str]:
+        """What the numbers are worth."""
+        if not self.unfelt:
+            return []
+        names = ", ".join(self.unfelt[:MOST_NAMES]) + (" …" if len(self.unfelt) > MOST_NAMES else "")
+        lines = [
+            f"  the probes do not feel the new entries of {names}: spoiled, they change no output; so these numbers"
+        ]
+        if not self.proof:
+            return [f"  the probes do not feel {names}: spoiled, they change no output; so the numbers prove nothing"]
+        if self.suspects is None:
+            return [*lines, "    prove nothing about them, and whether they are what the plans say could not be told"]
+        if self.suspects:
+            return [*lines, "    prove nothing about them, and something is not what the plans say:"] + [
+                f"    {suspect}" for suspect in self.suspects
+            ]
+        return [*lines, "    prove nothing about them: the proof stands alone, and each entry is what the plans say"]
+
+
+MOST_NAMES = 6
+"""No more tensors than this are listed."""
+
+
+def _numbers(some: list[OutputError], mode: str, dtype: str) -> list[str]:
+    """The comparisons in one mode."""
+    w = max(some, key=lambda e: e.own / e.tolerance if math.isfinite(e.tolerance) else 0.0)
+    probes, outputs = {e.probe for e in some if e.entries}, {e.output for e in some if e.entries}
+    return [
+        f"  {mode} mode, {len(probes)} probes, {len(outputs)} output(s)",
+        f"    float64  largest difference {max(e.float64 for e in some):.1e}  (bound {max(e.bound for e in some):.0e})",
+        f"    {dtype:<8} largest difference {max(e.own for e in some):.1e}",
+        f"             closest to its tolerance {w.own:.1e} of {w.tolerance:.1e} = {ROUNDING_MULTIPLE:g} x the "
+        f"rounding of both ({w.rounding_before:.1e}, {w.rounding_after:.1e}) + {ULPS:g} ulp",
+    ]
+
+
+def _gradients(some: tuple[GradientCheck, ...]) -> list[str]:
+    """Which grown parameters learn."""
+    asked = [g for g in some if not g.frozen]
+    frozen = [g.parameter for g in some if g.frozen]
+    lines = []
+    if asked:
+        reached = sum(g.reached for g in asked)
+        lines.append(f"  gradient reaches the new entries of {reached} of {len(asked)} grown parameters")
+        lines += [f"    not {g.parameter}: {g.why}" for g in asked if not g.reached]
+    if frozen:
+        names = ", ".join(frozen[:MOST_NAMES]) + (" …" if len(frozen) > MOST_NAMES else "")
+        lines.append(f"  frozen   {len(frozen)} grown parameters do not learn (requires_grad is False): {names}")
+    return lines

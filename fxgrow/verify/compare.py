@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,46 +12,69 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
+from ..capture.call import Call
+from ..capture.containers import leaves
+from .outputs import flat
+from .precision import like, raised, wide
 from .probes import Probe
 
-
-def flat(output: Any, name: str = "output") -> dict[str, Tensor]:
-    """Every tensor of a result, by a readable name; numbers count as tensors, complex ones as pairs of real ones."""
-    if isinstance(output, Tensor):
-        return {name: torch.view_as_real(output.resolve_conj()) if output.is_complex() else output}
-    if isinstance(output, Mapping):
-        return {k: t for key, item in output.items() for k, t in flat(item, f"{name}[{key!r}]").items()}
-    if isinstance(output, list | tuple):
-        return {k: t for i, item in enumerate(output) for k, t in flat(item, f"{name}[{i}]").items()}
-    if isinstance(output, int | float):
-        return {name: torch.tensor(output, dtype=torch.float64)}
-    if is_dataclass(output) and not isinstance(output, type):
-        return {k: t for f in fields(output) for k, t in flat(getattr(output, f.name), f"{name}.{f.name}").items()}
-    return {}
-
-
-def besides(output: Any, name: str = "output") -> dict[str, Any]:
-    """What a result holds that is no tensor and no number, by name: texts and None as they are, else the type."""
-    if isinstance(output, Tensor | int | float):
-        return {}
-    if isinstance(output, Mapping):
-        return {k: x for key, item in output.items() for k, x in besides(item, f"{name}[{key!r}]").items()}
-    if isinstance(output, list | tuple):
-        return {k: x for i, item in enumerate(output) for k, x in besides(item, f"{name}[{i}]").items()}
-    if is_dataclass(output) and not isinstance(output, type):
-        return {k: x for f in fields(output) for k, x in besides(getattr(output, f.name), f"{name}.{f.name}").items()}
-    return {name: output if output is None or isinstance(output, str | bytes) else type(output)}
+__all__ = [
+    "called",
+    "distance",
+    "epsilon_of",
+    "flat",
+    "forward",
+    "mask_free",
+    "nothing_finite",
+    "place",
+    "run",
+    "seeded",
+    "standing",
+    "twin",
+]
 
 
 def twin(model: nn.Module, dtype: torch.dtype | None, *, training: bool) -> nn.Module:
-    """An independent copy in one mode; floating-point tensors in another dtype if asked."""
-    made = copy.deepcopy(model)
+    """An independent copy in one mode; in another dtype if asked, complex tensors in the complex one."""
+    made = copy.deepcopy(model, _unhooked(model))
     if dtype is not None:
         _pin_epsilons(made)
-        made = made.to(dtype)
-    if dtype is torch.float64 and isinstance(made, fx.GraphModule):
-        _cast_up(made)
+        with torch.no_grad():
+            made._apply(lambda t: t.to(like(t.dtype, dtype)))
+    if dtype is torch.float64:
+        for module in made.modules():
+            if isinstance(module, fx.GraphModule):
+                _cast_up(module)
     return made.train(training)
+
+
+def _unhooked(model: nn.Module) -> dict[int, Any]:
+    """Copies of tensors that a model keeps and that belong to a backward graph, which torch does not copy itself."""
+    found: dict[int, Any] = {}
+    for module in model.modules():
+        for name, value in module.__dict__.items():
+            if name in ("_parameters", "_buffers", "_modules"):
+                continue
+            for x in leaves(value) if isinstance(value, Tensor | list | tuple | dict) else ():
+                if isinstance(x, Tensor) and not x.is_leaf:
+                    found[id(x)] = x.detach().clone()
+    return found
+
+
+def epsilon_of(model: nn.Module) -> float:
+    """What norms of a model take for their epsilon if it is that of the dtype; below float32 they compute in that."""
+    return torch.finfo(torch.float64 if standing(model)[1] is torch.float64 else torch.float32).eps
+
+
+def standing(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where a model is, and the real dtype in which it computes: that of its first parameter or buffer of fractions."""
+    tensors = [*model.parameters(), *model.buffers()]
+    some = next((t for t in tensors if t.is_floating_point() or t.is_complex()), None)
+    if some is None:
+        return (tensors[0].device if tensors else torch.device("cpu")), torch.float64
+    if some.is_complex():
+        return some.device, torch.float64 if some.dtype is torch.complex128 else torch.float32
+    return some.device, some.dtype
 
 
 RMS_NORMS = (F.rms_norm, torch.rms_norm, torch.ops.aten.rms_norm, torch.ops.aten.rms_norm.default)
@@ -61,8 +83,7 @@ RMS_NORMS = (F.rms_norm, torch.rms_norm, torch.ops.aten.rms_norm, torch.ops.aten
 
 def _pin_epsilons(model: nn.Module) -> None:
     """Write out the epsilons that rms_norm takes from the dtype: the function in another one is to be the same."""
-    some = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    epsilon = torch.finfo(torch.float64 if some is torch.float64 else torch.float32).eps  # it computes in float32 below
+    epsilon = epsilon_of(model)
     for module in model.modules():
         if isinstance(module, nn.RMSNorm) and module.eps is None:
             module.eps = epsilon
@@ -79,6 +100,8 @@ def _pin_epsilons(model: nn.Module) -> None:
 
 
 CASTS = ("float", "half", "bfloat16")
+NAMED = tuple(f"torch.{kind}Tensor" for kind in ("Float", "Half", "BFloat16"))
+"""Dtypes as `Tensor.type` takes them."""
 
 
 def _cast_up(gm: fx.GraphModule) -> None:
@@ -95,7 +118,9 @@ def _cast_up(gm: fx.GraphModule) -> None:
 
 
 def _precise(x: Any) -> Any:
-    return torch.float64 if isinstance(x, torch.dtype) and x.is_floating_point else x
+    if isinstance(x, str) and x in NAMED:
+        return "torch.DoubleTensor"
+    return wide(x) if isinstance(x, torch.dtype) else x
 
 
 @contextmanager
@@ -117,30 +142,38 @@ def seeded(seed: int) -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
 
 
-def run(model: nn.Module, probe: Probe, *, seed: int) -> dict[str, Tensor]:
+def run(model: nn.Module, probe: Probe, *, seed: int, epsilon: float | None = None) -> dict[str, Tensor]:
     """The outputs of a model on a probe, on the model's device and in its dtype, random streams seeded."""
-    return flat(called(model, probe, seed=seed))
+    return flat(called(model, probe, seed=seed, epsilon=epsilon))
 
 
-def called(model: nn.Module, probe: Probe, *, seed: int) -> Any:
-    """What a model returns on a probe."""
-    tensor = next((t for t in model.parameters() if t.is_floating_point()), None)
-    dtype = tensor.dtype if tensor is not None else torch.float64
-    device = tensor.device if tensor is not None else torch.device("cpu")
-    args, kwargs = probe.changed(lambda x: place(x, device, dtype))
-    with torch.no_grad(), seeded(seed):
-        return model(*args, **kwargs)
+def called(model: nn.Module, probe: Probe, *, seed: int, epsilon: float | None = None) -> Any:
+    """What a model returns on a probe.
+
+    Args:
+        model: in the mode and the dtype that are wanted.
+        probe: the inputs.
+        seed: of operators that draw numbers.
+        epsilon: if given, casts inside the model go to float64 (see `precision.raised`).
+    """
+    device, dtype = standing(model)
+    inputs = probe.given.changed(lambda x: place(x, device, dtype))
+    with torch.no_grad(), seeded(seed), raised(epsilon) if epsilon is not None else nullcontext():
+        return forward(model, inputs)
+
+
+def forward(model: nn.Module, inputs: Call) -> Any:
+    """Call a model with its hooks; of a graph that fails fx would print the line to the terminal, which is left out."""
+    return nn.Module.__call__(model, *inputs.args, **inputs.kwargs)
 
 
 def place(x: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """An input on a device; floating-point ones in a dtype."""
-    if not isinstance(x, Tensor):
-        return x
-    return x.to(device=device, dtype=dtype if x.is_floating_point() else x.dtype)
+    """An input on a device, a copy; floating-point ones in a dtype, complex ones in that of its precision."""
+    return x.to(device=device, dtype=like(x.dtype, dtype), copy=True) if isinstance(x, Tensor) else x
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """The largest difference, relative to the largest entry; of masks (see `_scale`) to each itself.
+    """The largest difference, relative to the largest entry; of masks (see `mask_free`) to each itself.
 
     Infinite if shapes or non-finite entries differ; zero if no entry is finite (see `nothing_finite`).
     """
@@ -155,7 +188,7 @@ def distance(a: Tensor, b: Tensor) -> float:
     a, b = a[finite], b[finite]
     if not a.numel():
         return 0.0
-    scale = _scale(a.abs())
+    scale = mask_free(a.abs())
     gaps = (a - b).abs()
     return float((gaps / a.abs().clamp_min(scale)).max()) if scale > 0 else float(gaps.max())
 
@@ -173,7 +206,7 @@ MASK = 1e8
 """Where all other entries are zero, they are masks from here on."""
 
 
-def _scale(sizes: Tensor) -> float:
+def mask_free(sizes: Tensor) -> float:
     """The largest size but for masks, which would hide any difference of the others."""
     top = float(sizes.max())
     while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from ..plan import Plan, TensorEdit
 from ..plan.layout import leaves, old_positions, partners, size
 from .certificate import GradientCheck, PairCheck
-from .compare import flat, place, seeded, twin
+from .compare import epsilon_of, flat, forward, place, seeded, standing, twin
+from .precision import raised
 from .probes import Probe
 
 NOISE = 1e-12
@@ -19,35 +21,88 @@ NOISE = 1e-12
 
 
 def first_step(
-    after: nn.Module, probe: Probe, history: Sequence[Plan], seed: int
-) -> tuple[tuple[GradientCheck, ...], tuple[PairCheck, ...]]:
-    """Take one step of gradient descent on a copy, in float64 and training mode, towards random targets."""
-    model = twin(after, torch.float64, training=True)
-    device = next(model.parameters()).device
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    args, kwargs = probe.changed(lambda x: place(x, device, torch.float64))
-    try:
-        with seeded(seed):
-            outputs = model(*args, **kwargs)
-    except ValueError:
-        model.eval()
-        outputs = model(*args, **kwargs)
-    loss = loss_of(outputs, seed, device)
-    if not loss.requires_grad:
-        return (), ()
-    loss.backward()
+    after: nn.Module, probe: Probe, history: Sequence[Plan], seed: int, *, training: bool = True
+) -> tuple[tuple[GradientCheck, ...], tuple[PairCheck, ...], tuple[str, ...]]:
+    """Take one step of gradient descent on a copy, in float64, towards random targets.
+
+    Args:
+        after: the grown model. Parameters that are frozen stay so.
+        probe: what it is given.
+        history: the plans that grew it.
+        seed: of targets and of operators that draw numbers.
+        training: in training mode, or in evaluation mode where only that is claimed.
+
+    Returns:
+        What reaches new entries, whether halves come apart, and notes of what could not be watched.
+    """
+    model = twin(after, torch.float64, training=training)
     parameters = dict(model.named_parameters())
-    largest = max((float(p.grad.abs().max()) for p in parameters.values() if p.grad is not None), default=0.0)
-    gradients, pairs = [], []
     latest = {edit.names[0]: edit for plan in history for edit in plan.tensors}
-    for name, edit in latest.items():
-        found = next((parameters[n] for n in edit.names if n in parameters), None)
-        if found is None or tuple(found.shape) != edit.new:
-            continue  # a buffer, or widened again along another axis
-        gradients.append(_gradient(name, found, edit, largest))
-        pairs.extend(_separation(name, found, edit))
-    return tuple(gradients), tuple(pairs)
+    grown = {
+        name: (found, edit)
+        for name, edit in latest.items()
+        if (found := next((parameters[n] for n in edit.names if n in parameters), None)) is not None
+        and tuple(found.shape) == edit.new  # else a buffer, or widened again along another axis
+    }
+    trouble = backward(model, probe, seed, epsilon_of(after))
+    frozen = {name for name, (found, _) in grown.items() if not found.requires_grad}
+    checks = [GradientCheck(name, 0.0, False, "it is frozen", True) for name in grown if name in frozen]
+    if trouble:
+        return tuple(checks), (), (trouble,) if len(frozen) < len(grown) else ()
+    largest = max((float(g.abs().max()) for p in parameters.values() if (g := dense(p)) is not None), default=0.0)
+    pairs = []
+    for name, (found, edit) in grown.items():
+        if name not in frozen:
+            checks.append(_gradient(name, dense(found), edit, largest))
+            pairs.extend(_separation(name, dense(found), edit))
+    return tuple(checks), tuple(pairs), ()
+
+
+def dense(parameter: nn.Parameter) -> Tensor | None:
+    """The gradient of a parameter, those of sparse embeddings written out; None if it has none, or no entries."""
+    grad = parameter.grad
+    if grad is None or not grad.numel():
+        return None
+    return grad if grad.layout is torch.strided else grad.to_dense()
+
+
+def backward(model: nn.Module, probe: Probe, seed: int, epsilon: float) -> str:
+    """Run a model in float64 and backwards from random targets; what stands in the way, as text."""
+    trouble = Exception()
+    for casts in (epsilon, None):  # raised if that can be
+        try:
+            _backward(model, probe, seed, casts)
+        except _NoPath:
+            return "gradients not watched: no output depends on a parameter that learns in a way that is differentiated"
+        except ValueError as error:  # a batch norm that gets one value per channel
+            trouble = error
+            if model.training:
+                model.eval()
+                return backward(model, probe, seed, epsilon)
+        except Exception as error:  # whatever a model raises
+            trouble = error
+        else:
+            return ""
+    return f"gradients not watched: {(str(trouble).strip() or repr(trouble)).splitlines()[0]}"
+
+
+class _NoPath(Exception):
+    """No output is reached from a parameter."""
+
+
+def _backward(model: nn.Module, probe: Probe, seed: int, epsilon: float | None) -> None:
+    model.zero_grad(set_to_none=True)
+    device, _ = standing(model)
+    inputs = probe.given.changed(lambda x: place(x, device, torch.float64))
+    with raised(epsilon) if epsilon is not None else nullcontext(), torch.enable_grad():
+        with seeded(seed):
+            outputs = forward(model, inputs)
+        loss = loss_of(outputs, seed, device)
+        if not loss.requires_grad:
+            raise _NoPath
+        if not bool(loss.isfinite()):
+            raise ArithmeticError("the outputs are not finite")
+        loss.backward()
 
 
 def loss_of(output: Any, seed: int, device: torch.device) -> Tensor:
@@ -55,14 +110,13 @@ def loss_of(output: Any, seed: int, device: torch.device) -> Tensor:
     random = torch.Generator().manual_seed(seed + 1)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     for y in flat(output).values():
-        if y.is_floating_point():
+        if y.is_floating_point() and y.numel():
             target = torch.randn(tuple(y.shape), generator=random, dtype=torch.float64).to(device)
             loss = loss + ((y - target) ** 2).mean()
     return loss
 
 
-def _gradient(name: str, parameter: nn.Parameter, edit: TensorEdit, largest: float) -> GradientCheck:
-    grad = parameter.grad
+def _gradient(name: str, grad: Tensor | None, edit: TensorEdit, largest: float) -> GradientCheck:
     new = 0.0
     if grad is not None:
         for growth in edit.axes:
@@ -82,9 +136,8 @@ def _gradient(name: str, parameter: nn.Parameter, edit: TensorEdit, largest: flo
     return GradientCheck(name, relative, reached, why)
 
 
-def _separation(name: str, parameter: nn.Parameter, edit: TensorEdit) -> list[PairCheck]:
+def _separation(name: str, grad: Tensor | None, edit: TensorEdit) -> list[PairCheck]:
     """Halves start equal (or opposite), so after a step they differ by the difference (or sum) of their gradients."""
-    grad = parameter.grad
     if grad is None:
         return []
     results = []

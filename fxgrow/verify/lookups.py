@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..capture.call import Call
-from .compare import place, seeded, twin
+from .compare import forward, place, seeded, standing, twin
 from .probes import whole
 
 LOOKUPS = tuple(
@@ -42,22 +42,28 @@ class _Watch(TorchDispatchMode):
         return func(*args, **dict(kwargs or {}))
 
 
-def rows_read(model: nn.Module, examples: Sequence[Any] | Call) -> dict[int, int]:
-    """How many rows the smallest table has in which each tensor among the inputs is looked up, found by one run.
+def rows_read(
+    model: nn.Module, examples: Sequence[Any] | Call, kwargs: Mapping[str, Any] | None = None, *, training: bool = False
+) -> dict[int, int]:
+    """For each input that is looked up in a table how many rows the smallest such table has; found by one run.
+
+    Inputs are numbered as in `Call.leaves`: where none is a container, as they are given.
 
     Args:
         model: stays as it is.
         examples: what it takes; zeros stand for those that hold no numbers. If it cannot run, nothing is found.
+        kwargs: what it takes by name.
+        training: the mode in which it runs.
     """
-    call = examples if isinstance(examples, Call) else Call(tuple(examples))
-    if not any(map(whole, call.leaves)):
+    given = examples if isinstance(examples, Call) else Call(tuple(examples), dict(kwargs or {}))
+    if not any(map(whole, given.leaves)):
         return {}
-    tensor = next((t for t in model.parameters() if t.is_floating_point()), torch.zeros(()))
-    call = call.changed(lambda x: place(_real(x), tensor.device, tensor.dtype))
-    watch = _Watch(call.leaves)
+    device, dtype = standing(model)
+    inputs = given.changed(lambda x: place(_real(x), device, dtype))
+    watch = _Watch(inputs.leaves)
     try:
         with torch.no_grad(), seeded(0), watch:
-            twin(model, None, training=False)(*call.args, **call.kwargs)
+            forward(twin(model, None, training=training), inputs)
     except Exception:  # whatever a model raises is told where the models are compared
         return {}
     return watch.rows
@@ -67,4 +73,4 @@ def _real(x: Any) -> Any:
     if not isinstance(x, Tensor):
         return x
     known = type(x) is Tensor and not x.is_meta
-    return x.clone() if known else torch.zeros(tuple(x.shape), dtype=x.dtype)  # a storage of its own for each
+    return x if known else torch.zeros(tuple(x.shape), dtype=x.dtype)  # `place` gives each a storage of its own

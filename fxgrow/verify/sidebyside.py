@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..capture.containers import found
-from ..capture.running import Interpreter
+from ..capture.call import placeholders, spread
+from ..capture.containers import leaves
 from .certificate import FLOAT64_BOUND, ROUNDING_MULTIPLE, ULPS
-from .compare import place, seeded, twin
+from .compare import epsilon_of, place, seeded, standing, twin
 from .matching import Match
 from .neighbour import Where
 from .places import Places, as_before, fitted, leading
+from .precision import raised
 from .probes import Probe
 
 INPUT_SHARE = 1e-3
@@ -39,7 +41,7 @@ class Reading:
         return self.difference <= self.bound
 
 
-class _Record(Interpreter):
+class _Record(fx.Interpreter):
     """Runs a graph and keeps what each node returns, when it returns it."""
 
     def __init__(self, model: fx.GraphModule, wanted: set[str]) -> None:
@@ -51,8 +53,12 @@ class _Record(Interpreter):
         """One node; tensors are copied, in case they are written to later."""
         result = super().run_node(n)
         if n.name in self.wanted:
-            self.seen[n.name] = [t.detach().clone() for t in found(result, Tensor)]
+            self.seen[n.name] = [t.detach().clone() for t in _tensors(result)]
         return result
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [x for x in leaves(tree) if isinstance(x, Tensor)]
 
 
 def _recorded(
@@ -60,12 +66,11 @@ def _recorded(
 ) -> dict[str, list[Tensor]]:
     made = twin(model, dtype, training=training)
     assert isinstance(made, fx.GraphModule)
-    some = next((t for t in made.parameters() if t.is_floating_point()), None)
-    device, kind = (some.device, some.dtype) if some is not None else (torch.device("cpu"), torch.float64)
-    args, kwargs = probe.changed(lambda x: place(x.clone() if isinstance(x, Tensor) else x, device, kind))
+    device, kind = standing(made)
+    given = probe.given.changed(lambda x: place(x, device, kind))
     record = _Record(made, wanted)
-    with torch.no_grad(), seeded(seed):
-        record.called(args, kwargs)
+    with torch.no_grad(), seeded(seed), raised(epsilon_of(model)) if dtype is torch.float64 else nullcontext():
+        record.run(*spread(placeholders(made), given))
     return record.seen
 
 
@@ -105,12 +110,12 @@ def side_by_side(
             both = _rounding(old[m.before], near[0][m.before]) + _rounding(new[m.after], near[1][m.after])
             bounds[m.after] = max(FLOAT64_BOUND, ROUNDING_MULTIPLE * both + floor)
     nodes = {n.name: n for n in before.graph.nodes}
-    readings: list[Reading] = []
+    found = []
     for m in some:
         read = [t for n in nodes[m.before].all_input_nodes for t in old.get(n.name, ())]
         scale = INPUT_SHARE * max((_largest(t) for t in read), default=0.0)
-        readings += list(_reading(m, old[m.before], new[m.after], scale, bounds[m.after], probe.batch_of_one))
-    return readings
+        found += list(_reading(m, old[m.before], new[m.after], scale, bounds[m.after], probe.batch_of_one))
+    return found
 
 
 def _reading(
@@ -176,7 +181,9 @@ def _rounding(fine: Sequence[Tensor], near: Sequence[Tensor]) -> float:
 def _numbers(tensor: Tensor) -> Tensor:
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj()).sum(-1)
-    return tensor.detach().to("cpu", torch.float64)
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    return (tensor if tensor.layout is torch.strided else tensor.to_dense()).detach().to("cpu", torch.float64)
 
 
 def _largest(tensor: Tensor) -> float:

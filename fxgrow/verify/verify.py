@@ -7,21 +7,30 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from ..analysis import analyse
 from ..capture.call import Call, as_call
-from ..errors import FxgrowError, Kind, UsageError, usage
+from ..capture.trace import trace
+from ..errors import Kind, usage
 from ..plan import Plan
 from .bisect import explained
 from .blocks import blocks_step
-from .certificate import FLOAT64_BOUND, ROUNDING_MULTIPLE, ULPS, Certificate, OutputError
-from .compare import besides, called, distance, flat, nothing_finite, run, twin
+from .certificate import Certificate
+from .feeling import unfelt
+from .follow import follow
+from .history import plans_since
+from .job import Job
 from .learning import first_step
-from .lookups import rows_read
-from .probes import Probe, largest, probes, whole
+from .measure import Measured, Pair, nowhere_finite
+from .probes import Probe
+from .quiet import without_noise
+from .suspects import suspects
 from .undrawn import Undrawn
+
+__all__ = ["plans_since", "verify"]
+
+MODES = ("eval", "training")
 
 
 def verify(
@@ -30,22 +39,29 @@ def verify(
     *,
     example_inputs: Sequence[Any] | Tensor | Call | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
+    train_inputs: Sequence[Any] | Tensor | Call | None = None,
+    train_kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
     training: bool = True,
 ) -> Certificate:
     """Check that two models compute the same function. Both stay as they are.
 
+    The strong form is `verify(original, grown)` with the module itself, not its trace.
+
     Args:
-        before: the model that was grown.
+        before: the model that was grown: the user's own module, or a trace of it.
         after: the grown model; if fxgrow grew it, its static proof goes into the certificate.
-        example_inputs: what the models take; by default what a traced `before` was traced with, else it is inferred.
-        example_kwargs: the same by name.
+        example_inputs: what the models take: tensors, of which the shapes count, in containers or not; other values are
+            passed as they are. Inferred for traced models.
+        example_kwargs: what they take by name.
+        train_inputs: what they take in training mode, if that is something else.
+        train_kwargs: what they take by name in training mode.
         seed: of the probe inputs.
         training: also compare in training mode where the proof claims it, and watch one training step.
 
     Returns:
-        A certificate; `held` says yes or no. float64 decides; in the models' own dtype the tolerance comes from the
-        rounding errors of both, each measured against its own float64 run.
+        A certificate, which is true if it is good enough. float64 decides; in the models' own dtype the tolerance comes
+        from the rounding errors of both, each measured against its own float64 run.
 
     Raises:
         UsageError: input shapes are neither given nor inferable, or do not fit; nothing that the models return can be
@@ -56,167 +72,171 @@ def verify(
             raise usage(
                 Kind.BAD_INPUTS, f"{type(model).__name__} is no nn.Module", hint="verify(before, after): two models"
             )
-    examples = as_call(example_inputs, example_kwargs) or _infer(before)
+    call = as_call(example_inputs, example_kwargs) or _infer(before, after)
+    given = {"eval": call, "training": as_call(train_inputs, train_kwargs) or call}
     history = plans_since(before, after)
     eval_only = tuple(dict.fromkeys(node for plan in history for node in plan.eval_only))
-    rows = rows_read(before, examples)
-    some = probes(examples, seed, rows)
-    dtype = next((p.dtype for p in before.parameters() if p.is_floating_point()), torch.float32)
-    some, notes = _runnable(before, some, seed)
-    notes += [
-        f"input {k}: whole numbers from 0 to {largest(x)}, as in the example"
-        for k, x in enumerate(examples.leaves)
-        if whole(x) and k not in rows
-    ]
-    notes += examples.guessed
+    claims = _claims(before, after)
+    modes = tuple(m for m in claims if m == "eval" or (training and not eval_only))
+    if not modes:
+        raise usage(
+            Kind.BAD_OPTION,
+            "the trace stands for training mode only, which is not to be compared",
+            hint="leave training=False out" if not training else "trace the model in evaluation mode",
+        )
     rounded = any(t.rounds for plan in history for t in plan.tensors)
-    if rounded and dtype is not torch.float64:
-        notes.append("shares, means and scales of old entries are rounded to the dtype, which widens the float64 bound")
+    job = Job(Pair(before, after, seed, rounded), given, modes)
     redrawn = tuple(dict.fromkeys(node for plan in history for node in plan.redrawn))
-    undrawn = Undrawn if redrawn else nullcontext
-    if redrawn:
-        notes.append(f"the same distribution, other random draws: compared without those of {', '.join(redrawn)}")
-    with undrawn():
-        errors = list(_errors(before, after, some, dtype, seed, training=False, rounded=rounded))
-    if training and not eval_only:
-        try:
-            full = [p for p in some if not p.batch_of_one]
-            with undrawn():
-                errors += _errors(before, after, full, dtype, seed, training=True, rounded=rounded)
-        except UsageError as error:  # batch norm refuses a single value per channel
-            notes.append(f"training mode not compared: {error.refusal.what}")
-    gradients, pairs = first_step(after, some[0], history, seed) if training and history else ((), ())
-    more, apart, blocks = blocks_step(after, some[0], history, seed) if training else ((), (), ())
-    proof = tuple(line for plan in history for line in plan.proof)
-    schemes = tuple(dict.fromkeys(plan.scheme for plan in history))
-    name = str(dtype).removeprefix("torch.")
-    noise = max((plan.noise for plan in history), default=0.0)
-    certificate = Certificate(
-        name, tuple(errors), proof, eval_only, gradients + more, pairs + apart, tuple(notes), blocks, schemes, noise
-    )
-    if certificate.held or noise:  # noise was asked for: of course there is a difference
+    with Undrawn() if redrawn else nullcontext():
+        certificate = _certified(job, history, eval_only, claims, training)
+    if not redrawn:
         return certificate
-    e = certificate.worst
-    probe = next(p for p in some if p.name == e.probe)
-    with undrawn():
-        difference = explained(before, after, examples, probe, training=e.mode == "training", seed=seed)
+    note = f"the same distribution, other random draws: compared without those of {', '.join(redrawn)}"
+    return replace(certificate, notes=(note, *certificate.notes))
+
+
+def _certified(
+    job: Job, history: tuple[Plan, ...], eval_only: tuple[str, ...], claims: tuple[str, ...], training: bool
+) -> Certificate:
+    pair = job.pair
+    notes = list(dict.fromkeys(text for call in job.given.values() for text in call.guessed))
+    found: dict[str, Measured] = {}
+    used: dict[str, tuple[Probe, ...]] = {}
+    for mode in job.modes:
+        found[mode], used[mode], more = job.measured(mode)
+        notes += more
+        notes += _summary(found[mode], mode)
+        name = nowhere_finite(found[mode])
+        if name and not found[mode].failures:
+            raise usage(
+                Kind.BAD_INPUTS,
+                f"{name} is nowhere finite on any probe, so nothing can be compared",
+                hint="look for NaN in the weights, or give example_inputs= on which it is finite",
+            )
+        refused = found[mode].refused
+        if refused is not None and not found[mode].errors and (mode == "eval" or len(job.modes) == 1):
+            raise refused
+    if pair.rounded and str(pair.dtype) != "torch.float64":
+        notes.append("shares, means and scales of old entries are rounded to the dtype, which widens the float64 bound")
+    held_in = tuple(m for m in job.modes if found[m].errors or found[m].failures)
+    errors = tuple(e for m in job.modes for e in found[m].errors)
+    main = next((m for m in held_in if found[m].errors), job.modes[0])
+    first = _best(found[main], used[main])
+    certificate = Certificate(
+        str(pair.dtype).removeprefix("torch."),
+        errors,
+        tuple(line for plan in history for line in plan.proof),
+        eval_only,
+        (),
+        (),
+        schemes=tuple(dict.fromkeys(plan.scheme for plan in history)),
+        noise=max((plan.noise for plan in history), default=0.0),
+        failures=tuple(dict.fromkeys(f for m in job.modes for f in found[m].failures)),
+        modes=held_in,
+        compared=_compared(pair.before, pair.after),
+    )
+    looked_at = pair.after
+    if certificate.noise:
+        certificate, looked_at, more = _quieter(certificate, job, history)
+        notes += more
+    if certificate.ok:
+        certificate = _felt(certificate, job, history, used[main], main)
+    if training and history:
+        learns = "training" in claims
+        gradients, pairs, more_notes = first_step(pair.after, first, history, pair.seed, training=learns)
+        further, apart, blocks = blocks_step(pair.after, first, history, pair.seed, training=learns)
+        certificate = replace(certificate, gradients=gradients + further, pairs=pairs + apart, blocks=blocks)
+        notes += more_notes
+    if claims != MODES:
+        notes.append(f"{_mode(claims[0])} mode only: the trace stands for no other mode")
+    certificate = replace(certificate, notes=tuple(dict.fromkeys(notes)))
+    if certificate.ok or not certificate.broken:
+        return certificate
+    e = certificate.broken[0]
+    probe = next(p for p in used[e.mode] if p.name == e.probe)
+    difference = explained(
+        pair.before, looked_at, job.given[e.mode], probe, training=e.mode == "training", seed=pair.seed
+    )
     return replace(certificate, difference=difference)
 
 
-def plans_since(before: nn.Module, after: nn.Module) -> tuple[Plan, ...]:
-    """The plans that lead from one model to the other, as far as the grown one remembers them."""
-    old, new = _history(before), _history(after)
-    return new[len(old) :] if new[: len(old)] == old else ()
+def _best(found: Measured, some: Sequence[Probe]) -> Probe:
+    """The first probe on which as much as possible is finite."""
+    holes = {p.name: sum(e.size - e.entries for e in found.errors if e.probe == p.name) for p in some}
+    ran = {e.probe for e in found.errors}
+    return min((p for p in some if p.name in ran), key=lambda p: holes[p.name], default=some[0])
 
 
-def _history(model: nn.Module) -> tuple[Plan, ...]:
-    return tuple(model.meta.get("fxgrow", ())) if isinstance(model, fx.GraphModule) else ()
+def _mode(name: str) -> str:
+    return "evaluation" if name == "eval" else name
 
 
-def _infer(before: nn.Module) -> Call:
+def _summary(found: Measured, mode: str) -> list[str]:
+    """What weakens a mode."""
+    if found.errors or found.failures or found.refused is None:
+        weak = [f"{text} (probes {', '.join(where)})" for text, where in found.weak.items()]
+        return [*dict.fromkeys(found.notes), *weak]
+    return [f"{_mode(mode)} mode not compared, and not claimed: {found.refused.refusal.what}"]
+
+
+def _quieter(certificate: Certificate, job: Job, history: tuple[Plan, ...]) -> tuple[Certificate, nn.Module, list[str]]:
+    """The same comparisons without the noise that was asked for, and the model without it."""
+    try:
+        still = without_noise(_traced(job), job.pair.after, history)
+    except Exception as error:  # plans that do not fit, models that cannot be traced
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        return certificate, job.pair.after, [f"what the noise makes of the difference could not be told: {reason}"]
+    quiet = replace(job, pair=replace(job.pair, after=still))
+    errors = tuple(e for m in job.modes for e in quiet.measured(m)[0].errors)
+    return replace(certificate, quiet=errors), still, []
+
+
+def _felt(
+    certificate: Certificate, job: Job, history: tuple[Plan, ...], some: Sequence[Probe], mode: str
+) -> Certificate:
+    """Whether the probes feel the growth; if not, whether every entry is what the plans say."""
+    bounds: dict[str, float] = {}
+    for e in certificate.errors:
+        bounds[e.output] = max(e.bound, bounds.get(e.output, 0.0))
+    names = {e.probe for e in certificate.errors if e.mode == mode}
+    chosen = [p for p in some if p.name in names]
+    left = unfelt(job.pair.after, history, chosen, bounds, training=mode == "training", seed=job.pair.seed)
+    if not left or not history:
+        return replace(certificate, unfelt=left)
+    after, wrong = job.pair.after, None
+    if isinstance(after, fx.GraphModule):
+        try:
+            base = _traced(job)
+            wrong = suspects(base, after, history, follow(base, history, job.given[mode]))
+        except Exception:  # plans that cannot be followed: nobody can tell
+            wrong = None
+    return replace(certificate, unfelt=left, suspects=tuple(wrong) if wrong is not None else None)
+
+
+def _traced(job: Job) -> fx.GraphModule:
+    """The model before as a graph."""
+    before = job.pair.before
+    return before if isinstance(before, fx.GraphModule) else trace(before, job.given[job.modes[0]])
+
+
+def _claims(before: nn.Module, after: nn.Module) -> tuple[str, ...]:
+    """The modes for which both models stand: a trace may stand for one of them."""
+    told = [m.meta.get("fxgrow_modes", MODES) for m in (before, after) if isinstance(m, fx.GraphModule)]
+    return tuple(mode for mode in MODES if all(mode in some for some in told))
+
+
+def _compared(before: nn.Module, after: nn.Module) -> str:
+    """With what the grown model was compared."""
     if not isinstance(before, fx.GraphModule):
-        raise usage(Kind.BAD_INPUTS, "input shapes are not known", hint="pass example_inputs=(tensor, ...)")
-    return analyse(before).call
+        return "compared with the original module" if isinstance(after, fx.GraphModule) else ""
+    if before.meta.get("fxgrow_original", False):
+        return "compared with the traced graph, which was compared with its module when it was traced"
+    return "compared with the traced graph; the trace itself was not compared with a module"
 
 
-def _runnable(before: nn.Module, some: tuple[Probe, ...], seed: int) -> tuple[tuple[Probe, ...], list[str]]:
-    """The probes without a batch of one that the first model does not take in evaluation mode, and a note of that."""
-    try:
-        for probe in some:
-            if probe.batch_of_one:
-                run(twin(before, None, training=False), probe, seed=seed)
-    except ValueError as error:  # a batch norm that takes the statistics of the batch in either mode
-        reason = _cannot_run(error).refusal.what
-        return tuple(p for p in some if not p.batch_of_one), [f"batch of one not compared: {reason}"]
-    except Exception:  # told where the probes are compared
-        pass
-    return some, []
-
-
-def _cannot_run(error: Exception, *, precise: bool = False) -> UsageError:
-    reason = (str(error).strip() or repr(error)).splitlines()[0]
-    if not isinstance(error, RuntimeError | ValueError):
-        reason = f"{type(error).__name__}: {reason}"
-    if precise:
-        return usage(
-            Kind.BAD_INPUTS,
-            f"a model runs on these inputs, but not in float64, in which functions are compared: {reason}",
-            hint="where it casts to a dtype of its own, cast with type_as, or trace the model with fxgrow.trace",
-        )
-    return usage(
-        Kind.BAD_INPUTS,
-        f"a model cannot run on these inputs: {reason}",
-        hint="pass example_inputs= with the shapes that both models take",
-    )
-
-
-def _errors(
-    before: nn.Module,
-    after: nn.Module,
-    some: Sequence[Probe],
-    dtype: torch.dtype,
-    seed: int,
-    *,
-    training: bool,
-    rounded: bool,
-) -> list[OutputError]:
-    mode = "training" if training else "eval"
-    results: list[OutputError] = []
-    blank: dict[str, bool] = {}
-    for probe in some:
-        b, a, b64, a64 = (
-            _returned(model, probe, precision, training=training, seed=seed)
-            for precision in (None, torch.float64)
-            for model in (before, after)
-        )
-        _alike(b64, a64)
-        b, a, b64, a64 = map(flat, (b, a, b64, a64))
-        for name in b64:
-            blank[name] = nothing_finite(b64[name]) and blank.get(name, True)
-            rounding = (distance(b64[name], b[name]), distance(a64[name], a[name]))
-            tolerance = ROUNDING_MULTIPLE * sum(rounding) + ULPS * torch.finfo(dtype).eps
-            if dtype is torch.float64:  # its rounding is not measured against anything finer
-                tolerance = FLOAT64_BOUND
-            errors = distance(b64[name], a64[name]), distance(b[name], a[name])
-            bound = max(FLOAT64_BOUND, tolerance) if rounded else FLOAT64_BOUND
-            results.append(OutputError(name, probe.name, mode, *errors, tolerance, *rounding, bound))
-    if blank and any(blank.values()):
-        name = next(name for name, is_so in blank.items() if is_so)
-        raise usage(
-            Kind.BAD_INPUTS,
-            f"{name} is nowhere finite on any probe, so nothing can be compared",
-            hint="look for NaN in the weights, or give example_inputs= on which it is finite",
-        )
-    return results
-
-
-def _alike(before: Any, after: Any) -> None:
-    """Refuse results that cannot be compared, or whose other parts (texts, None) are not the same."""
-    names, found = flat(before).keys(), flat(after).keys()
-    if not names:
-        raise usage(Kind.BAD_INPUTS, "the models return no tensors", hint="return what is to be compared")
-    if names != found:
-        lone = ", ".join(sorted(names ^ found)[:5])
-        raise usage(
-            Kind.BAD_INPUTS,
-            f"the two models return different tensors: {lone} only one of them",
-            hint="compare models with the same outputs",
-        )
-    a, b = besides(before), besides(after)
-    if a != b:
-        name = next(k for k in (*a, *b) if k not in a or k not in b or a[k] != b[k])
-        raise usage(
-            Kind.BAD_INPUTS,
-            f"{name} is {a.get(name)!r} before and {b.get(name)!r} after",
-            hint="compare models with the same outputs",
-        )
-
-
-def _returned(model: nn.Module, probe: Probe, dtype: torch.dtype | None, *, training: bool, seed: int) -> Any:
-    """What a fresh copy returns: a forward pass in training mode changes running statistics."""
-    try:
-        return called(twin(model, dtype, training=training), probe, seed=seed)
-    except FxgrowError:
-        raise
-    except Exception as error:
-        raise _cannot_run(error, precise=dtype is torch.float64) from error
+def _infer(before: nn.Module, after: nn.Module) -> Call:
+    """What a traced model says of its inputs."""
+    for model in (before, after):
+        if isinstance(model, fx.GraphModule):
+            return analyse(model).call
+    raise usage(Kind.BAD_INPUTS, "input shapes are not known", hint="pass example_inputs=(tensor, ...)")
