@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from ..plan import AxisGrowth, Leaf, Plan
 from ..plan.arguments import at
 from ..plan.layout import leaves, partners, units
-from ..plan.plan import SPLIT, STATISTIC
+from ..plan.plan import FOLLOWED, RECOMPUTED, SPLIT, STATISTIC
 from ..rewrite.apply import tensors_of
 from .certificate import FLOAT64_BOUND, ULPS
 from .follow import Followed
@@ -19,6 +19,9 @@ from .places import Places, as_before
 
 PLAIN = (int, float, str, bool, tuple, type(None))
 """Attributes of modules that are compared."""
+
+_REWRITTEN = frozenset({FOLLOWED, RECOMPUTED, SPLIT, STATISTIC})
+"""Edits after which other calls stand where an argument was."""
 
 
 def suspects(
@@ -124,7 +127,7 @@ def _numbers(before: fx.GraphModule, after: fx.GraphModule, history: Sequence[Pl
             if path and other is not None and getattr(other, name, value) != told.get((path, name), value):
                 yield f"{path}.{name}: {getattr(other, name)}, not {told.get((path, name), value)}"
     nodes = {n.name: n for n in after.graph.nodes}
-    edits = {(e.node, e.path): e.new for plan in history for e in plan.nodes if e.path not in ((SPLIT,), (STATISTIC,))}
+    edits = {(e.node, e.path): e.new for plan in history for e in plan.nodes if e.path[0] not in _REWRITTEN}
     for (node, path), value in edits.items():
         if node in nodes and _found(nodes[node], path) != value:
             yield f"{node} {'.'.join(map(str, path))}: {_found(nodes[node], path)}, not {value}"
