@@ -39,6 +39,8 @@ class OtherMode:
         """In words."""
         return "training mode" if self.training else "evaluation mode"
 
+_CALLS = frozenset({"call_function", "call_module"})
+
 
 class Analysis:
     """What fxgrow knows of a traced model. It holds no reference to the model and none of its numbers."""
@@ -68,6 +70,8 @@ class Analysis:
         self.remembered = remembered(model.gm)
         """What the model itself was traced with."""
         self.dims = DimsSolver(program, fresh=fresh).solve()
+        self.user_code = any(node.op in _CALLS and may_change(target_of(node, model.modules)) for node in model.nodes)
+        """Whether the model runs code that may do something else the next time."""
         self.rules = RULES.version
         """Of the rules that it was made with."""
         self._volumes: DimsSolver | None = None

@@ -16,7 +16,7 @@ from fxgrow.dims.axis import Axis
 from fxgrow.dims.solver import DimsSolver
 
 _KNOWN: weakref.WeakKeyDictionary[
-    fx.GraphModule, dict[tuple[Analysis, frozenset[str]], tuple[fx.GraphModule, Analysis]]
+    fx.GraphModule, dict[tuple[Analysis | int, int, frozenset[str]], tuple[fx.GraphModule, Analysis]]
 ]
 _KNOWN = weakref.WeakKeyDictionary()
 
@@ -34,9 +34,13 @@ def closed(gm: fx.GraphModule, dims: DimsSolver, axis: Axis) -> list[fx.Node]:
 def opened(gm: fx.GraphModule, analysis: Analysis, openings: Sequence[Opening]) -> tuple[fx.GraphModule, Analysis]:
     """A twin of a model, on the same tensors, in which calls are written out, and its analysis."""
     known = _KNOWN.setdefault(gm, {})
-    key = (analysis, frozenset(o.node for o in openings))
+    key = (
+        analysis if analysis.user_code else analysis.fingerprint,
+        analysis.rules,
+        frozenset(o.node for o in openings),
+    )
     if key not in known:
-        for other in [k for k in known if k[0] is not analysis]:
+        for other in [k for k in known if k[:2] != key[:2]]:
             del known[other]
         twin = _twin(gm, openings)
         made = analyse(twin, analysis.call, lowering=analysis.lowering)

@@ -30,6 +30,8 @@ class Lowering:
         self.templates: dict[Any, Template] = {}
         self._passing: dict[Any, Template] = {}
         """Of calls that may do something else the next time; good until `forget`."""
+        self.compared: dict[Any, Any] = {}
+        """What has been found out about two templates, by both; good until `forget`."""
         self._fakes: dict[tuple[int, Meta], Tensor] = {}
 
     def fake(self, meta: Meta, slot: int) -> Tensor:
@@ -45,6 +47,7 @@ class Lowering:
     def forget(self) -> None:
         """Lower the user's own code anew from now on: what it does depends on more than its arguments."""
         self._passing.clear()
+        self.compared.clear()
 
     def template(
         self,

@@ -6,13 +6,13 @@ the same, except for the numbers and shapes that the rules predict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
 from ..capture.program import Op, Ref, Value
-from ..capture.signature import PLAIN, positions
+from ..capture.signature import PLAIN, ById, positions
 from ..capture.template import Local, Step, Template, locals_in, same_constant
 from ..capture.trees import leaves
 from .arguments import equal_numbers, is_number, numbers, shape_text
@@ -55,34 +55,88 @@ class Predictions:
     """Whether numbers and shapes are predicted; if not, any will do."""
 
 
-def difference(old: Recording, new: Recording, expected: Predictions) -> str:
-    """Empty if the new recording is the old one but for what the rules predict, else the first difference."""
-    before, after = old.locals(), new.locals()
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How two recordings of a call are alike: found once for two templates, without the rules."""
+
+    problem: str
+    """The first difference that no rule could predict; empty if there is none."""
+    steps: Mapping[int, int]
+    """Which operator of the new recording is which of the old one."""
+    changed: Mapping[tuple[int, str], bool]
+    """Arguments that are others, by the operator in the old recording, and whether they differ in numbers only."""
+
+
+Known = dict[Any, Likeness]
+
+
+def difference(old: Recording, new: Recording, expected: Predictions, known: Known) -> str:
+    """Empty if the new recording is the old one but for what the rules predict, else the first difference. `known`
+    remembers what recordings have been compared."""
+    before, after = tuple(old.locals()), tuple(new.locals())
     if len(before) != len(after):
         return "at the new size it takes another number of tensors"
-    pairs = Pairs(old.template, new.template, set(zip(after, before, strict=True)))
-    if len(expected.ops) == len(old.template.steps):
-        kept = list(range(len(old.template.steps))), list(range(len(new.template.steps)))
-    else:
-        roots = _roots(expected, old.template)
-        kept = live(old.template, roots), live(new.template, roots)
-    arguments = expected.arguments if expected.numbers else ()
-    known = dict(zip((op.step for op in expected.ops), zip(expected.ops, arguments, strict=False), strict=False))
-    for i, k in zip_longest(*kept):
-        if i is None:
-            return f"at the new size it also runs {new.template.steps[k].name}"
-        step = old.template.steps[i]
-        if k is None or new.template.steps[k].name != step.name:
-            return f"at the new size it runs other operators than {step.name}"
-        op, want = known.get(i, (None, {}))
-        problem = pairs.step(step, new.template.steps[k], op, want, expected.shape)
+    roots = None if len(expected.ops) == len(old.template.steps) else tuple(_roots(expected, old.template))
+    key = (ById(old.template), ById(new.template), before, after, roots)
+    like = known.get(key)
+    if like is None:
+        like = known[key] = _likeness(old.template, new.template, set(zip(after, before, strict=True)), roots)
+    if like.problem or not expected.numbers:
+        return like.problem or next((_text(old, new, like, *at) for at, free in like.changed.items() if not free), "")
+    ops = {op.step for op in expected.ops}
+    for (number, name), free in like.changed.items():
+        if number not in ops and not free:
+            return _text(old, new, like, number, name)
+    for op, arguments in zip(expected.ops, expected.arguments, strict=True):
+        problem = _unpredicted(old, new, like, op, arguments, expected.shape)
         if problem:
             return problem
-    if pairs.blurred and any(s.writes for t in (old.template, new.template) for s in t.steps):
-        return "at the new size it writes into tensors that share their memory otherwise"
-    return (
-        "" if pairs.results(old.template.result, new.template.result) else "at the new size it returns something else"
-    )
+    return ""
+
+
+def _unpredicted(old: Recording, new: Recording, like: Likeness, op: Op, want: Mapping[str, Any], shape: Shape) -> str:
+    """What of an operator is not as the rules predict."""
+    was, now = old.template.steps[op.step], new.template.steps[like.steps[op.step]]
+    for name in was.args:
+        predicted, present = want.get(name), op.args.get(name)
+        if predicted is present:
+            if (op.step, name) in like.changed:
+                return _text(old, new, like, op.step, name)
+        elif not equal_numbers(numbers(now.args[name]), numbers(predicted)):
+            return f"argument {name} of {op.name} would be {now.args[name]}, not {predicted}"
+    for out, local in zip(op.outputs, now.outputs or now.writes, strict=True):
+        have_shape, want_shape = new.template.metas[local.index][0], shape(out)
+        if have_shape != want_shape:
+            return f"{op.name} would return {shape_text(have_shape)}, not {shape_text(want_shape)}"
+    return ""
+
+
+def _text(old: Recording, new: Recording, like: Likeness, number: int, name: str) -> str:
+    was, now = old.template.steps[number], new.template.steps[like.steps[number]]
+    return f"argument {name} of {was.name} would be {now.args[name]}, not {was.args[name]}"
+
+
+def _likeness(old: Template, new: Template, given: set[tuple[int, int]], roots: Sequence[Local] | None) -> Likeness:
+    pairs = Pairs(old, new, given)
+    kept = range(len(old.steps)), range(len(new.steps))
+    first, second = kept if roots is None else (live(old, roots), live(new, roots))
+    steps: dict[int, int] = {}
+    changed: dict[tuple[int, str], bool] = {}
+    problem = ""
+    for i, k in zip_longest(first, second):
+        if i is None or k is None or old.steps[i].name != new.steps[k].name:
+            what = f"also runs {new.steps[k].name}" if i is None else f"runs other operators than {old.steps[i].name}"
+            return Likeness(f"at the new size it {what}", steps, changed)
+        steps[i] = k
+        problem = pairs.step(old.steps[i], new.steps[k])
+        if problem:
+            return Likeness(problem, steps, changed)
+        changed |= {(i, name): free for name, free in pairs.changed(old.steps[i], new.steps[k])}
+    if pairs.blurred and any(s.writes for t in (old, new) for s in t.steps):
+        problem = "at the new size it writes into tensors that share their memory otherwise"
+    elif not pairs.results(old.result, new.result):
+        problem = "at the new size it returns something else"
+    return Likeness(problem, steps, changed)
 
 
 def other_numbers(old: Template, new: Template) -> bool:
@@ -111,43 +165,35 @@ class Pairs:
             self.seen[0].add(new.index)
             self.seen[1].add(old.index)
 
-    def step(self, was: Step, now: Step, op: Op | None, want: Mapping[str, Any], shape: Shape) -> str:
-        """The difference between two runs of an operator; without `op` its numbers and shapes do not matter."""
+    def step(self, was: Step, now: Step) -> str:
+        """What no rule could predict of the difference between two runs of an operator."""
         name = was.name
-        if now.overload != was.overload or (now.seeded, now.moves) != (was.seeded, was.moves):
+        if (now.overload, now.seeded, now.moves, now.args.keys()) != (
+            was.overload,
+            was.seeded,
+            was.moves,
+            was.args.keys(),
+        ):
             return f"at the new size it runs {name} of other arguments"
         for key, old in was.args.items():
-            have = now.args.get(key)
-            predicted = want.get(key, _UNCHANGED) if op is not None else _ANY
-            if op is not None and predicted is op.args.get(key):
-                predicted = _UNCHANGED
-            if not self.argument(old, have, predicted):
-                wanted = old if predicted is _UNCHANGED or locals_in(old) else predicted
-                text = f"{have}, not {wanted}" if not locals_in(have) + locals_in(wanted) else "another tensor"
-                return f"argument {key} of {name} would be {text}"
+            mine, theirs = locals_in(old), locals_in(now.args[key])
+            if len(mine) != len(theirs) or not all(map(self.same, mine, theirs)):
+                return f"argument {key} of {name} would be another tensor"
         if len(now.outputs) != len(was.outputs) or len(now.writes) != len(was.writes):
             return f"{name} would return {len(now.outputs)} tensors, not {len(was.outputs)}"
         for out, local in zip(was.outputs, now.outputs, strict=True):
             self.add(local, out)
-        for number, (out, local) in enumerate(zip(was.outputs or was.writes, now.outputs or now.writes, strict=True)):
-            have_meta, old_meta = self.new.metas[local.index], self.old.metas[out.index]
-            if have_meta[2:] != old_meta[2:]:
-                return f"{name} would return {have_meta[2]} on {have_meta[3]}, not {old_meta[2]} on {old_meta[3]}"
-            want_shape = shape(op.outputs[number]) if op is not None else have_meta[0]
-            if have_meta[0] != want_shape:
-                return f"{name} would return {shape_text(have_meta[0])}, not {shape_text(want_shape)}"
+            have, meta = self.new.metas[local.index], self.old.metas[out.index]
+            if have[2:] != meta[2:]:
+                return f"{name} would return {have[2]} on {have[3]}, not {meta[2]} on {meta[3]}"
         return ""
 
-    def argument(self, old: Any, new: Any, predicted: Any) -> bool:
-        """Whether an argument is what it was, or what is predicted of the numbers in it."""
-        if predicted is _UNCHANGED or predicted is _ANY:
-            return self.trees(old, new, free=predicted is _ANY)
-        have, was = locals_in(new), locals_in(old)
-        if len(have) != len(was) or not all(map(self.same, was, have)):
-            return False
-        if not (numbers(predicted) or numbers(new)):
-            return self.trees(old, new)
-        return equal_numbers(numbers(new), numbers(predicted))
+    def changed(self, was: Step, now: Step) -> Iterator[tuple[str, bool]]:
+        """The arguments of an operator that are others, and whether they differ in numbers only."""
+        for key, old in was.args.items():
+            new = now.args[key]
+            if not self.trees(old, new):
+                yield key, self.trees(old, new, free=True)
 
     def trees(self, old: Any, new: Any, *, free: bool = False) -> bool:
         """Whether two trees hold the same tensors and the same values; numbers may differ if they are `free`."""
@@ -181,10 +227,6 @@ class Pairs:
             return False
         self.add(new, old)
         return True
-
-
-_UNCHANGED = object()
-_ANY = object()
 
 
 def live(template: Template, roots: Sequence[Local]) -> list[int]:

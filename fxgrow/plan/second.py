@@ -105,7 +105,7 @@ class SecondSizes:
         old, old_second = (Recording.of(c.template, c.args, c.kwargs, own) for c in before)
         ops = [op for op in second.node_ops[node.name] if op.step >= 0]
         expected = Predictions(ops, (), lambda v: v.shape, second.results[node.name], numbers=False)
-        text = difference(old_second, recording, expected)
+        text = difference(old_second, recording, expected, self.simulation.analysis.lowering.compared)
         if not text:
             text = _apart([old, old_second, new, recording], {op.step for op in first.node_ops[node.name]})
         return f"for inputs of other sizes than the example: {text}" if text else ""

@@ -174,7 +174,7 @@ class Simulation:
         except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
             return None, None, (str(error).strip().splitlines() or [repr(error)])[0]
         recording = Recording.of(template, args, kwargs, len(own))
-        problem = difference(self._recorded(node, len(own)), recording, expected)
+        problem = difference(self._recorded(node, len(own)), recording, expected, self.analysis.lowering.compared)
         return recording, self.result(template, refs, node), problem
 
     def _recorded(self, node: fx.Node, own: int) -> Recording:
