@@ -51,6 +51,8 @@ class Yardstick:
         Returns:
             A tensor of the shape of `values`; positive unless the output is zero on all probes.
         """
+        if not values.numel():
+            return torch.zeros_like(values)
         sizes, top = _ordinary(values)
         most = max(top, SHARE * self.largest)
         result = torch.full_like(sizes, most)
