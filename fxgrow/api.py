@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, fx, nn
 
 from .analysis import Analysis, analyse
-from .capture.call import Call, as_call, remembered
+from .capture.call import Call, as_call, as_training_call, remembered
 from .capture.snapshot import Snapshot
 from .errors import Kind, VerificationFailed, usage
 from .inspection import Inspection
@@ -255,17 +255,14 @@ def verify(
     if type(seed) is not int or abs(seed) > LARGEST_SEED:
         what = f"seed must be a whole number, not {seed!r:.60}"
         raise usage(Kind.BAD_OPTION, what, hint=f"seed=0, say, at most {LARGEST_SEED}")
-    call, in_training = as_call(example_inputs, example_kwargs), as_call(train_inputs, train_kwargs)
-    call, in_training = calls_of(before, after, call, in_training)
+    call, in_training = calls_of(before, after, as_call(example_inputs, example_kwargs))
+    in_training = as_training_call(call, train_inputs, train_kwargs) or in_training
     return check(before, after, example_inputs=call, train_inputs=in_training, seed=seed, training=training)
 
 
-def calls_of(
-    before: nn.Module, after: nn.Module, call: Call | None = None, in_training: Call | None = None
-) -> tuple[Call | None, Call | None]:
+def calls_of(before: nn.Module, after: nn.Module, call: Call | None = None) -> tuple[Call | None, Call | None]:
     """What two models take, and what they take in training mode: what is given, else what is known of a traced one."""
-    if call is None:
-        known = next((m for m in (before, after) if isinstance(m, fx.GraphModule)), None)
-        if known is not None:
-            call, in_training = analysis_of(known).call, in_training or remembered(known, training=True)
-    return call, in_training
+    known = next((m for m in (before, after) if isinstance(m, fx.GraphModule)), None)
+    if call is not None or known is None:
+        return call, None
+    return analysis_of(known).call, remembered(known, training=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .api import analysis_of, calls_of, verify
-from .capture.call import Call, as_call
+from .capture.call import Call, as_call, as_training_call
 from .capture.trace import trace
 from .errors import Kind, UsageError, usage
 from .verify import Certificate, OutputError, bisect
@@ -75,7 +75,7 @@ def assert_function_preserved(
         UsageError: the models cannot be compared.
     """
     __tracebackhide__ = True  # pytest shows the line of the test
-    given = Inputs.of(before, after, as_call(inputs, kwargs), as_call(train_inputs, train_kwargs))
+    given = Inputs.of(before, after, as_call(inputs, kwargs), train_inputs, train_kwargs)
     found = _compared(before, after, given, seed=seed, training=training)
     some = tuple(_wanted(found.errors, outputs, tolerance))
     quiet = tuple(_wanted(found.quiet, outputs, tolerance)) if found.quiet else ()
@@ -93,10 +93,18 @@ class Inputs:
     in_training: Call | None
 
     @classmethod
-    def of(cls, before: nn.Module, after: nn.Module, call: Call | None, in_training: Call | None = None) -> Inputs:
+    def of(
+        cls,
+        before: nn.Module,
+        after: nn.Module,
+        call: Call | None,
+        train_inputs: Sequence[Any] | Tensor | None = None,
+        train_kwargs: Mapping[str, Any] | None = None,
+    ) -> Inputs:
         """What is given, or what the traces of the models tell."""
-        call, in_training = calls_of(before, after, call, in_training)
-        return cls(call or analysis_of(trace(before)).call, in_training)
+        call, in_training = calls_of(before, after, call)
+        call = call or analysis_of(trace(before)).call
+        return cls(call, as_training_call(call, train_inputs, train_kwargs) or in_training)
 
     def probe(self, before: nn.Module, name: str, mode: str, seed: int) -> Probe:
         """The probe of a name in a mode."""

@@ -173,7 +173,7 @@ def activated_by(analysis: Analysis, value: Value, veiled: Collection[Value] = (
 def passed(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Value) -> Callable[[Op], str]:
     """For a function, why it changes no entry of a node's value, or nothing that is made of it: it is idempotent and
     they have all passed it already, or will pass it wherever they go; or they are within what it leaves as it is."""
-    hidden = veils(gm, analysis.program)
+    hidden = veils(gm, analysis)
     order = {n.name: k for k, n in enumerate(gm.graph.nodes)}
     veiled = _results(analysis, [n for n in hidden if order[n.name] <= order[node.name]])
     known = activated_by(analysis, value, veiled)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from fxgrow.analysis import Analysis
+from fxgrow.capture.other_modes import same_work
 from fxgrow.capture.program import Op, Program, Value
 from fxgrow.dims.rules.idempotent import CLAMPS, KEEPS_VALUES, function_of, keeps_type, kept_by
 
@@ -65,18 +67,19 @@ def bounds_of(program: Program, value: Value, veiled: Collection[Value] = ()) ->
     return of(value)
 
 
-def veils(gm: fx.GraphModule, program: Program) -> list[fx.Node]:
-    """Calls of modules that may do something else in the other mode, whatever operators they have in this one: what a
-    tracer keeps closed because it asks for the mode, and what does nothing here, like stochastic depth. Functions are
-    the same in both, with the flags that were traced."""
+def veils(gm: fx.GraphModule, analysis: Analysis) -> list[fx.Node]:
+    """Calls of modules that do something else in the other mode: those of torch that do nothing in this one, like
+    dropout, and those of the user that run other operators there. Functions are the same in both, with their flags."""
+    program, others = analysis.program, [mode.analysis for mode in analysis.others(gm)]
     active = {op.node for op in program.ops}
-    return [n for n in gm.graph.nodes if n.op == "call_module" and _veils(gm.get_submodule(n.target), n.name in active)]
 
+    def veiled(node: fx.Node) -> bool:
+        module = gm.get_submodule(str(node.target))
+        if type(module).__module__.startswith("torch.nn."):
+            return node.name not in active and type(module) is not nn.Identity
+        return any(there is None or not same_work(program, there.program, node.name) for there in others)
 
-def _veils(module: nn.Module, active: bool) -> bool:
-    if type(module).__module__.startswith("torch.nn."):
-        return not active and type(module) is not nn.Identity
-    return True
+    return [n for n in gm.graph.nodes if n.op == "call_module" and veiled(n)]
 
 
 def _number(x: object) -> Bounds:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from fxgrow.analysis import Analysis, analyse
+from fxgrow.analysis import Analysis, OtherMode, analyse
 from fxgrow.capture.containers import replaced
 from fxgrow.capture.program import Op, Value
 from fxgrow.capture.source import location
@@ -18,7 +18,7 @@ from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
 from fxgrow.plan import Cost, Insert, ModuleEdit, TensorEdit
 from fxgrow.plan.assemble import assemble, outer
 from fxgrow.plan.cost import flops
-from fxgrow.plan.insert import Body, Copies, Factory
+from fxgrow.plan.insert import Body, Copies, Factory, Fresh
 from fxgrow.schemes import Failure
 from fxgrow.schemes.identity import Identity, prove_identity
 
@@ -119,6 +119,16 @@ def draft(
         lines = () if isinstance(proof, Failure) else tuple(f"{s.node}: {_short(s.op)}: {s.text}" for s in proof.steps)
     if isinstance(proof, Failure):
         raise _refused(block, inner, proof, where, scheme, body)
+    limits: tuple[str, ...] = ()
+    if isinstance(proof, Identity) and scheme != "morphism":
+        tensors = fresh_tensors(block, inner, body, proof, around.like, fills or {})
+        for other in inner.others(block):
+            text = _silent_in(other, block, body, tries, maps or {}, known, around.like, fills or {}, tensors)
+            if text and not other.training:
+                raise _refused(
+                    block, inner, Failure(Kind.NOT_SILENT, 0, f"in evaluation mode {text}"), where, scheme, body
+                )
+            limits += (f"{kind}: in evaluation mode only: in training mode {text}",) if text else ()
     insert = Insert(
         name="",
         node=position.node.name,
@@ -127,18 +137,41 @@ def draft(
         scheme=scheme,
         settings=settings,
         body=body,
-        tensors=fresh_tensors(block, inner, body, proof, around.like, fills or {}),
+        tensors=made,
         like=nearest_tensor(gm, around),
         silenced=tuple(s.text for s in proof.silences),
         slow=slow(block, inner, proof),
     )
     draws = random_nodes(block, (example, *beside)) if isinstance(body, Copies | Factory) else ()
     lines += tuple(f"{node}: in evaluation mode only: it draws random numbers before others do" for node in draws)
-    eval_only = tuple(dict.fromkeys((*proof.eval_only, *draws)))
+    lines += limits
+    only = (kind,) if limits else ()
+    eval_only = tuple(dict.fromkeys((*proof.eval_only, *draws, *only)))
     work = flops(inner.program.ops, lambda v: v.shape)
     tensors = {id(t): t for t in (*block.parameters(), *block.buffers())}
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     return Drafted(insert, lines, eval_only, work, size)
+
+
+def _silent_in(
+    other: OtherMode,
+    block: fx.GraphModule,
+    body: Body,
+    scheme: str,
+    maps: Mapping[str, str],
+    known: Callable[[Op], str],
+    like: str,
+    fills: Mapping[str, str],
+    tensors: tuple[Fresh, ...],
+) -> str:
+    """Why the tensors that silence a block do not silence it in another mode; empty if they do."""
+    if other.analysis is None:
+        return f"the block does not run: {other.problem}"
+    proof = prove_identity(other.analysis, scheme, maps, known)
+    if isinstance(proof, Failure):
+        return proof.text
+    same = fresh_tensors(block, other.analysis, body, proof, like, fills) == tensors
+    return "" if same else "the block would have to be silenced otherwise"
 
 
 def random_nodes(block: fx.GraphModule, inputs: tuple[Any, ...]) -> tuple[str, ...]:

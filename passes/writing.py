@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import fx
 
 from fxgrow.analysis import Analysis
 from fxgrow.capture.attention import Opening
+from fxgrow.capture.other_modes import in_mode
 from fxgrow.capture.trees import attribute
 from fxgrow.dims.axis import Atom, atoms
 from fxgrow.dims.solver import DimsSolver
-from fxgrow.errors import GrowthRefused
+from fxgrow.errors import GrowthRefused, Kind, Refusal
 from fxgrow.plan import Cost, Growth, ModuleEdit, NodeEdit, Plan, SkipEdit, TensorEdit
 from fxgrow.plan.cost import costs
 from fxgrow.plan.simulate import Simulation
@@ -51,6 +52,8 @@ class Edits:
     openings: tuple[Opening, ...]
     before: Cost
     after: Cost
+    eval_only: tuple[str, ...] = ()
+    """Nodes that cannot take the new size in training mode, in which the model runs other operators."""
 
 
 def written(
@@ -75,7 +78,7 @@ def written(
         nodes=edits.nodes,
         skips=edits.skips,
         proof=proof_lines(proof),
-        eval_only=proof.eval_only,
+        eval_only=tuple(dict.fromkeys((*proof.eval_only, *edits.eval_only))),
         redrawn=proof.redrawn,
         notes=(*_notes(growth), *growth.notes, *analysis.guessed),
         before=edits.before,
@@ -113,7 +116,46 @@ def edits_of(
         raise Inexpressible(refused.refusal) from None
     before, after = costs(analysis, gm, tensors, new, {s: _adapted(analysis, s) for s in skips})
     modules, nodes, openings = tuple(simulation.modules), tuple(simulation.nodes), tuple(simulation.openings)
-    return Edits(tensors, modules, nodes, skips, openings, before, after)
+    edits = Edits(tensors, modules, nodes, skips, openings, before, after)
+    return edits if openings else replace(edits, eval_only=_in_other_modes(gm, proof, sources, edits, shapes))
+
+
+def _in_other_modes(
+    gm: fx.GraphModule,
+    proof: Proof,
+    sources: Mapping[Atom, tuple[int, ...]],
+    edits: Edits,
+    shapes: Mapping[int, tuple[int, ...]],
+) -> tuple[str, ...]:
+    """Nodes at which the same edits do not do in training mode, where the model runs other operators in it.
+
+    Raises:
+        Inexpressible: they do not do in evaluation mode.
+    """
+    found = []
+    for there in proof.elsewhere:
+        analysis = there.mode.analysis
+        assert analysis is not None, "what does not run there is not proved"
+        dims = analysis.volumes if edits.skips else analysis.dims
+        copied = dict.fromkeys(there.proof.copied, sources)
+        new = NewSizes(dims, there.sizes, there.proof.numbers, there.proof.paired, copied)
+        adapted = {(s.node, s.source): _adapted(analysis, s) for s in edits.skips}
+        twin = in_mode(gm, there.mode.training)
+        try:
+            simulation = Simulation(analysis, twin, new, shapes, adapted).run()
+            other = next((e for e in simulation.nodes if e not in edits.nodes), None)
+            if other is not None or simulation.openings:
+                node = other.node if other is not None else simulation.openings[0].node
+                text = f"{node} would need another edit in {there.mode.name}"
+                raise GrowthRefused(Refusal(Kind.INEXPRESSIBLE, text, chain=(node,), hint=_ONE_SIZE))
+        except GrowthRefused as refused:
+            if not there.mode.training:
+                raise Inexpressible(refused.refusal) from None
+            found.append(refused.refusal.chain[-1])
+    return tuple(found)
+
+
+_ONE_SIZE = "let the module use the size in the same way in both modes"
 
 
 def _title(growth: Proved) -> str:

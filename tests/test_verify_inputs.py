@@ -12,7 +12,9 @@ from torch import Tensor, fx, nn
 
 import fxgrow
 from fxgrow.verify.probes import probes
-from fxgrow.verify.trees import Given, leaves, mapped
+from fxgrow.capture.call import Call
+from fxgrow.capture.containers import changed as mapped
+from fxgrow.capture.containers import leaves
 
 RANDOM = torch.Generator().manual_seed(0)
 X = torch.randn(6, 4, generator=RANDOM)
@@ -230,5 +232,5 @@ def test_entries_that_are_nan_before_are_not_compared_and_said_to_be_so() -> Non
     assert "NaN in the model before are not compared" in str(certificate)
     assert "as given" in {e.probe for e in certificate.errors}  # where the model is used it is finite
     assert not fxgrow.verify(Root(), Root(1e-6), example_inputs=(X.abs(),))
-    given = Given((X,), {"a": [X]})
-    assert len(given.leaves()) == 2
+    given = Call((X,), {"a": [X]})
+    assert len(given.leaves) == 2

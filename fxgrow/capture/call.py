@@ -71,6 +71,18 @@ def as_call(given: Sequence[Any] | Tensor | Call | None, kwargs: Mapping[str, An
     return call
 
 
+def as_training_call(
+    call: Call | None, given: Sequence[Any] | Tensor | Call | None, kwargs: Mapping[str, Any] | None
+) -> Call | None:
+    """What a model takes in training mode, where that is said; what is not said of it is as in evaluation mode."""
+    if given is None and kwargs is None:
+        return None
+    if isinstance(given, Call) or call is None:
+        return as_call(given, kwargs)
+    args = call.args if given is None else as_tuple(given)
+    return as_call(args, call.kwargs if kwargs is None else kwargs)
+
+
 def as_tuple(given: Sequence[Any] | Tensor) -> tuple[Any, ...]:
     """Positional example inputs as a tuple; one tensor stands for itself.
 

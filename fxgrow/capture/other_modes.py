@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from .build import lower
 from .lowering import Lowering
 from .program import Op, Program, Value
 from .snapshot import Snapshot
+from .trees import leaves
 from .twin import Twin
 
 _FLAGS = frozenset({"train", "training", "momentum", "use_input_stats", "cudnn_enabled"})
@@ -57,8 +58,7 @@ def other_programs(
     for training in (False, True):
         if ("training" if training else "eval") not in modes_of(gm):
             continue
-        twin = Twin(lambda tensor: tensor)(gm).train(training)
-        assert isinstance(twin, fx.GraphModule)
+        twin = in_mode(gm, training)
         if _flags(twin, sensitive) == _flags(gm, sensitive):
             continue
         try:
@@ -69,6 +69,13 @@ def other_programs(
         if _body(other) != _body(program):
             found.append(ModeProgram(training, other))
     return found
+
+
+def in_mode(gm: fx.GraphModule, training: bool) -> fx.GraphModule:
+    """A traced model in a mode; it shares the tensors of the model, which stays in its own."""
+    twin = Twin(lambda tensor: tensor)(gm).train(training)
+    assert isinstance(twin, fx.GraphModule)
+    return twin
 
 
 def _flags(gm: nn.Module, paths: Sequence[str]) -> list[bool]:
@@ -90,18 +97,45 @@ def _looks_at_mode(module: nn.Module) -> bool:
     return isinstance(module, ModeValue) or not type(module).__module__.startswith("torch.nn.")
 
 
+def same_work(program: Program, other: Program, node: str) -> bool:
+    """Whether a node makes its result in the same way in two programs of a model, flags of the mode left aside."""
+    return _work(program, node) == _work(other, node)
+
+
+def _work(program: Program, node: str) -> tuple[Any, list[Any]]:
+    results = leaves(program.results.get(node))
+    needed = {value.index for value in results}
+    used: list[Op] = []
+    for op in reversed(program.node_ops.get(node, [])):
+        if any(out.index in needed for out in op.outputs):
+            used.insert(0, op)
+            needed |= {value.index for value in op.inputs()}
+    known = {out.index: (k, j) for k, op in enumerate(used) for j, out in enumerate(op.outputs)}
+
+    def told(value: Value) -> Any:
+        return known.get(value.index, (value.node, value.names, value.shape))
+
+    return [told(v) for v in results], [(op.name, op.overload, _arguments(op, told)) for op in used]
+
+
 def _body(program: Program) -> list[Any]:
     """The operators with their arguments, but for flags of the mode."""
-    return [(op.node, op.name, op.overload, _arguments(op), [v.index for v in op.outputs]) for op in program.ops]
+    return [
+        (op.node, op.name, op.overload, _arguments(op, _index), [v.index for v in op.outputs]) for op in program.ops
+    ]
 
 
-def _arguments(op: Op) -> list[tuple[str, Any]]:
-    return [(name, _plain(value)) for name, value in op.args.items() if name not in _FLAGS]
+def _index(value: Value) -> int:
+    return value.index
 
 
-def _plain(value: Any) -> Any:
+def _arguments(op: Op, told: Callable[[Value], Any]) -> list[tuple[str, Any]]:
+    return [(name, _plain(value, told)) for name, value in op.args.items() if name not in _FLAGS]
+
+
+def _plain(value: Any, told: Callable[[Value], Any]) -> Any:
     if isinstance(value, Value):
-        return value.index
+        return told(value)
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, told) for item in value]
     return repr(value)

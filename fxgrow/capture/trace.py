@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from ..errors import Kind, usage
 from ..surroundings import surroundings
 from .caches import caches_kept_clean
-from .call import Call, as_call, remember, remember_training
+from .call import Call, as_call, as_training_call, remember, remember_training
 from .checks import check_hooks, check_model, check_root
 from .compared import Examples, compare
 from .contexts import Forgotten
@@ -72,7 +72,8 @@ def trace(
         UsageError: the model cannot be traced (the message names the line), the graph would not run what the model
             runs, or it must not be grown (lazy, quantised, parametrised).
     """
-    given, in_training = as_call(example_inputs, example_kwargs), as_call(train_inputs, train_kwargs)
+    given = as_call(example_inputs, example_kwargs)
+    in_training = as_training_call(given, train_inputs, train_kwargs)
     call = in_training if in_training is not None and (model.training or given is None) else given
     if isinstance(model, fx.GraphModule):
         _remember(model, call, in_training)

@@ -15,7 +15,7 @@ from ..passes.targets import Target
 from ..passes.tensors import tensor_edits
 from ..passes.writing import Proved, edits_of, proof_lines
 from ..plan import Plan
-from ..schemes import Failure, Proof, State, prove
+from ..schemes import Failure, Problem, Proof, State, prove, prove_in_modes
 from .differences import cost_difference, first_difference
 from .recover import Recovered, Unread, even, recover
 
@@ -73,6 +73,10 @@ def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver)
     found, proof = again
     if not found.sizes:
         return "the plan grows nothing"
+    everywhere = prove_in_modes(Problem(analysis, dims, found.sizes, analysis.others(gm)), found.assignment)
+    if isinstance(everywhere, Failure):
+        return unproved(dims, everywhere)
+    proof = everywhere
     copied = COPIES & set(found.assignment.values())
     if plan.noise and not copied:
         return f"the plan adds noise of {plan.noise}, and copies nothing"
@@ -91,7 +95,7 @@ def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver)
         (plan.nodes, edits.nodes, "node"),
         (plan.skips, edits.skips, "the skip path into"),
         ((), edits.openings, "attention"),
-        (plan.eval_only, proof.eval_only, "evaluation mode only at"),
+        (plan.eval_only, tuple(dict.fromkeys((*proof.eval_only, *edits.eval_only))), "evaluation mode only at"),
     ]
     texts = (first_difference(have, want, what) for have, want, what in parts)  # type: ignore[arg-type]  # rows
     problem = next(filter(None, texts), "") or cost_difference(plan, edits.before, edits.after)

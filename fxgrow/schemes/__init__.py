@@ -4,6 +4,7 @@ from ..errors import Kind, usage
 from ..plan.header import is_scheme_name
 from .auto import Auto
 from .mean import Mean
+from .modes import prove_in_modes
 from .morphism import Morphism
 from .net2net import Net2Net
 from .proof import prove
@@ -54,5 +55,6 @@ __all__ = [
     "Step",
     "Zero",
     "prove",
+    "prove_in_modes",
     "scheme_named",
 ]

@@ -10,7 +10,7 @@ from ..dims.axis import Atom, Axis, Product, Sum, atoms
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .proof import prove
-from .states import Assignment, Failure, Place, Problem, Proof, State
+from .states import Assignment, Elsewhere, Failure, Place, Problem, Proof, State
 
 
 class Unlike(Exception):
@@ -32,9 +32,9 @@ def prove_in_modes(problem: Problem, assignment: Assignment) -> Proof | Failure:
         return proof
     for other in problem.others:
         found = _elsewhere(problem, assignment, proof, other)
-        if isinstance(found, Proof):
-            more = tuple(node for node in found.eval_only if node not in proof.eval_only)
-            proof = replace(proof, eval_only=(*proof.eval_only, *more))
+        if isinstance(found, Elsewhere):
+            more = tuple(node for node in found.proof.eval_only if node not in proof.eval_only)
+            proof = replace(proof, eval_only=(*proof.eval_only, *more), elsewhere=(*proof.elsewhere, found))
         elif other.training:
             proof = replace(proof, eval_only=(*proof.eval_only, found.node), limited=found.text)
         else:
@@ -50,7 +50,7 @@ class _Broken:
     text: str
 
 
-def _elsewhere(problem: Problem, assignment: Assignment, proof: Proof, other: OtherMode) -> Proof | _Broken:
+def _elsewhere(problem: Problem, assignment: Assignment, proof: Proof, other: OtherMode) -> Elsewhere | _Broken:
     """The proof in another program, or why there is none."""
     if other.analysis is None:
         return _Broken(Kind.NO_PROOF, "the model", f"{other.name} does not run on the example inputs: {other.problem}")
@@ -65,7 +65,7 @@ def _elsewhere(problem: Problem, assignment: Assignment, proof: Proof, other: Ot
         return _Broken(found.kind, ops[found.op].node if 0 <= found.op < len(ops) else "the model", found.text)
     if _scales(problem.dims, proof) != _scales(dims, found):
         return _Broken(Kind.NO_PROOF, "the model", "normalisations would need other scales")
-    return found
+    return Elsewhere(other, sizes, found)
 
 
 def _scales(dims: DimsSolver, proof: Proof) -> dict[tuple[str, ...], float]:

@@ -103,6 +103,17 @@ class Proof:
     of the outputs stays, single draws are others."""
     limited: str = ""
     """Why it does not hold in training mode, in which the model runs other operators; `eval_only` names one."""
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """The same in other modes, in which the model runs other operators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A growth as it is in another mode of the model."""
+
+    mode: OtherMode
+    sizes: Mapping[Atom, int]
+    proof: Proof
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from ..analysis import analyse
-from ..capture.call import Call, as_call
+from ..capture.call import Call, as_call, as_training_call
 from ..capture.trace import trace
 from ..errors import Kind, usage
 from ..plan import Plan
@@ -73,7 +73,7 @@ def verify(
                 Kind.BAD_INPUTS, f"{type(model).__name__} is no nn.Module", hint="verify(before, after): two models"
             )
     call = as_call(example_inputs, example_kwargs) or _infer(before, after)
-    given = {"eval": call, "training": as_call(train_inputs, train_kwargs) or call}
+    given = {"eval": call, "training": as_training_call(call, train_inputs, train_kwargs) or call}
     history = plans_since(before, after)
     eval_only = tuple(dict.fromkeys(node for plan in history for node in plan.eval_only))
     claims = _claims(before, after)
