@@ -30,7 +30,8 @@ class Between(nn.Module):
         self.b = layer(8, 2) if rank == 0 else layer(8, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.b(self.body(self, torch.relu(self.a(x))))
+        out: Tensor = self.b(self.body(self, torch.relu(self.a(x))))
+        return out
 
 
 def sizes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -96,7 +97,8 @@ BODIES: dict[str, tuple[Callable[[Any, Tensor], Tensor], tuple[int, ...]]] = {
 
 
 def _twice(h: Tensor, number: Any) -> Tensor:
-    return h / number + h * number
+    out: Tensor = h / number + h * number
+    return out
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -155,7 +157,8 @@ def test_a_number_among_the_inputs_is_not_edited() -> None:
 
         def forward(self, x: Tensor, n: int) -> Tensor:
             h = self.a(x)
-            return self.b(torch.cat([h[:, :n], h[:, n:] * 2], 1))
+            out: Tensor = self.b(torch.cat([h[:, :n], h[:, n:] * 2], 1))
+            return out
 
     inputs = (torch.randn(4, 5), 3)
     traced = fxgrow.trace(Cut().eval(), inputs)
@@ -192,6 +195,7 @@ class TestSecondSizes:
 
 def test_math_of_two_sizes() -> None:
     def body(m: Any, h: Tensor) -> Tensor:
-        return h * (math.pi / (h.size(1) * h.size(2)))
+        scaled: Tensor = h * (math.pi / (h.size(1) * h.size(2)))
+        return scaled
 
     grown(body, LINE)
