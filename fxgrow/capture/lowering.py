@@ -133,6 +133,8 @@ class Lowering:
 
 def _call(target: str | Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     if isinstance(target, str):
+        if type(args[0]) is tuple and not hasattr(tuple, target):  # a part of a shape
+            return getattr(torch.Size(args[0]), target)(*args[1:], **kwargs)
         return getattr(args[0], target)(*args[1:], **kwargs)
     return target(*args, **kwargs)
 

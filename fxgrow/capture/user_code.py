@@ -18,16 +18,12 @@ _BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.Wrapper
 
 def is_user_code(target: Any) -> bool:
     """Whether a call may look at sizes in ways that are not torch's."""
-    if isinstance(target, nn.Module):
-        return not _plain(target)
-    return not isinstance(target, _BUILTIN) and _root(target) not in _TORCH
+    return not _is_from(target, _TORCH)
 
 
 def may_change(target: Any) -> bool:
-    """Whether a call may do something else tomorrow, for the same arguments: functions of libraries do not."""
-    if isinstance(target, nn.Module):
-        return not _plain(target)
-    return not isinstance(target, _BUILTIN) and _root(target) not in _LIBRARIES
+    """Whether a call may do something else tomorrow, for the same arguments: code of libraries does not."""
+    return not _is_from(target, _LIBRARIES)
 
 
 def target_of(node: fx.Node, modules: dict[str, nn.Module]) -> Any:
@@ -35,14 +31,19 @@ def target_of(node: fx.Node, modules: dict[str, nn.Module]) -> Any:
     return modules[str(node.target)] if node.op == "call_module" else node.target
 
 
-def _plain(module: nn.Module) -> bool:
-    """Whether a module and all in it are torch's own, without hooks."""
-    own = type(module).__module__.startswith("torch.nn.") and "forward" not in module.__dict__
-    if not own or module._forward_hooks or module._forward_pre_hooks:
+def _is_from(target: Any, libraries: frozenset[str]) -> bool:
+    """Whether a function, or a module and all in it, is from these libraries, and a module has no hooks."""
+    if not isinstance(target, nn.Module):
+        return isinstance(target, _BUILTIN) or _root(target) in libraries
+    if _root(type(target)) not in libraries or "forward" in target.__dict__:
         return False
-    return all(child is None or _plain(child) for child in module._modules.values())
+    if target._forward_hooks or target._forward_pre_hooks or isinstance(target, fx.GraphModule):
+        return False
+    if target._modules and not all(_is_from(thing, libraries) for thing in target.__dict__.values() if callable(thing)):
+        return False  # the activation of a transformer, say
+    return all(child is None or _is_from(child, libraries) for child in target._modules.values())
 
 
 def _root(target: Any) -> str:
-    name = getattr(target, "__module__", None) or ""
-    return str(name).partition(".")[0] or "torch"
+    name = getattr(target, "__module__", None) or "torch"
+    return str(name).partition(".")[0]

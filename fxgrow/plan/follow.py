@@ -121,7 +121,7 @@ def _times(number: Any, up: Any, down: Any) -> int | float | None:
     return float(number * (up / down))
 
 
-def _factors(now: Any, wanted: Any, second_now: Any, target: Any) -> Iterator[tuple[int | float, int, int | float]]:
+def _factors(now: Any, wanted: Any, second_now: Any, target: Any) -> Iterator[Factor]:
     """(factor, divisor, difference) that make the wanted numbers of the present ones, at both sizes."""
     if now and equal_numbers([_times(second_now, wanted, now)], [target]):
         if isinstance(now, int) and isinstance(wanted, int):
@@ -133,8 +133,12 @@ def _factors(now: Any, wanted: Any, second_now: Any, target: Any) -> Iterator[tu
         yield 1, 1, wanted - now
 
 
-Place = tuple[str, Path, int | float]
-"""A number in the arithmetic that is another one: the node, the place in its arguments, the number."""
+Factor = tuple[int | float, int, int | float]
+"""What is done to a number: (factor, divisor, difference)."""
+Change = int | float | Factor
+Place = tuple[str, Path, Change]
+"""A number in the arithmetic that is another one: the node, the place in its arguments, the number or what is done to
+the present one."""
 
 
 def _recomputed(number: fx.Node, places: tuple[Place, ...]) -> tuple[str, object]:
@@ -168,8 +172,9 @@ def _candidates(inner: list[fx.Node], old: Any, wanted: Any, sight: Sight) -> It
     reads = [(n, path, arg) for n, path, arg in numbers if isinstance(arg, fx.Node) and arg not in inner]
     grown = [(n, path, arg) for n, path, arg in reads if not equal_numbers([sight.old(arg)], [sight.new(arg)])]
     if equal_numbers([old], [wanted]) and grown:
-        if all(equal_numbers([sight.old(arg)], [sight.second_old(arg)]) for _, _, arg in grown):
-            yield tuple((n.name, path, sight.old(arg)) for n, path, arg in grown)
+        kept = [(n.name, path, _kept(arg, sight)) for n, path, arg in grown]
+        if all(value is not None for _, _, value in kept):
+            yield tuple((name, path, value) for name, path, value in kept if value is not None)
         return
     for n, path, arg in numbers:
         if (
@@ -185,16 +190,33 @@ def _candidates(inner: list[fx.Node], old: Any, wanted: Any, sight: Sight) -> It
                 yield ((n.name, path, literal),)
 
 
+def _kept(read: fx.Node, sight: Sight) -> Change | None:
+    """What a size must become to be what it was before the growth: a number, or its share of what it is now."""
+    old, new, second, second_new = (see(read) for see in (sight.old, sight.new, sight.second_old, sight.second_new))
+    if equal_numbers([old], [second]):
+        return old  # type: ignore[no-any-return]  # a number
+    return next(_factors(new, old, second_new, second), None)
+
+
+def changed_number(change: Change, number: Any) -> Any:
+    """A number after a change of its place in some arithmetic."""
+    if not isinstance(change, tuple):
+        return change
+    factor, divisor, difference = change
+    return number * factor // divisor + difference if divisor != 1 else number * factor + difference
+
+
 def _gives(number: fx.Node, inner: list[fx.Node], places: tuple[Place, ...], see: Value, wanted: Any) -> bool:
     """Whether the arithmetic with some changes gives a number."""
     changed: Mapping[tuple[str, Path], Any] = {(name, path): value for name, path, value in places}
     made: dict[fx.Node, Any] = {}
 
     def filled(node: fx.Node, path: Path, arg: Any) -> Any:
+        value = (made[arg] if arg in made else see(arg)) if isinstance(arg, fx.Node) else arg
         if (node.name, path) in changed:
-            return changed[node.name, path]
+            return changed_number(changed[node.name, path], value)
         if isinstance(arg, fx.Node):
-            return made[arg] if arg in made else see(arg)
+            return value
         if isinstance(arg, tuple | list):
             return type(arg)(filled(node, (*path, k), item) for k, item in enumerate(arg))
         if isinstance(arg, dict):

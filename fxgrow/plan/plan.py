@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from ..capture.attention import Opening
 from .header import odd_header
@@ -80,6 +81,18 @@ class NodeEdit:
     path: Path
     old: object
     new: object
+
+    def explain(self) -> str:
+        """The edit in one line."""
+        if self.path[0] == FOLLOWED:
+            return f"{self.node} {_place(self.path[1:])}: {self.old} -> {_change(self.new, str(self.old))}"
+        if self.path[0] == RECOMPUTED:
+            places = cast(tuple[tuple[str, Path, object], ...], self.new)
+            text = ", ".join(
+                f"{_change(new, 'its present value')} as {_place(path)} of {node}" for node, path, new in places
+            )
+            return f"{self.node} {_place(self.path[1:])}: {self.old} -> computed anew with {text}"
+        return f"{self.node} {_place(self.path)}: {self.old} -> {self.new}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +223,7 @@ class Plan:
         lines += [line for insert in self.inserts for line in insert.explain()]
         edits = [f"  {m.path}: {', '.join(f'{n} {o} -> {v}' for n, o, v in m.attributes)}" for m in self.modules]
         lines += ["", "module attributes", *edits] if edits else []
-        edits = [f"  {n.node} {'.'.join(map(str, n.path))}: {n.old} -> {n.new}" for n in self.nodes]
+        edits = [f"  {n.explain()}" for n in self.nodes]
         lines += ["", "graph constants", *edits] if edits else []
         edits = [f"  {o.node}" for o in self.openings]
         lines += ["", "attention written out as plain operators on the same parameters", *edits] if edits else []
@@ -227,6 +240,18 @@ class Plan:
 
     def __str__(self) -> str:
         return self.explain()
+
+
+def _change(new: object, now: str) -> str:
+    if not isinstance(new, tuple):
+        return f"{new:g}" if isinstance(new, float) else str(new)
+    factor, divisor, difference = new
+    parts = [f" x {factor:g}" if factor != 1 else "", f" // {divisor}" if divisor != 1 else ""]
+    return "".join([now, *parts, f" + {difference:g}" if difference else ""])
+
+
+def _place(path: Path) -> str:
+    return ".".join(map(str, path))
 
 
 def grown_shape(shape: tuple[int, ...], axes: tuple[AxisGrowth, ...]) -> tuple[int, ...]:

@@ -10,9 +10,10 @@ from torch import fx
 
 from ..plan import NodeEdit
 from ..plan.arguments import argument
+from ..plan.follow import Change
 from ..plan.plan import FOLLOWED, Path
 
-Places = tuple[tuple[str, Path, int | float], ...]
+Places = tuple[tuple[str, Path, Change], ...]
 
 
 class Numbers:
@@ -28,11 +29,8 @@ class Numbers:
         kind, *place = edit.path
         consumer = self.nodes[edit.node]
         number = argument(consumer, tuple(place))
-        key = (number, edit.new)
-        if key not in self._made:
-            make = self._follow if kind == FOLLOWED else self._recompute
-            self._made[key] = make(number, cast(Any, edit.new))
-        whole = replaced({"args": consumer.args, "kwargs": consumer.kwargs}, tuple(place), self._made[key])
+        made = self._shared(number, edit.new) if kind == FOLLOWED else self._recomputed(number, cast(Any, edit.new))
+        whole = replaced({"args": consumer.args, "kwargs": consumer.kwargs}, tuple(place), made)
         consumer.args, consumer.kwargs = whole["args"], whole["kwargs"]
         self._left.append(number)
 
@@ -43,6 +41,16 @@ class Numbers:
             if not node.users and node.op in ("call_function", "call_method") and not node._erased:
                 self._left.extend(node.all_input_nodes)
                 node.graph.erase_node(node)
+
+    def _shared(self, number: fx.Node, by: object) -> fx.Node:
+        if (number, by) not in self._made:
+            self._made[number, by] = self._follow(number, cast(Any, by))
+        return self._made[number, by]
+
+    def _recomputed(self, number: fx.Node, places: Places) -> fx.Node:
+        if (number, places) not in self._made:
+            self._made[number, places] = self._recompute(number, places)
+        return self._made[number, places]
 
     def _follow(self, number: fx.Node, by: tuple[int | float, int, int | float]) -> fx.Node:
         """A number times a factor, by a divisor, plus a difference."""
@@ -60,7 +68,7 @@ class Numbers:
 
     def _recompute(self, number: fx.Node, places: Places) -> fx.Node:
         """A copy of the arithmetic behind a number, in which some numbers are others."""
-        changed: dict[str, list[tuple[Path, int | float]]] = {}
+        changed: dict[str, list[tuple[Path, Change]]] = {}
         for name, path, value in places:
             changed.setdefault(name, []).append((path, value))
         copies: dict[fx.Node, fx.Node] = {}
@@ -69,7 +77,8 @@ class Numbers:
                 copy = number.graph.node_copy(node, lambda n: copies.get(n, n))
             whole: Any = {"args": copy.args, "kwargs": copy.kwargs}
             for path, value in changed.get(node.name, ()):
-                whole = replaced(whole, path, value)
+                done = isinstance(value, tuple)  # to the number that stands there
+                whole = replaced(whole, path, self._shared(argument(node, path), value) if done else value)
             copy.args, copy.kwargs = whole["args"], whole["kwargs"]
             copies[node] = copy
         return copies[number]

@@ -17,7 +17,8 @@ from ..capture.opening import kind_of
 from ..plan import ModuleEdit, NodeEdit, Plan, SkipEdit, TensorEdit
 from ..plan.arguments import at
 from ..plan.layout import Chain, Grid, Layout, Leaf, Woven, size
-from ..plan.plan import SPLIT, STATISTIC, STATISTICS
+from ..plan.plan import FOLLOWED, RECOMPUTED, SPLIT, STATISTIC, STATISTICS
+from .vet_numbers import odd_number
 
 LARGEST_GROWTH = 1024
 """No axis grows by more than this factor; a plan that says so is damaged or hostile."""
@@ -158,6 +159,9 @@ def _node(edit: NodeEdit, node: fx.Node | None) -> Iterator[str]:
     if edit.path == (STATISTIC,):
         if not _is_statistic(edit.new):
             yield f"{where}, which is no statistic"
+        return
+    if edit.path[:1] in ((FOLLOWED,), (RECOMPUTED,)):
+        yield from odd_number(edit, node)
         return
     root, *_ = (*edit.path, "")
     inside = len(edit.path) > 1 and root in ("args", "kwargs")

@@ -1,0 +1,201 @@
+"""Numbers made of a width and of another size: only the width's share is edited, the rest follows the input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxgrow
+from fxgrow.capture.second_sizes import candidates, second
+from fxgrow.passes import Widen, Width
+from fxgrow.plan import Plan
+from fxgrow.plan.plan import FOLLOWED, RECOMPUTED
+
+Body = Callable[[Tensor], Tensor]
+
+
+class Between(nn.Module):
+    """Two layers and a function of the first one's output between them; `width` is the present one."""
+
+    def __init__(self, body: Callable[[Any, Tensor], Tensor], rank: int) -> None:
+        super().__init__()
+        self.width, self.body = 8, body
+        layer: Any = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d}[rank]
+        self.a = layer(3, 8) if rank == 0 else layer(3, 8, 3, padding=1)
+        self.b = layer(8, 2) if rank == 0 else layer(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.b(self.body(self, torch.relu(self.a(x))))
+        return out
+
+
+def sizes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Shapes of inputs with other batches and lengths; the channels stay."""
+    if len(shape) == 2:
+        return [shape, (1, 3), (9, 3), (4, 3)]
+    return [shape, (1, *shape[1:]), (5, 3, *(2 * n for n in shape[2:])), (3, 3, *(n + 5 for n in shape[2:]))]
+
+
+def grown(body: Callable[[Any, Tensor], Tensor], shape: tuple[int, ...], times: int = 1) -> Plan:
+    """Widen, and compare with the original module at several sizes in double precision; the last plan."""
+    torch.manual_seed(0)
+    model = Between(body, len(shape) - 2).double().eval()
+    traced = fxgrow.trace(model, (torch.randn(shape, dtype=torch.float64),))
+    plan = None
+    for _ in range(times):
+        plan = fxgrow.plan_widen(traced, "a", factor=2)
+        assert fxgrow.Plan.from_json(plan.to_json()) == plan
+        assert str(plan)
+        traced = fxgrow.apply(fxgrow.Plan.from_json(plan.to_json()), traced)
+        for other in sizes(shape):
+            x = torch.randn(other, dtype=torch.float64)
+            torch.testing.assert_close(traced(x), model(x), rtol=1e-9, atol=1e-11)
+    assert plan is not None
+    return plan
+
+
+FLAT, LINE, IMAGE = (4, 3), (2, 3, 10), (2, 3, 6, 6)
+
+BODIES: dict[str, tuple[Callable[[Any, Tensor], Tensor], tuple[int, ...]]] = {
+    "width x length, root": (lambda m, h: h * (h.size(1) * h.size(2)) ** -0.5, LINE),
+    "width x length by shape": (lambda m, h: h / (h.shape[1] * h.shape[2]), LINE),
+    "numel": (lambda m, h: h / h.numel(), FLAT),
+    "nelement": (lambda m, h: h * (1.0 / h.nelement()), LINE),
+    "numel of a part of the shape": (lambda m, h: h / h.shape[1:].numel(), IMAGE),
+    "batch over width": (lambda m, h: h * (h.size(0) / h.size(1)), FLAT),
+    "width over batch": (lambda m, h: h * (h.size(1) / h.size(0)), FLAT),
+    "batch plus width": (lambda m, h: h * (h.size(0) + h.size(1)), FLAT),
+    "root of a sum": (lambda m, h: h * (h.size(0) + h.size(1)) ** -0.5, FLAT),
+    "sum times a size": (lambda m, h: h * ((h.size(0) + h.size(1)) * h.size(2)) ** -0.5, LINE),
+    "numel plus length": (lambda m, h: h / (h.numel() + h.size(2)), LINE),
+    "floor of a quotient": (lambda m, h: h * (h.size(1) * h.size(2) // 4), LINE),
+    "length less the width's share": (lambda m, h: h / (h.numel() // h.size(1) + h.size(1)), LINE),
+    "batch x width folded": (
+        lambda m, h: h.view(h.size(0) * m.width, -1).tanh().view(h.size(0), m.width, -1),
+        LINE,
+    ),
+    "batch x width folded, read": (
+        lambda m, h: h.reshape(h.size(0) * h.size(1), -1).tanh().view(h.size(0), h.size(1), -1),
+        LINE,
+    ),
+    "width x batch folded twice": (
+        lambda m, h: h.view(2 * h.size(0), m.width // 2, -1).sin().view(h.size(0), m.width, -1),
+        LINE,
+    ),
+    "width x area flattened": (
+        lambda m, h: h.view(h.size(0), m.width * h.size(2) * h.size(3)).tanh().view(h.shape),
+        IMAGE,
+    ),
+    "a number used twice": (lambda m, h: _twice(h, h.size(1) * h.size(2)), LINE),
+    "as a keyword": (lambda m, h: torch.mul(input=h, other=1 / (h.size(1) + h.size(2))), LINE),
+}
+
+
+def _twice(h: Tensor, number: Any) -> Tensor:
+    out: Tensor = h / number + h * number
+    return out
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_the_rest_of_a_number_follows_the_input(name: str) -> None:
+    body, shape = BODIES[name]
+    grown(body, shape)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "width x length, root",
+        "numel",
+        "numel plus length",
+        "batch x width folded",
+        "batch plus width",
+        "batch over width",
+    ],
+)
+def test_a_model_grows_again(name: str) -> None:
+    body, shape = BODIES[name]
+    grown(body, shape, times=3)
+
+
+def test_the_widths_share_is_edited_where_the_number_is_computed() -> None:
+    plan = grown(*BODIES["batch x width folded"])
+    kinds = {edit.path[0] for edit in plan.nodes}
+    assert RECOMPUTED in kinds
+    assert FOLLOWED not in kinds
+    assert "computed anew" in str(plan)
+
+
+def test_a_number_that_no_arithmetic_makes_gets_a_factor_behind_it() -> None:
+    plan = grown(*BODIES["numel"])
+    assert [(edit.path[0], edit.new) for edit in plan.nodes] == [(FOLLOWED, (1, 2, 0))]
+
+
+def test_a_number_of_the_width_alone_stays_a_constant() -> None:
+    plan = grown(lambda m, h: h * h.size(1) ** -0.5, FLAT)
+    assert [edit.path[0] for edit in plan.nodes] == ["args"]
+
+
+def test_the_second_sizes_are_not_looked_at_without_need() -> None:
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    traced = fxgrow.trace(model, (torch.randn(4, 3),))
+    analysis = fxgrow.analyse(traced)
+    Widen(nodes=("0",), width=Width(factor=2)).plan(traced, analysis)
+    assert not analysis._asked
+
+
+def test_a_number_among_the_inputs_is_not_edited() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 12), nn.Linear(12, 3)
+
+        def forward(self, x: Tensor, n: int) -> Tensor:
+            h = self.a(x)
+            out: Tensor = self.b(torch.cat([h[:, :n], h[:, n:] * 2], 1))
+            return out
+
+    inputs = (torch.randn(4, 5), 3)
+    traced = fxgrow.trace(Cut().eval(), inputs)
+    with pytest.raises(fxgrow.FxgrowError):
+        fxgrow.widen(traced, "a", to=24, example_inputs=inputs)
+
+
+class TestSecondSizes:
+    """Inputs of other sizes."""
+
+    def test_batch_and_image_change_together(self) -> None:
+        x = torch.arange(2.0 * 3 * 8 * 8).reshape(2, 3, 8, 8)
+        found = second((x,), lambda inputs: inputs[0].shape[1] == 3)
+        assert found is not None
+        assert found[0].shape == (3, 3, 40, 40)
+        assert torch.equal(found[0][:2, :, :8, :8], x)
+
+    def test_axes_of_one_size_change_together_if_they_must(self) -> None:
+        nodes, adjacency = torch.zeros(6, 4), torch.zeros(6, 6)
+        found = second((nodes, {"a": adjacency}), lambda i: i[0].shape[1] == 4 and i[1]["a"].shape == (len(i[0]),) * 2)
+        assert found is not None
+        assert found[0].shape == (7, 4)
+        assert found[1]["a"].shape == (7, 7)
+
+    def test_a_model_of_one_size_has_none(self) -> None:
+        assert second((torch.zeros(2, 3),), lambda inputs: inputs[0].shape == (2, 3)) is None
+
+    def test_candidates_leave_the_inputs_alone(self) -> None:
+        x, flag = torch.zeros(2, 3), True
+        shapes = [other[0].shape for other in candidates((x, flag, None))]
+        assert x.shape == (2, 3)
+        assert all(shape != (2, 3) for shape in shapes)
+
+
+def test_math_of_two_sizes() -> None:
+    def body(m: Any, h: Tensor) -> Tensor:
+        scaled: Tensor = h * (math.pi / (h.size(1) * h.size(2)))
+        return scaled
+
+    grown(body, LINE)
