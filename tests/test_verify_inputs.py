@@ -79,7 +79,7 @@ def test_trees_are_opened_and_built_again() -> None:
     assert torch.equal(doubled[0]["x"][0], X * 2)
     assert torch.equal(doubled[1].x, X * 2)
     assert doubled[1].name == "b"
-    assert torch.equal(tree[1].x, X)  # type: ignore[attr-defined]  # a batch
+    assert torch.equal(tree[1].x, X)
 
 
 class Detector(Layers):
@@ -95,10 +95,10 @@ class Detector(Layers):
 def test_training_mode_has_inputs_of_its_own() -> None:
     target = torch.randn(6, 3, generator=RANDOM)
     for train in ({"train_inputs": (X, target)}, {"train_kwargs": {"target": target}}):
-        good = fxgrow.verify(Detector(), Detector(), example_inputs=(X,), **train)  # type: ignore[arg-type]  # of either kind
+        good = fxgrow.verify(Detector(), Detector(), example_inputs=(X,), **train)
         assert good
         assert good.modes == ("eval", "training")
-        assert not fxgrow.verify(Detector(), Detector(1e-6), example_inputs=(X,), **train)  # type: ignore[arg-type]  # of either kind
+        assert not fxgrow.verify(Detector(), Detector(1e-6), example_inputs=(X,), **train)
     blind = fxgrow.verify(Detector(), Detector(1e-6), example_inputs=(X,))
     assert "training mode not compared, and not claimed" in str(blind)
 

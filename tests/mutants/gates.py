@@ -59,9 +59,9 @@ def nothing(*_: Any, **__: Any) -> float:
 
 
 FAULTS: dict[str, Plant] = {
-    "the comparison of models says 0": changed(verify__verify__distance=nothing),
+    "the comparison of models says 0": changed(verify__measure__apart=nothing),
     "the comparison with a baseline says 0": changed(gate__baseline__distance=nothing),
-    "a tolerance 10,000 times as large": changed(verify__verify__FLOAT64_BOUND=LENIENT),
+    "a tolerance 10,000 times as large": changed(verify__measure__FLOAT64_BOUND=LENIENT),
     "a tolerance 10,000 times as large for baselines": changed(gate__baseline__FLOAT64_BOUND=LENIENT),
     "the exit code of a changed function is 0": changed(cli__terminal__BROKEN=0),
     "the exit code of what cannot be checked is 0": changed(cli__terminal__MISUSED=0),
