@@ -120,14 +120,13 @@ def draft(
     if isinstance(proof, Failure):
         raise _refused(block, inner, proof, where, scheme, body)
     limits: tuple[str, ...] = ()
-    if isinstance(proof, Identity) and scheme != "morphism":
-        tensors = fresh_tensors(block, inner, body, proof, around.like, fills or {})
+    made = fresh_tensors(block, inner, body, proof, around.like, fills or {})
+    if scheme != "morphism":
         for other in inner.others(block):
-            text = _silent_in(other, block, body, tries, maps or {}, known, around.like, fills or {}, tensors)
+            text = _silent_in(other, block, body, tries, maps or {}, known, around.like, fills or {}, made)
             if text and not other.training:
-                raise _refused(
-                    block, inner, Failure(Kind.NOT_SILENT, 0, f"in evaluation mode {text}"), where, scheme, body
-                )
+                failure = Failure(Kind.NOT_SILENT, 0, f"in evaluation mode {text}")
+                raise _refused(block, inner, failure, where, scheme, body)
             limits += (f"{kind}: in evaluation mode only: in training mode {text}",) if text else ()
     insert = Insert(
         name="",
