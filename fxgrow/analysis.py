@@ -39,6 +39,7 @@ class OtherMode:
         """In words."""
         return "training mode" if self.training else "evaluation mode"
 
+
 _CALLS = frozenset({"call_function", "call_module"})
 
 

@@ -165,6 +165,7 @@ class Deepen:
             proof=tuple(f"{d.insert.name}.{line}" for d in drafts for line in d.proof),
             eval_only=tuple(f"{d.insert.name}.{node}" for d in drafts for node in d.eval_only),
             notes=analysis.guessed,
+            redrawn=tuple(f"{d.insert.name}.{node}" for d in drafts for node in d.redrawn),
             before=before,
             after=after,
             model=analysis.digest,

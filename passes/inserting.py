@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from fxgrow.analysis import Analysis, OtherMode, analyse
 from fxgrow.capture.containers import replaced
+from fxgrow.capture.draws import has_flag
 from fxgrow.capture.program import Op, Value
 from fxgrow.capture.source import location
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
@@ -45,6 +46,7 @@ class Drafted:
     size: int
     tensors: tuple[TensorEdit, ...] = ()
     modules: tuple[ModuleEdit, ...] = ()
+    redrawn: tuple[str, ...] = ()
 
     @staticmethod
     def costs(gm: fx.GraphModule, analysis: Analysis, drafts: Sequence[Drafted]) -> tuple[Cost, Cost]:
@@ -141,15 +143,19 @@ def draft(
         silenced=tuple(s.text for s in proof.silences),
         slow=slow(block, inner, proof),
     )
-    draws = random_nodes(block, (example, *beside)) if isinstance(body, Copies | Factory) else ()
+    own = isinstance(body, Copies | Factory)
+    redrawn = random_nodes(block, (example, *beside), training=False) if own else ()
+    draws = random_nodes(block, (example, *beside), training=True) if own else ()
+    draws = tuple(node for node in draws if node not in redrawn)
     lines += tuple(f"{node}: in evaluation mode only: it draws random numbers before others do" for node in draws)
+    lines += tuple(f"{node}: other random draws: it draws random numbers before others do" for node in redrawn)
     lines += limits
     only = (kind,) if limits else ()
     eval_only = tuple(dict.fromkeys((*proof.eval_only, *draws, *only)))
     work = flops(inner.program.ops, lambda v: v.shape)
     tensors = {id(t): t for t in (*block.parameters(), *block.buffers())}
     size = sum(t.numel() * t.element_size() for t in tensors.values())
-    return Drafted(insert, lines, eval_only, work, size)
+    return Drafted(insert, lines, eval_only, work, size, redrawn=redrawn)
 
 
 def _silent_in(
@@ -173,24 +179,25 @@ def _silent_in(
     return "" if same else "the block would have to be silenced otherwise"
 
 
-def random_nodes(block: fx.GraphModule, inputs: tuple[Any, ...]) -> tuple[str, ...]:
-    """Nodes that draw random numbers in training mode (dropout, stochastic depth): what is drawn after them at equal
-    seed is another draw than before."""
+def random_nodes(block: fx.GraphModule, inputs: tuple[Any, ...], *, training: bool) -> tuple[str, ...]:
+    """Nodes that draw random numbers in one mode (dropout, stochastic depth): what is drawn after them at equal seed is
+    another draw than before."""
     flags = {module: module.training for module in block.modules()}
-    block.train()
+    block.train(training)
     try:
         ops = analyse(block, inputs).program.ops
     except FxgrowError:  # it runs in evaluation mode; in training mode, on one example, it may not
         ops = []
     for module, flag in flags.items():
         module.training = flag
-    return tuple(dict.fromkeys(op.node for op in ops if _random(op)))
+    return tuple(dict.fromkeys(op.node for op in ops if _random(op, training)))
 
 
-def _random(op: Op) -> bool:
-    rate = op.args.get("p", op.args.get("dropout_p"))
-    named = any(word in op.name for word in ("bernoulli", "dropout", "rand", "rrelu", "multinomial"))
-    return rate != 0 and (op.seeded or named or "dropout_p" in op.args)
+def _random(op: Op, training: bool) -> bool:
+    if has_flag(op.name):
+        return op.draws[training]
+    named = any(word in op.name for word in ("bernoulli", "rand", "multinomial"))
+    return op.args.get("p") != 0 and (op.seeded or named)
 
 
 def made_by(

@@ -33,7 +33,12 @@ WRITERS = ("fxgrow/rewrite/", "fxgrow/capture/opening.py", "fxgrow/plan/assemble
 """The code that writes, and what it makes new modules with."""
 TORCHS_WRITERS = ("torch/fx/graph_module.py", "torch/nn/modules/module.py", "torch/nn/modules/rnn.py")
 """What it calls to write: setters of attributes, modules and graphs."""
-TRACERS = ("torch/fx/_symbolic_trace.py", "fxgrow/capture/tracer.py", "fxgrow/capture/trace.py", "fxgrow/capture/patches.py")
+TRACERS = (
+    "torch/fx/_symbolic_trace.py",
+    "fxgrow/capture/tracer.py",
+    "fxgrow/capture/trace.py",
+    "fxgrow/capture/patches.py",
+)
 """What traces a user's block, and patches `nn.Module` while it does."""
 
 

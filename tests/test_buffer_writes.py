@@ -144,8 +144,10 @@ def counted(net: Net, h: Tensor) -> Tensor:
     return y
 
 
-GROW = (by_hand, both_moments, old_and_new, through_a_view, in_two_parts, clipped, overwritten, emptied, one_number)
-GROW = (*GROW, queued, counted)
+GROW: tuple[Body, ...] = (
+    *(by_hand, both_moments, old_and_new, through_a_view, in_two_parts),
+    *(clipped, overwritten, emptied, one_number, queued, counted),
+)
 
 
 APART = {through_a_view, in_two_parts}
@@ -197,7 +199,7 @@ def test_training_goes_on_as_before() -> None:
     wider = fxgrow.widen(gm, "a", scheme="r2r", example_inputs=(X[0],))
     gm(X[0]).sum().backward()
     wider(X[0]).sum().backward()
-    was, now = gm.b.bias.grad, wider.b.bias.grad
+    was, now = gm.get_parameter("b.bias").grad, wider.get_parameter("b.bias").grad
     assert was is not None
     assert now is not None
     assert torch.allclose(was, now, rtol=0, atol=SAME)
@@ -207,6 +209,7 @@ class HandNorm(nn.Module):
     """A batch norm by hand, which a tracer keeps whole."""
 
     mean: Tensor
+    calls: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -306,19 +309,25 @@ def test_a_queue_that_is_written_by_numbers_is_refused_by_name() -> None:
     assert "a number that is read from a tensor" in str(caught.value)
 
 
+class Scaled(Net):
+    """Has one more buffer, of one number."""
+
+    scale: Tensor
+
+    def __init__(self, body: Body) -> None:
+        super().__init__(body)
+        self.register_buffer("scale", torch.ones(()))
+
+
 def by_its_scale(net: Net, h: Tensor) -> Tensor:
     """Keeps a statistic over all channels, which is one number, from call to call."""
+    assert isinstance(net, Scaled)
     y: Tensor = net.b(torch.relu(h) / net.scale)
     net.scale.mul_(0.9).add_(h.abs().amax().detach(), alpha=0.1)
     return y
 
 
 def test_a_number_that_is_kept_and_depends_on_all_channels_must_stay_what_it_is() -> None:
-    class Scaled(Net):
-        def __init__(self, body: Body) -> None:
-            super().__init__(body)
-            self.register_buffer("scale", torch.ones(()))
-
     net = Scaled(by_its_scale).double()
     gm = fx.GraphModule(net, Tracer().trace(net))
     with pytest.raises(fxgrow.GrowthRefused) as caught:

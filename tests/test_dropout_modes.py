@@ -181,3 +181,24 @@ def test_the_certificate_leaves_the_draws_out() -> None:
     certificate = fxgrow.verify(gm, fxgrow.widen(gm, "a", example_inputs=(X,)), example_inputs=(X,))
     assert certificate.held
     assert "other random draws" in str(certificate)
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_a_copied_block_that_draws_is_claimed_in_the_same_way(follows: bool) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.follows = follows
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.relu(self.up(x))
+            y: Tensor = x + self.down(self.drop(h) if self.follows else F.dropout(h, 0.5))
+            return y
+
+    torch.manual_seed(0)
+    gm = fxgrow.trace(nn.Sequential(nn.Linear(4, 8), Block(), Block(), nn.Linear(8, 2)).double().eval(), (X,))
+    plan = fxgrow.plan_deepen(gm, "1", block="clone", scheme="zero")
+    assert bool(plan.redrawn) is not follows
+    assert bool(plan.eval_only) is follows

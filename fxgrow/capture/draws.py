@@ -13,6 +13,12 @@ _PLAIN = nn.modules.dropout._DropoutNd | nn.RReLU | nn.RNNBase
 """Modules of torch that draw in training mode, and do nothing else in it that they do not do in evaluation mode."""
 
 
+def has_flag(name: str) -> bool:
+    """Whether an operator draws, or does not, as a flag or a rate among its arguments says."""
+    short = name.removeprefix("aten::")
+    return short in (*_DROPOUTS, *_LAYERED, "rrelu", "scaled_dot_product_attention")
+
+
 def has_rate(name: str, args: Mapping[str, Any]) -> bool:
     """Whether an operator draws if its training flag is set."""
     short = name.removeprefix("aten::")
@@ -69,4 +75,6 @@ def hides_its_mode(module: nn.Module) -> bool:
     Attention passes a rate of zero in evaluation mode; a user's module may pass what it likes.
     """
     own = not type(module).__module__.startswith("torch.nn.")
-    return isinstance(module, nn.MultiheadAttention) or (own and not isinstance(module, _PLAIN))
+    if isinstance(module, nn.MultiheadAttention):
+        return bool(module.dropout)
+    return own and not isinstance(module, _PLAIN)
