@@ -16,7 +16,8 @@ from typing import Any
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensor
 
-_CACHED: type[Any] = type(functools.lru_cache(lambda: None))
+CACHED: type[Any] = type(functools.lru_cache(lambda: None))
+"""The class of functions that `functools.lru_cache` makes."""
 DEEPEST = 6
 """How deep a cached result is searched."""
 
@@ -29,16 +30,16 @@ def caches_kept_clean() -> Iterator[None]:
         yield
     finally:
         for cached in _caches():
-            if cached.cache_info().misses != before.get(id(cached), 0) and _holds_stand_in(cached):
+            if cached.cache_info().misses != before.get(id(cached), 0) and holds_stand_in(cached):
                 cached.cache_clear()
 
 
 def _caches() -> list[Any]:
     """Every cache of the process. Unlike `gc.get_objects`, this holds no object that another thread is making."""
-    return [thing for thing in gc.get_referrers(_CACHED) if type(thing) is _CACHED]
+    return [thing for thing in gc.get_referrers(CACHED) if type(thing) is CACHED]
 
 
-def _holds_stand_in(cached: Any) -> bool:
+def holds_stand_in(cached: Any) -> bool:
     """Whether a key or a result in a cache is, or holds, a fake tensor or a proxy."""
     function = getattr(cached, "__wrapped__", None)
     return any(_is_stand_in(thing, 0) for thing in gc.get_referents(cached) if thing is not function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from .program import Ref
 from .recorder import record
 from .signature import ById, Meta, in_mode, key_of, meta_of, meta_of_ref, module_key, shadow, substitute
 from .template import Template, build
-from .user_code import may_change
+from .user_code import is_user_code, may_change
+from .user_state import nothing_left_behind
 
 INTRINSICS: dict[Callable[..., Any], str] = {adapt_skip: "fxgrow::adapt_skip"}
 """Functions that stay whole, because they have a rule of their own."""
@@ -98,6 +100,21 @@ class Lowering:
         return self.template(twin, args, kwargs)[0]
 
     def _lower(
+        self,
+        target: str | Callable[..., Any] | nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        refs: list[Ref],
+        tensors: list[Tensor],
+        metas: Mapping[int, Meta],
+        attributes: Mapping[str, object],
+        known: Mapping[int, Tensor] | None,
+    ) -> Template:
+        """Record a call; the user's own code leaves no trace of that."""
+        with nothing_left_behind(target) if is_user_code(target) else nullcontext():
+            return self._recorded(target, args, kwargs, refs, tensors, metas, attributes, known)
+
+    def _recorded(
         self,
         target: str | Callable[..., Any] | nn.Module,
         args: tuple[Any, ...],
