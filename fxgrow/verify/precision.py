@@ -17,7 +17,7 @@ BITS = ("aten::view.dtype", "aten::lift", "aten::lift_fresh")
 """Operators that read the bits of a tensor, or only pass it on: their tensors and dtypes stay."""
 NEEDS_FLOAT32 = ("aten::quantize_per_tensor", "aten::quantize_per_channel", "aten::quantize_per_tensor_dynamic")
 DRAWS = ("aten::rand", "aten::randn")
-"""Factories of random numbers: in double precision they would be other ones, so they are drawn as they are, and cast."""
+"""Factories of random numbers, which would be other ones in double precision: they are drawn as they are, and cast."""
 BY_VALUE = ("aten::arange", "aten::full", "aten::scalar_tensor", "aten::range")
 """Factories that make whole numbers of whole numbers."""
 EPSILON = "aten::_fused_rms_norm"
