@@ -13,7 +13,7 @@ from .capture.call import Call, remembered
 from .capture.checks import check_model
 from .capture.inputs import example_values
 from .capture.lowering import Lowering
-from .capture.other_modes import other_programs
+from .capture.other_modes import other_programs, speak_for
 from .capture.program import Program
 from .capture.second_sizes import second
 from .capture.snapshot import Snapshot
@@ -85,6 +85,7 @@ class Analysis:
         if self._others is None:
             found = []
             for mode in other_programs(gm, self.program, self.inputs, self.lowering):
+                speak_for(self.program, training=not mode.training)
                 snapshot = Snapshot(gm)
                 made = None
                 if mode.program is not None:

@@ -67,8 +67,16 @@ def other_programs(
             found.append(ModeProgram(training, None, error.refusal.what))
             continue
         if _body(other) != _body(program):
+            speak_for(other, training=training)
             found.append(ModeProgram(training, other))
     return found
+
+
+def speak_for(program: Program, *, training: bool) -> None:
+    """Let the operators of a program say what they draw in one mode alone: there is another program for the other."""
+    for op in program.ops:
+        evaluates, trains = op.draws
+        op.draws = (False, trains) if training else (evaluates, False)
 
 
 def in_mode(gm: fx.GraphModule, training: bool) -> fx.GraphModule:

@@ -170,6 +170,9 @@ def _traced(
             else:
                 settings.fixed |= error.buffers
         except Forgotten as error:
+            if can_stay_whole(model, tracer.place) and tracer.place not in settings.leaves:
+                settings.leaves.add(tracer.place)
+                continue
             if training is not model.training:
                 raise
             raise usage(Kind.NOT_TRACEABLE, str(error), where=_user_line(error), hint=error.way_out) from None

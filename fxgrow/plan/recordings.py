@@ -232,7 +232,7 @@ class Pairs:
 def live(template: Template, roots: Sequence[Local]) -> list[int]:
     """The steps of a template that its results need, or that write into what the call is given."""
     storages = template.storages
-    made = {x.index for step in template.steps for x in step.outputs}
+    made = {x.index for step in template.steps for x in step.outputs if x not in step.writes}
     outside = {storages[k] for k in range(len(storages)) if k not in made}
     needed = {x.index for x in roots}
     kept: list[int] = []

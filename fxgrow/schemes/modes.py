@@ -33,8 +33,9 @@ def prove_in_modes(problem: Problem, assignment: Assignment) -> Proof | Failure:
     for other in problem.others:
         found = _elsewhere(problem, assignment, proof, other)
         if isinstance(found, Elsewhere):
-            more = tuple(node for node in found.proof.eval_only if node not in proof.eval_only)
-            proof = replace(proof, eval_only=(*proof.eval_only, *more), elsewhere=(*proof.elsewhere, found))
+            only = tuple(dict.fromkeys((*proof.eval_only, *found.proof.eval_only)))
+            redrawn = tuple(dict.fromkeys((*proof.redrawn, *found.proof.redrawn)))
+            proof = replace(proof, eval_only=only, redrawn=redrawn, elsewhere=(*proof.elsewhere, found))
         elif other.training:
             proof = replace(proof, eval_only=(*proof.eval_only, found.node), limited=found.text)
         else:
