@@ -22,16 +22,35 @@ DEEPEST = 6
 """How deep a cached result is searched."""
 
 
-@contextmanager
-def caches_kept_clean() -> Iterator[None]:
-    """Afterwards, empty each cache that has got a stand-in while it lasted; all others keep what they hold."""
-    before = {id(cached): cached.cache_info().misses for cached in _caches()}
-    try:
-        yield
-    finally:
-        for cached in _caches():
-            if cached.cache_info().misses != before.get(id(cached), 0) and holds_stand_in(cached):
+class Caches:
+    """The caches of a process, and how often each had to call its function so far."""
+
+    def __init__(self) -> None:
+        self._known = {id(cached): (cached, cached.cache_info().misses) for cached in _caches()}
+
+    def clean(self, *, new: bool = False) -> None:
+        """Empty each cache that has got a stand-in since; all others keep what they hold.
+
+        Args:
+            new: also look at caches that have been made since.
+        """
+        some = _caches() if new else [cached for cached, _ in self._known.values()]
+        for cached in some:
+            _, before = self._known.get(id(cached), (None, 0))
+            misses = cached.cache_info().misses
+            if misses != before and holds_stand_in(cached):
                 cached.cache_clear()
+            self._known[id(cached)] = cached, cached.cache_info().misses
+
+
+@contextmanager
+def caches_kept_clean() -> Iterator[Caches]:
+    """Afterwards no cache holds a stand-in that it has got while this lasted."""
+    caches = Caches()
+    try:
+        yield caches
+    finally:
+        caches.clean(new=True)
 
 
 def _caches() -> list[Any]:

@@ -38,6 +38,17 @@ def modes_of(gm: nn.Module) -> tuple[str, ...]:
     return found
 
 
+def capture_notes(gm: nn.Module) -> tuple[str, ...]:
+    """What has to be said of how a model was traced: the one mode that it stands for, and comparisons not made."""
+    modes = modes_of(gm)
+    notes = [f"{_NAMES[modes[0]]} mode only: the trace stands for no other mode"] if len(modes) == 1 else []
+    told = getattr(gm, "meta", {}).get("fxgrow_compared", ())
+    return (*notes, *(text for text in told if text.startswith("not compared")))
+
+
+_NAMES = {"eval": "evaluation", "training": "training"}
+
+
 def other_programs(
     gm: fx.GraphModule, program: Program, inputs: Sequence[Any], lowering: Lowering
 ) -> list[ModeProgram]:
