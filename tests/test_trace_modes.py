@@ -42,15 +42,16 @@ class Net(nn.Module):
 def net(middle: Callable[[Any, Tensor], Tensor], **parts: Any) -> nn.Module:
     """A network with a function in its middle."""
     torch.manual_seed(0)
-    return type("Made", (Net,), {"middle": middle})(**parts).double()
+    made: nn.Module = type("Made", (Net,), {"middle": middle})(**parts).double()
+    return made
 
 
 class OwnNorm(nn.BatchNorm1d):
     """A batch norm whose `forward` calls the function itself, and counts by assignment."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            self.num_batches_tracked += 1
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked = self.num_batches_tracked + 1
         y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, self.eps)
         return torch.relu(y)
 

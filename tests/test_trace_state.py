@@ -64,6 +64,7 @@ class Keeps(nn.Module):
 class Model(nn.Module):
     """The same in a module that is looked into."""
 
+    calls: Tensor
     last: Tensor | None
 
     def __init__(self) -> None:

@@ -25,7 +25,8 @@ from .names import quote_names
 from .proxies import ReadsValues
 from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own
 from .tracer import GrowthTracer
-from .twin import Twin, objects_kept
+from .twin import Twin
+from .user_state import nothing_left_behind
 from .written import KINDS
 
 ROUNDS = 12
@@ -81,7 +82,7 @@ def trace(
     check_model(model)
     check_root(model)
     fixed = fixed_arguments(model, call, concrete_args or {})
-    with TRACING, surroundings(), caches_kept_clean() as caches, objects_kept(model):
+    with TRACING, surroundings(), caches_kept_clean() as caches, nothing_left_behind(model):
         gm = _graph_module(model, _in_both_modes(model, fixed, call, caches))
         _remember(gm, call, in_training)
         compare(model, gm, Examples(given, in_training, concrete_args or {}), caches)

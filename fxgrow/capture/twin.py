@@ -116,16 +116,9 @@ _CONTAINERS = frozenset({dict, OrderedDict, list, set})
 
 
 @contextmanager
-def objects_kept(model: nn.Module) -> Iterator[None]:
-    """While it lasts, plain objects that modules hold (settings, caches) may be written to; afterwards they are what
-    they were."""
-    with kept([value for module in model.modules() for value in module.__dict__.values()]):
-        yield
-
-
-@contextmanager
 def kept(things: Iterable[Any]) -> Iterator[None]:
-    """The same for some objects and containers, and all that they hold."""
+    """While it lasts, some objects and containers, and all that they hold, may be written to; afterwards they are what
+    they were."""
     saved: list[tuple[Any, Any]] = []
     seen: set[int] = set()
     for thing in things:
