@@ -240,7 +240,10 @@ def efficientnet() -> nn.Module:
 
 def convnext() -> nn.Module:
     """Two stages."""
-    blocks = [torchvision.models.convnext.CNBlockConfig(16, 32, 1), torchvision.models.convnext.CNBlockConfig(32, None, 1)]
+    blocks = [
+        torchvision.models.convnext.CNBlockConfig(16, 32, 1),
+        torchvision.models.convnext.CNBlockConfig(32, None, 1),
+    ]
     return torchvision.models.ConvNeXt(blocks, num_classes=5)
 
 
