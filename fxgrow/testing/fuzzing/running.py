@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...capture.call import Call, as_call
+from ...capture.containers import changed
 from ...capture.other_modes import modes_of
 from ...verify.compare import distance, flat, seeded
 
@@ -39,7 +40,7 @@ def mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
     """The same inputs with other tensors."""
     if isinstance(inputs, Call):
         return inputs.changed(lambda x: change(x) if isinstance(x, Tensor) else x)
-    return tuple(map(change, inputs))
+    return tuple(changed(x, lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf) for x in inputs)
 
 
 def tensors_in(inputs: Inputs) -> list[Tensor]:
