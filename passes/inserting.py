@@ -69,9 +69,20 @@ class Drafted:
         return before, Cost(parameters, size, total)
 
 
-def nearest_tensor(gm: fx.GraphModule, around: Around) -> str:
-    """The tensor of the neighbourhood whose device and dtype a new block gets; "" if there is none."""
-    return around.like or next((n for n, _ in gm.named_parameters()), "")
+def nearest_tensor(gm: fx.GraphModule, around: Around, value: Value, where: str) -> str:
+    """The tensor of the neighbourhood whose device and dtype a new block gets; "" if there is none.
+
+    Raises:
+        GrowthRefused: there is none, and the block could not read `value` as new modules are made.
+    """
+    named = (*gm.named_parameters(), *gm.named_buffers())
+    found = around.like or next((name for name, tensor in named if tensor.is_floating_point()), "")
+    if not found and (value.dtype is not torch.float32 or value.device.type != "cpu"):
+        dtype = str(value.dtype).removeprefix("torch.")
+        text = f"the model has no weights whose dtype a new block could take, and what passes {where} is of {dtype}"
+        hint = "pass inputs of float32 on the CPU, or add the block to a model that has weights"
+        raise GrowthRefused(Refusal(Kind.NO_VALUE, text, where=where, hint=hint))
+    return found
 
 
 def draft(
@@ -139,7 +150,7 @@ def draft(
         settings=settings,
         body=body,
         tensors=made,
-        like=nearest_tensor(gm, around),
+        like=nearest_tensor(gm, around, value, where),
         silenced=tuple(s.text for s in proof.silences),
         slow=slow(block, inner, proof),
     )
