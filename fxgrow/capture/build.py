@@ -42,8 +42,11 @@ class Builder:
         """Storages of which nothing is known at the end, and the operator that wrote into them."""
         self._names: dict[Hashable, list[str]] = {}
         self._alive: list[Tensor] = []
-        for name, tensor in model.tensors:
-            self._names.setdefault(place_of(tensor), []).append(name)
+        self._places: dict[int, Hashable] = {}
+        """By identity of a tensor of the model, where it lies."""
+        for (name, tensor), place in zip(model.tensors, model.places, strict=True):
+            self._places[id(tensor)] = place
+            self._names.setdefault(place, []).append(name)
 
     def value(self, meta: Meta, origin: Origin, node: str, names: tuple[str, ...] = ()) -> Value:
         """A new value of the program."""
@@ -63,7 +66,7 @@ class Builder:
 
     def parameter(self, tensor: Tensor, node: str) -> Ref:
         """The reference of a real tensor that the model holds."""
-        place = place_of(tensor)
+        place = self._places.get(id(tensor)) or place_of(tensor)
         found = self._refs.get(place)
         if found is None:
             names = tuple(self._names.get(place, ()))

@@ -76,12 +76,12 @@ class Lowering:
         template = templates.get((callee, arguments))
         refs = list(slots)
         if template is None:
-            known = {id(ref): standing_for(ref.known, meta_of_ref(ref)) for ref in refs}
-            known.update((id(t), standing_for(t, metas.get(id(t)) or meta_of(t))) for t in tensors)
             asked = (target, args, kwargs, refs, tensors, metas, attributes)
             try:
                 template = templates[callee, arguments] = self._lower(*asked, None)
             except Exception:
+                known = {id(ref): standing_for(ref.known, meta_of_ref(ref)) for ref in refs}
+                known.update((id(t), standing_for(t, metas.get(id(t)) or meta_of(t))) for t in tensors)
                 values = {key: t for key, t in known.items() if t is not None}
                 if not values:
                     raise

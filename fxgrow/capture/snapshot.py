@@ -49,10 +49,15 @@ class Snapshot:
         return hashlib.sha256(repr((self._graph, called, self._ties)).encode()).hexdigest()[:16]
 
     @cached_property
+    def places(self) -> list[Hashable]:
+        """Where each of `tensors` lies: equal places are one tensor, or one memory."""
+        return [place_of(tensor) for _, tensor in self.tensors]
+
+    @cached_property
     def size(self) -> tuple[int, int]:
         """The number of parameters, and the bytes of parameters and buffers; tied tensors count once."""
-        parameters = {place_of(t): t for _, t in self.parameters}
-        everything = {place_of(t): t for _, t in self.tensors}
+        everything = {place: t for place, (_, t) in zip(self.places, self.tensors, strict=True)}
+        parameters = {place: t for place, (_, t) in zip(self.places, self.parameters, strict=False)}
         return (
             sum(prod(t.shape) for t in parameters.values()),
             sum(prod(t.shape) * t.element_size() for t in everything.values()),
@@ -66,7 +71,7 @@ class Snapshot:
     def _ties(self) -> tuple[int, ...]:
         """For each name of a tensor the number of the tensor: equal numbers are one tensor, or one memory."""
         seen: dict[Hashable, int] = {}
-        return tuple(seen.setdefault(place_of(t), len(seen)) for _, t in self.tensors)
+        return tuple(seen.setdefault(place, len(seen)) for place in self.places)
 
 
 def _target_text(target: Any) -> str:

@@ -28,10 +28,11 @@ class ModuleSizes:
     def metas(self, module: nn.Module, recurse: bool = True) -> dict[int, Meta]:
         """The signatures of a module's tensors that change, by identity."""
         found: dict[int, Meta] = {}
-        for tensor in (*module.parameters(recurse), *module.buffers(recurse)):
-            shape = self.shapes.get(id(tensor))
-            if shape is not None:
-                found[id(tensor)] = (shape, strides_like(shape, tensor.stride()), tensor.dtype, tensor.device)
+        for part in module.modules() if recurse and module._modules else (module,):
+            for tensor in (*part._parameters.values(), *part._buffers.values()):
+                shape = self.shapes.get(id(tensor))
+                if tensor is not None and shape is not None:
+                    found[id(tensor)] = (shape, strides_like(shape, tensor.stride()), tensor.dtype, tensor.device)
         return found
 
     def edit(self, path: str, module: nn.Module, facts: Callable[[], Mapping[str, Any]]) -> Mapping[str, object]:

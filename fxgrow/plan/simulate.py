@@ -65,7 +65,8 @@ class Simulation:
         self._refs: dict[int, Ref] = {}
         self._env: dict[fx.Node, Any] = {}
         self._changed: set[fx.Node] = set()
-        modes = {n.name for n in gm.graph.nodes if n.op == "call_module" and _is_mode_value(gm, n)}
+        flags = {path for path, module in gm.named_modules(remove_duplicate=False) if isinstance(module, ModeValue)}
+        modes = {n.name for n in gm.graph.nodes if n.op == "call_module" and n.target in flags} if flags else set()
         self._kept = modes | self.program.varying
         """Nodes whose numbers no edit may replace: they come from plain inputs, or depend on the mode."""
         self.done: dict[fx.Node, Done] = {}
@@ -305,7 +306,3 @@ class _Env(Mapping[fx.Node, Any]):
 
     def __len__(self) -> int:
         return len(self.consumer.all_input_nodes)
-
-
-def _is_mode_value(gm: fx.GraphModule, node: fx.Node) -> bool:
-    return isinstance(gm.get_submodule(str(node.target)), ModeValue)
