@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,7 @@ def other_programs(
     sensitive = list(_sensitive(gm))
     if not sensitive:
         return []
+    modules = {node.name for node in gm.graph.nodes if node.op == "call_module"}
     found = []
     for training in (False, True):
         if ("training" if training else "eval") not in modes_of(gm):
@@ -77,7 +78,7 @@ def other_programs(
         except FxgrowError as error:
             found.append(ModeProgram(training, None, error.refusal.what))
             continue
-        if _body(other) != _body(program):
+        if _body(other, modules) != _body(program, modules):
             speak_for(other, training=training)
             found.append(ModeProgram(training, other))
     return found
@@ -137,19 +138,21 @@ def _work(program: Program, node: str) -> tuple[Any, list[Any]]:
     return [told(v) for v in results], [(op.name, op.overload, _arguments(op, told)) for op in used]
 
 
-def _body(program: Program) -> list[Any]:
-    """The operators with their arguments, but for flags of the mode."""
-    return [
-        (op.node, op.name, op.overload, _arguments(op, _index), [v.index for v in op.outputs]) for op in program.ops
-    ]
+def _body(program: Program, modules: Collection[str]) -> list[Any]:
+    """The operators with their arguments, but for flags of the mode where a module sets them."""
+    found: list[Any] = []
+    for op in program.ops:
+        arguments = _arguments(op, _index, flags=op.node not in modules)
+        found.append((op.node, op.name, op.overload, arguments, [v.index for v in op.outputs]))
+    return found
 
 
 def _index(value: Value) -> int:
     return value.index
 
 
-def _arguments(op: Op, told: Callable[[Value], Any]) -> list[tuple[str, Any]]:
-    return [(name, _plain(value, told)) for name, value in op.args.items() if name not in _FLAGS]
+def _arguments(op: Op, told: Callable[[Value], Any], *, flags: bool = False) -> list[tuple[str, Any]]:
+    return [(name, _plain(value, told)) for name, value in op.args.items() if flags or name not in _FLAGS]
 
 
 def _plain(value: Any, told: Callable[[Value], Any]) -> Any:
