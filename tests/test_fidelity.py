@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import timm
@@ -49,7 +50,8 @@ class Net(nn.Module):
 
 def node(graph: fx.GraphModule, name: str) -> fx.Node:
     """The first node whose name begins so."""
-    return next(n for n in graph.graph.nodes if n.name.startswith(name))
+    found: fx.Node = next(n for n in graph.graph.nodes if n.name.startswith(name))
+    return found
 
 
 def another_function(graph: fx.GraphModule) -> None:
@@ -233,7 +235,8 @@ class Case:
 
 def efficientnet() -> nn.Module:
     """timm's, of three blocks: its norms bring their activation and read their mode."""
-    blocks = decode_arch_def([["ds_r1_k3_s1_e1_c16_se0.25"], ["ir_r2_k3_s2_e4_c24_se0.25"]])
+    decode: Callable[..., Any] = decode_arch_def
+    blocks = decode([["ds_r1_k3_s1_e1_c16_se0.25"], ["ir_r2_k3_s2_e4_c24_se0.25"]])
     model: nn.Module = timm.models.efficientnet.EfficientNet(blocks, num_classes=5, num_features=32, stem_size=16)
     return model
 
@@ -244,10 +247,11 @@ def convnext() -> nn.Module:
         torchvision.models.convnext.CNBlockConfig(16, 32, 1),
         torchvision.models.convnext.CNBlockConfig(32, None, 1),
     ]
-    return torchvision.models.ConvNeXt(blocks, num_classes=5)
+    model: nn.Module = torchvision.models.ConvNeXt(blocks, num_classes=5)
+    return model
 
 
-BEIT = {"img_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 5}
+BEIT: dict[str, Any] = {"img_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 5}
 MODELS = {
     "resnet18": Case(lambda: torchvision.models.resnet18(num_classes=5)),
     "mobilenet_v3": Case(lambda: torchvision.models.mobilenet_v3_small(num_classes=5)),

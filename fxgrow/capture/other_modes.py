@@ -16,6 +16,7 @@ from .program import Op, Program, Value
 from .snapshot import Snapshot
 from .trees import leaves
 from .twin import Twin
+from .user_code import may_change
 
 _FLAGS = frozenset({"train", "training", "momentum", "use_input_stats", "cudnn_enabled"})
 """Arguments by which rules know of the mode."""
@@ -55,6 +56,7 @@ def other_programs(
     """The programs of modes in which other operators run than in `program`.
 
     Torch's own modules are left aside: the rules of their operators speak for both modes. So most models have none.
+    Modes in which modules of the user's own run are given also where they run the same operators at the present width.
 
     Args:
         gm: a traced model; it is not changed.
@@ -65,6 +67,7 @@ def other_programs(
     sensitive = list(_sensitive(gm))
     if not sensitive:
         return []
+    own = any(may_change(gm.get_submodule(path)) for path in sensitive)  # may look at the width in one mode only
     modules = {node.name for node in gm.graph.nodes if node.op == "call_module"}
     found = []
     for training in (False, True):
@@ -78,7 +81,7 @@ def other_programs(
         except FxgrowError as error:
             found.append(ModeProgram(training, None, error.refusal.what))
             continue
-        if _body(other, modules) != _body(program, modules):
+        if own or _body(other, modules) != _body(program, modules):
             speak_for(other, training=training)
             found.append(ModeProgram(training, other))
     return found
