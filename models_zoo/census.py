@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None, say: Callable[[str], None] = print) 
     parser.add_argument("names", nargs="*", help="models; all if none is named")
     parser.add_argument("--deepen", action="store_true", help="also try a block after every operator")
     parser.add_argument("--training", action="store_true", help="trace in training mode")
-    parser.add_argument("--json", type=Path, help="also write what was found to this file; its models are not repeated")
+    parser.add_argument("--json", type=Path, help="write what is found to this file; what is there is not repeated")
     parser.add_argument("--against", type=Path, help="a file that another version of fxgrow wrote")
     options = parser.parse_args(argv)
     found: dict[str, Counted] = {}

@@ -44,6 +44,8 @@ class Builder:
         self._alive: list[Tensor] = []
         self._places: dict[int, Hashable] = {}
         """By identity of a tensor of the model, where it lies."""
+        self._own: dict[int, Ref] = {}
+        """The references of tensors of the model, by identity."""
         for (name, tensor), place in zip(model.tensors, model.places, strict=True):
             self._places[id(tensor)] = place
             self._names.setdefault(place, []).append(name)
@@ -66,14 +68,18 @@ class Builder:
 
     def parameter(self, tensor: Tensor, node: str) -> Ref:
         """The reference of a real tensor that the model holds."""
+        known = self._own.get(id(tensor))
+        if known is not None:
+            return known
         place = self._places.get(id(tensor)) or place_of(tensor)
         found = self._refs.get(place)
         if found is None:
             names = tuple(self._names.get(place, ()))
             origin = Origin.PARAMETER if names else Origin.CONSTANT
             value = self.value(meta_of(tensor), origin, node, names)
-            found = self._refs[place] = self.new_ref(value, self._lasting.get(storage_of(tensor)), lasting=True)
-            self._lasting[storage_of(tensor)] = found.storage
+            storage = storage_of(tensor)
+            found = self._refs[place] = self.new_ref(value, self._lasting.get(storage), lasting=True)
+            self._lasting[storage] = found.storage
             self._first.append((found, value))
             self._alive.append(tensor)
             if names and not isinstance(tensor, nn.Parameter) and has_known_value(tensor):
@@ -82,6 +88,8 @@ class Builder:
                 self.program.parameters[name] = found.value
             if names and not isinstance(tensor, nn.Parameter):
                 self.program.buffers.add(value.index)
+        if id(tensor) in self._places:  # others may not live on
+            self._own[id(tensor)] = found
         return found
 
     def input(self, example: Any, node: str) -> Any:
@@ -291,16 +299,17 @@ def _drop_unused(program: Program) -> None:
     by Python. Counts of calls and the like, which depend on no axis of anything, are left out.
     """
     sized: set[int] = {v.index for v in program.values if v.shape}
-    for op in program.ops:
-        if any(v.index in sized for v in op.inputs()):
+    read = [[v.index for v in op.inputs()] for op in program.ops]
+    for op, inputs in zip(program.ops, read, strict=True):
+        if not sized.isdisjoint(inputs):
             sized.update(out.index for out in op.outputs)
     needed = {v.index for v in program.outputs}
     keep: list[Op] = []
-    for op in reversed(program.ops):
-        effect = op.name in _EFFECTS and any(v.index in sized for v in op.inputs())
+    for op, inputs in zip(reversed(program.ops), reversed(read), strict=True):
+        effect = op.name in _EFFECTS and not sized.isdisjoint(inputs)
         if effect or any(out.index in needed for out in op.outputs):
             keep.append(op)
-            needed.update(v.index for v in op.inputs())
+            needed.update(inputs)
             if op.repeats is not None:  # whose sizes are those of the user's own call
                 needed.update(v.index for v in op.repeats.outputs)
     if len(keep) == len(program.ops):

@@ -19,6 +19,12 @@ def place_of(tensor: Tensor) -> Hashable:
     return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
+def in_storages_of(some: Iterable[Tensor], tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Those of the tensors that are in a storage with some others, or are one of them."""
+    known = {_storage(tensor) for tensor in some}
+    return [tensor for tensor in tensors if _storage(tensor) in known]
+
+
 def overlapping(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
     """Groups of tensors that share entries. Neighbours in one storage (cuDNN's weights of a recurrent layer) do not."""
     by_storage: dict[int, dict[int, Tensor]] = {}
