@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -64,6 +65,8 @@ class Recorder(ProxyTorchDispatchMode):
         self._mode_key = torch._C._TorchDispatchModeKey.PROXY
         self.enter_stack = []
         self.calls: list[Call] = []
+        self.by_shape = True
+        """Whether results of some operators are made by their shapes alone, which is enough for fake tensors."""
 
     def __torch_dispatch__(
         self,
@@ -74,7 +77,7 @@ class Recorder(ProxyTorchDispatchMode):
     ) -> object:
         """Run the operator and remember it."""
         kwargs = kwargs or {}
-        by_shape = SHAPES.get(func)
+        by_shape = SHAPES.get(func) if self.by_shape else None
         out: object = func(*args, **kwargs) if by_shape is None else by_shape(*args, **kwargs)
         if func is not torch.ops.prim.device.default:
             self.calls.append((func, args, kwargs, out))
@@ -87,7 +90,7 @@ def record(call: Callable[[], Any], mode: FakeTensorMode, grad: bool) -> tuple[A
     return run_recorded(call, mode, grad, recorder), recorder.calls
 
 
-def run_recorded(call: Callable[[], Any], mode: FakeTensorMode, grad: bool, recorder: Recorder) -> Any:
+def run_recorded(call: Callable[[], Any], mode: AbstractContextManager[Any], grad: bool, recorder: Recorder) -> Any:
     """Run a call on fake tensors while a recorder listens. Threads take turns: torch has one place for a recorder."""
     _FAKE_LOG.disabled = True  # a shape that does not fit is an answer here, not an accident to report
     try:
