@@ -13,7 +13,7 @@ from .capture.call import Call, remembered
 from .capture.checks import check_model
 from .capture.inputs import example_values
 from .capture.lowering import Lowering
-from .capture.other_modes import other_programs
+from .capture.other_modes import capture_notes, other_programs, speak_for
 from .capture.program import Program
 from .capture.second_sizes import second
 from .capture.snapshot import Snapshot
@@ -76,6 +76,7 @@ class Analysis:
         self.rules = RULES.version
         """Of the rules that it was made with."""
         self._volumes: DimsSolver | None = None
+        self._capture = capture_notes(model.gm)
         self._others: tuple[OtherMode, ...] | None = None
         self._second: Program | None = None
         self._asked = False
@@ -85,6 +86,7 @@ class Analysis:
         if self._others is None:
             found = []
             for mode in other_programs(gm, self.program, self.inputs, self.lowering):
+                speak_for(self.program, training=not mode.training)
                 snapshot = Snapshot(gm)
                 made = None
                 if mode.program is not None:
@@ -92,6 +94,11 @@ class Analysis:
                 found.append(OtherMode(mode.training, made, mode.problem))
             self._others = tuple(found)
         return self._others
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What every plan says of the capture: guesses, the one mode that it stands for, comparisons not made."""
+        return (*self.call.guessed, *self._capture)
 
     @property
     def guessed(self) -> tuple[str, ...]:

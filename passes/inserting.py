@@ -8,12 +8,12 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from fxgrow.analysis import Analysis, OtherMode, analyse
 from fxgrow.capture.containers import replaced
 from fxgrow.capture.draws import has_flag
-from fxgrow.capture.program import Op, Value
+from fxgrow.capture.program import Op, Program, Value
 from fxgrow.capture.source import location
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
 from fxgrow.plan import Cost, Insert, ModuleEdit, TensorEdit
@@ -25,6 +25,7 @@ from fxgrow.schemes.identity import Identity, prove_identity
 
 from .around import Around, passed
 from .fresh import fresh_tensors, slow
+from .other_sizes import check_other_sizes
 from .positions import Position
 
 _HINTS = {
@@ -69,9 +70,20 @@ class Drafted:
         return before, Cost(parameters, size, total)
 
 
-def nearest_tensor(gm: fx.GraphModule, around: Around) -> str:
-    """The tensor of the neighbourhood whose device and dtype a new block gets; "" if there is none."""
-    return around.like or next((n for n, _ in gm.named_parameters()), "")
+def nearest_tensor(gm: fx.GraphModule, around: Around, value: Value, where: str) -> str:
+    """The tensor of the neighbourhood whose device and dtype a new block gets; "" if there is none.
+
+    Raises:
+        GrowthRefused: there is none, and the block could not read `value` as new modules are made.
+    """
+    named = (*gm.named_parameters(), *gm.named_buffers())
+    found = around.like or next((name for name, tensor in named if tensor.is_floating_point()), "")
+    if not found and (value.dtype is not torch.float32 or value.device.type != "cpu"):
+        dtype = str(value.dtype).removeprefix("torch.")
+        text = f"the model has no weights whose dtype a new block could take, and what passes {where} is of {dtype}"
+        hint = "pass inputs of float32 on the CPU, or add the block to a model that has weights"
+        raise GrowthRefused(Refusal(Kind.NO_VALUE, text, where=where, hint=hint))
+    return found
 
 
 def draft(
@@ -106,8 +118,10 @@ def draft(
     block = assemble(body, gm, meta=True)
     block.to(dtype=value.dtype)
     example = torch.empty(value.shape if shape is None else shape, dtype=value.dtype, device="meta")
-    beside = [_example(analysis, n) for n in outer(body, gm)]
+    beside = _examples(analysis.program, outer(body, gm))
     inner = _analysed(block, (example, *beside), body, kind)
+    if shape is None:
+        check_other_sizes(gm, analysis, position, block, lambda program: _examples(program, outer(body, gm)), where)
     known = idle if idle is not None else passed(gm, analysis, position.node, value)
     if scheme == "morphism":
         product = (
@@ -139,7 +153,7 @@ def draft(
         settings=settings,
         body=body,
         tensors=made,
-        like=nearest_tensor(gm, around),
+        like=nearest_tensor(gm, around, value, where),
         silenced=tuple(s.text for s in proof.silences),
         slow=slow(block, inner, proof),
     )
@@ -224,9 +238,11 @@ def made_by(
     raise refused
 
 
-def _example(analysis: Analysis, node: fx.Node) -> Any:
-    found = analysis.program.results[node.name]
-    return replaced(found, Value, lambda value: torch.empty(value.shape, dtype=value.dtype, device="meta"))
+def _examples(program: Program, nodes: Sequence[fx.Node]) -> list[Any]:
+    def example(value: Value) -> Tensor:
+        return torch.empty(value.shape, dtype=value.dtype, device="meta")
+
+    return [replaced(program.results[node.name], Value, example) for node in nodes]
 
 
 def _analysed(block: fx.GraphModule, inputs: tuple[Any, ...], body: Body, kind: str) -> Analysis:

@@ -31,7 +31,7 @@ def draft_identity(
     wish = wish_for(position, around, "identity", replace(make, norm=norm))
     layer = "linear" if linear else "conv"
     tensors = {**dict(gm.named_parameters()), **dict(gm.named_buffers())}
-    like = tensors.get(nearest_tensor(gm, around))
+    like = tensors.get(nearest_tensor(gm, around, position.value, where))
     dtype = like.dtype if like is not None and like.is_floating_point() else position.value.dtype
     return draft(
         gm,

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 import fxgrow
 from fxgrow.api import analysis_of
+from fxgrow.capture.call import as_call, placeholders, spread
+from fxgrow.capture.other_modes import modes_of
 from fxgrow.capture.program import Value
 from fxgrow.passes.bounds import bounds_of
 from fxgrow.testing.fuzzing.choose import Seeded
@@ -109,10 +111,13 @@ def test_no_value_of_a_drawn_model_is_out_of_bounds() -> None:
                     seen[n.name] = found.clone() if isinstance(found, Tensor) else None  # noqa: B023  # of this round
                     return found
 
-            for training in (False, True):
+            call = as_call(inputs)
+            assert call is not None
+            values = spread(placeholders(one.model), call)
+            for training in (mode == "training" for mode in modes_of(one.model)):
                 with torch.no_grad():
                     try:
-                        Watch(one.model.train(training)).run(*inputs)
+                        Watch(one.model.train(training)).run(*values)
                     except ValueError:  # a norm of one number in training mode
                         continue
                 for node, value in program.results.items():

@@ -354,3 +354,38 @@ def test_masked_attention_is_not_guessed() -> None:
         fxgrow.deepen(gm, after="add", block="transformer")
     deeper = fxgrow.deepen(gm, after="add", block="transformer", causal=True)
     assert torch.allclose(deeper(x, mask), gm(x, mask), atol=1e-6)
+
+
+class Flattened(nn.Module):
+    """A mean over the pixels of an image, of whatever size, in front of a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(x.flatten(2).mean(-1))
+        return y
+
+
+def test_a_block_that_would_take_the_size_of_the_example_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    gm = fxgrow.trace(Flattened().eval(), (torch.ones(2, 3, 4, 4),))
+    with pytest.raises(fxgrow.GrowthRefused, match="the block would take 2x3x16 only"):
+        fxgrow.deepen(gm, after="flatten")
+    monkeypatch.setattr("fxgrow.passes.inserting.check_other_sizes", lambda *_: None)
+    forced = fxgrow.deepen(gm, after="flatten")
+    forced(torch.ones(2, 3, 4, 4))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        forced(torch.ones(2, 3, 5, 5))
+
+
+def test_a_block_in_a_model_without_weights_has_the_dtype_of_new_modules() -> None:
+    class Weightless(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(x).view(x.shape[0], 3)
+
+    model, x = Weightless(), torch.ones(2, 3)
+    grown = fxgrow.deepen(fxgrow.trace(model, (x,)), after="tanh")
+    assert torch.equal(grown(x), model(x))
+    with pytest.raises(fxgrow.GrowthRefused, match="no weights whose dtype a new block could take"):
+        fxgrow.deepen(fxgrow.trace(model, (x.double(),)), after="tanh")

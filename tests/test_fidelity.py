@@ -2,127 +2,279 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
+import timm
 import torch
+import torchvision
+from timm.models._efficientnet_builder import decode_arch_def
 from torch import Tensor, fx, nn
 
 import fxgrow
-from fxgrow.capture.fidelity import Difference, difference
-from fxgrow.capture.whole import record_model
-from fxgrow.models_zoo import CATALOGUE
+from fxgrow.functional import ModeGuard, ModeValue
+from fxgrow.models_zoo.catalogue import ZOO
+from fxgrow.testing import fidelity
+from fxgrow.testing.fidelity import FidelityBroken, check_fidelity
 
-X = torch.linspace(-2, 2, 20).view(5, 4)
-
-
-def tensor_names(module: nn.Module) -> dict[int, str]:
-    """The names of a module's tensors, by identity."""
-    tensors = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
-    return {id(t): name for name, t in tensors}
-
-
-def compared(module: nn.Module, graph: fx.GraphModule, *inputs: Tensor, training: bool) -> Difference | None:
-    """The first thing that a graph does otherwise."""
-    ours, theirs = (record_model(m, inputs, {}, training=training) for m in (module, graph))
-    return difference(ours, theirs, tensor_names(module))
+X = torch.linspace(-2, 2, 20).view(5, 4).sin()
 
 
 class Net(nn.Module):
-    """Two linear layers, for forwards of all kinds."""
+    """A layer, a norm by its function with statistics in buffers, a difference, a view by its sizes, and a counter."""
+
+    mean: Tensor
+    var: Tensor
+    offset: Tensor
+    calls: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.register_buffer("mean", torch.zeros(6))
+        self.register_buffer("var", torch.ones(6))
         self.register_buffer("offset", torch.arange(6.0))
-
-    def middle(self, x: Tensor) -> Tensor:
-        """What each of them does in its own way."""
-        return torch.relu(x)
+        self.register_buffer("calls", torch.tensor(0))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.b(self.middle(self.a(x)))
-        return y
+        self.calls.add_(1)
+        y = torch.relu(self.a(x))
+        y = nn.functional.batch_norm(y, self.mean, self.var, training=self.training)
+        z: Tensor = self.b((self.offset - y).view(x.shape[0], 6))
+        return z
 
 
-def plant(change: Callable[[fx.GraphModule], None]) -> fx.GraphModule:
-    """A faithful graph of `Net`, in which something is changed."""
-    graph = fx.symbolic_trace(Net().eval())
-    change(graph)
-    graph.recompile()
-    return graph
+def node(graph: fx.GraphModule, name: str) -> fx.Node:
+    """The first node whose name begins so."""
+    found: fx.Node = next(n for n in graph.graph.nodes if n.name.startswith(name))
+    return found
 
 
-def test_the_graph_of_a_plain_model_is_the_model() -> None:
-    model = Net()
-    for training in (False, True):
-        assert compared(model, fx.symbolic_trace(model), X, training=training) is None
+def another_function(graph: fx.GraphModule) -> None:
+    node(graph, "relu").target = torch.tanh
 
 
-def planted_argument(graph: fx.GraphModule) -> None:
-    node = next(n for n in graph.graph.nodes if n.name == "relu")
-    node.target = torch.tanh
+def operands_swapped(graph: fx.GraphModule) -> None:
+    sub = node(graph, "sub")
+    sub.args = sub.args[::-1]
 
 
-def planted_order(graph: fx.GraphModule) -> None:
-    with graph.graph.inserting_after(next(n for n in graph.graph.nodes if n.name == "relu")) as _:
-        pass
-    node = next(n for n in graph.graph.nodes if n.name == "b")
-    with graph.graph.inserting_before(node):
-        flipped = graph.graph.call_method("flip", (node.args[0], 1))
-    node.args = (flipped,)
+def batch_baked(graph: fx.GraphModule) -> None:
+    view = node(graph, "view")
+    view.args = (view.args[0], len(X), 6)
 
 
-def planted_size(graph: fx.GraphModule) -> None:
-    node = next(n for n in graph.graph.nodes if n.name == "b")
-    with graph.graph.inserting_before(node):
-        viewed = graph.graph.call_method("view", (node.args[0], 5, 6))
-    node.args = (viewed,)
+def buffer_frozen(graph: fx.GraphModule) -> None:
+    graph.register_buffer("frozen", graph.get_buffer("offset").clone(), persistent=False)
+    node(graph, "offset").target = "frozen"
 
 
-def planted_constant(graph: fx.GraphModule) -> None:
-    node = next(n for n in graph.graph.nodes if n.name == "b")
-    graph.register_buffer("frozen", torch.zeros(6))
-    with graph.graph.inserting_before(node):
-        added = graph.graph.call_function(operator.add, (node.args[0], graph.graph.get_attr("frozen")))
-    node.args = (added,)
+def flag_does_not_follow(graph: fx.GraphModule) -> None:
+    norm = node(graph, "batch_norm")
+    norm.kwargs = {**norm.kwargs, "training": False}
 
 
-@pytest.mark.parametrize("change", [planted_argument, planted_order, planted_size, planted_constant])
-def test_a_planted_difference_is_found(change: Callable[[fx.GraphModule], None]) -> None:
+def flag_inverted(graph: fx.GraphModule) -> None:
+    for module in graph.modules():
+        if isinstance(module, ModeValue):
+            module.in_training, module.in_evaluation = module.in_evaluation, module.in_training
+
+
+def write_lost(graph: fx.GraphModule) -> None:
+    add = node(graph, "add_")
+    add.replace_all_uses_with(add.args[0])  # type: ignore[arg-type]  # a node
+    graph.graph.erase_node(add)
+
+
+def another_number(graph: fx.GraphModule) -> None:
+    norm = node(graph, "batch_norm")
+    norm.kwargs = {**norm.kwargs, "eps": 1e-4}
+
+
+def dtype_in_between(graph: fx.GraphModule) -> None:
+    relu = node(graph, "relu")
+    with graph.graph.inserting_after(relu):
+        cast = graph.graph.call_method("to", (relu, torch.bfloat16))
+    with graph.graph.inserting_after(cast):
+        back = graph.graph.call_method("to", (cast, torch.float32))
+    relu.replace_all_uses_with(back, delete_user_cb=lambda user: user is not cast)
+
+
+PLANTED: list[Callable[[fx.GraphModule], None]] = [
+    another_function,
+    operands_swapped,
+    batch_baked,
+    buffer_frozen,
+    flag_does_not_follow,
+    flag_inverted,
+    write_lost,
+    another_number,
+    dtype_in_between,
+]
+LOOKS = ["_same_operators", "_same_numbers"]
+
+
+def nothing(*_: object) -> None:
+    """A look that sees nothing."""
+
+
+def test_the_law_holds_without_a_fault() -> None:
     model = Net().eval()
-    graph = fx.symbolic_trace(model)
-    change(graph)
-    graph.recompile()
-    found = compared(model, graph, X, training=False)
-    assert found is not None
-    assert str(found)
+    assert check_fidelity(model, fxgrow.trace(model, (X,)), (X,)) == (
+        "eval mode, the example's sizes",
+        "eval mode, other sizes",
+        "training mode, the example's sizes",
+        "training mode, other sizes",
+    )
 
 
-def test_a_size_of_the_example_is_found_at_another_size() -> None:
-    class Viewing(Net):
-        def middle(self, x: Tensor) -> Tensor:
-            return torch.relu(x).view(x.shape[0], 6)
-
-    model = Viewing().eval()
-    graph = fx.symbolic_trace(model)
-    view = next(n for n in graph.graph.nodes if n.target == "view")
-    view.args = (view.args[0], 5, 6)
-    graph.recompile()
-    assert compared(model, graph, X, training=False) is None or True
-    wide = torch.cat([X, X])
-    with pytest.raises(RuntimeError):
-        record_model(graph, (wide,), {}, training=False)
+@pytest.mark.parametrize("blind", LOOKS)
+@pytest.mark.parametrize("change", PLANTED)
+def test_each_of_the_two_looks_finds_a_planted_fault(
+    change: Callable[[fx.GraphModule], None], blind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Net().eval()
+    traced = fxgrow.trace(model, (X,))
+    change(traced)
+    traced.recompile()
+    monkeypatch.setattr(fidelity, blind, nothing)
+    with pytest.raises(FidelityBroken):
+        check_fidelity(model, traced, (X,))
 
 
-@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_two_blind_looks_find_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Net().eval()
+    traced = fxgrow.trace(model, (X,))
+    operands_swapped(traced)
+    traced.recompile()
+    for look in LOOKS:
+        monkeypatch.setattr(fidelity, look, nothing)
+    assert check_fidelity(model, traced, (X,))
+
+
+def test_the_model_stays_as_it_is() -> None:
+    model = Net().train()
+    traced = fxgrow.trace(model, (X,))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    check_fidelity(model, traced, (X,))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert model.training
+
+
+def test_a_state_that_is_not_saved_is_found() -> None:
+    model = Net().eval()
+    traced = fxgrow.trace(model, (X,))
+    traced._non_persistent_buffers_set.add("offset")
+    with pytest.raises(FidelityBroken, match="only one of them saves offset"):
+        check_fidelity(model, traced, (X,))
+
+
+class Auxiliary(Net):
+    """Returns something else in training mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.a(x))
+        z: Tensor = self.b(y) if self.training else self.b(y).softmax(-1)
+        return z
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_mode_that_is_not_claimed_must_raise(training: bool) -> None:
+    model = Auxiliary().train(training)
+    traced = fxgrow.trace(model, (X,))
+    assert len(check_fidelity(model, traced, (X,))) == 2
+    for guard in [n for n in traced.graph.nodes if n.op == "call_module" and "guard" in n.name]:
+        assert isinstance(traced.get_submodule(guard.target), ModeGuard)
+        traced.graph.erase_node(guard)
+    traced.recompile()
+    with pytest.raises(FidelityBroken, match="which it does not claim"):
+        check_fidelity(model, traced, (X,))
+
+
+def test_a_comparison_of_nothing_is_no_comparison() -> None:
+    model = Net().eval()
+    traced = fxgrow.trace(model, (X,))
+    with pytest.raises(FidelityBroken, match="nothing was compared"):
+        check_fidelity(model, traced, (X[:, :3],))
+
+
+def test_inputs_of_training_mode_are_those_that_are_given_for_it() -> None:
+    class Targets(Net):
+        def forward(self, x: Tensor, target: Tensor | None = None) -> Tensor:
+            y: Tensor = self.b(torch.relu(self.a(x)))
+            return y if target is None else (y - target).square()
+
+    model, target = Targets().train(), torch.zeros(5, 3)
+    traced = fxgrow.trace(model, (X,), train_inputs=(X, target))
+    assert len(check_fidelity(model, traced, (X,), (X, target))) == 2
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ZOO)
 def test_the_law_holds_for_the_zoo(name: str) -> None:
-    entry = CATALOGUE[name]
     torch.manual_seed(0)
-    model = entry.build().eval()
-    traced = fxgrow.trace(model, entry.inputs())
-    assert traced.meta["fxgrow_original"]
-    modes = traced.meta.get("fxgrow_modes", ("eval", "training"))
-    for mode in modes:
-        assert compared(model, traced, *entry.inputs(), training=mode == "training") is None
+    model, inputs = ZOO[name].build().eval(), ZOO[name].example_inputs()
+    assert len(check_fidelity(model, fxgrow.trace(model, inputs), inputs)) == 4
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A model of a library, small, and the shape of its input."""
+
+    build: Callable[[], nn.Module]
+    side: int = 32
+    training: bool = False
+    compared: int = 4
+
+
+def efficientnet() -> nn.Module:
+    """timm's, of three blocks: its norms bring their activation and read their mode."""
+    decode: Callable[..., Any] = decode_arch_def
+    blocks = decode([["ds_r1_k3_s1_e1_c16_se0.25"], ["ir_r2_k3_s2_e4_c24_se0.25"]])
+    model: nn.Module = timm.models.efficientnet.EfficientNet(blocks, num_classes=5, num_features=32, stem_size=16)
+    return model
+
+
+def convnext() -> nn.Module:
+    """Two stages."""
+    blocks = [
+        torchvision.models.convnext.CNBlockConfig(16, 32, 1),
+        torchvision.models.convnext.CNBlockConfig(32, None, 1),
+    ]
+    model: nn.Module = torchvision.models.ConvNeXt(blocks, num_classes=5)
+    return model
+
+
+BEIT: dict[str, Any] = {"img_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 5}
+MODELS = {
+    "resnet18": Case(lambda: torchvision.models.resnet18(num_classes=5)),
+    "mobilenet_v3": Case(lambda: torchvision.models.mobilenet_v3_small(num_classes=5)),
+    "densenet": Case(lambda: torchvision.models.DenseNet(8, (2, 2), 16, num_classes=5)),
+    "googlenet": Case(lambda: torchvision.models.googlenet(init_weights=False, num_classes=5), 64, False, 2),
+    "googlenet in training": Case(lambda: torchvision.models.googlenet(init_weights=False, num_classes=5), 64, True, 2),
+    "inception_v3": Case(lambda: torchvision.models.inception_v3(init_weights=False, num_classes=5), 96, False, 2),
+    "swin": Case(lambda: torchvision.models.SwinTransformer([4, 4], 16, [1, 1], [2, 4], [4, 4], num_classes=5)),
+    "vit": Case(lambda: torchvision.models.VisionTransformer(16, 4, 2, 4, 32, 64, num_classes=5), 16),
+    "convnext": Case(convnext),
+    "maxvit": Case(lambda: torchvision.models.MaxVit((32, 32), 16, 4, [16, 32], [1, 1], 8, 0.2, num_classes=5)),
+    "timm efficientnet": Case(efficientnet),
+    "timm densenet": Case(lambda: timm.models.densenet.DenseNet(growth_rate=8, block_config=(2, 2), num_classes=5)),
+    "timm beit": Case(lambda: timm.create_model("beit_base_patch16_224", **BEIT)),
+    "timm vit": Case(lambda: timm.create_model("vit_tiny_patch16_224", **BEIT)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_law_holds_for_models_of_libraries(name: str) -> None:
+    case = MODELS[name]
+    torch.manual_seed(0)
+    model, x = case.build().train(case.training), torch.randn(2, 3, case.side, case.side)
+    found = check_fidelity(model, fxgrow.trace(model, (x,)), (x,))
+    assert len(found) == case.compared
+    assert f"{'training' if case.training else 'eval'} mode, other sizes" in found

@@ -19,11 +19,13 @@ from fxgrow.testing.fuzzing.choose import Seeded
 from fxgrow.testing.fuzzing.common import PARTS
 from fxgrow.testing.fuzzing.draw import draw_sketch
 from fxgrow.testing.fuzzing.features import features
+from fxgrow.testing.fuzzing.forms import RETURNS, TAKES
 from fxgrow.testing.fuzzing.growths import Deepening, Growth, Whole, Widening
 from fxgrow.testing.fuzzing.pairs import Breach, pairs, subject
 from fxgrow.testing.fuzzing.promises import LawBroken
 from fxgrow.testing.fuzzing.script import save
 from fxgrow.testing.fuzzing.sketch import Input, Sketch, Step, step
+from fxgrow.testing.fuzzing.state import KINDS
 from fxgrow.testing.fuzzing.tally import Tally
 from fxgrow.testing.fuzzing.wishes import draw_growth
 
@@ -56,6 +58,9 @@ FEATURES = [
     *(f"{kind}residual" for kind in ("", "long ", "nested ", "crossing ", "projected ")),
     *(f"input: {name}" for name in ("image 1-D", "image 2-D", "image 3-D", "tokens", "flat", "words")),
     *("training", "evaluation", "channels_last", "several inputs", "several outputs"),
+    *(f"takes: {name}" for name in TAKES),
+    *(f"returns: {name}" for name in RETURNS),
+    *(f"{name} {kind}" for name, count in KINDS.items() if count > 1 for kind in range(count)),
     *("float64", "float32", "bfloat16"),
 ]
 

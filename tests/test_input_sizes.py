@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -199,3 +200,33 @@ def test_math_of_two_sizes() -> None:
         return scaled
 
     grown(body, LINE)
+
+
+@pytest.mark.parametrize(
+    ("path", "new"),
+    [
+        ((FOLLOWED, "args", 1), (1, 0, 0)),
+        ((FOLLOWED, "args", 1), (0, 1, 0)),
+        ((FOLLOWED, "args", 1), (2**30, 1, 0)),
+        ((FOLLOWED, "args", 1), (float("nan"), 1, 0)),
+        ((FOLLOWED, "args", 1), "numel"),
+        ((FOLLOWED, "args", 7), (1, 2, 0)),
+        ((FOLLOWED, "target"), (1, 2, 0)),
+        ((RECOMPUTED, "args", 1), ()),
+        ((RECOMPUTED, "args", 1), (("x", ("args", 0), 3),)),
+        ((RECOMPUTED, "args", 1), (("b", ("args", 0), 3),)),
+        ((RECOMPUTED, "args", 1), (("numel", ("kwargs", "evil", 0), 3),)),
+        ((RECOMPUTED, "args", 1), (("numel", ("args", 4), 3),)),
+        ((RECOMPUTED, "args", 1), (("numel", ("args", 0), (1, -1, 0)),)),
+    ],
+)
+def test_a_plan_with_odd_arithmetic_is_not_applied(path: Any, new: Any) -> None:
+    torch.manual_seed(0)
+    model = fxgrow.trace(Between(BODIES["numel"][0], 0).eval(), (torch.randn(FLAT),))
+    plan = fxgrow.plan_widen(model, "a", factor=2)
+    edit = replace(plan.nodes[0], path=path, new=new)
+    code = model.code
+    with pytest.raises(fxgrow.UsageError) as refused:
+        fxgrow.apply(replace(plan, nodes=(edit,)), model)
+    assert refused.value.kind is fxgrow.errors.Kind.STALE_PLAN
+    assert model.code == code

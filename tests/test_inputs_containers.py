@@ -269,3 +269,21 @@ def test_blocks_that_read_a_container_and_a_number(block: str) -> None:
     for scale in (0.5, 0.0, 3):
         assert same(model(batch, scale), deeper(batch, scale=scale))
         assert same(model(batch, scale), larger(batch, scale))
+
+
+def test_a_plan_of_several_steps_is_proved_again_for_a_container() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, xs: list[Tensor]) -> Tensor:
+            y: Tensor = self.b(torch.relu(self.a(xs[0])))
+            return y
+
+    model, x = Listed().eval(), torch.ones(2, 3)
+    traced = fxgrow.trace(model, ([x],))
+    plan = fxgrow.plan_grow(traced, widen={"a": 2.0}, deepen="relu")
+    assert plan.then
+    grown = fxgrow.apply(fxgrow.Plan.from_json(plan.to_json()), traced)
+    assert torch.allclose(grown([x]), model([x]), atol=1e-6)

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import FxgrowError, Kind, usage
 from .build import lower
+from .caches import Caches
 from .call import Call, placeholders, spread
 from .containers import leaves, replaced
 from .fidelity import Difference, difference
@@ -30,7 +31,7 @@ class Examples:
     concrete: Mapping[str, Any]
 
 
-def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples) -> None:
+def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Caches) -> None:
     """Record both, and refuse a graph that does not run what the model runs.
 
     What was compared is written into `gm.meta["fxgrow_compared"]`. A graph that is right in the model's mode alone
@@ -39,7 +40,7 @@ def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples) -> None:
     Raises:
         UsageError: the graph runs something else in the mode that the model is in; the message names the line.
     """
-    comparison = _Comparison(model, gm, examples)
+    comparison = _Comparison(model, gm, examples, caches)
     modes = gm.meta.get("fxgrow_modes", ("eval", "training"))
     here = model.training
     if not comparison.known:
@@ -78,7 +79,8 @@ Recorded = tuple[Recording | None, Exception | None]
 class _Comparison:
     """Both models' recordings, each made once."""
 
-    def __init__(self, model: nn.Module, gm: fx.GraphModule, examples: Examples) -> None:
+    def __init__(self, model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Caches) -> None:
+        self._caches = caches
         self.model, self.gm, self.examples = model, gm, examples
         self.notes: list[str] = []
         self.compared = False
@@ -110,14 +112,14 @@ class _Comparison:
     def differs(self, training: bool) -> Difference | None:
         """The first difference in one mode, at the example's sizes or at others."""
         first = self._inputs(training)
-        found, accepted = self._at(first, training)
+        found = self._at(first, training)
         self.at = ""
-        if found is not None or not accepted:
+        if found is not None:
             return found
         others = self._others(first, training)
         if others is None:
             return None
-        found, _ = self._at(others, training)
+        found = self._at(others, training)
         self.at = f" (on inputs of {_sizes(others)}, though not on those of {_sizes(first)})"
         return found
 
@@ -136,20 +138,20 @@ class _Comparison:
         values = spread(placeholders(self.gm), Call(*inputs))
         return tuple(replaced(value, Tensor, lambda t: t.to("meta")) for value in values)
 
-    def _at(self, inputs: Inputs, training: bool) -> tuple[Difference | None, bool]:
+    def _at(self, inputs: Inputs, training: bool) -> Difference | None:
         mode = "training" if training else "evaluation"
         ours, error = self._module(inputs, training)
         if ours is None:
-            self.notes.append(f"not compared in {mode} mode: {_reason(error)}")
-            return None, False
+            self.notes.append(f"not compared in {mode} mode on inputs of {_sizes(inputs)}: {_reason(error)}")
+            return None
         theirs, wrong = self._record(self.gm, inputs, training)
         if theirs is None:
-            return Difference("on such inputs", f"raises {_reason(wrong)}", ""), True
+            return Difference("on such inputs", f"raises {_reason(wrong)}", "")
         found = difference(ours, theirs, self.names)
         if found is None:
             self.compared = True
-            self.notes.append(f"compared with the module in {mode} mode, on inputs of {_sizes(inputs)}")
-        return found, True
+            self.notes.append(f"compared with the module in {mode} mode on inputs of {_sizes(inputs)}")
+        return found
 
     def _module(self, inputs: Inputs, training: bool) -> tuple[Recording | None, Exception | None]:
         """The module's recording, which is made once for each set of sizes."""
@@ -160,6 +162,7 @@ class _Comparison:
         return self._known[key]
 
     def _record(self, model: nn.Module, inputs: Inputs, training: bool) -> Recorded:
+        self._caches.clean()  # or the next recording would find tensors of the last
         try:
             return record_model(model, *inputs, training=training, stand_ins=self._stand_ins), None
         except Exception as error:  # whatever a model raises on inputs that it does not take

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from ..functional import adapt_skip
 from .fakes import fake_of, standing_for
 from .numbers import compared, valued
 from .program import Ref
-from .recorder import record
+from .recorder import record, storage_of
 from .signature import ById, Meta, in_mode, key_of, meta_of, meta_of_ref, module_key, shadow, substitute
 from .template import Template, build
-from .user_code import may_change
+from .user_code import is_user_code, may_change
+from .user_state import nothing_left_behind
 
 INTRINSICS: dict[Callable[..., Any], str] = {adapt_skip: "fxgrow::adapt_skip"}
 """Functions that stay whole, because they have a rule of their own."""
@@ -111,6 +113,21 @@ class Lowering:
         attributes: Mapping[str, object],
         known: Mapping[int, Tensor] | None,
     ) -> Template:
+        """Record a call; the user's own code leaves no trace of that."""
+        with nothing_left_behind(target) if is_user_code(target) else nullcontext():
+            return self._recorded(target, args, kwargs, refs, tensors, metas, attributes, known)
+
+    def _recorded(
+        self,
+        target: str | Callable[..., Any] | nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        refs: list[Ref],
+        tensors: list[Tensor],
+        metas: Mapping[int, Meta],
+        attributes: Mapping[str, object],
+        known: Mapping[int, Tensor] | None,
+    ) -> Template:
         """`known`: by identity of a reference or tensor, a tensor with the value that code finds if it asks for one."""
 
         def fake(what: Ref | Tensor, meta: Meta, slot: int) -> Tensor:
@@ -127,11 +144,25 @@ class Lowering:
             module = shadow(target, lambda t: _as_parameter(own[id(t)], t, grad), attributes)
             own_now = {id(t): t for t in _module_tensors(module)}
             inputs = [*fakes.values(), *own_now.values()]
-            out, calls = record(lambda: module(*a, **k), self.mode, grad)
+            out, calls = record(lambda: _run(module, a, k), self.mode, grad)
         else:
             inputs = list(fakes.values())
             out, calls = record(lambda: _call(target, a, k), self.mode, grad)
         return build(inputs, calls, out)
+
+
+def _run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Call a module; buffers that it assigns anew are written to, which is the same for whoever calls it next."""
+    before = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
+    out = module(*args, **kwargs)
+    for part, name, buffer in before:
+        now = part._buffers.get(name)
+        if now is buffer or not isinstance(buffer, Tensor) or not isinstance(now, Tensor):
+            continue
+        if storage_of(now) != storage_of(buffer):  # else it was written to in place
+            with torch.no_grad():
+                buffer.copy_(now)
+    return out
 
 
 def _call(target: str | Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

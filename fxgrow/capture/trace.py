@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import Kind, usage
 from ..surroundings import surroundings
-from .caches import caches_kept_clean
+from .caches import Caches, caches_kept_clean
 from .call import Call, as_call, as_training_call, remember, remember_training
 from .checks import check_hooks, check_model, check_root
 from .compared import Examples, compare
@@ -25,7 +25,8 @@ from .names import quote_names
 from .proxies import ReadsValues
 from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own
 from .tracer import GrowthTracer
-from .twin import Twin, objects_kept
+from .twin import Twin
+from .user_state import nothing_left_behind
 from .written import KINDS
 
 ROUNDS = 12
@@ -81,10 +82,10 @@ def trace(
     check_model(model)
     check_root(model)
     fixed = fixed_arguments(model, call, concrete_args or {})
-    with TRACING, surroundings(), caches_kept_clean(), objects_kept(model):
-        gm = _graph_module(model, _in_both_modes(model, fixed, call))
+    with TRACING, surroundings(), caches_kept_clean() as caches, nothing_left_behind(model):
+        gm = _graph_module(model, _in_both_modes(model, fixed, call, caches))
         _remember(gm, call, in_training)
-        compare(model, gm, Examples(given, in_training, concrete_args or {}))
+        compare(model, gm, Examples(given, in_training, concrete_args or {}), caches)
     return gm
 
 
@@ -119,12 +120,14 @@ class _Settings:
         return frozenset(self.leaves), None if self.fixed is None else frozenset(self.fixed)
 
 
-def _in_both_modes(model: nn.Module, concrete: Mapping[str, Any], call: Call | None) -> Traces:
+def _in_both_modes(model: nn.Module, concrete: Mapping[str, Any], call: Call | None, caches: Caches) -> Traces:
     """Trace in the model's mode and in the other one, keeping modules whole where that makes them one graph."""
     settings = _Settings()
     for _ in range(ROUNDS):
+        caches.clean()
         ours = _traced(model, concrete, call, model.training, settings)
         before = settings.state()
+        caches.clean()
         try:
             other = _traced(model, concrete, call, not model.training, settings)
         except Exception as error:  # the other mode may well be untraceable; the mode that was asked for is not
@@ -170,6 +173,9 @@ def _traced(
             else:
                 settings.fixed |= error.buffers
         except Forgotten as error:
+            if can_stay_whole(model, tracer.place) and tracer.place not in settings.leaves:
+                settings.leaves.add(tracer.place)
+                continue
             if training is not model.training:
                 raise
             raise usage(Kind.NOT_TRACEABLE, str(error), where=_user_line(error), hint=error.way_out) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from types import MethodType
@@ -116,14 +116,13 @@ _CONTAINERS = frozenset({dict, OrderedDict, list, set})
 
 
 @contextmanager
-def objects_kept(model: nn.Module) -> Iterator[None]:
-    """While it lasts, plain objects that modules hold (settings, caches) may be written to; afterwards they are what
+def kept(things: Iterable[Any]) -> Iterator[None]:
+    """While it lasts, some objects and containers, and all that they hold, may be written to; afterwards they are what
     they were."""
     saved: list[tuple[Any, Any]] = []
     seen: set[int] = set()
-    for module in model.modules():
-        for value in module.__dict__.values():
-            _note(value, saved, seen, 0)
+    for thing in things:
+        _note(thing, saved, seen, 0)
     try:
         yield
     finally:
@@ -144,7 +143,7 @@ def _note(value: Any, saved: list[tuple[Any, Any]], seen: set[int], depth: int) 
         items = [value.__dict__]
     else:
         return
-    if depth and isinstance(value, dict | list | set):  # those at the top are the module's own: a twin has copies
+    if isinstance(value, dict | list | set):
         saved.append((value, copy.copy(value)))
     for item in items:
         _note(item, saved, seen, depth + 1)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
 from ..capture.containers import way_into
-from ..capture.program import Program, Ref, Value
+from ..capture.program import Op, Program, Ref, Value
 from ..capture.signature import Meta
-from .arguments import as_refs, numbers, put_all, same_result
+from .arguments import as_refs, grown_ref, numbers, put_all, result_of, same_result
 from .follow import in_step
+from .inexpressible import inexpressible
 from .plan import Path
 from .recordings import Predictions, Recording, difference
 
@@ -68,7 +70,7 @@ class SecondSizes:
             try:
                 result = self.run(node, how)[0]
             except OutOfStep as error:
-                raise self.simulation.inexpressible(node, str(error)) from None
+                raise inexpressible(self.simulation.gm, node, str(error)) from None
             if not same_result(self.program.results[node.name], result):
                 self._env[node] = result
 
@@ -89,7 +91,7 @@ class SecondSizes:
         except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
             lines = str(error).strip().splitlines() or [repr(error)]
             raise OutOfStep(f"for inputs of other sizes than the example it fails: {lines[0]}") from None
-        return self.simulation.result(template, refs, node), Recording.of(template, args, kwargs, len(own))
+        return result_of(template, refs, node.name), Recording.of(template, args, kwargs, len(own))
 
     def problem(self, node: fx.Node, how: Done, new: Recording | None) -> str:
         """Empty if a node does at the second sizes what it does at the example's, else what differs."""
@@ -110,16 +112,30 @@ class SecondSizes:
             text = _apart([old, old_second, new, recording], {op.step for op in first.node_ops[node.name]})
         return f"for inputs of other sizes than the example: {text}" if text else ""
 
+    def varies(self, node: fx.Node, values: Sequence[Value], axes: Sequence[int]) -> bool:
+        """Whether a size of what a node's only operator reads or returns is another one here."""
+        first, second = (p.node_ops[node.name][0] for p in (self.simulation.program, self.program))
+        pairs = zip([*first.inputs(), *first.outputs], [*second.inputs(), *second.outputs], strict=False)
+        other = {id(value): partner for value, partner in pairs}
+        return any(v.shape[k] != other[id(v)].shape[k] for v in values for k in axes if id(v) in other)
+
     def _shared(self, old: Any, new: Any, second: Any) -> Any:
         """A result at the second sizes whose axes grow as they do at the example's."""
         if isinstance(old, Value):
             shape = new.value.shape if isinstance(new, Ref) else new
-            return self.simulation.grown_ref(second, tuple(map(_axis, old.shape, shape, second.shape)))
+            return grown_ref(second, tuple(map(_axis, old.shape, shape, second.shape)))
         way = way_into(type(old))
         if way is not None:
             some = zip(*(way.items(tree) for tree in (old, new, second)), strict=True)
             return way.rebuilt(old, [self._shared(*three) for three in some])
         return second
+
+
+def proportional(op: Op, axes: Sequence[int], correction: float, shape: tuple[int, ...]) -> bool:
+    """Whether the correction of a variance grows as the number of units does that it is taken over."""
+    old, new = (math.prod(sizes[k] for k in axes) for sizes in (op.args["self"].shape, shape))
+    before = op.args.get("correction", 1)
+    return math.isclose(correction * old, float(before if before is not None else 1) * new)
 
 
 def _axis(old: int, new: int, second: int) -> int:

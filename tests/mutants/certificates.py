@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor, fx, nn
 
 import fxgrow
 from fxgrow.schemes.net2net import Net2Net
+from fxgrow.verify import Certificate
 from fxgrow.verify.scales import Yardstick
 
 from .gates import changed
@@ -32,7 +34,13 @@ def real(dtype: torch.dtype, wanted: torch.dtype) -> torch.dtype:
     return wanted if dtype.is_floating_point or dtype.is_complex else dtype
 
 
+def always(patch: pytest.MonkeyPatch) -> None:
+    """A certificate is true, whatever it says."""
+    patch.setattr(Certificate, "__bool__", lambda _: True)
+
+
 FAULTS: dict[str, Plant] = {
+    "a certificate is always true": always,
     "every difference holds": changed(verify__certificate___all_held=lambda _: True),
     "any noise is excused": changed(verify__verify__without_noise=lambda base, after, history: base),
     "no noise is excused": changed(verify__verify__without_noise=lambda base, after, history: after),

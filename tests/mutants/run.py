@@ -5,16 +5,23 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
 import pytest
 
+from . import certificates, modules
 from .catalogue import CATALOGUE
+from .lies import Plant
 from .rules import caught, faults
 from .watch import breaches
+
+WATCHED: dict[str, tuple[Plant, Callable[[], str]]] = {
+    name: (plant, watch.noticed) for watch in (modules, certificates) for name, plant in watch.FAULTS.items()
+}
+"""Faults with a watch of their own: how each is planted, and what says what is wrong then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +39,8 @@ class Fate:
 
 
 def names() -> list[str]:
-    """All planted faults: those of grown models first, then those of every operator's rule."""
-    return [*CATALOGUE, *faults()]
+    """All planted faults: those of grown models first, then those of traces and certificates, and of every rule."""
+    return [*CATALOGUE, *WATCHED, *faults()]
 
 
 def fate(name: str) -> Fate:
@@ -45,6 +52,10 @@ def fate(name: str) -> Fate:
             plant, first = CATALOGUE[name]
             plant(patch)
             noticed = str(next(breaches(first), ""))
+        elif name in WATCHED:
+            plant, watch = WATCHED[name]
+            plant(patch)
+            noticed = watch()
         else:
             noticed = caught(faults()[name], patch)
     return Fate(name, noticed, time.monotonic() - start)
@@ -59,8 +70,8 @@ def fates(jobs: int) -> Iterator[Fate]:
 def report(jobs: int) -> int:
     """Write a line for each fault and the kill rate; 0 if every fault was caught, and none where none is planted."""
     start, found = time.monotonic(), list[Fate]()
-    alarm = next(breaches(), None)
-    if alarm is not None:
+    alarm = str(next(breaches(), "")) or modules.noticed() or certificates.noticed()
+    if alarm:
         sys.stdout.write(f"a law is broken without any fault, so that nothing would follow: {alarm}\n")
         return 1
     for one in fates(jobs):

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 import fxgrow
 from fxgrow.testing.fuzzing.build import build
 from fxgrow.testing.fuzzing.growths import Growth, Widening
+from fxgrow.testing.fuzzing.running import Inputs
 from fxgrow.testing.fuzzing.sketch import Input, Sketch, Step, step
 
 from ..scheme_models import Between, Net
@@ -61,7 +62,7 @@ class Subject:
     made: tuple[Growth, ...]
     refused: tuple[Growth, ...] = ()
 
-    def traced(self) -> tuple[fx.GraphModule, tuple[Tensor, ...]]:
+    def traced(self) -> tuple[fx.GraphModule, Inputs]:
         """The model in float64, and an input for it."""
         if isinstance(self.model, Net):
             inputs: tuple[Tensor, ...] = (self.model.input(),)

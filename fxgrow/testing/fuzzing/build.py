@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .common import PARTS
-from .parts import Do, several
+from .forms import given, net_of, wired
+from .parts import Do
+from .running import Inputs
 from .sketch import Input, Misfit, Sketch, Step
 from .vectors import WORDS
 
@@ -104,63 +105,13 @@ def settled(module: nn.Module) -> nn.Module:
     return module
 
 
-class Net(nn.Module):
-    """The module of a sketch."""
-
-    def __init__(self, bench: Bench, outputs: tuple[int, ...]) -> None:
-        super().__init__()
-        self.wires: list[tuple[str, tuple[int, ...], int]] = []
-        names: dict[int, str] = {}
-        for k, (step, module) in enumerate(zip(bench.steps, bench.modules, strict=True)):
-            if id(module) not in names:
-                names[id(module)] = f"{step.op}{k}"
-                self.add_module(names[id(module)], module)
-            self.wires.append((names[id(module)], step.reads, several(step.op, dict(step.options))))
-        self.outputs = outputs
-
-    def run(self, *inputs: Any) -> Any:
-        """All steps in order."""
-        values = list(inputs)
-        for name, reads, count in self.wires:
-            result = getattr(self, name)(*(values[k] for k in reads))
-            values += [result[k] for k in range(count)] if count > 1 else [result]
-        found = tuple(values[k] for k in self.outputs)
-        return found[0] if len(found) == 1 else found
-
-
-class One(Net):
-    """With one input."""
-
-    def forward(self, x: Any) -> Any:
-        """The outputs."""
-        return self.run(x)
-
-
-class Two(Net):
-    """With two."""
-
-    def forward(self, x: Any, y: Any) -> Any:
-        """The outputs."""
-        return self.run(x, y)
-
-
-class Three(Net):
-    """With three."""
-
-    def forward(self, x: Any, y: Any, z: Any) -> Any:
-        """The outputs."""
-        return self.run(x, y, z)
-
-
-NETS: tuple[type[Net], ...] = (One, Two, Three)
-
-
 @dataclass(frozen=True, slots=True)
 class Built:
     """A model and inputs for it."""
 
     model: nn.Module
-    inputs: tuple[Tensor, ...]
+    inputs: Inputs
+    """A tuple of tensors, or a call if they are given in another way."""
 
 
 def build(sketch: Sketch, *, double: bool = False) -> Built:
@@ -178,16 +129,15 @@ def build(sketch: Sketch, *, double: bool = False) -> Built:
         bench.add(step)
     if not sketch.outputs or not bench.modules or any(not 0 <= k < len(bench.values) for k in sketch.outputs):
         raise Misfit("nothing to return")
-    if len(sketch.inputs) > len(NETS):
-        raise Misfit("too many inputs")
     dtype = torch.float64 if double else getattr(torch, sketch.dtype)
-    model = NETS[len(sketch.inputs) - 1](bench, sketch.outputs).to(dtype).train(sketch.training)
+    wires = wired(bench.steps, bench.modules)
+    model = net_of(sketch, wires).to(dtype).train(sketch.training)
     inputs = [x.to(dtype) if x.is_floating_point() else x for x in bench.values[: len(sketch.inputs)]]
     if sketch.channels_last:
         for parameter in model.parameters():
             parameter.data = _last(parameter.data)
         inputs = [_last(x) for x in inputs]
-    return Built(model, tuple(inputs))
+    return Built(model, given(sketch.takes, inputs))
 
 
 def _last(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .choose import Choose
 from .images import IMAGES, MOST
 from .parts import LAYOUTS, Do, Options, Part, divisors, same_shape
+from .state import KINDS, STATE
 from .vectors import VECTORS
 
 POINTWISE: tuple[Callable[[], nn.Module], ...] = (
@@ -139,10 +140,12 @@ def channel_options(name: str, choose: Choose, xs: Sequence[Tensor], image: bool
             return {**told, "fused": choose.integer(0, 1)} if n % 2 == 0 else None
         case "cat":
             return told if sum(x.shape[axis] for x in xs) <= MOST else None
+        case _ if name in KINDS:
+            return {**told, "kind": choose.integer(0, KINDS[name] - 1)}
         case _:
             return told
 
 
-ALONG_CHANNELS = frozenset({"chunk", "split", "slice", "glu", "minus_mean", "cat"})
-PARTS: dict[str, Part] = {**IMAGES, **VECTORS, **COMMON}
+ALONG_CHANNELS = frozenset({"chunk", "split", "slice", "glu", "minus_mean", "cat", *KINDS})
+PARTS: dict[str, Part] = {**IMAGES, **VECTORS, **COMMON, **STATE}
 """Every kind of step but those that use earlier steps' weights again (`again`, `tied`)."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from .build import Bench
 from .choose import Choose
 from .common import ALONG_CHANNELS, PARTS, channel_options
+from .forms import RETURNS, TAKES
 from .images import MOST
 from .parts import Part, channel_axis, width
 from .sketch import Input, Misfit, Sketch, Step, step
@@ -58,6 +59,8 @@ def sketch_of(first: Iterable[Choose], each: Iterable[Choose], last: Choose) -> 
         dtype=last.pick(DTYPES),
         training=last.seldom(40),
         channels_last=last.seldom(15),
+        takes=last.pick(TAKES) if last.seldom(40) else "tensors",
+        returns=last.pick(RETURNS) if last.seldom(30) else "tensors",
     )
 
 

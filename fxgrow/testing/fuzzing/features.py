@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from .parts import several
 from .sketch import Sketch, Step
+from .state import KINDS
 
 SUMS = (0, 1, 4)
 """Kinds of `binary` steps that add up or subtract."""
@@ -17,7 +18,7 @@ def features(sketch: Sketch) -> frozenset[str]:
     """By name."""
     found = {*_states(sketch), *_residuals(sketch)}
     for one in sketch.steps:
-        found.update(_convolution(one))
+        found.update(_kinds(one))
     for put in sketch.inputs:
         rank = f" {len(put.shape) - 2}-D" if put.layout == "image" else ""
         found.add(f"input: {put.layout}{rank}")
@@ -33,12 +34,16 @@ def _states(sketch: Sketch) -> Iterator[str]:
         yield "several inputs"
     if len(sketch.outputs) > 1:
         yield "several outputs"
+    yield f"takes: {sketch.takes}"
+    yield f"returns: {sketch.returns}"
 
 
-def _convolution(one: Step) -> Iterator[str]:
+def _kinds(one: Step) -> Iterator[str]:
     options = dict(one.options)
     if one.op in ("conv", "transposed_conv") and options["groups"] > 1:
         yield f"grouped {one.op}"
+    if one.op in KINDS and KINDS[one.op] > 1:
+        yield f"{one.op} {options['kind']}"
     if options.get("dilation", 1) > 1:
         yield "dilated conv"
     if options.get("stride", 1) > 1:

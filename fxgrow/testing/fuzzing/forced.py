@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import torch
@@ -33,7 +34,7 @@ from ...verify.compare import distance
 from ..families import Family
 from .growths import Deepening, Growth, Widening, size_of
 from .promises import reached
-from .running import Stand
+from .running import Inputs, Stand, mapped
 
 FORCED = frozenset(
     {
@@ -82,9 +83,7 @@ class Forced:
     """One that changed nothing, if there is one."""
 
 
-def force(
-    model: fx.GraphModule, inputs: Sequence[Tensor], growth: Growth, refusal: Kind | None, stand: Stand
-) -> Forced | None:
+def force(model: fx.GraphModule, inputs: Inputs, growth: Growth, refusal: Kind | None, stand: Stand) -> Forced | None:
     """Carry out a growth that was refused for what it would do; None if that was not the reason.
 
     Args:
@@ -101,7 +100,7 @@ def force(
     return None
 
 
-def force_function(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Deepening, stand: Stand) -> Forced:
+def force_function(model: fx.GraphModule, inputs: Inputs, growth: Deepening, stand: Stand) -> Forced:
     """Apply once more the non-linearity that an identity layer would bring: the layer itself changes nothing."""
     analysis = analysis_of(model)
     position = find_position(model, analysis, growth.name, growth.side)
@@ -131,7 +130,7 @@ def _behind(model: fx.GraphModule, position: Position, sigma: nn.Module, more: i
     return Stand(grown, own=True)
 
 
-def force_widening(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Widening, stand: Stand) -> Forced:
+def force_widening(model: fx.GraphModule, inputs: Inputs, growth: Widening, stand: Stand) -> Forced:
     """Carry out a refused widening as if no rule stood in its way, with new units of every kind its scheme knows.
 
     Args:
@@ -197,16 +196,17 @@ def _ways(dims: DimsSolver, sizes: Mapping[Atom, int], scheme: str) -> Iterator[
             yield states, none if isinstance(proof, Failure) else proof
 
 
-def _same(model: Stand, grown: Stand, inputs: Sequence[Tensor]) -> bool:
+def _drawn(x: Tensor, random: torch.Generator, scale: float) -> Tensor:
+    if x.is_floating_point():
+        return torch.randn(x.shape, generator=random, dtype=x.dtype) * scale
+    return x.flatten()[torch.randperm(x.numel(), generator=random)].view(x.shape)
+
+
+def _same(model: Stand, grown: Stand, inputs: Inputs) -> bool:
     """Whether both models return the same for many inputs, in both modes."""
     random = torch.Generator().manual_seed(3)
     for n in range(INPUTS):
-        some = tuple(
-            torch.randn(x.shape, generator=random, dtype=x.dtype) * (1.0, 30.0, 0.1)[n % 3]
-            if x.is_floating_point()
-            else x.flatten()[torch.randperm(x.numel(), generator=random)].view(x.shape)
-            for x in inputs
-        )
+        some = mapped(inputs, partial(_drawn, random=random, scale=(1.0, 30.0, 0.1)[n % 3]))
         for training in (False, True):
             wanted = model.outputs(some, training, f"forced {n}")
             if wanted is None:

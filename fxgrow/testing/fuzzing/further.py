@@ -11,8 +11,9 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
-from torch import Tensor, fx
+from torch import fx, nn
 
+from ...capture.other_modes import modes_of
 from ...capture.trace import trace
 from ...errors import FxgrowError, GrowthRefused, UsageError
 from ...plan import Plan
@@ -28,7 +29,7 @@ from .entries import edits_of, old_entries, shapes
 from .growths import Widening, plan_of
 from .laws import Seen, rounds_so
 from .promises import LawBroken, kept
-from .running import Stand
+from .running import Inputs, Stand
 from .sketch import Sketch
 
 ENTRIES = 1e-12
@@ -37,7 +38,7 @@ KEEPING = ("r2r", "zero", "morphism", "mean")
 """Schemes that keep old entries, or scale them."""
 
 
-def look_further(sketch: Sketch, model: fx.GraphModule, inputs: Sequence[Tensor], seen: Seen) -> None:
+def look_further(sketch: Sketch, model: fx.GraphModule, inputs: Inputs, seen: Seen) -> None:
     """Watch all of them on a pair that keeps the others.
 
     Args:
@@ -61,7 +62,7 @@ def _adds(growth: Widening) -> bool:
     return growth.by > 0 and not growth.to and not growth.round_to
 
 
-def twice(model: fx.GraphModule, inputs: Sequence[Tensor], growth: Widening, plan: Plan) -> None:
+def twice(model: fx.GraphModule, inputs: Inputs, growth: Widening, plan: Plan) -> None:
     """Widened by a number and by the same number again, against at once by both."""
     law = "grow, then grow = grow once"
     try:
@@ -114,10 +115,10 @@ def in_its_own_dtype(sketch: Sketch, seen: Seen) -> None:
     kept(plan, model, grown)
     if [(e.names, e.new) for e in plan.tensors] != [(e.names, e.new) for e in seen.plan.tensors]:
         raise LawBroken(law, "other shapes")
-    _certified(model, grown, built.inputs, sketch.dtype)
+    _certified(built.model, grown, built.inputs, sketch.dtype)
 
 
-def _certified(model: fx.GraphModule, grown: fx.GraphModule, inputs: Sequence[Tensor], dtype: str) -> None:
+def _certified(model: nn.Module, grown: fx.GraphModule, inputs: Inputs, dtype: str) -> None:
     try:
         certificate = verify(model, grown, example_inputs=inputs)
     except UsageError:
@@ -127,10 +128,10 @@ def _certified(model: fx.GraphModule, grown: fx.GraphModule, inputs: Sequence[Te
         raise LawBroken("the certificate holds", f"in {dtype}: {certificate}")
 
 
-def _rounding(model: fx.GraphModule, grown: fx.GraphModule, inputs: Sequence[Tensor], eval_only: Sequence[str]) -> bool:
+def _rounding(model: nn.Module, grown: fx.GraphModule, inputs: Inputs, eval_only: Sequence[str]) -> bool:
     """Whether differences in float64 are rounding that the networks multiply: torch's own epsilon of an RMS norm, say,
     makes a billionth of it where a whole vector was zero."""
-    old, new = (Stand(copy.deepcopy(m).double(), own=True) for m in (model, grown))
+    old, new = (Stand(copy.deepcopy(m).double(), own=True, modes=modes_of(grown)) for m in (model, grown))
     explained = []
     for probe in probes(inputs, seed=0):
         for training in (False,) if probe.batch_of_one or eval_only else (False, True):

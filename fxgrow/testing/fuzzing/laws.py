@@ -1,6 +1,7 @@
 """The laws of growth: one oracle for every model and every growth.
 
-* the function stays, in float64, in evaluation mode and, unless the plan says otherwise, in training mode and after it;
+* the function stays, in float64, in evaluation mode and, unless the plan says otherwise, in training mode and after it,
+  on the example's sizes and on others; the yardstick of a drawn model is the module, not its trace;
 * the model that is grown stays as it is, bit for bit; of one that is refused, too;
 * a plan that has been text makes the same bits, in place as well as on a copy;
 * old entries are the old ones, scaled or shared out where the plan says so; what it does not name is not written;
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ...errors import FxgrowError, GrowthRefused, Kind, Refusal, UsageError, usage
@@ -31,8 +32,8 @@ from ...verify.compare import distance
 from ..bits import snapshot
 from .growths import Growth, plan_of
 from .novel import novel
-from .promises import LawBroken, eval_only, kept, predicted, proved, repeatable, tied
-from .running import Outputs, Stand, probes
+from .promises import LawBroken, claimed, eval_only, kept, predicted, proved, repeatable, tied
+from .running import Inputs, Outputs, Stand, probes, tensors_in
 
 UNUSED = "num_features, which is not used"
 """What torch says of a norm without tensors that is told another width than it reads."""
@@ -67,7 +68,12 @@ class Seen:
 
 
 def watch(
-    model: fx.GraphModule, inputs: Sequence[Tensor], growth: Growth, *, stand: Stand | None = None
+    model: fx.GraphModule,
+    inputs: Inputs,
+    growth: Growth,
+    *,
+    stand: Stand | None = None,
+    second: Inputs | None = None,
 ) -> tuple[Seen, fx.GraphModule | None]:
     """Grow a traced model of float64 and look whether all laws hold.
 
@@ -75,7 +81,8 @@ def watch(
         model: stays as it is.
         inputs: for it, in float64.
         growth: what to ask.
-        stand: on which the model has run before, if it has.
+        stand: on which the model has run before, if it has; or one with the module of which the model is a trace.
+        second: inputs of other sizes, on which the function is to stay, too.
 
     Returns:
         What was seen, and the grown model unless the growth was refused.
@@ -108,16 +115,24 @@ def watch(
     kept(plan, model, grown)
     novel(plan, model, grown)
     repeatable(plan, model, grown, ran, inputs)
-    gap, rounding = _preserved(plan, first, ran, inputs)
+    shown = [*probes(inputs), *([("other sizes", second)] if second is not None else [])]
+    gap, rounding = _preserved(plan, first, ran, shown)
+    new = {told for told in ran.warned - first.warned if UNUSED not in told or not _shared_norm(model)}
+    if new:
+        raise LawBroken("a grown model has nothing new to warn of", "; ".join(sorted(new)))
     _gradients(ran, inputs)
     _untouched(model, before)
     scheme = plan.scheme if not plan.then else "several"
     return Seen(growth, None, False, scheme, gap, rounding, bool(eval_only(plan)), plan), grown
 
 
-def _real(model: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
+def _real(model: fx.GraphModule, inputs: Inputs) -> None:
     """The laws are about real numbers, for which float64 stands."""
-    named = [*model.named_parameters(), *model.named_buffers(), *((f"input {k}", x) for k, x in enumerate(inputs))]
+    named = [
+        *model.named_parameters(),
+        *model.named_buffers(),
+        *((f"input {k}", x) for k, x in enumerate(tensors_in(inputs))),
+    ]
     for name, tensor in named:
         if tensor.is_floating_point() and tensor.dtype is not torch.float64:
             raise usage(
@@ -134,11 +149,9 @@ def _untouched(model: fx.GraphModule, before: dict[str, Any]) -> None:
         raise LawBroken("the model that is grown stays as it is", ", ".join(changed[:5]))
 
 
-def _preserved(plan: Plan, model: Stand, grown: Stand, inputs: Sequence[Tensor]) -> tuple[float, bool]:
-    modes = (False,) if eval_only(plan) else (False, True)
-    shown = [*probes(inputs)]
+def _preserved(plan: Plan, model: Stand, grown: Stand, shown: Sequence[tuple[str, Inputs]]) -> tuple[float, bool]:
     worst, rounding = 0.0, False
-    for training in modes:
+    for training in claimed(plan):
         for which, some in shown:
             wanted = model.outputs(some, training, which)
             if wanted is None:
@@ -155,14 +168,11 @@ def _preserved(plan: Plan, model: Stand, grown: Stand, inputs: Sequence[Tensor])
                     raise LawBroken("the function stays", f"{gap:.1e} on {mode}; {'; '.join(plan.proof[:2])}")
                 rounding = True
             worst = max(worst, gap)
-    new = {told for told in grown.warned - model.warned if UNUSED not in told or not _shared_norm(model.twin)}
-    if new:
-        raise LawBroken("a grown model has nothing new to warn of", "; ".join(sorted(new)))
     return worst, rounding
 
 
 def rounds_so(
-    gap: float, old: tuple[Stand, Outputs], new: tuple[Stand, Outputs], inputs: Sequence[Tensor], training: bool
+    gap: float, old: tuple[Stand, Outputs], new: tuple[Stand, Outputs], inputs: Inputs, training: bool
 ) -> bool:
     """Whether one of two networks multiplies rounding so much that it explains a difference of their outputs.
 
@@ -171,15 +181,14 @@ def rounds_so(
     return gap <= ILL * max(stand.own_rounding(inputs, training, known) for stand, known in (old, new))
 
 
-def _shared_norm(model: nn.Module) -> bool:
+def _shared_norm(model: fx.GraphModule) -> bool:
     """Whether a norm without tensors is called more than once: then it can read volumes of two widths afterwards."""
-    assert isinstance(model, fx.GraphModule)
     called = Counter(str(n.target) for n in model.graph.nodes if n.op == "call_module")
     modules = dict(model.named_modules(remove_duplicate=False))
     return any(n > 1 and isinstance(modules[name], _InstanceNorm) for name, n in called.items())
 
 
-def _gradients(grown: Stand, inputs: Sequence[Tensor]) -> None:
+def _gradients(grown: Stand, inputs: Inputs) -> None:
     try:
         twin, found = grown.gradients(inputs)
     except (RuntimeError, ValueError):

@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor, fx
+from torch import fx, nn
 
+from ...capture.call import as_call
+from ...capture.other_modes import modes_of
 from ...capture.trace import trace
 from ...errors import FxgrowError
-from .build import build
+from ..fidelity import FidelityBroken, check_fidelity, second_call
+from .build import Built, build
 from .choose import Choose
 from .draw import draw_sketch
 from .forced import force
@@ -21,7 +24,7 @@ from .further import look_further
 from .growths import Growth
 from .laws import Seen, watch
 from .promises import LawBroken
-from .running import Stand
+from .running import Inputs, Stand
 from .sketch import Misfit, Sketch
 from .wishes import Sites, draw_growth, sites_of
 
@@ -37,8 +40,16 @@ class Subject:
 
     sketch: Sketch
     model: fx.GraphModule
-    inputs: tuple[Tensor, ...]
+    inputs: Inputs
     sites: Sites
+    module: nn.Module
+    """Of which the model is a trace: the yardstick of all that is grown from it."""
+    second: Inputs | None
+    """Inputs of other sizes; None if the module takes none."""
+
+    def stand(self) -> Stand:
+        """Where the module runs, in the modes that are claimed."""
+        return Stand(self.module, modes=modes_of(self.model))
 
 
 def subject(sketch: Sketch, *, double: bool = True) -> Subject:
@@ -50,18 +61,28 @@ def subject(sketch: Sketch, *, double: bool = True) -> Subject:
 
     Raises:
         Misfit: the sketch is no model.
-        LawBroken: it cannot be traced or analysed.
+        LawBroken: it cannot be traced or analysed, or the trace runs something else than the module.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch says that a norm ignores num_features, and the like
         built = build(sketch, double=double)
         try:
             model = trace(built.model, built.inputs)
-            return Subject(sketch, model, built.inputs, sites_of(model))
+            check_fidelity(built.model, model, built.inputs)
+            second = _second(built, modes_of(model))
+            return Subject(sketch, model, built.inputs, sites_of(model), built.model, second)
+        except FidelityBroken as error:
+            raise LawBroken("a trace runs what its module runs", str(error)) from error
         except FxgrowError as error:
             raise LawBroken("every model is analysed", str(error)) from error
         except Exception as error:
             raise LawBroken("every model is analysed", f"{type(error).__name__}: {error}") from error
+
+
+def _second(built: Built, modes: Sequence[str]) -> Inputs | None:
+    call = as_call(built.inputs)
+    assert call is not None, "a model has inputs"
+    return second_call(built.model, call, training="eval" not in modes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +128,7 @@ def watched(sketch: Sketch, growths: Sequence[Growth], *, further: bool = True) 
     seen, model = [], one.model
     for k, growth in enumerate(growths):
         with nothing_else():
-            found, grown = watch(model, one.inputs, growth)
+            found, grown = watch(model, one.inputs, growth, stand=None if k else one.stand(), second=one.second)
             if k == 0 and further:
                 look_further(sketch, model, one.inputs, found)
                 force(model, one.inputs, growth, found.refusal, Stand(model))
@@ -136,13 +157,14 @@ def pairs(choose: Choose, *, growths: int) -> Iterator[tuple[Sketch, Seen | Brea
         yield sketch, Breach(sketch, (), error.law, str(error))
         return
     row: list[Growth] = []
-    model, stand = one.model, Stand(one.model)
+    model, stand = one.model, one.stand()
     for k in range(growths):
         growth = draw_growth(choose, one.sites)
         single = k < growths - 2
         try:
             with nothing_else():
-                seen, grown = watch(one.model if single else model, one.inputs, growth, stand=stand if single else None)
+                start, known = (one.model, stand) if single else (model, None)
+                seen, grown = watch(start, one.inputs, growth, stand=known, second=one.second)
                 if single:
                     seen = _further(choose, one, seen, stand)
         except LawBroken as error:

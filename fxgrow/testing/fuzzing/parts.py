@@ -18,13 +18,16 @@ WIDTHS = (2, 4, 3, 6, 8)
 
 
 class Do(nn.Module):
-    """A function of some layers and values. Tracing goes through it."""
+    """A function of some layers and values. Tracing goes through it. Tensors that are no parameters become buffers."""
 
     def __init__(self, function: Callable[..., Any], **parts: Any) -> None:
         super().__init__()
         self.function = function
         for name, part in parts.items():
-            setattr(self, name, part)
+            if isinstance(part, Tensor) and not isinstance(part, nn.Parameter):
+                self.register_buffer(name, part)
+            else:
+                setattr(self, name, part)
 
     def forward(self, *xs: Any) -> Any:
         """The function, of this module and the values."""

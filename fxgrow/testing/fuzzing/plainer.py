@@ -18,7 +18,7 @@ SIZES = frozenset({"out", "hidden"})
 
 def plainer_sketches(sketch: Sketch) -> Iterator[Sketch]:
     """A sketch with one plainer option, a smaller width or a smaller input."""
-    plain = {"dtype": "float64", "training": False, "channels_last": False}
+    plain = {"dtype": "float64", "training": False, "channels_last": False, "takes": "tensors", "returns": "tensors"}
     for name, wanted in plain.items():
         if getattr(sketch, name) != wanted:
             yield replace(sketch, **{name: wanted})  # type: ignore[arg-type]  # values of the fields' own types

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from ...api import apply
+from ...capture.call import Call
 from ...plan import Plan
 from ...plan.layout import old_positions
 from ...rewrite.apply import tensors_of
 from ..bits import contents, digest
 from .entries import EntriesChanged, look, steps
-from .running import GIVEN, Stand
+from .running import GIVEN, Inputs, Stand
 
 
 class LawBroken(AssertionError):
@@ -30,14 +31,21 @@ def eval_only(plan: Plan) -> tuple[str, ...]:
     return tuple(node for p in steps(plan) for node in p.eval_only)
 
 
-def proved(plan: Plan, grown: Stand, inputs: Sequence[Tensor]) -> None:
+def claimed(plan: Plan) -> tuple[bool, ...]:
+    """The modes in which it keeps the outputs, by `training`: none where other numbers are drawn in both."""
+    if any(p.redrawn for p in steps(plan)):
+        return ()
+    return (False,) if eval_only(plan) else (False, True)
+
+
+def proved(plan: Plan, grown: Stand, inputs: Inputs) -> None:
     """Only where nothing reads the new units (of a part that is cut off, say) there is nothing to prove."""
     for p in steps(plan):
         if not p.proof and (p.inserts or reached(p, grown, inputs)):
             raise LawBroken("a plan holds its proof", p.title)
 
 
-def reached(plan: Plan, grown: Stand, inputs: Sequence[Tensor]) -> bool:
+def reached(plan: Plan, grown: Stand, inputs: Inputs) -> bool:
     """Whether some output depends on new entries."""
     twin, _ = grown.gradients(inputs)
     for edit in plan.tensors:
@@ -79,12 +87,12 @@ def kept(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule) -> None:
         raise LawBroken("old entries stay", str(changed)) from changed
 
 
-def repeatable(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule, ran: Stand, inputs: Sequence[Tensor]) -> None:
+def repeatable(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule, ran: Stand, inputs: Inputs) -> None:
     """The plan as text, read again and applied in place, makes the same model; and it can be told in words."""
     try:
         text, words = plan.to_json(), str(plan)
         read = Plan.from_json(text)
-        again = apply(read, copy.deepcopy(model), inplace=True, example_inputs=inputs)
+        again = apply(read, copy.deepcopy(model), inplace=True, **_given(inputs))
     except Exception as error:
         raise LawBroken("a plan can be kept as text", f"{type(error).__name__}: {error}") from error
     if read != plan or read.to_json() != text or str(read) != words:
@@ -92,9 +100,16 @@ def repeatable(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule, ran: St
     a, b = contents(grown), contents(again)
     if a != b:
         raise LawBroken("a plan makes the same bits again", ", ".join(k for k in {**a, **b} if a.get(k) != b.get(k)))
-    wanted, found = ran.outputs(inputs, False, GIVEN), Stand(again, own=True).outputs(inputs, False)
+    training = "eval" not in ran.modes
+    wanted, found = ran.outputs(inputs, training, GIVEN), Stand(again, own=True).outputs(inputs, training)
     if digest(wanted) != digest(found):
         raise LawBroken("a plan makes the same bits again", "a model that is grown in place returns something else")
+
+
+def _given(inputs: Inputs) -> dict[str, Any]:
+    if isinstance(inputs, Call):
+        return {"example_inputs": inputs.args, "example_kwargs": dict(inputs.kwargs)}
+    return {"example_inputs": inputs}
 
 
 def tied(model: fx.GraphModule, grown: fx.GraphModule) -> None:

@@ -4,39 +4,64 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...capture.call import Call, as_call
+from ...capture.containers import changed
+from ...capture.other_modes import modes_of
 from ...verify.compare import distance, flat, seeded
 
 LAST_PLACE = 2.0**-52
 GIVEN = "given"
 """The inputs that come with a model."""
 Outputs = dict[str, Tensor]
+Inputs = Sequence[Tensor] | Call
+"""Tensors, one after the other, or a call that has them in containers or by name."""
 
 
-def probes(inputs: Sequence[Tensor]) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+def probes(inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
     """The inputs that are given, and others of their shapes, by name."""
     random = torch.Generator().manual_seed(1)
-    yield GIVEN, tuple(inputs)
-    yield (
-        "large, sparse",
-        tuple(
-            torch.where(torch.rand(x.shape, generator=random) < 0.5, x * 30, torch.zeros_like(x))
-            if x.is_floating_point()
-            else x.flip(0)
-            for x in inputs
-        ),
-    )
+    yield GIVEN, inputs
+    yield "large, sparse", mapped(inputs, lambda x: _sparse(x, random))
+
+
+def _sparse(x: Tensor, random: torch.Generator) -> Tensor:
+    if not x.is_floating_point():
+        return x.flip(0)
+    return torch.where(torch.rand(x.shape, generator=random) < 0.5, x * 30, torch.zeros_like(x))
+
+
+def mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """The same inputs with other tensors."""
+    if isinstance(inputs, Call):
+        return inputs.changed(lambda x: change(x) if isinstance(x, Tensor) else x)
+    return tuple(changed(x, lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf) for x in inputs)
+
+
+def tensors_in(inputs: Inputs) -> list[Tensor]:
+    """The tensors among the inputs."""
+    return [x for x in (inputs.leaves if isinstance(inputs, Call) else inputs) if isinstance(x, Tensor)]
+
+
+def called(model: nn.Module, inputs: Inputs) -> Any:
+    """What a model returns."""
+    call = as_call(inputs if isinstance(inputs, Call) else tuple(inputs))
+    assert call is not None, "inputs are given"
+    return model(*call.args, **call.kwargs)
 
 
 class Stand:
     """A copy of a model for test runs: each of them finds it as the model was when the copy was made."""
 
-    def __init__(self, model: nn.Module, *, own: bool = False) -> None:
-        """`own`: nobody else needs the model, so that it need not be copied."""
+    def __init__(self, model: nn.Module, *, own: bool = False, modes: Sequence[str] = ()) -> None:
+        """`own`: nobody else needs the model, so that it need not be copied. `modes`: those in which it is to run; by
+        default those that it was traced for."""
+        self.modes = tuple(modes) or modes_of(model)
         self.twin = model if own else copy.deepcopy(model)
         self.training = model.training
         self.warned: set[str] = set()
@@ -53,9 +78,9 @@ class Stand:
                 tensor.grad = None
         return self.twin.train(training)
 
-    def outputs(self, inputs: Sequence[Tensor], training: bool, name: str = "") -> Outputs | None:
+    def outputs(self, inputs: Inputs, training: bool, name: str = "") -> Outputs | None:
         """What the model returns; in training mode also what it returns afterwards, out of what it then has learned
-        about its inputs (running statistics). None if it cannot run (a norm of one number).
+        about its inputs (running statistics). None if it cannot run (a norm of one number), or is not to in that mode.
 
         Args:
             inputs: for it.
@@ -65,14 +90,16 @@ class Stand:
         key = (name, training)
         if name and key in self._known:
             return self._known[key]
+        if ("training" if training else "eval") not in self.modes:
+            return None
         twin = self.renewed(training)
         found: Outputs | None = None
         try:
             with torch.no_grad(), seeded(0), warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
-                found = flat(twin(*inputs))
-                if training:
-                    found |= flat(twin.eval()(*inputs), "afterwards")
+                found = flat(called(twin, inputs))
+                if training and "eval" in self.modes:
+                    found |= flat(called(twin.eval(), inputs), "afterwards")
         except (RuntimeError, ValueError):
             found = None
         self.warned.update(str(one.message) for one in told)
@@ -80,19 +107,19 @@ class Stand:
             self._known[key] = found
         return found
 
-    def own_rounding(self, inputs: Sequence[Tensor], training: bool, wanted: Outputs) -> float:
+    def own_rounding(self, inputs: Inputs, training: bool, wanted: Outputs) -> float:
         """How far the outputs move when inputs and weights change in their last place."""
         random = torch.Generator().manual_seed(2)
-        other = Stand(self.renewed(training))
+        other = Stand(self.renewed(training), modes=self.modes)
         with torch.no_grad():
             for p, kept in other._kept:
                 if isinstance(p, nn.Parameter):
                     kept.mul_(1 + LAST_PLACE * (2 * torch.rand(p.shape, generator=random, dtype=p.dtype) - 1))
-        moved = tuple(x + LAST_PLACE * x.abs().max() if x.is_floating_point() else x for x in inputs)  # zeros, too
+        moved = mapped(inputs, lambda x: x + LAST_PLACE * x.abs().max() if x.is_floating_point() else x)  # zeros, too
         found = other.outputs(moved, training)
         return max((distance(wanted[k], found[k]) for k in wanted), default=0.0) if found else float("inf")
 
-    def gradients(self, inputs: Sequence[Tensor]) -> tuple[nn.Module, Outputs]:
+    def gradients(self, inputs: Inputs) -> tuple[nn.Module, Outputs]:
         """The copy with the gradients of the sum of all squared outputs, and these.
 
         Raises:
@@ -100,6 +127,6 @@ class Stand:
         """
         twin = self.renewed(self.training).requires_grad_(True)
         with seeded(0):
-            found = flat(twin(*inputs))
+            found = flat(called(twin, inputs))
             sum((y.square().sum() for y in found.values() if y.is_floating_point()), torch.zeros(())).backward()
         return twin, found

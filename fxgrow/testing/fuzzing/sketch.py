@@ -52,6 +52,10 @@ class Sketch:
     dtype: str = "float64"
     training: bool = False
     channels_last: bool = False
+    takes: str = "tensors"
+    """How inputs are given: one of `forms.TAKES`."""
+    returns: str = "tensors"
+    """How outputs are returned: one of `forms.RETURNS`."""
     seed: int = 0
 
     def __str__(self) -> str:
@@ -61,7 +65,7 @@ class Sketch:
         return (
             f"Sketch(\n    inputs=({inputs.rstrip()}),\n    steps=({steps}\n    ),\n    outputs={self.outputs},"
             f"\n    dtype={self.dtype!r},\n    training={self.training},\n    channels_last={self.channels_last},"
-            f"\n    seed={self.seed},\n)"
+            f"\n    takes={self.takes!r},\n    returns={self.returns!r},\n    seed={self.seed},\n)"
         )
 
 

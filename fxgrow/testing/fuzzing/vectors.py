@@ -52,7 +52,8 @@ def _heads_options(choose: Choose, xs: Sequence[Tensor], widths: Sequence[int]) 
     return {"heads": choose.pick(divisors(n)), "causal": int(choose.seldom(30)), "skip": int(choose.seldom(50))}
 
 
-def _split_heads(x: Tensor, heads: int) -> Tensor:
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(batch, heads, time, width of a head)."""
     return x.view(x.shape[0], x.shape[1], heads, x.shape[2] // heads).transpose(1, 2)
 
 
@@ -61,7 +62,7 @@ def _attention(xs: Sequence[Tensor], o: Options) -> nn.Module:
     n, heads, causal, skip = xs[0].shape[-1], o["heads"], bool(o["causal"]), o["skip"]
 
     def call(m: nn.Module, x: Tensor) -> Tensor:
-        q, k, v = (_split_heads(layer(x), heads) for layer in (m.q, m.k, m.v))  # type: ignore[operator]  # layers
+        q, k, v = (split_heads(layer(x), heads) for layer in (m.q, m.k, m.v))  # type: ignore[operator]  # layers
         y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         out: Tensor = m.out(y.transpose(1, 2).flatten(2))  # type: ignore[operator]  # a layer
         return x + out if skip else out
@@ -74,7 +75,7 @@ def _by_hand(xs: Sequence[Tensor], o: Options) -> nn.Module:
     n, heads, skip = xs[0].shape[-1], o["heads"], o["skip"]
 
     def call(m: nn.Module, x: Tensor) -> Tensor:
-        q, k, v = (_split_heads(layer(x), heads) for layer in (m.q, m.k, m.v))  # type: ignore[operator]  # layers
+        q, k, v = (split_heads(layer(x), heads) for layer in (m.q, m.k, m.v))  # type: ignore[operator]  # layers
         weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
         out: Tensor = m.out((weights @ v).transpose(1, 2).flatten(2))  # type: ignore[operator]  # a layer
         return x + out if skip else out

@@ -1,0 +1,194 @@
+"""The law of fidelity: a traced model runs what its module runs, in every mode that it claims, at two sets of sizes.
+
+Both are recorded and compared operator by operator. And copies of both are run on the same numbers, after all weights
+and buffers have been changed alike, and must return, and leave in their buffers, the same bits. The two looks do not
+rest on each other.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..capture.call import Call, as_call
+from ..capture.fidelity import difference
+from ..capture.other_modes import modes_of
+from ..capture.second_sizes import second
+from ..capture.whole import record_model
+from ..errors import Kind, UsageError
+from ..verify.compare import flat, seeded
+
+MODES = {"eval": False, "training": True}
+OTHER = 1.125
+"""Factor by which tensors are changed: variances stay positive, and rates and scales what they are."""
+
+
+class FidelityBroken(AssertionError):
+    """A traced model does something else than its module."""
+
+
+def check_fidelity(
+    model: nn.Module,
+    traced: fx.GraphModule,
+    call: Call | Sequence[Any] | Tensor,
+    train_call: Call | Sequence[Any] | Tensor | None = None,
+    *,
+    numbers: bool = True,
+) -> tuple[str, ...]:
+    """Compare a traced model with the module that it was made of. Neither is changed.
+
+    Args:
+        model: the module.
+        traced: what `fxgrow.trace` made of it.
+        call: what both take.
+        train_call: what they take in training mode, where that is something else.
+        numbers: also run copies of both, on the values that are given.
+
+    Returns:
+        What was compared, one line for each mode and each set of sizes. The module may take only one set of sizes, and
+        need not run in every mode, but in one of those that are claimed.
+
+    Raises:
+        FidelityBroken: the first difference; or the traced model runs in a mode that it does not claim.
+    """
+    calls = {False: as_call(call), True: as_call(call if train_call is None else train_call)}
+    _same_state(model, traced)
+    found: list[str] = []
+    for mode, training in MODES.items():
+        given = calls[training]
+        assert given is not None, "`as_call` gives None for None alone"
+        if mode not in modes_of(traced):
+            _guarded(traced, given, mode)
+            continue
+        for which, some in _sizes(model, given, training):
+            with _told(f"in {mode} mode, at {which} sizes"):
+                _same_operators(model, traced, some, training)
+                if numbers:
+                    _same_numbers(model, traced, some, training)
+            found.append(f"{mode} mode, {which} sizes")
+    if not found:
+        raise FidelityBroken("the module takes these inputs in no mode that is claimed, so that nothing was compared")
+    return tuple(found)
+
+
+def second_call(model: nn.Module, call: Call, *, training: bool) -> Call | None:
+    """A call of other sizes, as many of them as a module takes; None if it takes none.
+
+    Args:
+        model: it is recorded on fake tensors, and not changed.
+        call: the example's.
+        training: the mode.
+    """
+
+    def takes(some: tuple[Any, ...]) -> bool:
+        return _runs(model, Call(some[0], some[1]), training)
+
+    found = second((call.args, dict(call.kwargs)), takes)
+    return None if found is None else Call(found[0], found[1])
+
+
+def _sizes(model: nn.Module, call: Call, training: bool) -> Iterator[tuple[str, Call]]:
+    if not _runs(model, call, training):
+        return
+    yield "the example's", call
+    other = second_call(model, call, training=training)
+    if other is not None:
+        yield "other", other
+
+
+def _runs(model: nn.Module, call: Call, training: bool) -> bool:
+    try:
+        record_model(model, call.args, call.kwargs, training=training)
+    except Exception:  # whatever a model raises on inputs that it does not take
+        return False
+    return True
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Say where, and call whatever else is raised a difference, too."""
+    try:
+        yield
+    except FidelityBroken as error:
+        raise FidelityBroken(f"{where}: {error}") from error
+    except Exception as error:  # whatever user code raises, and the graph in its place
+        raise FidelityBroken(f"{where} one of them raises {type(error).__name__}: {error}") from error
+
+
+def _same_state(model: nn.Module, traced: fx.GraphModule) -> None:
+    """A checkpoint of one is one of the other."""
+    ours, theirs = (set(m.state_dict()) for m in (model, traced))
+    if ours != theirs:
+        raise FidelityBroken(f"only one of them saves {', '.join(sorted(ours ^ theirs))}")
+
+
+def _same_operators(model: nn.Module, traced: fx.GraphModule, call: Call, training: bool) -> None:
+    ours, theirs = (record_model(m, call.args, call.kwargs, training=training) for m in (model, traced))
+    names: dict[int, str] = {}
+    for name, tensor in _tensors(model):
+        names.setdefault(id(tensor), name)
+    found = difference(ours, theirs, names)
+    if found is not None:
+        raise FidelityBroken(f"{found} ({found.where})")
+
+
+def _same_numbers(model: nn.Module, traced: fx.GraphModule, call: Call, training: bool) -> None:
+    """What is returned, and what is left in the buffers."""
+    names = [name for name, _ in _tensors(model)]
+    ours, theirs = (_ran(m, call, training, names) for m in (model, traced))
+    if ours.keys() != theirs.keys():
+        raise FidelityBroken(f"only one of them returns {', '.join(sorted(ours.keys() ^ theirs.keys()))}")
+    for name, value in ours.items():
+        if not _equal(value, theirs[name]):
+            raise FidelityBroken(f"{name} is another one")
+
+
+def _ran(model: nn.Module, call: Call, training: bool, names: Sequence[str]) -> dict[str, Tensor]:
+    twin = copy.deepcopy(model).train(training)
+    own = dict(_tensors(twin))
+    _spoil([own[name] for name in names if name in own])
+    given = copy.deepcopy((call.args, dict(call.kwargs)))
+    with torch.no_grad(), seeded(0), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's remarks on kernels
+        found = flat(twin(*given[0], **given[1]))
+    return found | {f"what is left in {name}": t for name, t in _tensors(twin) if name in names}
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _spoil(tensors: Sequence[Tensor]) -> None:
+    """Change what a graph must read when it runs: of what was frozen while it was traced, the old numbers show.
+
+    Tensors with several names, and memory of several tensors, are changed several times: that shows lost ties.
+    """
+    with torch.no_grad():
+        for tensor in tensors:
+            if tensor.is_floating_point():
+                tensor.mul_(OTHER)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype is not b.dtype:
+        return False
+    return bool(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)) if a.numel() else True
+
+
+def _guarded(traced: fx.GraphModule, call: Call, mode: str) -> None:
+    """A mode that is not claimed raises an error that says so."""
+    twin = copy.deepcopy(traced).train(MODES[mode])
+    try:
+        twin(*call.args, **call.kwargs)
+    except UsageError as error:
+        if error.kind is Kind.WRONG_MODE:
+            return
+        raise FidelityBroken(f"in {mode} mode it raises {error}") from error
+    raise FidelityBroken(f"it runs in {mode} mode, which it does not claim")

@@ -1,0 +1,212 @@
+"""How a drawn model takes its inputs and returns its outputs: as tensors, in containers, by name, beside a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...capture.call import Call
+from .parts import several
+from .running import Inputs
+from .sketch import Misfit, Sketch, Step
+
+TAKES = ("tensors", "list", "dict", "dataclass", "keyword", "number")
+RETURNS = ("tensors", "list", "dict", "dataclass")
+FACTOR = 1.5
+"""The number that is given."""
+NAMES = ("x", "y", "z")
+
+
+@dataclass
+class Batch:
+    """Inputs in a dataclass."""
+
+    x: Any
+    rest: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Result:
+    """Outputs in a dataclass."""
+
+    first: Any
+    rest: tuple[Any, ...] = ()
+
+
+def _pack(kind: str, found: Sequence[Any]) -> Any:
+    match kind:
+        case "list":
+            return list(found)
+        case "dict":
+            return {f"out{k}": y for k, y in enumerate(found)}
+        case "dataclass":
+            return Result(found[0], tuple(found[1:]))
+        case _:
+            return found[0] if len(found) == 1 else tuple(found)
+
+
+Wires = tuple[tuple[str, tuple[int, ...], int, nn.Module], ...]
+"""Of each step: the name of its module, what it reads, how many values it gives, its module."""
+
+
+def wired(steps: Sequence[Step], modules: Sequence[nn.Module]) -> Wires:
+    """Steps with the names of their modules; one that is called again keeps its name."""
+    names: dict[int, str] = {}
+    for k, (step, module) in enumerate(zip(steps, modules, strict=True)):
+        names.setdefault(id(module), f"{step.op}{k}")
+    return tuple(
+        (names[id(module)], step.reads, several(step.op, dict(step.options)), module)
+        for step, module in zip(steps, modules, strict=True)
+    )
+
+
+class Net(nn.Module):
+    """The module of a sketch."""
+
+    def __init__(self, wires: Wires, outputs: tuple[int, ...], returns: str) -> None:
+        super().__init__()
+        for name, _, _, module in wires:
+            self.add_module(name, module)
+        self.wires = [(name, reads, count) for name, reads, count, _ in wires]
+        self.outputs = outputs
+        self.returns = returns
+
+    def values(self, *inputs: Any) -> list[Any]:
+        """The outputs, one after the other: all steps in order."""
+        values = list(inputs)
+        for name, reads, count in self.wires:
+            result = getattr(self, name)(*(values[k] for k in reads))
+            values += [result[k] for k in range(count)] if count > 1 else [result]
+        return [values[k] for k in self.outputs]
+
+    def run(self, *inputs: Any) -> Any:
+        """The outputs as they are returned."""
+        return _pack(self.returns, self.values(*inputs))
+
+
+class One(Net):
+    """With one input."""
+
+    def forward(self, x: Any) -> Any:
+        """The outputs."""
+        return self.run(x)
+
+
+class Two(Net):
+    """With two."""
+
+    def forward(self, x: Any, y: Any) -> Any:
+        """The outputs."""
+        return self.run(x, y)
+
+
+class Three(Net):
+    """With three."""
+
+    def forward(self, x: Any, y: Any, z: Any) -> Any:
+        """The outputs."""
+        return self.run(x, y, z)
+
+
+class OneByName(Net):
+    """With one input, by name only."""
+
+    def forward(self, *, x: Any) -> Any:
+        """The outputs."""
+        return self.run(x)
+
+
+class TwoByName(Net):
+    """With two, of which the second goes by name."""
+
+    def forward(self, x: Any, *, y: Any) -> Any:
+        """The outputs."""
+        return self.run(x, y)
+
+
+class ThreeByName(Net):
+    """With three, of which two go by name."""
+
+    def forward(self, x: Any, *, z: Any, y: Any) -> Any:
+        """The outputs."""
+        return self.run(x, y, z)
+
+
+class Counted(Net):
+    """With as many inputs as are counted, in one container."""
+
+    count: int = 1
+
+
+class Listed(Counted):
+    """With one list of inputs."""
+
+    def forward(self, xs: Any) -> Any:
+        """The outputs."""
+        return self.run(*(xs[k] for k in range(self.count)))
+
+
+class Named(Counted):
+    """With one dict of inputs."""
+
+    def forward(self, batch: Any) -> Any:
+        """The outputs."""
+        return self.run(*(batch[name] for name in NAMES[: self.count]))
+
+
+class Batched(Counted):
+    """With one dataclass."""
+
+    def forward(self, batch: Any) -> Any:
+        """The outputs."""
+        return self.run(batch.x, *(batch.rest[k] for k in range(self.count - 1)))
+
+
+class Numbered(Counted):
+    """With a number in front of a list of inputs; the first output is that many times as large."""
+
+    def forward(self, factor: Any, xs: Any) -> Any:
+        """The outputs."""
+        found = self.values(*(xs[k] for k in range(self.count)))
+        return _pack(self.returns, [found[0] * factor, *found[1:]])
+
+
+PLAIN: tuple[type[Net], ...] = (One, Two, Three)
+BY_NAME: tuple[type[Net], ...] = (OneByName, TwoByName, ThreeByName)
+CONTAINERS: dict[str, type[Counted]] = {"list": Listed, "dict": Named, "dataclass": Batched, "number": Numbered}
+
+
+def net_of(sketch: Sketch, wires: Wires) -> Net:
+    """The module of a sketch.
+
+    Raises:
+        Misfit: it has too many inputs.
+    """
+    count = len(sketch.inputs)
+    if count > len(PLAIN):
+        raise Misfit("too many inputs")
+    if sketch.takes in CONTAINERS:
+        made = CONTAINERS[sketch.takes](wires, sketch.outputs, sketch.returns)
+        made.count = count
+        return made
+    kinds = BY_NAME if sketch.takes == "keyword" else PLAIN
+    return kinds[count - 1](wires, sketch.outputs, sketch.returns)
+
+
+_GIVEN: dict[str, Callable[[list[Tensor]], Call]] = {
+    "list": lambda xs: Call((xs,)),
+    "dict": lambda xs: Call((dict(zip(NAMES, xs, strict=False)),)),
+    "dataclass": lambda xs: Call((Batch(xs[0], xs[1:]),)),
+    "number": lambda xs: Call((FACTOR, xs)),
+}
+
+
+def given(takes: str, xs: Sequence[Tensor]) -> Inputs:
+    """Inputs as a model of some kind takes them."""
+    if takes == "keyword":
+        first = 1 if len(xs) > 1 else 0
+        return Call(tuple(xs[:first]), dict(zip(NAMES[first:], xs[first:], strict=False)))
+    return _GIVEN[takes](list(xs)) if takes in _GIVEN else tuple(xs)

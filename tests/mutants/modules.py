@@ -1,0 +1,176 @@
+"""Faults of what lies between the user's module and a proof, and a watch that must notice each.
+
+What a trace takes from a module, what holds in the other mode and at other sizes, what a plan from a file claims: each
+fault switches one look off, and one of the small programs in `programs` is wrong, or refused without need, then.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx
+
+from fxgrow.analysis import Analysis
+from fxgrow.capture.contexts import Contexts
+from fxgrow.capture.fidelity import Numbers, _Reader
+from fxgrow.capture.whole import Note
+from fxgrow.functional import ModeGuard, ModeValue
+from fxgrow.plan import NodeEdit
+from fxgrow.plan.follow import Follower
+from fxgrow.plan.recordings import Pairs
+from fxgrow.plan.second import SecondSizes
+from fxgrow.schemes import prove
+from fxgrow.schemes.parity import ParityDomain
+from fxgrow.schemes.proof import ProofDomain
+
+from .gates import changed
+from .lies import Plant
+from .programs import PROGRAMS
+from .ways import both, replaced
+
+compared: Any = importlib.import_module("fxgrow.capture.compared")
+traces: Any = importlib.import_module("fxgrow.capture.trace")
+
+
+def method(place: type, name: str, function: Any) -> Plant:
+    """A method is another one."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(place, name, function)
+
+    return plant
+
+
+def wrapped(place: type, name: str, function: Callable[..., Any]) -> Plant:
+    """A method is another one, which gets the old one first."""
+    old = getattr(place, name)
+    return method(place, name, lambda *args, **options: function(old, *args, **options))
+
+
+def _tensors_only(reader: Any, arg: Any) -> Any:
+    if isinstance(arg, Tensor):
+        return reader._number(arg)
+    return tuple(_tensors_only(reader, a) for a in arg) if isinstance(arg, list | tuple) else ""
+
+
+def _others_only(reader: Any, arg: Any) -> Any:
+    if isinstance(arg, list | tuple):
+        return tuple(_others_only(reader, a) for a in arg)
+    return "" if isinstance(arg, Tensor) else repr(arg)
+
+
+def _in_any_order(old: Callable[..., int], numbers: Numbers, key: Any) -> int:
+    if isinstance(key, tuple) and len(key) == 5:
+        key = (*key[:2], frozenset(value for _, value in key[2]), *key[3:])
+    return old(numbers, key)
+
+
+def _without_what_is_left(old: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    recording = old(*args, **options)
+    recording.left = {}
+    return recording
+
+
+def _own_mode(old: Callable[..., Any], comparison: Any, training: bool) -> Any:
+    return old(comparison, training) if training is comparison.model.training else None
+
+
+def _whole(consumer: fx.Node, path: Any, number: fx.Node, wanted: Any, sight: Any) -> list[Follower]:
+    return [Follower(NodeEdit(consumer.name, path, str(number), wanted), wanted)]
+
+
+def _swapped(value: ModeValue) -> Any:
+    return value.in_evaluation if value.training else value.in_training
+
+
+def _plain(old: Callable[..., bool], pairs: Any, one: Any, other: Any, **options: Any) -> bool:
+    """Texts, flags and dtypes are all alike."""
+    return isinstance(one, str | bool | torch.dtype) or old(pairs, one, other, **options)
+
+
+def _any_dtype(old: Callable[..., str], *args: Any) -> str:
+    problem = old(*args)
+    return "" if "would return torch" in problem else problem
+
+
+def _fits(analysis: Analysis, model: Any) -> bool:
+    return bool(analysis.fingerprint == model.fingerprint)
+
+
+def _in_one_mode(problem: Any, assignment: Any) -> Any:
+    return prove(problem.dims, problem.sizes, assignment)
+
+
+FIDELITY: dict[str, Plant] = {
+    "traces are not compared": changed(capture__trace__compare=lambda *_: None),
+    "arguments are not compared": method(_Reader, "_key", _tensors_only),
+    "operands are not compared": method(_Reader, "_key", _others_only),
+    "contexts are not compared": changed(capture__whole___note=lambda: Note("", 0, "", Contexts(True, False, ()))),
+    "operands are compared in any order": wrapped(Numbers, "of", _in_any_order),
+    "what is left in buffers is not compared": replaced(compared, "record_model", _without_what_is_left),
+    "tensors are compared by value": replaced(
+        compared, "difference", lambda old, ours, theirs, names: old(ours, theirs, {})
+    ),
+    "the other mode is not compared": wrapped(compared._Comparison, "differs", _own_mode),
+    "other sizes are not compared": changed(capture__compared__second=lambda *_: None),
+}
+"""Of the comparison of a trace with its module."""
+MODES: dict[str, Plant] = {
+    "flags are the wrong way round": method(ModeValue, "forward", _swapped),
+    "flags do not follow": changed(capture__trace__follow_flags=lambda *_, **__: set()),
+    "a guard lets everything pass": method(ModeGuard, "forward", lambda _: None),
+    "a train method of its own is forgotten": changed(capture__trace__has_train_of_its_own=lambda _: False),
+    "buffers are frozen": replaced(traces, "_Settings", lambda old: old(fixed=None)),
+    "other modes are not known": method(Analysis, "others", lambda *_: ()),
+    "other modes are not proved": changed(schemes__auto__prove_in_modes=_in_one_mode),
+    "other modes are not simulated": changed(passes__writing___in_other_modes=lambda *_: ()),
+    "what is stored need not stay": both(
+        method(ProofDomain, "keep", lambda *_: None), method(ParityDomain, "keep", lambda *_: None)
+    ),
+}
+"""Of modes and state."""
+SIZES: dict[str, Plant] = {
+    "other sizes are not known": method(Analysis, "second", lambda *_: None),
+    "numbers are pinned whole": both(
+        changed(plan__simulate__followers=_whole), method(SecondSizes, "problem", lambda *_: "")
+    ),
+    "blocks are tried at one set of sizes": changed(passes__inserting__check_other_sizes=lambda *_: None),
+}
+"""Of sizes."""
+WIDER: dict[str, Plant] = {
+    "code is not compared at the new width": changed(plan__simulate__difference=lambda *_: ""),
+    "operands may change places at the new width": method(Pairs, "same", lambda *_: True),
+    "dtypes may change at the new width": both(wrapped(Pairs, "trees", _plain), wrapped(Pairs, "step", _any_dtype)),
+    "what is known is never stale": method(Analysis, "fits", _fits),
+    "plans are believed": changed(api__proved_here=lambda _: True),
+    "ties by memory are forgotten": both(
+        *(
+            changed(**{f"{place}__place_of": id})
+            for place in ("capture__build", "capture__snapshot", "rewrite__apply", "rewrite__copies")
+        ),
+        changed(rewrite__apply__overlapping=lambda _: [], rewrite__copies__overlapping=lambda _: []),
+    ),
+}
+"""Of the user's code at the new width, and of what was found out before."""
+FAULTS: dict[str, Plant] = {**FIDELITY, **MODES, **SIZES, **WIDER}
+"""By what is wrong: how it is planted."""
+
+
+def noticed() -> str:
+    """What is wrong with the programs; empty if all is right."""
+    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, program in PROGRAMS.items():
+            torch.manual_seed(0)
+            try:
+                wrong = program()
+            except Exception as error:  # whatever a fault leads to
+                wrong = f"{type(error).__name__}: {error}"
+            if wrong:
+                return f"{name}: {wrong}"
+    return ""

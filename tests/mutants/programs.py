@@ -1,0 +1,360 @@
+"""Small programs that are right, each of one kind: what they compute, how they grow, what must be refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
+
+import fxgrow
+from fxgrow.capture.storages import place_of
+from fxgrow.errors import FxgrowError, UsageError
+from fxgrow.testing.fidelity import check_fidelity
+
+SAME = 1e-9
+X = torch.linspace(-2, 2, 20, dtype=torch.float64).view(5, 4).sin()
+Body = Callable[[Any, Tensor], Tensor]
+
+
+class Net(nn.Module):
+    """Two layers with something between them, which has a table and a counter."""
+
+    table: Tensor
+    count: Tensor
+    proto: Tensor
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.body = body
+        self.register_buffer("table", torch.linspace(-1, 1, 6))
+        self.register_buffer("count", torch.tensor(0))
+        self.register_buffer("proto", torch.randn(2, 6))
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(self.body(self, self.a(x)))
+        return y
+
+
+def _tracing(eager: Body, traced: Body) -> Body:
+    """Something else while torch.fx traces it, as code has it that leaves checks out then."""
+    return lambda m, h: traced(m, h) if is_fx_symbolic_tracing() else eager(m, h)
+
+
+def _no_grad(m: Any, h: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.relu(h)
+
+
+def _counted(m: Any, h: Tensor) -> Tensor:
+    m.count.add_(1)
+    return torch.relu(h)
+
+
+def _relu(m: Any, h: Tensor) -> Tensor:
+    return torch.relu(h)
+
+
+UNFAITHFUL: dict[str, Body] = {
+    "another function": _tracing(_relu, lambda m, h: torch.tanh(h)),
+    "another argument": _tracing(lambda m, h: h.softmax(1), lambda m, h: h.softmax(0)),
+    "operands in another order": _tracing(lambda m, h: m.table - h, lambda m, h: h - m.table),
+    "gradients that are off": _tracing(_no_grad, _relu),
+    "a write that is lost": _tracing(_counted, _relu),
+    "a frozen buffer": _tracing(lambda m, h: h + m.table, lambda m, h: h + torch.linspace(-1, 1, 6).double()),
+    "a size of the example": _tracing(lambda m, h: h.view(h.shape[0], 6), lambda m, h: h.view(5, 6)),
+}
+
+
+def unfaithful() -> str:
+    """None of these may be traced."""
+    for name, body in UNFAITHFUL.items():
+        try:
+            fxgrow.trace(Net(body).eval(), (X,))
+        except UsageError:
+            continue
+        return f"{name} is traced"
+    return ""
+
+
+def unfaithful_in_training() -> str:
+    """A trace that is right in one mode stands for that mode."""
+    body = _tracing(lambda m, h: F.gelu(h) if m.training else torch.relu(h), _relu)
+    traced = fxgrow.trace(Net(body).eval(), (X,))
+    return "" if traced.meta.get("fxgrow_modes") == ("eval",) else "another function in training mode is claimed"
+
+
+def flags() -> str:
+    """Flags follow the mode."""
+
+    def body(m: Any, h: Tensor) -> Tensor:
+        y = F.batch_norm(h, m.proto[0].detach().clone(), m.proto[1].square(), training=m.training, eps=0.1)
+        return F.hardtanh(y, -1.0 if m.training else -2.0)
+
+    model = Net(body).eval()
+    traced = fxgrow.trace(model, (X,))
+    compared = check_fidelity(model, traced, (X,))
+    return "" if len(compared) == 4 else f"only {compared} are claimed"
+
+
+class Kept(Net):
+    """A batch norm that stays in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda m, h: m.norm(h))
+        self.norm = nn.BatchNorm1d(6).double()
+
+    def train(self, mode: bool = True) -> Kept:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+
+def train_of_its_own() -> str:
+    """It is kept."""
+    model = Kept().eval()
+    traced = fxgrow.trace(model, (X,))
+    return "" if len(check_fidelity(model, traced, (X,))) == 4 else "a mode is missing"
+
+
+def one_mode() -> str:
+    """What stands for one mode raises in the other."""
+    model = Net(lambda m, h: m.a(m.b(h)[:, [0, 1, 2, 0]]) if m.training else h).eval()
+    return "" if len(check_fidelity(model, fxgrow.trace(model, (X,)), (X,))) == 2 else "both modes are claimed"
+
+
+def buffers() -> str:
+    """Buffers are read when a graph runs."""
+    model = Net(lambda m, h: h * (m.table.square() + 0.1).sqrt()).eval()
+    traced = fxgrow.trace(model, (X,))
+    with torch.no_grad():
+        model.table.mul_(3)
+    return "" if torch.equal(model(X), traced(X)) else "a buffer is frozen"
+
+
+class Whole(nn.Module):
+    """Without parameters; something else in each mode."""
+
+    def __init__(self, in_evaluation: Body, in_training: Body) -> None:
+        super().__init__()
+        self.functions = in_evaluation, in_training
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.functions[self.training](self, h)
+
+
+def _centred(m: Any, h: Tensor) -> Tensor:
+    return h - h.mean(1, keepdim=True)
+
+
+def _by_width(m: Any, h: Tensor) -> Tensor:
+    return torch.relu(h) if h.shape[1] < 8 else torch.tanh(h)
+
+
+def other_mode() -> str:
+    """What is claimed of the other mode holds."""
+    for name, functions, training in (
+        ("training mode", (_relu, _centred), False),
+        ("evaluation mode", (_centred, _relu), True),
+        ("a branch on the width in training mode", (_relu, _by_width), False),
+        ("a branch on the width in evaluation mode", (_by_width, _relu), True),
+    ):
+        model = nn.Sequential(nn.Linear(4, 6), Whole(*functions), nn.Linear(6, 3)).double().train(training)
+        problem = _grows(fxgrow.trace(model, (X,)), model, "0", scheme="zero", inputs=(X,))
+        if problem:
+            return f"{name}: {problem}"
+    return ""
+
+
+def _grows(traced: fx.GraphModule, model: nn.Module, node: str, *, scheme: str, inputs: tuple[Tensor, ...]) -> str:
+    """A growth keeps the module's function in every mode that it claims, or is refused."""
+    try:
+        plan = fxgrow.plan_widen(traced, node, by=6, scheme=scheme)
+    except FxgrowError:
+        return ""
+    grown = fxgrow.apply(plan, traced)
+    for training in (False,) if plan.eval_only else (False, True):
+        for x in inputs:
+            problem = _apart(model, grown, x, training)
+            if problem:
+                return problem
+    return ""
+
+
+def _apart(model: nn.Module, grown: nn.Module, x: Tensor, training: bool) -> str:
+    a, b = (copy.deepcopy(m).train(training)(x) for m in (model, grown))
+    return "" if torch.allclose(a, b, rtol=SAME, atol=SAME) else f"another function, training {training}"
+
+
+def stored() -> str:
+    """What a call leaves in a buffer is found by the next one."""
+
+    def body(m: Any, h: Tensor) -> Tensor:
+        y = F.linear(torch.relu(h), m.proto)
+        m.proto.copy_(h[:2].detach())
+        return torch.cat([y, y, y], 1)
+
+    model = Net(body).eval()
+    traced = fxgrow.trace(model, (X,))
+    try:
+        grown = fxgrow.widen(traced, "a", by=6, scheme="zero")
+    except FxgrowError:
+        return ""
+    model(X), grown(X)
+    return _apart(model, grown, X.flip(0), False)
+
+
+def numbers() -> str:
+    """Of a number made of a width and another size, only the width's share is edited."""
+    x, other = torch.randn(2, 3, 4).double(), torch.randn(3, 5, 4).double()
+    for body in (
+        lambda m, h: h * (h.shape[1] * h.shape[2]) ** -0.5,
+        lambda m, h: torch.tanh(h) / h.numel(),
+    ):
+        model = Net(body).eval()
+        traced = fxgrow.trace(model, (x,))
+        grown = fxgrow.widen(traced, "a", by=6)
+        problem = _apart(model, grown, x, False) or _apart(model, grown, other, False)
+        if problem:
+            return problem
+    return ""
+
+
+def blocks() -> str:
+    """A block takes the sizes that the model takes, or is refused."""
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.head(x.flatten(2).mean(-1))
+            return y
+
+    model, x = Mean().eval(), torch.randn(2, 3, 4, 4)
+    try:
+        grown = fxgrow.deepen(fxgrow.trace(model, (x,)), after="flatten")
+    except FxgrowError:
+        return ""
+    return _apart(model, grown, torch.randn(3, 3, 5, 5), False)
+
+
+def _between(function: Callable[[Tensor], Tensor]) -> fx.GraphModule:
+    """Two layers with a call of a function between them that torch.fx does not look into."""
+    root = nn.ModuleDict({"a": nn.Linear(4, 6), "b": nn.Linear(6, 3)}).double()
+    graph = fx.Graph()
+    y = graph.call_function(function, (graph.call_module("a", (graph.placeholder("x"),)),))
+    graph.output(graph.call_module("b", (y,)))
+    return fx.GraphModule(root, graph).eval()
+
+
+def _other(x: Tensor) -> Tensor:
+    return torch.tanh(x) if x.shape[1] > 8 else torch.relu(x)
+
+
+def _turned(x: Tensor) -> Tensor:
+    y = torch.relu(x)
+    return x - y if x.shape[1] > 8 else y - x
+
+
+def _cast(x: Tensor) -> Tensor:
+    return x.to(torch.float32 if x.shape[1] > 8 else torch.float64).double()
+
+
+def _text(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh" if x.shape[1] > 8 else "none")
+
+
+def wider() -> str:
+    """Code that does something else when it is wider is refused."""
+    for function in (_other, _turned, _cast, _text):
+        model = _between(function)
+        try:
+            grown = fxgrow.widen(model, "a", by=6, example_inputs=(X,))
+        except FxgrowError:
+            continue
+        if _apart(model, grown, X, False):
+            return f"{function.__name__} grows into something else"
+    return ""
+
+
+SETTINGS = {"centred": False}
+
+
+def _set(x: Tensor) -> Tensor:
+    return x - x.mean(1, keepdim=True) if SETTINGS["centred"] else torch.relu(x)
+
+
+def stale() -> str:
+    """The analysis is made anew when the user's code does something else."""
+    model = _between(_set)
+    SETTINGS["centred"] = False
+    fxgrow.plan_widen(model, "a", by=6, scheme="zero", example_inputs=(X,))
+    try:
+        SETTINGS["centred"] = True
+        return _grows(model, model, "a", scheme="zero", inputs=(X,))
+    finally:
+        SETTINGS["centred"] = False
+
+
+def plans() -> str:
+    """A plan that was changed is refused, or harmless."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double().eval()
+    traced = fxgrow.trace(model, (X,))
+    text = fxgrow.plan_widen(traced, "0", by=6, scheme="r2r").to_json()
+    lie = text.replace('"odd"', '"even"')
+    if lie == text:
+        return "the plan has no state to lie about"
+    try:
+        grown = fxgrow.apply(fxgrow.Plan.from_json(lie), traced)
+    except UsageError:
+        return ""
+    return _apart(model, grown, X, False)
+
+
+class Tied(nn.Module):
+    """An output layer in the memory of an embedding, but another parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.f, self.h = nn.Embedding(9, 8), nn.Linear(8, 8), nn.Linear(8, 9, bias=False)
+        self.h.weight = nn.Parameter(self.e.weight.data)
+
+    def forward(self, words: Tensor) -> Tensor:
+        y: Tensor = self.h(self.e(words) + torch.relu(self.f(self.e(words))))
+        return y
+
+
+def ties() -> str:
+    """Tensors in one memory stay in one."""
+    model, words = Tied().eval(), torch.tensor([[0, 5, 8], [1, 1, 7]])
+    grown: Any = fxgrow.widen(fxgrow.trace(model, (words,)), "e", by=8)
+    if place_of(grown.e.weight) != place_of(grown.h.weight):
+        return "they are two"
+    return "" if torch.allclose(model(words), grown(words), atol=1e-5) else "another function"
+
+
+PROGRAMS: dict[str, Callable[[], str]] = {
+    "unfaithful traces": unfaithful,
+    "traces of one mode": unfaithful_in_training,
+    "flags": flags,
+    "a train method": train_of_its_own,
+    "one mode": one_mode,
+    "buffers": buffers,
+    "the other mode": other_mode,
+    "what is stored": stored,
+    "numbers": numbers,
+    "blocks": blocks,
+    "wider code": wider,
+    "what is stale": stale,
+    "plans": plans,
+    "ties": ties,
+}
+"""Each says what is wrong with it, or nothing."""
