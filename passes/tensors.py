@@ -60,7 +60,7 @@ class Blocks:
     def layout(self, axis: Axis, value: int, at: int) -> tuple[Layout, int]:
         """An axis expression as a layout, with the state of each occurrence; and how many occurrences it holds."""
         count = sum(atom in self.sizes for atom in atoms(axis))
-        told = indices_of(self.dims, self.sizes, axis) if (value, at) in self.indexed else [()] * count
+        told = indices_of(self.dims, self.sizes, axis) if self._differ(value, at) else [()] * count
         return self._made((axis, 0), Home(value, at, told), {}), count
 
     def _made(self, part: Part, home: Home, picked: Picked) -> Layout:
@@ -108,6 +108,10 @@ class Blocks:
             return Woven(tuple(rows), before, after)
         front = tuple(self._made(part, home, picked) for part in left)
         return Grid((*front, Chain(tuple(rows)))) if front else Chain(tuple(rows))
+
+    def _differ(self, value: int, at: int) -> bool:
+        """Whether states are told apart by an index factor."""
+        return (value, at) in self.indexed
 
 
 def _indexed(assignment: Assignment) -> frozenset[tuple[int, int]]:

@@ -14,7 +14,6 @@ from .fakes import has_known_value
 from .lowering import INTRINSICS, Lowering
 from .numbers import Undecided
 from .program import STORED, NodeCall, Op, Origin, Program, Ref, Value, View
-from .recorder import storage_of
 from .signature import Meta, key_of, meta_of, meta_of_ref, substitute
 from .snapshot import Snapshot
 from .storages import place_of
@@ -34,7 +33,7 @@ class Builder:
         self._refs: dict[Hashable, Ref] = {}
         self._views: dict[int, list[Ref]] = {}
         self._storages = 0
-        self._lasting: dict[int, int] = {}
+        self._lasting: dict[Hashable, int] = {}
         """For each storage of the model's own tensors, by identity, its number."""
         self._first: list[tuple[Ref, Value]] = []
         """The model's own tensors, and what they hold before the call."""
@@ -77,7 +76,7 @@ class Builder:
             names = tuple(self._names.get(place, ()))
             origin = Origin.PARAMETER if names else Origin.CONSTANT
             value = self.value(meta_of(tensor), origin, node, names)
-            storage = storage_of(tensor)
+            storage = place[0] if isinstance(place, tuple) else place
             found = self._refs[place] = self.new_ref(value, self._lasting.get(storage), lasting=True)
             self._lasting[storage] = found.storage
             self._first.append((found, value))

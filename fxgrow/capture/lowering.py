@@ -72,9 +72,12 @@ class Lowering:
             callee: Any = key if key is not None else module_key(target, metas, attributes)
         else:
             callee = target if isinstance(target, str) else ById(target)
-        templates = self._passing if may_change(target) else self.templates
-        template = templates.get((callee, arguments))
         refs = list(slots)
+        template = self.templates.get((callee, arguments))
+        templates = self.templates
+        if template is None and may_change(target):
+            templates = self._passing
+            template = templates.get((callee, arguments))
         if template is None:
             asked = (target, args, kwargs, refs, tensors, metas, attributes)
             try:

@@ -98,6 +98,8 @@ def same_constant(a: Tensor, b: Tensor) -> bool:
 
 def locals_in(arg: Any) -> list[Local]:
     """The locals of one argument."""
+    if type(arg) is Local:
+        return [arg]
     if type(arg) in _PLAIN:
         return []
     return found(arg, Local)
@@ -105,6 +107,8 @@ def locals_in(arg: Any) -> list[Local]:
 
 def fill(arg: Any, tensor: Callable[[Local], Any]) -> Any:
     """An argument of a template with its locals replaced."""
+    if type(arg) is Local:
+        return tensor(arg)
     if type(arg) in _PLAIN:
         return arg
     return replaced(arg, Local, tensor)
