@@ -6,7 +6,7 @@ operator and argument by argument, with what the rules predict. Nothing is writt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, product
 from typing import Any
@@ -21,19 +21,20 @@ from ..capture.opening import kind_of, opening_of
 from ..capture.program import Op, Ref, Value
 from ..capture.signature import Meta
 from ..capture.trees import attribute
-from ..capture.user_code import is_user_code
+from ..capture.user_code import is_user_code, may_change
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..dims.rules.mixing import PINNED
 from ..functional import ModeValue
 from .align import align
-from .arguments import argument, as_refs, at, grown_ref, put_all, result_of, same_numbers, same_result
+from .arguments import argument, as_refs, at, grown_ref, put_all, result_of, same_numbers, same_result, scalars_in
 from .attributes import ModuleSizes
-from .follow import Sight, computes, followers, given
+from .follow import Sight, computes, followers, given, keepers
 from .inexpressible import inexpressible, returned_number
-from .plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit
+from .plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit, Path
 from .recordings import Predictions, Recording, difference, other_numbers
 from .second import Done, SecondSizes, proportional
 from .sizes import NewSizes
+from .uneven import Uneven, further, is_plain, reads_of, sizes_in
 
 MOST_TRIES = 16
 """Ways to edit the numbers of one call that are tried."""
@@ -72,6 +73,8 @@ class Simulation:
         self.done: dict[fx.Node, Done] = {}
         """How each node was carried through, in order."""
         self._second: SecondSizes | None = None
+        self._further: dict[tuple[tuple[tuple[int, int], int], ...], SecondSizes] = {}
+        self._uneven = Uneven()
 
     def run(self) -> Simulation:
         """Walk the graph.
@@ -94,13 +97,14 @@ class Simulation:
             module = by_name.get(str(node.target)) if node.op == "call_module" else None
             metas = self.kept.metas(module) if module is not None else {}
             seen = node.name in touched or any(n in self._changed for n in node.all_input_nodes)
-            seen = seen or any((node.name, n.name) in self.detached for n in node.all_input_nodes)
+            seen = seen or any((node.name, n.name) in self.detached or n in self._uneven for n in node.all_input_nodes)
             if not (seen or metas):
                 continue
             attributes: Mapping[str, object] = {}
             if module is not None:
                 attributes = self.kept.edit(str(node.target), module, lambda n=node: self._facts(n))  # type: ignore[misc]  # bound early
             self._node(node, module, metas, attributes)
+            self._note(node, module)
         for path, module in by_name.items():
             if self.kept.metas(module, recurse=False):
                 self.kept.edit(path, module, dict)
@@ -124,8 +128,22 @@ class Simulation:
     def _check_output(self, node: fx.Node) -> None:
         """Numbers that the model returns must not change."""
         for source in node.all_input_nodes:
-            if source in self._changed and not same_numbers(self.program.results[source.name], self._env[source]):
+            changed = source in self._changed and not same_numbers(self.program.results[source.name], self._env[source])
+            if changed or (source in self._uneven and self._jumps(node, source)):
                 raise returned_number(self.gm, source)
+
+    def _jumps(self, node: fx.Node, number: fx.Node) -> bool:
+        """Whether a number that stays what it is for the example becomes another one for inputs of other sizes."""
+        second = self._at_second_sizes()
+        if second is None:
+            return False
+        second.advance()
+        old, new = self._both(node)
+        sight = Sight(old.__getitem__, new.__getitem__, second.old, lambda n: second.new(node, n))
+        if not self._uneven.mixed(number, sight):
+            return False
+        tried = [second, *self._at_further_sizes(node, [number], sight)]
+        return any(not same_numbers(sizes.old(number), sizes.new(node, number)) for sizes in tried)
 
     # -- one node -----------------------------------------------------------------------------------------------
 
@@ -193,10 +211,13 @@ class Simulation:
         computed = {path: arg for path, arg in places.items() if isinstance(arg, fx.Node)}
         constants = {path: number for path, number in how.numbers.items() if path not in computed}
         edits = [NodeEdit(node.name, path, at(node, path), new) for path, new in constants.items()]
-        old, new = _Env(self, node, old=True), _Env(self, node)
+        old, new = self._both(node)
         if any(given(arg, old.__getitem__) for arg in computed.values()):
             return how, [], "a number in its arguments is computed from an input of the model"
-        ask = computed or computes(node, old.__getitem__, new.__getitem__)
+        plain = is_plain(self.program.results[node.name])
+        uneven = {path: arg for path, arg in self._arguments(node) if arg in self._uneven and not plain}
+        user = may_change(how.target) and not plain
+        ask = computed or uneven or user or computes(node, old.__getitem__, new.__getitem__)
         if not ask and is_user_code(how.target):
             ask = other_numbers(self._recorded(node, recording.own).template, recording.template)
         second = self._at_second_sizes() if ask else None
@@ -205,14 +226,66 @@ class Simulation:
             return how, edits, ""
         second.advance()
         sight = Sight(old.__getitem__, new.__getitem__, second.old, lambda number: second.new(node, number))
-        ways = [followers(node, path, arg, how.numbers[path], sight) for path, arg in computed.items()]
+        uneven = {path: arg for path, arg in uneven.items() if self._uneven.mixed(arg, sight)}
+        ways: list[list[NodeEdit | None]] = []
+        sure = True
+        for path, arg in (computed | uneven).items():
+            some, known = self._ways(node, path, arg, how.numbers.get(path, new[arg]), sight, path in uneven)
+            ways.append(some)
+            sure &= known
+        all_sizes = [second, *(() if sure and not user else self._at_further_sizes(node, uneven.values(), sight))]
         problem = "a number in its arguments is made of a width and of another size, and cannot be edited"
         for chosen in islice(product(*ways), MOST_TRIES):
-            numbers = {**constants, **{path: way.second for path, way in zip(computed, chosen, strict=True)}}
-            problem = second.problem(node, replace(how, numbers=numbers), recording)
+            made = {path: edit for path, edit in zip(computed | uneven, chosen, strict=True) if edit is not None}
+            tried = replace(how, edits=made)
+            problem = next(filter(None, (sizes.problem(node, tried, recording) for sizes in all_sizes)), "")
             if not problem:
-                return replace(how, numbers=numbers), [*edits, *(way.edit for way in chosen)], ""
+                return tried, [*edits, *made.values()], ""
         return how, [], problem
+
+    def _ways(
+        self, node: fx.Node, path: Path, arg: fx.Node, wanted: Any, sight: Sight, uneven: bool
+    ) -> tuple[list[NodeEdit | None], bool]:
+        """The edits of a computed number to try, and whether they are right at all sizes if they are at two."""
+        if not uneven:
+            return list(followers(node, path, arg, wanted, sight)), True
+        kept = keepers(node, path, arg, wanted, sight)
+        if kept and wanted == sight.old(arg) and self._uneven.pinned(arg, sight):
+            return list(kept), True
+        present: list[NodeEdit | None] = [None] if wanted == sight.new(arg) else []
+        return [*present, *kept, *followers(node, path, arg, wanted, sight)], False
+
+    def _note(self, node: fx.Node, module: nn.Module | None) -> None:
+        """Note whether a node returns a number that is made of a width by steps that are not smooth."""
+        target = module if module is not None else node.target
+        beside = any(n in self._changed and not is_plain(self.program.results[n.name]) for n in node.all_input_nodes)
+        self._uneven.note(node, target, lambda n: self.program.results[n.name], node in self._changed, beside)
+
+    def _arguments(self, node: fx.Node) -> list[tuple[Path, fx.Node]]:
+        """The nodes among a node's arguments, with their places."""
+        found = [*scalars_in(("args",), node.args), *scalars_in(("kwargs",), node.kwargs)]
+        return [(path, arg) for path, arg in found if isinstance(arg, fx.Node)]
+
+    def _at_further_sizes(self, node: fx.Node, numbers: Iterable[fx.Node], sight: Sight) -> list[SecondSizes]:
+        """Sizes around the multiples of the widths that a node sees, as far as the model takes them."""
+        reads = [*node.all_input_nodes, *(read for number in numbers for read in reads_of(number, sight))]
+        reads += [n for read in reads for n in read.all_input_nodes]
+        sizes = [
+            s
+            for read in dict.fromkeys(reads)
+            for s in sizes_in(*(see(read) for see in (sight.old, sight.new, sight.second_old)))
+        ]
+        found = []
+        for goal in further(sizes, self.analysis.following()):
+            key = tuple(sorted(goal.items()))
+            if key not in self._further:
+                program = self.analysis.further(self.gm, goal)
+                if program is None:
+                    continue
+                self._further[key] = SecondSizes(self, program, further=True)
+            self._further[key].advance()
+            found += [] if self._further[key].lost else [self._further[key]]
+        return found
 
     def _at_second_sizes(self) -> SecondSizes | None:
         if self._second is None:
