@@ -114,7 +114,8 @@ def resized(first: tuple[Any, ...], second: tuple[Any, ...], sizes: Mapping[tupl
     """The first inputs with the axes that differ in the second ones at still other sizes, given by `sizes_between`."""
     leaves, spec = tree_flatten(first)
     changes: list[Change] = [((place,), sizes[pair]) for place, pair in _others(first, second) if pair in sizes]
-    return tree_unflatten(_changed(leaves, changes), spec)
+    made: tuple[Any, ...] = tree_unflatten(_changed(leaves, changes), spec)
+    return made
 
 
 def _others(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Place, tuple[int, int]]]:
