@@ -359,7 +359,7 @@ def test_a_whole_number_that_is_returned_may_read_a_width() -> None:
     assert widened(model)(x)[1] == model(x)[1] == 90
     with pytest.raises(fxgrow.GrowthRefused) as refused:
         widened(Returned(False).double().eval())
-    assert refused.value.refusals[0].kind is fxgrow.errors.Kind.OUTPUT
+    assert refused.value.kind is fxgrow.errors.Kind.OUTPUT
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ def test_jumps_that_no_edit_mends_are_refused(body: Callable[[Any, Tensor], Tens
     code = traced.code
     with pytest.raises(fxgrow.GrowthRefused) as refused:
         fxgrow.widen(traced, "a", factor=2)
-    refusal = refused.value.refusals[0]
+    refusal = refused.value.refusal
     assert refusal.kind is fxgrow.errors.Kind.INEXPRESSIBLE
     assert node in refusal.chain
     assert "inputs of other sizes" in str(refused.value)

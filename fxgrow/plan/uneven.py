@@ -109,7 +109,7 @@ def sizes_in(old: Any, new: Any, second: Any) -> Iterator[Sizes]:
         yield old, new, second
 
 
-def further(sizes: Iterable[Sizes], inputs: Iterable[tuple[int, int]]) -> list[dict[tuple[int, int], int]]:
+def goals(sizes: Iterable[Sizes], inputs: Iterable[tuple[int, int]]) -> list[dict[tuple[int, int], int]]:
     """Sizes of the inputs at which a number may jump: those that bring a size beside a width to the multiples of it.
 
     Args:
@@ -122,9 +122,9 @@ def further(sizes: Iterable[Sizes], inputs: Iterable[tuple[int, int]]) -> list[d
     seen = list(dict.fromkeys(sizes))
     widths = sorted({(old, new) for old, new, second in seen if old != new and old == second})
     follow = [(old, second) for old, new, second in seen if old == new and old != second]
-    goals = [n for old, new in widths for n in (old + 1, old - 1, old, new + 1, 2 * old, old + new - 1)]
+    wanted = [n for old, new in widths for n in (old + 1, old - 1, old, new + 1, 2 * old, old + new - 1)]
     found = []
-    for goal in list(dict.fromkeys(goals))[:MOST_SIZES]:
+    for goal in list(dict.fromkeys(wanted))[:MOST_SIZES]:
         tried = {pair: _toward(goal, pair, follow) for pair in inputs}
         if tried and tried not in found:
             found.append(tried)
