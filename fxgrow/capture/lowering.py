@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..functional import adapt_skip
 from .fakes import fake_of, standing_for
+from .locks import RECORDING, one_at_a_time
 from .numbers import compared, valued
 from .program import Ref
 from .recorder import record, storage_of
@@ -41,16 +42,18 @@ class Lowering:
         found = self._fakes.get((slot, meta))
         if found is None:
             shape, stride, dtype, device = meta
-            with self.mode:
+            with RECORDING, self.mode:
                 found = torch.empty_strided(shape, stride, dtype=dtype, device=device)
             self._fakes[slot, meta] = found
         return found
 
+    @one_at_a_time
     def forget(self) -> None:
         """Lower the user's own code anew from now on: what it does depends on more than its arguments."""
         self._passing.clear()
         self.compared.clear()
 
+    @one_at_a_time
     def template(
         self,
         target: str | Callable[..., Any] | nn.Module,
@@ -111,7 +114,7 @@ class Lowering:
         known: Mapping[int, Tensor] | None,
     ) -> Template:
         """Record a call; the user's own code leaves no trace of that."""
-        with nothing_left_behind(target) if is_user_code(target) else nullcontext():
+        with RECORDING, nothing_left_behind(target) if is_user_code(target) else nullcontext():
             return self._recorded(target, args, kwargs, refs, tensors, metas, attributes, known)
 
     def _recorded(

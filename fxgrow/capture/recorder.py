@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .locks import RECORDING
 from .shapes import SHAPES
+from .silent import silent
 
 _FAKE_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
@@ -89,12 +90,14 @@ def record(call: Callable[[], Any], mode: FakeTensorMode, grad: bool) -> tuple[A
 
 def run_recorded(call: Callable[[], Any], mode: FakeTensorMode, grad: bool, recorder: Recorder) -> Any:
     """Run a call on fake tensors while a recorder listens. Threads take turns: torch has one place for a recorder."""
-    _FAKE_LOG.disabled = True  # a shape that does not fit is an answer here, not an accident to report
-    try:
-        with RECORDING, mode, enable_python_dispatcher(), torch.set_grad_enabled(grad), recorder:
-            return call()
-    finally:
-        _FAKE_LOG.disabled = False
+    with RECORDING:
+        before = _FAKE_LOG.disabled
+        _FAKE_LOG.disabled = True  # a shape that does not fit is an answer here, not an accident to report
+        try:
+            with silent(), mode, enable_python_dispatcher(), torch.set_grad_enabled(grad), recorder:
+                return call()
+        finally:
+            _FAKE_LOG.disabled = before
 
 
 def storage_of(tensor: Tensor) -> int:
