@@ -16,8 +16,9 @@ from .locks import RECORDING, one_at_a_time
 from .numbers import compared, valued
 from .program import Ref
 from .recorder import record, storage_of
-from .signature import ById, Meta, in_mode, key_of, meta_of, meta_of_ref, module_key, shadow, substitute
+from .signature import ById, Meta, in_mode, key_of, meta_of, meta_of_ref, module_key, substitute
 from .template import Template, build
+from .twin import Twin
 from .user_code import is_user_code, may_change
 from .user_state import nothing_left_behind
 
@@ -141,7 +142,9 @@ class Lowering:
         if isinstance(target, nn.Module):
             # A composite leaf (nn.MultiheadAttention) takes its opaque inference path only without gradients.
             grad = bool(target._modules)
-            module = shadow(target, lambda t: _as_parameter(own[id(t)], t, grad), attributes)
+            # Containers are copies, too: other threads may write to those of the module itself.
+            module = Twin(lambda t: _as_parameter(own[id(t)], t, grad) if id(t) in own else t)(target)
+            module.__dict__.update(attributes)
             own_now = {id(t): t for t in _module_tensors(module)}
             inputs = [*fakes.values(), *own_now.values()]
             out, calls = record(lambda: _run(module, a, k), self.mode, grad)

@@ -22,6 +22,14 @@ from .silent import silent
 
 _FAKE_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
+_MACHINERY = (
+    "_subclasses/fake_tensor.py",
+    "utils/_python_dispatch.py",
+    "experimental/proxy_tensor.py",
+    "torch/_ops.py",
+)
+"""Files of torch that run what is recorded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spec:
@@ -98,6 +106,19 @@ def run_recorded(call: Callable[[], Any], mode: FakeTensorMode, grad: bool, reco
                 return call()
         finally:
             _FAKE_LOG.disabled = before
+
+
+def broken(error: Exception) -> bool:
+    """Whether a recording failed in the machinery of fake tensors itself, which says nothing of shapes: an assertion
+    there, not one that a model or an operator makes about what it is given."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return (
+        isinstance(error, AssertionError)
+        and trace is not None
+        and trace.tb_frame.f_code.co_filename.endswith(_MACHINERY)
+    )
 
 
 def storage_of(tensor: Tensor) -> int:

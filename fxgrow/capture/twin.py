@@ -17,7 +17,7 @@ from .stand_ins import dict_class
 
 
 class Twin:
-    """Copies the modules of a tree, and every list, dict, set and deque that they hold; tensors are replaced by a function.
+    """Copies the modules of a tree, and all lists, dicts, sets and deques in them; a function replaces the tensors.
 
     Bound methods of a module in the tree (hooks, a replaced `forward`) are bound to its copy. Other objects are shared.
 
