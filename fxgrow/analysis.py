@@ -12,6 +12,7 @@ from .capture.build import lower
 from .capture.call import Call, remembered
 from .capture.checks import check_model
 from .capture.inputs import example_values
+from .capture.locks import one_at_a_time
 from .capture.lowering import Lowering
 from .capture.other_modes import capture_notes, other_programs, speak_for
 from .capture.program import Program
@@ -83,6 +84,7 @@ class Analysis:
         self._asked = False
         self._further: dict[tuple[tuple[tuple[int, int], int], ...], Program | None] = {}
 
+    @one_at_a_time
     def others(self, gm: fx.GraphModule) -> tuple[OtherMode, ...]:
         """The modes in which a model with this fingerprint runs other operators than in this program; mostly none."""
         if self._others is None:
@@ -108,12 +110,14 @@ class Analysis:
         return self.call.guessed
 
     @property
+    @one_at_a_time
     def volumes(self) -> DimsSolver:
         """The axes when residual joins keep their operands apart; made when first asked for."""
         if self._volumes is None:
             self._volumes = DimsSolver(self.program, soft=True).solve()
         return self._volumes
 
+    @one_at_a_time
     def fits(self, model: Snapshot) -> bool:
         """Whether this is still what is to be known of a model: its graph, modules and rules are the same, and the
         user's own code, recorded anew, does what it did."""
@@ -132,6 +136,7 @@ class Analysis:
                 return False
         return True
 
+    @one_at_a_time
     def second(self, gm: fx.GraphModule) -> Program | None:
         """The program of the same model for inputs of other sizes, to tell numbers that follow the input from those of
         the model; None if the model takes no others. Made when first asked for."""
@@ -179,6 +184,7 @@ def _shape(thing: Any) -> tuple[int, ...] | None:
 
 
 @plain
+@one_at_a_time
 def analyse(
     gm: fx.GraphModule,
     example_inputs: Sequence[Any] | Call | None = None,

@@ -19,8 +19,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .locks import RECORDING
 from .shapes import SHAPES
+from .silent import silent
 
 _FAKE_LOG = logging.getLogger("torch._subclasses.fake_tensor")
+
+_MACHINERY = (
+    "_subclasses/fake_tensor.py",
+    "utils/_python_dispatch.py",
+    "experimental/proxy_tensor.py",
+    "torch/_ops.py",
+)
+"""Files of torch that run what is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +101,27 @@ def record(call: Callable[[], Any], mode: FakeTensorMode, grad: bool) -> tuple[A
 
 def run_recorded(call: Callable[[], Any], mode: AbstractContextManager[Any], grad: bool, recorder: Recorder) -> Any:
     """Run a call on fake tensors while a recorder listens. Threads take turns: torch has one place for a recorder."""
-    _FAKE_LOG.disabled = True  # a shape that does not fit is an answer here, not an accident to report
-    try:
-        with RECORDING, mode, enable_python_dispatcher(), torch.set_grad_enabled(grad), recorder:
-            return call()
-    finally:
-        _FAKE_LOG.disabled = False
+    with RECORDING:
+        before = _FAKE_LOG.disabled
+        _FAKE_LOG.disabled = True  # a shape that does not fit is an answer here, not an accident to report
+        try:
+            with silent(), mode, enable_python_dispatcher(), torch.set_grad_enabled(grad), recorder:
+                return call()
+        finally:
+            _FAKE_LOG.disabled = before
+
+
+def broken(error: Exception) -> bool:
+    """Whether a recording failed in the machinery of fake tensors itself, which says nothing of shapes: an assertion
+    there, not one that a model or an operator makes about what it is given."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return (
+        isinstance(error, AssertionError)
+        and trace is not None
+        and trace.tb_frame.f_code.co_filename.endswith(_MACHINERY)
+    )
 
 
 def storage_of(tensor: Tensor) -> int:

@@ -23,6 +23,7 @@ from .locks import TRACING
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
 from .names import quote_names
 from .proxies import ReadsValues
+from .silent import silent
 from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own, set_mode
 from .tracer import GrowthTracer
 from .twin import Twin
@@ -161,12 +162,14 @@ def _traced(
     """
     while True:
         twin = Twin(_own, KINDS)(model)
-        set_mode(twin, model, training)
+        with silent():
+            set_mode(twin, model, training)
         for module in twin.modules():  # `check_hooks` has them; here they would warn of proxies
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
         tracer = GrowthTracer(settings.leaves, settings.fixed)
         try:
-            graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
+            with silent():
+                graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
             restore_signature(graph, model, concrete, call)
             return Traces(graph, twin, tracer.visited, _fixed(model, graph, settings.fixed))
         except ReadsValues as error:

@@ -21,6 +21,7 @@ from .fakes import empty_fake, fake_of, has_known_value
 from .locks import RECORDING
 from .recorder import Call, Recorder, run_recorded, storage_of
 from .signature import meta_of
+from .silent import silent
 from .twin import Twin
 
 _TORCH = torch.__file__.rpartition("/")[0] + "/"
@@ -102,7 +103,8 @@ def record_model(
         known.begin(model)
         twin = Twin(known)(model)
         if training is not None:
-            twin.train(training)
+            with silent():
+                twin.train(training)
         fakes: dict[int, Any] = {}
 
         def fake(tensor: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ from torch import fx, nn
 
 from ..capture.containers import way_into
 from ..capture.program import Op, Program, Ref, Value
+from ..capture.recorder import broken
 from ..capture.signature import Meta
 from .arguments import as_refs, grown_ref, numbers, put_all, result_of, same_result
 from .follow import edited, in_step
-from .inexpressible import inexpressible
+from .inexpressible import failed, inexpressible
 from .plan import NodeEdit, Path
 from .recordings import Predictions, Recording, difference
 
@@ -105,6 +106,8 @@ class SecondSizes:
         try:
             template, refs, own = lowering.template(how.target, args, kwargs, how.metas, how.attributes)
         except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
+            if broken(error):
+                raise failed(self.simulation.gm, node, error) from error
             lines = str(error).strip().splitlines() or [repr(error)]
             raise OutOfStep(f"for inputs of other sizes than the example it fails: {lines[0]}") from None
         return result_of(template, refs, node.name), Recording.of(template, args, kwargs, len(own))

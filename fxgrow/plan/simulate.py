@@ -19,6 +19,7 @@ from ..capture.containers import replaced
 from ..capture.lowering import INTRINSICS
 from ..capture.opening import kind_of, opening_of
 from ..capture.program import Op, Ref, Value
+from ..capture.recorder import broken
 from ..capture.signature import Meta
 from ..capture.trees import attribute
 from ..capture.user_code import is_user_code, may_change
@@ -29,7 +30,7 @@ from .align import align
 from .arguments import argument, as_refs, at, grown_ref, put_all, result_of, same_numbers, same_result
 from .attributes import ModuleSizes
 from .follow import Sight, computes, given
-from .inexpressible import inexpressible, returned_number
+from .inexpressible import failed, inexpressible, returned_number
 from .other_sizes import OtherSizes
 from .plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit
 from .recordings import Predictions, Recording, difference, other_numbers
@@ -178,6 +179,8 @@ class Simulation:
         try:
             template, refs, own = self.analysis.lowering.template(how.target, args, kwargs, how.metas, how.attributes)
         except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
+            if broken(error):
+                raise failed(self.gm, node, error) from error
             return None, None, (str(error).strip().splitlines() or [repr(error)])[0]
         recording = Recording.of(template, args, kwargs, len(own))
         problem = difference(self._recorded(node, len(own)), recording, expected, self.analysis.lowering.compared)
