@@ -300,7 +300,7 @@ UNEVEN: dict[str, Callable[[Tensor], Tensor]] = {
     "bits": lambda h: h * (h.size(2) | h.size(1)),
     "least": lambda h: h * min(h.size(2), h.size(1)),
     "greatest": lambda h: h * max(h.size(2), h.size(1)),
-    "symbolic greatest": lambda h: h * torch.sym_max(h.size(2), h.size(1)),
+    "symbolic greatest": lambda h: h.mul(torch.sym_max(h.size(2), h.size(1))),
     "round": lambda h: h * (1 + round(h.size(2) / h.size(1))),
     "int": lambda h: h * (1 + int(h.size(2) / h.size(1))),
     "wrapped": lambda h: h * windows(h.size(2), h.size(1)),
