@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -18,37 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .locks import RECORDING
 from .shapes import SHAPES
+from .specs import spec_of, storage_of
+from .undone import Kept
 
+__all__ = ["Call", "Recorder", "record", "run_recorded", "spec_of", "storage_of"]
 _FAKE_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What the schema of an overload says."""
-
-    name: str
-    overload: str
-    arguments: tuple[tuple[str, Any], ...]
-    writes: tuple[str, ...]
-    seeded: bool
-    moves: bool
-    """It changes the shape of the tensor that it is given, not its entries (`t_`, `resize_`)."""
-
-
-@cache
-def spec_of(func: OpOverload) -> Spec:
-    """The schema of an overload, read once."""
-    schema = func._schema
-    writes = tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
-    name = schema.name
-    if writes and name.endswith("_") and not name.endswith("__"):
-        name = name[:-1]
-    arguments = tuple((a.name, a.default_value if a.has_default_value() else None) for a in schema.arguments)
-    seeded = torch.Tag.nondeterministic_seeded in func.tags
-    moves = torch.Tag.inplace_view in func.tags
-    return Spec(name, schema.overload_name, arguments, writes, seeded, moves)
-
-
+_NOTHING: set[int] = set()
 Call = tuple[OpOverload, tuple[Any, ...], dict[str, Any], Any]
 
 
@@ -64,6 +38,7 @@ class Recorder(ProxyTorchDispatchMode):
         self._mode_key = torch._C._TorchDispatchModeKey.PROXY
         self.enter_stack = []
         self.calls: list[Call] = []
+        self.kept = Kept()
 
     def __torch_dispatch__(
         self,
@@ -74,6 +49,8 @@ class Recorder(ProxyTorchDispatchMode):
     ) -> object:
         """Run the operator and remember it."""
         kwargs = kwargs or {}
+        if spec_of(func).writes:
+            self.kept.keep(func, args, kwargs, _NOTHING)
         by_shape = SHAPES.get(func)
         out: object = func(*args, **kwargs) if by_shape is None else by_shape(*args, **kwargs)
         if func is not torch.ops.prim.device.default:
@@ -95,8 +72,4 @@ def run_recorded(call: Callable[[], Any], mode: FakeTensorMode, grad: bool, reco
             return call()
     finally:
         _FAKE_LOG.disabled = False
-
-
-def storage_of(tensor: Tensor) -> int:
-    """Identity of a tensor's storage, equal for a tensor and its views."""
-    return int(tensor.untyped_storage()._cdata)
+        recorder.kept.restore()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
@@ -21,7 +21,7 @@ DEEPEST = 4
 
 
 class Twin:
-    """Copies the modules of a tree, and every list, dict and set that they hold; tensors are replaced by a function.
+    """Copies the modules of a tree, and every list, dict, set and deque in them; tensors are replaced by a function.
 
     Bound methods of a module in the tree (hooks, a replaced `forward`) are bound to its copy. Other objects are shared.
 
@@ -83,7 +83,7 @@ class Twin:
         if kind is functools.partial:
             arguments = (self._value(item) for item in value.args)
             return functools.partial(self._value(value.func), *arguments, **self._value(value.keywords))
-        if isinstance(value, dict | list | set):
+        if isinstance(value, dict | list | set | deque):
             return self._container(value)
         if isinstance(value, tuple) and value:
             items = [self._value(item) for item in value]
@@ -105,6 +105,9 @@ class Twin:
                 dict.__setitem__(made, key, self._value(item))
         elif isinstance(made, list):
             list.__setitem__(made, slice(None), [self._value(item) for item in value])
+        elif isinstance(made, deque):
+            made.clear()
+            made.extend(self._value(item) for item in value)
         else:
             made.clear()
             made.update(self._value(item) for item in value)
@@ -130,6 +133,41 @@ def kept(things: Iterable[Any]) -> Iterator[None]:
             _restore(thing, state)
 
 
+class Attributes:
+    """What the modules of a tree keep beside tensors and modules: numbers, lists, objects of the user's."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Look at everything now."""
+        self._saved: list[tuple[Any, Any]] = []
+        seen: set[int] = set()
+        for module in model.modules():
+            if type(module).__module__.startswith("torch.nn."):
+                continue
+            own = {k: v for k, v in module.__dict__.items() if k not in _STRUCTURE}
+            self._saved.append((module.__dict__, own))
+            for value in own.values():
+                _note(value, self._saved, seen, 0)
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything has become another object since."""
+        return any(_differs(thing, state) for thing, state in self._saved)
+
+
+def _differs(thing: Any, state: Any) -> bool:
+    if isinstance(thing, dict):
+        here = {k: v for k, v in thing.items() if k not in _STRUCTURE}
+        return here.keys() != state.keys() or any(here[k] is not v for k, v in state.items())
+    if isinstance(thing, list | deque):
+        return len(thing) != len(state) or any(a is not b for a, b in zip(thing, state, strict=True))
+    if isinstance(thing, set):
+        return bool(thing != state)
+    return any(getattr(thing, name, None) is not state.get(name) for name in _slots(thing))
+
+
+_STRUCTURE = frozenset({"_parameters", "_buffers", "_modules"})
+
+
 def _note(value: Any, saved: list[tuple[Any, Any]], seen: set[int], depth: int) -> None:
     """Remember the contents of an object and of what it holds."""
     if depth > DEEPEST or id(value) in seen or isinstance(value, nn.Module | Tensor | type | str | int | float | None):
@@ -137,13 +175,16 @@ def _note(value: Any, saved: list[tuple[Any, Any]], seen: set[int], depth: int) 
     seen.add(id(value))
     if isinstance(value, dict):
         items = list(value.values())
-    elif isinstance(value, list | tuple | set):
+    elif isinstance(value, list | tuple | set | deque):
         items = list(value)
-    elif hasattr(value, "__dict__") and _is_plain(value):
-        items = [value.__dict__]
+    elif _is_plain(value) and (hasattr(value, "__dict__") or _slots(value)):
+        items = [value.__dict__] if hasattr(value, "__dict__") else []
+        slots = {name: getattr(value, name) for name in _slots(value) if hasattr(value, name)}
+        items += slots.values()
+        saved += [(value, slots)] if slots or _slots(value) else []
     else:
         return
-    if isinstance(value, dict | list | set):
+    if isinstance(value, dict | list | set | deque):
         saved.append((value, copy.copy(value)))
     for item in items:
         _note(item, saved, seen, depth + 1)
@@ -155,6 +196,20 @@ def _is_plain(value: Any) -> bool:
     return not callable(value) and (is_dataclass(value) or module.split(".")[0] not in ("torch", "builtins", "weakref"))
 
 
+def _slots(value: Any) -> list[str]:
+    """Names of the attributes that a class keeps in slots."""
+    found = [(kind, name) for kind in type(value).__mro__ for name in _listed(vars(kind).get("__slots__", ()))]
+    return [
+        f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") and not name.endswith("__") else name
+        for kind, name in found
+        if name not in ("__dict__", "__weakref__")
+    ]
+
+
+def _listed(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
 def _restore(thing: Any, state: Any) -> None:
     if isinstance(thing, list):
         if len(thing) != len(state) or any(a is not b for a, b in zip(thing, state, strict=True)):
@@ -163,6 +218,16 @@ def _restore(thing: Any, state: Any) -> None:
         if thing.keys() != state.keys() or any(thing[k] is not v for k, v in state.items()):
             dict.clear(thing)
             dict.update(thing, state)
+    elif isinstance(thing, deque):
+        if len(thing) != len(state) or any(a is not b for a, b in zip(thing, state, strict=True)):
+            thing.clear()
+            thing.extend(state)
+    elif not isinstance(thing, set):
+        for name in _slots(thing):
+            if name in state and getattr(thing, name, None) is not state[name]:
+                object.__setattr__(thing, name, state[name])
+            elif name not in state and hasattr(thing, name):
+                object.__delattr__(thing, name)
     elif thing != state:
         thing.clear()
         thing.update(state)

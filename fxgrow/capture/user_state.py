@@ -18,6 +18,7 @@ from .twin import kept
 
 _OTHERS = frozenset({"torch", "builtins", "operator", "_operator", "math", "typing", "functools", "fxgrow", "numpy"})
 _STRUCTURE = frozenset({"_parameters", "_buffers", "_modules"})
+_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, CACHED)
 MOST = 500
 """Functions that are looked through at most."""
 
@@ -50,9 +51,9 @@ class _Reached:
         """Look through a function, or through a module and the classes of all modules in it."""
         if isinstance(target, nn.Module):
             for module in target.modules():
-                self.things += [
-                    v for k, v in module.__dict__.items() if k not in ("_parameters", "_buffers", "_modules")
-                ]
+                held = [v for k, v in module.__dict__.items() if k not in ("_parameters", "_buffers", "_modules")]
+                self.things += held
+                self._all(v for v in held if isinstance(v, _FUNCTIONS))
                 for kind in type(module).__mro__:
                     if _own(kind):
                         self._all(vars(kind).values())
