@@ -193,3 +193,12 @@ def test_no_block_is_made_for_the_height_of_an_image() -> None:
     grown = fxgrow.deepen(with_batch, after="0")
     image = torch.randn(1, 3, 6, 12, dtype=torch.float64)
     assert torch.allclose(model(image), grown(image), rtol=0, atol=1e-12)
+
+
+def test_numbers_on_the_meta_device_are_not_compared() -> None:
+    model = Net().to("meta")
+    grown = fxgrow.widen(fxgrow.trace(model, (X.to("meta"),)), "a")
+    assert grown.get_parameter("a.weight").shape == (16, 5)
+    with pytest.raises(fxgrow.UsageError, match="no numbers") as caught:
+        fxgrow.verify(model, grown)
+    assert caught.value.kind is fxgrow.Kind.BAD_INPUTS
