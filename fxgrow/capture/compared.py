@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -168,7 +168,10 @@ class _Comparison:
         theirs, wrong = self._record(self.gm, inputs, training)
         if theirs is None:
             return Difference("on such inputs", f"raises {_reason(wrong)}", "")
-        return self._told(difference(ours, theirs, self.names), inputs, training, "")
+        found = difference(ours, theirs, self.names)
+        if found is None and ours.remembers:
+            found = self._twice(inputs, training)
+        return self._told(found, inputs, training, "")
 
     def _really(self, inputs: Inputs, training: bool | None, error: Exception | None) -> Difference | None:
         """Where the module reads values, which fake tensors have not: real runs of copies, on the inputs given."""
@@ -190,18 +193,32 @@ class _Comparison:
             self.notes.append(f"compared with the module {_in(training)} on inputs of {_sizes(inputs)}{how}")
         return found
 
+    def _twice(self, inputs: Inputs, training: bool | None) -> Difference | None:
+        """The difference in two calls in a row: what a module keeps from the first it may read in the second."""
+        ours, _ = self._record(self.model, self._concrete(inputs), training, calls=2)
+        theirs, wrong = self._record(self.gm, inputs, training, calls=2)
+        if ours is None:
+            return None
+        again = "when it is called again"
+        if theirs is None:
+            return Difference(f"on such inputs {again}", f"raises {_reason(wrong)}", "")
+        found = difference(ours, theirs, self.names)
+        return found if found is None else replace(found, module=f"{found.module} {again}")
+
+    def _concrete(self, inputs: Inputs) -> Inputs:
+        return inputs[0], {**inputs[1], **self.examples.concrete}
+
     def _module(self, inputs: Inputs, training: bool | None) -> tuple[Recording | None, Exception | None]:
         """The module's recording, which is made once for each set of sizes."""
         key = (training, repr(_sizes(inputs)))
         if key not in self._known:
-            args, kwargs = inputs
-            self._known[key] = self._record(self.model, (args, {**kwargs, **self.examples.concrete}), training)
+            self._known[key] = self._record(self.model, self._concrete(inputs), training)
         return self._known[key]
 
-    def _record(self, model: nn.Module, inputs: Inputs, training: bool | None) -> Recorded:
+    def _record(self, model: nn.Module, inputs: Inputs, training: bool | None, calls: int = 1) -> Recorded:
         self._caches.clean()  # or the next recording would find tensors of the last
         try:
-            return record_model(model, *inputs, training=training, stand_ins=self._stand_ins), None
+            return record_model(model, *inputs, training=training, stand_ins=self._stand_ins, calls=calls), None
         except Exception as error:  # whatever a model raises on inputs that it does not take
             return None, error
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -20,7 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .locks import RECORDING
 from .shapes import SHAPES
 from .silent import silent
+from .specs import spec_of, storage_of
+from .undone import Kept
 
+__all__ = ["Call", "Recorder", "record", "run_recorded", "spec_of", "storage_of"]
 _FAKE_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
 _MACHINERY = (
@@ -32,33 +32,7 @@ _MACHINERY = (
 """Files of torch that run what is recorded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What the schema of an overload says."""
-
-    name: str
-    overload: str
-    arguments: tuple[tuple[str, Any], ...]
-    writes: tuple[str, ...]
-    seeded: bool
-    moves: bool
-    """It changes the shape of the tensor that it is given, not its entries (`t_`, `resize_`)."""
-
-
-@cache
-def spec_of(func: OpOverload) -> Spec:
-    """The schema of an overload, read once."""
-    schema = func._schema
-    writes = tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
-    name = schema.name
-    if writes and name.endswith("_") and not name.endswith("__"):
-        name = name[:-1]
-    arguments = tuple((a.name, a.default_value if a.has_default_value() else None) for a in schema.arguments)
-    seeded = torch.Tag.nondeterministic_seeded in func.tags
-    moves = torch.Tag.inplace_view in func.tags
-    return Spec(name, schema.overload_name, arguments, writes, seeded, moves)
-
-
+_NOTHING: set[int] = set()
 Call = tuple[OpOverload, tuple[Any, ...], dict[str, Any], Any]
 
 
@@ -76,6 +50,7 @@ class Recorder(ProxyTorchDispatchMode):
         self.calls: list[Call] = []
         self.by_shape = True
         """Whether results of some operators are made by their shapes alone, which is enough for fake tensors."""
+        self.kept = Kept()
 
     def __torch_dispatch__(
         self,
@@ -86,6 +61,8 @@ class Recorder(ProxyTorchDispatchMode):
     ) -> object:
         """Run the operator and remember it."""
         kwargs = kwargs or {}
+        if spec_of(func).writes:
+            self.kept.keep(func, args, kwargs, _NOTHING)
         by_shape = SHAPES.get(func) if self.by_shape else None
         out: object = func(*args, **kwargs) if by_shape is None else by_shape(*args, **kwargs)
         if func is not torch.ops.prim.device.default:
@@ -109,6 +86,7 @@ def run_recorded(call: Callable[[], Any], mode: AbstractContextManager[Any], gra
                 return call()
         finally:
             _FAKE_LOG.disabled = before
+            recorder.kept.restore()
 
 
 def broken(error: Exception) -> bool:
@@ -122,8 +100,3 @@ def broken(error: Exception) -> bool:
         and trace is not None
         and trace.tb_frame.f_code.co_filename.endswith(_MACHINERY)
     )
-
-
-def storage_of(tensor: Tensor) -> int:
-    """Identity of a tensor's storage, equal for a tensor and its views."""
-    return int(tensor.untyped_storage()._cdata)

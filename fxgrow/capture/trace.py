@@ -21,12 +21,13 @@ from .contexts import Forgotten
 from .forward import fixed_arguments, restore_signature
 from .locks import TRACING
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
-from .names import quote_names
+from .names import check_names, quote_names, rename_self
 from .proxies import ReadsValues
 from .silent import silent
 from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own, set_mode
 from .tracer import GrowthTracer
 from .twin import Twin
+from .undone import WritesUndone
 from .user_state import nothing_left_behind
 from .written import KINDS
 
@@ -168,9 +169,10 @@ def _traced(
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
         tracer = GrowthTracer(settings.leaves, settings.fixed)
         try:
-            with silent():
+            with silent(), WritesUndone():
                 graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
             restore_signature(graph, model, concrete, call)
+            rename_self(graph)
             return Traces(graph, twin, tracer.visited, _fixed(model, graph, settings.fixed))
         except ReadsValues as error:
             assert settings.fixed is not None
@@ -223,6 +225,7 @@ def _reason(error: Exception) -> str:
 
 def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
     """A GraphModule with the model's own modules and tensors, and the constants that `forward` made."""
+    check_names(model, both.graph)
     quote_names(both.graph)
     flags = flags_of(model) if has_train_of_its_own(model) else {}
     gm = (TracedModule if flags else fx.GraphModule)(_root(model, both), both.graph, type(model).__name__)

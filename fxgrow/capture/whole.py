@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from .attributes import Attributes
 from .containers import replaced
 from .contexts import Contexts
 from .fakes import empty_fake, fake_of, has_known_value
@@ -53,6 +54,8 @@ class Recording:
     left: dict[str, Tensor]
     """What parameters and buffers are in the end, by name: they may have been assigned anew."""
     training: bool
+    remembers: bool = False
+    """Whether the call has changed something that the model keeps beside its tensors: a counter, a list."""
     alive: list[Any] = field(default_factory=list)
 
 
@@ -85,14 +88,16 @@ def record_model(
     *,
     training: bool | None,
     stand_ins: StandIns | RealCopies | None = None,
+    calls: int = 1,
 ) -> Recording:
-    """Record one call of a model.
+    """Record one call of a model, or several in a row.
 
     Args:
         model: any module; not changed.
         args: positional inputs: trees of tensors (of which only shape, dtype and device count) and other values.
         kwargs: keyword inputs, likewise.
         training: the mode, set by the model's own `train`; None for the flags that its modules have now.
+        calls: how many; of more than one, the inputs and the output are tuples of those of each.
         stand_ins: fake tensors of earlier recordings of this model, or of another one with the same tensors.
 
     Raises:
@@ -114,16 +119,27 @@ def record_model(
             assert isinstance(made, Tensor)
             return made
 
-        given, named = replaced(tuple(args), Tensor, fake), replaced(dict(kwargs), Tensor, fake)
+        given: list[Any] = []
+        for _ in range(calls):
+            fakes.clear()
+            given.append((replaced(tuple(args), Tensor, fake), replaced(dict(kwargs), Tensor, fake)))
         recorder = WholeRecorder()
         recorder.by_shape = known.fake
+        before = Attributes(twin)
+        call = nn.Module.__call__ if isinstance(twin, fx.GraphModule) else type(twin).__call__  # fx prints its errors
+
+        def run() -> list[Any]:
+            return [call(twin, *args, **kwargs) for args, kwargs in given]
+
         with nullcontext() if known.fake else torch.random.fork_rng(devices=[]):
-            out = run_recorded(lambda: twin(*given, **named), known.mode, True, recorder)
+            outs = run_recorded(run, known.mode, True, recorder)
         left: dict[str, Tensor] = dict(twin.named_parameters(remove_duplicate=False))
         left |= dict(twin.named_buffers(remove_duplicate=False))
         own = {id(made): real for real, made in known.made.values()}
-        alive = [twin, dict(known.made), fakes]
-        return Recording(recorder.calls, recorder.notes, (given, named), out, own, left, twin.training, alive)
+        alive = [twin, dict(known.made)]
+        inputs, out = (given[0], outs[0]) if calls == 1 else (tuple(given), tuple(outs))
+        made = recorder.calls, recorder.notes, inputs, out, own, left, twin.training
+        return Recording(*made, before.changed, alive)
 
 
 class StandIns:

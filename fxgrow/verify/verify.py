@@ -75,6 +75,12 @@ def verify(
             raise usage(
                 Kind.BAD_INPUTS, f"{type(model).__name__} is no nn.Module", hint="verify(before, after): two models"
             )
+        if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+            raise usage(
+                Kind.BAD_INPUTS,
+                f"a {type(model).__name__} on the meta device has no numbers that could be compared",
+                hint="the plan holds the proof; to measure, load weights into both models: model.to_empty(device=...)",
+            )
     call = as_call(example_inputs, example_kwargs) or _infer(before, after)
     given = {"eval": call, "training": as_training_call(call, train_inputs, train_kwargs) or call}
     history = plans_since(before, after)

@@ -1,0 +1,90 @@
+"""What modules keep beside their tensors: counters, lists, objects; and whether a call has changed any of it."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from dataclasses import is_dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+DEEPEST = 4
+"""How far plain objects that a module holds are followed."""
+
+
+class Attributes:
+    """What the modules of a tree keep beside tensors and modules: numbers, lists, objects of the user's."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Look at everything now."""
+        self._saved: list[tuple[Any, Any]] = []
+        seen: set[int] = set()
+        for module in model.modules():
+            if type(module).__module__.startswith("torch.nn."):
+                continue
+            own = {k: v for k, v in module.__dict__.items() if k not in _STRUCTURE}
+            self._saved.append((module.__dict__, own))
+            for value in own.values():
+                _note(value, self._saved, seen, 0)
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything has become another object since."""
+        return any(_differs(thing, state) for thing, state in self._saved)
+
+
+def _differs(thing: Any, state: Any) -> bool:
+    if isinstance(thing, dict):
+        here = {k: v for k, v in thing.items() if k not in _STRUCTURE}
+        return here.keys() != state.keys() or any(here[k] is not v for k, v in state.items())
+    if isinstance(thing, list | deque):
+        return len(thing) != len(state) or any(a is not b for a, b in zip(thing, state, strict=True))
+    if isinstance(thing, set):
+        return bool(thing != state)
+    return any(getattr(thing, name, None) is not state.get(name) for name in _slots(thing))
+
+
+_STRUCTURE = frozenset({"_parameters", "_buffers", "_modules"})
+
+
+def _note(value: Any, saved: list[tuple[Any, Any]], seen: set[int], depth: int) -> None:
+    """Remember the contents of an object and of what it holds."""
+    if depth > DEEPEST or id(value) in seen or isinstance(value, nn.Module | Tensor | type | str | int | float | None):
+        return
+    seen.add(id(value))
+    if isinstance(value, dict):
+        items = list(value.values())
+    elif isinstance(value, list | tuple | set | deque):
+        items = list(value)
+    elif _is_plain(value) and (hasattr(value, "__dict__") or _slots(value)):
+        items = [value.__dict__] if hasattr(value, "__dict__") else []
+        slots = {name: getattr(value, name) for name in _slots(value) if hasattr(value, name)}
+        items += slots.values()
+        saved += [(value, slots)] if slots or _slots(value) else []
+    else:
+        return
+    if isinstance(value, dict | list | set | deque):
+        saved.append((value, copy.copy(value)))
+    for item in items:
+        _note(item, saved, seen, depth + 1)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an object is made by a class of the user's: not a function, nor a thing of torch's or of Python's."""
+    module = type(value).__module__ or ""
+    return not callable(value) and (is_dataclass(value) or module.split(".")[0] not in ("torch", "builtins", "weakref"))
+
+
+def _slots(value: Any) -> list[str]:
+    """Names of the attributes that a class keeps in slots."""
+    found = [(kind, name) for kind in type(value).__mro__ for name in _listed(vars(kind).get("__slots__", ()))]
+    return [
+        f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") and not name.endswith("__") else name
+        for kind, name in found
+        if name not in ("__dict__", "__weakref__")
+    ]
+
+
+def _listed(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
