@@ -208,7 +208,7 @@ def onto_classes(self: Any, x: Tensor) -> None:
     type(self).latest = x
     Kind.last = x
     Kind.seen.append((x,))
-    type(self.holder).shared = x  # type: ignore[attr-defined]  # a class that is met through an object
+    type(self.holder).shared = x  # a class that is met through an object
 
 
 def onto_names(self: Any, x: Tensor) -> None:

@@ -169,7 +169,10 @@ def class_of(kind: type) -> Kept:
 def names_in(space: dict[str, Any], names: Iterable[str]) -> Kept:
     """Some names of a module."""
     some = frozenset(names)
-    now = lambda: {name: space[name] for name in some if name in space}  # noqa: E731  # read twice below
+
+    def now() -> dict[str, Any]:
+        return {name: space[name] for name in some if name in space}
+
     return Named(now(), now, space.__setitem__, lambda name: space.pop(name, None), flags=True)
 
 
