@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from analysis_cost import against_depth, beside_peer, without_peer
+from fidelity_cost import checking, tracing
 from rich.console import Console
 from rich.table import Table
 from timing import ROUNDS, Row
@@ -26,6 +27,8 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "whole": whole_network,
     "running": running,
     "depth": against_depth,
+    "trace": tracing,
+    "checks": checking,
 }
 COLUMNS = ("measured", "against", "fxgrow", "other", "ratio", "quartiles", "target", "verdict")
 MARK = "<!-- What follows is written by `python benchmarks/run.py --write docs/benchmarks.md`. -->"

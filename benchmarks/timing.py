@@ -46,7 +46,9 @@ def within(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def interleaved(sides: Mapping[str, Side], rounds: int = ROUNDS) -> dict[str, list[float]]:
+def interleaved(
+    sides: Mapping[str, Side], rounds: int = ROUNDS, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of every side in every round; the order is reversed from one round to the next, round -1 is thrown away.
 
     Garbage is collected before each call and the result is dropped after the clock has stopped.
@@ -60,9 +62,9 @@ def interleaved(sides: Mapping[str, Side], rounds: int = ROUNDS) -> dict[str, li
             call = sides[name](number)
             gc.collect()
             with within(LIMIT):
-                start = time.perf_counter()
+                start = clock()
                 result = call()
-                taken = time.perf_counter() - start
+                taken = clock() - start
             del result, call
             if number >= 0:
                 seconds[name].append(taken)
