@@ -5,6 +5,7 @@ A recording passes fake tensors. None of them may stay where the user's own call
 
 from __future__ import annotations
 
+import dis
 import functools
 import types
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ def nothing_left_behind(target: Any) -> Iterator[None]:
         try:
             yield
         finally:
+            reached.put_back()
             for cached, before in misses:
                 if cached.cache_info().misses != before and holds_stand_in(cached):
                     cached.cache_clear()
@@ -45,17 +47,31 @@ class _Reached:
     def __init__(self) -> None:
         self.caches: list[Any] = []
         self.things: list[Any] = []
+        self._bound: list[tuple[Any, str, Any]] = []
+        """Class attributes, and globals that functions bind anew: where, under which name, and to what."""
         self._seen: set[int] = set()
+
+    def put_back(self) -> None:
+        """Bind class attributes and globals to what they were bound to."""
+        for owner, name, value in self._bound:
+            if isinstance(owner, dict):
+                if owner.get(name) is not value:
+                    owner[name] = value
+            elif vars(owner).get(name) is not value:
+                setattr(owner, name, value)
 
     def look(self, target: Any) -> None:
         """Look through a function, or through a module and the classes of all modules in it."""
         if isinstance(target, nn.Module):
+            kinds: set[type] = set()
             for module in target.modules():
                 held = [v for k, v in module.__dict__.items() if k not in ("_parameters", "_buffers", "_modules")]
                 self.things += held
                 self._all(v for v in held if isinstance(v, _FUNCTIONS))
                 for kind in type(module).__mro__:
-                    if _own(kind):
+                    if _own(kind) and kind not in kinds:
+                        kinds.add(kind)
+                        self._bound += [(kind, k, v) for k, v in vars(kind).items() if _is_data(k, v)]
                         self._all(vars(kind).values())
                 self._all(
                     hook for hooks in (module._forward_hooks, module._forward_pre_hooks) for hook in hooks.values()
@@ -92,6 +108,11 @@ class _Reached:
         for code in codes:
             names.update(code.co_names)
             codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+        for code in codes:
+            anew = {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_GLOBAL"}
+            self._bound += [
+                (function.__globals__, n, function.__globals__[n]) for n in anew & function.__globals__.keys()
+            ]
         for name in names & function.__globals__.keys():
             thing = function.__globals__[name]
             self._one(thing)
@@ -106,6 +127,13 @@ def _own(thing: Any) -> bool:
     """Whether something is made by the user or a library of models, and not by torch or Python."""
     name = getattr(thing, "__module__", None) or getattr(thing, "__name__", None) or "torch"
     return str(name).partition(".")[0] not in _OTHERS
+
+
+def _is_data(name: str, value: Any) -> bool:
+    """Whether a class attribute is a value, not a part of the class."""
+    if name.startswith("__") and name.endswith("__"):
+        return False
+    return not (callable(value) or hasattr(type(value), "__get__"))
 
 
 def _filled(cell: Any) -> bool:
