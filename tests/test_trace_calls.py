@@ -15,6 +15,7 @@ import fxgrow
 
 X = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 COUNT = torch.zeros(3)
+TIMES = 0
 
 
 class Net(nn.Module):
@@ -63,6 +64,26 @@ def test_parameters_and_tensors_elsewhere_that_forward_writes_to_are_what_they_w
         fxgrow.widen(fxgrow.trace(model, (X,)), "a")
     assert all(torch.equal(t, before[k]) for k, t in model.state_dict().items())
     assert not COUNT.any()
+
+
+class Counted(Net):
+    """It counts its calls in the class, and in a global name."""
+
+    calls_of_all = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        global TIMES
+        TIMES += 1
+        type(self).calls_of_all += 1
+        return super().forward(x)
+
+
+def test_class_attributes_and_global_names_are_bound_to_what_they_were() -> None:
+    model = Counted()
+    model(X)
+    before = TIMES, Counted.calls_of_all
+    fxgrow.widen(fxgrow.trace(model, (X,)), "a")
+    assert (TIMES, Counted.calls_of_all) == before
 
 
 class Slots:
@@ -188,7 +209,7 @@ def test_no_block_is_made_for_the_height_of_an_image() -> None:
     traced = fxgrow.trace(model, (torch.randn(3, 9, 7, dtype=torch.float64),))
     with pytest.raises(fxgrow.GrowthRefused, match="would take 8x7x5 only") as caught:
         fxgrow.deepen(traced, after="0")
-    assert caught.value.kind is fxgrow.Kind.NO_BLOCK
+    assert caught.value.kind is fxgrow.Kind.NO_VALUE
     with_batch = fxgrow.trace(model, (torch.randn(1, 3, 9, 7, dtype=torch.float64),))
     grown = fxgrow.deepen(with_batch, after="0")
     image = torch.randn(1, 3, 6, 12, dtype=torch.float64)

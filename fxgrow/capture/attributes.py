@@ -39,7 +39,8 @@ def _differs(thing: Any, state: Any) -> bool:
         here = {k: v for k, v in thing.items() if k not in _STRUCTURE}
         return here.keys() != state.keys() or any(here[k] is not v for k, v in state.items())
     if isinstance(thing, list | deque):
-        return len(thing) != len(state) or any(a is not b for a, b in zip(thing, state, strict=True))
+        now = list(thing)  # at one moment: another thread may write to it
+        return len(now) != len(state) or any(a is not b for a, b in zip(now, state, strict=True))
     if isinstance(thing, set):
         return bool(thing != state)
     return any(getattr(thing, name, None) is not state.get(name) for name in _slots(thing))

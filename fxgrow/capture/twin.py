@@ -97,18 +97,18 @@ class Twin:
             return value
         self._keep(value, made)
         if isinstance(made, dict):
-            for key, item in dict_class(value).items(value):
+            for key, item in list(dict_class(value).items(value)):
                 dict_class(made).__setitem__(made, key, self._value(item))
         elif isinstance(made, list):
-            list.__setitem__(made, slice(None), [self._value(item) for item in value])
+            list.__setitem__(made, slice(None), [self._value(item) for item in list(value)])
         elif isinstance(made, UserDict | UserList):
             made.data = self._value(value.data)
         elif isinstance(made, deque):
             deque.clear(made)
-            deque.extend(made, [self._value(item) for item in value])
+            deque.extend(made, [self._value(item) for item in list(value)])
         else:
             made.clear()
-            made.update(self._value(item) for item in value)
+            made.update([self._value(item) for item in list(value)])
         return made
 
 

@@ -5,6 +5,7 @@ A recording passes fake tensors. None of them may stay where the user's own call
 
 from __future__ import annotations
 
+import dis
 import functools
 import sys
 import types
@@ -46,6 +47,7 @@ def nothing_left_behind(target: Any) -> Iterator[None]:
                 kept.restore()
             else:
                 kept.clean()
+        reached.put_back()
         for cached, before in misses:
             if cached.cache_info().misses != before and holds_stand_in(cached):
                 cached.cache_clear()
@@ -63,10 +65,21 @@ class _Reached:
         self.caches: list[Any] = []
         self.kept: list[tuple[Kept, bool]] = []
         """Places, and whether they may be made what they were as a whole."""
+        self._bound: list[tuple[Any, str, Any]] = []
+        """Class attributes, and globals that functions bind anew: where, under which name, and to what."""
         self._seen: set[int] = set()
         self._next: deque[tuple[Any, int]] = deque()
         self._alive: list[Any] = []
         self._globals: dict[int, tuple[dict[str, Any], set[str]]] = {}
+
+    def put_back(self) -> None:
+        """Bind class attributes and globals to what they were bound to."""
+        for owner, name, value in self._bound:
+            if isinstance(owner, dict):
+                if owner.get(name) is not value:
+                    owner[name] = value
+            elif vars(owner).get(name) is not value:
+                setattr(owner, name, value)
 
     def look(self, target: Any) -> None:
         """Look through a function, or through a module and all that is in it."""
@@ -143,6 +156,7 @@ class _Reached:
         if not _own(kind):
             return
         self._keep(class_of(kind), whole=False)
+        self._bound += [(kind, name, value) for name, value in vars(kind).items() if _is_data(name, value)]
         self._later(vars(kind).values(), 0)
         self._later(kind.__bases__, 0)
 
@@ -152,6 +166,9 @@ class _Reached:
         for code in codes:
             names.update(code.co_names)
             codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+        space = function.__globals__
+        anew = {i.argval for code in codes for i in dis.get_instructions(code) if i.opname == "STORE_GLOBAL"}
+        self._bound += [(space, name, space[name]) for name in anew & space.keys()]
         self._names(function.__globals__, names)
         for name in names & function.__globals__.keys():
             thing = function.__globals__[name]
@@ -180,6 +197,13 @@ def _own(thing: Any) -> bool:
     """Whether something is made by the user or a library of models, and not by torch or Python."""
     name = getattr(thing, "__module__", None) or getattr(thing, "__name__", None) or "torch"
     return str(name).partition(".")[0] not in _OTHERS
+
+
+def _is_data(name: str, value: Any) -> bool:
+    """Whether a class attribute is a value, not a part of the class."""
+    if name.startswith("__") and name.endswith("__"):
+        return False
+    return not (callable(value) or hasattr(type(value), "__get__"))
 
 
 def _filled(cell: Any) -> bool:

@@ -49,6 +49,10 @@ class _Record(Interpreter):
         self.wanted = wanted
         self.seen: dict[str, list[Tensor]] = {}
 
+    def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """The value of an input: `spread` gives one for each, also for `*rest` and `**more`."""
+        return next(self.args_iter)
+
     def run_node(self, n: fx.Node) -> Any:
         """One node; tensors are copied, in case they are written to later."""
         result = super().run_node(n)
