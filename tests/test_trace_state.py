@@ -327,10 +327,12 @@ def test_what_another_thread_keeps_meanwhile_stays() -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    for _ in range(3):
-        fxgrow.widen(fxgrow.trace(model, (X,)), "0")
-    stop.set()
-    thread.join()
+    try:
+        for _ in range(3):  # plans only: Python itself does not deep-copy a deque that another thread writes to
+            fxgrow.plan_widen(fxgrow.trace(model, (X,)), "0")
+    finally:
+        stop.set()
+        thread.join()
     part: Any = model[1]
     assert len(part.log) == len(part.queue) == len(HISTORY) == calls
 
