@@ -271,7 +271,8 @@ def test_blocks_that_read_a_container_and_a_number(block: str) -> None:
         assert same(model(batch, scale), larger(batch, scale))
 
 
-def test_a_plan_of_several_steps_is_proved_again_for_a_container() -> None:
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_plan_of_several_steps_is_proved_again_for_such_inputs(by_name: bool) -> None:
     class Listed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -281,9 +282,15 @@ def test_a_plan_of_several_steps_is_proved_again_for_a_container() -> None:
             y: Tensor = self.b(torch.relu(self.a(xs[0])))
             return y
 
-    model, x = Listed().eval(), torch.ones(2, 3)
-    traced = fxgrow.trace(model, ([x],))
+    class Named(Listed):
+        def forward(self, *, x: Tensor) -> Tensor:  # type: ignore[override]  # another signature
+            return super().forward([x])
+
+    x = torch.ones(2, 3)
+    model: nn.Module = Named().eval() if by_name else Listed().eval()
+    traced = fxgrow.trace(model, example_kwargs={"x": x}) if by_name else fxgrow.trace(model, ([x],))
     plan = fxgrow.plan_grow(traced, widen={"a": 2.0}, deepen="relu")
     assert plan.then
     grown = fxgrow.apply(fxgrow.Plan.from_json(plan.to_json()), traced)
-    assert torch.allclose(grown([x]), model([x]), atol=1e-6)
+    found, wanted = (m(x=x) if by_name else m([x]) for m in (grown, model))
+    assert torch.allclose(found, wanted, atol=1e-6)

@@ -247,3 +247,122 @@ def test_the_values_of_a_mode_are_read_like_a_module() -> None:
     assert (value(), value.eval()()) == (0.1, 0.0)
     assert str(value) == "ModeValue(in_training=0.1, in_evaluation=0.0)"
     assert str(ModeGuard(False, "because")) == "ModeGuard(evaluation)"
+
+
+class Merges(nn.Module):
+    """A layer that adds an update to its weight for evaluation, and takes it away for training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8))
+        self.down, self.up = nn.Parameter(torch.randn(2, 8)), nn.Parameter(torch.randn(8, 2))
+        self.merged = False
+
+    def train(self, mode: bool = True) -> Merges:
+        super().train(mode)
+        if mode is self.merged:
+            self.weight.data += (self.up @ self.down) * (-1 if mode else 1)
+            self.merged = not mode
+        for parameter in (self.down, self.up):
+            parameter.requires_grad_(mode)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.weight)
+        return y if self.merged else y + x @ self.down.T @ self.up.T
+
+
+@pytest.mark.parametrize("traced_in_training", [False, True], ids=["eval", "training"])
+def test_a_train_method_that_writes_to_parameters_runs_on_copies(traced_in_training: bool) -> None:
+    model = net(lambda s, h: torch.relu(s.part(h)), part=Merges()).train(traced_in_training)
+    before = {k: (v.clone(), v.requires_grad) for k, v in model.state_dict(keep_vars=True).items()}
+    traced = fxgrow.trace(model, (X,))
+    grown = fxgrow.widen(traced, "a")
+    fxgrow.inspect(traced)
+    now = model.state_dict(keep_vars=True)
+    assert all(torch.equal(now[k], v) and now[k].requires_grad is learns for k, (v, learns) in before.items())
+    assert torch.allclose(model(X), grown(X), rtol=0, atol=1e-9)
+    assert traced.meta["fxgrow_modes"] == ("training" if traced_in_training else "eval",)
+
+
+def test_modules_that_are_in_another_mode_than_the_model_are_traced_right_or_refused() -> None:
+    norm = net(lambda s, h: torch.relu(s.norm(h)), norm=nn.BatchNorm1d(8)).train()
+    norm.get_submodule("norm").eval()
+    traced = fxgrow.trace(norm, (X,))
+    assert torch.equal(traced(X), norm(X))
+
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.inner(x)
+            return y * 2 if self.training else y
+
+    mixed = net(lambda s, h: torch.relu(s.part(h)), part=Part()).train()
+    mixed.get_submodule("part").eval()
+    with pytest.raises(fxgrow.UsageError, match="some modules of Made are in training mode and others are not"):
+        fxgrow.trace(mixed, (X,))
+    assert fxgrow.trace(mixed.eval(), (X,)).meta["fxgrow_modes"] == ("eval",)
+
+
+def test_a_hook_that_looks_at_the_mode_is_proved_in_both() -> None:
+    model = net(lambda s, h: torch.relu(h)).eval()
+    model.get_submodule("a").register_forward_hook(lambda m, _, out: out.softmax(-1) if m.training else out)
+    plan = fxgrow.plan_widen(fxgrow.trace(model, (X,)), "a")
+    assert plan.eval_only
+    with pytest.raises(fxgrow.GrowthRefused):
+        fxgrow.plan_widen(fxgrow.trace(model.train(), (X,)), "a", to=24)
+
+
+class Reads(nn.Module):
+    """A leaf that reads a value in training mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 + float(x.detach().abs().max())) if self.training else x * 1.0
+
+
+def test_where_values_are_read_real_runs_are_compared() -> None:
+    model = net(lambda s, h: torch.relu(s.leaf(h)), leaf=Reads()).eval()
+    traced = fxgrow.trace(model, (X,))
+    told = traced.meta["fxgrow_compared"]
+    assert "compared with the module in training mode on inputs of 6x5, with the values of the example" in told
+    assert any(text.startswith("not compared at other sizes in training mode") for text in told)
+    assert "not compared at other sizes" in str(fxgrow.plan_widen(traced, "a"))
+    lies = net(lambda s, h: s.leaf(h) * torch.tensor([2.0 if s.training else 1.0]).to(h), leaf=Reads()).eval()
+    assert fxgrow.trace(lies, (X,)).meta["fxgrow_modes"] == ("eval",)
+
+
+def test_what_was_not_compared_is_not_claimed_and_said() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                raise RuntimeError("not today")
+            return torch.relu(x)
+
+    model = net(lambda s, h: s.leaf(h), leaf=Fails()).eval()
+    traced = fxgrow.trace(model, (X,))
+    assert traced.meta["fxgrow_modes"] == ("eval",)
+    grown = fxgrow.widen(traced, "a")
+    for text in (str(fxgrow.plan_widen(traced, "a")), str(fxgrow.verify(model, grown))):
+        assert "not compared in training mode on inputs of 6x5: not today" in text
+    blind = fxgrow.trace(net(lambda s, h: F.relu(h) @ s.weight, weight=torch.randn(8, 8)).eval())
+    assert blind.meta["fxgrow_compared"]
+
+
+def test_a_buffer_that_is_read_as_a_condition_is_said_to_be_fixed() -> None:
+    model = net(lambda s, h: torch.relu(h) if s.ready else torch.tanh(h), ready=torch.tensor(True)).eval()
+    traced = fxgrow.trace(model, (X,))
+    said = "fixed to their present values, because forward reads them as numbers or conditions: ready"
+    assert said in str(fxgrow.plan_widen(traced, "a"))
+    assert said in str(fxgrow.verify(model, fxgrow.widen(traced, "a")))
+
+
+def test_a_trace_that_was_edited_is_no_longer_the_one_that_was_compared() -> None:
+    model = net(lambda s, h: torch.relu(h)).eval()
+    traced = fxgrow.trace(model, (X,))
+    assert "which was compared with its module" in str(fxgrow.verify(traced, fxgrow.widen(traced, "a")))
+    next(n for n in traced.graph.nodes if n.target is torch.relu).target = torch.tanh
+    traced.recompile()
+    assert "the trace itself was not compared" in str(fxgrow.verify(traced, fxgrow.widen(traced, "a")))

@@ -6,21 +6,28 @@ import copy
 import functools
 import os
 import pickle
+import sys
 import threading
+import types
+import warnings
+from collections import OrderedDict, UserDict, UserList, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import fxgrow
 from fxgrow.capture.locks import Lock
+from fxgrow.capture.recorder import broken
+from fxgrow.capture.silent import silent
 
 X = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 CACHE: dict[int, Tensor] = {}
+HISTORY: list[int] = []
 
 
 @dataclass
@@ -127,6 +134,254 @@ def test_nothing_of_a_recording_stays_anywhere() -> None:
     pickle.dumps(model)
     assert torch.allclose(model(X), grown(X), rtol=0, atol=1e-12)
     assert int(grown.get_buffer("calls")) == 1
+
+
+class Holder:
+    """An object that can be called, which holds another."""
+
+    def __init__(self) -> None:
+        self.last: Any = None
+        self.inner = Settings()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.last = self.inner.last = x
+        return x
+
+
+class Slots:
+    """An object without a dict."""
+
+    __slots__ = ("last", "ready", "table")
+
+    def __init__(self) -> None:
+        self.last, self.ready = None, False
+
+
+class Kind:
+    """A class that is written to."""
+
+    last: Any = None
+    seen: ClassVar[list[Any]] = []
+
+
+@dataclass
+class Boxed:
+    """What a cache returns."""
+
+    inside: list[Tensor]
+
+
+@functools.lru_cache
+def boxed(rows: int) -> Any:
+    """A plain object that holds a tensor."""
+    return types.SimpleNamespace(box=Boxed([torch.ones(rows, dtype=torch.float64)]))
+
+
+LAST: Any = None
+READY = False
+QUEUE: deque[Any] = deque([1, 2], maxlen=2)
+NAMES: OrderedDict[str, Any] = OrderedDict(a=1)
+MEMBERS: set[Any] = {1}
+
+
+def onto_deque(self: Any, x: Tensor) -> None:
+    self.queue.append(x)
+    QUEUE.append(x)
+
+
+def onto_containers(self: Any, x: Tensor) -> None:
+    self.lists["x"].append(x)
+    self.user_dict["x"], self.user_list[:] = x, [x]
+    NAMES["a"] = NAMES["b"] = x
+    MEMBERS.add(x)
+
+
+def onto_objects(self: Any, x: Tensor) -> None:
+    self.holder(x)
+    self.slotted.last = x
+    if not self.slotted.ready:
+        self.slotted.table, self.slotted.ready = torch.ones(8), True
+    self.names.last = {"deep": [x]}
+
+
+def onto_classes(self: Any, x: Tensor) -> None:
+    type(self).latest = x
+    Kind.last = x
+    Kind.seen.append((x,))
+    type(self.holder).shared = x  # a class that is met through an object
+
+
+def onto_names(self: Any, x: Tensor) -> None:
+    global LAST, READY
+    LAST, READY = x, True
+    onto_names.last = x  # type: ignore[attr-defined]  # of a function
+
+
+def into_caches(self: Any, x: Tensor) -> None:
+    boxed(x.shape[0])
+
+
+PLACES = [onto_deque, onto_containers, onto_objects, onto_classes, onto_names, into_caches]
+
+
+def leaving(place: Callable[[Any, Tensor], None], whole: bool, refuse: bool) -> nn.Module:
+    """A model that leaves its activation somewhere: in itself, or in a module that is kept whole."""
+
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.queue: deque[Any] = deque()
+            self.lists: defaultdict[str, list[Any]] = defaultdict(list)
+            self.user_dict: UserDict[str, Any] = UserDict()
+            self.user_list: UserList[Any] = UserList()
+            self.holder, self.slotted, self.names = Holder(), Slots(), types.SimpleNamespace(last=None)
+
+        def forward(self, x: Tensor) -> Tensor:
+            place(self, x)
+            if refuse and x.shape[-1] != 8:
+                raise ValueError("eight")
+            return torch.relu(x) * (2 if whole and self.training else 1)
+
+    return nn.Sequential(nn.Linear(5, 8), Part(), nn.Linear(8, 3)).double().eval()
+
+
+def places(model: nn.Module) -> list[Any]:
+    """All that `PLACES` write to."""
+    kinds = [vars(kind) for kind in (Kind, Holder, type(model[1]))]  # type: ignore[index]  # a Sequential
+    cached = [boxed(6).box.inside]
+    return [
+        model,
+        list(QUEUE),
+        NAMES,
+        MEMBERS,
+        [dict(k) for k in kinds],
+        LAST,
+        vars(onto_names),
+        cached,
+        held_by(model),
+    ]
+
+
+def held_by(model: nn.Module) -> list[Any]:
+    """What the objects of the one part hold in ways that `stand_ins` does not know."""
+    part: Any = model[1]  # type: ignore[index]  # a Sequential
+    return [list(part.queue), list(part.user_list), dict(part.user_dict), getattr(part.slotted, "table", None)]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("refuse", [False, True])
+@pytest.mark.parametrize("place", PLACES)
+def test_no_stand_in_stays_wherever_code_leaves_one(place: Any, refuse: bool, whole: bool) -> None:
+    boxed.cache_clear()
+    model = leaving(place, whole, refuse)
+    traced = fxgrow.trace(model, (X,))
+    assert not stand_ins(places(model)), "trace"
+    fxgrow.inspect(traced)
+    assert not stand_ins(places(model)), "inspect"
+    for verb in (fxgrow.plan_widen, fxgrow.widen):
+        if refuse:
+            with pytest.raises(fxgrow.GrowthRefused, match="eight"):
+                verb(traced, "0")
+        else:
+            verb(traced, "0")
+        assert not stand_ins(places(model)), verb.__name__
+    assert list(QUEUE) == [1, 2]
+    assert dict(NAMES) == {"a": 1}
+    assert {1} == MEMBERS
+    assert (Kind.last, Kind.seen, READY, LAST) == (None, [], False, None)
+    part: Any = model[1]  # type: ignore[index]  # a Sequential
+    assert not part.slotted.ready
+    assert torch.isfinite(boxed(6).box.inside[0]).all()
+
+
+def test_what_the_test_looks_for_is_found() -> None:
+    model = leaving(onto_deque, False, False)
+    with FakeTensorMode():
+        model[1].queue.append(torch.ones(1))  # type: ignore[index]  # a Sequential
+    assert stand_ins(places(model)) == ["FakeTensor"]
+
+
+def test_what_another_thread_keeps_meanwhile_stays() -> None:
+    class Logs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.log: list[int] = []
+            self.queue: deque[int] = deque()
+
+        def forward(self, x: Tensor) -> Tensor:
+            if type(x) is Tensor:
+                self.log.append(1)
+                HISTORY.append(1)
+                self.queue.append(1)
+            return torch.relu(x) * (2 if self.training else 1)
+
+    HISTORY.clear()
+    model = nn.Sequential(nn.Linear(5, 8), Logs(), nn.Linear(8, 3)).double().eval()
+    calls, stop = 0, threading.Event()
+
+    def run() -> None:
+        nonlocal calls
+        while not stop.is_set():
+            model(X)
+            calls += 1
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    for _ in range(3):
+        fxgrow.widen(fxgrow.trace(model, (X,)), "0")
+    stop.set()
+    thread.join()
+    part: Any = model[1]
+    assert len(part.log) == len(part.queue) == len(HISTORY) == calls
+
+
+def test_warnings_of_the_model_are_left_to_its_own_calls() -> None:
+    class Warns(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            warnings.warn("careful", UserWarning, stacklevel=1)
+            return torch.relu(x) * (2 if self.training else 1)
+
+    model = nn.Sequential(nn.Linear(5, 8), Warns(), nn.Linear(8, 3)).double().eval()
+    before = list(warnings.filters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        traced = fxgrow.trace(model, (X,))
+        assert len(traced.meta["fxgrow_compared"]) == 4  # at the other sizes, too
+        fxgrow.widen(traced, "0")
+        with pytest.raises(UserWarning, match="careful"):
+            model(X)
+    assert list(warnings.filters) == before
+
+
+def test_warnings_of_other_threads_are_given() -> None:
+    inside, seen = threading.Event(), threading.Event()
+
+    def warn() -> None:
+        inside.wait()
+        warnings.warn("elsewhere", UserWarning, stacklevel=1)
+        seen.set()
+
+    thread = threading.Thread(target=warn)
+    thread.start()
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        with silent():
+            warnings.warn("here", UserWarning, stacklevel=1)
+            inside.set()
+            seen.wait()
+        thread.join()
+    assert [str(warning.message) for warning in given] == ["elsewhere"]
+
+
+def test_a_failure_of_torch_is_no_matter_of_sizes() -> None:
+    with FakeTensorMode():
+        other = torch.ones(2)
+    with pytest.raises(AssertionError) as failure, FakeTensorMode():
+        torch.ones(2) + other
+    assert broken(failure.value)
+    with pytest.raises(AssertionError) as said:
+        torch._assert(False, "the width must be 8")
+    assert not broken(said.value)
 
 
 def test_a_refusal_leaves_the_model_as_it_was() -> None:
@@ -255,12 +510,16 @@ def test_threads_that_run_models_are_left_alone_while_another_grows_one() -> Non
 
 
 def test_one_model_is_planned_for_in_several_threads() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
     traced = fxgrow.trace(nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval(), (X,))
     plans: list[Any] = []
 
     def plan() -> None:
         try:
-            plans.append(fxgrow.plan_widen(traced, "0").to_json())
+            for width in (10, 12, 14):
+                plans.append((width, fxgrow.plan_widen(traced, "0", to=width).to_json()))
+            fxgrow.inspect(traced)
         except Exception as error:
             plans.append(error)
 
@@ -269,8 +528,9 @@ def test_one_model_is_planned_for_in_several_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(plans) == 4
-    assert len(set(map(str, plans))) == 1
+    sys.setswitchinterval(interval)
+    assert len(plans) == 12
+    assert len(set(map(str, plans))) == 3
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

@@ -10,16 +10,12 @@ import functools
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from typing import Any
 
-from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
+from .stand_ins import is_stand_in
 
 CACHED: type[Any] = type(functools.lru_cache(lambda: None))
 """The class of functions that `functools.lru_cache` makes."""
-DEEPEST = 6
-"""How deep a cached result is searched."""
 
 
 class Caches:
@@ -61,18 +57,4 @@ def _caches() -> list[Any]:
 def holds_stand_in(cached: Any) -> bool:
     """Whether a key or a result in a cache is, or holds, a fake tensor or a proxy."""
     function = getattr(cached, "__wrapped__", None)
-    return any(_is_stand_in(thing, 0) for thing in gc.get_referents(cached) if thing is not function)
-
-
-def _is_stand_in(thing: Any, depth: int) -> bool:
-    if isinstance(thing, FakeTensor | fx.Proxy):
-        return True
-    if depth > DEEPEST:
-        return False
-    if isinstance(thing, dict):
-        return any(_is_stand_in(item, depth + 1) for pair in thing.items() for item in pair)
-    if isinstance(thing, list | tuple | set | frozenset):
-        return any(_is_stand_in(item, depth + 1) for item in thing)
-    if is_dataclass(thing) and not isinstance(thing, type):
-        return any(_is_stand_in(getattr(thing, f.name, None), depth + 1) for f in fields(thing))
-    return False
+    return any(is_stand_in(thing) for thing in gc.get_referents(cached) if thing is not function)

@@ -12,11 +12,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..functional import adapt_skip
 from .fakes import fake_of, standing_for
+from .locks import RECORDING, one_at_a_time
 from .numbers import compared, valued
 from .program import Ref
 from .recorder import record, storage_of
-from .signature import ById, Meta, in_mode, key_of, meta_of, meta_of_ref, module_key, shadow, substitute
+from .signature import ById, Meta, in_mode, key_of, meta_of, meta_of_ref, module_key, substitute
 from .template import Template, build
+from .twin import Twin
 from .user_code import is_user_code, may_change
 from .user_state import nothing_left_behind
 
@@ -41,16 +43,18 @@ class Lowering:
         found = self._fakes.get((slot, meta))
         if found is None:
             shape, stride, dtype, device = meta
-            with self.mode:
+            with RECORDING, self.mode:
                 found = torch.empty_strided(shape, stride, dtype=dtype, device=device)
             self._fakes[slot, meta] = found
         return found
 
+    @one_at_a_time
     def forget(self) -> None:
         """Lower the user's own code anew from now on: what it does depends on more than its arguments."""
         self._passing.clear()
         self.compared.clear()
 
+    @one_at_a_time
     def template(
         self,
         target: str | Callable[..., Any] | nn.Module,
@@ -114,7 +118,7 @@ class Lowering:
         known: Mapping[int, Tensor] | None,
     ) -> Template:
         """Record a call; the user's own code leaves no trace of that."""
-        with nothing_left_behind(target) if is_user_code(target) else nullcontext():
+        with RECORDING, nothing_left_behind(target) if is_user_code(target) else nullcontext():
             return self._recorded(target, args, kwargs, refs, tensors, metas, attributes, known)
 
     def _recorded(
@@ -141,7 +145,9 @@ class Lowering:
         if isinstance(target, nn.Module):
             # A composite leaf (nn.MultiheadAttention) takes its opaque inference path only without gradients.
             grad = bool(target._modules)
-            module = shadow(target, lambda t: _as_parameter(own[id(t)], t, grad), attributes)
+            # Containers are copies, too: other threads may write to those of the module itself.
+            module = Twin(lambda t: _as_parameter(own[id(t)], t, grad) if id(t) in own else t)(target)
+            module.__dict__.update(attributes)
             own_now = {id(t): t for t in _module_tensors(module)}
             inputs = [*fakes.values(), *own_now.values()]
             out, calls = record(lambda: _run(module, a, k), self.mode, grad)

@@ -14,6 +14,7 @@ from .build import lower
 from .lowering import Lowering
 from .program import Op, Program, Value
 from .snapshot import Snapshot
+from .traced import set_mode
 from .trees import leaves
 from .twin import Twin
 from .user_code import may_change
@@ -41,10 +42,13 @@ def modes_of(gm: nn.Module) -> tuple[str, ...]:
 
 def capture_notes(gm: nn.Module) -> tuple[str, ...]:
     """What has to be said of how a model was traced: the one mode that it stands for, and comparisons not made."""
+    meta = getattr(gm, "meta", {})
     modes = modes_of(gm)
     notes = [f"{_NAMES[modes[0]]} mode only: the trace stands for no other mode"] if len(modes) == 1 else []
-    told = getattr(gm, "meta", {}).get("fxgrow_compared", ())
-    return (*notes, *(text for text in told if text.startswith("not compared")))
+    if meta.get("fxgrow_fixed"):
+        names = ", ".join(meta["fxgrow_fixed"])
+        notes.append(f"fixed to their present values, because forward reads them as numbers or conditions: {names}")
+    return (*notes, *(text for text in meta.get("fxgrow_compared", ()) if text.startswith("not compared")))
 
 
 _NAMES = {"eval": "evaluation", "training": "training"}
@@ -96,8 +100,9 @@ def speak_for(program: Program, *, training: bool) -> None:
 
 def in_mode(gm: fx.GraphModule, training: bool) -> fx.GraphModule:
     """A traced model in a mode; it shares the tensors of the model, which stays in its own."""
-    twin = Twin(lambda tensor: tensor)(gm).train(training)
+    twin = Twin(lambda tensor: tensor)(gm)
     assert isinstance(twin, fx.GraphModule)
+    set_mode(twin, gm, training)
     return twin
 
 
@@ -117,7 +122,14 @@ def _looks_at_mode(module: nn.Module) -> bool:
         return bool(module.dropout)
     if isinstance(module, ModeGuard):
         return False
+    if any(_attached(part) for part in module.modules()):
+        return True
     return isinstance(module, ModeValue) or not type(module).__module__.startswith("torch.nn.")
+
+
+def _attached(module: nn.Module) -> bool:
+    """Whether code of somebody else's runs with a module."""
+    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
 
 
 def same_work(program: Program, other: Program, node: str) -> bool:

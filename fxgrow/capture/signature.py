@@ -131,18 +131,6 @@ def _counts(name: str, value: object) -> bool:
     return not (name.startswith("_") and type(value).__name__ in ("OrderedDict", "dict", "set") and not value)
 
 
-def shadow(module: nn.Module, fake: Callable[[Tensor], Tensor], attributes: Mapping[str, object]) -> nn.Module:
-    """A shallow twin of a module whose tensors are replaced; the original is not touched."""
-    twin = module.__class__.__new__(module.__class__)
-    twin.__dict__ = {**module.__dict__, **attributes}
-    twin.__dict__["_parameters"] = {k: None if t is None else fake(t) for k, t in module._parameters.items()}
-    twin.__dict__["_buffers"] = {k: None if t is None else fake(t) for k, t in module._buffers.items()}
-    twin.__dict__["_modules"] = {k: None if m is None else shadow(m, fake, {}) for k, m in module._modules.items()}
-    if isinstance(twin, nn.RNNBase):  # or it would see other weights than before, and lay them out anew on a GPU
-        twin.__dict__.update(flat_weights(twin))
-    return twin
-
-
 def in_mode(module: nn.Module, training: bool) -> nn.Module:
     """A shallow twin of a module in one mode, on the same tensors; the original is not touched."""
     twin = module.__class__.__new__(module.__class__)

@@ -20,6 +20,13 @@ def inexpressible(gm: fx.GraphModule, node: fx.Node, problem: str) -> GrowthRefu
     return GrowthRefused(Refusal(Kind.INEXPRESSIBLE, what, location(gm, node.name), (node.name,), hint))
 
 
+def failed(gm: fx.GraphModule, node: fx.Node, error: Exception) -> GrowthRefused:
+    """The refusal where torch itself fails while a node is recorded, which says nothing of its sizes."""
+    what = f"{node.name} cannot be recorded: {str(error).strip() or repr(error)}"
+    hint = "leave torch's modes of dispatch and try again; if it fails again, choose another layer"
+    return GrowthRefused(Refusal(Kind.INEXPRESSIBLE, what, location(gm, node.name), (node.name,), hint))
+
+
 def returned_number(gm: fx.GraphModule, node: fx.Node) -> GrowthRefused:
     """The refusal for a number that the model returns and that would change."""
     return GrowthRefused(

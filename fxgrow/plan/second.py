@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
 from ..capture.containers import way_into
 from ..capture.program import Op, Program, Ref, Value
+from ..capture.recorder import broken
 from ..capture.signature import Meta
 from .arguments import as_refs, grown_ref, numbers, put_all, result_of, same_result
-from .follow import in_step
-from .inexpressible import inexpressible
-from .plan import Path
+from .follow import edited, in_step
+from .inexpressible import failed, inexpressible
+from .plan import NodeEdit, Path
 from .recordings import Predictions, Recording, difference
 
 if TYPE_CHECKING:
@@ -24,23 +25,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a node was carried through a growth: the call, and the numbers that it gets at the second sizes. Of a node
-    that becomes other operators, `target` is None."""
+    """How a node was carried through a growth: the call, and the numbers that it gets. Of a node that becomes other
+    operators, `target` is None."""
 
     target: str | Any | nn.Module | None
     numbers: Mapping[Path, object]
     metas: Mapping[int, Meta]
     attributes: Mapping[str, object]
+    edits: Mapping[Path, NodeEdit] = field(default_factory=dict)
+    """Edits of numbers that are others at other sizes; they stand before `numbers`."""
 
 
 class OutOfStep(Exception):
     """A node does not do at the second sizes what it does at the example's; the text says what."""
 
 
+class NoShare(OutOfStep):
+    """A size at the second sizes cannot be told."""
+
+
 class SecondSizes:
     """What nodes return at the second sizes, worked out as far as it is asked for."""
 
-    def __init__(self, simulation: Simulation, program: Program) -> None:
+    def __init__(self, simulation: Simulation, program: Program, *, further: bool = False) -> None:
+        """`further`: whether these are sizes beside the second ones, which are given up where they cannot be told."""
+        self.further, self.lost = further, False
         self.simulation = simulation
         self.program = program
         self._refs: dict[int, Ref] = {}
@@ -66,10 +75,15 @@ class SecondSizes:
         """
         done = list(self.simulation.done.items())[self._next :]
         for node, how in done:
+            if self.lost:
+                return
             self._next += 1
             try:
                 result = self.run(node, how)[0]
             except OutOfStep as error:
+                if self.further and isinstance(error, NoShare):
+                    self.lost = True
+                    return
                 raise inexpressible(self.simulation.gm, node, str(error)) from None
             if not same_result(self.program.results[node.name], result):
                 self._env[node] = result
@@ -84,11 +98,16 @@ class SecondSizes:
             old, new = self.simulation.program.results[node.name], self.simulation.lookup(node, node, False)
             return self._shared(old, new, self.program.results[node.name]), None
         env = {source: self.new(node, source) for source in node.all_input_nodes}
-        args, kwargs = put_all(node, env, how.numbers)
+        later = {path: edited(edit, node, lambda number: self.new(node, number)) for path, edit in how.edits.items()}
+        if None in later.values():
+            raise OutOfStep("a number in its arguments cannot be computed for inputs of other sizes")
+        args, kwargs = put_all(node, env, {**how.numbers, **later})
         lowering = self.simulation.analysis.lowering
         try:
             template, refs, own = lowering.template(how.target, args, kwargs, how.metas, how.attributes)
         except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
+            if broken(error):
+                raise failed(self.simulation.gm, node, error) from error
             lines = str(error).strip().splitlines() or [repr(error)]
             raise OutOfStep(f"for inputs of other sizes than the example it fails: {lines[0]}") from None
         return result_of(template, refs, node.name), Recording.of(template, args, kwargs, len(own))
@@ -149,7 +168,7 @@ def _axis(old: int, new: int, second: int) -> int:
     if old == second:
         return new
     if (second * new) % old:
-        raise OutOfStep(f"an axis of {old} that grows to {new} has no whole share of {second}")
+        raise NoShare(f"an axis of {old} that grows to {new} has no whole share of {second}")
     return second * new // old
 
 

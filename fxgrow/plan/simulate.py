@@ -6,7 +6,7 @@ operator and argument by argument, with what the rules predict. Nothing is writt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice, product
 from typing import Any
@@ -19,21 +19,24 @@ from ..capture.containers import replaced
 from ..capture.lowering import INTRINSICS
 from ..capture.opening import kind_of, opening_of
 from ..capture.program import Op, Ref, Value
+from ..capture.recorder import broken
 from ..capture.signature import Meta
 from ..capture.trees import attribute
-from ..capture.user_code import is_user_code
+from ..capture.user_code import is_user_code, may_change
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..dims.rules.mixing import PINNED
 from ..functional import ModeValue
 from .align import align
 from .arguments import argument, as_refs, at, grown_ref, put_all, result_of, same_numbers, same_result
 from .attributes import ModuleSizes
-from .follow import Sight, computes, followers, given
-from .inexpressible import inexpressible, returned_number
+from .follow import Sight, computes, given
+from .inexpressible import failed, inexpressible, returned_number
+from .other_sizes import OtherSizes
 from .plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit
 from .recordings import Predictions, Recording, difference, other_numbers
-from .second import Done, SecondSizes, proportional
+from .second import Done, proportional
 from .sizes import NewSizes
+from .uneven import is_plain
 
 MOST_TRIES = 16
 """Ways to edit the numbers of one call that are tried."""
@@ -64,14 +67,14 @@ class Simulation:
         """Attention whose module cannot express the growth, and which must be written out first."""
         self._refs: dict[int, Ref] = {}
         self._env: dict[fx.Node, Any] = {}
-        self._changed: set[fx.Node] = set()
+        self.changed: set[fx.Node] = set()
         flags = {path for path, module in gm.named_modules(remove_duplicate=False) if isinstance(module, ModeValue)}
         modes = {n.name for n in gm.graph.nodes if n.op == "call_module" and n.target in flags} if flags else set()
         self._kept = modes | self.program.varying
         """Nodes whose numbers no edit may replace: they come from plain inputs, or depend on the mode."""
         self.done: dict[fx.Node, Done] = {}
         """How each node was carried through, in order."""
-        self._second: SecondSizes | None = None
+        self.elsewhere = OtherSizes(self)
 
     def run(self) -> Simulation:
         """Walk the graph.
@@ -93,14 +96,17 @@ class Simulation:
                 continue
             module = by_name.get(str(node.target)) if node.op == "call_module" else None
             metas = self.kept.metas(module) if module is not None else {}
-            seen = node.name in touched or any(n in self._changed for n in node.all_input_nodes)
-            seen = seen or any((node.name, n.name) in self.detached for n in node.all_input_nodes)
+            seen = node.name in touched or any(n in self.changed for n in node.all_input_nodes)
+            seen = seen or any(
+                (node.name, n.name) in self.detached or n in self.elsewhere.uneven for n in node.all_input_nodes
+            )
             if not (seen or metas):
                 continue
             attributes: Mapping[str, object] = {}
             if module is not None:
                 attributes = self.kept.edit(str(node.target), module, lambda n=node: self._facts(n))  # type: ignore[misc]  # bound early
             self._node(node, module, metas, attributes)
+            self.elsewhere.note(node, module)
         for path, module in by_name.items():
             if self.kept.metas(module, recurse=False):
                 self.kept.edit(path, module, dict)
@@ -124,7 +130,8 @@ class Simulation:
     def _check_output(self, node: fx.Node) -> None:
         """Numbers that the model returns must not change."""
         for source in node.all_input_nodes:
-            if source in self._changed and not same_numbers(self.program.results[source.name], self._env[source]):
+            changed = source in self.changed and not same_numbers(self.program.results[source.name], self._env[source])
+            if changed or (source in self.elsewhere.uneven and self.elsewhere.jumps(node, source)):
                 raise returned_number(self.gm, source)
 
     # -- one node -----------------------------------------------------------------------------------------------
@@ -149,7 +156,7 @@ class Simulation:
             recording, result, problem = self._record(node, how, expected)
             if not problem or attempt or module is not None:
                 break
-            how = replace(how, numbers=align(node, ops, predicted, *self._both(node), self._kept))
+            how = replace(how, numbers=align(node, ops, predicted, *self.both(node), self._kept))
         if problem and len(ops) == 1 and module is None and ops[0].name.removeprefix("aten::") in CUTS:
             self._split(node, ops[0])
             return
@@ -172,6 +179,8 @@ class Simulation:
         try:
             template, refs, own = self.analysis.lowering.template(how.target, args, kwargs, how.metas, how.attributes)
         except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
+            if broken(error):
+                raise failed(self.gm, node, error) from error
             return None, None, (str(error).strip().splitlines() or [repr(error)])[0]
         recording = Recording.of(template, args, kwargs, len(own))
         problem = difference(self._recorded(node, len(own)), recording, expected, self.analysis.lowering.compared)
@@ -193,37 +202,39 @@ class Simulation:
         computed = {path: arg for path, arg in places.items() if isinstance(arg, fx.Node)}
         constants = {path: number for path, number in how.numbers.items() if path not in computed}
         edits = [NodeEdit(node.name, path, at(node, path), new) for path, new in constants.items()]
-        old, new = _Env(self, node, old=True), _Env(self, node)
+        old, new = self.both(node)
         if any(given(arg, old.__getitem__) for arg in computed.values()):
             return how, [], "a number in its arguments is computed from an input of the model"
-        ask = computed or computes(node, old.__getitem__, new.__getitem__)
+        plain = is_plain(self.program.results[node.name])
+        uneven = {
+            path: arg for path, arg in self.elsewhere.arguments(node) if arg in self.elsewhere.uneven and not plain
+        }
+        user = may_change(how.target) and not plain
+        ask = computed or uneven or user or computes(node, old.__getitem__, new.__getitem__)
         if not ask and is_user_code(how.target):
             ask = other_numbers(self._recorded(node, recording.own).template, recording.template)
-        second = self._at_second_sizes() if ask else None
+        second = self.elsewhere.second() if ask else None
         if second is None:
             edits += [NodeEdit(node.name, path, str(arg), how.numbers[path]) for path, arg in computed.items()]
             return how, edits, ""
         second.advance()
         sight = Sight(old.__getitem__, new.__getitem__, second.old, lambda number: second.new(node, number))
-        ways = [followers(node, path, arg, how.numbers[path], sight) for path, arg in computed.items()]
+        uneven = {path: arg for path, arg in uneven.items() if self.elsewhere.uneven.mixed(arg, sight)}
+        ways: list[list[NodeEdit | None]] = []
+        sure = True
+        for path, arg in (computed | uneven).items():
+            some, known = self.elsewhere.ways(node, path, arg, how.numbers.get(path, new[arg]), sight, path in uneven)
+            ways.append(some)
+            sure &= known
+        all_sizes = [second, *(() if sure and not user else self.elsewhere.further(node, uneven.values(), sight))]
         problem = "a number in its arguments is made of a width and of another size, and cannot be edited"
         for chosen in islice(product(*ways), MOST_TRIES):
-            numbers = {**constants, **{path: way.second for path, way in zip(computed, chosen, strict=True)}}
-            problem = second.problem(node, replace(how, numbers=numbers), recording)
+            made = {path: edit for path, edit in zip(computed | uneven, chosen, strict=True) if edit is not None}
+            tried = replace(how, edits=made)
+            problem = next(filter(None, (sizes.problem(node, tried, recording) for sizes in all_sizes)), "")
             if not problem:
-                return replace(how, numbers=numbers), [*edits, *(way.edit for way in chosen)], ""
+                return tried, [*edits, *made.values()], ""
         return how, [], problem
-
-    def _at_second_sizes(self) -> SecondSizes | None:
-        if self._second is None:
-            program = self.analysis.second(self.gm)
-            self._second = SecondSizes(self, program) if program is not None else None
-        return self._second
-
-    def _varies(self, node: fx.Node, values: Sequence[Value], *axes: int) -> bool:
-        """Whether a size of what a node's only operator reads or returns is another one for inputs of other sizes."""
-        second = self._at_second_sizes()
-        return second is not None and second.varies(node, values, axes)
 
     # -- nodes that become others -------------------------------------------------------------------------------
 
@@ -238,7 +249,7 @@ class Simulation:
     def _split(self, node: fx.Node, op: Op) -> None:
         """Pieces that no longer have one size: the call becomes a split at written places."""
         sizes, dim = piece_sizes(op, self.sizes), op.args["dim"]
-        if self._varies(node, op.outputs, dim):
+        if self.elsewhere.varies(node, op.outputs, dim):
             raise inexpressible(
                 self.gm, node, "its pieces have other sizes for other inputs, and cannot be written down"
             )
@@ -257,7 +268,7 @@ class Simulation:
         if (
             family != "mean"
             and not proportional(op, axes, number, self.sizes.shape(x))
-            and self._varies(node, (x,), *axes)
+            and self.elsewhere.varies(node, (x,), *axes)
         ):
             raise inexpressible(self.gm, node, "what it is divided by depends on the sizes of the input")
         new = (family, axes, bool(op.args.get("keepdim")), number)
@@ -271,7 +282,7 @@ class Simulation:
         self.done[node] = how or Done(None, {}, {}, {})
         if not same_result(self.program.results[node.name], result):
             self._env[node] = result
-            self._changed.add(node)
+            self.changed.add(node)
 
     def lookup(self, consumer: fx.Node, node: fx.Node, old: bool) -> Any:
         """What a node returns, before or after the growth, as one consumer sees it."""
@@ -283,7 +294,7 @@ class Simulation:
                 return self._env[node]
         return as_refs(self.program.results[node.name], self._refs)
 
-    def _both(self, node: fx.Node) -> tuple[_Env, _Env]:
+    def both(self, node: fx.Node) -> tuple[_Env, _Env]:
         """What nodes return before and after the growth, as one node sees it."""
         return _Env(self, node, old=True), _Env(self, node)
 

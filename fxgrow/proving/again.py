@@ -5,10 +5,9 @@ from __future__ import annotations
 import weakref
 from dataclasses import replace
 
-from torch import Tensor, fx
+from torch import fx
 
 from ..analysis import Analysis, analyse
-from ..capture.containers import replaced
 from ..errors import FxgrowError, Kind, usage
 from ..passes.opened import opened
 from ..plan import Plan
@@ -60,8 +59,7 @@ def prove_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan:
         where = f"step {number + 1}: " if plan.then else ""
         if steps:
             target = apply(steps[-1], sketch(target), inplace=True, checked=True)
-            inputs = tuple(replaced(x, Tensor, lambda t: t.to("meta")) for x in analysis.inputs)
-            known = analyse(target, inputs, lowering=analysis.lowering)
+            known = analyse(target, analysis.call.on("meta"), lowering=analysis.lowering)
         check(step, target)
         again = _again(replace(step, then=()), target, known)
         if isinstance(again, str):

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from ..analysis import analyse
 from ..capture.call import Call, as_call, as_training_call
 from ..capture.other_modes import capture_notes
+from ..capture.snapshot import Snapshot
 from ..capture.trace import trace
 from ..errors import Kind, usage
 from ..plan import Plan
@@ -109,8 +110,8 @@ def _certified(
     notes += dict.fromkeys(text for call in job.given.values() for text in call.guessed)
     if pair.rounded and pair.dtype is not torch.float64:
         notes.append("shares, means and scales of old entries are rounded to the dtype, which widens the float64 bound")
-    if isinstance(pair.before, fx.GraphModule):
-        notes += [note for note in capture_notes(pair.before) if note.startswith("not compared")]
+    traced = pair.before if isinstance(pair.before, fx.GraphModule) else pair.after
+    notes += [note for note in capture_notes(traced) if note.startswith(("not compared", "fixed"))]
     if claims != MODES:
         notes.append(f"{_mode(claims[0])} mode only: the trace stands for no other mode")
     held_in = tuple(mode for mode, (measured, _, _) in found.items() if measured.errors or measured.failures)
@@ -244,7 +245,7 @@ def _compared(before: nn.Module, after: nn.Module) -> str:
     """With what the grown model was compared."""
     if not isinstance(before, fx.GraphModule):
         return "compared with the original module" if isinstance(after, fx.GraphModule) else ""
-    if before.meta.get("fxgrow_original", False):
+    if before.meta.get("fxgrow_original") == Snapshot(before).digest:
         return "compared with the traced graph, which was compared with its module when it was traced"
     return "compared with the traced graph; the trace itself was not compared with a module"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,7 +41,8 @@ class Bench:
         """
         try:
             xs = [self.values[k] for k in step.reads]
-            with torch.random.fork_rng(devices=()):
+            with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's remarks on a norm that reads two widths, say
                 torch.default_generator.manual_seed(self.seed * 1000 + len(self.steps))
                 module, layout = self._made(step, xs)
                 with torch.no_grad():
