@@ -248,7 +248,7 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
             env[node] = builder.parameter(thing, node.name) if isinstance(thing, Tensor) else thing
         else:
             target = modules[str(node.target)] if node.op == "call_module" else node.target
-            args, kwargs = plain(node.args, env), plain(node.kwargs, env)
+            args, kwargs = plain(node.args, env), plain(node.kwargs, env) if node.kwargs else {}
             try:
                 env[node] = builder.call(node, target, args, kwargs)
             except UsageError:

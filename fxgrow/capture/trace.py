@@ -270,8 +270,9 @@ def _root(model: nn.Module, both: Traces) -> nn.Module:
 def _persist_what_the_model_does(gm: fx.GraphModule, model: nn.Module) -> None:
     """Let state_dict hold what the model's holds: without constants, and tensors that are plain attributes."""
     saved = model.state_dict(keep_vars=True).keys()
+    theirs = dict(model.named_modules())
     for path, module in gm.named_modules():
-        if path and dict(model.named_modules()).get(path) is module:
+        if path and theirs.get(path) is module:
             continue
         lost = [name for name in module._buffers if (f"{path}.{name}" if path else name) not in saved]
         module._non_persistent_buffers_set.update(lost)

@@ -18,7 +18,7 @@ def plain(arg: Any, env: Mapping[fx.Node, Any]) -> Any:
 
 def value_tree(tree: Any) -> Any:
     """A tree of references as a tree of the values they hold now."""
-    return replaced(tree, Ref, lambda ref: ref.value)
+    return tree.value if isinstance(tree, Ref) else replaced(tree, Ref, lambda ref: ref.value)
 
 
 def leaves(tree: Any) -> list[Value]:
