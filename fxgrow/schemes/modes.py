@@ -33,14 +33,25 @@ def prove_in_modes(problem: Problem, assignment: Assignment) -> Proof | Failure:
     for other in problem.others:
         found = _elsewhere(problem, assignment, proof, other)
         if isinstance(found, Elsewhere):
-            more = tuple(node for node in found.proof.eval_only if node not in proof.eval_only)
-            proof = replace(proof, eval_only=(*proof.eval_only, *more), elsewhere=(*proof.elsewhere, found))
+            proof = replace(_merged(proof, found.proof, other.training), elsewhere=(*proof.elsewhere, found))
         elif other.training:
             proof = replace(proof, eval_only=(*proof.eval_only, found.node), limited=found.text)
         else:
             op = next((k for k, op in enumerate(problem.dims.program.ops) if op.node == found.node), 0)
             return Failure(found.kind, op, f"in evaluation mode {found.text}")
     return proof
+
+
+def _merged(proof: Proof, other: Proof, training: bool) -> Proof:
+    """What one mode's proof leaves out and the other's as well. What is drawn in training mode alone is for evaluation
+    mode only, as dropout that follows its flag."""
+    ours, theirs = proof.redrawn, other.redrawn
+    if training:
+        redrawn, drawn = ours, [node for node in theirs if node not in ours]
+    else:
+        redrawn, drawn = theirs, [node for node in ours if node not in theirs]
+    only = dict.fromkeys((*proof.eval_only, *other.eval_only, *drawn))
+    return replace(proof, eval_only=tuple(only), redrawn=redrawn)
 
 
 @dataclass(frozen=True, slots=True)
