@@ -12,10 +12,11 @@ from .capture.build import lower
 from .capture.call import Call, remembered
 from .capture.checks import check_model
 from .capture.inputs import example_values
+from .capture.locks import one_at_a_time
 from .capture.lowering import Lowering
-from .capture.other_modes import other_programs
+from .capture.other_modes import capture_notes, other_programs, speak_for
 from .capture.program import Program
-from .capture.second_sizes import second
+from .capture.second_sizes import resized, second, sizes_between
 from .capture.snapshot import Snapshot
 from .capture.template import same_template
 from .capture.user_code import may_change, target_of
@@ -76,15 +77,20 @@ class Analysis:
         self.rules = RULES.version
         """Of the rules that it was made with."""
         self._volumes: DimsSolver | None = None
+        self._capture = capture_notes(model.gm)
         self._others: tuple[OtherMode, ...] | None = None
         self._second: Program | None = None
+        self._second_inputs: tuple[Any, ...] = ()
         self._asked = False
+        self._further: dict[tuple[tuple[tuple[int, int], int], ...], Program | None] = {}
 
+    @one_at_a_time
     def others(self, gm: fx.GraphModule) -> tuple[OtherMode, ...]:
         """The modes in which a model with this fingerprint runs other operators than in this program; mostly none."""
         if self._others is None:
             found = []
             for mode in other_programs(gm, self.program, self.inputs, self.lowering):
+                speak_for(self.program, training=not mode.training)
                 snapshot = Snapshot(gm)
                 made = None
                 if mode.program is not None:
@@ -94,17 +100,24 @@ class Analysis:
         return self._others
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What every plan says of the capture: guesses, the one mode that it stands for, comparisons not made."""
+        return (*self.call.guessed, *self._capture)
+
+    @property
     def guessed(self) -> tuple[str, ...]:
         """A sentence for each input whose shape nobody gave, so that it was inferred from the first layers."""
         return self.call.guessed
 
     @property
+    @one_at_a_time
     def volumes(self) -> DimsSolver:
         """The axes when residual joins keep their operands apart; made when first asked for."""
         if self._volumes is None:
             self._volumes = DimsSolver(self.program, soft=True).solve()
         return self._volumes
 
+    @one_at_a_time
     def fits(self, model: Snapshot) -> bool:
         """Whether this is still what is to be known of a model: its graph, modules and rules are the same, and the
         user's own code, recorded anew, does what it did."""
@@ -123,6 +136,7 @@ class Analysis:
                 return False
         return True
 
+    @one_at_a_time
     def second(self, gm: fx.GraphModule) -> Program | None:
         """The program of the same model for inputs of other sizes, to tell numbers that follow the input from those of
         the model; None if the model takes no others. Made when first asked for."""
@@ -130,21 +144,38 @@ class Analysis:
             self._second, self._asked = self._at_second_sizes(gm), True
         return self._second
 
+    def following(self) -> list[tuple[int, int]]:
+        """Sizes of the inputs that the second program has otherwise: (here, there)."""
+        return sizes_between(self.inputs, self._second_inputs)
+
+    def further(self, gm: fx.GraphModule, sizes: Mapping[tuple[int, int], int]) -> Program | None:
+        """The program for inputs of still other sizes, given for each of `following`; None if the model does not take
+        them."""
+        key = tuple(sorted(sizes.items()))
+        if key not in self._further:
+            self._further[key] = self._lowered(Snapshot(gm), resized(self.inputs, self._second_inputs, sizes))
+        return self._further[key]
+
+    def _lowered(self, model: Snapshot, inputs: tuple[Any, ...]) -> Program | None:
+        try:
+            return lower(model, inputs, self.lowering)
+        except FxgrowError:
+            return None
+
     def _at_second_sizes(self, gm: fx.GraphModule) -> Program | None:
         model = Snapshot(gm)
 
         def program(inputs: tuple[Any, ...]) -> Program | None:
-            try:
-                return lower(model, inputs, self.lowering)
-            except FxgrowError:
-                return None
+            return self._lowered(model, inputs)
 
         places = [node for node in model.nodes if node.op == "placeholder"]
         traced = all(_shape(node.meta.get("val")) == _shape(x) for node, x in zip(places, self.inputs, strict=True))
         for known in gm.meta.get("fxgrow_second", ()) if traced else ():  # sizes that the module itself has taken
             if len(known) == len(places) and (found := program(tuple(known))) is not None:
+                self._second_inputs = tuple(known)
                 return found
         chosen = second(self.inputs, lambda inputs: program(inputs) is not None)
+        self._second_inputs = chosen or ()
         return program(chosen) if chosen is not None else None
 
 
@@ -153,6 +184,7 @@ def _shape(thing: Any) -> tuple[int, ...] | None:
 
 
 @plain
+@one_at_a_time
 def analyse(
     gm: fx.GraphModule,
     example_inputs: Sequence[Any] | Call | None = None,

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from .analysis import Analysis, analyse
 from .capture.call import Call, as_call, as_training_call, remembered
+from .capture.locks import one_at_a_time
 from .capture.snapshot import Snapshot
 from .errors import Kind, VerificationFailed, usage
 from .inspection import Inspection
@@ -34,6 +35,7 @@ _ANALYSES: weakref.WeakKeyDictionary[fx.GraphModule, Analysis] = weakref.WeakKey
 """What is known of models that are still alive; an analysis that no longer fits its model is made anew."""
 
 
+@one_at_a_time
 def analysis_of(
     model: fx.GraphModule,
     example_inputs: Sequence[Any] | Call | None = None,
@@ -58,6 +60,7 @@ def _names(node: Any) -> tuple[Any, ...]:
 
 
 @plain
+@one_at_a_time
 def plan_widen(
     model: fx.GraphModule,
     node: str | Sequence[str],
@@ -170,6 +173,7 @@ def widen(
 
 
 @plain
+@one_at_a_time
 def apply(
     plan: Plan,
     model: fx.GraphModule,
@@ -206,6 +210,7 @@ def apply(
 
 
 @plain
+@one_at_a_time
 def inspect(
     model: fx.GraphModule,
     example_inputs: Sequence[Any] | None = None,

@@ -9,6 +9,7 @@ from torch import fx, nn
 
 from .api import _ANALYSES, _names, analysis_of
 from .capture.call import Call
+from .capture.locks import one_at_a_time
 from .errors import Kind, VerificationFailed, usage
 from .passes import Deepen
 from .plan import Plan
@@ -24,6 +25,7 @@ Block = str | Callable[[int], nn.Module] | None
 
 
 @plain
+@one_at_a_time
 def plan_deepen(
     model: fx.GraphModule,
     after: Names = None,

@@ -12,6 +12,7 @@ from torch import fx
 
 from .analysis import Analysis
 from .api import _ANALYSES, analysis_of
+from .capture.locks import one_at_a_time
 from .deepening import plan_deepen
 from .errors import FxgrowError, Kind, VerificationFailed, usage
 from .passes import Widen, Width
@@ -43,6 +44,7 @@ _DEEPER = {"net2net": "net2net", "zero": "zero", "mean": "zero", "morphism": "ze
 
 
 @plain
+@one_at_a_time
 def plan_grow(
     model: fx.GraphModule,
     *,

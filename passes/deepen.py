@@ -164,7 +164,7 @@ class Deepen:
             skips=(),
             proof=tuple(f"{d.insert.name}.{line}" for d in drafts for line in d.proof),
             eval_only=tuple(f"{d.insert.name}.{node}" for d in drafts for node in d.eval_only),
-            notes=analysis.guessed,
+            notes=analysis.notes,
             redrawn=tuple(f"{d.insert.name}.{node}" for d in drafts for node in d.redrawn),
             before=before,
             after=after,

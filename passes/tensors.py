@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from math import prod
 
@@ -43,6 +43,11 @@ class Blocks:
     sources: Mapping[Atom, tuple[int, ...]]
     default: State = State.EVEN
     """Of tensors for which none was chosen, because only their shape is read."""
+    indexed: frozenset[tuple[int, int]] = field(init=False, repr=False)
+    """Axes, by value and number, of which states are told apart by an index factor."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "indexed", _indexed(self.assignment))
 
     def leaf(self, atom: Atom, value: int, axis: int, occurrence: int, index: int) -> Leaf:
         """One growing set of units in one axis of one tensor."""
@@ -106,11 +111,15 @@ class Blocks:
 
     def _differ(self, value: int, at: int) -> bool:
         """Whether states are told apart by an index factor."""
-        by_place: dict[int, set[State]] = {}
-        for place, state in self.assignment.items():
-            if place.value == value and place.axis == at and place.index >= 0:
-                by_place.setdefault(place.occurrence, set()).add(state)
-        return any(len(states) > 1 for states in by_place.values())
+        return (value, at) in self.indexed
+
+
+def _indexed(assignment: Assignment) -> frozenset[tuple[int, int]]:
+    by_place: dict[tuple[int, int, int], set[State]] = {}
+    for place, state in assignment.items():
+        if place.index >= 0:
+            by_place.setdefault((place.value, place.axis, place.occurrence), set()).add(state)
+    return frozenset((value, axis) for (value, axis, _), states in by_place.items() if len(states) > 1)
 
 
 def copy_maps(

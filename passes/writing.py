@@ -80,7 +80,7 @@ def written(
         proof=proof_lines(proof),
         eval_only=tuple(dict.fromkeys((*proof.eval_only, *edits.eval_only))),
         redrawn=proof.redrawn,
-        notes=(*_notes(growth), *growth.notes, *analysis.guessed),
+        notes=(*_notes(growth), *growth.notes, *analysis.notes),
         before=edits.before,
         after=edits.after,
         model=analysis.digest,

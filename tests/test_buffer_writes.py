@@ -289,7 +289,8 @@ def shared_memory(net: Net, h: Tensor) -> Tensor:
 
 def test_a_buffer_in_the_memory_of_another_is_not_understood() -> None:
     net = Net(shared_memory).double()
-    net.var = net.mean[:]
+    net.var = torch.cat([net.mean, net.mean]).view(2, 8)[0]  # a part of a larger storage …
+    net.mean = net.var.as_strided((8,), (1,), 4)  # … of which another part is read under another name
     gm = fx.GraphModule(net, Tracer().trace(net))
     with pytest.raises(fxgrow.GrowthRefused) as caught:
         fxgrow.widen(gm, "a", example_inputs=(X[0],))

@@ -172,8 +172,9 @@ def test_attention_that_drops_weights_is_claimed_for_evaluation_mode(training: b
 
     x = torch.randn(2, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     gm = fxgrow.trace(Attends().double().train(training), (x,))
-    draws = [op.draws for op in lower(Snapshot(gm), (x,)).ops if "attention" in op.name]
-    assert draws == [(False, True)]
+    plan = fxgrow.plan_widen(gm, "attend.in_proj_weight", grow="groups")
+    assert plan.eval_only
+    assert not plan.redrawn
 
 
 def test_the_certificate_leaves_the_draws_out() -> None:

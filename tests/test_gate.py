@@ -195,3 +195,23 @@ def test_reports_overwrite_nothing_that_counts(options: str, said: str) -> None:
     assert refused(gate(text, *options.split()), said)
     assert Path("gate.toml").read_text() == text
     assert sorted(p.name for p in Path().iterdir() if p.name != "__pycache__") == ["gate.toml", "nets.py"]
+
+
+def test_a_grown_model_that_fails_in_training_mode_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoTraining(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                raise RuntimeError("no training here")
+            return super().forward(x)
+
+    def wrong(plan: Plan, model: fx.GraphModule, *, checked: bool) -> fx.GraphModule:
+        grown = fxgrow.apply(plan, model)
+        grown.get_submodule("b").__class__ = NoTraining
+        return grown
+
+    monkeypatch.setattr(running, "grown_by", wrong)
+    outcome = gate(MODEL + WIDER, "--json", "out.json")
+    assert outcome.code == 1, outcome
+    (row,) = rows().values()
+    assert row["status"] == BROKEN
+    assert "no training here" in row["message"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import fxgrow
 from fxgrow.capture.second_sizes import candidates, second
@@ -199,3 +200,191 @@ def test_math_of_two_sizes() -> None:
         return scaled
 
     grown(body, LINE)
+
+
+@pytest.mark.parametrize(
+    ("path", "new"),
+    [
+        ((FOLLOWED, "args", 1), (1, 0, 0)),
+        ((FOLLOWED, "args", 1), (0, 1, 0)),
+        ((FOLLOWED, "args", 1), (2**30, 1, 0)),
+        ((FOLLOWED, "args", 1), (float("nan"), 1, 0)),
+        ((FOLLOWED, "args", 1), "numel"),
+        ((FOLLOWED, "args", 7), (1, 2, 0)),
+        ((FOLLOWED, "target"), (1, 2, 0)),
+        ((RECOMPUTED, "args", 1), ()),
+        ((RECOMPUTED, "args", 1), (("x", ("args", 0), 3),)),
+        ((RECOMPUTED, "args", 1), (("b", ("args", 0), 3),)),
+        ((RECOMPUTED, "args", 1), (("numel", ("kwargs", "evil", 0), 3),)),
+        ((RECOMPUTED, "args", 1), (("numel", ("args", 4), 3),)),
+        ((RECOMPUTED, "args", 1), (("numel", ("args", 0), (1, -1, 0)),)),
+    ],
+)
+def test_a_plan_with_odd_arithmetic_is_not_applied(path: Any, new: Any) -> None:
+    torch.manual_seed(0)
+    model = fxgrow.trace(Between(BODIES["numel"][0], 0).eval(), (torch.randn(FLAT),))
+    plan = fxgrow.plan_widen(model, "a", factor=2)
+    edit = replace(plan.nodes[0], path=path, new=new)
+    code = model.code
+    with pytest.raises(fxgrow.UsageError) as refused:
+        fxgrow.apply(replace(plan, nodes=(edit,)), model)
+    assert refused.value.kind is fxgrow.errors.Kind.STALE_PLAN
+    assert model.code == code
+
+
+@fx.wrap
+def windows(length: int, width: int) -> int:
+    return length // width + 1
+
+
+@fx.wrap
+def quotient_and_rest(length: int, width: int) -> tuple[int, int]:
+    return divmod(length, width)
+
+
+@fx.wrap
+def by_windows(h: Tensor) -> Tensor:
+    return h * (h.size(2) // h.size(1) + 1)
+
+
+@fx.wrap
+def longer_than_wide(h: Tensor) -> Tensor:
+    return h.tanh() if h.size(2) > h.size(1) else h.sin()
+
+
+@fx.wrap
+def longer_than_eight(h: Tensor) -> Tensor:
+    return h.tanh() if h.size(2) > 8 else h.sin()
+
+
+fx.wrap("round")
+fx.wrap("int")
+fx.wrap("min")
+fx.wrap("max")
+
+SHORT = (2, 3, 5)
+"""Both the example and the second sizes are shorter than the width, 8."""
+
+
+def check_at_lengths(model: nn.Module, grown: nn.Module) -> None:
+    """Compare at lengths around the multiples of the width."""
+    compared = 0
+    for batch in (1, 3, 9):
+        for length in (5, 7, 8, 9, 15, 16, 17, 30, 33):
+            x = torch.randn(batch, 3, length, dtype=torch.float64)
+            try:
+                want = model(x)
+            except RuntimeError:  # not every length can be folded
+                continue
+            torch.testing.assert_close(grown(x), want, rtol=1e-9, atol=1e-11)
+            compared += 1
+    assert compared > 5
+
+
+def widened(model: nn.Module, times: int = 2) -> fx.GraphModule:
+    traced = fxgrow.trace(model, (torch.randn(SHORT, dtype=torch.float64),))
+    for _ in range(times):
+        plan = fxgrow.plan_widen(traced, "a", factor=2)
+        traced = fxgrow.apply(fxgrow.Plan.from_json(plan.to_json()), traced)
+    return traced
+
+
+UNEVEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "floor": lambda h: h * (h.size(2) // h.size(1) + 1),
+    "floor of a width": lambda h: h * (h.size(1) // h.size(2) + 1),
+    "floor of a width, and the length": lambda h: h * (h.size(1) // 8 * h.size(2)),
+    "ceiling": lambda h: h * ((h.size(2) + h.size(1) - 1) // h.size(1)),
+    "negative floor": lambda h: h * -(-h.size(2) // h.size(1)),
+    "remainder": lambda h: h * (h.size(2) % h.size(1) + 1),
+    "comparison": lambda h: h * (1 + (h.size(2) > h.size(1))),
+    "bits": lambda h: h * (h.size(2) | h.size(1)),
+    "least": lambda h: h * min(h.size(2), h.size(1)),
+    "greatest": lambda h: h * max(h.size(2), h.size(1)),
+    "symbolic greatest": lambda h: h.mul(torch.sym_max(h.size(2), h.size(1))),
+    "round": lambda h: h * (1 + round(h.size(2) / h.size(1))),
+    "int": lambda h: h * (1 + int(h.size(2) / h.size(1))),
+    "wrapped": lambda h: h * windows(h.size(2), h.size(1)),
+    "batch": lambda h: h * (h.size(0) // h.size(1) + 1),
+    "batch x length": lambda h: h * (h.size(0) * h.size(2) // h.size(1) + 1),
+    "numel": lambda h: h * (1 + h.numel() // 100),
+    "exact quotient": lambda h: h / (h.numel() // h.size(1)),
+    "slice": lambda h: h[:, :, : h.size(2) // h.size(1) + 1] * 2,
+    "padding": lambda h: nn.functional.pad(h, (0, h.size(2) % h.size(1))),
+    "cut of the channels": lambda h: torch.cat(
+        [h[:, : h.size(1) - h.size(2) // h.size(1)], h[:, h.size(1) - h.size(2) // h.size(1) :]], 1
+    ),
+    "smooth sum": lambda h: h * (h.size(1) * h.size(2) + h.size(2)),
+    "smooth power": lambda h: h * h.size(1) ** (-h.size(2) / 10),
+    "smooth product": lambda h: h * ((h.size(1) + h.size(2)) * h.size(2)),
+    "distance": lambda h: h * abs(h.size(1) - h.size(2)),
+    "floor of the length alone": lambda h: h * (h.size(2) // 8 + 1),
+    "wrapped, of the length alone": lambda h: longer_than_eight(h),
+}
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_floors_and_comparisons_of_a_width_keep_the_old_width(name: str) -> None:
+    torch.manual_seed(0)
+    model = Between(lambda _, h: UNEVEN[name](h), 1).double().eval()
+    check_at_lengths(model, widened(model))
+
+
+def test_a_floor_of_a_width_beside_the_growth_keeps_the_old_width() -> None:
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv1d(3, 8, 3, padding=1), nn.Conv1d(8, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.a(x).relu()
+            out: Tensor = self.b(h) + x * (h.size(2) // h.size(1))
+            return out
+
+    model = Beside().double().eval()
+    check_at_lengths(model, widened(model))
+
+
+def test_a_whole_number_that_is_returned_may_read_a_width() -> None:
+    class Returned(nn.Module):
+        def __init__(self, exact: bool) -> None:
+            super().__init__()
+            self.a, self.b, self.exact = nn.Conv1d(3, 8, 3, padding=1), nn.Conv1d(8, 2, 1), exact
+
+        def forward(self, x: Tensor) -> tuple[Tensor, int]:
+            h = self.a(x).relu()
+            return self.b(h), h.numel() // h.size(1) if self.exact else h.size(2) // h.size(1)
+
+    model = Returned(True).double().eval()
+    x = torch.randn(3, 3, 30, dtype=torch.float64)
+    assert widened(model)(x)[1] == model(x)[1] == 90
+    with pytest.raises(fxgrow.GrowthRefused) as refused:
+        widened(Returned(False).double().eval())
+    assert refused.value.kind is fxgrow.errors.Kind.OUTPUT
+
+
+@pytest.mark.parametrize(
+    ("body", "node"),
+    [
+        (lambda m, h: by_windows(h), "by_windows"),
+        (lambda m, h: longer_than_wide(h), "longer_than_wide"),
+        (lambda m, h: h * (quotient_and_rest(h.size(2), h.size(1))[0] + 1), "mul"),
+        (
+            lambda m, h: (
+                h.reshape(h.size(0), h.size(1) // (1 + h.size(2) // h.size(1)), -1, h.size(2)).tanh().reshape(h.shape)
+            ),
+            "reshape",
+        ),
+    ],
+    ids=["numbers in a wrapped function", "branch in a wrapped function", "a tuple of numbers", "size argument"],
+)
+def test_jumps_that_no_edit_mends_are_refused(body: Callable[[Any, Tensor], Tensor], node: str) -> None:
+    model = Between(body, 1).double().eval()
+    traced = fxgrow.trace(model, (torch.randn(SHORT, dtype=torch.float64),))
+    code = traced.code
+    with pytest.raises(fxgrow.GrowthRefused) as refused:
+        fxgrow.widen(traced, "a", factor=2)
+    refusal = refused.value.refusal
+    assert refusal.kind is fxgrow.errors.Kind.INEXPRESSIBLE
+    assert node in refusal.chain
+    assert "inputs of other sizes" in str(refused.value)
+    assert traced.code == code

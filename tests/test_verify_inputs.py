@@ -14,6 +14,7 @@ import fxgrow
 from fxgrow.capture.call import Call
 from fxgrow.capture.containers import changed as mapped
 from fxgrow.capture.containers import leaves
+from fxgrow.capture.snapshot import Snapshot
 from fxgrow.verify.probes import probes
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -115,7 +116,7 @@ def test_the_module_itself_is_what_counts() -> None:
     assert "the trace itself was not compared" in str(
         fxgrow.verify(alone, fxgrow.widen(alone, "0", example_inputs=(X,)))
     )
-    traced.meta["fxgrow_original"] = True
+    traced.meta["fxgrow_original"] = Snapshot(traced).digest
     assert "which was compared with its module" in str(fxgrow.verify(traced, grown))
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fxgrow
+from fxgrow.verify.compare import seeded
 from fxgrow.verify.outputs import flat
 from fxgrow.verify.precision import raised
 from fxgrow.verify.scales import Yardstick, apart
@@ -262,6 +263,10 @@ def test_what_is_raised_computes_in_double_precision() -> None:
     assert {y.dtype for y in found} == {torch.float64}
     assert [y.dtype for y in whole] == [torch.int64] * 3 + [torch.bool]
     assert torch.equal(found[0], x / 3)
+    with seeded(3):
+        drawn = torch.rand(3)
+    with seeded(3), raised(EPSILON):
+        assert torch.equal(torch.rand(3), drawn.double())  # the same numbers in either precision
     assert torch.equal(made[1:], x[1:])
 
 

@@ -96,7 +96,7 @@ def flag(x: Tensor) -> Tensor:
 
 
 def number(x: Tensor) -> Tensor:
-    return x * float(width(x)) ** -0.5
+    return torch.mul(x, width(x) ** -0.5)
 
 
 LOOKUP = (torch.tensor(2.0, dtype=torch.float64), torch.tensor(3.0, dtype=torch.float64))

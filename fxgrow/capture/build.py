@@ -11,10 +11,10 @@ from ..errors import Kind, UsageError, usage
 from .containers import replaced
 from .draws import flag_follows, hides_its_mode, in_other_mode, modes_of
 from .fakes import has_known_value
+from .locks import RECORDING
 from .lowering import INTRINSICS, Lowering
 from .numbers import Undecided
 from .program import STORED, NodeCall, Op, Origin, Program, Ref, Value, View
-from .recorder import storage_of
 from .signature import Meta, key_of, meta_of, meta_of_ref, substitute
 from .snapshot import Snapshot
 from .storages import place_of
@@ -34,7 +34,7 @@ class Builder:
         self._refs: dict[Hashable, Ref] = {}
         self._views: dict[int, list[Ref]] = {}
         self._storages = 0
-        self._lasting: dict[int, int] = {}
+        self._lasting: dict[Hashable, int] = {}
         """For each storage of the model's own tensors, by identity, its number."""
         self._first: list[tuple[Ref, Value]] = []
         """The model's own tensors, and what they hold before the call."""
@@ -42,8 +42,13 @@ class Builder:
         """Storages of which nothing is known at the end, and the operator that wrote into them."""
         self._names: dict[Hashable, list[str]] = {}
         self._alive: list[Tensor] = []
-        for name, tensor in model.tensors:
-            self._names.setdefault(place_of(tensor), []).append(name)
+        self._places: dict[int, Hashable] = {}
+        """By identity of a tensor of the model, where it lies."""
+        self._own: dict[int, Ref] = {}
+        """The references of tensors of the model, by identity."""
+        for (name, tensor), place in zip(model.tensors, model.places, strict=True):
+            self._places[id(tensor)] = place
+            self._names.setdefault(place, []).append(name)
 
     def value(self, meta: Meta, origin: Origin, node: str, names: tuple[str, ...] = ()) -> Value:
         """A new value of the program."""
@@ -63,14 +68,18 @@ class Builder:
 
     def parameter(self, tensor: Tensor, node: str) -> Ref:
         """The reference of a real tensor that the model holds."""
-        place = place_of(tensor)
+        known = self._own.get(id(tensor))
+        if known is not None:
+            return known
+        place = self._places.get(id(tensor)) or place_of(tensor)
         found = self._refs.get(place)
         if found is None:
             names = tuple(self._names.get(place, ()))
             origin = Origin.PARAMETER if names else Origin.CONSTANT
             value = self.value(meta_of(tensor), origin, node, names)
-            found = self._refs[place] = self.new_ref(value, self._lasting.get(storage_of(tensor)), lasting=True)
-            self._lasting[storage_of(tensor)] = found.storage
+            storage = place[0] if isinstance(place, tuple) else place
+            found = self._refs[place] = self.new_ref(value, self._lasting.get(storage), lasting=True)
+            self._lasting[storage] = found.storage
             self._first.append((found, value))
             self._alive.append(tensor)
             if names and not isinstance(tensor, nn.Parameter) and has_known_value(tensor):
@@ -79,6 +88,8 @@ class Builder:
                 self.program.parameters[name] = found.value
             if names and not isinstance(tensor, nn.Parameter):
                 self.program.buffers.add(value.index)
+        if id(tensor) in self._places:  # others may not live on
+            self._own[id(tensor)] = found
         return found
 
     def input(self, example: Any, node: str) -> Any:
@@ -199,7 +210,7 @@ class Builder:
         slots: dict[Ref, int] = {}
         key_of(args, slots)
         fakes = {ref: self.lowering.fake(meta_of_ref(ref), i) for ref, i in slots.items()}
-        with self.lowering.mode:
+        with RECORDING, self.lowering.mode:
             out = target(*substitute(args, fakes.__getitem__), **kwargs)
         ref = self.new_ref(self.value(meta_of(out), Origin.COMPUTED, node.name))
         names = ("x", "dim", "keep", "pairs", "width", "copies")
@@ -293,16 +304,17 @@ def _drop_unused(program: Program) -> None:
     by Python. Counts of calls and the like, which depend on no axis of anything, are left out.
     """
     sized: set[int] = {v.index for v in program.values if v.shape}
-    for op in program.ops:
-        if any(v.index in sized for v in op.inputs()):
+    read = [[v.index for v in op.inputs()] for op in program.ops]
+    for op, inputs in zip(program.ops, read, strict=True):
+        if not sized.isdisjoint(inputs):
             sized.update(out.index for out in op.outputs)
     needed = {v.index for v in program.outputs}
     keep: list[Op] = []
-    for op in reversed(program.ops):
-        effect = op.name in _EFFECTS and any(v.index in sized for v in op.inputs())
+    for op, inputs in zip(reversed(program.ops), reversed(read), strict=True):
+        effect = op.name in _EFFECTS and not sized.isdisjoint(inputs)
         if effect or any(out.index in needed for out in op.outputs):
             keep.append(op)
-            needed.update(v.index for v in op.inputs())
+            needed.update(inputs)
             if op.repeats is not None:  # whose sizes are those of the user's own call
                 needed.update(v.index for v in op.repeats.outputs)
     if len(keep) == len(program.ops):

@@ -10,49 +10,51 @@ import functools
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from typing import Any
 
-from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
+from .stand_ins import is_stand_in
 
-_CACHED: type[Any] = type(functools.lru_cache(lambda: None))
-DEEPEST = 6
-"""How deep a cached result is searched."""
+CACHED: type[Any] = type(functools.lru_cache(lambda: None))
+"""The class of functions that `functools.lru_cache` makes."""
+
+
+class Caches:
+    """The caches of a process, and how often each had to call its function so far."""
+
+    def __init__(self) -> None:
+        self._known = {id(cached): (cached, cached.cache_info().misses) for cached in _caches()}
+
+    def clean(self, *, new: bool = False) -> None:
+        """Empty each cache that has got a stand-in since; all others keep what they hold.
+
+        Args:
+            new: also look at caches that have been made since.
+        """
+        some = _caches() if new else [cached for cached, _ in self._known.values()]
+        for cached in some:
+            _, before = self._known.get(id(cached), (None, 0))
+            misses = cached.cache_info().misses
+            if misses != before and holds_stand_in(cached):
+                cached.cache_clear()
+            self._known[id(cached)] = cached, cached.cache_info().misses
 
 
 @contextmanager
-def caches_kept_clean() -> Iterator[None]:
-    """Afterwards, empty each cache that has got a stand-in while it lasted; all others keep what they hold."""
-    before = {id(cached): cached.cache_info().misses for cached in _caches()}
+def caches_kept_clean() -> Iterator[Caches]:
+    """Afterwards no cache holds a stand-in that it has got while this lasted."""
+    caches = Caches()
     try:
-        yield
+        yield caches
     finally:
-        for cached in _caches():
-            if cached.cache_info().misses != before.get(id(cached), 0) and _holds_stand_in(cached):
-                cached.cache_clear()
+        caches.clean(new=True)
 
 
 def _caches() -> list[Any]:
     """Every cache of the process. Unlike `gc.get_objects`, this holds no object that another thread is making."""
-    return [thing for thing in gc.get_referrers(_CACHED) if type(thing) is _CACHED]
+    return [thing for thing in gc.get_referrers(CACHED) if type(thing) is CACHED]
 
 
-def _holds_stand_in(cached: Any) -> bool:
+def holds_stand_in(cached: Any) -> bool:
     """Whether a key or a result in a cache is, or holds, a fake tensor or a proxy."""
     function = getattr(cached, "__wrapped__", None)
-    return any(_is_stand_in(thing, 0) for thing in gc.get_referents(cached) if thing is not function)
-
-
-def _is_stand_in(thing: Any, depth: int) -> bool:
-    if isinstance(thing, FakeTensor | fx.Proxy):
-        return True
-    if depth > DEEPEST:
-        return False
-    if isinstance(thing, dict):
-        return any(_is_stand_in(item, depth + 1) for pair in thing.items() for item in pair)
-    if isinstance(thing, list | tuple | set | frozenset):
-        return any(_is_stand_in(item, depth + 1) for item in thing)
-    if is_dataclass(thing) and not isinstance(thing, type):
-        return any(_is_stand_in(getattr(thing, f.name, None), depth + 1) for f in fields(thing))
-    return False
+    return any(is_stand_in(thing) for thing in gc.get_referents(cached) if thing is not function)

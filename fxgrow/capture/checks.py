@@ -26,27 +26,26 @@ def check_model(model: nn.Module) -> None:
             Kind.UNSUPPORTED_MODEL, f"{type(model).__name__} is no torch.nn.Module", hint="fxgrow.trace(nn_module)"
         )
     for path, module in model.named_modules():
-        where = f"{path or 'the model itself'} ({type(module).__name__})"
         tensors = [*module._parameters.values(), *module._buffers.values()]
         if isinstance(module, torch.jit.ScriptModule):
             raise usage(
                 Kind.UNSUPPORTED_MODEL,
                 "a TorchScript module has no Python code left to trace",
-                where=where,
+                where=_where(path, module),
                 hint="grow the module it was made from, then script the result",
             )
         if any(is_lazy(t) for t in tensors):
             raise usage(
                 Kind.UNSUPPORTED_MODEL,
                 "a lazy module has no shapes yet",
-                where=where,
+                where=_where(path, module),
                 hint="run the model once on real data, then trace and grow it",
             )
         if ".quantized" in type(module).__module__ or any(t is not None and t.is_quantized for t in tensors):
             raise usage(
                 Kind.UNSUPPORTED_MODEL,
                 "a quantised module keeps packed integer weights, which cannot hold opposite halves",
-                where=where,
+                where=_where(path, module),
                 hint="grow the float model, then quantise the result",
             )
         hooks = module._forward_pre_hooks.values()
@@ -56,10 +55,14 @@ def check_model(model: nn.Module) -> None:
                 Kind.UNSUPPORTED_MODEL,
                 "a parametrised weight (weight_norm, spectral_norm, prune …) is computed from others: new entries "
                 "would change the old ones",
-                where=where,
+                where=_where(path, module),
                 hint="remove it first: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), or "
                 "torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove",
             )
+
+
+def _where(path: str, module: nn.Module) -> str:
+    return f"{path or 'the model itself'} ({type(module).__name__})"
 
 
 def check_root(model: nn.Module) -> None:

@@ -10,15 +10,18 @@ from torch import Tensor, fx, nn
 
 from ..errors import FxgrowError, Kind, usage
 from .build import lower
-from .call import Call, placeholders, spread
+from .caches import Caches
+from .call import Call, has_numbers, placeholders, spread
 from .containers import leaves, replaced
 from .fidelity import Difference, difference
 from .inputs import example_values
 from .lowering import Lowering
 from .modes import guard
+from .other_modes import modes_of
 from .second_sizes import second
 from .snapshot import Snapshot
-from .whole import Recording, StandIns, record_model
+from .traced import flags_in
+from .whole import RealCopies, Recording, StandIns, record_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Examples:
     concrete: Mapping[str, Any]
 
 
-def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples) -> None:
+def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Caches) -> None:
     """Record both, and refuse a graph that does not run what the model runs.
 
     What was compared is written into `gm.meta["fxgrow_compared"]`. A graph that is right in the model's mode alone
@@ -39,14 +42,13 @@ def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples) -> None:
     Raises:
         UsageError: the graph runs something else in the mode that the model is in; the message names the line.
     """
-    comparison = _Comparison(model, gm, examples)
-    modes = gm.meta.get("fxgrow_modes", ("eval", "training"))
+    comparison = _Comparison(model, gm, examples, caches)
     here = model.training
     if not comparison.known:
-        gm.meta["fxgrow_compared"] = ()
+        gm.meta["fxgrow_compared"] = ("not compared with the module: its inputs are neither given nor inferable",)
         return
     for training in (here, not here):
-        if ("training" if training else "eval") not in modes:
+        if _NAME[training] not in modes_of(gm):
             continue
         found = comparison.differs(training)
         if found is None:
@@ -55,9 +57,29 @@ def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples) -> None:
             raise _refusal(model, found, comparison.at)
         guard(gm, training=here, why=f"{found} ({found.where})")
         gm.recompile()
-        gm.meta["fxgrow_modes"] = ("training" if here else "eval",)
+        gm.meta["fxgrow_modes"] = (_NAME[here],)
+    if {name: m.training for name, m in model.named_modules(remove_duplicate=False)} != flags_in(model, here):
+        found = comparison.differs(None)
+        if found is not None:
+            raise _mixed(model, found)
+    if here in comparison.modes and (not here) not in comparison.modes and len(modes_of(gm)) == 2:
+        gm.meta["fxgrow_modes"] = (_NAME[here],)  # what was not compared is not claimed
     gm.meta["fxgrow_compared"] = tuple(comparison.notes)
-    gm.meta["fxgrow_original"] = comparison.compared
+    if {_NAME[mode] for mode in comparison.modes if mode is not None} >= set(modes_of(gm)):
+        gm.meta["fxgrow_original"] = Snapshot(gm).digest
+
+
+_NAME = {False: "eval", True: "training"}
+
+
+def _mixed(model: nn.Module, found: Difference) -> FxgrowError:
+    return usage(
+        Kind.NOT_TRACEABLE,
+        f"some modules of {type(model).__name__} are in training mode and others are not, and {found}",
+        where=found.where,
+        hint="put the whole model into one mode, model.eval() or model.train(), trace and grow it, and set the flags "
+        "of single modules on the result",
+    )
 
 
 def _refusal(model: nn.Module, found: Difference, at: str) -> FxgrowError:
@@ -78,10 +100,12 @@ Recorded = tuple[Recording | None, Exception | None]
 class _Comparison:
     """Both models' recordings, each made once."""
 
-    def __init__(self, model: nn.Module, gm: fx.GraphModule, examples: Examples) -> None:
+    def __init__(self, model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Caches) -> None:
+        self._caches = caches
         self.model, self.gm, self.examples = model, gm, examples
         self.notes: list[str] = []
-        self.compared = False
+        self.modes: set[bool | None] = set()
+        """Those that were compared; None for the flags that the modules have now."""
         self.at = ""
         self._stand_ins = StandIns()
         self._second: Inputs | None = None
@@ -107,21 +131,22 @@ class _Comparison:
         call = self._calls[training]
         return call.args, dict(call.kwargs)
 
-    def differs(self, training: bool) -> Difference | None:
-        """The first difference in one mode, at the example's sizes or at others."""
-        first = self._inputs(training)
-        found, accepted = self._at(first, training)
+    def differs(self, training: bool | None) -> Difference | None:
+        """The first difference in one mode (None: with the flags of now), at the example's sizes or at others."""
+        first = self._inputs(self.model.training if training is None else training)
+        found = self._at(first, training)
         self.at = ""
-        if found is not None or not accepted:
+        if found is not None:
             return found
         others = self._others(first, training)
         if others is None:
+            self.notes.append(f"not compared at other sizes {_in(training)}: the module takes none that were tried")
             return None
-        found, _ = self._at(others, training)
+        found = self._at(others, training)
         self.at = f" (on inputs of {_sizes(others)}, though not on those of {_sizes(first)})"
         return found
 
-    def _others(self, first: Inputs, training: bool) -> Inputs | None:
+    def _others(self, first: Inputs, training: bool | None) -> Inputs | None:
         """Inputs of other sizes that the module accepts; those of one mode serve the other, if it takes the same."""
         if self._second is not None and self.examples.train_call is None:
             return self._second if self._module(self._second, training)[0] is not None else None
@@ -136,22 +161,36 @@ class _Comparison:
         values = spread(placeholders(self.gm), Call(*inputs))
         return tuple(replaced(value, Tensor, lambda t: t.to("meta")) for value in values)
 
-    def _at(self, inputs: Inputs, training: bool) -> tuple[Difference | None, bool]:
-        mode = "training" if training else "evaluation"
+    def _at(self, inputs: Inputs, training: bool | None) -> Difference | None:
         ours, error = self._module(inputs, training)
         if ours is None:
-            self.notes.append(f"not compared in {mode} mode: {_reason(error)}")
-            return None, False
+            return self._really(inputs, training, error)
         theirs, wrong = self._record(self.gm, inputs, training)
         if theirs is None:
-            return Difference("on such inputs", f"raises {_reason(wrong)}", ""), True
-        found = difference(ours, theirs, self.names)
-        if found is None:
-            self.compared = True
-            self.notes.append(f"compared with the module in {mode} mode, on inputs of {_sizes(inputs)}")
-        return found, True
+            return Difference("on such inputs", f"raises {_reason(wrong)}", "")
+        return self._told(difference(ours, theirs, self.names), inputs, training, "")
 
-    def _module(self, inputs: Inputs, training: bool) -> tuple[Recording | None, Exception | None]:
+    def _really(self, inputs: Inputs, training: bool | None, error: Exception | None) -> Difference | None:
+        """Where the module reads values, which fake tensors have not: real runs of copies, on the inputs given."""
+        args, kwargs = inputs
+        ours = None
+        if all(has_numbers(leaf) for leaf in leaves(inputs) if isinstance(leaf, Tensor)):
+            ours, _ = _run(self.model, (args, {**kwargs, **self.examples.concrete}), training)
+        if ours is None:
+            self.notes.append(f"not compared {_in(training)} on inputs of {_sizes(inputs)}: {_reason(error)}")
+            return None
+        theirs, wrong = _run(self.gm, inputs, training)
+        if theirs is None:
+            return Difference("on such inputs", f"raises {_reason(wrong)}", "")
+        return self._told(difference(ours, theirs, self.names), inputs, training, ", with the values of the example")
+
+    def _told(self, found: Difference | None, inputs: Inputs, training: bool | None, how: str) -> Difference | None:
+        if found is None:
+            self.modes.add(training)
+            self.notes.append(f"compared with the module {_in(training)} on inputs of {_sizes(inputs)}{how}")
+        return found
+
+    def _module(self, inputs: Inputs, training: bool | None) -> tuple[Recording | None, Exception | None]:
         """The module's recording, which is made once for each set of sizes."""
         key = (training, repr(_sizes(inputs)))
         if key not in self._known:
@@ -159,11 +198,25 @@ class _Comparison:
             self._known[key] = self._record(self.model, (args, {**kwargs, **self.examples.concrete}), training)
         return self._known[key]
 
-    def _record(self, model: nn.Module, inputs: Inputs, training: bool) -> Recorded:
+    def _record(self, model: nn.Module, inputs: Inputs, training: bool | None) -> Recorded:
+        self._caches.clean()  # or the next recording would find tensors of the last
         try:
             return record_model(model, *inputs, training=training, stand_ins=self._stand_ins), None
         except Exception as error:  # whatever a model raises on inputs that it does not take
             return None, error
+
+
+def _run(model: nn.Module, inputs: Inputs, training: bool | None) -> Recorded:
+    try:
+        return record_model(model, *inputs, training=training, stand_ins=RealCopies()), None
+    except Exception as error:  # whatever a model raises on inputs that it does not take
+        return None, error
+
+
+def _in(training: bool | None) -> str:
+    if training is None:
+        return "with the flags that the modules have"
+    return "in training mode" if training else "in evaluation mode"
 
 
 def _reason(error: Exception | None) -> str:

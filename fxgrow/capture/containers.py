@@ -69,6 +69,7 @@ def _registered(kind: type) -> Way:
     )
 
 
+_SCALARS = frozenset({int, float, bool, str, type(None)})
 _LIST = Way(lambda x: x, lambda _, items: list(items), _number)
 _TUPLE = Way(lambda x: x, lambda _, items: tuple(items), _number)
 _DICT = Way(lambda x: list(x.values()), lambda like, items: dict(zip(like, items, strict=True)), tuple)
@@ -113,7 +114,12 @@ def replaced(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     """The same tree with every object of some class in it replaced; containers are made anew, other leaves kept."""
     if isinstance(tree, kind):
         return change(tree)
-    way = way_into(type(tree))
+    form = type(tree)
+    if form in _SCALARS:
+        return tree
+    if form is tuple:
+        return tuple([replaced(item, kind, change) for item in tree])
+    way = way_into(form)
     if way is None:
         return tree
     return way.rebuilt(tree, [replaced(item, kind, change) for item in way.items(tree)])
@@ -123,7 +129,10 @@ def found(tree: Any, kind: type) -> list[Any]:
     """Every object of some class in a tree, in order."""
     if isinstance(tree, kind):
         return [tree]
-    way = way_into(type(tree))
+    form = type(tree)
+    if form in _SCALARS:
+        return []
+    way = way_into(form)
     if way is None:
         return []
     return [thing for item in way.items(tree) for thing in found(item, kind)]

@@ -11,14 +11,14 @@ from ..functional import ModeValue
 
 _DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "native_dropout")
 _LAYERED = ("rnn_tanh", "rnn_relu", "gru", "lstm")
+_FLAGGED = frozenset(f"aten::{name}" for name in (*_DROPOUTS, *_LAYERED, "rrelu", "scaled_dot_product_attention"))
 _PLAIN = nn.modules.dropout._DropoutNd | nn.RReLU | nn.RNNBase
 """Modules of torch that draw in training mode, and do nothing else in it that they do not do in evaluation mode."""
 
 
 def has_flag(name: str) -> bool:
     """Whether an operator draws, or does not, as a flag or a rate among its arguments says."""
-    short = name.removeprefix("aten::")
-    return short in (*_DROPOUTS, *_LAYERED, "rrelu", "scaled_dot_product_attention")
+    return name in _FLAGGED
 
 
 def has_rate(name: str, args: Mapping[str, Any]) -> bool:
@@ -51,6 +51,8 @@ def modes_of(
         follows: its flag is that of a module, and not written into the graph.
         training: the mode of the model when it was recorded.
     """
+    if other is None and not has_flag(name):
+        return False, False
     here = draws(name, args)
     if other is not None:
         there = draws(name, other)

@@ -169,11 +169,13 @@ class _Reader:
         }
         outputs = found(out, Tensor)
         same = _unchanged(spec.name, bound)
-        if same is not None and len(outputs) == 1 and not spec.writes:
-            self._set(outputs[0], self._number(same))
-            return None
+        if same is None and spec.name == "aten::detach" and self._number(bound["self"]) in self.constants:
+            same = bound["self"]  # torch.tensor makes its results so
         if same is not None:
-            return None  # in place, and nothing is done
+            number = self._number(same)
+            for tensor in outputs:
+                self._set(tensor, number)
+            return None
         if spec.name == "aten::unbind":  # Python unpacks tensors by it, where torch.fx takes one item after another
             return self._unbound(bound, outputs, note)
         values = tuple((name, self._key(value)) for name, value in bound.items())
@@ -258,11 +260,11 @@ class _Reader:
         if isinstance(tensor, FakeTensor):
             found = tensor.constant
             if found is None:
-                return self.table.of(("constant", tuple(tensor.shape), str(tensor.dtype), str(tensor.device)))
+                return self.table.of(("constant", tuple(tensor.shape), str(tensor.dtype), tensor.device.type))
             real = found
         number = self.table.of(_by_value(real))
-        if real.device.type == "cpu" and real.numel() <= LARGEST_CONSTANT:
-            self.constants[number] = real.detach()
+        if real.numel() <= LARGEST_CONSTANT:
+            self.constants[number] = real.detach() if real.is_meta else real.detach().cpu()
         return number
 
     def _key(self, arg: Any) -> Any:
@@ -277,7 +279,7 @@ class _Reader:
         func, args, kwargs, out = call
         if seeded or writes or not isinstance(out, Tensor) or out.numel() > LARGEST_CONSTANT:
             return None
-        if out.device.type != "cpu" or spec_of(func).name.startswith(_UNFILLED):
+        if spec_of(func).name.startswith(_UNFILLED):
             return None
         tensors = found((args, kwargs), Tensor)
         if any(self._number(t) not in self.constants for t in tensors):
@@ -285,7 +287,7 @@ class _Reader:
         known = {id(t): self.constants[self._number(t)] for t in tensors}
         try:
             with no_dispatch(), torch.no_grad():
-                given, named = (replaced(tree, Tensor, lambda t: known[id(t)]) for tree in (args, kwargs))
+                given, named = (_on_the_cpu(replaced(tree, Tensor, lambda t: known[id(t)])) for tree in (args, kwargs))
                 value = func(*given, **named)
         except Exception:  # then it is compared by how it is made
             return None
@@ -308,8 +310,13 @@ def _by_value(tensor: Tensor) -> tuple[str, tuple[int, ...], str, str]:
     """A tensor by its contents; on the meta device it has none."""
     shape, dtype = tuple(tensor.shape), str(tensor.dtype)
     if tensor.is_meta or tensor.layout is not torch.strided:
-        return "constant", shape, dtype, str(tensor.device)
+        return "constant", shape, dtype, tensor.device.type
     with torch.inference_mode(False), torch.no_grad():
         plain = tensor.detach().cpu().contiguous().reshape(-1)
         data = plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b""
     return "constant", shape, dtype, hashlib.sha256(data).hexdigest()
+
+
+def _on_the_cpu(tree: Any) -> Any:
+    """The same arguments with another device: constants are compared by value, wherever they lie."""
+    return replaced(tree, torch.device, lambda device: device if device.type == "meta" else torch.device("cpu"))

@@ -14,6 +14,7 @@ from ..errors import FxgrowError, Kind, UsageError, usage
 from .call import Call, as_call, call_of, has_numbers, placeholders, remembered, spread
 from .containers import changed, leaves, paths
 from .guess import LARGE_GRAY, SPATIAL, Guess, first_layer
+from .locks import RECORDING
 from .program import Program, Value
 
 _CONTRACTIONS = {
@@ -67,7 +68,7 @@ def _placed(x: Any, device: torch.device) -> Any:
 
 
 def _fake(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    with FakeTensorMode():
+    with RECORDING, FakeTensorMode():
         return torch.empty(shape, dtype=dtype, device=device)
 
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from functools import wraps
 from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Lock:
@@ -31,5 +37,17 @@ class Lock:
         last.release()
 
 
-TRACING = RECORDING = Lock()
-"""One lock for both: torch.fx runs no operator while it traces, but user code that it runs may."""
+PLANNING = TRACING = RECORDING = Lock()
+"""One lock for all three: torch.fx runs no operator while it traces, but user code that it runs may; and plans, which
+record, read and fill what is known of a model. Threads that only run models never take it."""
+
+
+def one_at_a_time(verb: Callable[P, T]) -> Callable[P, T]:
+    """The same function, which threads run in turns."""
+
+    @wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with PLANNING:
+            return verb(*args, **kwargs)
+
+    return run

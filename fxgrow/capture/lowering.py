@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,12 +12,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..functional import adapt_skip
 from .fakes import fake_of, standing_for
+from .locks import RECORDING, one_at_a_time
 from .numbers import compared, valued
 from .program import Ref
-from .recorder import record
-from .signature import ById, Meta, in_mode, key_of, meta_of, meta_of_ref, module_key, shadow, substitute
+from .recorder import record, storage_of
+from .signature import ById, Meta, in_mode, key_of, meta_of, meta_of_ref, module_key, substitute
 from .template import Template, build
-from .user_code import may_change
+from .twin import Twin
+from .user_code import is_user_code, may_change
+from .user_state import nothing_left_behind
 
 INTRINSICS: dict[Callable[..., Any], str] = {adapt_skip: "fxgrow::adapt_skip"}
 """Functions that stay whole, because they have a rule of their own."""
@@ -39,16 +43,18 @@ class Lowering:
         found = self._fakes.get((slot, meta))
         if found is None:
             shape, stride, dtype, device = meta
-            with self.mode:
+            with RECORDING, self.mode:
                 found = torch.empty_strided(shape, stride, dtype=dtype, device=device)
             self._fakes[slot, meta] = found
         return found
 
+    @one_at_a_time
     def forget(self) -> None:
         """Lower the user's own code anew from now on: what it does depends on more than its arguments."""
         self._passing.clear()
         self.compared.clear()
 
+    @one_at_a_time
     def template(
         self,
         target: str | Callable[..., Any] | nn.Module,
@@ -70,16 +76,19 @@ class Lowering:
             callee: Any = key if key is not None else module_key(target, metas, attributes)
         else:
             callee = target if isinstance(target, str) else ById(target)
-        templates = self._passing if may_change(target) else self.templates
-        template = templates.get((callee, arguments))
         refs = list(slots)
+        template = self.templates.get((callee, arguments))
+        templates = self.templates
+        if template is None and may_change(target):
+            templates = self._passing
+            template = templates.get((callee, arguments))
         if template is None:
-            known = {id(ref): standing_for(ref.known, meta_of_ref(ref)) for ref in refs}
-            known.update((id(t), standing_for(t, metas.get(id(t)) or meta_of(t))) for t in tensors)
             asked = (target, args, kwargs, refs, tensors, metas, attributes)
             try:
                 template = templates[callee, arguments] = self._lower(*asked, None)
             except Exception:
+                known = {id(ref): standing_for(ref.known, meta_of_ref(ref)) for ref in refs}
+                known.update((id(t), standing_for(t, metas.get(id(t)) or meta_of(t))) for t in tensors)
                 values = {key: t for key, t in known.items() if t is not None}
                 if not values:
                     raise
@@ -108,6 +117,21 @@ class Lowering:
         attributes: Mapping[str, object],
         known: Mapping[int, Tensor] | None,
     ) -> Template:
+        """Record a call; the user's own code leaves no trace of that."""
+        with RECORDING, nothing_left_behind(target) if is_user_code(target) else nullcontext():
+            return self._recorded(target, args, kwargs, refs, tensors, metas, attributes, known)
+
+    def _recorded(
+        self,
+        target: str | Callable[..., Any] | nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        refs: list[Ref],
+        tensors: list[Tensor],
+        metas: Mapping[int, Meta],
+        attributes: Mapping[str, object],
+        known: Mapping[int, Tensor] | None,
+    ) -> Template:
         """`known`: by identity of a reference or tensor, a tensor with the value that code finds if it asks for one."""
 
         def fake(what: Ref | Tensor, meta: Meta, slot: int) -> Tensor:
@@ -121,14 +145,30 @@ class Lowering:
         if isinstance(target, nn.Module):
             # A composite leaf (nn.MultiheadAttention) takes its opaque inference path only without gradients.
             grad = bool(target._modules)
-            module = shadow(target, lambda t: _as_parameter(own[id(t)], t, grad), attributes)
+            # Containers are copies, too: other threads may write to those of the module itself.
+            module = Twin(lambda t: _as_parameter(own[id(t)], t, grad) if id(t) in own else t)(target)
+            module.__dict__.update(attributes)
             own_now = {id(t): t for t in _module_tensors(module)}
             inputs = [*fakes.values(), *own_now.values()]
-            out, calls = record(lambda: module(*a, **k), self.mode, grad)
+            out, calls = record(lambda: _run(module, a, k), self.mode, grad)
         else:
             inputs = list(fakes.values())
             out, calls = record(lambda: _call(target, a, k), self.mode, grad)
         return build(inputs, calls, out)
+
+
+def _run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Call a module; buffers that it assigns anew are written to, which is the same for whoever calls it next."""
+    before = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
+    out = module(*args, **kwargs)
+    for part, name, buffer in before:
+        now = part._buffers.get(name)
+        if now is buffer or not isinstance(buffer, Tensor) or not isinstance(now, Tensor):
+            continue
+        if storage_of(now) != storage_of(buffer):  # else it was written to in place
+            with torch.no_grad():
+                buffer.copy_(now)
+    return out
 
 
 def _call(target: str | Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from .build import lower
 from .lowering import Lowering
 from .program import Op, Program, Value
 from .snapshot import Snapshot
+from .traced import set_mode
 from .trees import leaves
 from .twin import Twin
 from .user_code import may_change
@@ -39,6 +40,20 @@ def modes_of(gm: nn.Module) -> tuple[str, ...]:
     return found
 
 
+def capture_notes(gm: nn.Module) -> tuple[str, ...]:
+    """What has to be said of how a model was traced: the one mode that it stands for, and comparisons not made."""
+    meta = getattr(gm, "meta", {})
+    modes = modes_of(gm)
+    notes = [f"{_NAMES[modes[0]]} mode only: the trace stands for no other mode"] if len(modes) == 1 else []
+    if meta.get("fxgrow_fixed"):
+        names = ", ".join(meta["fxgrow_fixed"])
+        notes.append(f"fixed to their present values, because forward reads them as numbers or conditions: {names}")
+    return (*notes, *(text for text in meta.get("fxgrow_compared", ()) if text.startswith("not compared")))
+
+
+_NAMES = {"eval": "evaluation", "training": "training"}
+
+
 def other_programs(
     gm: fx.GraphModule, program: Program, inputs: Sequence[Any], lowering: Lowering
 ) -> list[ModeProgram]:
@@ -57,6 +72,7 @@ def other_programs(
     if not sensitive:
         return []
     own = any(may_change(gm.get_submodule(path)) for path in sensitive)  # may look at the width in one mode only
+    modules = {node.name for node in gm.graph.nodes if node.op == "call_module"}
     found = []
     for training in (False, True):
         if ("training" if training else "eval") not in modes_of(gm):
@@ -69,15 +85,24 @@ def other_programs(
         except FxgrowError as error:
             found.append(ModeProgram(training, None, error.refusal.what))
             continue
-        if own or _body(other) != _body(program):
+        if own or _body(other, modules) != _body(program, modules):
+            speak_for(other, training=training)
             found.append(ModeProgram(training, other))
     return found
 
 
+def speak_for(program: Program, *, training: bool) -> None:
+    """Let the operators of a program say what they draw in one mode alone: there is another program for the other."""
+    for op in program.ops:
+        evaluates, trains = op.draws
+        op.draws = (False, trains) if training else (evaluates, False)
+
+
 def in_mode(gm: fx.GraphModule, training: bool) -> fx.GraphModule:
     """A traced model in a mode; it shares the tensors of the model, which stays in its own."""
-    twin = Twin(lambda tensor: tensor)(gm).train(training)
+    twin = Twin(lambda tensor: tensor)(gm)
     assert isinstance(twin, fx.GraphModule)
+    set_mode(twin, gm, training)
     return twin
 
 
@@ -97,7 +122,14 @@ def _looks_at_mode(module: nn.Module) -> bool:
         return bool(module.dropout)
     if isinstance(module, ModeGuard):
         return False
+    if any(_attached(part) for part in module.modules()):
+        return True
     return isinstance(module, ModeValue) or not type(module).__module__.startswith("torch.nn.")
+
+
+def _attached(module: nn.Module) -> bool:
+    """Whether code of somebody else's runs with a module."""
+    return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
 
 
 def same_work(program: Program, other: Program, node: str) -> bool:
@@ -121,19 +153,21 @@ def _work(program: Program, node: str) -> tuple[Any, list[Any]]:
     return [told(v) for v in results], [(op.name, op.overload, _arguments(op, told)) for op in used]
 
 
-def _body(program: Program) -> list[Any]:
-    """The operators with their arguments, but for flags of the mode."""
-    return [
-        (op.node, op.name, op.overload, _arguments(op, _index), [v.index for v in op.outputs]) for op in program.ops
-    ]
+def _body(program: Program, modules: Collection[str]) -> list[Any]:
+    """The operators with their arguments, but for flags of the mode where a module sets them."""
+    found: list[Any] = []
+    for op in program.ops:
+        arguments = _arguments(op, _index, flags=op.node not in modules)
+        found.append((op.node, op.name, op.overload, arguments, [v.index for v in op.outputs]))
+    return found
 
 
 def _index(value: Value) -> int:
     return value.index
 
 
-def _arguments(op: Op, told: Callable[[Value], Any]) -> list[tuple[str, Any]]:
-    return [(name, _plain(value, told)) for name, value in op.args.items() if name not in _FLAGS]
+def _arguments(op: Op, told: Callable[[Value], Any], *, flags: bool = False) -> list[tuple[str, Any]]:
+    return [(name, _plain(value, told)) for name, value in op.args.items() if flags or name not in _FLAGS]
 
 
 def _plain(value: Any, told: Callable[[Value], Any]) -> Any:

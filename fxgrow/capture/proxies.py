@@ -33,6 +33,18 @@ class Assignable(fx.Proxy):
     def __index__(self) -> int:
         raise self._value_read("a whole number")
 
+    def __round__(self, digits: int | None = None) -> Any:
+        raise self._value_read("a rounded number")
+
+    def __trunc__(self) -> int:
+        raise self._value_read("a whole number")
+
+    def __floor__(self) -> int:
+        raise self._value_read("a whole number")
+
+    def __ceil__(self) -> int:
+        raise self._value_read("a whole number")
+
     def _value_read(self, what: str) -> Exception:
         buffers = buffers_behind(self.node)
         if buffers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,8 +19,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .locks import RECORDING
 from .shapes import SHAPES
+from .silent import silent
 
 _FAKE_LOG = logging.getLogger("torch._subclasses.fake_tensor")
+
+_MACHINERY = (
+    "_subclasses/fake_tensor.py",
+    "utils/_python_dispatch.py",
+    "experimental/proxy_tensor.py",
+    "torch/_ops.py",
+)
+"""Files of torch that run what is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,8 @@ class Recorder(ProxyTorchDispatchMode):
         self._mode_key = torch._C._TorchDispatchModeKey.PROXY
         self.enter_stack = []
         self.calls: list[Call] = []
+        self.by_shape = True
+        """Whether results of some operators are made by their shapes alone, which is enough for fake tensors."""
 
     def __torch_dispatch__(
         self,
@@ -74,7 +86,7 @@ class Recorder(ProxyTorchDispatchMode):
     ) -> object:
         """Run the operator and remember it."""
         kwargs = kwargs or {}
-        by_shape = SHAPES.get(func)
+        by_shape = SHAPES.get(func) if self.by_shape else None
         out: object = func(*args, **kwargs) if by_shape is None else by_shape(*args, **kwargs)
         if func is not torch.ops.prim.device.default:
             self.calls.append((func, args, kwargs, out))
@@ -87,14 +99,29 @@ def record(call: Callable[[], Any], mode: FakeTensorMode, grad: bool) -> tuple[A
     return run_recorded(call, mode, grad, recorder), recorder.calls
 
 
-def run_recorded(call: Callable[[], Any], mode: FakeTensorMode, grad: bool, recorder: Recorder) -> Any:
+def run_recorded(call: Callable[[], Any], mode: AbstractContextManager[Any], grad: bool, recorder: Recorder) -> Any:
     """Run a call on fake tensors while a recorder listens. Threads take turns: torch has one place for a recorder."""
-    _FAKE_LOG.disabled = True  # a shape that does not fit is an answer here, not an accident to report
-    try:
-        with RECORDING, mode, enable_python_dispatcher(), torch.set_grad_enabled(grad), recorder:
-            return call()
-    finally:
-        _FAKE_LOG.disabled = False
+    with RECORDING:
+        before = _FAKE_LOG.disabled
+        _FAKE_LOG.disabled = True  # a shape that does not fit is an answer here, not an accident to report
+        try:
+            with silent(), mode, enable_python_dispatcher(), torch.set_grad_enabled(grad), recorder:
+                return call()
+        finally:
+            _FAKE_LOG.disabled = before
+
+
+def broken(error: Exception) -> bool:
+    """Whether a recording failed in the machinery of fake tensors itself, which says nothing of shapes: an assertion
+    there, not one that a model or an operator makes about what it is given."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return (
+        isinstance(error, AssertionError)
+        and trace is not None
+        and trace.tb_frame.f_code.co_filename.endswith(_MACHINERY)
+    )
 
 
 def storage_of(tensor: Tensor) -> int:

@@ -7,7 +7,7 @@ axis of one size), and all groups that are accepted together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,27 @@ def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) 
                 together.append(change)
         accepted = together
     return tree_unflatten(_changed(leaves, accepted), spec) if accepted else None
+
+
+def sizes_between(first: tuple[Any, ...], second: tuple[Any, ...]) -> list[tuple[int, int]]:
+    """Sizes of axes that are others in a second set of inputs: (in the first, in the second)."""
+    return list(dict.fromkeys(pair for _, pair in _others(first, second)))
+
+
+def resized(first: tuple[Any, ...], second: tuple[Any, ...], sizes: Mapping[tuple[int, int], int]) -> tuple[Any, ...]:
+    """The first inputs with the axes that differ in the second ones at still other sizes, given by `sizes_between`."""
+    leaves, spec = tree_flatten(first)
+    changes: list[Change] = [((place,), sizes[pair]) for place, pair in _others(first, second) if pair in sizes]
+    made: tuple[Any, ...] = tree_unflatten(_changed(leaves, changes), spec)
+    return made
+
+
+def _others(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Place, tuple[int, int]]]:
+    pairs = zip(tree_flatten(first)[0], tree_flatten(second)[0], strict=False)
+    for number, (leaf, other) in enumerate(pairs):
+        if _resizable(leaf) and _resizable(other):
+            shapes = enumerate(zip(leaf.shape, other.shape, strict=False))
+            yield from (((number, axis), (int(a), int(b))) for axis, (a, b) in shapes if a and a != b)
 
 
 def _resizable(leaf: Any) -> bool:

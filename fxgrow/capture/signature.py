@@ -9,13 +9,14 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from .containers import replaced, way_into
+from .containers import found, replaced, way_into
 from .program import Ref
 
 Meta = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]
 """Shape, stride, dtype and device: all that a fake tensor knows."""
 
 PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device, torch.memory_format, torch.layout, complex)
+_PLAIN = frozenset(PLAIN)
 _STRUCTURE = frozenset({"_parameters", "_buffers", "_modules"})
 _BOOKKEEPING = frozenset(
     {"_non_persistent_buffers_set", "_backward_hooks", "_backward_pre_hooks", "_flat_weights", "_flat_weight_refs"}
@@ -70,6 +71,8 @@ def meta_of_ref(ref: Ref) -> Meta:
 def plain_key(arg: Any) -> Any:
     """A key for one non-tensor argument; types are part of it, for 1 and 1.0 and True are different calls."""
     kind = type(arg)
+    if kind in _PLAIN:
+        return (kind, arg)
     if kind in (list, tuple, torch.Size):
         return (kind, *map(plain_key, arg))
     if isinstance(arg, PLAIN):
@@ -102,14 +105,7 @@ def substitute(arg: Any, tensor: Callable[[Ref], Any]) -> Any:
 
 def positions(arg: Any) -> list[Ref]:
     """The tensors in a tree of arguments, in order, each as often as it is passed."""
-    found: list[Ref] = []
-
-    def note(ref: Ref) -> Ref:
-        found.append(ref)
-        return ref
-
-    substitute(arg, note)
-    return found
+    return found(arg, Ref)
 
 
 def module_key(module: nn.Module, metas: Mapping[int, Meta], attributes: Mapping[str, object]) -> Any:
@@ -133,18 +129,6 @@ def _counts(name: str, value: object) -> bool:
     if name in _STRUCTURE or name in _BOOKKEEPING:
         return False
     return not (name.startswith("_") and type(value).__name__ in ("OrderedDict", "dict", "set") and not value)
-
-
-def shadow(module: nn.Module, fake: Callable[[Tensor], Tensor], attributes: Mapping[str, object]) -> nn.Module:
-    """A shallow twin of a module whose tensors are replaced; the original is not touched."""
-    twin = module.__class__.__new__(module.__class__)
-    twin.__dict__ = {**module.__dict__, **attributes}
-    twin.__dict__["_parameters"] = {k: None if t is None else fake(t) for k, t in module._parameters.items()}
-    twin.__dict__["_buffers"] = {k: None if t is None else fake(t) for k, t in module._buffers.items()}
-    twin.__dict__["_modules"] = {k: None if m is None else shadow(m, fake, {}) for k, m in module._modules.items()}
-    if isinstance(twin, nn.RNNBase):  # or it would see other weights than before, and lay them out anew on a GPU
-        twin.__dict__.update(flat_weights(twin))
-    return twin
 
 
 def in_mode(module: nn.Module, training: bool) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -22,8 +22,8 @@ class Snapshot:
         self.gm = gm
         self.nodes = list(gm.graph.nodes)
         self.modules: dict[str, nn.Module] = dict(gm.named_modules(remove_duplicate=False))
-        self.parameters = list(gm.named_parameters(remove_duplicate=False))
-        self.tensors: list[tuple[str, Tensor]] = [*self.parameters, *gm.named_buffers(remove_duplicate=False)]
+        self.parameters, buffers = tensors_in(self.modules)
+        self.tensors: list[tuple[str, Tensor]] = [*self.parameters, *buffers]
         """Parameters and buffers by every name they have."""
         called = dict.fromkeys(str(n.target) for n in self.nodes if n.op == "call_module")
         self.keys: dict[str, Any] = {path: module_key(self.modules[path], {}, {}) for path in called}
@@ -49,10 +49,15 @@ class Snapshot:
         return hashlib.sha256(repr((self._graph, called, self._ties)).encode()).hexdigest()[:16]
 
     @cached_property
+    def places(self) -> list[Hashable]:
+        """Where each of `tensors` lies: equal places are one tensor, or one memory."""
+        return [place_of(tensor) for _, tensor in self.tensors]
+
+    @cached_property
     def size(self) -> tuple[int, int]:
         """The number of parameters, and the bytes of parameters and buffers; tied tensors count once."""
-        parameters = {place_of(t): t for _, t in self.parameters}
-        everything = {place_of(t): t for _, t in self.tensors}
+        everything = {place: t for place, (_, t) in zip(self.places, self.tensors, strict=True)}
+        parameters = {place: t for place, (_, t) in zip(self.places, self.parameters, strict=False)}
         return (
             sum(prod(t.shape) for t in parameters.values()),
             sum(prod(t.shape) * t.element_size() for t in everything.values()),
@@ -66,7 +71,22 @@ class Snapshot:
     def _ties(self) -> tuple[int, ...]:
         """For each name of a tensor the number of the tensor: equal numbers are one tensor, or one memory."""
         seen: dict[Hashable, int] = {}
-        return tuple(seen.setdefault(place_of(t), len(seen)) for _, t in self.tensors)
+        return tuple(seen.setdefault(place, len(seen)) for place in self.places)
+
+
+def tensors_in(modules: Mapping[str, nn.Module]) -> tuple[list[tuple[str, Tensor]], list[tuple[str, Tensor]]]:
+    """Parameters and buffers by every name they have, as `named_parameters` and `named_buffers` list them.
+
+    Args:
+        modules: all of a model by path, as `named_modules(remove_duplicate=False)` lists them.
+    """
+    parameters: list[tuple[str, Tensor]] = []
+    buffers: list[tuple[str, Tensor]] = []
+    for path, module in modules.items():
+        start = f"{path}." if path else ""
+        parameters += [(start + name, t) for name, t in module._parameters.items() if t is not None]
+        buffers += [(start + name, t) for name, t in module._buffers.items() if t is not None]
+    return parameters, buffers
 
 
 def _target_text(target: Any) -> str:

@@ -11,10 +11,18 @@ from torch import Tensor
 
 def place_of(tensor: Tensor) -> Hashable:
     """Where a tensor's entries lie: the same for tensors that are one in all but identity. Valid while they live."""
-    storage = _storage(tensor)
-    if storage is None or tensor.numel() == 0:
+    if tensor.numel() == 0:
         return id(tensor)
-    return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+    storage = _storage(tensor)
+    if storage is None:
+        return id(tensor)
+    return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def in_storages_of(some: Iterable[Tensor], tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Those of the tensors that are in a storage with some others, or are one of them."""
+    known = {_storage(tensor) for tensor in some}
+    return [tensor for tensor in tensors if _storage(tensor) in known]
 
 
 def overlapping(tensors: Iterable[Tensor]) -> list[list[Tensor]]:

@@ -12,7 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from .containers import found, replaced
 from .recorder import Call, spec_of, storage_of
-from .signature import Meta, meta_of
+from .signature import PLAIN, Meta, meta_of
+
+_PLAIN = frozenset(PLAIN)
+"""Kinds of arguments that hold no tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +98,19 @@ def same_constant(a: Tensor, b: Tensor) -> bool:
 
 def locals_in(arg: Any) -> list[Local]:
     """The locals of one argument."""
+    if type(arg) is Local:
+        return [arg]
+    if type(arg) in _PLAIN:
+        return []
     return found(arg, Local)
 
 
 def fill(arg: Any, tensor: Callable[[Local], Any]) -> Any:
     """An argument of a template with its locals replaced."""
+    if type(arg) is Local:
+        return tensor(arg)
+    if type(arg) in _PLAIN:
+        return arg
     return replaced(arg, Local, tensor)
 
 
@@ -133,4 +144,6 @@ class _Builder:
         return Local(alike[-1]) if alike else None
 
     def replace(self, arg: Any) -> Any:
+        if type(arg) in _PLAIN:
+            return arg
         return replaced(arg, Tensor, lambda tensor: self.local(tensor, constant=True))

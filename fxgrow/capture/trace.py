@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import Kind, usage
 from ..surroundings import surroundings
-from .caches import caches_kept_clean
+from .caches import Caches, caches_kept_clean
 from .call import Call, as_call, as_training_call, remember, remember_training
 from .checks import check_hooks, check_model, check_root
 from .compared import Examples, compare
@@ -23,9 +23,11 @@ from .locks import TRACING
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
 from .names import quote_names
 from .proxies import ReadsValues
-from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own
+from .silent import silent
+from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own, set_mode
 from .tracer import GrowthTracer
-from .twin import Twin, objects_kept
+from .twin import Twin
+from .user_state import nothing_left_behind
 from .written import KINDS
 
 ROUNDS = 12
@@ -81,10 +83,10 @@ def trace(
     check_model(model)
     check_root(model)
     fixed = fixed_arguments(model, call, concrete_args or {})
-    with TRACING, surroundings(), caches_kept_clean(), objects_kept(model):
-        gm = _graph_module(model, _in_both_modes(model, fixed, call))
+    with TRACING, surroundings(), caches_kept_clean() as caches, nothing_left_behind(model):
+        gm = _graph_module(model, _in_both_modes(model, fixed, call, caches))
         _remember(gm, call, in_training)
-        compare(model, gm, Examples(given, in_training, concrete_args or {}))
+        compare(model, gm, Examples(given, in_training, concrete_args or {}), caches)
     return gm
 
 
@@ -103,6 +105,8 @@ class Traces:
     root: nn.Module
     """The copy that was traced; it holds the constants."""
     visited: set[str]
+    fixed: tuple[str, ...] = ()
+    """Buffers whose values the trace has fixed."""
     other: fx.Graph | None = None
     """In the other mode; None if that cannot be traced."""
     why: str = ""
@@ -119,12 +123,14 @@ class _Settings:
         return frozenset(self.leaves), None if self.fixed is None else frozenset(self.fixed)
 
 
-def _in_both_modes(model: nn.Module, concrete: Mapping[str, Any], call: Call | None) -> Traces:
+def _in_both_modes(model: nn.Module, concrete: Mapping[str, Any], call: Call | None, caches: Caches) -> Traces:
     """Trace in the model's mode and in the other one, keeping modules whole where that makes them one graph."""
     settings = _Settings()
     for _ in range(ROUNDS):
+        caches.clean()
         ours = _traced(model, concrete, call, model.training, settings)
         before = settings.state()
+        caches.clean()
         try:
             other = _traced(model, concrete, call, not model.training, settings)
         except Exception as error:  # the other mode may well be untraceable; the mode that was asked for is not
@@ -155,14 +161,17 @@ def _traced(
         Exception: nor in the other one.
     """
     while True:
-        twin = Twin(_own, KINDS)(model).train(training)
+        twin = Twin(_own, KINDS)(model)
+        with silent():
+            set_mode(twin, model, training)
         for module in twin.modules():  # `check_hooks` has them; here they would warn of proxies
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
         tracer = GrowthTracer(settings.leaves, settings.fixed)
         try:
-            graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
+            with silent():
+                graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
             restore_signature(graph, model, concrete, call)
-            return Traces(graph, twin, tracer.visited)
+            return Traces(graph, twin, tracer.visited, _fixed(model, graph, settings.fixed))
         except ReadsValues as error:
             assert settings.fixed is not None
             if can_stay_whole(model, tracer.place) and tracer.place not in settings.leaves:
@@ -170,6 +179,9 @@ def _traced(
             else:
                 settings.fixed |= error.buffers
         except Forgotten as error:
+            if can_stay_whole(model, tracer.place) and tracer.place not in settings.leaves:
+                settings.leaves.add(tracer.place)
+                continue
             if training is not model.training:
                 raise
             raise usage(Kind.NOT_TRACEABLE, str(error), where=_user_line(error), hint=error.way_out) from None
@@ -186,6 +198,15 @@ def _traced(
                 hint="fix a flag with concrete_args={'name': value}, keep the branch in a function under "
                 "torch.fx.wrap, or trace and grow the submodules that can be traced",
             ) from error
+
+
+def _fixed(model: nn.Module, graph: fx.Graph, fixed: set[str] | None) -> tuple[str, ...]:
+    """The buffers that a graph does not read when it runs, though `forward` has read them."""
+    if fixed is not None:
+        return tuple(sorted(fixed))
+    read = {str(n.target) for n in graph.nodes if n.op == "get_attr"}
+    inside = tuple(f"{n.target}." for n in graph.nodes if n.op == "call_module")
+    return tuple(name for name, _ in model.named_buffers() if name not in read and not name.startswith(inside))
 
 
 def _own(tensor: Tensor) -> Tensor:
@@ -218,6 +239,8 @@ def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
         gm.meta["fxgrow_unused"] = unused
     if flags:
         gm.meta[FLAGS] = flags
+    if both.fixed:
+        gm.meta["fxgrow_fixed"] = both.fixed
     own = {name: module.training for name, module in model.named_modules(remove_duplicate=False)}
     for name, module in gm.named_modules(remove_duplicate=False):
         if name in own:

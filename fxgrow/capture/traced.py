@@ -7,6 +7,7 @@ from typing import Self
 from torch import fx, nn
 
 from .twin import Twin
+from .whole import StandIns
 
 FLAGS = "fxgrow_flags"
 """The key of `meta` that holds them: for each mode, the paths of modules that have another flag then, with the flag."""
@@ -29,11 +30,27 @@ def flags_of(model: nn.Module) -> dict[bool, tuple[tuple[str, bool], ...]]:
     """For each mode, which modules have another flag after the model's own `train`; empty if none has."""
     found = {}
     for mode in (False, True):
-        twin = Twin(lambda tensor: tensor)(model)
-        twin.train(mode)
-        modules = twin.named_modules(remove_duplicate=False)
-        found[mode] = tuple((name, m.training) for name, m in modules if m.training != mode)
+        found[mode] = tuple((name, flag) for name, flag in flags_in(model, mode).items() if flag != mode)
     return found if any(found.values()) else {}
+
+
+def flags_in(model: nn.Module, mode: bool) -> dict[str, bool]:
+    """The flag of each module in a mode. A `train` method of the user's runs on a copy with tensors of its own: it may
+    write to parameters, or freeze them."""
+    if not has_train_of_its_own(model):
+        return dict.fromkeys((name for name, _ in model.named_modules(remove_duplicate=False)), mode)
+    stand_ins = StandIns()
+    stand_ins.begin(model)
+    with stand_ins.mode:
+        twin = Twin(stand_ins)(model).train(mode)
+    return {name: module.training for name, module in twin.named_modules(remove_duplicate=False)}
+
+
+def set_mode(twin: nn.Module, model: nn.Module, mode: bool) -> None:
+    """Put a copy of a model into a mode, without the model's own `train`."""
+    flags = flags_in(model, mode)
+    for name, module in twin.named_modules(remove_duplicate=False):
+        module.training = flags.get(name, mode)
 
 
 def has_train_of_its_own(model: nn.Module) -> bool:

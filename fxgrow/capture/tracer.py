@@ -112,7 +112,8 @@ class GrowthTracer(fx.Tracer):
             for name, value in module._buffers.items():
                 if isinstance(value, fx.Proxy):
                     full = f"{path}.{name}" if path else name
-                    buffer = self._proxies.get(full) or self.create_proxy("get_attr", full, (), {})
+                    known = self._proxies.get(full)
+                    buffer = known if known is not None else self.create_proxy("get_attr", full, (), {})
                     if value is not buffer:
                         self.create_proxy("call_method", "copy_", (buffer, value), {})
 

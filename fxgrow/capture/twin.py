@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import is_dataclass
+from collections import OrderedDict, UserDict, UserList, deque
+from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any
 
@@ -15,13 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from .signature import flat_weights
-
-DEEPEST = 4
-"""How far plain objects that a module holds are followed."""
+from .stand_ins import dict_class
 
 
 class Twin:
-    """Copies the modules of a tree, and every list, dict and set that they hold; tensors are replaced by a function.
+    """Copies the modules of a tree, and all lists, dicts, sets and deques in them; a function replaces the tensors.
 
     Bound methods of a module in the tree (hooks, a replaced `forward`) are bound to its copy. Other objects are shared.
 
@@ -83,7 +79,7 @@ class Twin:
         if kind is functools.partial:
             arguments = (self._value(item) for item in value.args)
             return functools.partial(self._value(value.func), *arguments, **self._value(value.keywords))
-        if isinstance(value, dict | list | set):
+        if isinstance(value, dict | list | set | deque | UserDict | UserList):
             return self._container(value)
         if isinstance(value, tuple) and value:
             items = [self._value(item) for item in value]
@@ -101,10 +97,15 @@ class Twin:
             return value
         self._keep(value, made)
         if isinstance(made, dict):
-            for key, item in value.items():
-                dict.__setitem__(made, key, self._value(item))
+            for key, item in dict_class(value).items(value):
+                dict_class(made).__setitem__(made, key, self._value(item))
         elif isinstance(made, list):
             list.__setitem__(made, slice(None), [self._value(item) for item in value])
+        elif isinstance(made, UserDict | UserList):
+            made.data = self._value(value.data)
+        elif isinstance(made, deque):
+            deque.clear(made)
+            deque.extend(made, [self._value(item) for item in value])
         else:
             made.clear()
             made.update(self._value(item) for item in value)
@@ -113,57 +114,3 @@ class Twin:
 
 _PLAIN = frozenset({bool, int, float, str, type(None), type, torch.dtype, torch.device, torch.Size})
 _CONTAINERS = frozenset({dict, OrderedDict, list, set})
-
-
-@contextmanager
-def objects_kept(model: nn.Module) -> Iterator[None]:
-    """While it lasts, plain objects that modules hold (settings, caches) may be written to; afterwards they are what
-    they were."""
-    saved: list[tuple[Any, Any]] = []
-    seen: set[int] = set()
-    for module in model.modules():
-        for value in module.__dict__.values():
-            _note(value, saved, seen, 0)
-    try:
-        yield
-    finally:
-        for thing, state in saved:
-            _restore(thing, state)
-
-
-def _note(value: Any, saved: list[tuple[Any, Any]], seen: set[int], depth: int) -> None:
-    """Remember the contents of an object and of what it holds."""
-    if depth > DEEPEST or id(value) in seen or isinstance(value, nn.Module | Tensor | type | str | int | float | None):
-        return
-    seen.add(id(value))
-    if isinstance(value, dict):
-        items = list(value.values())
-    elif isinstance(value, list | tuple | set):
-        items = list(value)
-    elif hasattr(value, "__dict__") and _is_plain(value):
-        items = [value.__dict__]
-    else:
-        return
-    if depth and isinstance(value, dict | list | set):  # those at the top are the module's own: a twin has copies
-        saved.append((value, copy.copy(value)))
-    for item in items:
-        _note(item, saved, seen, depth + 1)
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether an object is made by a class of the user's: not a function, nor a thing of torch's or of Python's."""
-    module = type(value).__module__ or ""
-    return not callable(value) and (is_dataclass(value) or module.split(".")[0] not in ("torch", "builtins", "weakref"))
-
-
-def _restore(thing: Any, state: Any) -> None:
-    if isinstance(thing, list):
-        if len(thing) != len(state) or any(a is not b for a, b in zip(thing, state, strict=True)):
-            list.__setitem__(thing, slice(None), state)
-    elif isinstance(thing, dict):
-        if thing.keys() != state.keys() or any(thing[k] is not v for k, v in state.items()):
-            dict.clear(thing)
-            dict.update(thing, state)
-    elif thing != state:
-        thing.clear()
-        thing.update(state)

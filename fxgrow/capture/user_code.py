@@ -7,12 +7,15 @@ recording of it is good for one moment, and it may do something else for tensors
 from __future__ import annotations
 
 import types
+from functools import lru_cache
 from typing import Any
 
 from torch import fx, nn
 
 _TORCH = frozenset({"torch", "_operator", "operator", "builtins", "math", "fxgrow"})
 _LIBRARIES = _TORCH | {"torchvision", "timm"}
+_CLASSES = 1024
+"""How many classes of modules are remembered."""
 _BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, type, str)
 
 
@@ -35,7 +38,8 @@ def _is_from(target: Any, libraries: frozenset[str]) -> bool:
     """Whether a function, or a module and all in it, is from these libraries, and a module has no hooks."""
     if not isinstance(target, nn.Module):
         return isinstance(target, _BUILTIN) or _root(target) in libraries
-    if _root(type(target)) not in libraries or "forward" in target.__dict__:
+    kind: Any = type(target)
+    if _class_root(kind) not in libraries or "forward" in target.__dict__:
         return False
     if target._forward_hooks or target._forward_pre_hooks or isinstance(target, fx.GraphModule):
         return False
@@ -47,3 +51,8 @@ def _is_from(target: Any, libraries: frozenset[str]) -> bool:
 def _root(target: Any) -> str:
     name = getattr(target, "__module__", None) or "torch"
     return str(name).partition(".")[0]
+
+
+@lru_cache(maxsize=_CLASSES)
+def _class_root(kind: Any) -> str:
+    return _root(kind)

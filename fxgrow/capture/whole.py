@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from .fakes import empty_fake, fake_of, has_known_value
 from .locks import RECORDING
 from .recorder import Call, Recorder, run_recorded, storage_of
 from .signature import meta_of
+from .silent import silent
 from .twin import Twin
 
 _TORCH = torch.__file__.rpartition("/")[0] + "/"
@@ -82,7 +84,7 @@ def record_model(
     kwargs: Mapping[str, Any],
     *,
     training: bool | None,
-    stand_ins: StandIns | None = None,
+    stand_ins: StandIns | RealCopies | None = None,
 ) -> Recording:
     """Record one call of a model.
 
@@ -99,22 +101,24 @@ def record_model(
     with RECORDING:
         known = stand_ins or StandIns()
         known.begin(model)
-        mode = known.mode
         twin = Twin(known)(model)
         if training is not None:
-            twin.train(training)
+            with silent():
+                twin.train(training)
         fakes: dict[int, Any] = {}
 
         def fake(tensor: Tensor) -> Tensor:
             if id(tensor) not in fakes:
-                fakes[id(tensor)] = tensor, _input(tensor, mode)
+                fakes[id(tensor)] = tensor, known.input(tensor)
             made = fakes[id(tensor)][1]
             assert isinstance(made, Tensor)
             return made
 
         given, named = replaced(tuple(args), Tensor, fake), replaced(dict(kwargs), Tensor, fake)
         recorder = WholeRecorder()
-        out = run_recorded(lambda: twin(*given, **named), mode, True, recorder)
+        recorder.by_shape = known.fake
+        with nullcontext() if known.fake else torch.random.fork_rng(devices=[]):
+            out = run_recorded(lambda: twin(*given, **named), known.mode, True, recorder)
         left: dict[str, Tensor] = dict(twin.named_parameters(remove_duplicate=False))
         left |= dict(twin.named_buffers(remove_duplicate=False))
         own = {id(made): real for real, made in known.made.values()}
@@ -127,6 +131,8 @@ class StandIns:
 
     They serve several recordings: those that a recording has written to are made anew for the next.
     """
+
+    fake = True
 
     def __init__(self) -> None:
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -158,6 +164,11 @@ class StandIns:
             self.made[id(tensor)] = tensor, made
         return self.made[id(tensor)][1]
 
+    def input(self, tensor: Tensor) -> Tensor:
+        """What stands for an input."""
+        made: Tensor = empty_fake(meta_of(tensor), self.mode)
+        return made.requires_grad_(True) if tensor.requires_grad and not isinstance(tensor, FakeTensor) else made
+
     def _is_shared(self, tensor: Tensor) -> bool:
         return _has_storage(tensor) and len(self._shared.get(storage_of(tensor), ())) > 1
 
@@ -170,14 +181,36 @@ class StandIns:
             return self._bases[storage].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
+class RealCopies:
+    """Copies of a model's tensors, for a recording of a real run, which writes to them."""
+
+    fake = False
+
+    def __init__(self) -> None:
+        self.mode: AbstractContextManager[Any] = nullcontext()
+        self.made: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def begin(self, model: nn.Module) -> None:
+        """Nothing is known of an earlier recording."""
+        self.made = {}
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """The copy of a tensor."""
+        if id(tensor) not in self.made:
+            made = self.input(tensor)
+            if isinstance(tensor, nn.Parameter):
+                made = nn.Parameter(made.detach(), requires_grad=tensor.requires_grad)
+            self.made[id(tensor)] = tensor, made
+        return self.made[id(tensor)][1]
+
+    def input(self, tensor: Tensor) -> Tensor:
+        """What stands for an input."""
+        return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+
 def _has_storage(tensor: Tensor) -> bool:
     plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
     return plain and not tensor.is_meta
-
-
-def _input(tensor: Tensor, mode: FakeTensorMode) -> Tensor:
-    made: Tensor = empty_fake(meta_of(tensor), mode)
-    return made.requires_grad_(True) if tensor.requires_grad and not isinstance(tensor, FakeTensor) else made
 
 
 def _note() -> Note:

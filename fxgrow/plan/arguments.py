@@ -10,7 +10,9 @@ from typing import Any
 from torch import fx
 
 from ..capture.containers import leaves, replaced, way_into
-from ..capture.program import Op, Ref, Value
+from ..capture.program import Op, Origin, Ref, Value
+from ..capture.signature import strides_like
+from ..capture.template import Template, fill
 from ..capture.trees import plain
 from .plan import Path
 
@@ -27,6 +29,25 @@ def as_refs(tree: Any, known: dict[int, Ref]) -> Any:
         return known[value.index]
 
     return replaced(tree, Value, ref_of)
+
+
+def grown_ref(value: Value, shape: tuple[int, ...]) -> Ref:
+    """A tensor like another one, of another shape."""
+    stride = strides_like(shape, value.stride)
+    return Ref(Value(-1, shape, stride, value.dtype, value.device, value.origin, value.node), -1)
+
+
+def result_of(template: Template, refs: list[Ref], node: str) -> Any:
+    """What a call returns that was lowered, `refs` being its tensor arguments."""
+    made: dict[int, Ref] = dict(enumerate(refs))
+
+    def ref(index: int) -> Ref:
+        if index not in made:
+            shape, stride, dtype, device = template.metas[index]
+            made[index] = Ref(Value(-1, shape, stride, dtype, device, Origin.COMPUTED, node), -1)
+        return made[index]
+
+    return fill(template.result, lambda local: ref(local.index))
 
 
 def same_result(old: Any, new: Any) -> bool:

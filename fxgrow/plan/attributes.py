@@ -9,8 +9,41 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ..capture.signature import Meta, strides_like
+from .plan import ModuleEdit
+
 Shape = Callable[[Tensor], tuple[int, ...]]
 _GATES = {"LSTM": 4, "GRU": 3}
+
+
+class ModuleSizes:
+    """What changes in modules: their tensors, and the attributes that hold sizes, each module once."""
+
+    def __init__(self, shapes: Mapping[int, tuple[int, ...]]) -> None:
+        """`shapes`: the new shape of each tensor that changes, by identity."""
+        self.shapes = shapes
+        self.edits: list[ModuleEdit] = []
+        self._known: dict[int, Mapping[str, object]] = {}
+
+    def metas(self, module: nn.Module, recurse: bool = True) -> dict[int, Meta]:
+        """The signatures of a module's tensors that change, by identity."""
+        found: dict[int, Meta] = {}
+        for part in module.modules() if recurse and module._modules else (module,):
+            for tensor in (*part._parameters.values(), *part._buffers.values()):
+                shape = self.shapes.get(id(tensor))
+                if tensor is not None and shape is not None:
+                    found[id(tensor)] = (shape, strides_like(shape, tensor.stride()), tensor.dtype, tensor.device)
+        return found
+
+    def edit(self, path: str, module: nn.Module, facts: Callable[[], Mapping[str, Any]]) -> Mapping[str, object]:
+        """The attributes of a module that change; `facts` tells what its first call says."""
+        if id(module) not in self._known:
+            new = attributes_of(module, lambda t: self.shapes.get(id(t), tuple(t.shape)), facts())
+            changed = {k: v for k, v in new.items() if getattr(module, k) != v}
+            if changed:
+                self.edits.append(ModuleEdit(path, tuple((k, getattr(module, k), v) for k, v in changed.items())))
+            self._known[id(module)] = changed
+        return self._known[id(module)]
 
 
 def attributes_of(module: nn.Module, shape: Shape, facts: Mapping[str, Any]) -> dict[str, Any]:

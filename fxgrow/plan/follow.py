@@ -10,15 +10,18 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from itertools import combinations, islice
+from typing import Any, cast
 
 from torch import fx
 
-from .arguments import equal_numbers, is_number, scalars_in
+from .arguments import argument, equal_numbers, is_number, scalars_in
 from .plan import FOLLOWED, RECOMPUTED, NodeEdit, Path
 
 Value = Callable[[fx.Node], Any]
 """What a node returns."""
+MOST_KEPT = 4
+"""Widths in the arithmetic of one number of which every choice is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +34,8 @@ class Sight:
     second_new: Value
 
 
-@dataclass(frozen=True, slots=True)
-class Follower:
-    """One way to give an argument its new number: the edit, and the number at the second sizes."""
-
-    edit: NodeEdit
-    second: int | float
-
-
-def followers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight: Sight) -> list[Follower]:
-    """The ways in which an argument that is computed becomes another number, the best first; none if none is known.
+def followers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight: Sight) -> list[NodeEdit]:
+    """The edits by which an argument that is computed becomes another number, the best first; none if none is known.
 
     A number that does not vary with the sizes of the input becomes a constant. Of one that varies, the new number must
     be to the old one at the second sizes as it is at the example's: equal, in the same ratio, or at the same distance.
@@ -51,13 +46,37 @@ def followers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight
     if not (is_number(second) and is_number(second_now)):
         return []
     if equal_numbers([old], [second]) and equal_numbers([now], [second_now]):
-        return [Follower(NodeEdit(consumer.name, path, str(number), wanted), wanted)]
-    found: list[Follower] = []
+        return [NodeEdit(consumer.name, path, str(number), wanted)]
+    found: list[NodeEdit] = []
     for target in _targets(old, second, wanted):
-        edits = [_recomputed(number, places) for places in _places(number, old, wanted, target, sight)]
+        edits = [_recomputed(number, places) for places in islice(_places(number, old, wanted, target, sight), 1)]
         edits += [(FOLLOWED, new) for new in _factors(now, wanted, second_now, target)]
-        found += [Follower(NodeEdit(consumer.name, (kind, *path), str(number), new), target) for kind, new in edits]
+        found += [NodeEdit(consumer.name, (kind, *path), str(number), new) for kind, new in edits]
     return found
+
+
+def keepers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight: Sight) -> list[NodeEdit]:
+    """The edits that put old widths into the arithmetic of a number: into all of it if the number is wanted as it was,
+    else into a part of it, so that the rest grows."""
+    old, second = sight.old(number), sight.second_old(number)
+    targets = _targets(old, second, wanted) if is_number(second) else []
+    found = [
+        NodeEdit(consumer.name, (RECOMPUTED, *path), str(number), places)
+        for target in targets
+        for places in _places(number, old, wanted, target, sight, part=True)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def edited(edit: NodeEdit, consumer: fx.Node, see: Value) -> Any:
+    """What an argument is after its edit, for some sizes of the input; None if that cannot be told."""
+    kind, *place = edit.path
+    if kind not in (FOLLOWED, RECOMPUTED):
+        return edit.new
+    number = argument(consumer, tuple(place))
+    if kind == FOLLOWED:
+        return changed_number(cast(Change, edit.new), see(number))
+    return _anew(number, _inner(number, see), cast(tuple[Place, ...], edit.new), see)
 
 
 def in_step(old: Any, second: Any, new: Any, second_new: Any) -> bool:
@@ -145,24 +164,28 @@ def _recomputed(number: fx.Node, places: tuple[Place, ...]) -> tuple[str, object
     return RECOMPUTED, places
 
 
-def _places(number: fx.Node, old: Any, wanted: Any, target: Any, sight: Sight) -> Iterator[tuple[Place, ...]]:
-    """Changes of the arithmetic that make a number the wanted one at both sizes."""
+def _inner(number: fx.Node, see: Value) -> list[fx.Node]:
+    """The calls behind a number that compute with numbers only; inputs first."""
     inner = [
-        n
-        for n in arithmetic(number, sight.old)
-        if n.all_input_nodes and all(is_number(sight.old(i)) for i in n.all_input_nodes)
+        n for n in arithmetic(number, see) if n.all_input_nodes and all(is_number(see(i)) for i in n.all_input_nodes)
     ]
-    inner = [n for n in inner if n.op in ("call_function", "call_method")]
-    if not inner or number not in inner:
+    return [n for n in inner if n.op in ("call_function", "call_method")]
+
+
+def _places(
+    number: fx.Node, old: Any, wanted: Any, target: Any, sight: Sight, *, part: bool = False
+) -> Iterator[tuple[Place, ...]]:
+    """Changes of the arithmetic that make a number the wanted one at both sizes."""
+    inner = _inner(number, sight.old)
+    if number not in inner:
         return
-    for places in _candidates(inner, old, wanted, sight):
+    for places in _candidates(inner, old, wanted, sight, part):
         if _gives(number, inner, places, sight.new, wanted) and _gives(number, inner, places, sight.second_new, target):
             yield places
-            return
 
 
-def _candidates(inner: list[fx.Node], old: Any, wanted: Any, sight: Sight) -> Iterator[tuple[Place, ...]]:
-    """Widths that stay what they were; or one written number that takes the whole growth."""
+def _candidates(inner: list[fx.Node], old: Any, wanted: Any, sight: Sight, part: bool) -> Iterator[tuple[Place, ...]]:
+    """Widths that stay what they were, some of them if `part`; or one written number that takes the whole growth."""
     numbers = [
         (n, path, arg)
         for n in inner
@@ -171,10 +194,15 @@ def _candidates(inner: list[fx.Node], old: Any, wanted: Any, sight: Sight) -> It
     ]
     reads = [(n, path, arg) for n, path, arg in numbers if isinstance(arg, fx.Node) and arg not in inner]
     grown = [(n, path, arg) for n, path, arg in reads if not equal_numbers([sight.old(arg)], [sight.new(arg)])]
-    if equal_numbers([old], [wanted]) and grown:
+    whole = equal_numbers([old], [wanted])
+    if grown and (whole or part):
         kept = [(n.name, path, _kept(arg, sight)) for n, path, arg in grown]
-        if all(value is not None for _, _, value in kept):
-            yield tuple((name, path, value) for name, path, value in kept if value is not None)
+        known = [(name, path, value) for name, path, value in kept if value is not None]
+        if whole and len(known) == len(kept):
+            yield tuple(known)
+        elif not whole and len(known) <= MOST_KEPT:
+            yield from (some for count in range(1, len(known) + 1) for some in combinations(known, count))
+    if part or (whole and grown):
         return
     for n, path, arg in numbers:
         if (
@@ -208,6 +236,12 @@ def changed_number(change: Change, number: Any) -> Any:
 
 def _gives(number: fx.Node, inner: list[fx.Node], places: tuple[Place, ...], see: Value, wanted: Any) -> bool:
     """Whether the arithmetic with some changes gives a number."""
+    made = _anew(number, inner, places, see)
+    return is_number(made) and equal_numbers([made], [wanted])
+
+
+def _anew(number: fx.Node, inner: list[fx.Node], places: tuple[Place, ...], see: Value) -> Any:
+    """A number by its arithmetic with some changes; None if that fails."""
     changed: Mapping[tuple[str, Path], Any] = {(name, path): value for name, path, value in places}
     made: dict[fx.Node, Any] = {}
 
@@ -229,5 +263,5 @@ def _gives(number: fx.Node, inner: list[fx.Node], places: tuple[Place, ...], see
             target = node.target if callable(node.target) else getattr(type(args[0]), str(node.target))
             made[node] = target(*args, **kwargs)
     except Exception:  # arithmetic of the user's, on numbers that it may not take
-        return False
-    return is_number(made[number]) and equal_numbers([made[number]], [wanted])
+        return None
+    return made.get(number)

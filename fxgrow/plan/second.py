@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
 from ..capture.containers import way_into
-from ..capture.program import Program, Ref, Value
+from ..capture.program import Op, Program, Ref, Value
+from ..capture.recorder import broken
 from ..capture.signature import Meta
-from .arguments import as_refs, numbers, put_all, same_result
-from .follow import in_step
-from .plan import Path
+from .arguments import as_refs, grown_ref, numbers, put_all, result_of, same_result
+from .follow import edited, in_step
+from .inexpressible import failed, inexpressible
+from .plan import NodeEdit, Path
 from .recordings import Predictions, Recording, difference
 
 if TYPE_CHECKING:
@@ -22,23 +25,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a node was carried through a growth: the call, and the numbers that it gets at the second sizes. Of a node
-    that becomes other operators, `target` is None."""
+    """How a node was carried through a growth: the call, and the numbers that it gets. Of a node that becomes other
+    operators, `target` is None."""
 
     target: str | Any | nn.Module | None
     numbers: Mapping[Path, object]
     metas: Mapping[int, Meta]
     attributes: Mapping[str, object]
+    edits: Mapping[Path, NodeEdit] = field(default_factory=dict)
+    """Edits of numbers that are others at other sizes; they stand before `numbers`."""
 
 
 class OutOfStep(Exception):
     """A node does not do at the second sizes what it does at the example's; the text says what."""
 
 
+class NoShare(OutOfStep):
+    """A size at the second sizes cannot be told."""
+
+
 class SecondSizes:
     """What nodes return at the second sizes, worked out as far as it is asked for."""
 
-    def __init__(self, simulation: Simulation, program: Program) -> None:
+    def __init__(self, simulation: Simulation, program: Program, *, further: bool = False) -> None:
+        """`further`: whether these are sizes beside the second ones, which are given up where they cannot be told."""
+        self.further, self.lost = further, False
         self.simulation = simulation
         self.program = program
         self._refs: dict[int, Ref] = {}
@@ -64,11 +75,16 @@ class SecondSizes:
         """
         done = list(self.simulation.done.items())[self._next :]
         for node, how in done:
+            if self.lost:
+                return
             self._next += 1
             try:
                 result = self.run(node, how)[0]
             except OutOfStep as error:
-                raise self.simulation.inexpressible(node, str(error)) from None
+                if self.further and isinstance(error, NoShare):
+                    self.lost = True
+                    return
+                raise inexpressible(self.simulation.gm, node, str(error)) from None
             if not same_result(self.program.results[node.name], result):
                 self._env[node] = result
 
@@ -82,14 +98,19 @@ class SecondSizes:
             old, new = self.simulation.program.results[node.name], self.simulation.lookup(node, node, False)
             return self._shared(old, new, self.program.results[node.name]), None
         env = {source: self.new(node, source) for source in node.all_input_nodes}
-        args, kwargs = put_all(node, env, how.numbers)
+        later = {path: edited(edit, node, lambda number: self.new(node, number)) for path, edit in how.edits.items()}
+        if None in later.values():
+            raise OutOfStep("a number in its arguments cannot be computed for inputs of other sizes")
+        args, kwargs = put_all(node, env, {**how.numbers, **later})
         lowering = self.simulation.analysis.lowering
         try:
             template, refs, own = lowering.template(how.target, args, kwargs, how.metas, how.attributes)
         except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
+            if broken(error):
+                raise failed(self.simulation.gm, node, error) from error
             lines = str(error).strip().splitlines() or [repr(error)]
             raise OutOfStep(f"for inputs of other sizes than the example it fails: {lines[0]}") from None
-        return self.simulation.result(template, refs, node), Recording.of(template, args, kwargs, len(own))
+        return result_of(template, refs, node.name), Recording.of(template, args, kwargs, len(own))
 
     def problem(self, node: fx.Node, how: Done, new: Recording | None) -> str:
         """Empty if a node does at the second sizes what it does at the example's, else what differs."""
@@ -110,16 +131,30 @@ class SecondSizes:
             text = _apart([old, old_second, new, recording], {op.step for op in first.node_ops[node.name]})
         return f"for inputs of other sizes than the example: {text}" if text else ""
 
+    def varies(self, node: fx.Node, values: Sequence[Value], axes: Sequence[int]) -> bool:
+        """Whether a size of what a node's only operator reads or returns is another one here."""
+        first, second = (p.node_ops[node.name][0] for p in (self.simulation.program, self.program))
+        pairs = zip([*first.inputs(), *first.outputs], [*second.inputs(), *second.outputs], strict=False)
+        other = {id(value): partner for value, partner in pairs}
+        return any(v.shape[k] != other[id(v)].shape[k] for v in values for k in axes if id(v) in other)
+
     def _shared(self, old: Any, new: Any, second: Any) -> Any:
         """A result at the second sizes whose axes grow as they do at the example's."""
         if isinstance(old, Value):
             shape = new.value.shape if isinstance(new, Ref) else new
-            return self.simulation.grown_ref(second, tuple(map(_axis, old.shape, shape, second.shape)))
+            return grown_ref(second, tuple(map(_axis, old.shape, shape, second.shape)))
         way = way_into(type(old))
         if way is not None:
             some = zip(*(way.items(tree) for tree in (old, new, second)), strict=True)
             return way.rebuilt(old, [self._shared(*three) for three in some])
         return second
+
+
+def proportional(op: Op, axes: Sequence[int], correction: float, shape: tuple[int, ...]) -> bool:
+    """Whether the correction of a variance grows as the number of units does that it is taken over."""
+    old, new = (math.prod(sizes[k] for k in axes) for sizes in (op.args["self"].shape, shape))
+    before = op.args.get("correction", 1)
+    return math.isclose(correction * old, float(before if before is not None else 1) * new)
 
 
 def _axis(old: int, new: int, second: int) -> int:
@@ -133,7 +168,7 @@ def _axis(old: int, new: int, second: int) -> int:
     if old == second:
         return new
     if (second * new) % old:
-        raise OutOfStep(f"an axis of {old} that grows to {new} has no whole share of {second}")
+        raise NoShare(f"an axis of {old} that grows to {new} has no whole share of {second}")
     return second * new // old
 
 

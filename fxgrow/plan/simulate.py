@@ -6,10 +6,9 @@ operator and argument by argument, with what the rules predict. Nothing is writt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice, product
-from math import isclose, prod
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -18,25 +17,26 @@ from ..analysis import Analysis
 from ..capture.attention import Opening
 from ..capture.containers import replaced
 from ..capture.lowering import INTRINSICS
-from ..capture.opening import kind_of, opening_of, why_closed
-from ..capture.program import Op, Origin, Ref, Value
-from ..capture.signature import Meta, strides_like
-from ..capture.source import location
-from ..capture.template import Template, fill
+from ..capture.opening import kind_of, opening_of
+from ..capture.program import Op, Ref, Value
+from ..capture.recorder import broken
+from ..capture.signature import Meta
 from ..capture.trees import attribute
-from ..capture.user_code import is_user_code
+from ..capture.user_code import is_user_code, may_change
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..dims.rules.mixing import PINNED
-from ..errors import GrowthRefused, Kind, Refusal
 from ..functional import ModeValue
 from .align import align
-from .arguments import argument, as_refs, at, put_all, same_numbers, same_result
-from .attributes import attributes_of
-from .follow import Sight, computes, followers, given
+from .arguments import argument, as_refs, at, grown_ref, put_all, result_of, same_numbers, same_result
+from .attributes import ModuleSizes
+from .follow import Sight, computes, given
+from .inexpressible import failed, inexpressible, returned_number
+from .other_sizes import OtherSizes
 from .plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit
 from .recordings import Predictions, Recording, difference, other_numbers
-from .second import Done, SecondSizes
+from .second import Done, proportional
 from .sizes import NewSizes
+from .uneven import is_plain
 
 MOST_TRIES = 16
 """Ways to edit the numbers of one call that are tried."""
@@ -62,18 +62,19 @@ class Simulation:
         self.shapes = shapes
         self.detached = detached
         self.nodes: list[NodeEdit] = []
-        self.modules: list[ModuleEdit] = []
+        self.kept = ModuleSizes(shapes)
         self.openings: list[Opening] = []
         """Attention whose module cannot express the growth, and which must be written out first."""
         self._refs: dict[int, Ref] = {}
         self._env: dict[fx.Node, Any] = {}
-        self._changed: set[fx.Node] = set()
-        modes = {n.name for n in gm.graph.nodes if n.op == "call_module" and _is_mode_value(gm, n)}
+        self.changed: set[fx.Node] = set()
+        flags = {path for path, module in gm.named_modules(remove_duplicate=False) if isinstance(module, ModeValue)}
+        modes = {n.name for n in gm.graph.nodes if n.op == "call_module" and n.target in flags} if flags else set()
         self._kept = modes | self.program.varying
         """Nodes whose numbers no edit may replace: they come from plain inputs, or depend on the mode."""
         self.done: dict[fx.Node, Done] = {}
         """How each node was carried through, in order."""
-        self._second: SecondSizes | None = None
+        self.elsewhere = OtherSizes(self)
 
     def run(self) -> Simulation:
         """Walk the graph.
@@ -82,7 +83,6 @@ class Simulation:
             GrowthRefused: a node cannot express the growth: its sizes are computed or kept where fxgrow cannot edit.
         """
         by_name = dict(self.gm.named_modules(remove_duplicate=False))
-        edited: dict[int, dict[str, object]] = {}
         touched = {op.node for op in self.sizes.dims.touched(self.sizes.new)}
         for node in self.gm.graph.nodes:
             if node.op == "output":
@@ -92,45 +92,52 @@ class Simulation:
             if node.op == "get_attr":
                 thing = attribute(self.gm, str(node.target))
                 if isinstance(thing, Tensor) and id(thing) in self.shapes:
-                    self._change(node, self.grown_ref(self.program.results[node.name], self.shapes[id(thing)]))
+                    self._change(node, grown_ref(self.program.results[node.name], self.shapes[id(thing)]))
                 continue
             module = by_name.get(str(node.target)) if node.op == "call_module" else None
-            metas = self._metas(module) if module is not None else {}
-            seen = node.name in touched or any(n in self._changed for n in node.all_input_nodes)
-            seen = seen or any((node.name, n.name) in self.detached for n in node.all_input_nodes)
+            metas = self.kept.metas(module) if module is not None else {}
+            seen = node.name in touched or any(n in self.changed for n in node.all_input_nodes)
+            seen = seen or any(
+                (node.name, n.name) in self.detached or n in self.elsewhere.uneven for n in node.all_input_nodes
+            )
             if not (seen or metas):
                 continue
-            attributes: dict[str, object] = {}
+            attributes: Mapping[str, object] = {}
             if module is not None:
-                if id(module) not in edited:
-                    ops = self.program.node_ops.get(node.name, [])
-                    facts = {k: v for op in ops for k, v in self.sizes.arguments(op).items()} | self._channels(node)
-                    edited[id(module)] = self._edit_module(str(node.target), module, facts)
-                attributes = edited[id(module)]
+                attributes = self.kept.edit(str(node.target), module, lambda n=node: self._facts(n))  # type: ignore[misc]  # bound early
             self._node(node, module, metas, attributes)
+            self.elsewhere.note(node, module)
         for path, module in by_name.items():
-            if id(module) not in edited and self._metas(module, recurse=False):
-                edited[id(module)] = self._edit_module(path, module, {})
+            if self.kept.metas(module, recurse=False):
+                self.kept.edit(path, module, dict)
         return self
+
+    @property
+    def modules(self) -> list[ModuleEdit]:
+        """Attributes of modules that change."""
+        return self.kept.edits
+
+    def _facts(self, node: fx.Node) -> dict[str, Any]:
+        """What a module may have to know of its call: the arguments of its operators, and how many channels it reads
+        before and after, for norms without tensors keep that number."""
+        ops = self.program.node_ops.get(node.name, [])
+        facts = {k: v for op in ops for k, v in self.sizes.arguments(op).items()}
+        read = self.program.results.get(node.all_input_nodes[0].name) if node.all_input_nodes else None
+        if isinstance(read, Value) and len(read.shape) > 1:
+            facts["channels"] = (read.shape[1], self.sizes.shape(read)[1])
+        return facts
 
     def _check_output(self, node: fx.Node) -> None:
         """Numbers that the model returns must not change."""
         for source in node.all_input_nodes:
-            if source in self._changed and not same_numbers(self.program.results[source.name], self._env[source]):
-                raise GrowthRefused(
-                    Refusal(
-                        Kind.OUTPUT,
-                        f"{source.name}, a number that is computed from its size, is an output of the model",
-                        where=location(self.gm, source.name),
-                        chain=(source.name,),
-                        hint="return tensors only, or a number that does not depend on a width",
-                    )
-                )
+            changed = source in self.changed and not same_numbers(self.program.results[source.name], self._env[source])
+            if changed or (source in self.elsewhere.uneven and self.elsewhere.jumps(node, source)):
+                raise returned_number(self.gm, source)
 
     # -- one node -----------------------------------------------------------------------------------------------
 
     def _node(
-        self, node: fx.Node, module: nn.Module | None, metas: dict[int, Meta], attributes: dict[str, object]
+        self, node: fx.Node, module: nn.Module | None, metas: dict[int, Meta], attributes: Mapping[str, object]
     ) -> None:
         target: Any = module if module is not None else node.target
         ops = self.program.node_ops.get(node.name, [])
@@ -149,7 +156,7 @@ class Simulation:
             recording, result, problem = self._record(node, how, expected)
             if not problem or attempt or module is not None:
                 break
-            how = replace(how, numbers=align(node, ops, predicted, *self._both(node), self._kept))
+            how = replace(how, numbers=align(node, ops, predicted, *self.both(node), self._kept))
         if problem and len(ops) == 1 and module is None and ops[0].name.removeprefix("aten::") in CUTS:
             self._split(node, ops[0])
             return
@@ -161,7 +168,7 @@ class Simulation:
             self._change(node, self._predicted(self.program.results[node.name]))
             return
         if problem:
-            raise self.inexpressible(node, problem)
+            raise inexpressible(self.gm, node, problem)
         self.nodes.extend(edits)
         self._change(node, result, how)
 
@@ -172,10 +179,12 @@ class Simulation:
         try:
             template, refs, own = self.analysis.lowering.template(how.target, args, kwargs, how.metas, how.attributes)
         except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
+            if broken(error):
+                raise failed(self.gm, node, error) from error
             return None, None, (str(error).strip().splitlines() or [repr(error)])[0]
         recording = Recording.of(template, args, kwargs, len(own))
         problem = difference(self._recorded(node, len(own)), recording, expected, self.analysis.lowering.compared)
-        return recording, self.result(template, refs, node), problem
+        return recording, result_of(template, refs, node.name), problem
 
     def _recorded(self, node: fx.Node, own: int) -> Recording:
         """What a call runs now."""
@@ -193,48 +202,39 @@ class Simulation:
         computed = {path: arg for path, arg in places.items() if isinstance(arg, fx.Node)}
         constants = {path: number for path, number in how.numbers.items() if path not in computed}
         edits = [NodeEdit(node.name, path, at(node, path), new) for path, new in constants.items()]
-        old, new = _Env(self, node, old=True), _Env(self, node)
+        old, new = self.both(node)
         if any(given(arg, old.__getitem__) for arg in computed.values()):
             return how, [], "a number in its arguments is computed from an input of the model"
-        ask = computed or computes(node, old.__getitem__, new.__getitem__)
+        plain = is_plain(self.program.results[node.name])
+        uneven = {
+            path: arg for path, arg in self.elsewhere.arguments(node) if arg in self.elsewhere.uneven and not plain
+        }
+        user = may_change(how.target) and not plain
+        ask = computed or uneven or user or computes(node, old.__getitem__, new.__getitem__)
         if not ask and is_user_code(how.target):
             ask = other_numbers(self._recorded(node, recording.own).template, recording.template)
-        second = self._at_second_sizes() if ask else None
+        second = self.elsewhere.second() if ask else None
         if second is None:
             edits += [NodeEdit(node.name, path, str(arg), how.numbers[path]) for path, arg in computed.items()]
             return how, edits, ""
         second.advance()
         sight = Sight(old.__getitem__, new.__getitem__, second.old, lambda number: second.new(node, number))
-        ways = [followers(node, path, arg, how.numbers[path], sight) for path, arg in computed.items()]
+        uneven = {path: arg for path, arg in uneven.items() if self.elsewhere.uneven.mixed(arg, sight)}
+        ways: list[list[NodeEdit | None]] = []
+        sure = True
+        for path, arg in (computed | uneven).items():
+            some, known = self.elsewhere.ways(node, path, arg, how.numbers.get(path, new[arg]), sight, path in uneven)
+            ways.append(some)
+            sure &= known
+        all_sizes = [second, *(() if sure and not user else self.elsewhere.further(node, uneven.values(), sight))]
         problem = "a number in its arguments is made of a width and of another size, and cannot be edited"
         for chosen in islice(product(*ways), MOST_TRIES):
-            numbers = {**constants, **{path: way.second for path, way in zip(computed, chosen, strict=True)}}
-            problem = second.problem(node, replace(how, numbers=numbers), recording)
+            made = {path: edit for path, edit in zip(computed | uneven, chosen, strict=True) if edit is not None}
+            tried = replace(how, edits=made)
+            problem = next(filter(None, (sizes.problem(node, tried, recording) for sizes in all_sizes)), "")
             if not problem:
-                return replace(how, numbers=numbers), [*edits, *(way.edit for way in chosen)], ""
+                return tried, [*edits, *made.values()], ""
         return how, [], problem
-
-    def _at_second_sizes(self) -> SecondSizes | None:
-        if self._second is None:
-            program = self.analysis.second(self.gm)
-            self._second = SecondSizes(self, program) if program is not None else None
-        return self._second
-
-    def _varies(self, node: fx.Node, values: Sequence[Value], *axes: int) -> bool:
-        """Whether a size of what an operator reads or returns is another one for inputs of other sizes."""
-        second = self._at_second_sizes()
-        if second is None:
-            return False
-        first, others = (p.node_ops[node.name][0] for p in (self.program, second.program))
-        known = {id(v): w for op, other in [(first, others)] for v, w in zip(_values(op), _values(other), strict=False)}
-        return any(v.shape[k] != known[id(v)].shape[k] for v in values for k in axes if id(v) in known)
-
-    def _proportional(self, op: Op, axes: Sequence[int], correction: float) -> bool:
-        """Whether the correction of a variance has grown as the number of units has."""
-        x = op.args["self"]
-        shape = self.sizes.shape(x)
-        old, new = (prod(sizes[k] for k in axes) for sizes in (x.shape, shape))
-        return isclose(correction * old, float(op.args.get("correction", 1) or 0) * new)
 
     # -- nodes that become others -------------------------------------------------------------------------------
 
@@ -244,27 +244,33 @@ class Simulation:
             if name != "x" and new != op.args.get(name):
                 at = names.index(name)
                 self.nodes.append(NodeEdit(node.name, ("args", at), op.args.get(name), new))
-        self._change(node, self.grown_ref(op.outputs[0], self.sizes.shape(op.outputs[0])))
+        self._change(node, grown_ref(op.outputs[0], self.sizes.shape(op.outputs[0])))
 
     def _split(self, node: fx.Node, op: Op) -> None:
         """Pieces that no longer have one size: the call becomes a split at written places."""
         sizes, dim = piece_sizes(op, self.sizes), op.args["dim"]
-        if self._varies(node, op.outputs, dim):
-            raise self.inexpressible(node, "its pieces have other sizes for other inputs, and cannot be written down")
+        if self.elsewhere.varies(node, op.outputs, dim):
+            raise inexpressible(
+                self.gm, node, "its pieces have other sizes for other inputs, and cannot be written down"
+            )
         self.nodes.append(NodeEdit(node.name, (SPLIT,), str(node.target), (tuple(sizes), dim)))
-        self._change(node, tuple(self.grown_ref(out, self.sizes.shape(out)) for out in op.outputs))
+        self._change(node, tuple(grown_ref(out, self.sizes.shape(out)) for out in op.outputs))
 
     def _pin(self, node: fx.Node, op: Op, number: float, *, alone: bool) -> None:
         """A mean or variance that goes on dividing by what it divides by now."""
         if not alone or op.args.get("dtype") is not None:
             text = f"{op.name} would divide by another number of units, and stands where that cannot be written"
-            raise self.inexpressible(node, text)
+            raise inexpressible(self.gm, node, text)
         x, dims = op.args["self"], op.args.get("dim")
         rank = len(x.shape)
         axes = tuple(range(rank)) if dims is None or dims == [] else tuple(d % rank for d in dims)
         family = op.name.removeprefix("aten::")
-        if family != "mean" and not self._proportional(op, axes, number) and self._varies(node, (x,), *axes):
-            raise self.inexpressible(node, "what it is divided by depends on the sizes of the input")
+        if (
+            family != "mean"
+            and not proportional(op, axes, number, self.sizes.shape(x))
+            and self.elsewhere.varies(node, (x,), *axes)
+        ):
+            raise inexpressible(self.gm, node, "what it is divided by depends on the sizes of the input")
         new = (family, axes, bool(op.args.get("keepdim")), number)
         self.nodes.append(NodeEdit(node.name, (STATISTIC,), str(node.target), new))
         self._change(node, self._predicted(self.program.results[node.name]))
@@ -276,82 +282,25 @@ class Simulation:
         self.done[node] = how or Done(None, {}, {}, {})
         if not same_result(self.program.results[node.name], result):
             self._env[node] = result
-            self._changed.add(node)
+            self.changed.add(node)
 
     def lookup(self, consumer: fx.Node, node: fx.Node, old: bool) -> Any:
         """What a node returns, before or after the growth, as one consumer sees it."""
         if not old:
             shape = self.detached.get((consumer.name, node.name))
             if shape is not None:
-                return self.grown_ref(self.program.results[node.name], shape)
+                return grown_ref(self.program.results[node.name], shape)
             if node in self._env:
                 return self._env[node]
         return as_refs(self.program.results[node.name], self._refs)
 
-    def grown_ref(self, value: Value, shape: tuple[int, ...]) -> Ref:
-        stride = strides_like(shape, value.stride)
-        return Ref(Value(-1, shape, stride, value.dtype, value.device, value.origin, value.node), -1)
-
-    def _channels(self, node: fx.Node) -> dict[str, tuple[int, int]]:
-        """Axis 1 of what a node reads, before and after: norms without tensors keep its size."""
-        read = self.program.results.get(node.all_input_nodes[0].name) if node.all_input_nodes else None
-        if not isinstance(read, Value) or len(read.shape) < 2:
-            return {}
-        return {"channels": (read.shape[1], self.sizes.shape(read)[1])}
-
-    def _metas(self, module: nn.Module, recurse: bool = True) -> dict[int, Meta]:
-        found: dict[int, Meta] = {}
-        for tensor in (*module.parameters(recurse), *module.buffers(recurse)):
-            shape = self.shapes.get(id(tensor))
-            if shape is not None:
-                found[id(tensor)] = (shape, strides_like(shape, tensor.stride()), tensor.dtype, tensor.device)
-        return found
-
-    def _edit_module(self, path: str, module: nn.Module, facts: Mapping[str, Any]) -> dict[str, object]:
-        def shape(tensor: Tensor) -> tuple[int, ...]:
-            return self.shapes.get(id(tensor), tuple(tensor.shape))
-
-        new = attributes_of(module, shape, facts)
-        changed = {k: v for k, v in new.items() if getattr(module, k) != v}
-        if changed:
-            self.modules.append(ModuleEdit(path, tuple((k, getattr(module, k), v) for k, v in changed.items())))
-        return changed
-
-    def result(self, template: Template, refs: list[Ref], node: fx.Node) -> Any:
-        made: dict[int, Ref] = dict(enumerate(refs))
-
-        def ref(index: int) -> Ref:
-            if index not in made:
-                shape, stride, dtype, device = template.metas[index]
-                made[index] = Ref(Value(-1, shape, stride, dtype, device, Origin.COMPUTED, node.name), -1)
-            return made[index]
-
-        return fill(template.result, lambda local: ref(local.index))
-
-    def _both(self, node: fx.Node) -> tuple[_Env, _Env]:
+    def both(self, node: fx.Node) -> tuple[_Env, _Env]:
         """What nodes return before and after the growth, as one node sees it."""
         return _Env(self, node, old=True), _Env(self, node)
 
     def _predicted(self, tree: Any) -> Any:
         """A result as the rules predict it."""
-        return replaced(tree, Value, lambda value: self.grown_ref(value, self.sizes.shape(value)))
-
-    def inexpressible(self, node: fx.Node, problem: str) -> GrowthRefused:
-        sizes = "write the size as a number or compute it from x.shape, or choose another layer"
-        text, hint = why_closed(self.gm, node) or (problem, sizes)
-        return GrowthRefused(
-            Refusal(
-                Kind.INEXPRESSIBLE,
-                f"{node.name} cannot take the new size: {text}",
-                where=location(self.gm, node.name),
-                chain=(node.name,),
-                hint=hint,
-            )
-        )
-
-
-def _values(op: Op) -> list[Value]:
-    return [*op.inputs(), *op.outputs]
+        return replaced(tree, Value, lambda value: grown_ref(value, self.sizes.shape(value)))
 
 
 class _Env(Mapping[fx.Node, Any]):
@@ -368,7 +317,3 @@ class _Env(Mapping[fx.Node, Any]):
 
     def __len__(self) -> int:
         return len(self.consumer.all_input_nodes)
-
-
-def _is_mode_value(gm: fx.GraphModule, node: fx.Node) -> bool:
-    return isinstance(gm.get_submodule(str(node.target)), ModeValue)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..capture.signature import flat_weights
-from ..capture.snapshot import Snapshot
-from ..capture.storages import overlapping, place_of
+from ..capture.snapshot import Snapshot, tensors_in
+from ..capture.storages import in_storages_of, overlapping, place_of
 from ..errors import Kind, usage
 from ..plan import Plan, TensorEdit
 from .copies import alike, copied, tangled
@@ -115,10 +115,8 @@ def check(plan: Plan, gm: fx.GraphModule) -> None:
 
 def tensors_of(gm: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by every name they have."""
-    return {
-        **dict(gm.named_parameters(remove_duplicate=False)),
-        **dict(gm.named_buffers(remove_duplicate=False)),
-    }
+    parameters, buffers = tensors_in(dict(gm.named_modules(remove_duplicate=False)))
+    return dict([*parameters, *buffers])
 
 
 def _grow(old: Tensor, edit: TensorEdit, plan: Plan) -> Tensor:
@@ -143,8 +141,10 @@ def _copy(gm: fx.GraphModule, new: list[tuple[Tensor, Tensor]]) -> fx.GraphModul
 def _commit(plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], undo: list[Undo]) -> None:
     names: dict[Hashable, list[str]] = {}
     tensors = tensors_of(gm)
+    near = set(map(id, in_storages_of([tensors[edit.names[0]] for edit in plan.tensors], tensors.values())))
     for name, tensor in tensors.items():
-        names.setdefault(place_of(tensor), []).append(name)
+        if id(tensor) in near:
+            names.setdefault(place_of(tensor), []).append(name)
     for edit in plan.tensors:  # modules that share a weight and are never called get it, too
         old, made = tensors[edit.names[0]], new[edit.names[0]]
         twins: dict[int, Tensor] = {id(old): made}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..capture.storages import overlapping, place_of
+from ..capture.storages import in_storages_of, overlapping, place_of
 from ..errors import FxgrowError, Kind, usage
 
 HOOKS = frozenset(
@@ -78,7 +78,7 @@ def tangled(tensors: Mapping[str, Tensor], growing: Mapping[str, Tensor]) -> Fxg
             )
     places = {place_of(tensor): name for name, tensor in growing.items()}
     names = {id(tensor): name for name, tensor in reversed(list(tensors.items()))}
-    for group in overlapping(tensors.values()):
+    for group in overlapping(in_storages_of(growing.values(), tensors.values())):
         grown = [tensor for tensor in group if place_of(tensor) in places]
         other = next((tensor for tensor in group if grown and place_of(tensor) != place_of(grown[0])), None)
         if other is not None:

@@ -28,7 +28,9 @@ def repeated(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) -> I
     yield from _row("modules", [edit.path for edit in plan.modules], modules)
     yield from _row("adapted skip paths", [(s.node, s.source, s.position) for s in plan.skips], 2 * nodes)
     yield from _row("attention written out", [o.node for o in plan.openings], nodes)
-    most = nodes * MOST_PARTS if plan.openings else sum(1 + _numbers((n.args, n.kwargs)) for n in gm.graph.nodes) + 99
+    most = nodes * MOST_PARTS if plan.openings else 99
+    if len(plan.nodes) > most and not plan.openings:
+        most += sum(1 + _numbers((n.args, n.kwargs)) for n in gm.graph.nodes)
     yield from _row("node edits", [(edit.node, edit.path) for edit in plan.nodes], most)
     yield from _row("new blocks", [insert.name for insert in plan.inserts], MOST_STEPS)
     yield from _row("names of clones", [name for name, _ in plan.clone_keys], len(tensors) * (1 + len(plan.inserts)))

@@ -10,7 +10,7 @@ from ..dims.axis import Atom, Axis, Product, Sum, atoms
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .proof import prove
-from .states import Assignment, Elsewhere, Failure, Place, Problem, Proof, State
+from .states import Assignment, Elsewhere, Failure, Place, Problem, Proof, State, Step
 
 
 class Unlike(Exception):
@@ -33,25 +33,17 @@ def prove_in_modes(problem: Problem, assignment: Assignment) -> Proof | Failure:
     for other in problem.others:
         found = _elsewhere(problem, assignment, proof, other)
         if isinstance(found, Elsewhere):
-            proof = replace(_merged(proof, found.proof, other.training), elsewhere=(*proof.elsewhere, found))
+            only = tuple(dict.fromkeys((*proof.eval_only, *found.proof.eval_only)))
+            redrawn = tuple(dict.fromkeys((*proof.redrawn, *found.proof.redrawn)))
+            proof = replace(proof, eval_only=only, redrawn=redrawn, elsewhere=(*proof.elsewhere, found))
         elif other.training:
-            proof = replace(proof, eval_only=(*proof.eval_only, found.node), limited=found.text)
+            step = Step(found.node, other.name, f"in evaluation mode only: {found.text}")
+            only = tuple(dict.fromkeys((*proof.eval_only, found.node)))
+            proof = replace(proof, steps=(*proof.steps, step), eval_only=only, limited=found.text)
         else:
             op = next((k for k, op in enumerate(problem.dims.program.ops) if op.node == found.node), 0)
             return Failure(found.kind, op, f"in evaluation mode {found.text}")
     return proof
-
-
-def _merged(proof: Proof, other: Proof, training: bool) -> Proof:
-    """What one mode's proof leaves out and the other's as well. What is drawn in training mode alone is for evaluation
-    mode only, as dropout that follows its flag."""
-    ours, theirs = proof.redrawn, other.redrawn
-    if training:
-        redrawn, drawn = ours, [node for node in theirs if node not in ours]
-    else:
-        redrawn, drawn = theirs, [node for node in ours if node not in theirs]
-    only = dict.fromkeys((*proof.eval_only, *other.eval_only, *drawn))
-    return replace(proof, eval_only=tuple(only), redrawn=redrawn)
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,19 +264,26 @@ def _eliminate(demands: Sequence[Demand], readers: int) -> dict[int, int] | list
     Readers are eliminated first, so that writers stay free, hence even.
     """
     rows: dict[int, tuple[int, int, int]] = {}
+    """By pivot, which no other row has."""
+    pivots = 0
     for number, demand in enumerate(demands):
         form, value, used = demand.form, demand.value, 1 << number
-        for pivot, (f, v, u) in rows.items():
-            if form >> pivot & 1:
-                form, value, used = form ^ f, value ^ v, used ^ u
+        present = form & pivots
+        while present:
+            pivot = present.bit_length() - 1
+            present ^= 1 << pivot
+            f, v, u = rows[pivot]
+            form, value, used = form ^ f, value ^ v, used ^ u
         if not form:
             if value:
                 return [d for i, d in enumerate(demands) if used >> i & 1]
             continue
         preferred = form & readers or form
         pivot = preferred.bit_length() - 1
-        for other, (f, v, u) in list(rows.items()):
-            if f >> pivot & 1:
+        bit = 1 << pivot
+        for other, (f, v, u) in rows.items():
+            if f & bit:
                 rows[other] = (f ^ form, v ^ value, u ^ used)
         rows[pivot] = (form, value, used)
+        pivots |= bit
     return {pivot: value for pivot, (_, value, _) in rows.items()}

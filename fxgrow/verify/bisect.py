@@ -101,7 +101,7 @@ class Both:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, before: fx.GraphModule, after: fx.GraphModule, examples: Call) -> Both:
+    def of(cls, before: fx.GraphModule, after: fx.GraphModule, examples: Sequence[Any] | Call) -> Both:
         """Find out what corresponds to what."""
         old, new = (tuple(m.meta.get("fxgrow", ())) for m in (before, after))
         history: tuple[Plan, ...] = new[len(old) :] if new[: len(old)] == old else ()

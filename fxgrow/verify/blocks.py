@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..capture.call import placeholders, spread
+from ..capture.running import Interpreter
 from ..plan import Insert, Plan
 from ..plan.insert import Fresh
 from ..plan.layout import leaves, partners
@@ -87,7 +87,7 @@ def _ends(model: fx.GraphModule, insert: Insert) -> tuple[str, str] | None:
     return entering[0], leaving[-1]
 
 
-class _Watch(fx.Interpreter):
+class _Watch(Interpreter):
     """Runs a graph and keeps what some nodes return."""
 
     def __init__(self, model: fx.GraphModule, wanted: set[str]) -> None:
@@ -109,15 +109,14 @@ def _watched(
     """How much each block adds, relative to what it adds to, and the model's output."""
     device = standing(model)[0]
     given = probe.given.changed(lambda x: place(x, device, torch.float64))
-    inputs = spread(placeholders(model), given)
     watch = _Watch(model, {node for pair in ends.values() if pair for node in pair})
     try:
         with seeded(seed):
-            output = watch.run(*inputs)
+            output = watch.called(given.args, given.kwargs)
     except ValueError:  # a batch norm that gets one value per channel
         model.eval()
         with seeded(seed):
-            output = watch.run(*inputs)
+            output = watch.called(given.args, given.kwargs)
     found = {}
     for name, pair in ends.items():
         if pair is None or not all(node in watch.seen for node in pair):

@@ -16,6 +16,8 @@ NARROW_COMPLEX = (torch.complex64, torch.complex32)
 BITS = ("aten::view.dtype", "aten::lift", "aten::lift_fresh")
 """Operators that read the bits of a tensor, or only pass it on: their tensors and dtypes stay."""
 NEEDS_FLOAT32 = ("aten::quantize_per_tensor", "aten::quantize_per_channel", "aten::quantize_per_tensor_dynamic")
+DRAWS = ("aten::rand", "aten::randn")
+"""Factories of random numbers, which would be other ones in double precision: they are drawn as they are, and cast."""
 BY_VALUE = ("aten::arange", "aten::full", "aten::scalar_tensor", "aten::range")
 """Factories that make whole numbers of whole numbers."""
 EPSILON = "aten::_fused_rms_norm"
@@ -69,6 +71,8 @@ class _Raise(TorchDispatchMode):
             return func(*args, **named)
         if name in NEEDS_FLOAT32:
             return func(*(x.float() if isinstance(x, Tensor) and k == 0 else x for k, x in enumerate(args)), **named)
+        if name in DRAWS:
+            return _raised(func(*args, **named))
         change = _named if passed else _raised
         args, named = change(tuple(args)), {key: change(x) for key, x in named.items()}
         if makes and named.get("dtype") is None and (name not in BY_VALUE or any(isinstance(x, float) for x in args)):

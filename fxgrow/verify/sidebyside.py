@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..capture.call import placeholders, spread
 from ..capture.containers import leaves
+from ..capture.running import Interpreter
 from .certificate import FLOAT64_BOUND, ROUNDING_MULTIPLE, ULPS
 from .compare import epsilon_of, place, seeded, standing, twin
 from .matching import Match
@@ -41,7 +41,7 @@ class Reading:
         return self.difference <= self.bound
 
 
-class _Record(fx.Interpreter):
+class _Record(Interpreter):
     """Runs a graph and keeps what each node returns, when it returns it."""
 
     def __init__(self, model: fx.GraphModule, wanted: set[str]) -> None:
@@ -70,7 +70,7 @@ def _recorded(
     given = probe.given.changed(lambda x: place(x, device, kind))
     record = _Record(made, wanted)
     with torch.no_grad(), seeded(seed), raised(epsilon_of(model)) if dtype is torch.float64 else nullcontext():
-        record.run(*spread(placeholders(made), given))
+        record.called(given.args, given.kwargs)
     return record.seen
 
 

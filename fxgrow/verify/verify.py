@@ -7,10 +7,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from ..analysis import analyse
 from ..capture.call import Call, as_call, as_training_call
+from ..capture.other_modes import capture_notes
+from ..capture.snapshot import Snapshot
 from ..capture.trace import trace
 from ..errors import Kind, usage
 from ..plan import Plan
@@ -98,40 +101,30 @@ def verify(
 def _certified(
     job: Job, history: tuple[Plan, ...], eval_only: tuple[str, ...], claims: tuple[str, ...], training: bool
 ) -> Certificate:
+    """Numbers, whether they count, and the first step of training."""
     pair = job.pair
-    notes = list(dict.fromkeys(text for call in job.given.values() for text in call.guessed))
-    found: dict[str, Measured] = {}
-    used: dict[str, tuple[Probe, ...]] = {}
-    for mode in job.modes:
-        found[mode], used[mode], more = job.measured(mode)
-        notes += more
-        notes += _summary(found[mode], mode)
-        name = nowhere_finite(found[mode])
-        if name and not found[mode].failures:
-            raise usage(
-                Kind.BAD_INPUTS,
-                f"{name} is nowhere finite on any probe, so nothing can be compared",
-                hint="look for NaN in the weights, or give example_inputs= on which it is finite",
-            )
-        refused = found[mode].refused
-        if refused is not None and not found[mode].errors and (mode == "eval" or len(job.modes) == 1):
-            raise refused
-    if pair.rounded and str(pair.dtype) != "torch.float64":
+    found = {mode: job.measured(mode) for mode in job.modes}
+    notes = [note for mode, (measured, _, more) in found.items() for note in (*more, *_summary(measured, mode))]
+    for mode, (measured, _, _) in found.items():
+        _comparable(measured, alone=mode == "eval" or len(job.modes) == 1)
+    notes += dict.fromkeys(text for call in job.given.values() for text in call.guessed)
+    if pair.rounded and pair.dtype is not torch.float64:
         notes.append("shares, means and scales of old entries are rounded to the dtype, which widens the float64 bound")
-    held_in = tuple(m for m in job.modes if found[m].errors or found[m].failures)
-    errors = tuple(e for m in job.modes for e in found[m].errors)
-    main = next((m for m in held_in if found[m].errors), job.modes[0])
-    first = _best(found[main], used[main])
+    traced = pair.before if isinstance(pair.before, fx.GraphModule) else pair.after
+    notes += [note for note in capture_notes(traced) if note.startswith(("not compared", "fixed"))]
+    if claims != MODES:
+        notes.append(f"{_mode(claims[0])} mode only: the trace stands for no other mode")
+    held_in = tuple(mode for mode, (measured, _, _) in found.items() if measured.errors or measured.failures)
     certificate = Certificate(
         str(pair.dtype).removeprefix("torch."),
-        errors,
+        tuple(e for measured, _, _ in found.values() for e in measured.errors),
         tuple(line for plan in history for line in plan.proof),
         eval_only,
         (),
         (),
         schemes=tuple(dict.fromkeys(plan.scheme for plan in history)),
         noise=max((plan.noise for plan in history), default=0.0),
-        failures=tuple(dict.fromkeys(f for m in job.modes for f in found[m].failures)),
+        failures=tuple(dict.fromkeys(f for measured, _, _ in found.values() for f in measured.failures)),
         modes=held_in,
         compared=_compared(pair.before, pair.after),
     )
@@ -139,25 +132,48 @@ def _certified(
     if certificate.noise:
         certificate, looked_at, more = _quieter(certificate, job, history)
         notes += more
+    main = next((mode for mode in held_in if found[mode][0].errors), job.modes[0])
+    measured, some, _ = found[main]
     if certificate.ok:
-        certificate = _felt(certificate, job, history, used[main], main)
+        certificate = _felt(certificate, job, history, some, main)
     if training and history:
-        learns = "training" in claims
-        gradients, pairs, more_notes = first_step(pair.after, first, history, pair.seed, training=learns)
-        further, apart, blocks = blocks_step(pair.after, first, history, pair.seed, training=learns)
-        certificate = replace(certificate, gradients=gradients + further, pairs=pairs + apart, blocks=blocks)
-        notes += more_notes
-    if claims != MODES:
-        notes.append(f"{_mode(claims[0])} mode only: the trace stands for no other mode")
+        certificate, more = _watched(certificate, job, history, _best(measured, some), learns="training" in claims)
+        notes += more
     certificate = replace(certificate, notes=tuple(dict.fromkeys(notes)))
     if certificate.ok or not certificate.broken:
         return certificate
     e = certificate.broken[0]
-    probe = next(p for p in used[e.mode] if p.name == e.probe)
-    difference = explained(
-        pair.before, looked_at, job.given[e.mode], probe, training=e.mode == "training", seed=pair.seed
-    )
+    probe = next(p for p in found[e.mode][1] if p.name == e.probe)
+    given, in_training = job.given[e.mode], e.mode == "training"
+    difference = explained(pair.before, looked_at, given, probe, training=in_training, seed=pair.seed)
     return replace(certificate, difference=difference)
+
+
+def _comparable(found: Measured, *, alone: bool) -> None:
+    """Refuse a mode in which nothing can be compared.
+
+    Raises:
+        UsageError: an output is nowhere finite; or neither model runs, in the mode that counts.
+    """
+    name = nowhere_finite(found)
+    if name and not found.failures:
+        raise usage(
+            Kind.BAD_INPUTS,
+            f"{name} is nowhere finite on any probe, so nothing can be compared",
+            hint="look for NaN in the weights, or give example_inputs= on which it is finite",
+        )
+    if found.refused is not None and not found.errors and alone:
+        raise found.refused
+
+
+def _watched(
+    certificate: Certificate, job: Job, history: tuple[Plan, ...], probe: Probe, *, learns: bool
+) -> tuple[Certificate, list[str]]:
+    """The first step of training, in that mode if it is claimed."""
+    after, seed = job.pair.after, job.pair.seed
+    gradients, pairs, notes = first_step(after, probe, history, seed, training=learns)
+    further, apart, blocks = blocks_step(after, probe, history, seed, training=learns)
+    return replace(certificate, gradients=gradients + further, pairs=pairs + apart, blocks=blocks), list(notes)
 
 
 def _best(found: Measured, some: Sequence[Probe]) -> Probe:
@@ -229,7 +245,7 @@ def _compared(before: nn.Module, after: nn.Module) -> str:
     """With what the grown model was compared."""
     if not isinstance(before, fx.GraphModule):
         return "compared with the original module" if isinstance(after, fx.GraphModule) else ""
-    if before.meta.get("fxgrow_original", False):
+    if before.meta.get("fxgrow_original") == Snapshot(before).digest:
         return "compared with the traced graph, which was compared with its module when it was traced"
     return "compared with the traced graph; the trace itself was not compared with a module"
 

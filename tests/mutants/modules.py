@@ -21,7 +21,6 @@ from fxgrow.capture.fidelity import Numbers, _Reader
 from fxgrow.capture.whole import Note
 from fxgrow.functional import ModeGuard, ModeValue
 from fxgrow.plan import NodeEdit
-from fxgrow.plan.follow import Follower
 from fxgrow.plan.recordings import Pairs
 from fxgrow.plan.second import SecondSizes
 from fxgrow.schemes import prove
@@ -80,8 +79,8 @@ def _own_mode(old: Callable[..., Any], comparison: Any, training: bool) -> Any:
     return old(comparison, training) if training is comparison.model.training else None
 
 
-def _whole(consumer: fx.Node, path: Any, number: fx.Node, wanted: Any, sight: Any) -> list[Follower]:
-    return [Follower(NodeEdit(consumer.name, path, str(number), wanted), wanted)]
+def _whole(consumer: fx.Node, path: Any, number: fx.Node, wanted: Any, sight: Any) -> list[NodeEdit]:
+    return [NodeEdit(consumer.name, path, str(number), wanted)]
 
 
 def _swapped(value: ModeValue) -> Any:
@@ -137,7 +136,7 @@ MODES: dict[str, Plant] = {
 SIZES: dict[str, Plant] = {
     "other sizes are not known": method(Analysis, "second", lambda *_: None),
     "numbers are pinned whole": both(
-        changed(plan__simulate__followers=_whole), method(SecondSizes, "problem", lambda *_: "")
+        changed(plan__other_sizes__followers=_whole), method(SecondSizes, "problem", lambda *_: "")
     ),
     "blocks are tried at one set of sizes": changed(passes__inserting__check_other_sizes=lambda *_: None),
 }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import fxgrow.passes.around as around
-import fxgrow.passes.tensors as tensors
+import fxgrow.passes.writing as writing
 from fxgrow.dims.algebra import Algebra
 from fxgrow.dims.rules import RULES
 from fxgrow.dims.rules.attention import Attention
@@ -121,7 +121,7 @@ CHOSEN: Planted = {
         for scheme, right, wrong, subject in MISTAKES
         if wrong is not State.ODD and right is not State.MEAN and wrong is not State.SPLIT
     },
-    "copies before a norm are as many as it happens": (replaced(tensors, "copy_maps", _uneven), ("layer norm",)),
+    "copies before a norm are as many as it happens": (replaced(writing, "copy_maps", _uneven), ("layer norm",)),
     "the scale of a norm makes up for twice the width": (_altered(scale=0.5**0.5), ("layer norm", "rms norm")),
     "the scale of a norm is divided, not multiplied": (_altered(scale=2.0), ("layer norm", "rms norm")),
     "the epsilon of a norm is half of what it should be": (_altered(number=0.5), ("layer norm", "rms norm")),

@@ -1,0 +1,191 @@
+"""Places where code of the user's may leave something: what they held before, and how stand-ins are taken out of them.
+
+Other threads may write to the same places meanwhile. So an entry goes only if it is, or holds, a stand-in that was not
+there before, and what it has replaced comes back. Beside that, only flags are put back that stand by a stand-in.
+"""
+
+from __future__ import annotations
+
+import types
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .stand_ins import SIMPLE, attributes, contents, dict_class, is_stand_in, members, slots
+
+_NOTHING = object()
+
+
+class Kept(Protocol):
+    """A place."""
+
+    def clean(self) -> None:
+        """Take stand-ins out."""
+
+    def restore(self) -> None:
+        """Make it what it was, whoever has written to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Entries that have names: a dict, attributes, slots, cells, or some names of a module."""
+
+    before: dict[Any, Any]
+    now: Callable[[], dict[Any, Any]]
+    put: Callable[[Any, Any], object]
+    drop: Callable[[Any], object]
+    flags: bool = False
+    """Whether flags go with the stand-ins: `table = torch.ones(8)` and `ready = True` are undone together."""
+
+    def clean(self) -> None:
+        """Put back what stand-ins have replaced."""
+        changed = [name for name, item in self.now().items() if self.before.get(name, _NOTHING) is not item]
+        now = self.now()
+        bad = [name for name in changed if is_stand_in(now.get(name)) or is_stand_in(name)]
+        if bad and self.flags:
+            bad += [name for name in changed if self._is_flag(now.get(name), self.before.get(name, _NOTHING))]
+        for name in dict.fromkeys(bad):
+            if name in self.before:
+                self.put(name, self.before[name])
+            else:
+                self.drop(name)
+
+    def _is_flag(self, now: Any, old: Any) -> bool:
+        return type(now) in SIMPLE and (old is _NOTHING or old is None or isinstance(old, bool))
+
+    def restore(self) -> None:
+        """Take out what is new, and put back what is another or missing."""
+        now = self.now()
+        for name in [name for name in now if name not in self.before]:
+            self.drop(name)
+        for name, old in self.before.items():
+            if now.get(name, _NOTHING) is not old:
+                self.put(name, old)
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A list or a deque."""
+
+    before: tuple[Any, ...]
+    thing: Any
+
+    def clean(self) -> None:
+        """Take stand-ins out; an item that one has replaced, or pushed out at the other end, comes back."""
+        thing, known, now = self.thing, {id(item) for item in self.before}, list(self.thing)
+        there = {id(item) for item in now}
+        bad = [k for k, item in enumerate(now) if id(item) not in known and is_stand_in(item)]
+        full = isinstance(thing, deque) and thing.maxlen == len(now)
+        for k in reversed(bad):
+            if k >= len(thing) or thing[k] is not now[k]:
+                continue
+            replaced = k < len(self.before) and id(self.before[k]) not in there
+            if replaced and not full:
+                thing[k] = self.before[k]
+            else:
+                del thing[k]
+        if bad and full:
+            lost = [item for item in self.before if id(item) not in there]
+            for item in reversed(lost[len(lost) - min(len(lost), thing.maxlen - len(thing)) :]):
+                thing.appendleft(item)
+
+    def restore(self) -> None:
+        """Put back all items."""
+        now = list(self.thing)
+        if len(now) == len(self.before) and all(a is b for a, b in zip(now, self.before, strict=True)):
+            return
+        if isinstance(self.thing, deque):
+            self.thing.clear()
+            self.thing.extend(self.before)
+        else:
+            list.__setitem__(self.thing, slice(None), list(self.before))
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A set."""
+
+    before: frozenset[Any]
+    thing: set[Any]
+
+    def clean(self) -> None:
+        """Take stand-ins out."""
+        known = {id(item) for item in self.before}
+        self.thing.difference_update([x for x in list(self.thing) if id(x) not in known and is_stand_in(x)])
+
+    def restore(self) -> None:
+        """Put back all members."""
+        if self.thing != self.before:
+            self.thing.clear()
+            self.thing.update(self.before)
+
+
+def container(thing: Any) -> Kept | None:
+    """The entries of a list, dict, set or deque; None for anything else."""
+    if isinstance(thing, dict):
+        kind = dict_class(thing)
+        put, drop = lambda k, v: kind.__setitem__(thing, k, v), lambda k: kind.pop(thing, k, None)
+        return Named(dict(kind.items(thing)), lambda: dict(kind.items(thing)), put, drop)
+    if isinstance(thing, list | deque):
+        return Items(tuple(thing), thing)
+    return Members(frozenset(thing), thing) if isinstance(thing, set) else None
+
+
+def attributes_of(thing: Any) -> Kept | None:
+    """The attributes of an object; None if it has none."""
+    held = attributes(thing)
+    if held is None:
+        return None
+    put, drop = lambda k, v: dict.__setitem__(held, k, v), lambda k: dict.pop(held, k, None)
+    return Named(dict(held), lambda: dict(held), put, drop, flags=True)
+
+
+def slots_of(thing: Any) -> Kept | None:
+    """The slots of an object; None if it has none."""
+    known = members(type(thing))
+    if not known:
+        return None
+    return Named(
+        slots(thing),
+        lambda: slots(thing),
+        lambda name, value: known[name].__set__(thing, value),
+        lambda name: known[name].__delete__(thing),
+        flags=True,
+    )
+
+
+def class_of(kind: type) -> Kept:
+    """The attributes of a class."""
+    return Named(
+        dict(vars(kind)),
+        lambda: dict(vars(kind)),
+        lambda name, value: type.__setattr__(kind, name, value),
+        lambda name: type.__delattr__(kind, name),
+        flags=True,
+    )
+
+
+def names_in(space: dict[str, Any], names: Iterable[str]) -> Kept:
+    """Some names of a module."""
+    some = frozenset(names)
+
+    def now() -> dict[str, Any]:
+        return {name: space[name] for name in some if name in space}
+
+    return Named(now(), now, space.__setitem__, lambda name: space.pop(name, None), flags=True)
+
+
+def cells_of(function: types.FunctionType) -> Kept | None:
+    """What a function has closed over; None if that is nothing."""
+    cells = function.__closure__
+    if not cells:
+        return None
+
+    def put(number: int, value: Any) -> None:
+        cells[number].cell_contents = value
+
+    def drop(number: int) -> None:
+        del cells[number].cell_contents
+
+    return Named(contents(function), lambda: contents(function), put, drop)

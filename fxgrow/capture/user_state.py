@@ -1,0 +1,190 @@
+"""What code of the user's leaves behind when it is recorded: tensors kept in caches, lists, objects, classes, globals.
+
+A recording passes fake tensors. None of them may stay where the user's own calls would find it.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from collections import UserDict, UserList, UserString, deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from .caches import CACHED, holds_stand_in
+from .kept import Kept, attributes_of, cells_of, class_of, container, names_in, slots_of
+from .stand_ins import SIMPLE, attributes, slots
+
+_OTHERS = frozenset({"torch", "fxgrow", "numpy", *sys.stdlib_module_names}) - {"__main__"}
+_HOLDERS = (UserDict, UserList, UserString, types.SimpleNamespace)
+"""Classes of Python's own whose objects hold what the user puts there."""
+MOST = 20_000
+"""Things that are looked through at most, the nearest first."""
+DEEPEST = 8
+"""How far objects are followed from where code names them."""
+
+
+@contextmanager
+def nothing_left_behind(target: Any) -> Iterator[None]:
+    """While a function or a module of the user's is recorded; afterwards what it reaches holds no new stand-in.
+
+    Where no other thread is alive that may have written to them, containers and objects become what they were.
+    """
+    alone = _alone()
+    reached = _Reached()
+    reached.look(target)
+    misses = [(cached, cached.cache_info().misses) for cached in reached.caches]
+    try:
+        yield
+    finally:
+        for kept, whole in reached.kept:
+            if whole and alone and _alone():
+                kept.restore()
+            else:
+                kept.clean()
+        for cached, before in misses:
+            if cached.cache_info().misses != before and holds_stand_in(cached):
+                cached.cache_clear()
+
+
+def _alone() -> bool:
+    """Whether this is the only thread that runs Python."""
+    return len(sys._current_frames()) == 1
+
+
+class _Reached:
+    """Caches, containers, objects, classes and names that some code reaches by the names in it."""
+
+    def __init__(self) -> None:
+        self.caches: list[Any] = []
+        self.kept: list[tuple[Kept, bool]] = []
+        """Places, and whether they may be made what they were as a whole."""
+        self._seen: set[int] = set()
+        self._next: deque[tuple[Any, int]] = deque()
+        self._alive: list[Any] = []
+        self._globals: dict[int, tuple[dict[str, Any], set[str]]] = {}
+
+    def look(self, target: Any) -> None:
+        """Look through a function, or through a module and all that is in it."""
+        self._later([target], 0)
+        while self._next and len(self._seen) < MOST:
+            self._one(*self._next.popleft())
+        for space, names in self._globals.values():
+            self.kept.append((names_in(space, names), False))
+
+    def _later(self, things: Iterable[Any], depth: int) -> None:
+        if depth <= DEEPEST:
+            self._next.extend((thing, depth) for thing in list(things) if type(thing) not in SIMPLE)
+
+    def _keep(self, kept: Kept | None, *, whole: bool) -> None:
+        if kept is not None:
+            self.kept.append((kept, whole))
+
+    def _one(self, thing: Any, depth: int) -> None:
+        if id(thing) in self._seen:
+            return
+        self._seen.add(id(thing))
+        self._alive.append(thing)  # or its identity might be used again
+        if isinstance(thing, CACHED):
+            self.caches.append(thing)
+            self._later([getattr(thing, "__wrapped__", None)], 0)
+        elif isinstance(thing, types.MethodType):
+            self._later([thing.__func__, thing.__self__], depth)
+        elif isinstance(thing, staticmethod | classmethod):
+            self._later([thing.__func__], 0)
+        elif isinstance(thing, functools.partial):
+            self._later([thing.func, *thing.args, *thing.keywords.values()], depth)
+        elif isinstance(thing, property):
+            self._later([thing.fget, thing.fset], 0)
+        elif isinstance(thing, functools.cached_property):
+            self._later([thing.func], 0)
+        elif isinstance(thing, types.FunctionType):
+            if _own(thing):
+                self._function(thing)
+        elif isinstance(thing, type):
+            self._class(thing)
+        elif isinstance(thing, nn.Module):
+            self._module(thing, depth)
+        elif not isinstance(thing, types.ModuleType | Tensor):
+            self._object(thing, depth)
+
+    def _object(self, thing: Any, depth: int) -> None:
+        """A container or an object of the user's, and what is in it."""
+        self._keep(container(thing), whole=True)
+        if isinstance(thing, dict):
+            self._later(dict.values(thing), depth + 1)
+        elif isinstance(thing, list | tuple | set | frozenset | deque):
+            self._later(thing, depth + 1)
+        if not (_own(type(thing)) or isinstance(thing, _HOLDERS)):
+            return
+        whole = not callable(thing)
+        self._keep(attributes_of(thing), whole=whole)
+        self._keep(slots_of(thing), whole=False)
+        self._later((attributes(thing) or {}).values(), depth + 1)
+        self._later(slots(thing).values(), depth + 1)
+        self._later([type(thing)], 0)
+
+    def _module(self, module: nn.Module, depth: int) -> None:
+        """A module: one that is recorded is a twin of it, but others may hold this one."""
+        self._keep(attributes_of(module), whole=False)
+        self._keep(container(module._parameters), whole=False)
+        self._keep(container(module._buffers), whole=False)
+        self._later(module._modules.values(), depth)
+        self._later((v for k, v in module.__dict__.items() if k not in _structure()), depth + 1)
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            self._later(hooks.values(), depth)
+        self._later([type(module)], 0)
+
+    def _class(self, kind: type) -> None:
+        if not _own(kind):
+            return
+        self._keep(class_of(kind), whole=False)
+        self._later(vars(kind).values(), 0)
+        self._later(kind.__bases__, 0)
+
+    def _function(self, function: types.FunctionType) -> None:
+        names: set[str] = set()
+        codes = [function.__code__]
+        for code in codes:
+            names.update(code.co_names)
+            codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+        self._names(function.__globals__, names)
+        for name in names & function.__globals__.keys():
+            thing = function.__globals__[name]
+            if isinstance(thing, types.ModuleType) and _own(thing):
+                self._names(vars(thing), names & vars(thing).keys())
+        self._keep(attributes_of(function), whole=False)
+        self._keep(cells_of(function), whole=False)
+        self._later((cell.cell_contents for cell in function.__closure__ or () if _filled(cell)), 0)
+        self._later(function.__defaults__ or (), 0)
+        self._later((function.__kwdefaults__ or {}).values(), 0)
+        self._later(function.__dict__.values(), 0)
+
+    def _names(self, space: dict[str, Any], names: set[str]) -> None:
+        """Names of a module that some code reads or writes."""
+        self._later((space[name] for name in names & space.keys()), 0)
+        self._globals.setdefault(id(space), (space, set()))[1].update(names)
+
+
+@functools.cache
+def _structure() -> frozenset[str]:
+    """What every module holds."""
+    return frozenset(vars(nn.Module()))
+
+
+def _own(thing: Any) -> bool:
+    """Whether something is made by the user or a library of models, and not by torch or Python."""
+    name = getattr(thing, "__module__", None) or getattr(thing, "__name__", None) or "torch"
+    return str(name).partition(".")[0] not in _OTHERS
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018  # an empty one raises
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,40 @@
+"""Refusals of growths that a node of the graph cannot express."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from ..capture.opening import why_closed
+from ..capture.source import location
+from ..capture.user_code import is_user_code
+from ..errors import GrowthRefused, Kind, Refusal
+
+
+def inexpressible(gm: fx.GraphModule, node: fx.Node, problem: str) -> GrowthRefused:
+    """The refusal for a node that cannot be written with the new size."""
+    way_out = "write the size as a number or compute it from x.shape, or choose another layer"
+    if is_user_code(gm.get_submodule(str(node.target)) if node.op == "call_module" else node.target):
+        way_out = "let this code do the same for every width, or choose another layer"
+    text, hint = why_closed(gm, node) or (problem, way_out)
+    what = f"{node.name} cannot take the new size: {text}"
+    return GrowthRefused(Refusal(Kind.INEXPRESSIBLE, what, location(gm, node.name), (node.name,), hint))
+
+
+def failed(gm: fx.GraphModule, node: fx.Node, error: Exception) -> GrowthRefused:
+    """The refusal where torch itself fails while a node is recorded, which says nothing of its sizes."""
+    what = f"{node.name} cannot be recorded: {str(error).strip() or repr(error)}"
+    hint = "leave torch's modes of dispatch and try again; if it fails again, choose another layer"
+    return GrowthRefused(Refusal(Kind.INEXPRESSIBLE, what, location(gm, node.name), (node.name,), hint))
+
+
+def returned_number(gm: fx.GraphModule, node: fx.Node) -> GrowthRefused:
+    """The refusal for a number that the model returns and that would change."""
+    return GrowthRefused(
+        Refusal(
+            Kind.OUTPUT,
+            f"{node.name}, a number that is computed from its size, is an output of the model",
+            where=location(gm, node.name),
+            chain=(node.name,),
+            hint="return tensors only, or a number that does not depend on a width",
+        )
+    )
