@@ -33,7 +33,8 @@ def prove_in_modes(problem: Problem, assignment: Assignment) -> Proof | Failure:
     for other in problem.others:
         found = _elsewhere(problem, assignment, proof, other)
         if isinstance(found, Elsewhere):
-            only = tuple(dict.fromkeys((*proof.eval_only, *found.proof.eval_only)))
+            more = [node for node in found.proof.eval_only if node not in proof.redrawn]  # drawn in both, as said already
+            only = tuple(dict.fromkeys((*proof.eval_only, *more)))
             redrawn = tuple(dict.fromkeys((*proof.redrawn, *found.proof.redrawn)))
             proof = replace(proof, eval_only=only, redrawn=redrawn, elsewhere=(*proof.elsewhere, found))
         elif other.training:
