@@ -203,3 +203,19 @@ def test_a_copied_block_that_draws_is_claimed_in_the_same_way(follows: bool) -> 
     plan = fxgrow.plan_deepen(gm, "1", block="clone", scheme="zero")
     assert bool(plan.redrawn) is not follows
     assert bool(plan.eval_only) is follows
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("scheme", ["zero", "auto", "r2r"])
+def test_a_rate_that_follows_the_mode_is_claimed_for_evaluation_mode(scheme: str, training: bool) -> None:
+    class ByRate(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.b(F.dropout(torch.tanh(self.a(x)), 0.5 if self.training else 0.0))
+            return y
+
+    module = ByRate(nn.Identity()).double().train(training)
+    gm = fxgrow.trace(module, (X,))
+    plan = fxgrow.plan_widen(gm, "a", scheme=scheme)
+    assert (len(plan.eval_only), plan.redrawn) == (1, ())
+    wider = fxgrow.apply(plan, gm)
+    assert torch.allclose(module.eval()(X), wider.eval()(X), rtol=0, atol=SAME)

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import Kind, UsageError, usage
 from .containers import replaced
-from .draws import flag_follows, hides_its_mode, modes_of
+from .draws import flag_follows, hides_its_mode, in_other_mode, modes_of
 from .fakes import has_known_value
 from .locks import RECORDING
 from .lowering import INTRINSICS, Lowering
@@ -112,9 +112,14 @@ class Builder:
         """For each operator of a call whether it draws at random, in evaluation and in training mode."""
         training = self.program.training
         others: Sequence[Step | None] = [None] * len(template.steps)
-        if isinstance(target, nn.Module) and hides_its_mode(target):
+        otherwise = in_other_mode(node, args, kwargs, self.model.modules, training=training)
+        hidden = isinstance(target, nn.Module) and hides_its_mode(target)
+        if hidden or otherwise is not None:
             try:
-                there = self.lowering.in_mode(target, args, kwargs, not training).steps
+                if hidden:
+                    there = self.lowering.in_mode(target, *(otherwise or (args, kwargs)), not training).steps
+                else:
+                    there = self.lowering.template(target, *(otherwise or (args, kwargs)))[0].steps
             except Exception:  # the user's own code, which may not run in the other mode
                 there = ()
             if [step.name for step in there] == [step.name for step in template.steps]:

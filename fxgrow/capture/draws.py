@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import fx, nn
 
+from ..functional import ModeValue
+
 _DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "native_dropout")
 _LAYERED = ("rnn_tanh", "rnn_relu", "gru", "lstm")
 _FLAGGED = frozenset(f"aten::{name}" for name in (*_DROPOUTS, *_LAYERED, "rrelu", "scaled_dot_product_attention"))
@@ -69,6 +71,32 @@ def flag_follows(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         return True
     pairs = [*zip(node.args, args, strict=True), *((node.kwargs[k], v) for k, v in kwargs.items())]
     return any(isinstance(read, fx.Node) and isinstance(value, bool) for read, value in pairs)
+
+
+def in_other_mode(
+    node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any], modules: Mapping[str, nn.Module], *, training: bool
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """What a call is given in the other mode, where some of it is read from a `ModeValue`; None if nothing is.
+
+    Args:
+        node: the call.
+        args, kwargs: what the nodes that it reads return.
+        modules: of the model, by path.
+        training: the mode of the model.
+    """
+    found = False
+
+    def other(read: Any, value: Any) -> Any:
+        nonlocal found
+        source = modules.get(str(read.target)) if isinstance(read, fx.Node) and read.op == "call_module" else None
+        if not isinstance(source, ModeValue) or source.training is not training:
+            return value
+        found = True
+        return source.in_evaluation if training else source.in_training
+
+    changed = tuple(other(read, value) for read, value in zip(node.args, args, strict=True))
+    named = {key: other(node.kwargs[key], value) for key, value in kwargs.items()}
+    return (changed, named) if found else None
 
 
 def hides_its_mode(module: nn.Module) -> bool:

@@ -33,8 +33,9 @@ def prove_in_modes(problem: Problem, assignment: Assignment) -> Proof | Failure:
     for other in problem.others:
         found = _elsewhere(problem, assignment, proof, other)
         if isinstance(found, Elsewhere):
-            only = tuple(dict.fromkeys((*proof.eval_only, *found.proof.eval_only)))
             redrawn = tuple(dict.fromkeys((*proof.redrawn, *found.proof.redrawn)))
+            claims = dict.fromkeys((*proof.eval_only, *found.proof.eval_only))
+            only = tuple(node for node in claims if node not in redrawn)  # what draws in both modes is said already
             proof = replace(proof, eval_only=only, redrawn=redrawn, elsewhere=(*proof.elsewhere, found))
         elif other.training:
             step = Step(found.node, other.name, f"in evaluation mode only: {found.text}")

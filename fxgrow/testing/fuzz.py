@@ -16,7 +16,7 @@ import torch
 
 from .fuzzing.choose import Seeded
 from .fuzzing.growths import Growth
-from .fuzzing.pairs import Breach, broken, pairs
+from .fuzzing.pairs import FIDELITY, Breach, broken, pairs
 from .fuzzing.processes import Outcome, Stop, alone, logger, together
 from .fuzzing.script import save
 from .fuzzing.shrink import shrink
@@ -80,7 +80,7 @@ def smallest(breach: Breach, *, tries: int = 600) -> Breach:
     """The same law, broken by a smaller pair."""
 
     def breaks(sketch: Sketch, growths: tuple[Growth, ...]) -> bool:
-        found = broken(sketch, growths, further=further)
+        found = broken(sketch, growths, further=further, fidelity=breach.law == FIDELITY)
         return found is not None and found.law == breach.law
 
     further = False

@@ -28,6 +28,8 @@ from .running import Inputs, Stand
 from .sketch import Misfit, Sketch
 from .wishes import Sites, draw_growth, sites_of
 
+FIDELITY = "a trace runs what its module runs"
+"""The law of every model."""
 FURTHER = 10
 """On so many of a hundred pairs the laws that take longer are watched, too."""
 FORCING = 50
@@ -52,12 +54,13 @@ class Subject:
         return Stand(self.module, modes=modes_of(self.model))
 
 
-def subject(sketch: Sketch, *, double: bool = True) -> Subject:
+def subject(sketch: Sketch, *, double: bool = True, fidelity: bool = True) -> Subject:
     """The model of a sketch, traced and analysed.
 
     Args:
         sketch: what to build.
         double: in float64, whatever the sketch says.
+        fidelity: also look whether the trace runs what the module runs.
 
     Raises:
         Misfit: the sketch is no model.
@@ -68,11 +71,12 @@ def subject(sketch: Sketch, *, double: bool = True) -> Subject:
         built = build(sketch, double=double)
         try:
             model = trace(built.model, built.inputs)
-            check_fidelity(built.model, model, built.inputs)
+            if fidelity:
+                check_fidelity(built.model, model, built.inputs)
             second = _second(built, modes_of(model))
             return Subject(sketch, model, built.inputs, sites_of(model), built.model, second)
         except FidelityBroken as error:
-            raise LawBroken("a trace runs what its module runs", str(error)) from error
+            raise LawBroken(FIDELITY, str(error)) from error
         except FxgrowError as error:
             raise LawBroken("every model is analysed", str(error)) from error
         except Exception as error:
@@ -112,19 +116,20 @@ def nothing_else() -> Iterator[None]:
         raise LawBroken("nothing else is raised", f"{type(error).__name__}: {error} ({where})") from error
 
 
-def watched(sketch: Sketch, growths: Sequence[Growth], *, further: bool = True) -> list[Seen]:
+def watched(sketch: Sketch, growths: Sequence[Growth], *, further: bool = True, fidelity: bool = True) -> list[Seen]:
     """Grow the model of a sketch step by step and look whether all laws hold.
 
     Args:
         sketch: of the model.
         growths: one behind the other.
         further: also the laws that take longer, on the first of them; it is forced if it is refused.
+        fidelity: also the law of every model.
 
     Raises:
         LawBroken: one did not.
         Misfit: the sketch is no model.
     """
-    one = subject(sketch)
+    one = subject(sketch, fidelity=fidelity)
     seen, model = [], one.model
     for k, growth in enumerate(growths):
         with nothing_else():
@@ -137,10 +142,12 @@ def watched(sketch: Sketch, growths: Sequence[Growth], *, further: bool = True) 
     return seen
 
 
-def broken(sketch: Sketch, growths: Sequence[Growth], *, further: bool = False) -> LawBroken | None:
+def broken(
+    sketch: Sketch, growths: Sequence[Growth], *, further: bool = False, fidelity: bool = True
+) -> LawBroken | None:
     """The law that a pair breaks, if it breaks one; of those that take longer only if asked."""
     try:
-        watched(sketch, growths, further=further)
+        watched(sketch, growths, further=further, fidelity=fidelity)
     except LawBroken as error:
         return error
     except Misfit:
