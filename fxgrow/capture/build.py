@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Kind, UsageError, usage
@@ -120,6 +121,8 @@ class Builder:
                     there = self.lowering.in_mode(target, *(otherwise or (args, kwargs)), not training).steps
                 else:
                     there = self.lowering.template(target, *(otherwise or (args, kwargs)))[0].steps
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
             except Exception:  # the user's own code, which may not run in the other mode
                 there = ()
             if [step.name for step in there] == [step.name for step in template.steps]:
@@ -260,6 +263,8 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
                 raise
             except Undecided as error:
                 raise _undecided(node, error) from error
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
             except Exception as error:
                 raise _cannot_run(node, args, error) from error
             if program.varying:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from ..errors import FxgrowError, Kind, usage
@@ -219,6 +220,8 @@ class _Comparison:
         self._caches.clean()  # or the next recording would find tensors of the last
         try:
             return record_model(model, *inputs, training=training, stand_ins=self._stand_ins, calls=calls), None
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:  # whatever a model raises on inputs that it does not take
             return None, error
 
@@ -226,6 +229,8 @@ class _Comparison:
 def _run(model: nn.Module, inputs: Inputs, training: bool | None) -> Recorded:
     try:
         return record_model(model, *inputs, training=training, stand_ins=RealCopies()), None
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # whatever a model raises on inputs that it does not take
         return None, error
 

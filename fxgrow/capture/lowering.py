@@ -86,6 +86,8 @@ class Lowering:
             asked = (target, args, kwargs, refs, tensors, metas, attributes)
             try:
                 template = templates[callee, arguments] = self._lower(*asked, None)
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
             except Exception:
                 known = {id(ref): standing_for(ref.known, meta_of_ref(ref)) for ref in refs}
                 known.update((id(t), standing_for(t, metas.get(id(t)) or meta_of(t))) for t in tensors)

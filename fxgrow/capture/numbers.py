@@ -60,6 +60,8 @@ def compared(recorded: Template, others: Iterable[Callable[[], Template]]) -> Te
     for record in others:
         try:
             other = record()
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception:  # the user's own code, on values that the buffer may never hold
             continue
         _compare(recorded, other, varying)

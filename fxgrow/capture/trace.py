@@ -134,6 +134,8 @@ def _in_both_modes(model: nn.Module, concrete: Mapping[str, Any], call: Call | N
         caches.clean()
         try:
             other = _traced(model, concrete, call, not model.training, settings)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:  # the other mode may well be untraceable; the mode that was asked for is not
             ours.why = f"in the other mode torch.fx cannot trace it ({_reason(error)})"
             return ours
@@ -187,6 +189,8 @@ def _traced(
             if training is not model.training:
                 raise
             raise usage(Kind.NOT_TRACEABLE, str(error), where=_user_line(error), hint=error.way_out) from None
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:  # user code runs here; whatever it raises becomes one message with its line
             if settings.fixed is not None and next(model.buffers(), None) is not None:
                 settings.fixed = None  # as plain torch.fx does it

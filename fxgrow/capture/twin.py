@@ -6,7 +6,7 @@ import copy
 import functools
 from collections import OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Mapping
-from types import MethodType
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -76,6 +76,8 @@ class Twin:
             return self.tensor(value)
         if kind is MethodType and isinstance(value.__self__, nn.Module):
             return MethodType(value.__func__, self(value.__self__))
+        if kind is FunctionType and value.__closure__:
+            return self._function(value)
         if kind is functools.partial:
             arguments = (self._value(item) for item in value.args)
             return functools.partial(self._value(value.func), *arguments, **self._value(value.keywords))
@@ -88,11 +90,27 @@ class Twin:
             return kind(*items) if hasattr(value, "_fields") else kind(items)
         return value
 
+    def _function(self, value: FunctionType) -> FunctionType:
+        """A function that has closed over modules or their methods, with those of the twin."""
+        cells = []
+        for cell in value.__closure__ or ():
+            held = cell.cell_contents if filled(cell) else None
+            bound = isinstance(held, MethodType) and isinstance(held.__self__, nn.Module)
+            cells.append(CellType(self._value(held)) if bound or isinstance(held, nn.Module) else cell)
+        if all(a is b for a, b in zip(cells, value.__closure__ or (), strict=True)):
+            return value
+        made = FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, tuple(cells))
+        made.__kwdefaults__ = value.__kwdefaults__
+        made.__dict__.update(value.__dict__)
+        return made
+
     def _container(self, value: Any) -> Any:
         if id(value) in self._known:
             return self._known[id(value)]
         try:
             made = copy.copy(value)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception:  # a container of the user's that cannot be copied is shared
             return value
         self._keep(value, made)
@@ -110,6 +128,15 @@ class Twin:
             made.clear()
             made.update([self._value(item) for item in list(value)])
         return made
+
+
+def filled(cell: CellType) -> bool:
+    """Whether a cell of a closure holds something yet."""
+    try:
+        cell.cell_contents  # noqa: B018  # an empty one raises
+    except ValueError:
+        return False
+    return True
 
 
 _PLAIN = frozenset({bool, int, float, str, type(None), type, torch.dtype, torch.device, torch.Size})

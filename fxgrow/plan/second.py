@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import fx, nn
 
 from ..capture.containers import way_into
@@ -105,6 +106,8 @@ class SecondSizes:
         lowering = self.simulation.analysis.lowering
         try:
             template, refs, own = lowering.template(how.target, args, kwargs, how.metas, how.attributes)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
             if broken(error):
                 raise failed(self.simulation.gm, node, error) from error

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import islice, product
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from ..analysis import Analysis
@@ -178,6 +179,8 @@ class Simulation:
         assert how.target is not None
         try:
             template, refs, own = self.analysis.lowering.template(how.target, args, kwargs, how.metas, how.attributes)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
             if broken(error):
                 raise failed(self.gm, node, error) from error
