@@ -30,10 +30,11 @@ class OutOfMemory(TorchDispatchMode):
         self.count += 1
         if self.count == self.at and not self.late:
             raise self.error(f"injected at {func}")
-        result = func(*args, **(kwargs or {}))
-        if self.count == self.at:
-            raise self.error(f"injected after {func}")
-        return result
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:  # also where it refuses its operands, as it does when sizes are tried
+            if self.count == self.at:
+                raise self.error(f"injected after {func}")
 
 
 @dataclass

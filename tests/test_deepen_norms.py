@@ -98,8 +98,11 @@ class Windowed(nn.Module):
 
 @pytest.mark.parametrize("norm", [lambda: nn.BatchNorm2d(4), lambda: nn.InstanceNorm2d(4), lambda: nn.GroupNorm(4, 4)])
 def test_halves_along_an_axis_that_statistics_are_taken_over(norm: Any) -> None:
-    gm, x = images(1, 4)
-    plan = fxgrow.plan_deepen(gm, after="2", block=lambda _: Windowed(norm()))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 2))
+    x = torch.randn(4, 3, 6, 6, dtype=torch.float64)
+    gm = fxgrow.trace(model.double().eval(), (x,))
+    plan = fxgrow.plan_deepen(gm, after="1", block=lambda _: Windowed(norm()))
     deeper = fxgrow.apply(plan, gm)
     assert "second.weight is two opposite halves over 8 units" in plan.inserts[0].silenced[0]
     assert apart(gm, deeper, x) < EXACT
@@ -109,6 +112,12 @@ def test_halves_along_an_axis_that_statistics_are_taken_over(norm: Any) -> None:
             if name.endswith("running_mean"):
                 buffer.normal_()
     assert apart(gm, deeper, x) < EXACT
+
+
+def test_a_block_for_the_width_of_the_example_in_a_model_of_any_width() -> None:
+    gm, _ = images(1, 4)
+    with pytest.raises(fxgrow.GrowthRefused, match="the block would take 4x4x6x6 only"):
+        fxgrow.plan_deepen(gm, after="2", block=lambda _: Windowed(nn.BatchNorm2d(4)))
 
 
 class Pair(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -96,6 +98,9 @@ def _refusal(model: nn.Module, found: Difference, at: str) -> FxgrowError:
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword inputs."""
 Recorded = tuple[Recording | None, Exception | None]
+_HERE = __file__.rpartition("/")[0] + "/"
+_IN_PLACE = re.compile("in-?place", re.IGNORECASE)
+"""In what autograd says of a write that it does not follow."""
 
 
 class _Comparison:
@@ -108,6 +113,7 @@ class _Comparison:
         self.modes: set[bool | None] = set()
         """Those that were compared; None for the flags that the modules have now."""
         self.at = ""
+        self._gradients = True
         self._stand_ins = StandIns()
         self._second: Inputs | None = None
         self._known: dict[Any, Recorded] = {}
@@ -219,10 +225,16 @@ class _Comparison:
     def _record(self, model: nn.Module, inputs: Inputs, training: bool | None, calls: int = 1) -> Recorded:
         self._caches.clean()  # or the next recording would find tensors of the last
         try:
-            return record_model(model, *inputs, training=training, stand_ins=self._stand_ins, calls=calls), None
+            known, on = self._stand_ins, self._gradients
+            return record_model(model, *inputs, training=training, stand_ins=known, calls=calls, gradients=on), None
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a model raises on inputs that it does not take
+            if _is_our_own(error):
+                raise
+            if self._gradients and _IN_PLACE.search(str(error)):
+                self._gradients = False  # the model runs without them only: it writes to views, or to parameters
+                return self._record(model, inputs, training, calls)
             return None, error
 
 
@@ -233,6 +245,12 @@ def _run(model: nn.Module, inputs: Inputs, training: bool | None) -> Recorded:
         raise
     except Exception as error:  # whatever a model raises on inputs that it does not take
         return None, error
+
+
+def _is_our_own(error: Exception) -> bool:
+    """Whether the recorder itself has failed, which says nothing of the model."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code.co_filename.startswith(_HERE)
 
 
 def _in(training: bool | None) -> str:

@@ -20,6 +20,7 @@ from torch.utils._mode_utils import no_dispatch
 
 from .containers import found, paths, replaced
 from .recorder import Call, spec_of, storage_of
+from .specs import Spec
 from .whole import Note, Recording
 
 _IDENTITIES = frozenset({"aten::alias", "aten::lift_fresh", "aten::pin_memory", "aten::_assert_async"})
@@ -128,6 +129,8 @@ class _Reader:
         self.numbers: dict[int, int] = {}
         self.made: dict[int, int] = {}
         """By identity of a tensor, how often its storage had been written to when it was made."""
+        self.places: dict[int, Any] = {}
+        """By identity of a view, which entries of its storage it shows, however often they are written to."""
         self.versions: dict[int, list[int]] = {}
         """By storage, the numbers of the writes into it so far."""
         self.constants: dict[int, Tensor] = {}
@@ -176,9 +179,13 @@ class _Reader:
             for tensor in outputs:
                 self._set(tensor, number)
             return None
+        if func is torch.ops.aten.copy_.default and self._is_itself(bound["self"], bound["src"]):
+            return None  # `x[0] += y` adds in place, and then assigns the sum to where it is
+        self._place(spec, bound, outputs)
         if spec.name == "aten::unbind":  # Python unpacks tensors by it, where torch.fx takes one item after another
             return self._unbound(bound, outputs, note)
         values = tuple((name, self._key(value)) for name, value in bound.items())
+        targets = [(name, t, self._number(t)) for name in spec.writes for t in found(bound[name], Tensor)]
         mark = 0
         if spec.seeded:
             self.seeded += 1
@@ -192,12 +199,11 @@ class _Reader:
         else:
             self._set(outputs[0], number)
             self.constants[number] = folded[1]
-        for name in spec.writes:
-            for tensor in found(bound[name], Tensor):
-                self._write(tensor, self._result(func, bound, name, number))
-                for made in outputs:  # Python may get another object for the tensor that was written to
-                    if storage_of(made) == storage_of(tensor):
-                        self._set(made, self.numbers[id(tensor)])
+        for name, tensor, old in targets:
+            self._write(tensor, old, self._result(func, bound, name, number))
+            for made in outputs:  # Python may get another object for the tensor that was written to
+                if storage_of(made) == storage_of(tensor):
+                    self._set(made, self.numbers[id(tensor)])
         return number
 
     def _result(self, func: OpOverload, bound: dict[str, Any], argument: str, number: int) -> int:
@@ -209,6 +215,27 @@ class _Reader:
                 return self._number(source)
         in_place = func._schema.name.endswith("_") and argument == "self"
         return self.table.of((number, 0) if in_place else (number, argument))
+
+    def _place(self, spec: Spec, bound: dict[str, Any], outputs: list[Tensor]) -> None:
+        """Note which entries of their storages views show."""
+        base = bound.get("self")
+        if not isinstance(base, Tensor) or (spec.writes and not spec.moves):
+            return
+        arguments = tuple((name, self._place_of(value)) for name, value in bound.items())
+        for k, tensor in enumerate([*outputs, base] if spec.moves else outputs):
+            if storage_of(tensor) == storage_of(base):
+                self.places[id(tensor)] = (spec.name, spec.overload, arguments, 0 if spec.moves else k)
+
+    def _place_of(self, arg: Any) -> Any:
+        if isinstance(arg, Tensor):
+            return self.places.get(id(arg), id(arg))
+        return (type(arg).__name__, repr(arg))
+
+    def _is_itself(self, target: Tensor, source: Any) -> bool:
+        """Whether a tensor is copied to where it is."""
+        return isinstance(source, Tensor) and (
+            source is target or (id(source) in self.places and self.places[id(source)] == self.places.get(id(target)))
+        )
 
     def _unbound(self, bound: dict[str, Any], outputs: list[Tensor], note: Note) -> int:
         """The pieces as if each had been selected."""
@@ -226,11 +253,11 @@ class _Reader:
         self.made[id(tensor)] = len(self.versions.get(storage_of(tensor), ()))
         self.alive.append(tensor)
 
-    def _write(self, tensor: Tensor, number: int) -> None:
+    def _write(self, tensor: Tensor, old: int, number: int) -> None:
         """Note that a tensor holds something else now, and whatever shares its memory, too."""
         writes = self.versions.setdefault(storage_of(tensor), [])
         before = writes[-1] if writes else -1
-        writes.append(self.table.of(("write", before, self._number(tensor), number)))
+        writes.append(self.table.of(("write", before, old, number)))
         self._set(tensor, number)
 
     def _number(self, tensor: Tensor) -> int:

@@ -16,14 +16,18 @@ _OF_THREAD: Any = getattr(_symbolic_trace, "_is_fx_tracing_tls", None)
 _FLAG: tuple[Any, str] = (_symbolic_trace, "_is_fx_tracing_flag") if _OF_THREAD is None else (_OF_THREAD, "flag")
 """Where fx notes that it traces: for each thread, and in torch 2.11 in its module."""
 
+_ABSENT = object()
+
 
 class Patches:
     """The state before a trace, and the patches that fx makes for it."""
 
-    __slots__ = ("_attributes", "_made", "_patcher", "_tracing")
+    __slots__ = ("_attributes", "_made", "_patcher", "_tracing", "_wrapped")
 
     def __init__(self) -> None:
         self._attributes = [(nn.Module, name, getattr(nn.Module, name)) for name in ("__call__", "__getattr__")]
+        wrapped = _symbolic_trace._wrapped_fns_to_patch
+        self._wrapped = [(space, name, space.get(name, _ABSENT)) for (_, name), space in list(wrapped.items())]
         self._patcher = _symbolic_trace.CURRENT_PATCHER
         self._tracing = getattr(*_FLAG, False)
         self._made: list[Any] = []
@@ -42,5 +46,12 @@ class Patches:
         for owner, name, value in self._attributes:
             if getattr(owner, name) is not value:
                 setattr(owner, name, value)
+        for space, name, value in self._wrapped:
+            if space.get(name, _ABSENT) is value:
+                continue
+            if value is _ABSENT:
+                del space[name]
+            else:
+                space[name] = value
         _symbolic_trace.CURRENT_PATCHER = self._patcher
         setattr(*_FLAG, self._tracing)

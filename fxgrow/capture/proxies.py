@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,11 +19,62 @@ class ReadsValues(Exception):
         self.buffers = buffers
 
 
+@dataclass(slots=True)
+class InPlace:
+    """What a tracer does with `x += y`."""
+
+    kept: bool = False
+    """It stays in place, as it matters where `x` is read by another name; else it is traced as `x = x + y`."""
+    met: bool = False
+    """`forward` has such operators."""
+
+
 class Assignable(fx.Proxy):
-    """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace."""
+    """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace, and `x += y`, where the tracer keeps
+    such operators in place: fx makes a new tensor of `x + y`."""
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._in_place(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._in_place(operator.isub, other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._in_place(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._in_place(operator.itruediv, other)
+
+    def __ifloordiv__(self, other: Any) -> Any:
+        return self._in_place(operator.ifloordiv, other)
+
+    def __imod__(self, other: Any) -> Any:
+        return self._in_place(operator.imod, other)
+
+    def __ipow__(self, other: Any) -> Any:
+        return self._in_place(operator.ipow, other)
+
+    def __iand__(self, other: Any) -> Any:
+        return self._in_place(operator.iand, other)
+
+    def __ior__(self, other: Any) -> Any:
+        return self._in_place(operator.ior, other)
+
+    def __ixor__(self, other: Any) -> Any:
+        return self._in_place(operator.ixor, other)
+
+    def _in_place(self, function: Callable[[Any, Any], Any], other: Any) -> Any:
+        """A node for the operator; or NotImplemented, for which Python takes the operator that makes a new tensor."""
+        in_place: InPlace | None = getattr(self.tracer, "in_place", None)
+        if in_place is None:
+            return NotImplemented
+        in_place.met = True
+        return (
+            self.tracer.create_proxy("call_function", function, (self, other), {}) if in_place.kept else NotImplemented
+        )
 
     def __int__(self) -> int:
         raise self._value_read("int")

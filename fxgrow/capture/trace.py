@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..errors import Kind, usage
+from ..errors import FxgrowError, Kind, usage
 from ..surroundings import surroundings
 from .caches import Caches, caches_kept_clean
 from .call import Call, as_call, as_training_call, remember, remember_training
@@ -22,7 +22,7 @@ from .forward import fixed_arguments, restore_signature
 from .locks import TRACING
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
-from .proxies import ReadsValues
+from .proxies import InPlace, ReadsValues
 from .silent import silent
 from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own, set_mode
 from .tracer import GrowthTracer
@@ -85,10 +85,22 @@ def trace(
     check_root(model)
     fixed = fixed_arguments(model, call, concrete_args or {})
     with TRACING, surroundings(), caches_kept_clean() as caches, nothing_left_behind(model):
-        gm = _graph_module(model, _in_both_modes(model, fixed, call, caches))
-        _remember(gm, call, in_training)
-        compare(model, gm, Examples(given, in_training, concrete_args or {}), caches)
-    return gm
+        examples = Examples(given, in_training, concrete_args or {})
+        in_place = InPlace()
+
+        def compared() -> fx.GraphModule:
+            gm = _graph_module(model, _in_both_modes(model, fixed, call, caches, in_place))
+            _remember(gm, call, in_training)
+            compare(model, gm, examples, caches)
+            return gm
+
+        try:
+            return compared()
+        except FxgrowError:
+            if not in_place.met:
+                raise
+            in_place.kept = True
+            return compared()
 
 
 def _remember(gm: fx.GraphModule, call: Call | None, in_training: Call | None) -> None:
@@ -116,6 +128,7 @@ class Traces:
 
 @dataclass(slots=True)
 class _Settings:
+    in_place: InPlace
     leaves: set[str] = field(default_factory=set)
     fixed: set[str] | None = field(default_factory=set)
 
@@ -124,9 +137,11 @@ class _Settings:
         return frozenset(self.leaves), None if self.fixed is None else frozenset(self.fixed)
 
 
-def _in_both_modes(model: nn.Module, concrete: Mapping[str, Any], call: Call | None, caches: Caches) -> Traces:
+def _in_both_modes(
+    model: nn.Module, concrete: Mapping[str, Any], call: Call | None, caches: Caches, in_place: InPlace
+) -> Traces:
     """Trace in the model's mode and in the other one, keeping modules whole where that makes them one graph."""
-    settings = _Settings()
+    settings = _Settings(in_place)
     for _ in range(ROUNDS):
         caches.clean()
         ours = _traced(model, concrete, call, model.training, settings)
@@ -169,7 +184,7 @@ def _traced(
             set_mode(twin, model, training)
         for module in twin.modules():  # `check_hooks` has them; here they would warn of proxies
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
-        tracer = GrowthTracer(settings.leaves, settings.fixed)
+        tracer = GrowthTracer(settings.leaves, settings.fixed, settings.in_place)
         try:
             with silent(), WritesUndone():
                 graph = tracer.trace(twin, concrete_args=dict(concrete) or None)

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from .contexts import Contexts, Forgotten
 from .patches import Patches
-from .proxies import Assignable, BufferProxy, ReadsValues, buffers_behind
+from .proxies import Assignable, BufferProxy, InPlace, ReadsValues, buffers_behind
 from .written import OPEN
 
 PLAIN_DICTS = (dict, fx.immutable_collections.immutable_dict, defaultdict, Counter)
@@ -30,14 +30,21 @@ class GrowthTracer(fx.Tracer):
 
     record_stack_traces = True
 
-    def __init__(self, leaves: Collection[str] = (), fixed: Collection[str] | None = ()) -> None:
+    def __init__(
+        self,
+        leaves: Collection[str] = (),
+        fixed: Collection[str] | None = (),
+        in_place: InPlace | None = None,
+    ) -> None:
         """Start a trace.
 
         Args:
             leaves: paths of modules that are kept whole, beside torch's own.
             fixed: names of buffers whose values the trace fixes; None for all.
+            in_place: what to do with `x += y`.
         """
         super().__init__()
+        self.in_place = in_place if in_place is not None else InPlace()
         self.leaves = frozenset(leaves)
         self.fixed = None if fixed is None else frozenset(fixed)
         self.visited: set[str] = set()
@@ -55,7 +62,7 @@ class GrowthTracer(fx.Tracer):
         try:
             with torch.set_grad_enabled(torch.is_grad_enabled()):
                 return super().trace(root, concrete_args)
-        except AssertionError as error:  # fx may take an interruption for a fault of its own
+        except Exception as error:  # fx may take an interruption for a fault of its own
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
             raise

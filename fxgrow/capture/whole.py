@@ -89,6 +89,7 @@ def record_model(
     training: bool | None,
     stand_ins: StandIns | RealCopies | None = None,
     calls: int = 1,
+    gradients: bool = True,
 ) -> Recording:
     """Record one call of a model, or several in a row.
 
@@ -99,6 +100,7 @@ def record_model(
         training: the mode, set by the model's own `train`; None for the flags that its modules have now.
         calls: how many; of more than one, the inputs and the output are tuples of those of each.
         stand_ins: fake tensors of earlier recordings of this model, or of another one with the same tensors.
+        gradients: whether autograd is on.
 
     Raises:
         Exception: whatever the model raises on such inputs, or where it reads the values of a tensor.
@@ -132,7 +134,7 @@ def record_model(
             return [call(twin, *args, **kwargs) for args, kwargs in given]
 
         with nullcontext() if known.fake else torch.random.fork_rng(devices=[]):
-            outs = run_recorded(run, known.mode, True, recorder)
+            outs = run_recorded(run, known.mode, gradients, recorder)
         left: dict[str, Tensor] = dict(twin.named_parameters(remove_duplicate=False))
         left |= dict(twin.named_buffers(remove_duplicate=False))
         own = {id(made): real for real, made in known.made.values()}
