@@ -12,9 +12,8 @@ from torch import Tensor, fx, nn
 
 import fxgrow
 from fxgrow.plan import Leaf
-from fxgrow.proving import remembered, reprove
+from fxgrow.proving import remembered
 from fxgrow.rewrite import apply as write
-from fxgrow.schemes import Failure, Proof
 
 from .edited_plans import SUBJECTS, Where, changed, changes, outputs
 
@@ -103,28 +102,3 @@ def test_the_writer_alone_believes_a_plan() -> None:
     assert not torch.allclose(outputs(model, inputs, False), outputs(wrong, inputs, False), atol=1e-3)
     with pytest.raises(fxgrow.UsageError, match="do not keep the function"):
         fxgrow.apply(replace(plan, tensors=tensors), traced)
-
-
-class Gates(nn.Module):
-    """Two ways through the same first layers."""
-
-    def __init__(self, *, short: bool) -> None:
-        super().__init__()
-        self.a, self.b, self.c, self.short = nn.Linear(5, 8), nn.Linear(8, 3), nn.Linear(8, 3), short
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.a(x))
-        found: Tensor = self.b(y) if self.short else self.b(y) + self.c(y)
-        return found
-
-
-def test_a_plan_is_proved_in_a_program_that_reads_some_of_its_parameters() -> None:
-    torch.manual_seed(0)
-    x = torch.randn(4, 5)
-    long, short = (fxgrow.trace(Gates(short=short).eval(), (x,)) for short in (False, True))
-    plan = fxgrow.plan_widen(long, "a")
-    assert isinstance(reprove(plan, long, fxgrow.analyse(long)), Proof)
-    assert isinstance(reprove(plan, short, fxgrow.analyse(short)), Proof)
-    less = replace(plan, tensors=tuple(e for e in plan.tensors if e.names[0] != "c.weight"))
-    assert isinstance(reprove(less, short, fxgrow.analyse(short)), Proof)
-    assert isinstance(reprove(less, long, fxgrow.analyse(long)), Failure)

@@ -68,14 +68,6 @@ def _group(places: list[Place], old: int | float, *sizes: int | float) -> Group:
     return Group(tuple(places), old, tuple(dict.fromkeys(n for n in sizes if n)))
 
 
-def candidates(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """The inputs with one group of axes changed, for each group and each size that it may be tried at."""
-    leaves, spec = tree_flatten(inputs)
-    for group in groups(leaves):
-        for size in group.sizes:
-            yield tree_unflatten(_changed(leaves, [(group.places, size)]), spec)
-
-
 def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) -> tuple[Any, ...] | None:
     """Inputs of other sizes that a model takes: as many axes changed as it accepts; None if it accepts no change.
 

@@ -38,15 +38,6 @@ class ById:
         return id(self.thing)
 
 
-def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of a row-major tensor."""
-    stride, step = [0] * len(shape), 1
-    for i in range(len(shape) - 1, -1, -1):
-        stride[i] = step
-        step *= max(shape[i], 1)
-    return tuple(stride)
-
-
 def strides_like(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
     """Strides of a dense tensor whose axes lie in memory in the order that other strides say."""
     order = sorted(range(len(shape)), key=lambda k: (stride[k], k < 0), reverse=True)

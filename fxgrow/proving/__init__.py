@@ -1,5 +1,5 @@
 """Plans from outside, proved once more before they are applied."""
 
-from .again import prove_again, remember, remembered, reprove
+from .again import prove_again, remember, remembered
 
-__all__ = ["prove_again", "remember", "remembered", "reprove"]
+__all__ = ["prove_again", "remember", "remembered"]

@@ -9,13 +9,11 @@ from torch import fx
 
 from ..analysis import Analysis, analyse
 from ..errors import FxgrowError, Kind, usage
-from ..passes.opened import opened
 from ..plan import Plan
 from ..rewrite import apply
 from ..rewrite.apply import check, sketch
-from ..schemes import Failure, Proof
 from .deepened import deepened_again
-from .widened import proved_again, solvers, tensors_differ, widened_again
+from .widened import widened_again
 
 _MADE: dict[int, weakref.ref[Plan]] = {}
 """Plans that passes of this process have made and proved, by identity."""
@@ -78,29 +76,3 @@ def _again(step: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | str:
     except _DAMAGE as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         return f"the plan cannot be what fxgrow made for this model: {reason}"
-
-
-def reprove(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Proof | Failure:
-    """Prove one step of a widening from the states that it lists, in a program that reads the same parameters.
-
-    That may be the program of another mode of the model: parameters that it does not read are left out. Edits of nodes
-    and modules are not compared.
-
-    Args:
-        plan: one step; those that follow it are not looked at.
-        gm: the graph that `analysis` is of.
-        analysis: of the program in which it is to hold.
-    """
-    if plan.openings:
-        gm, analysis = opened(gm, analysis, plan.openings)
-    failures = []
-    for dims in solvers(plan, analysis):
-        again = proved_again(plan, dims, partly=True)
-        if isinstance(again, Failure):
-            failures.append(again)
-            continue
-        problem = tensors_differ(plan, dims, *again)
-        if not problem:
-            return again[1]
-        failures.append(Failure(Kind.STALE_PLAN, 0, problem))
-    return failures[0]

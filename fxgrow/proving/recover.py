@@ -37,19 +37,18 @@ class Recovered:
     """By set of units the old ones that its new ones are copies of."""
 
 
-def recover(plan: Plan, dims: DimsSolver, *, partly: bool = False) -> Recovered:
+def recover(plan: Plan, dims: DimsSolver) -> Recovered:
     """The sizes, the states and the copy maps that a plan's tensors show.
 
     Args:
         plan: one step, without those that follow it.
         dims: the axes of the model that it is for.
-        partly: the program may read some of the plan's tensors only, as in another mode of the model.
 
     Raises:
         Unread: the layouts do not fit the axes, or contradict each other.
     """
     found = Recovered()
-    edits = [(edit, value) for edit in plan.tensors if (value := _value(edit, dims, partly)) is not None]
+    edits = [(edit, _value(edit, dims)) for edit in plan.tensors]
     for edit, value in edits:
         axes = dims.resolved(value)
         for growth in edit.axes:
@@ -63,8 +62,7 @@ def recover(plan: Plan, dims: DimsSolver, *, partly: bool = False) -> Recovered:
         for other in tied(dims, atom):
             if found.sizes[atom] > dims.algebra.size[other.index]:
                 found.sizes.setdefault(other, found.sizes[atom])
-    if not partly:
-        _all_there(plan, dims, found)
+    _all_there(plan, dims, found)
     for edit, value in edits:
         for growth in edit.axes:
             _read(found, dims, edit, value, growth)
@@ -77,10 +75,10 @@ def even(copies: Sequence[int], units: int) -> bool:
     return len(times) == units and len(set(times.values())) == 1
 
 
-def _value(edit: TensorEdit, dims: DimsSolver, partly: bool) -> Value | None:
+def _value(edit: TensorEdit, dims: DimsSolver) -> Value:
     known = dims.program.parameters
     value = next((known[name] for name in edit.names if name in known), None)
-    if value is None and not partly:
+    if value is None:
         raise Unread(f"the graph does not read {edit.names[0]}")
     return value
 

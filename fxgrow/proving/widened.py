@@ -27,10 +27,10 @@ def solvers(plan: Plan, analysis: Analysis) -> list[DimsSolver]:
     return [analysis.volumes, analysis.dims] if plan.skips else [analysis.dims, analysis.volumes]
 
 
-def proved_again(plan: Plan, dims: DimsSolver, *, partly: bool = False) -> tuple[Recovered, Proof] | Failure:
+def proved_again(plan: Plan, dims: DimsSolver) -> tuple[Recovered, Proof] | Failure:
     """The proof of one step from the states that it lists."""
     try:
-        found = recover(plan, dims, partly=partly)
+        found = recover(plan, dims)
     except Unread as error:
         return Failure(Kind.STALE_PLAN, 0, str(error))
     proof = prove(dims, found.sizes, found.assignment)
