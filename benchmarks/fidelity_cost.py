@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import fxgrow
 from fxgrow.capture.caches import caches_kept_clean
 from fxgrow.capture.locks import TRACING
+from fxgrow.capture.proxies import InPlace
 from fxgrow.capture.trace import _graph_module, _in_both_modes
 
 FEW = 3
@@ -76,7 +77,7 @@ def uncompared(model: nn.Module, image: Tensor) -> Callable[[], object]:
 
     def call() -> object:
         with TRACING, caches_kept_clean() as caches:
-            gm = _graph_module(model, _in_both_modes(model, {}, None, caches))
+            gm = _graph_module(model, _in_both_modes(model, {}, None, caches, InPlace()))
         return fxgrow.analyse(gm, (image,))
 
     FakeTensorMode.cache_clear()

@@ -55,7 +55,7 @@ def analysis_of(
 
 
 def _names(node: Any) -> tuple[Any, ...]:
-    """One name or several. What is no name is told so where it is looked up."""
+    """One name or several, as a tuple. Names are checked where they are looked up."""
     return tuple(node) if isinstance(node, Iterable) and not isinstance(node, str) else (node,)
 
 
@@ -83,7 +83,7 @@ def plan_widen(
     Takes the arguments of `widen`; `print(plan)` explains it.
 
     Raises:
-        UsageError: the call cannot be meant.
+        UsageError: the call is invalid.
         GrowthRefused: the growth would change the function or the interface.
     """
     width = Width(to=to, by=by, factor=factor, round_to=round_to)
@@ -139,7 +139,7 @@ def widen(
         The wider GraphModule, independent of `model` unless `inplace`.
 
     Raises:
-        UsageError: the call cannot be meant.
+        UsageError: the call is invalid.
         GrowthRefused: the growth would change the function or the interface; the message says why and what to try.
         VerificationFailed: `verify=True` and the numbers differ.
     """

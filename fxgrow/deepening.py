@@ -50,7 +50,7 @@ def plan_deepen(
     Takes the arguments of `deepen`; `print(plan)` explains it.
 
     Raises:
-        UsageError: the call cannot be meant.
+        UsageError: the call is invalid.
         GrowthRefused: a block would change the function.
     """
     if after is None and before is None:
@@ -132,7 +132,7 @@ def deepen(
         put behind, `layer2_deeper1`; everything else keeps its name.
 
     Raises:
-        UsageError: the call cannot be meant.
+        UsageError: the call is invalid.
         GrowthRefused: a block would change the function there; the message says why and what to try.
         VerificationFailed: `verify=True` and the numbers differ.
     """

@@ -86,7 +86,7 @@ class FxgrowError(Exception):
 
 
 class UsageError(FxgrowError, ValueError):
-    """The call itself cannot be meant: a name, an option or an input is wrong."""
+    """the call is invalid: a name, an option or an input is wrong."""
 
 
 class GrowthRefused(FxgrowError):
@@ -98,5 +98,5 @@ class VerificationFailed(FxgrowError):
 
 
 def usage(kind: Kind, what: str, hint: str = "", where: str = "") -> UsageError:
-    """The error for a call that cannot be meant."""
+    """The error for an invalid call."""
     return UsageError(Refusal(kind, what, where=where, hint=hint))

@@ -63,7 +63,7 @@ def plan_grow(
     Takes the arguments of `grow`; `print(plan)` explains it, `plan.to_json()` keeps it.
 
     Raises:
-        UsageError: the call cannot be meant.
+        UsageError: the call is invalid.
         GrowthRefused: the growth would change the function or the interface.
     """
     if widen is None and deepen is None:
@@ -132,7 +132,7 @@ def grow(
         The larger GraphModule, independent of `model` unless `inplace`.
 
     Raises:
-        UsageError: the call cannot be meant.
+        UsageError: the call is invalid.
         GrowthRefused: the growth would change the function or the interface.
         VerificationFailed: `verify=True` and the numbers differ.
     """

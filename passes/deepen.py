@@ -99,7 +99,7 @@ class Deepen:
         """What would be inserted. Reads the model's graph and the shapes of its tensors; writes nothing.
 
         Raises:
-            UsageError: a name or an option cannot be meant.
+            UsageError: a name or an option is invalid.
             GrowthRefused: a block would change the function there.
         """
         taken: set[str] = set()

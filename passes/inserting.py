@@ -172,36 +172,6 @@ def draft(
     return Drafted(insert, lines, eval_only, work, size, redrawn=redrawn)
 
 
-def _follows_the_input(
-    gm: fx.GraphModule, analysis: Analysis, position: Position, block: fx.GraphModule, where: str
-) -> None:
-    """Where no layer says which axis holds the units, the block might take another one for it: the height of an image
-    without a batch, say. Then its weights would fit the example's sizes alone.
-
-    Raises:
-        GrowthRefused: the block does not run at the second sizes of the input, and the model does.
-    """
-    second = analysis.second(gm)
-    found = second.results.get(position.node.name) if second is not None else None
-    if not isinstance(found, Value) or found.shape == position.value.shape:
-        return
-    try:
-        same = tuple(block(torch.empty(found.shape, dtype=found.dtype, device="meta")).shape) == tuple(found.shape)
-    except Exception:  # whatever a layer raises on a size that it was not made for
-        same = False
-    if not same:
-        shapes = ("x".join(map(str, value.shape)) for value in (position.value, found))
-        raise GrowthRefused(
-            Refusal(
-                Kind.NO_BLOCK,
-                f"cannot deepen {where}: a block made for {next(shapes)} would not take {next(shapes)}, and the model "
-                "runs on inputs of both sizes",
-                where=location(gm, position.node.name),
-                hint="give the example inputs a batch axis, or pass a block of your own (block=...)",
-            )
-        )
-
-
 def _silent_in(
     other: OtherMode,
     block: fx.GraphModule,

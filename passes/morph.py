@@ -33,7 +33,7 @@ def factors(
     """Factors in front of a layer, and (with the first of them) what becomes of the layer.
 
     Raises:
-        UsageError: the name or the widths cannot be meant.
+        UsageError: the name or the widths are invalid.
         GrowthRefused: the layer has no kernel of its own.
     """
     node, module = factored(gm, name)

@@ -96,7 +96,7 @@ class Widen:
         """What would change. Reads the model's graph and the shapes of its tensors; writes nothing.
 
         Raises:
-            UsageError: a name or a width cannot be meant.
+            UsageError: a name or a width is invalid.
             GrowthRefused: the growth would change the function or the interface, or cannot be written down.
         """
         return self._plan(Task(gm, analysis))

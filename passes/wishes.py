@@ -51,7 +51,7 @@ def wish_for(position: Position, around: Around, block: str, make: Make) -> Wish
     """The options of a block, those not given taken from the neighbourhood.
 
     Raises:
-        UsageError: they cannot be meant, or the neighbourhood does not tell.
+        UsageError: they are invalid, or the neighbourhood does not tell.
     """
     shape = position.value.shape
     if block in CONVOLUTIONS and len(shape) not in (3, 4, 5):
@@ -81,7 +81,7 @@ def wish_for(position: Position, around: Around, block: str, make: Make) -> Wish
 
 
 def check_hidden(hidden: int, units: int) -> None:
-    """Refuse a width inside a block that cannot be meant, before anything is made of it.
+    """Refuse a invalid width inside a block, before anything is made of it.
 
     Raises:
         UsageError: it is more than `LARGEST` times what passes there.

@@ -35,7 +35,7 @@ def node(name: object, kind: Kind, *says: str, error: type[FxgrowError] = UsageE
 
 
 def option(kind: Kind, *says: str, **options: object) -> Call:
-    """An option that cannot be meant."""
+    """An invalid option."""
     return Call(kind, says, options=options)
 
 

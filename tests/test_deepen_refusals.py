@@ -280,7 +280,7 @@ def test_every_kind_of_refusal_is_tested_here_or_with_the_clones() -> None:
     assert {kind for kind in Kind if kind.value.startswith("FXG2")} - tested == {Kind.NO_BLOCK}  # nothing to force
 
 
-# -- calls that cannot be meant ---------------------------------------------------------------------------------------
+# -- invalid calls --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

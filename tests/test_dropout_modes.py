@@ -84,6 +84,9 @@ def test_what_is_always_on_is_not_claimed_for_evaluation_mode(name: str, trainin
     assert len(plan.redrawn) == 1
     assert f"the same distribution, but other random draws, because of: {plan.redrawn[0]}" in str(plan)
     assert "evaluation mode only" not in str(plan)
+    certificate = fxgrow.verify(gm, fxgrow.apply(plan, gm), example_inputs=(X,))
+    assert certificate.redrawn == plan.redrawn
+    assert str(certificate).startswith("same distribution: ")
 
 
 def test_the_distribution_stays() -> None:

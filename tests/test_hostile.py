@@ -83,7 +83,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "an unknown way to draw": (lambda p: put(p, "init", "os.system"), "unknown"),
     "a method instead of a size": (
         lambda p: put(p["modules"][0]["attributes"], 0, ["forward", 1, 2]),
-        "which is no size there",
+        "which is not a size there",
     ),
     "a private attribute": (
         lambda p: put(p["modules"][0]["attributes"][0], 0, "__class__"),
@@ -93,11 +93,11 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "a skip adapter of unknown kind": (lambda p: put(p["skips"][0], "kind", "os"), "skip path"),
     "an argument whose name is code": (
         lambda p: p["nodes"].append({"node": "relu", "path": ["kwargs", CODE], "old": None, "new": 1}),
-        "no argument",
+        "not an argument",
     ),
     "an edit of a function": (
         lambda p: p["nodes"].append({"node": "relu", "path": ["target"], "old": 1, "new": 1}),
-        "no argument",
+        "not an argument",
     ),
     "a text where numbers stand": (
         lambda p: p["nodes"].append({"node": "relu", "path": ["args", 0], "old": None, "new": "__class__"}),

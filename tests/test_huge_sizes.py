@@ -1,4 +1,4 @@
-"""Sizes that cannot be meant are refused in Python as in the command, before anything is made of them."""
+"""Invalid sizes are refused in Python as in the command, before anything is made of them."""
 
 from __future__ import annotations
 

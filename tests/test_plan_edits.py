@@ -86,7 +86,7 @@ def test_the_first_difference_is_named() -> None:
     with pytest.raises(fxgrow.UsageError) as error:
         fxgrow.apply(fxgrow.Plan.from_json(scaled.to_json()), traced)
     assert error.value.kind is fxgrow.Kind.STALE_PLAN
-    assert "3.weight: scale 2.0, and derived again it is 1.0" in error.value.refusal.what
+    assert "3.weight: scale 2.0, expected 1.0" in error.value.refusal.what
     assert error.value.refusal.hint
 
 

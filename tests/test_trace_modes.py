@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -366,3 +367,70 @@ def test_a_trace_that_was_edited_is_no_longer_the_one_that_was_compared() -> Non
     next(n for n in traced.graph.nodes if n.target is torch.relu).target = torch.tanh
     traced.recompile()
     assert "the trace itself was not compared" in str(fxgrow.verify(traced, fxgrow.widen(traced, "a")))
+
+
+class Frozen(nn.Module):
+    """A batch norm that a `train` method keeps in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)
+
+    def train(self, mode: bool = True) -> Frozen:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(torch.relu(self.norm(self.a(x))))
+        return y
+
+
+class Auxiliary(nn.Module):
+    """Another output in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 8), nn.Linear(8, 3), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        y = torch.relu(self.a(x))
+        return (self.b(y), self.c(y)) if self.training else self.b(y)
+
+
+def test_a_pickled_trace_keeps_its_modes() -> None:
+    model = Frozen().double()
+    gm = fxgrow.trace(model, (X,))
+    for traced in (gm, fxgrow.widen(gm, "a")):
+        again = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(traced))))
+        assert not again.eval().train().norm.training
+        assert torch.equal(again(X), traced.train()(X))
+    head = Auxiliary().double().eval()
+    again = pickle.loads(pickle.dumps(fxgrow.trace(head, (X,))))
+    wider = fxgrow.widen(again, "a")
+    certificate = fxgrow.verify(head, wider, example_inputs=(X,))
+    assert certificate
+    assert certificate.modes == ("eval",)
+    with pytest.raises(fxgrow.UsageError, match="FXG009"):
+        wider.train()(X)
+
+
+def test_an_example_and_a_model_of_which_one_has_no_numbers_are_compared() -> None:
+    for model, x in ((Frozen().double().to("meta"), X), (Frozen().double(), X.to("meta"))):
+        notes = fxgrow.trace(model, (x,)).meta["fxgrow_compared"]
+        assert len(notes) >= 4
+        assert all(note.startswith("compared with the module") for note in notes)
+
+
+def test_a_mode_that_could_not_be_compared_is_guarded() -> None:
+    class Picky(Frozen):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                assert type(x) is Tensor or x.dtype is torch.float32, "float32 for training"
+            return super().forward(x)
+
+    model = Picky().double().eval()
+    gm = fxgrow.trace(model, (X,))
+    if gm.meta.get("fxgrow_modes") == ("eval",):
+        with pytest.raises(fxgrow.UsageError, match="FXG009"):
+            gm.train()(X)

@@ -337,6 +337,29 @@ def test_what_another_thread_keeps_meanwhile_stays() -> None:
     assert len(part.log) == len(part.queue) == len(HISTORY) == calls
 
 
+def test_settings_are_put_back_though_a_library_has_a_thread_that_waits() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.settings = Settings()
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.settings.log.append(1)
+            self.settings.last = 1
+            return torch.relu(x)
+
+    counts, stop = Counts(), threading.Event()
+    model = nn.Sequential(nn.Linear(5, 8), counts, nn.Linear(8, 3)).double()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        fxgrow.plan_widen(fxgrow.trace(model, (X,)), "0")
+    finally:
+        stop.set()
+        thread.join()
+    assert counts.settings == Settings()
+
+
 def test_warnings_of_the_model_are_left_to_its_own_calls() -> None:
     class Warns(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from .caches import Caches
 from .call import Call, has_numbers, placeholders, spread
 from .containers import leaves, replaced
 from .fidelity import Difference, difference
-from .inputs import example_values
+from .inputs import example_values, where_the_model_is
 from .lowering import Lowering
 from .modes import guard
 from .other_modes import modes_of
@@ -66,7 +67,10 @@ def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Ca
         if found is not None:
             raise _mixed(model, found)
     if here in comparison.modes and (not here) not in comparison.modes and len(modes_of(gm)) == 2:
-        gm.meta["fxgrow_modes"] = (_NAME[here],)  # what was not compared is not claimed
+        told = [note for note in comparison.notes if note.startswith(f"not compared {_in(not here)}")]
+        guard(gm, training=here, why=told[0] if told else "it was not compared with the module in the other mode")
+        gm.recompile()
+        gm.meta["fxgrow_modes"] = (_NAME[here],)
     gm.meta["fxgrow_compared"] = tuple(comparison.notes)
     if {_NAME[mode] for mode in comparison.modes if mode is not None} >= set(modes_of(gm)):
         gm.meta["fxgrow_original"] = Snapshot(gm).digest
@@ -98,6 +102,7 @@ def _refusal(model: nn.Module, found: Difference, at: str) -> FxgrowError:
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword inputs."""
 Recorded = tuple[Recording | None, Exception | None]
+_DRAWS = Difference("random numbers from a generator of Python or NumPy", "", "", "draws")
 _HERE = __file__.rpartition("/")[0] + "/"
 _IN_PLACE = re.compile("in-?place", re.IGNORECASE)
 """In what autograd says of a write that it does not follow."""
@@ -125,7 +130,9 @@ class _Comparison:
             self.names.setdefault(id(tensor), name)
         call = examples.call or self._guess()
         self.known = call is not None
-        self._calls = {False: call or Call(), True: examples.train_call or call or Call()}
+        calls = {False: call or Call(), True: examples.train_call or call or Call()}
+        devices = list(dict.fromkeys(t.device for t in (*model.parameters(), *model.buffers())))
+        self._calls = {mode: where_the_model_is(given, devices) for mode, given in calls.items()}
 
     def _guess(self) -> Call | None:
         lowering, snapshot = Lowering(), Snapshot(self.gm)
@@ -175,10 +182,18 @@ class _Comparison:
         theirs, wrong = self._record(self.gm, inputs, training)
         if theirs is None:
             return Difference("on such inputs", f"raises {_reason(wrong)}", "")
-        found = difference(ours, theirs, self.names)
+        found = _DRAWS if ours.drawn != theirs.drawn and self._draws(inputs, training) else None
+        found = found or difference(ours, theirs, self.names)
         if found is None and ours.remembers:
             found = self._twice(inputs, training)
         return self._told(found, inputs, training, "")
+
+    def _draws(self, inputs: Inputs, training: bool | None) -> bool:
+        """Whether the module draws whenever it runs; another thread may have done so."""
+        if threading.active_count() == 1:
+            return True
+        again = [self._record(self.model, self._concrete(inputs), training)[0] for _ in range(3)]
+        return all(made is not None and made.drawn for made in again)
 
     def _really(self, inputs: Inputs, training: bool | None, error: Exception | None) -> Difference | None:
         """Where the module reads values, which fake tensors have not: real runs of copies, on the inputs given."""
@@ -192,7 +207,8 @@ class _Comparison:
         theirs, wrong = _run(self.gm, inputs, training)
         if theirs is None:
             return Difference("on such inputs", f"raises {_reason(wrong)}", "")
-        return self._told(difference(ours, theirs, self.names), inputs, training, ", with the values of the example")
+        found = _DRAWS if ours.drawn != theirs.drawn else difference(ours, theirs, self.names)
+        return self._told(found, inputs, training, ", with the values of the example")
 
     def _told(self, found: Difference | None, inputs: Inputs, training: bool | None, how: str) -> Difference | None:
         if found is None:
@@ -204,9 +220,10 @@ class _Comparison:
         """The difference in two calls in a row: what a module keeps from the first it may read in the second."""
         ours, _ = self._record(self.model, self._concrete(inputs), training, calls=2)
         theirs, wrong = self._record(self.gm, inputs, training, calls=2)
-        if ours is None:
-            return None
         again = "when it is called again"
+        if ours is None:
+            self.notes.append(f"not compared {_in(training)} {again}: it raises an error then")
+            return None
         if theirs is None:
             return Difference(f"on such inputs {again}", f"raises {_reason(wrong)}", "")
         found = difference(ours, theirs, self.names)
@@ -234,6 +251,7 @@ class _Comparison:
                 raise
             if self._gradients and _IN_PLACE.search(str(error)):
                 self._gradients = False  # the model runs without them only: it writes to views, or to parameters
+                self._known.clear()
                 return self._record(model, inputs, training, calls)
             return None, error
 

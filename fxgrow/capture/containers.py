@@ -125,8 +125,8 @@ def replaced(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     return way.rebuilt(tree, [replaced(item, kind, change) for item in way.items(tree)])
 
 
-def found(tree: Any, kind: type) -> list[Any]:
-    """Every object of some class in a tree, in order."""
+def found(tree: Any, kind: type | tuple[type, ...]) -> list[Any]:
+    """Every object of some class, or of some classes, in a tree, in order."""
     if isinstance(tree, kind):
         return [tree]
     form = type(tree)

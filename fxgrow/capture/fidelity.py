@@ -26,6 +26,8 @@ from .whole import Note, Recording
 _IDENTITIES = frozenset({"aten::alias", "aten::lift_fresh", "aten::pin_memory", "aten::_assert_async"})
 """Operators that return what they are given."""
 _DROPOUTS = frozenset({"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout"})
+_READS = frozenset({"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero"})
+"""Operators by which Python reads a number: the next operators may depend on it."""
 _UNFILLED = ("aten::empty", "aten::new_empty")
 """Operators that return memory as they find it begin so."""
 LARGEST_CONSTANT = 2**20
@@ -42,9 +44,10 @@ class Difference:
     """What the graph runs instead; empty if it lacks it."""
     where: str
     """The user's line."""
+    verb: str = "runs"
 
     def __str__(self) -> str:
-        return f"the module runs {self.module}, and the graph {self.graph or 'does not'}"
+        return f"the module {self.verb} {self.module}, and the graph {self.graph or 'does not'}"
 
 
 @dataclass(slots=True)
@@ -137,6 +140,10 @@ class _Reader:
         """By number, the value of a tensor that is made from numbers alone."""
         self.alive: list[Tensor] = []
         self.seeded = 0
+        self.random: set[int] = set()
+        """Numbers of what is drawn at random, whatever the inputs are, and of what is computed from that alone."""
+        self.random_reads: list[int] = []
+        """Those that Python reads as numbers."""
         self.known = frozenset(names.values())
         for label, leaf in paths(recording.inputs, "input"):
             if isinstance(leaf, Tensor):
@@ -161,6 +168,8 @@ class _Reader:
             number = self._number(tensor)
             if name in self.known and number != self.table.of(("own", name)):
                 ends[f"what is left in {name}"] = number
+        for k, number in enumerate(self.random_reads):
+            ends[f"random number {k} that decides what runs"] = number
         return Side(ends, steps, self.recording)
 
     def _step(self, call: Call, note: Note) -> int | None:
@@ -191,11 +200,17 @@ class _Reader:
             self.seeded += 1
             mark = self.seeded
         key = (spec.name, spec.overload, values, note.contexts, mark)
+        read = {self._number(t) for value in bound.values() for t in found(value, Tensor)}
+        drawn = read <= self.random if read else bool(mark)
+        if drawn and spec.name in _READS:
+            self.random_reads.append(self.table.of(key))
         folded = self._folded(call, mark, bool(spec.writes))
         number = self.table.of(key) if folded is None else folded[0]
         if folded is None:
             for k, tensor in enumerate(outputs):
                 self._set(tensor, self.table.of((number, k)))
+                if drawn:
+                    self.random.add(self.table.of((number, k)))
         else:
             self._set(outputs[0], number)
             self.constants[number] = folded[1]
@@ -271,8 +286,8 @@ class _Reader:
         return number
 
     def _unknown(self, tensor: Tensor) -> int:
-        """Of a tensor that no operator has returned: a real one, or another object for what a factory has made."""
-        if isinstance(tensor, FakeTensor):
+        """Of a tensor that no operator has returned: one from outside, or another object for what a factory made."""
+        if tensor.layout is torch.strided:
             alike = [t for t in self.alive if storage_of(t) == storage_of(tensor) and t.shape == tensor.shape]
             if alike:
                 number = self._number(alike[-1])
@@ -341,7 +356,7 @@ def _by_value(tensor: Tensor) -> tuple[str, tuple[int, ...], str, str]:
     if tensor.is_meta or tensor.layout is not torch.strided:
         return "constant", shape, dtype, tensor.device.type
     with torch.inference_mode(False), torch.no_grad():
-        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
         data = plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b""
     return "constant", shape, dtype, hashlib.sha256(data).hexdigest()
 

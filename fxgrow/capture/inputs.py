@@ -58,6 +58,13 @@ def _fits(places: Sequence[fx.Node], call: Call) -> bool:
     return True
 
 
+def where_the_model_is(call: Call, devices: Sequence[torch.device]) -> Call:
+    """A call whose tensors are on devices of the model; those that are on another one go to the first of them."""
+    if not devices:
+        return call
+    return call.changed(lambda x: _placed(x, devices[0]) if isinstance(x, Tensor) and x.device not in devices else x)
+
+
 def _placed(x: Any, device: torch.device) -> Any:
     """A remembered value as an input of a model on some device."""
     if not isinstance(x, Tensor):

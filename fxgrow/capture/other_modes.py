@@ -35,8 +35,10 @@ class ModeProgram:
 
 def modes_of(gm: nn.Module) -> tuple[str, ...]:
     """The modes that a traced model stands for: "eval", "training", or both."""
-    meta = getattr(gm, "meta", {})
-    found: tuple[str, ...] = tuple(meta.get("fxgrow_modes", ("eval", "training")))
+    found: tuple[str, ...] | None = getattr(gm, "meta", {}).get("fxgrow_modes")
+    if found is None:  # pickled models come back without it
+        guards = [module for module in gm.children() if isinstance(module, ModeGuard)]
+        found = ("training" if guards[0].in_training else "eval",) if guards else ("eval", "training")
     return found
 
 

@@ -24,6 +24,7 @@ from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, s
 from .names import check_names, quote_names, rename_self
 from .proxies import InPlace, ReadsValues
 from .silent import silent
+from .streams import generators_of, streams_kept
 from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own, set_mode
 from .tracer import GrowthTracer
 from .twin import Twin
@@ -129,6 +130,7 @@ class Traces:
 @dataclass(slots=True)
 class _Settings:
     in_place: InPlace
+    generators: list[Any]
     leaves: set[str] = field(default_factory=set)
     fixed: set[str] | None = field(default_factory=set)
 
@@ -141,7 +143,7 @@ def _in_both_modes(
     model: nn.Module, concrete: Mapping[str, Any], call: Call | None, caches: Caches, in_place: InPlace
 ) -> Traces:
     """Trace in the model's mode and in the other one, keeping modules whole where that makes them one graph."""
-    settings = _Settings(in_place)
+    settings = _Settings(in_place, generators_of(model))
     for _ in range(ROUNDS):
         caches.clean()
         ours = _traced(model, concrete, call, model.training, settings)
@@ -186,7 +188,7 @@ def _traced(
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
         tracer = GrowthTracer(settings.leaves, settings.fixed, settings.in_place)
         try:
-            with silent(), WritesUndone():
+            with silent(), WritesUndone(), streams_kept(settings.generators, devices=True):
                 graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
             restore_signature(graph, model, concrete, call)
             rename_self(graph)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from torch import fx, nn
 
@@ -24,6 +24,19 @@ class TracedModule(fx.GraphModule):
                 if name == path:
                     module.training = flag
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle, which would make a plain GraphModule of it."""
+        return _reloaded, (super().__reduce__(), type(self).__name__, self.meta.get(FLAGS, {}))
+
+
+def _reloaded(reduced: tuple[Any, ...], name: str, flags: dict[bool, Any]) -> TracedModule:
+    make, arguments = reduced
+    gm = make(*arguments)
+    made = TracedModule(gm, gm.graph, name)
+    made.training = gm.training
+    made.meta[FLAGS] = flags
+    return made
 
 
 def flags_of(model: nn.Module) -> dict[bool, tuple[tuple[str, bool], ...]]:

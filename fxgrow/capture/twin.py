@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .signature import flat_weights
-from .stand_ins import dict_class
+from .stand_ins import dict_class, slots
 
 
 class Twin:
@@ -48,6 +48,8 @@ class Twin:
         state = made.__dict__
         for name, value in model.__dict__.items():
             state[name] = self._value(value)
+        for name, value in slots(model).items():
+            object.__setattr__(made, name, self._value(value))
         if isinstance(made, nn.RNNBase):  # it keeps weak references to its weights
             state.update(flat_weights(made))
         return made

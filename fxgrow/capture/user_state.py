@@ -8,6 +8,8 @@ from __future__ import annotations
 import dis
 import functools
 import sys
+import sysconfig
+import threading
 import types
 from collections import UserDict, UserList, UserString, deque
 from collections.abc import Iterable, Iterator
@@ -23,6 +25,7 @@ from .stand_ins import SIMPLE, attributes, slots
 _OTHERS = frozenset({"torch", "fxgrow", "numpy", *sys.stdlib_module_names}) - {"__main__"}
 _HOLDERS = (UserDict, UserList, UserString, types.SimpleNamespace)
 """Classes of Python's own whose objects hold what the user puts there."""
+_LIBRARIES = ("<frozen", *{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 MOST = 20_000
 """Things that are looked through at most, the nearest first."""
 DEEPEST = 8
@@ -33,7 +36,7 @@ DEEPEST = 8
 def nothing_left_behind(target: Any) -> Iterator[None]:
     """While a function or a module of the user's is recorded; afterwards what it reaches holds no new stand-in.
 
-    Where no other thread is alive that may have written to them, containers and objects become what they were.
+    Where no other thread runs that may have written to them, containers and objects become what they were.
     """
     alone = _alone()
     reached = _Reached()
@@ -54,8 +57,20 @@ def nothing_left_behind(target: Any) -> Iterator[None]:
 
 
 def _alone() -> bool:
-    """Whether this is the only thread that runs Python."""
-    return len(sys._current_frames()) == 1
+    """Whether no other thread runs code of the user's: threads of Python's own and of libraries (progress bars,
+    notebooks, loaders that wait) write to nothing of his."""
+    here = threading.get_ident()
+    return all(number == here or _waits(frame) for number, frame in sys._current_frames().items())
+
+
+def _waits(frame: types.FrameType | None) -> bool:
+    """Whether a thread runs code of libraries alone, and no model."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_LIBRARIES) or file.endswith("torch/nn/modules/module.py"):
+            return False
+        frame = frame.f_back
+    return True
 
 
 class _Reached:

@@ -23,6 +23,7 @@ from .locks import RECORDING
 from .recorder import Call, Recorder, run_recorded, storage_of
 from .signature import meta_of
 from .silent import silent
+from .streams import generators_of, streams_kept
 from .twin import Twin
 
 _TORCH = torch.__file__.rpartition("/")[0] + "/"
@@ -56,6 +57,8 @@ class Recording:
     training: bool
     remembers: bool = False
     """Whether the call has changed something that the model keeps beside its tensors: a counter, a list."""
+    drawn: tuple[Any, ...] = ()
+    """States of the generators of Python and NumPy from which the call has drawn."""
     alive: list[Any] = field(default_factory=list)
 
 
@@ -107,6 +110,8 @@ def record_model(
     """
     with RECORDING:
         known = stand_ins or StandIns()
+        if known.generators is None:
+            known.generators = generators_of(model)
         known.begin(model)
         twin = Twin(known)(model)
         if training is not None:
@@ -133,15 +138,16 @@ def record_model(
         def run() -> list[Any]:
             return [call(twin, *args, **kwargs) for args, kwargs in given]
 
-        with nullcontext() if known.fake else torch.random.fork_rng(devices=[]):
+        with streams_kept(known.generators, devices=not known.fake) as streams:
             outs = run_recorded(run, known.mode, gradients, recorder)
+            drawn = streams.drawn()
         left: dict[str, Tensor] = dict(twin.named_parameters(remove_duplicate=False))
         left |= dict(twin.named_buffers(remove_duplicate=False))
         own = {id(made): real for real, made in known.made.values()}
         alive = [twin, dict(known.made)]
         inputs, out = (given[0], outs[0]) if calls == 1 else (tuple(given), tuple(outs))
         made = recorder.calls, recorder.notes, inputs, out, own, left, twin.training
-        return Recording(*made, before.changed, alive)
+        return Recording(*made, before.changed, drawn, alive)
 
 
 class StandIns:
@@ -156,6 +162,8 @@ class StandIns:
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.made: dict[int, tuple[Tensor, Tensor]] = {}
         """By identity of a real tensor, itself and its fake."""
+        self.generators: list[Any] | None = None
+        """Those that the models hold; None until they were looked for."""
         self._shared: dict[int, list[Tensor]] = {}
         self._bases: dict[int, Tensor] = {}
 
@@ -206,6 +214,7 @@ class RealCopies:
 
     def __init__(self) -> None:
         self.mode: AbstractContextManager[Any] = nullcontext()
+        self.generators: list[Any] | None = None
         self.made: dict[int, tuple[Tensor, Tensor]] = {}
 
     def begin(self, model: nn.Module) -> None:

@@ -24,7 +24,7 @@ HELP = """Grow trained PyTorch models without changing what they compute.
 A model is named as [bold]module:factory[/bold], a callable that makes it without arguments (its class, say). \
 A factory is code: naming one imports its module and runs it. \
 Weights, plans and gate files are data: nothing is unpickled unless you say so."""
-EPILOG = "Exit codes: 0 done, or held; 1 the function changed; 2 the call cannot be meant, or the growth is refused."
+EPILOG = "Exit codes: 0 done, or held; 1 the function changed; 2 the call is invalid, or the growth is refused."
 
 
 class Door(TyperGroup):

@@ -15,7 +15,7 @@ from ..verify import Certificate
 WIDTH = 120
 """Columns where no terminal says how many it has, and at most."""
 HELD, BROKEN, MISUSED = 0, 1, 2
-"""Exit codes: all well, the function changed, the call cannot be meant (or the growth was refused)."""
+"""Exit codes: all well, the function changed, the call is invalid (or the growth was refused)."""
 _MOST = 8
 """Lines of a list that is shown in short."""
 

@@ -133,7 +133,7 @@ def read_gate(path: Path, *, anywhere: bool = False) -> Gate:
         anywhere: whether its paths may lead out of its folder.
 
     Raises:
-        UsageError: no such file, no TOML, or a key or value that cannot be meant; the message says where.
+        UsageError: no such file, no TOML, or an invalid key or value; the message says where.
     """
     if not path.is_file():
         raise usage(Kind.BAD_OPTION, f"there is no gate file {path}", hint="docs/gate.md has one to copy")

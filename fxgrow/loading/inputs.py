@@ -35,7 +35,7 @@ def parse_inputs(texts: Sequence[str], folder: Path | None = None) -> tuple[Any,
         folder: where modules of functions are looked for first.
 
     Raises:
-        UsageError: a text cannot be meant.
+        UsageError: a text is invalid.
     """
     if not texts:
         return None
@@ -57,7 +57,7 @@ def example(text: str) -> Tensor:
     """One tensor from a shape with its dtype and, for whole numbers, its upper limit.
 
     Raises:
-        UsageError: the text cannot be meant, or the tensor would be huge.
+        UsageError: the text is invalid, or the tensor would be huge.
     """
     found = _SHAPE.fullmatch(text)
     if found is None or (found[2] is not None and found[2] not in DTYPES):

@@ -177,7 +177,7 @@ def _all_used(insert: Insert, body: Layers) -> None:
 def _stretch(gm: fx.GraphModule, body: Copies) -> Stretch:
     nodes = tuple(source for _, source in body.nodes)
     if not nodes or len(set(nodes)) < len(nodes) or set(nodes) != set(between(gm, body.entry, nodes[-1])):
-        raise Otherwise(f"the plan clones what is no block behind {body.entry}")
+        raise Otherwise(f"the plan clones a part that is not a block behind {body.entry}")
     return Stretch(body.entry, nodes[-1], nodes)
 
 

@@ -42,14 +42,14 @@ def cost_difference(plan: Plan, before: Cost, after: Cost) -> str:
 
 def _differs(have: Any, want: Any) -> str:
     if type(have) is not type(want):
-        return f"{_short(have)}, and derived again it is {_short(want)}"
+        return f"{_short(have)}, expected {_short(want)}"
     if is_dataclass(have):
         for field in fields(have):
             mine, other = getattr(have, field.name), getattr(want, field.name)
             if exact(mine) != exact(other):
-                return f"{field.name} {_short(mine)}, and derived again it is {_short(other)}"
+                return f"{field.name} {_short(mine)}, expected {_short(other)}"
         return ""
-    return "" if exact(have) == exact(want) else f"{_short(have)}, and derived again it is {_short(want)}"
+    return "" if exact(have) == exact(want) else f"{_short(have)}, expected {_short(want)}"
 
 
 def exact(thing: Any) -> str:

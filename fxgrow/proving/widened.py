@@ -12,7 +12,6 @@ from ..dims.solver import DimsSolver
 from ..errors import FxgrowError, Kind
 from ..passes.opened import opened
 from ..passes.targets import Target
-from ..passes.tensors import tensor_edits
 from ..passes.writing import Proved, edits_of, proof_lines
 from ..plan import Plan
 from ..schemes import Failure, Problem, Proof, State, prove, prove_in_modes
@@ -51,7 +50,7 @@ def widened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | 
             node = next(n for n in gm.graph.nodes if n.name == opening.node)
             right = opening_of(gm, node, analysis.program)
         except (StopIteration, FxgrowError, LookupError, AttributeError, TypeError, AssertionError):
-            return f"the plan writes out {opening.node}, which is no attention that can be"
+            return f"the plan writes out {opening.node}, which cannot be written out as attention"
         text = first_difference([opening], [right], "attention")
         if text:
             return text
@@ -100,19 +99,6 @@ def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver)
     texts = (first_difference(have, want, what) for have, want, what in parts)  # type: ignore[arg-type]  # rows
     problem = next(filter(None, texts), "") or cost_difference(plan, edits.before, edits.after)
     return problem or replace(plan, proof=proof_lines(proof), before=edits.before, after=edits.after)
-
-
-def tensors_differ(plan: Plan, dims: DimsSolver, found: Recovered, proof: Proof) -> str:
-    """Whether the tensors that a program reads would grow otherwise than a plan has it, in words."""
-    said = {name: edit for edit in plan.tensors for name in edit.names}
-    for edit in tensor_edits(dims, found.sizes, found.assignment, proof, found.copies):
-        mine = next((said[name] for name in edit.names if name in said), None)
-        if mine is None:
-            return f"{edit.names[0]} would grow, too"
-        text = first_difference([mine], [replace(edit, names=mine.names, fill=mine.fill)], "tensor")
-        if text:
-            return text
-    return ""
 
 
 def unproved(dims: DimsSolver, failure: Failure) -> str:

@@ -73,7 +73,7 @@ def odd_edits(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) -> 
         yield from _skip(skip, nodes[skip.node], widest)
     for opening in plan.openings:
         if not kind_of(gm, nodes[opening.node]) or not math.isfinite(opening.scale) or not 0 < opening.rank < 8:
-            yield f"the plan writes out {opening.node}, which is no attention that can be"
+            yield f"the plan writes out {opening.node}, which cannot be written out as attention"
 
 
 def _tensor(edit: TensorEdit) -> Iterator[str]:
@@ -117,7 +117,7 @@ def _module(edit: ModuleEdit, module: nn.Module) -> Iterator[str]:
             same_kind = isinstance(module, nn.RMSNorm) and isinstance(new, float) and 0 < new < 1
         if not sizes or not same_kind or _plain(now) != _plain(old) or not _grows(now, new):
             what = f"{edit.path}.{_short(name)} from {_short(old)} to {_short(new)}"
-            yield f"the plan edits {what}, which is no size there"
+            yield f"the plan edits {what}, which is not a size there"
 
 
 def _kind(value: object) -> str:
@@ -166,14 +166,14 @@ def _node(edit: NodeEdit, node: fx.Node | None) -> Iterator[str]:
     root, *_ = (*edit.path, "")
     inside = len(edit.path) > 1 and root in ("args", "kwargs")
     if not inside or (root == "kwargs" and not is_name(str(edit.path[1]))):
-        yield f"{where}, which is no argument"
+        yield f"{where}, which is not an argument"
     elif not _numbers(edit.new):
         yield f"{where}, and {_short(edit.new)} is no number"
     elif node is not None and node.target != "output":
         try:
             now = at(node, edit.path)
         except (KeyError, IndexError, TypeError, AttributeError):
-            yield f"{where}, which is no argument"
+            yield f"{where}, which is not an argument"
             return
         if _numbers(now) and now is not None and not _grows(now, edit.new):
             yield f"{where} from {_short(now)} to {_short(edit.new)}"

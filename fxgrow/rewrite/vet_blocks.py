@@ -82,7 +82,7 @@ def _part(block: str, part: Part) -> Iterator[str]:
         if not is_name(key) or not _data(value):
             yield f"the block {block} makes {part.kind} with {key!r:.40}, which is no option"
         elif key in _SIZES and not (type(value) is int and value > 0):
-            yield f"the block {block} makes {part.kind} with {key}={value!r:.40}, which is no size"
+            yield f"the block {block} makes {part.kind} with {key}={value!r:.40}, which is not a size"
 
 
 def _call(block: str, call: Call, known: set[str], paths: set[str]) -> Iterator[str]:

@@ -23,11 +23,11 @@ def odd_number(edit: NodeEdit, node: fx.Node | None) -> Iterator[str]:
     where = f"the plan edits {_short(edit.node)} at {_short(edit.path)}"
     place = edit.path[1:]
     if len(place) < 2 or place[0] not in ("args", "kwargs"):
-        yield f"{where}, which is no argument"
+        yield f"{where}, which is not an argument"
         return
     right = _is_factor(edit.new) if edit.path[0] == FOLLOWED else _are_places(edit.new)
     if not right:
-        yield f"{where}, and {_short(edit.new)} is no arithmetic"
+        yield f"{where}, and {_short(edit.new)} is not arithmetic"
         return
     if node is None:
         return

@@ -105,6 +105,8 @@ def _sizes(model: nn.Module, call: Call, training: bool) -> Iterator[tuple[str, 
 def _runs(model: nn.Module, call: Call, training: bool) -> bool:
     try:
         record_model(model, call.args, call.kwargs, training=training)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception:  # whatever a model raises on inputs that it does not take
         return False
     return True

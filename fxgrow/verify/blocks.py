@@ -45,6 +45,8 @@ def blocks_step(
             if not loss.requires_grad or not bool(loss.isfinite()):
                 return (), (), ()  # `learning.backward` says so
             loss.backward()
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception:  # whatever a model raises; `learning.backward` says so
         return (), (), ()
     largest = max((float(g.abs().max()) for p in parameters.values() if (g := dense(p)) is not None), default=0.0)

@@ -116,13 +116,16 @@ class Certificate:
     """Why the function is another one, whatever the numbers say: one of the models fails in a mode that is claimed, or
     returns other things there."""
     unfelt: tuple[str, ...] = ()
-    """Grown tensors whose new entries can be spoiled without any effect on the outputs that were compared."""
+    """Grown tensors whose new entries can be perturbed without any effect on the outputs that were compared."""
     suspects: tuple[str, ...] | None = ()
     """Where something is not felt: tensors and numbers that are not what the plans say; None if nobody can tell."""
     modes: tuple[str, ...] = ("eval", "training")
     """The modes for which the certificate is."""
     compared: str = ""
     """With what the grown model was compared."""
+    redrawn: tuple[str, ...] = ()
+    """Where random numbers are drawn in evaluation mode, too, and for more units than before: the outputs have the same
+    distribution. They were compared without what is drawn there."""
 
     def __bool__(self) -> bool:
         return self.ok
@@ -137,7 +140,7 @@ class Certificate:
     def held(self) -> bool:
         """Whether the function is preserved, in every mode that is claimed.
 
-        Numbers that do not feel the growth do not count: then every entry has to be what the plans say."""
+        Numbers that do not depend on the growth do not count: then every entry has to be what the plans say."""
         return self._stands and _all_held(self.errors)
 
     @property
@@ -170,7 +173,7 @@ class Certificate:
         """The failure in words."""
         if not self.broken:
             where = "; ".join(self.suspects or ()) or "the entries could not be compared with the plans"
-            what = self.failures[0] if self.failures else "the probes do not feel the growth"
+            what = self.failures[0] if self.failures else "no output that was compared depends on the growth"
             return Refusal(
                 Kind.CHECK_FAILED,
                 f"the function is not shown to be the same: {what}",
@@ -222,6 +225,8 @@ class Certificate:
             return "NOT THE SAME FUNCTION" if self.broken or self.failures else "NOT SHOWN TO BE THE SAME FUNCTION"
         if self.noise:
             return f"the same function but for noise of {self.noise:g}, which was asked for: see the differences"
+        if self.redrawn:
+            return f"same distribution: {', '.join(self.redrawn)} draws random numbers in evaluation mode, too"
         return "same function"
 
     def _feeling(self) -> list[str]:
@@ -229,11 +234,9 @@ class Certificate:
         if not self.unfelt:
             return []
         names = ", ".join(self.unfelt[:MOST_NAMES]) + (" …" if len(self.unfelt) > MOST_NAMES else "")
-        lines = [
-            f"  the probes do not feel the new entries of {names}: spoiled, they change no output; so these numbers"
-        ]
+        lines = [f"  no output changes when the new entries of {names} are perturbed, so these numbers"]
         if not self.proof:
-            return [f"  the probes do not feel {names}: spoiled, they change no output; so the numbers prove nothing"]
+            return [f"  no output changes when {names} are perturbed, so these numbers prove nothing"]
         if self.suspects is None:
             return [*lines, "    prove nothing about them, and whether they are what the plans say could not be told"]
         if self.suspects:

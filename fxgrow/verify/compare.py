@@ -14,6 +14,7 @@ from torch.fx.node import map_aggregate
 
 from ..capture.call import Call
 from ..capture.containers import leaves
+from ..capture.streams import streams_kept
 from .outputs import flat
 from .precision import like, raised, wide
 from .probes import Probe
@@ -125,21 +126,10 @@ def _precise(x: Any) -> Any:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run with global random streams at a seed, and put them back as they were.
-
-    `torch.manual_seed` would also queue a call for every accelerator that has not been started, and those stay queued.
-    """
-    cpu = torch.default_generator.get_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    try:
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed_all(seed)
+    """Run with the global streams of torch, Python and NumPy at a seed, and put them back as they were."""
+    with streams_kept(devices=True) as streams:
+        streams.seed(seed)
         yield
-    finally:
-        torch.default_generator.set_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
 
 
 def run(model: nn.Module, probe: Probe, *, seed: int, epsilon: float | None = None) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
-"""Do the probes feel the growth? New entries are spoiled in a copy: if no output moves, equal numbers prove nothing."""
+"""Do the outputs depend on the growth? New entries are perturbed in a copy: if no output changes, the numbers prove
+nothing."""
 
 from __future__ import annotations
 
@@ -17,13 +18,13 @@ from .probes import Probe
 from .scales import Yardstick, apart
 
 FAR_MORE = 100.0
-"""A spoiled entry that moves no output by this many times its bound is not felt."""
+"""A perturbed entry that moves no output by this many times its bound is not felt."""
 GROUPS = 8
-"""Tensors are spoiled one by one, or in so many groups, each of which costs a forward pass."""
+"""Tensors are perturbed one by one, or in so many groups, each of which costs a forward pass."""
 ALL = "any parameter"
 
 Masks = dict[str, Tensor]
-"""For each tensor by name: which of its entries are spoiled."""
+"""For each tensor by name: which of its entries are perturbed."""
 
 
 def unfelt(
@@ -37,13 +38,13 @@ def unfelt(
 ) -> tuple[str, ...]:
     """Grown tensors whose new entries no output feels on any probe.
 
-    All new entries together are spoiled first, each by a factor of its own, zeros by a number. Then each tensor by
-    itself; and, as new entries that are multiplied by new zeros are felt only when those are spoiled, each tensor is
-    put back while all others are spoiled.
+    All new entries together are perturbed first, each by a factor of its own, zeros by a number. Then each tensor by
+    itself; and, as new entries that are multiplied by new zeros are felt only when those are perturbed, each tensor is
+    put back while all others are perturbed.
 
     Args:
         after: the grown model. Stays as it is.
-        history: the plans that grew it; where there are none, all its parameters are spoiled at once.
+        history: the plans that grew it; where there are none, all its parameters are perturbed at once.
         some: the probes that were compared.
         bounds: of the difference of each output in float64.
         training: the mode in which it runs.
@@ -97,7 +98,7 @@ def _real(tensor: Tensor) -> bool:
 
 
 class _Bench:
-    """A copy of the model, in float64, whose entries are spoiled and put back."""
+    """A copy of the model, in float64, whose entries are perturbed and put back."""
 
     def __init__(
         self, after: nn.Module, masks: Masks, bounds: Mapping[str, float], *, training: bool, seed: int
@@ -108,10 +109,10 @@ class _Bench:
         random = torch.Generator().manual_seed(seed)
         self.tensors = {name: tensors[name] for name in masks if name in tensors}
         self.right = {name: t.detach().clone() for name, t in self.tensors.items()}
-        self.wrong = {name: _spoiled(t, masks[name], random) for name, t in self.right.items()}
+        self.wrong = {name: _perturbed(t, masks[name], random) for name, t in self.right.items()}
 
     def without_effect(self, groups: Sequence[list[str]], probe: Probe) -> Iterator[list[str]]:
-        """The groups of tensors that can be spoiled on a probe without any effect."""
+        """The groups of tensors that can be perturbed on a probe without any effect."""
         base, loud = self._outputs(probe, ()), self._outputs(probe, self.tensors)
         if base is None:
             yield from groups
@@ -131,7 +132,7 @@ class _Bench:
             yield group
 
     def _outputs(self, probe: Probe, wrong: Any) -> dict[str, Tensor] | None:
-        """What the model returns with some tensors spoiled; None if it raises."""
+        """What the model returns with some tensors perturbed; None if it raises."""
         chosen = set(wrong)
         with torch.no_grad():
             for name, tensor in self.tensors.items():
@@ -139,7 +140,9 @@ class _Bench:
         for epsilon in (self.epsilon, None):
             try:
                 found = called(self.model, probe, seed=self.seed, epsilon=epsilon)
-            except Exception:  # a model that objects to spoiled entries feels them
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception:  # a model that raises on perturbed entries depends on them
                 continue
             return {name: t.detach().to(torch.float64).clone() for name, t in flat(found).items()}
         return None
@@ -156,7 +159,7 @@ class _Bench:
         return apart(a, b, scales, torch.zeros_like(a, dtype=torch.bool)) > FAR_MORE * self.bounds.get(name, 0.0)
 
 
-def _spoiled(tensor: Tensor, mask: Tensor, random: torch.Generator) -> Tensor:
+def _perturbed(tensor: Tensor, mask: Tensor, random: torch.Generator) -> Tensor:
     """Marked entries times a factor of their own between 1.5 and 2; those that are zero become numbers."""
     factor = 1.5 + 0.5 * torch.rand(tensor.shape, generator=random, dtype=torch.float64)
     size = float(tensor.abs().mean()) if tensor.numel() else 0.0

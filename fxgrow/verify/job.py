@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from ..capture.call import Call
 from .compare import called, twin
 from .lookups import rows_read
@@ -43,6 +45,8 @@ class Job:
         for probe in batches_of_one(first):
             try:
                 called(twin(self.pair.before, None, training=False), probe, seed=self.pair.seed)
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
             except Exception as error:  # its first axis is no batch, perhaps: told, and no harm
                 reason = reason or (str(error).strip() or repr(error)).splitlines()[0]
             else:

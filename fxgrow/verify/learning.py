@@ -79,6 +79,8 @@ def backward(model: nn.Module, probe: Probe, seed: int, epsilon: float) -> str:
             if model.training:
                 model.eval()
                 return backward(model, probe, seed, epsilon)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:  # whatever a model raises
             trouble = error
         else:

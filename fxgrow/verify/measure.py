@@ -115,7 +115,7 @@ def _results(pair: Pair, probe: Probe, found: Measured, *, training: bool) -> di
             if type(fails["before"].error) is not type(fails["after"].error):
                 raise usage(
                     Kind.BAD_INPUTS,
-                    f"the models fail in unlike ways: {fails['before'].reason}, and {fails['after'].reason}",
+                    f"the models raise different errors: {fails['before'].reason}, and {fails['after'].reason}",
                     hint="pass example_inputs= with the shapes that both models take",
                 )
             found.notes.append(
@@ -148,6 +148,8 @@ def _returned(pair: Pair, side: Side, probe: Probe, *, training: bool, precise: 
         made = twin(model, torch.float64 if precise else None, training=training)
         return called(made, probe, seed=pair.seed, epsilon=epsilon_of(model) if raise_casts else None)
     except FxgrowError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a model raises
         return Raised(error)
@@ -205,6 +207,8 @@ def _moved(pair: Pair, name: str, probe: Probe, mode: str, four: Four, yardstick
         try:
             made = twin(pair.model(side), torch.float32, training=mode == "training")
             single.append(_real(flat(called(made, probe, seed=pair.seed)).get(name)))
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception:  # it computes in float64 only: nothing is known
             return torch.full_like(moved, torch.inf), epsilon
     return torch.maximum(moved, Four(single[0], single[1], four.a, four.b).rounding()), epsilon

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from ..analysis import analyse
 from ..capture.call import Call, as_call, as_training_call
-from ..capture.other_modes import capture_notes
+from ..capture.other_modes import capture_notes, modes_of
 from ..capture.snapshot import Snapshot
 from ..capture.trace import trace
 from ..errors import Kind, usage
@@ -73,7 +73,7 @@ def verify(
     for model in (before, after):
         if not isinstance(model, nn.Module):
             raise usage(
-                Kind.BAD_INPUTS, f"{type(model).__name__} is no nn.Module", hint="verify(before, after): two models"
+                Kind.BAD_INPUTS, f"{type(model).__name__} is not an nn.Module", hint="verify(before, after): two models"
             )
         if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
             raise usage(
@@ -101,7 +101,7 @@ def verify(
     if not redrawn:
         return certificate
     note = f"the same distribution, other random draws: compared without those of {', '.join(redrawn)}"
-    return replace(certificate, notes=(note, *certificate.notes))
+    return replace(certificate, notes=(note, *certificate.notes), redrawn=redrawn)
 
 
 def _certified(
@@ -205,6 +205,8 @@ def _quieter(certificate: Certificate, job: Job, history: tuple[Plan, ...]) -> t
     """The same comparisons without the noise that was asked for, and the model without it."""
     try:
         still = without_noise(_traced(job), job.pair.after, history)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # plans that do not fit, models that cannot be traced
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         return certificate, job.pair.after, [f"what the noise makes of the difference could not be told: {reason}"]
@@ -230,6 +232,8 @@ def _felt(
         try:
             base = _traced(job)
             wrong = suspects(base, after, history, follow(base, history, job.given[mode]))
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception:  # plans that cannot be followed: nobody can tell
             wrong = None
     return replace(certificate, unfelt=left, suspects=tuple(wrong) if wrong is not None else None)
@@ -243,7 +247,7 @@ def _traced(job: Job) -> fx.GraphModule:
 
 def _claims(before: nn.Module, after: nn.Module) -> tuple[str, ...]:
     """The modes for which both models stand: a trace may stand for one of them."""
-    told = [m.meta.get("fxgrow_modes", MODES) for m in (before, after) if isinstance(m, fx.GraphModule)]
+    told = [modes_of(m) for m in (before, after) if isinstance(m, fx.GraphModule)]
     return tuple(mode for mode in MODES if all(mode in some for some in told))
 
 

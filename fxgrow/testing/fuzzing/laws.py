@@ -49,7 +49,7 @@ class Seen:
     growth: Growth
     refusal: Kind | None
     misuse: bool = False
-    """Refused because the call cannot be meant, not because the function would change."""
+    """Refused because the call is invalid, not because the function would change."""
     scheme: str = ""
     error: float = 0.0
     """The largest relative difference in float64."""

@@ -1,0 +1,117 @@
+"""Streams of random numbers: Python's, NumPy's and torch's own, and those of generators that a model holds."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from .containers import found
+
+_TORCHS = frozenset(nn.Module().__dict__)
+"""Attributes that every module has."""
+_SIMPLE = frozenset({bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size})
+
+
+class Streams:
+    """The streams as they are now.
+
+    Args:
+        generators: others that count, those that a model holds.
+        devices: whether torch's streams of accelerators count; asking for them waits for the accelerator.
+    """
+
+    __slots__ = ("_cuda", "_generators", "_torch")
+
+    def __init__(self, generators: Sequence[Any] = (), *, devices: bool = False) -> None:
+        self._generators = [(g, _state(g)) for g in (*_globals(), *generators)]
+        self._torch = torch.default_generator.get_state()
+        self._cuda = torch.cuda.get_rng_state_all() if devices and torch.cuda.is_initialized() else []
+
+    def drawn(self) -> tuple[Any, ...]:
+        """What has been drawn from since, but for generators of torch: it is known by the state that it is in now."""
+        now = ((g, before, _state(g)) for g, before in self._generators if not isinstance(g, torch.Generator))
+        return tuple(after for _, before, after in now if after != before)
+
+    def seed(self, seed: int) -> None:
+        """Let the global streams begin at a seed.
+
+        `torch.manual_seed` would also queue a call for every accelerator that has not been started, and those stay.
+        """
+        for stream in _globals():
+            stream.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
+        if self._cuda:
+            torch.cuda.manual_seed_all(seed)
+
+    def restore(self) -> None:
+        """Let them go on from here. A stream that nobody has drawn from is not touched."""
+        for generator, before in self._generators:
+            if _state(generator) != before:
+                _set(generator, before)
+        if not torch.equal(torch.default_generator.get_state(), self._torch):
+            torch.default_generator.set_state(self._torch)
+        if self._cuda:
+            torch.cuda.set_rng_state_all(self._cuda)
+
+
+@contextmanager
+def streams_kept(generators: Sequence[Any] = (), *, devices: bool = False) -> Iterator[Streams]:
+    """Whatever is drawn inside, the streams go on afterwards as if nothing had been."""
+    before = Streams(generators, devices=devices)
+    try:
+        yield before
+    finally:
+        before.restore()
+
+
+def _globals() -> Iterator[Any]:
+    """Python's generator, and NumPy's where it is imported."""
+    yield random
+    if "numpy" in sys.modules:
+        yield sys.modules["numpy"].random
+
+
+def generators_of(model: nn.Module) -> list[Any]:
+    """The generators that a model holds, in attributes and in containers there: each a `random.Random`, a
+    `numpy.random.Generator` or `RandomState`, or a `torch.Generator`."""
+    kinds: tuple[type, ...] = (random.Random, torch.Generator)
+    if "numpy" in sys.modules:
+        numpy = sys.modules["numpy"]
+        kinds += (numpy.random.Generator, numpy.random.RandomState)
+    made: dict[int, Any] = {}
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name not in _TORCHS and type(value) not in _SIMPLE:
+                made.update((id(generator), generator) for generator in found(value, kinds))
+    return list(made.values())
+
+
+def _state(generator: Any) -> Any:
+    """The state of a generator, which compares as a whole."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state().numpy().tobytes()
+    if hasattr(generator, "getstate"):
+        return generator.getstate()
+    if not hasattr(generator, "get_state"):
+        return pickle.dumps(generator.bit_generator.state)
+    kind, keys, *rest = generator.get_state()
+    return kind, keys.tobytes(), *rest
+
+
+def _set(generator: Any, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+    elif hasattr(generator, "setstate"):
+        generator.setstate(state)
+    elif not hasattr(generator, "set_state"):
+        generator.bit_generator.state = pickle.loads(state)
+    else:
+        kind, keys, *rest = state
+        generator.set_state((kind, sys.modules["numpy"].frombuffer(keys, dtype="uint32"), *rest))

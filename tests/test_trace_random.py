@@ -1,0 +1,124 @@
+"""Random numbers that `forward` draws outside the graph: no trace holds one draw of them, and no stream moves on."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxgrow
+
+X = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+class Layers(nn.Module):
+    """Two layers in a row, and what a test does with the second one in training mode."""
+
+    def __init__(self, body: Callable[[Layers, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = body
+        self.a, self.b, self.c = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.python, self.numpy = random.Random(0), np.random.default_rng(0)
+        self.held = {"legacy": np.random.RandomState(0), "torch": [torch.Generator().manual_seed(0)]}
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.a(x))
+        z: Tensor = self.c(self.body(self, y) if self.training else y + self.b(y))
+        return z
+
+
+def skipped(draw: Callable[[Layers], float]) -> Callable[[Layers, Tensor], Tensor]:
+    """Stochastic depth by a number that Python looks at."""
+    return lambda net, y: y if draw(net) < 0.5 else y + net.b(y)
+
+
+def scaled(draw: Callable[[Layers], Any]) -> Callable[[Layers, Tensor], Tensor]:
+    """A number that a graph would hold."""
+    return lambda net, y: y + net.b(y) * draw(net)
+
+
+DRAWS: dict[str, Callable[[Layers], Any]] = {
+    "Python": lambda net: random.random(),
+    "NumPy": lambda net: np.random.rand(),
+    "torch": lambda net: torch.rand(1).item(),
+    "a generator of Python": lambda net: net.python.random(),
+    "a generator of NumPy": lambda net: net.numpy.random(),
+    "an old generator of NumPy": lambda net: net.held["legacy"].rand(),
+    "a generator of torch": lambda net: torch.rand(1, generator=net.held["torch"][0]).item(),
+}
+
+
+def states(net: Layers) -> list[Any]:
+    """Of all streams."""
+    numpys = [np.random.mtrand._rand, net.held["legacy"]]
+    return [
+        random.getstate(),
+        net.python.getstate(),
+        torch.get_rng_state().tolist(),
+        net.held["torch"][0].get_state().tolist(),
+        repr(net.numpy.bit_generator.state),
+        *([s.get_state()[1].tolist(), s.get_state()[2]] for s in numpys),
+    ]
+
+
+@pytest.mark.parametrize("use", [skipped, scaled])
+@pytest.mark.parametrize("name", DRAWS)
+def test_what_is_drawn_outside_the_graph_is_not_claimed(name: str, use: Any) -> None:
+    for seed in range(2):  # whichever way the first draws go
+        random.seed(seed)
+        np.random.seed(seed)
+        net = Layers(use(DRAWS[name])).eval()
+        torch.manual_seed(seed)
+        before = states(net)
+        gm = fxgrow.trace(net, (X,))
+        assert gm.meta["fxgrow_modes"] == ("eval",)
+        wider = fxgrow.widen(gm, "b")
+        assert torch.allclose(wider(X), net(X))
+        with pytest.raises(fxgrow.UsageError, match="FXG009"):
+            wider.train()(X)
+        net.train()
+        with pytest.raises(fxgrow.UsageError, match="FXG007"):
+            fxgrow.trace(net, (X,))
+        assert states(net) == before
+
+
+def test_a_tensor_that_the_graph_draws_is_claimed() -> None:
+    def dropped(net: Layers, y: Tensor) -> Tensor:
+        return y + net.b(y) * torch.bernoulli(torch.full_like(y[:, :1], 0.5))
+
+    net = Layers(dropped).train()
+    gm = fxgrow.trace(net, (X,))
+    for model in (net.train(), gm.train()):
+        torch.manual_seed(1)
+        found = model(X)
+        torch.manual_seed(1)
+        assert torch.equal(found, model(X))
+    torch.manual_seed(1)
+    assert torch.equal(found, net(X))
+
+
+def test_another_thread_that_draws_is_no_reason_to_refuse() -> None:
+    stop = threading.Event()
+
+    def draw() -> None:
+        while not stop.wait(0.0005):
+            random.random()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        time.sleep(0.01)
+        model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+        fxgrow.trace(model, (X,))
+    finally:
+        stop.set()
+        thread.join()
