@@ -12,6 +12,7 @@ from .analysis import Analysis, analyse
 from .capture.call import Call, as_call, as_training_call, remembered
 from .capture.locks import one_at_a_time
 from .capture.snapshot import Snapshot
+from .capture.user_state import nothing_left_behind
 from .errors import Kind, VerificationFailed, usage
 from .inspection import Inspection
 from .passes import Widen, Width
@@ -262,7 +263,8 @@ def verify(
         raise usage(Kind.BAD_OPTION, what, hint=f"seed=0, say, at most {LARGEST_SEED}")
     call, in_training = calls_of(before, after, as_call(example_inputs, example_kwargs))
     in_training = as_training_call(call, train_inputs, train_kwargs) or in_training
-    return check(before, after, example_inputs=call, train_inputs=in_training, seed=seed, training=training)
+    with nothing_left_behind(before), nothing_left_behind(after):
+        return check(before, after, example_inputs=call, train_inputs=in_training, seed=seed, training=training)
 
 
 def calls_of(before: nn.Module, after: nn.Module, call: Call | None = None) -> tuple[Call | None, Call | None]:

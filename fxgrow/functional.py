@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -204,3 +205,17 @@ class ModeGuard(nn.Module):
     def extra_repr(self) -> str:
         """The mode."""
         return "training" if self.in_training else "evaluation"
+
+
+FACTORIES: dict[str, Callable[[], Any]] = {kind.__name__: kind for kind in (list, dict, set, tuple, int, float, str)}
+"""What a `defaultdict` in a graph may fill missing keys with."""
+
+
+def default_dict(factory: str, items: Mapping[Any, Any]) -> defaultdict[Any, Any]:
+    """A `collections.defaultdict`; fx cannot write down its factory, a class, among the arguments of a node.
+
+    Args:
+        factory: the name of a class in `FACTORIES`.
+        items: what it holds.
+    """
+    return defaultdict(FACTORIES[factory], items)

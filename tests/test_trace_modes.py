@@ -369,14 +369,14 @@ def test_a_trace_that_was_edited_is_no_longer_the_one_that_was_compared() -> Non
     assert "the trace itself was not compared" in str(fxgrow.verify(traced, fxgrow.widen(traced, "a")))
 
 
-class Frozen(nn.Module):
+class KeepsNorm(nn.Module):
     """A batch norm that a `train` method keeps in evaluation mode."""
 
     def __init__(self) -> None:
         super().__init__()
         self.a, self.norm, self.b = nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)
 
-    def train(self, mode: bool = True) -> Frozen:
+    def train(self, mode: bool = True) -> KeepsNorm:
         super().train(mode)
         self.norm.eval()
         return self
@@ -399,7 +399,7 @@ class Auxiliary(nn.Module):
 
 
 def test_a_pickled_trace_keeps_its_modes() -> None:
-    model = Frozen().double()
+    model = KeepsNorm().double()
     gm = fxgrow.trace(model, (X,))
     for traced in (gm, fxgrow.widen(gm, "a")):
         again = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(traced))))
@@ -416,14 +416,14 @@ def test_a_pickled_trace_keeps_its_modes() -> None:
 
 
 def test_an_example_and_a_model_of_which_one_has_no_numbers_are_compared() -> None:
-    for model, x in ((Frozen().double().to("meta"), X), (Frozen().double(), X.to("meta"))):
+    for model, x in ((KeepsNorm().double().to("meta"), X), (KeepsNorm().double(), X.to("meta"))):
         notes = fxgrow.trace(model, (x,)).meta["fxgrow_compared"]
         assert len(notes) >= 4
         assert all(note.startswith("compared with the module") for note in notes)
 
 
 def test_a_mode_that_could_not_be_compared_is_guarded() -> None:
-    class Picky(Frozen):
+    class Picky(KeepsNorm):
         def forward(self, x: Tensor) -> Tensor:
             if self.training:
                 assert type(x) is Tensor or x.dtype is torch.float32, "float32 for training"

@@ -27,7 +27,7 @@ class Layers(nn.Module):
         self.body = body
         self.a, self.b, self.c = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 3)
         self.python, self.numpy = random.Random(0), np.random.default_rng(0)
-        self.held = {"legacy": np.random.RandomState(0), "torch": [torch.Generator().manual_seed(0)]}
+        self.held: dict[str, Any] = {"legacy": np.random.RandomState(0), "torch": [torch.Generator().manual_seed(0)]}
         self.double()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,7 +93,8 @@ def test_what_is_drawn_outside_the_graph_is_not_claimed(name: str, use: Any) -> 
 
 def test_a_tensor_that_the_graph_draws_is_claimed() -> None:
     def dropped(net: Layers, y: Tensor) -> Tensor:
-        return y + net.b(y) * torch.bernoulli(torch.full_like(y[:, :1], 0.5))
+        z: Tensor = y + net.b(y) * torch.bernoulli(torch.full_like(y[:, :1], 0.5))
+        return z
 
     net = Layers(dropped).train()
     gm = fxgrow.trace(net, (X,))

@@ -16,6 +16,7 @@ from ..errors import FxgrowError, Kind, usage
 from .build import lower
 from .caches import Caches
 from .call import Call, has_numbers, placeholders, spread
+from .code_traits import traits_of_calls
 from .containers import leaves, replaced
 from .fidelity import Difference, difference
 from .inputs import example_values, where_the_model_is
@@ -24,6 +25,7 @@ from .modes import guard
 from .other_modes import modes_of
 from .second_sizes import second
 from .snapshot import Snapshot
+from .source import user_line
 from .traced import flags_in
 from .whole import RealCopies, Recording, StandIns, record_model
 
@@ -94,7 +96,8 @@ def _refusal(model: nn.Module, found: Difference, at: str) -> FxgrowError:
         Kind.NOT_TRACEABLE,
         f"the graph that torch.fx makes of {type(model).__name__} does not run what the module runs: {found}{at}",
         where=found.where,
-        hint="keep that part in a function under torch.fx.wrap or in a module of its own, or trace and grow the "
+        hint=found.hint
+        or "keep that part in a function under torch.fx.wrap or in a module of its own, or trace and grow the "
         "submodules around it",
     )
 
@@ -103,6 +106,11 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword inputs."""
 Recorded = tuple[Recording | None, Exception | None]
 _DRAWS = Difference("random numbers from a generator of Python or NumPy", "", "", "draws")
+_STAND_INS = (
+    "use isinstance(x, torch.Tensor) and conditions that need no values, and let errors pass: fxgrow and torch.fx run "
+    "this code on stand-ins for tensors, which have another class and no values"
+)
+_GRADIENTS = "let forward run the same operators with and without gradients; only one of them could be grown"
 _HERE = __file__.rpartition("/")[0] + "/"
 _IN_PLACE = re.compile("in-?place", re.IGNORECASE)
 """In what autograd says of a write that it does not follow."""
@@ -112,6 +120,7 @@ class _Comparison:
     """Both models' recordings, each made once."""
 
     def __init__(self, model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Caches) -> None:
+        self._traits = traits_of_calls(model)
         self._caches = caches
         self.model, self.gm, self.examples = model, gm, examples
         self.notes: list[str] = []
@@ -186,7 +195,38 @@ class _Comparison:
         found = found or difference(ours, theirs, self.names)
         if found is None and ours.remembers:
             found = self._twice(inputs, training)
+        if found is None and (ours.asked or self._traits.sees_stand_ins):
+            found = self._with_tensors(theirs, inputs, training)
+        if found is None and self._traits.looks_at_gradients:
+            found = self._without_gradients(ours, inputs, training)
         return self._told(found, inputs, training, "")
+
+    def _with_tensors(self, graph: Recording, inputs: Inputs, training: bool | None) -> Difference | None:
+        """The difference of a real run of the module: its code may do something else with stand-ins for tensors."""
+        if not all(has_numbers(leaf) for leaf in leaves(inputs) if isinstance(leaf, Tensor)):
+            self.notes.append(f"not compared with a real run {_in(training)}: the example inputs have no values")
+            return None
+        real, error = self._run(self.model, self._concrete(inputs), training)
+        if real is None:
+            self.notes.append(f"not compared with a real run {_in(training)}: {_reason(error)}")
+            return None
+        found = difference(real, graph, self.names)
+        return None if found is None else replace(found, module=f"{found.module} on real tensors", hint=_STAND_INS)
+
+    def _without_gradients(self, ours: Recording, inputs: Inputs, training: bool | None) -> Difference | None:
+        """What the module does otherwise without gradients: a growth is proved for one of the two."""
+        if not self._gradients:
+            return None
+        self._gradients = False
+        try:
+            other, _ = self._record(self.model, self._concrete(inputs), training)
+        finally:
+            self._gradients = True
+        found = None if other is None else difference(ours, other, self.names, gradients=False)
+        if found is None:
+            return None
+        module, graph = f"{found.module} with gradients", f"{found.graph or 'does not'} without them"
+        return replace(found, module=module, graph=graph, hint=_GRADIENTS)
 
     def _draws(self, inputs: Inputs, training: bool | None) -> bool:
         """Whether the module draws whenever it runs; another thread may have done so."""
@@ -200,11 +240,11 @@ class _Comparison:
         args, kwargs = inputs
         ours = None
         if all(has_numbers(leaf) for leaf in leaves(inputs) if isinstance(leaf, Tensor)):
-            ours, _ = _run(self.model, (args, {**kwargs, **self.examples.concrete}), training)
+            ours, _ = self._run(self.model, (args, {**kwargs, **self.examples.concrete}), training)
         if ours is None:
             self.notes.append(f"not compared {_in(training)} on inputs of {_sizes(inputs)}: {_reason(error)}")
             return None
-        theirs, wrong = _run(self.gm, inputs, training)
+        theirs, wrong = self._run(self.gm, inputs, training)
         if theirs is None:
             return Difference("on such inputs", f"raises {_reason(wrong)}", "")
         found = _DRAWS if ours.drawn != theirs.drawn else difference(ours, theirs, self.names)
@@ -243,10 +283,21 @@ class _Comparison:
         self._caches.clean()  # or the next recording would find tensors of the last
         try:
             known, on = self._stand_ins, self._gradients
-            return record_model(model, *inputs, training=training, stand_ins=known, calls=calls, gradients=on), None
+            made = record_model(
+                model,
+                *inputs,
+                training=training,
+                stand_ins=known,
+                calls=calls,
+                gradients=on,
+                assigns_data=self._traits.assigns_data,
+            )
+            return made, None
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a model raises on inputs that it does not take
+            if isinstance(error, FxgrowError) and not error.refusal.where:
+                raise type(error)(replace(error.refusal, where=user_line(error))) from None
             if _is_our_own(error):
                 raise
             if self._gradients and _IN_PLACE.search(str(error)):
@@ -255,14 +306,17 @@ class _Comparison:
                 return self._record(model, inputs, training, calls)
             return None, error
 
-
-def _run(model: nn.Module, inputs: Inputs, training: bool | None) -> Recorded:
-    try:
-        return record_model(model, *inputs, training=training, stand_ins=RealCopies()), None
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # whatever a model raises on inputs that it does not take
-        return None, error
+    def _run(self, model: nn.Module, inputs: Inputs, training: bool | None) -> Recorded:
+        """A recording of a real run, of copies."""
+        assigns = self._traits.assigns_data
+        try:
+            return record_model(model, *inputs, training=training, stand_ins=RealCopies(), assigns_data=assigns), None
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a model raises on inputs that it does not take
+            if _is_our_own(error):
+                raise
+            return None, error
 
 
 def _is_our_own(error: Exception) -> bool:

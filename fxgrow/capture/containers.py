@@ -154,6 +154,15 @@ def changed(tree: Any, change: Callable[[Any], Any]) -> Any:
     return way.rebuilt(tree, [changed(item, change) for item in way.items(tree)])
 
 
+def classes(tree: Any) -> str:
+    """The classes of the containers in a tree, as text: `dict(list, tuple)`; empty for a leaf."""
+    way = way_into(type(tree))
+    if way is None:
+        return ""
+    inner = ", ".join(filter(None, (classes(item) for item in way.items(tree))))
+    return f"{type(tree).__name__}({inner})" if inner else type(tree).__name__
+
+
 def paths(tree: Any, name: str = "") -> list[tuple[str, Any]]:
     """Every leaf with the expression that reads it, `batch['x']` or `batch.x`, starting from a name."""
     way = way_into(type(tree))

@@ -9,7 +9,7 @@ dtype, flag, and the context managers around it.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._mode_utils import no_dispatch
 
-from .containers import found, paths, replaced
+from .containers import classes, found, paths, replaced
 from .recorder import Call, spec_of, storage_of
 from .specs import Spec
 from .whole import Note, Recording
@@ -45,6 +45,8 @@ class Difference:
     where: str
     """The user's line."""
     verb: str = "runs"
+    hint: str = ""
+    """A way out of its own."""
 
     def __str__(self) -> str:
         return f"the module {self.verb} {self.module}, and the graph {self.graph or 'does not'}"
@@ -72,16 +74,19 @@ class Side:
     recording: Recording
 
 
-def difference(module: Recording, graph: Recording, names: dict[int, str]) -> Difference | None:
+def difference(
+    module: Recording, graph: Recording, names: dict[int, str], *, gradients: bool = True
+) -> Difference | None:
     """The first thing that a graph does not do as the module does; None if they are the same program.
 
     Args:
         module: a recording of the module.
         graph: one of the graph, on the same inputs in the same mode.
         names: for each tensor of either model, by identity, the name by which both know it.
+        gradients: whether it counts that autograd is on in one of them and off in the other.
     """
     table = Numbers()
-    ours, theirs = _Reader(module, table, names).read(), _Reader(graph, table, names).read()
+    ours, theirs = (_Reader(side, table, names, gradients=gradients).read() for side in (module, graph))
     if ours.ends == theirs.ends:
         return None
     return _first(ours, theirs)
@@ -126,7 +131,8 @@ def _where(side: Side, k: int | None) -> str:
 class _Reader:
     """Reads a recording into expressions."""
 
-    def __init__(self, recording: Recording, table: Numbers, names: dict[int, str]) -> None:
+    def __init__(self, recording: Recording, table: Numbers, names: dict[int, str], *, gradients: bool = True) -> None:
+        self.gradients = gradients
         self.recording = recording
         self.table = table
         self.numbers: dict[int, int] = {}
@@ -161,6 +167,7 @@ class _Reader:
         ends: dict[str, Any] = {}
         for label, leaf in paths(self.recording.output, "output"):
             ends[label] = self._number(leaf) if isinstance(leaf, Tensor) else f"{type(leaf).__name__} {leaf!r}"
+        ends["the class of output"] = classes(self.recording.output)
         for label, leaf in paths(self.recording.inputs, "input"):
             if isinstance(leaf, Tensor) and self.versions.get(storage_of(leaf)):
                 ends[f"what is left in {label}"] = self._number(leaf)
@@ -199,7 +206,8 @@ class _Reader:
         if spec.seeded:
             self.seeded += 1
             mark = self.seeded
-        key = (spec.name, spec.overload, values, note.contexts, mark)
+        contexts = note.contexts if self.gradients else replace(note.contexts, gradients=True)
+        key = (spec.name, spec.overload, values, contexts, mark)
         read = {self._number(t) for value in bound.values() for t in found(value, Tensor)}
         drawn = read <= self.random if read else bool(mark)
         if drawn and spec.name in _READS:

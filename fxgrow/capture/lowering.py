@@ -120,8 +120,9 @@ class Lowering:
         known: Mapping[int, Tensor] | None,
     ) -> Template:
         """Record a call; the user's own code leaves no trace of that."""
-        with RECORDING, nothing_left_behind(target) if is_user_code(target) else nullcontext():
-            return self._recorded(target, args, kwargs, refs, tensors, metas, attributes, known)
+        with RECORDING, nothing_left_behind(target) if is_user_code(target) else nullcontext() as traits:
+            watched = traits is not None and traits.assigns_data
+            return self._recorded(target, args, kwargs, refs, tensors, metas, attributes, known, watched)
 
     def _recorded(
         self,
@@ -133,8 +134,14 @@ class Lowering:
         metas: Mapping[int, Meta],
         attributes: Mapping[str, object],
         known: Mapping[int, Tensor] | None,
+        watched: bool,
     ) -> Template:
-        """`known`: by identity of a reference or tensor, a tensor with the value that code finds if it asks for one."""
+        """Record a call.
+
+        Args:
+            known: by identity of a reference or tensor, a tensor with the value that code finds if it asks for one.
+            watched: whether the code may assign to `data`.
+        """
 
         def fake(what: Ref | Tensor, meta: Meta, slot: int) -> Tensor:
             given = None if known is None else known.get(id(what))
@@ -144,6 +151,7 @@ class Lowering:
         own = {id(t): fake(t, metas.get(id(t)) or meta_of(t), len(refs) + i) for i, t in enumerate(tensors)}
         a, k = substitute(args, fakes.__getitem__), substitute(dict(kwargs), fakes.__getitem__)
         grad = False
+        given = list(fakes.values()) if watched else None
         if isinstance(target, nn.Module):
             # A composite leaf (nn.MultiheadAttention) takes its opaque inference path only without gradients.
             grad = bool(target._modules)
@@ -152,10 +160,10 @@ class Lowering:
             module.__dict__.update(attributes)
             own_now = {id(t): t for t in _module_tensors(module)}
             inputs = [*fakes.values(), *own_now.values()]
-            out, calls = record(lambda: _run(module, a, k), self.mode, grad)
+            out, calls = record(lambda: _run(module, a, k), self.mode, grad, given)
         else:
             inputs = list(fakes.values())
-            out, calls = record(lambda: _call(target, a, k), self.mode, grad)
+            out, calls = record(lambda: _call(target, a, k), self.mode, grad, given)
         return build(inputs, calls, out)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from .recorder import data_assigned
+
 
 class ReadsValues(Exception):
     """`forward` reads the values of buffers as numbers or conditions, which only a real tensor can answer."""
@@ -35,6 +37,17 @@ class Assignable(fx.Proxy):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+    @property
+    def data(self) -> Any:
+        """The same entries without a history of gradients."""
+        return self.tracer.create_proxy("call_function", getattr, (self, "data"), {})
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        if self.node.op != "get_attr":
+            raise data_assigned()
+        self.tracer.create_proxy("call_method", "copy_", (self.data, value), {})
 
     def __iadd__(self, other: Any) -> Any:
         return self._in_place(operator.iadd, other)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..errors import Kind, UsageError, usage
+from .containers import found
 from .locks import RECORDING
 from .shapes import SHAPES
 from .silent import silent
@@ -51,6 +55,8 @@ class Recorder(ProxyTorchDispatchMode):
         self.by_shape = True
         """Whether results of some operators are made by their shapes alone, which is enough for fake tensors."""
         self.kept = Kept()
+        self.asked = False
+        """Whether a stand-in was asked for its value; the code may have gone on without."""
 
     def __torch_dispatch__(
         self,
@@ -64,16 +70,64 @@ class Recorder(ProxyTorchDispatchMode):
         if spec_of(func).writes:
             self.kept.keep(func, args, kwargs, _NOTHING)
         by_shape = SHAPES.get(func) if self.by_shape else None
-        out: object = func(*args, **kwargs) if by_shape is None else by_shape(*args, **kwargs)
+        try:
+            out: object = func(*args, **kwargs) if by_shape is None else by_shape(*args, **kwargs)
+        except DataDependentOutputException:
+            self.asked = True
+            raise
         if func is not torch.ops.prim.device.default:
             self.calls.append((func, args, kwargs, out))
         return out
 
 
-def record(call: Callable[[], Any], mode: FakeTensorMode, grad: bool) -> tuple[Any, list[Call]]:
-    """Run a call on fake tensors; its result and the operators it ran, in order."""
+def record(
+    call: Callable[[], Any], mode: FakeTensorMode, grad: bool, given: Collection[Tensor] | None = None
+) -> tuple[Any, list[Call]]:
+    """Run a call on fake tensors; its result and the operators it ran, in order.
+
+    Args:
+        call: what is recorded.
+        mode: of the fake tensors.
+        grad: whether autograd is on.
+        given: what the call is given, if its code may assign to `data`.
+    """
     recorder = Recorder()
-    return run_recorded(call, mode, grad, recorder), recorder.calls
+    watch = nullcontext() if given is None else DataAssigned(recorder, given)
+    with watch:
+        return run_recorded(call, mode, grad, recorder), recorder.calls
+
+
+class DataAssigned(TorchFunctionMode):
+    """Records `x.data = y` as the write that it is, `x.data.copy_(y)`, for tensors that a model holds.
+
+    Others are refused: what was made of them before keeps the old entries, and operators do not show that.
+    """
+
+    def __init__(self, recorder: Recorder, given: Collection[Tensor]) -> None:
+        super().__init__()
+        self._recorder, self._given = recorder, {id(tensor) for tensor in given}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One call."""
+        if func != Tensor.data.__set__:  # type: ignore[attr-defined]  # a descriptor
+            return func(*args, **(kwargs or {}))
+        target, value = args
+        made = (t for *_, out in self._recorder.calls for t in found(out, Tensor))
+        same = (value.shape, value.dtype, value.device) == (target.shape, target.dtype, target.device)
+        if not same or id(target) in self._given or any(t is target for t in made):
+            raise data_assigned()
+        target.data.copy_(value)
+        return None
+
+
+def data_assigned() -> UsageError:
+    """The error for `x.data = y`."""
+    return usage(
+        Kind.UNSUPPORTED_MODEL,
+        "forward assigns to the data of a tensor that it computed or was given (x.data = y): this is not an operator "
+        "of torch, and a graph cannot hold it",
+        hint="compute a new tensor instead, or write the entries: x.data.copy_(y)",
+    )
 
 
 def run_recorded(call: Callable[[], Any], mode: AbstractContextManager[Any], grad: bool, recorder: Recorder) -> Any:

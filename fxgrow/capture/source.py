@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import torch
 from torch import fx
 
@@ -32,3 +34,13 @@ def _user_frame(stack: str) -> str:
     where, code = own[-1]
     path, rest = where.split('"')[1:3]
     return f"{path.rsplit('/', 1)[-1]}:{rest.split('line ')[-1].split(',')[0]}:  {code}"
+
+
+def user_line(error: Exception) -> str:
+    """The last line of user code in the traceback of an error."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OTHERS)]
+    frames = [f for f in frames if "<eval" not in f.filename]
+    if not frames:
+        return ""
+    last = frames[-1]
+    return f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}, in {last.name}:  {last.line}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, s
 from .names import check_names, quote_names, rename_self
 from .proxies import InPlace, ReadsValues
 from .silent import silent
+from .source import user_line
 from .streams import generators_of, streams_kept
 from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own, set_mode
 from .tracer import GrowthTracer
@@ -205,7 +205,7 @@ def _traced(
                 continue
             if training is not model.training:
                 raise
-            raise usage(Kind.NOT_TRACEABLE, str(error), where=_user_line(error), hint=error.way_out) from None
+            raise usage(Kind.NOT_TRACEABLE, str(error), where=user_line(error), hint=error.way_out) from None
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # user code runs here; whatever it raises becomes one message with its line
@@ -217,7 +217,7 @@ def _traced(
             raise usage(
                 Kind.NOT_TRACEABLE,
                 f"torch.fx cannot trace {type(model).__name__}: {_reason(error)}",
-                where=_user_line(error),
+                where=user_line(error),
                 hint="fix a flag with concrete_args={'name': value}, keep the branch in a function under "
                 "torch.fx.wrap, or trace and grow the submodules that can be traced",
             ) from error
@@ -297,14 +297,3 @@ def _persist_what_the_model_does(gm: fx.GraphModule, model: nn.Module) -> None:
             continue
         lost = [name for name in module._buffers if (f"{path}.{name}" if path else name) not in saved]
         module._non_persistent_buffers_set.update(lost)
-
-
-def _user_line(error: Exception) -> str:
-    """The last line of the traceback that is not torch's own."""
-    others = (torch.__file__.rpartition("/")[0] + "/", __file__.rpartition("/")[0] + "/")
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(others)]
-    frames = [f for f in frames if "<eval" not in f.filename]
-    if not frames:
-        return ""
-    last = frames[-1]
-    return f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}, in {last.name}:  {last.line}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -16,13 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ..functional import FACTORIES, default_dict
 from .contexts import Contexts, Forgotten
 from .patches import Patches
 from .proxies import Assignable, BufferProxy, InPlace, ReadsValues, buffers_behind
 from .written import OPEN
 
-PLAIN_DICTS = (dict, fx.immutable_collections.immutable_dict, defaultdict, Counter)
-"""Dicts that torch.fx writes out as `{…}`; those of other classes are made by a call of their class."""
+PLAIN_DICTS = (dict, fx.immutable_collections.immutable_dict)
+PLAIN_LISTS = (list, fx.immutable_collections.immutable_list)
+"""Dicts and lists that torch.fx writes out as `{…}` and `[…]`; others are made by a call of their class."""
 
 
 class GrowthTracer(fx.Tracer):
@@ -89,18 +91,25 @@ class GrowthTracer(fx.Tracer):
         entered = Contexts.now().entered(self._contexts)
         if entered:
             raise Forgotten(entered)
-        if isinstance(a, dict) and type(a) not in PLAIN_DICTS:
+        if (isinstance(a, dict) and type(a) not in PLAIN_DICTS) or (isinstance(a, list) and type(a) not in PLAIN_LISTS):
             return self._made(a)  # fx would make a plain dict of it
         if is_dataclass(a) and not isinstance(a, type) and not all(f.init for f in fields(a)):
             return self._made(a)  # fx would pass all fields
         return super().create_arg(a)
 
     def _made(self, a: Any) -> fx.Node:
-        """A call that makes a dict of some class (a ModelOutput, say) or a dataclass, as the user's code does."""
+        """A call that makes a dict or list of some class (a ModelOutput, say) or a dataclass, as user code does."""
         if is_dataclass(a):
             named = {f.name: self.create_arg(getattr(a, f.name)) for f in fields(a) if f.init}
             return self.create_node("call_function", type(a), (), named)
-        return self.create_node("call_function", type(a), (super().create_arg(dict(a)),), {})
+        if isinstance(a, list):
+            return self.create_node("call_function", type(a), (super().create_arg(list(a)),), {})
+        items = super().create_arg(dict(a))
+        if isinstance(a, defaultdict):
+            factory = next((name for name, made in FACTORIES.items() if made is a.default_factory), None)
+            if type(a) is defaultdict and factory is not None:
+                return self.create_node("call_function", default_dict, (factory, items), {})
+        return self.create_node("call_function", type(a), (items,), {})
 
     def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
         """Placeholders for the arguments; and buffers that `forward` assigns anew are written to before it returns."""
@@ -142,6 +151,10 @@ class GrowthTracer(fx.Tracer):
     ) -> Any:
         """One node, or whatever the module runs. Threads that run other models just run them."""
         if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        try:
+            self.path_of_module(m)
+        except NameError:  # made in `forward`: a slice of a Sequential, `nn.ReLU()(x)`
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
 

@@ -6,6 +6,7 @@ recording of it is good for one moment, and it may do something else for tensors
 
 from __future__ import annotations
 
+import sys
 import types
 from functools import lru_cache
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from torch import fx, nn
 
 _TORCH = frozenset({"torch", "_operator", "operator", "builtins", "math", "fxgrow"})
+_OTHERS = frozenset({"torch", "fxgrow", "numpy", *sys.stdlib_module_names}) - {"__main__"}
 _LIBRARIES = _TORCH | {"torchvision", "timm"}
 _CLASSES = 1024
 """How many classes of modules are remembered."""
@@ -56,3 +58,9 @@ def _root(target: Any) -> str:
 @lru_cache(maxsize=_CLASSES)
 def _class_root(kind: Any) -> str:
     return _root(kind)
+
+
+def is_own(thing: Any) -> bool:
+    """Whether something is made by the user or a library of models, and not by torch or Python."""
+    name = getattr(thing, "__module__", None) or getattr(thing, "__name__", None) or "torch"
+    return str(name).partition(".")[0] not in _OTHERS

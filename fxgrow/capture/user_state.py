@@ -19,13 +19,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from .caches import CACHED, holds_stand_in
+from .code_traits import Traits, traits_of
 from .kept import Kept, attributes_of, cells_of, class_of, container, names_in, slots_of
 from .stand_ins import SIMPLE, attributes, slots
+from .user_code import is_own
 
-_OTHERS = frozenset({"torch", "fxgrow", "numpy", *sys.stdlib_module_names}) - {"__main__"}
 _HOLDERS = (UserDict, UserList, UserString, types.SimpleNamespace)
 """Classes of Python's own whose objects hold what the user puts there."""
 _LIBRARIES = ("<frozen", *{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+_STORES = ("STORE_GLOBAL", "STORE_DEREF")
 MOST = 20_000
 """Things that are looked through at most, the nearest first."""
 DEEPEST = 8
@@ -33,17 +35,18 @@ DEEPEST = 8
 
 
 @contextmanager
-def nothing_left_behind(target: Any) -> Iterator[None]:
+def nothing_left_behind(target: Any) -> Iterator[Traits]:
     """While a function or a module of the user's is recorded; afterwards what it reaches holds no new stand-in.
 
-    Where no other thread runs that may have written to them, containers and objects become what they were.
+    Yields what its code may do that stand-ins cannot show. Where no other thread runs that may have written to them,
+    containers and objects become what they were.
     """
     alone = _alone()
     reached = _Reached()
     reached.look(target)
     misses = [(cached, cached.cache_info().misses) for cached in reached.caches]
     try:
-        yield
+        yield traits_of(reached.codes)
     finally:
         for kept, whole in reached.kept:
             if whole and alone and _alone():
@@ -78,21 +81,25 @@ class _Reached:
 
     def __init__(self) -> None:
         self.caches: list[Any] = []
+        self.codes: list[types.CodeType] = []
         self.kept: list[tuple[Kept, bool]] = []
         """Places, and whether they may be made what they were as a whole."""
         self._bound: list[tuple[Any, str, Any]] = []
-        """Class attributes, and globals that functions bind anew: where, under which name, and to what."""
+        """Attributes of classes and functions, and globals and closures that functions bind anew: where, under which
+        name, and to what."""
         self._seen: set[int] = set()
         self._next: deque[tuple[Any, int]] = deque()
         self._alive: list[Any] = []
         self._globals: dict[int, tuple[dict[str, Any], set[str]]] = {}
 
     def put_back(self) -> None:
-        """Bind class attributes and globals to what they were bound to."""
+        """Bind attributes, globals and closures to what they were bound to."""
         for owner, name, value in self._bound:
             if isinstance(owner, dict):
                 if owner.get(name) is not value:
                     owner[name] = value
+            elif isinstance(owner, types.CellType):
+                owner.cell_contents = value
             elif vars(owner).get(name) is not value:
                 setattr(owner, name, value)
 
@@ -131,7 +138,7 @@ class _Reached:
         elif isinstance(thing, functools.cached_property):
             self._later([thing.func], 0)
         elif isinstance(thing, types.FunctionType):
-            if _own(thing):
+            if is_own(thing):
                 self._function(thing)
         elif isinstance(thing, type):
             self._class(thing)
@@ -147,7 +154,7 @@ class _Reached:
             self._later(dict.values(thing), depth + 1)
         elif isinstance(thing, list | tuple | set | frozenset | deque):
             self._later(thing, depth + 1)
-        if not (_own(type(thing)) or isinstance(thing, _HOLDERS)):
+        if not (is_own(type(thing)) or isinstance(thing, _HOLDERS)):
             return
         whole = not callable(thing)
         self._keep(attributes_of(thing), whole=whole)
@@ -168,7 +175,7 @@ class _Reached:
         self._later([type(module)], 0)
 
     def _class(self, kind: type) -> None:
-        if not _own(kind):
+        if not is_own(kind):
             return
         self._keep(class_of(kind), whole=False)
         self._bound += [(kind, name, value) for name, value in vars(kind).items() if _is_data(name, value)]
@@ -181,13 +188,20 @@ class _Reached:
         for code in codes:
             names.update(code.co_names)
             codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+        self.codes += codes
         space = function.__globals__
-        anew = {i.argval for code in codes for i in dis.get_instructions(code) if i.opname == "STORE_GLOBAL"}
+        stores = {(i.opname, i.argval) for code in codes for i in dis.get_instructions(code) if i.opname in _STORES}
+        anew = {name for kind, name in stores if kind == "STORE_GLOBAL"}
         self._bound += [(space, name, space[name]) for name in anew & space.keys()]
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        for name, cell in cells:
+            if ("STORE_DEREF", name) in stores and _filled(cell):
+                self._bound.append((cell, name, cell.cell_contents))
+        self._bound += [(function, name, value) for name, value in vars(function).items() if _is_data(name, value)]
         self._names(function.__globals__, names)
         for name in names & function.__globals__.keys():
             thing = function.__globals__[name]
-            if isinstance(thing, types.ModuleType) and _own(thing):
+            if isinstance(thing, types.ModuleType) and is_own(thing):
                 self._names(vars(thing), names & vars(thing).keys())
         self._keep(attributes_of(function), whole=False)
         self._keep(cells_of(function), whole=False)
@@ -206,12 +220,6 @@ class _Reached:
 def _structure() -> frozenset[str]:
     """What every module holds."""
     return frozenset(vars(nn.Module()))
-
-
-def _own(thing: Any) -> bool:
-    """Whether something is made by the user or a library of models, and not by torch or Python."""
-    name = getattr(thing, "__module__", None) or getattr(thing, "__name__", None) or "torch"
-    return str(name).partition(".")[0] not in _OTHERS
 
 
 def _is_data(name: str, value: Any) -> bool:

@@ -20,7 +20,7 @@ from .containers import replaced
 from .contexts import Contexts
 from .fakes import empty_fake, fake_of, has_known_value
 from .locks import RECORDING
-from .recorder import Call, Recorder, run_recorded, storage_of
+from .recorder import Call, DataAssigned, Recorder, run_recorded, storage_of
 from .signature import meta_of
 from .silent import silent
 from .streams import generators_of, streams_kept
@@ -59,6 +59,8 @@ class Recording:
     """Whether the call has changed something that the model keeps beside its tensors: a counter, a list."""
     drawn: tuple[Any, ...] = ()
     """States of the generators of Python and NumPy from which the call has drawn."""
+    asked: bool = False
+    """Whether a stand-in was asked for its value, and the code went on without."""
     alive: list[Any] = field(default_factory=list)
 
 
@@ -93,6 +95,7 @@ def record_model(
     stand_ins: StandIns | RealCopies | None = None,
     calls: int = 1,
     gradients: bool = True,
+    assigns_data: bool = False,
 ) -> Recording:
     """Record one call of a model, or several in a row.
 
@@ -104,6 +107,7 @@ def record_model(
         calls: how many; of more than one, the inputs and the output are tuples of those of each.
         stand_ins: fake tensors of earlier recordings of this model, or of another one with the same tensors.
         gradients: whether autograd is on.
+        assigns_data: whether code of the model may assign to `data`.
 
     Raises:
         Exception: whatever the model raises on such inputs, or where it reads the values of a tensor.
@@ -138,7 +142,9 @@ def record_model(
         def run() -> list[Any]:
             return [call(twin, *args, **kwargs) for args, kwargs in given]
 
-        with streams_kept(known.generators, devices=not known.fake) as streams:
+        inputs_made = [fake for _, fake in fakes.values()]
+        watch = DataAssigned(recorder, inputs_made) if assigns_data else nullcontext()
+        with streams_kept(known.generators, devices=not known.fake) as streams, watch:
             outs = run_recorded(run, known.mode, gradients, recorder)
             drawn = streams.drawn()
         left: dict[str, Tensor] = dict(twin.named_parameters(remove_duplicate=False))
@@ -147,7 +153,7 @@ def record_model(
         alive = [twin, dict(known.made)]
         inputs, out = (given[0], outs[0]) if calls == 1 else (tuple(given), tuple(outs))
         made = recorder.calls, recorder.notes, inputs, out, own, left, twin.training
-        return Recording(*made, before.changed, drawn, alive)
+        return Recording(*made, before.changed, drawn, recorder.asked, alive)
 
 
 class StandIns:

@@ -1,0 +1,140 @@
+"""What code of the user's does that stand-ins for tensors cannot show, read from its bytecode before it runs.
+
+It only decides how thoroughly the code is recorded; nothing is refused because of it.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from torch import nn
+
+from .user_code import is_own
+
+_GRADIENTS = frozenset({"requires_grad", "grad_fn", "is_grad_enabled", "is_leaf"})
+_MEMORY = frozenset({"numpy", "tolist", "asarray", "array", "data_ptr", "untyped_storage"})
+_OTHER_ERRORS = frozenset({"AttributeError", "ImportError", "KeyError", "IndexError", "NameError"})
+"""Errors that a stand-in does not raise for want of a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What some code may do."""
+
+    assigns_data: bool = False
+    """`x.data = y`: no operator of torch's shows that."""
+    looks_at_kinds: bool = False
+    """`type(x) is Tensor`: it says another thing of a stand-in."""
+    handles_errors: bool = False
+    """It goes on after an error, and a stand-in raises one when it is asked for its memory. (Where it is asked for a
+    number the recorder sees that.)"""
+    looks_at_gradients: bool = False
+    """`x.requires_grad`, `torch.is_grad_enabled()`: it may do something else without gradients."""
+
+    def __or__(self, other: Traits) -> Traits:
+        return Traits(*(getattr(self, name) or getattr(other, name) for name in Traits.__slots__))
+
+    @property
+    def sees_stand_ins(self) -> bool:
+        """Whether it may do something else with stand-ins than with tensors."""
+        return self.looks_at_kinds or self.handles_errors
+
+
+def traits_of(codes: Iterable[CodeType]) -> Traits:
+    """What any of some code objects may do."""
+    found = Traits()
+    for code in codes:
+        found |= _of(code)
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _of(code: CodeType) -> Traits:
+    names = frozenset(code.co_names)
+    told = names.union(c for c in code.co_consts if isinstance(c, str))
+    kinds = not told.isdisjoint({"Tensor", "Parameter"}) and not names.isdisjoint({"type", "__class__"})
+    assigns = "setattr" in names and "data" in code.co_consts
+    handles = "suppress" in names
+    before: dis.Instruction | None = None
+    if "data" in names or not names.isdisjoint(_MEMORY):
+        for step in dis.get_instructions(code):
+            assigns = assigns or (step.opname == "STORE_ATTR" and step.argval == "data")
+            bare = before is not None and before.opname == "PUSH_EXC_INFO" and step.opname in ("POP_TOP", "STORE_FAST")
+            match = step.opname == "CHECK_EXC_MATCH" and (before is None or before.argval not in _OTHER_ERRORS)
+            handles = handles or match or bare
+            before = step
+    handles = handles and not names.isdisjoint(_MEMORY)
+    return Traits(assigns, kinds, handles, not names.isdisjoint(_GRADIENTS))
+
+
+def traits_of_calls(model: nn.Module) -> Traits:
+    """What a call of a model may do: `forward` of its modules, hooks, and whatever those call by name."""
+    return traits_of(code for function in _called(model) for code in _codes(function.__code__))
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _codes(inner)
+
+
+def _called(model: nn.Module) -> Iterator[FunctionType]:
+    """The functions of the user and of libraries of models that a call may come to."""
+    seen: set[tuple[int, type | None]] = set()
+    waiting: list[tuple[Any, type | None]] = []
+    kind: type | None
+    for module in model.modules():
+        kind = type(module)
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        waiting += [(getattr(module, "forward", None), kind), *((hook, None) for hook in hooks)]
+        own = (value for name, value in vars(module).items() if not name.startswith("_") and callable(value))
+        waiting += [(value, kind) for value in own]
+    while waiting:
+        thing, kind = waiting.pop()
+        if isinstance(thing, functools.partial):
+            waiting.append((thing.func, kind))
+            continue
+        if isinstance(thing, type):
+            parts = (inspect.getattr_static(thing, name, None) for name in ("__init__", "__call__", "forward"))
+            waiting += [(part, thing) for part in parts] if is_own(thing) else []
+            continue
+        if isinstance(thing, property | functools.cached_property):
+            thing = thing.fget if isinstance(thing, property) else thing.func
+        thing = inspect.unwrap(getattr(thing, "__func__", thing)) if callable(thing) else thing
+        if not isinstance(thing, FunctionType):
+            called = getattr(type(thing), "__call__", None)  # noqa: B004  # the function itself is wanted
+            thing = called if isinstance(called, FunctionType) else None
+        if thing is None or not is_own(thing) or (id(thing), kind) in seen:
+            continue
+        seen.add((id(thing), kind))
+        yield thing
+        waiting += _named(thing, kind)
+
+
+def _named(function: FunctionType, kind: type | None) -> Iterator[tuple[Any, type | None]]:
+    """What some code may call: methods of its class, globals, what it has closed over."""
+    names = {name for code in _codes(function.__code__) for name in code.co_names}
+    for name in names:
+        found = inspect.getattr_static(kind, name, None) if kind is not None else None
+        if isinstance(found, FunctionType | property | functools.cached_property | staticmethod | classmethod):
+            yield found, kind
+        thing = function.__globals__.get(name)
+        if isinstance(thing, ModuleType) and is_own(thing):
+            yield from ((vars(thing)[inner], None) for inner in names & vars(thing).keys())
+        elif isinstance(thing, FunctionType | type | MethodType | functools.partial):
+            yield thing, None
+    if kind is not None and "super" in names:
+        for base in kind.__mro__[1:]:
+            yield from ((vars(base)[name], kind) for name in names & vars(base).keys())
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents, kind
+        except ValueError:  # an empty one
+            continue
