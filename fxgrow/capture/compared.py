@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import FxgrowError, Kind, usage
+from . import shapes
 from .build import lower
 from .caches import Caches
 from .call import Call, has_numbers, placeholders, spread
@@ -320,9 +321,11 @@ class _Comparison:
 
 
 def _is_our_own(error: Exception) -> bool:
-    """Whether the recorder itself has failed, which says nothing of the model."""
+    """Whether the recorder itself has failed, which says nothing of the model. Shapes that do not fit are refused there
+    in the place of torch's operators."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_code.co_filename.startswith(_HERE)
+    file = frame.f_code.co_filename
+    return file.startswith(_HERE) and file != shapes.__file__
 
 
 def _in(training: bool | None) -> str:
