@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from fxgrow.analysis import Analysis
 from fxgrow.capture.build import lower
+from fxgrow.capture.containers import found
 from fxgrow.capture.program import Program, Value
 from fxgrow.capture.snapshot import Snapshot
 from fxgrow.capture.source import location
-from fxgrow.dims.axis import atoms
+from fxgrow.dims.axis import Atom, atoms
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal
 
 from .positions import Position
@@ -41,7 +42,7 @@ def check_other_sizes(
         GrowthRefused: the model takes inputs of other sizes, and the block would not.
     """
     value = position.value
-    if _takes(block, _longer(analysis, value), value.dtype, beside(analysis.program)):
+    if _takes(block, _longer(gm, analysis, value), value.dtype, beside(analysis.program)):
         return
     second = analysis.second(gm)
     other = second.results.get(position.node.name) if second is not None else None
@@ -61,12 +62,25 @@ def check_other_sizes(
     )
 
 
-def _longer(analysis: Analysis, value: Value) -> tuple[int, ...]:
-    """The shape with one entry more along every axis that is no width of the model."""
+def _longer(gm: fx.GraphModule, analysis: Analysis, value: Value) -> tuple[int, ...]:
+    """The shape with one entry more along every axis that is not a width of the model."""
     dims = analysis.dims
     own = {atom for v in dims.program.parameters.values() for axis in dims.resolved(v) for atom in atoms(axis)}
+    own -= _varying(gm, analysis)
     widths = [bool(found := set(atoms(axis))) and found <= own for axis in dims.resolved(value)]
     return tuple(n if width else n + 1 for n, width in zip(value.shape, widths, strict=True))
+
+
+def _varying(gm: fx.GraphModule, analysis: Analysis) -> set[Atom]:
+    """Widths that inputs of other sizes have otherwise, because the model repeats what has one entry only."""
+    dims, found_at = analysis.dims, set[Atom]()
+    for known in gm.meta.get("fxgrow_second", ()):
+        tensors = found(known, Tensor)
+        if len(tensors) == len(dims.program.inputs):
+            for value, other in zip(dims.program.inputs, tensors, strict=True):
+                axes = zip(dims.resolved(value), value.shape, other.shape, strict=False)
+                found_at.update(atom for axis, now, then in axes if now != then for atom in atoms(axis))
+    return found_at
 
 
 def _takes(block: fx.GraphModule, shape: tuple[int, ...], dtype: torch.dtype, beside: Sequence[Any]) -> bool:
