@@ -135,10 +135,10 @@ def _rounding(model: nn.Module, grown: fx.GraphModule, inputs: Inputs, eval_only
     explained = []
     for probe in probes(inputs, seed=0):
         for training in (False,) if probe.batch_of_one or eval_only else (False, True):
-            wanted, found = (stand.outputs(probe.inputs, training) for stand in (old, new))
+            wanted, found = (stand.outputs(probe.given, training) for stand in (old, new))
             if wanted is None or found is None:
                 continue
             gap = max(distance(wanted[k], found[k]) for k in wanted)
             if gap > FLOAT64_BOUND:
-                explained.append(rounds_so(gap, (old, wanted), (new, found), probe.inputs, training))
+                explained.append(rounds_so(gap, (old, wanted), (new, found), probe.given, training))
     return bool(explained) and all(explained)
