@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import fxgrow
+from fxgrow.capture.containers import leaves
 from fxgrow.capture.second_sizes import second
 from fxgrow.passes import Widen, Width
 from fxgrow.plan import Plan
@@ -167,6 +169,31 @@ def test_a_number_among_the_inputs_is_not_edited() -> None:
         fxgrow.widen(traced, "a", to=24, example_inputs=inputs)
 
 
+@dataclass
+class Images:
+    """What a model may take."""
+
+    x: Tensor
+
+
+def test_sizes_of_what_is_in_a_dataclass_are_followed() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 12), nn.Linear(12, 3)
+
+        def forward(self, batch: Images) -> Tensor:
+            h = self.a(batch.x)
+            out: Tensor = self.b(h * (h.shape[0] * h.shape[1]) ** -0.5)
+            return out
+
+    model = Scaled().double().eval()
+    wider = fxgrow.widen(fxgrow.trace(model, (Images(torch.randn(2, 5).double()),)), "a", to=24)
+    for rows in (1, 2, 7):
+        x = torch.randn(rows, 5).double()
+        assert torch.allclose(wider(Images(x)), model(Images(x)), rtol=1e-12)
+
+
 class TestSecondSizes:
     """Inputs of other sizes."""
 
@@ -183,6 +210,14 @@ class TestSecondSizes:
         assert found is not None
         assert found[0].shape == (7, 4)
         assert found[1]["a"].shape == (7, 7)
+
+    def test_axes_in_containers_of_all_kinds_change(self) -> None:
+        x = torch.zeros(2, 3)
+        for given in ([x], {"x": x}, OrderedDict(x=x), Images(x), (x, None)):
+            found = second((given,), lambda inputs: leaves(inputs)[0].shape[1] == 3)
+            assert found is not None
+            assert type(found[0]) is type(given)
+            assert leaves(found)[0].shape == (3, 3)
 
     def test_a_model_of_one_size_has_none(self) -> None:
         assert second((torch.zeros(2, 3),), lambda inputs: inputs[0].shape == (2, 3)) is None

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from .containers import changed
+from .containers import leaves as leaves_of
 
 IMAGE_STEP = 32
 """Convolutional networks halve an image up to five times."""
@@ -76,10 +78,10 @@ def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) 
             so that indices stay in range; fake tensors and tensors on the meta device give their like.
         accepts: whether the model runs on such inputs. It is asked some dozen times, so it had better run on fakes.
     """
-    leaves, spec = tree_flatten(inputs)
+    leaves = leaves_of(inputs)
 
     def takes(changes: list[Change]) -> bool:
-        return accepts(tree_unflatten(_changed(leaves, changes), spec))
+        return accepts(_rebuilt(inputs, _changed(leaves, changes)))
 
     accepted: list[Change] = []
     for group in groups(leaves):
@@ -94,7 +96,7 @@ def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) 
             if not together or takes([*together, change]):
                 together.append(change)
         accepted = together
-    return tree_unflatten(_changed(leaves, accepted), spec) if accepted else None
+    return _rebuilt(inputs, _changed(leaves, accepted)) if accepted else None
 
 
 def sizes_between(first: tuple[Any, ...], second: tuple[Any, ...]) -> list[tuple[int, int]]:
@@ -104,14 +106,19 @@ def sizes_between(first: tuple[Any, ...], second: tuple[Any, ...]) -> list[tuple
 
 def resized(first: tuple[Any, ...], second: tuple[Any, ...], sizes: Mapping[tuple[int, int], int]) -> tuple[Any, ...]:
     """The first inputs with the axes that differ in the second ones at still other sizes, given by `sizes_between`."""
-    leaves, spec = tree_flatten(first)
     changes: list[Change] = [((place,), sizes[pair]) for place, pair in _others(first, second) if pair in sizes]
-    made: tuple[Any, ...] = tree_unflatten(_changed(leaves, changes), spec)
+    return _rebuilt(first, _changed(leaves_of(first), changes))
+
+
+def _rebuilt(inputs: tuple[Any, ...], leaves: list[Any]) -> tuple[Any, ...]:
+    """The inputs with other leaves."""
+    some = iter(leaves)
+    made: tuple[Any, ...] = changed(inputs, lambda _: next(some))
     return made
 
 
 def _others(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Place, tuple[int, int]]]:
-    pairs = zip(tree_flatten(first)[0], tree_flatten(second)[0], strict=False)
+    pairs = zip(leaves_of(first), leaves_of(second), strict=False)
     for number, (leaf, other) in enumerate(pairs):
         if _resizable(leaf) and _resizable(other):
             shapes = enumerate(zip(leaf.shape, other.shape, strict=False))
