@@ -99,7 +99,7 @@ def _called(model: nn.Module) -> Iterator[FunctionType]:
     while waiting:
         thing, kind = waiting.pop()
         if isinstance(thing, functools.partial):
-            waiting.append((thing.func, kind))
+            waiting += [(part, kind) for part in (thing.func, *thing.args, *thing.keywords.values()) if callable(part)]
             continue
         if isinstance(thing, type):
             parts = (inspect.getattr_static(thing, name, None) for name in ("__init__", "__call__", "forward"))
@@ -119,7 +119,7 @@ def _called(model: nn.Module) -> Iterator[FunctionType]:
 
 
 def _named(function: FunctionType, kind: type | None) -> Iterator[tuple[Any, type | None]]:
-    """What some code may call: methods of its class, globals, what it has closed over."""
+    """What some code may call: methods of its class, globals, defaults of arguments, what it has closed over."""
     names = {name for code in _codes(function.__code__) for name in code.co_names}
     for name in names:
         found = inspect.getattr_static(kind, name, None) if kind is not None else None
@@ -133,6 +133,8 @@ def _named(function: FunctionType, kind: type | None) -> Iterator[tuple[Any, typ
     if kind is not None and "super" in names:
         for base in kind.__mro__[1:]:
             yield from ((vars(base)[name], kind) for name in names & vars(base).keys())
+    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    yield from ((value, None) for value in defaults if callable(value))
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents, kind
