@@ -99,7 +99,7 @@ def _first(ours: Side, theirs: Side) -> Difference:
     if mine is None and other is None:
         name = next(k for k in (*ours.ends, *theirs.ends) if ours.ends.get(k) != theirs.ends.get(k))
         left, right = (_end(side.ends.get(name)) for side in (ours, theirs))
-        return Difference(f"{left} as {name}", f"has {right} there", "")
+        return Difference(f"{left} as {name}", f"has {right} there", "", "has")
     left, right = ("" if k is None else _text(side, k) for k, side in ((mine, ours), (other, theirs)))
     where = _where((ours if mine is not None else theirs), mine if mine is not None else other)
     return Difference(left or "nothing more", f"runs {right}" if right else "", where)

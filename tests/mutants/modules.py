@@ -18,6 +18,10 @@ from torch import Tensor, fx
 from fxgrow.analysis import Analysis
 from fxgrow.capture.contexts import Contexts
 from fxgrow.capture.fidelity import Numbers, _Reader
+from fxgrow.capture.proxies import Assignable
+from fxgrow.capture.recorder import DataAssigned
+from fxgrow.capture.streams import Streams
+from fxgrow.capture.traced import TracedModule
 from fxgrow.capture.whole import Note
 from fxgrow.functional import ModeGuard, ModeValue
 from fxgrow.plan import NodeEdit
@@ -113,10 +117,22 @@ FIDELITY: dict[str, Plant] = {
     "operands are compared in any order": wrapped(Numbers, "of", _in_any_order),
     "what is left in buffers is not compared": replaced(compared, "record_model", _without_what_is_left),
     "tensors are compared by value": replaced(
-        compared, "difference", lambda old, ours, theirs, names: old(ours, theirs, {})
+        compared, "difference", lambda old, ours, theirs, names, **options: old(ours, theirs, {}, **options)
     ),
     "the other mode is not compared": wrapped(compared._Comparison, "differs", _own_mode),
     "other sizes are not compared": changed(capture__compared__second=lambda *_: None),
+    "draws are not seen": method(Streams, "drawn", lambda _: ()),
+    "numbers that are drawn and read are not compared": changed(capture__fidelity___READS=frozenset()),
+    "streams are not put back": method(Streams, "restore", lambda _: None),
+    "runs on tensors are not compared": method(compared._Comparison, "_with_tensors", lambda *_: None),
+    "runs without gradients are not compared": method(compared._Comparison, "_without_gradients", lambda *_: None),
+    "data may be assigned": both(
+        method(Assignable, "data", property(lambda proxy: proxy.detach(), lambda *_: None)),
+        method(DataAssigned, "__torch_function__", lambda _, func, types, args=(), kwargs=None: func(*args)),
+    ),
+    "all is traced out of place": method(Assignable, "_in_place", lambda *_: NotImplemented),
+    "classes of containers are not compared": changed(capture__fidelity__classes=lambda _: ""),
+    "pickle makes a plain graph": method(TracedModule, "__reduce__", fx.GraphModule.__reduce__),
 }
 """Of the comparison of a trace with its module."""
 MODES: dict[str, Plant] = {
@@ -124,7 +140,7 @@ MODES: dict[str, Plant] = {
     "flags do not follow": changed(capture__trace__follow_flags=lambda *_, **__: set()),
     "a guard lets everything pass": method(ModeGuard, "forward", lambda _: None),
     "a train method of its own is forgotten": changed(capture__trace__has_train_of_its_own=lambda _: False),
-    "buffers are frozen": replaced(traces, "_Settings", lambda old: old(fixed=None)),
+    "buffers are frozen": replaced(traces, "_Settings", lambda old, *given: old(*given, fixed=None)),
     "other modes are not known": method(Analysis, "others", lambda *_: ()),
     "other modes are not proved": changed(schemes__auto__prove_in_modes=_in_one_mode),
     "other modes are not simulated": changed(passes__writing___in_other_modes=lambda *_: ()),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import copy
+import pickle
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +64,26 @@ def _relu(m: Any, h: Tensor) -> Tensor:
     return torch.relu(h)
 
 
+def _swallowed(m: Any, h: Tensor) -> Tensor:
+    try:
+        return h * (1 + abs(float(h.sum())))
+    except Exception:
+        return h
+
+
+def _assigned(m: Any, h: Tensor) -> Tensor:
+    y = torch.relu(h)
+    y.data = y.data * 2
+    return y
+
+
 UNFAITHFUL: dict[str, Body] = {
+    "a random choice": lambda m, h: torch.relu(h) if random.random() < 2 else h,
+    "a random choice of torch": lambda m, h: torch.relu(h) if torch.rand(()).item() < 2 else h,
+    "a class that stand-ins have not": lambda m, h: h * 2 if type(h) is Tensor else h,
+    "an error of a stand-in": _swallowed,
+    "gradients that may be off": lambda m, h: torch.relu(h) if torch.is_grad_enabled() else h.tanh(),
+    "data that is assigned": _assigned,
     "another function": _tracing(_relu, lambda m, h: torch.tanh(h)),
     "another argument": _tracing(lambda m, h: h.softmax(1), lambda m, h: h.softmax(0)),
     "operands in another order": _tracing(lambda m, h: m.table - h, lambda m, h: h - m.table),
@@ -341,6 +363,83 @@ def ties() -> str:
     return "" if torch.allclose(model(words), grown(words), atol=1e-5) else "another function"
 
 
+def _alias(m: Any, h: Tensor) -> Tensor:
+    first = h[:, :2]
+    first += h[:, 2:4]
+    return torch.relu(h)
+
+
+def in_place() -> str:
+    """A write to a part of a tensor, whose result nobody uses."""
+    net = Net(_alias).eval()
+    grown = fxgrow.trace(net, (X,))
+    return "" if torch.equal(grown(X), net(X)) else "the write is lost"
+
+
+class _Kept(nn.Sequential):
+    """It keeps its norm in evaluation mode, and draws in training mode."""
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        self[1].eval()
+        return self
+
+    def forward(self, x: Tensor) -> Any:
+        y = super().forward(x)  # type: ignore[no-untyped-call]  # torch.nn.Sequential
+        return {"y": y * random.random()} if self.training else collections.defaultdict(list, {"y": y})
+
+
+def surroundings() -> str:
+    """What a trace leaves of streams and containers, and pickle of a trace."""
+    net = _Kept(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).double().eval()
+    before = random.getstate(), torch.get_rng_state().tolist()
+    traced = fxgrow.trace(net, (X,))
+    if (random.getstate(), torch.get_rng_state().tolist()) != before:
+        return "a stream has moved on"
+    if type(traced(X)) is not collections.defaultdict:
+        return "a container of another class is returned"
+    plain = nn.Sequential(_Norm(), nn.Linear(4, 3)).double()
+    again = pickle.loads(pickle.dumps(fxgrow.trace(plain, (X,))))
+    if again.eval().train().get_submodule("0.norm").training:
+        return "pickle forgets what train does"
+    pair = _Paired().double()
+    try:
+        return "" if type(fxgrow.trace(pair, (X,))(X)) is _Pair else "a tuple of another class is returned"
+    except FxgrowError:
+        return ""
+
+
+class _Pair(tuple[Any, ...]):
+    """A class that torch.fx writes out as a tuple."""
+
+
+class _Paired(nn.Linear):
+    """It returns one."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        return _Pair((super().forward(x), x))
+
+
+class _Norm(nn.Module):
+    """A norm that never trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(x)
+        return y
+
+
 PROGRAMS: dict[str, Callable[[], str]] = {
     "unfaithful traces": unfaithful,
     "traces of one mode": unfaithful_in_training,
@@ -356,5 +455,7 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "what is stale": stale,
     "plans": plans,
     "ties": ties,
+    "in place": in_place,
+    "surroundings": surroundings,
 }
 """Each says what is wrong with it, or nothing."""
