@@ -294,3 +294,53 @@ def test_a_plan_of_several_steps_is_proved_again_for_such_inputs(by_name: bool) 
     grown = fxgrow.apply(fxgrow.Plan.from_json(plan.to_json()), traced)
     found, wanted = (m(x=x) if by_name else m([x]) for m in (grown, model))
     assert torch.allclose(found, wanted, atol=1e-6)
+
+
+class Writes(nn.Module):
+    """It leaves what it computed in what it is given."""
+
+    def __init__(self, body: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.a, self.c = body, nn.Linear(5, 8), nn.Linear(8, 3)
+        self.double()
+
+    def forward(self, given: Any) -> Any:
+        return self.body(self, given)
+
+
+def kept(net: Any, batch: dict[str, Tensor]) -> Tensor:
+    batch["features"] = torch.relu(net.a(batch["x"]))
+    batch["x"] = batch["features"] * 2
+    found: Tensor = net.c(batch["features"] + batch["x"]) + batch["y"]
+    return found
+
+
+def test_entries_that_forward_writes_into_a_dict_are_followed() -> None:
+    net = Writes(kept).eval()
+
+    def batch() -> dict[str, Tensor]:
+        return {"x": torch.linspace(-1, 1, 20).view(4, 5).double(), "y": torch.ones(4, 3).double()}
+
+    given = batch()
+    wider = fxgrow.widen(fxgrow.trace(net, (given,)), "a")
+    assert list(given) == ["x", "y"]
+    ours, theirs = batch(), batch()
+    assert torch.allclose(wider(theirs), net(ours), rtol=1e-12)
+    assert list(ours) == list(theirs)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda net, given: (given.append(torch.relu(net.a(given[0]))), net.c(given[-1]))[1],
+        lambda net, given: (given.__setitem__(0, torch.relu(net.a(given[0]))), net.c(given[0]))[1],
+    ],
+)
+def test_entries_that_forward_writes_into_a_list_and_reads_again_are_refused_by_name(body: Any) -> None:
+    net = Writes(body).eval()
+    given = [torch.ones(4, 5).double()]
+    with pytest.raises(fxgrow.FxgrowError, match="a list among the inputs to which forward has written") as caught:
+        fxgrow.plan_widen(fxgrow.trace(net, (given,)), "a")
+    assert "layers = [*layers, y]" in str(caught.value)
+    assert len(given) == 1

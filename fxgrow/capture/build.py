@@ -23,6 +23,7 @@ from .template import Local, Step, Template, fill, locals_in
 from .trees import attribute, leaves, plain, value_tree
 from .varying import note, varying
 from .writes import forgotten, refreshed, root_of, stored, understood
+from .written_containers import WrittenContainers
 
 
 class Builder:
@@ -240,6 +241,7 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
     env: dict[fx.Node, Any] = {}
     remaining = list(inputs)
     given: list[Value] = []
+    written = WrittenContainers()
     for node in model.nodes:
         if node.op == "output":
             tree = plain(node.args[0], env)
@@ -257,6 +259,7 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
         else:
             target = modules[str(node.target)] if node.op == "call_module" else node.target
             args, kwargs = plain(node.args, env), plain(node.kwargs, env) if node.kwargs else {}
+            written.look(node, args)
             try:
                 env[node] = builder.call(node, target, args, kwargs)
             except UsageError:

@@ -37,6 +37,17 @@ class Assignable(fx.Proxy):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+        if isinstance(index, str):  # of a dict
+            self._entries()[self.node, index] = value
+
+    def __getitem__(self, index: Any) -> Any:
+        known = self._entries().get((self.node, index)) if isinstance(index, str) else None
+        return known if known is not None else super().__getitem__(index)  # type: ignore[misc]  # set by fx
+
+    def _entries(self) -> dict[tuple[fx.Node, str], Any]:
+        """What `forward` has written into dicts."""
+        found: dict[tuple[fx.Node, str], Any] = getattr(self.tracer, "entries", {})
+        return found
 
     @property
     def data(self) -> Any:

@@ -49,6 +49,8 @@ class GrowthTracer(fx.Tracer):
         self.in_place = in_place if in_place is not None else InPlace()
         self.leaves = frozenset(leaves)
         self.fixed = None if fixed is None else frozenset(fixed)
+        self.entries: dict[tuple[fx.Node, str], Any] = {}
+        """What was written into dicts among the inputs, by the node of the dict and the key."""
         self.visited: set[str] = set()
         """Paths of the modules that were traced into."""
 
