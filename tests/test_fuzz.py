@@ -119,12 +119,12 @@ def test_every_kind_of_growth_is_drawn() -> None:
     assert {g.side for g in drawn if isinstance(g, Deepening)} == {"after", "before"}
 
 
-def breach(step: str) -> Breach:
+def breach(seed: int, step: str) -> Breach:
     """The first one that drawn pairs show, of models that have a step."""
     for number in range(1000):
-        if step and all(s.op != step for s in draw_sketch(Seeded((9, number))).steps):
+        if step and all(s.op != step for s in draw_sketch(Seeded((seed, number))).steps):
             continue
-        for _, found in pairs(Seeded((9, number)), growths=8):
+        for _, found in pairs(Seeded((seed, number)), growths=8):
             if isinstance(found, Breach):
                 return found
     raise AssertionError("no breach is found")
@@ -142,21 +142,21 @@ class Backwards(Cat):
         d.set(op.outputs[0], axes)
 
 
-FAULTS: dict[str, tuple[str, Rule, str]] = {
-    "layer norm is pointwise": (*PLANTED["layer norm is pointwise"][:2], ""),
-    "softmax is pointwise": (*PLANTED["softmax is pointwise"][:2], ""),
-    "a concatenation runs backwards": ("cat", Backwards(), "cat"),
+FAULTS: dict[str, tuple[str, Rule, int, str]] = {
+    "layer norm is pointwise": (*PLANTED["layer norm is pointwise"][:2], 9, ""),
+    "softmax is pointwise": (*PLANTED["softmax is pointwise"][:2], 9, ""),
+    "a concatenation runs backwards": ("cat", Backwards(), 10, "cat"),
 }
-"""The operator, its rule, and the step of models that show it, where few have it."""
+"""The operator, its rule, a seed with which it is found soon, and the step of models that show it, where few do."""
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found_and_shrinks_to_the_smallest_graph(
     fault: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    operator, rule, among = FAULTS[fault]
+    operator, rule, seed, among = FAULTS[fault]
     monkeypatch.setitem(RULES, f"aten::{operator}", rule)
-    small = smallest(breach(among))
+    small = smallest(breach(seed, among))
     nodes = subject(small.sketch).model.graph.nodes
     assert len(nodes) <= len(["input", "linear", operator, "linear", "output"]) + WITHIN
     assert len(small.growths) == 1

@@ -162,7 +162,7 @@ CALLS = 4000
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_shrinks_under_hypothesis_alone(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    operator, rule, _ = FAULTS[fault]
+    operator, rule, *_ = FAULTS[fault]
     monkeypatch.setitem(RULES, f"aten::{operator}", rule)
     some = (*PLAIN, operator, *(name for name, core in CORES.items() if core == operator))
     monkeypatch.setattr(draw, "DRAWN", some)  # few kinds of steps, so that the fault is found soon
