@@ -193,7 +193,7 @@ def test_models_without_plans_whose_weights_are_not_felt_are_not_certified() -> 
     certificate = fxgrow.verify(Deaf(0), Deaf(1), example_inputs=(X,))
     assert certificate.float64 == 0
     assert not certificate
-    assert "the numbers prove nothing" in str(certificate)
+    assert "these numbers prove nothing" in str(certificate)
 
 
 def test_empty_outputs_prove_nothing() -> None:
