@@ -175,7 +175,7 @@ def test_whatever_a_model_raises_is_told_in_one_line(error: type[Exception]) -> 
 
 
 def test_what_is_no_module_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"int is no nn\.Module"):
+    with pytest.raises(UsageError, match=r"int is not an nn\.Module"):
         fxgrow.verify(3, Two(lambda y: y))  # type: ignore[arg-type]  # that is the point
 
 
