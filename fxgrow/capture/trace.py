@@ -246,6 +246,11 @@ def _reason(error: Exception) -> str:
 
 def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
     """A GraphModule with the model's own modules and tensors, and the constants that `forward` made."""
+    for node in both.graph.nodes:
+        if isinstance(
+            node.type, str
+        ):  # an annotation that was never evaluated; older versions of torch cannot pickle it
+            node.type = None
     check_names(model, both.graph)
     quote_names(both.graph)
     flags = flags_of(model) if has_train_of_its_own(model) else {}
