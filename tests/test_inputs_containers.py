@@ -334,13 +334,15 @@ def test_entries_that_forward_writes_into_a_dict_are_followed() -> None:
     "body",
     [
         lambda net, given: (given.append(torch.relu(net.a(given[0]))), net.c(given[-1]))[1],
+        lambda net, given: net.c(torch.relu(net.a(given.pop() + given.pop()))),
+        lambda net, given: (given.append(torch.relu(net.a(given[0]))), net.c(given[1:][-1]))[1],
         lambda net, given: (given.__setitem__(0, torch.relu(net.a(given[0]))), net.c(given[0]))[1],
     ],
 )
 def test_entries_that_forward_writes_into_a_list_and_reads_again_are_refused_by_name(body: Any) -> None:
     net = Writes(body).eval()
-    given = [torch.ones(4, 5).double()]
+    given = [torch.ones(4, 5).double(), torch.zeros(4, 5).double()]
     with pytest.raises(fxgrow.FxgrowError, match="a list among the inputs to which forward has written") as caught:
         fxgrow.plan_widen(fxgrow.trace(net, (given,)), "a")
     assert "layers = [*layers, y]" in str(caught.value)
-    assert len(given) == 1
+    assert len(given) == 2

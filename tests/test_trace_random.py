@@ -119,7 +119,7 @@ def test_another_thread_that_draws_is_no_reason_to_refuse() -> None:
     try:
         time.sleep(0.01)
         model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double()
-        fxgrow.trace(model, (X,))
+        assert fxgrow.trace(model, (X,)).meta.get("fxgrow_modes") is None  # both modes are claimed
     finally:
         stop.set()
         thread.join()

@@ -14,6 +14,8 @@ _METHODS = frozenset(
     {"append", "extend", "insert", "pop", "remove", "clear", "reverse", "sort", "update", "setdefault"}
 )
 """Methods that write to a list or a dict."""
+_RETURNING = frozenset({"pop", "setdefault"})
+"""Those that also return an entry."""
 
 
 class WrittenContainers:
@@ -34,12 +36,13 @@ class WrittenContainers:
             return
         container = args[0]
         keys = self._keys.get(id(container))
-        if node.target is operator.setitem or (node.op == "call_method" and node.target in _METHODS):
+        method = node.op == "call_method" and node.target in _METHODS
+        if node.target is operator.setitem or (method and (keys is None or node.target not in _RETURNING)):
             self._alive.append(container)
             plain = node.target is operator.setitem and isinstance(container, dict)
             self._keys.setdefault(id(container), set()).add(args[1] if plain else None)
             return
-        if keys is None or (node.target is operator.getitem and not keys & {None, args[1]}):
+        if keys is None or (node.target is operator.getitem and None not in keys and args[1] not in keys):
             return
         raise usage(
             Kind.UNSUPPORTED_MODEL,
