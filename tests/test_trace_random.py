@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -107,19 +108,33 @@ def test_a_tensor_that_the_graph_draws_is_claimed() -> None:
     assert torch.equal(found, net(X))
 
 
-def test_another_thread_that_draws_is_no_reason_to_refuse() -> None:
+@contextmanager
+def another_thread_that_draws(pause: float) -> Iterator[None]:
     stop = threading.Event()
 
     def draw() -> None:
-        while not stop.wait(0.0005):
+        while not stop.wait(pause):
             random.random()
 
     thread = threading.Thread(target=draw)
     thread.start()
     try:
         time.sleep(0.01)
-        model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double()
-        assert fxgrow.trace(model, (X,)).meta.get("fxgrow_modes") is None  # both modes are claimed
+        yield
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.parametrize("pause", [0.005, 0.0005, 0.0])
+def test_another_thread_that_draws_is_no_reason_to_refuse(pause: float) -> None:
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    with another_thread_that_draws(pause):
+        assert fxgrow.trace(model, (X,)).meta.get("fxgrow_modes") is None  # both modes are claimed
+
+
+@pytest.mark.parametrize("use", [skipped, scaled])
+@pytest.mark.parametrize("name", DRAWS)
+def test_another_thread_that_draws_hides_nothing(name: str, use: Any) -> None:
+    with another_thread_that_draws(0.0005), pytest.raises(fxgrow.UsageError, match="FXG007"):
+        fxgrow.trace(Layers(use(DRAWS[name])).train(), (X,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from .other_modes import modes_of
 from .second_sizes import second
 from .snapshot import Snapshot
 from .source import user_line
+from .streams import Drawn, draws, generators_of
 from .traced import flags_in
 from .whole import RealCopies, Recording, StandIns, record_model
 
@@ -192,7 +193,7 @@ class _Comparison:
         theirs, wrong = self._record(self.gm, inputs, training)
         if theirs is None:
             return Difference("on such inputs", f"raises {_reason(wrong)}", "")
-        found = _DRAWS if ours.drawn != theirs.drawn and self._draws(inputs, training) else None
+        found = self._draws(ours, theirs, lambda: self._record(self.model, self._concrete(inputs), training)[0])
         found = found or difference(ours, theirs, self.names)
         if found is None and ours.remembers:
             found = self._twice(inputs, training)
@@ -229,26 +230,34 @@ class _Comparison:
         module, graph = f"{found.module} with gradients", f"{found.graph or 'does not'} without them"
         return replace(found, module=module, graph=graph, hint=_GRADIENTS)
 
-    def _draws(self, inputs: Inputs, training: bool | None) -> bool:
-        """Whether the module draws whenever it runs; another thread may have done so."""
-        if threading.active_count() == 1:
-            return True
-        again = [self._record(self.model, self._concrete(inputs), training)[0] for _ in range(3)]
-        return all(made is not None and made.drawn for made in again)
+    def _draws(self, ours: Recording, theirs: Recording, again: Callable[[], Recording | None]) -> Difference | None:
+        """The difference in what is drawn outside torch, unless another thread has drawn it."""
+        if ours.drawn == theirs.drawn:
+            return None
+
+        def drawn() -> Drawn:
+            made = again()
+            return () if made is None else made.drawn
+
+        if threading.active_count() > 1 and not draws(drawn, generators_of(self.model)):
+            return None
+        return _DRAWS
 
     def _really(self, inputs: Inputs, training: bool | None, error: Exception | None) -> Difference | None:
         """Where the module reads values, which fake tensors have not: real runs of copies, on the inputs given."""
         args, kwargs = inputs
         ours = None
+        concrete = args, {**kwargs, **self.examples.concrete}
         if all(has_numbers(leaf) for leaf in leaves(inputs) if isinstance(leaf, Tensor)):
-            ours, _ = self._run(self.model, (args, {**kwargs, **self.examples.concrete}), training)
+            ours, _ = self._run(self.model, concrete, training)
         if ours is None:
             self.notes.append(f"not compared {_in(training)} on inputs of {_sizes(inputs)}: {_reason(error)}")
             return None
         theirs, wrong = self._run(self.gm, inputs, training)
         if theirs is None:
             return Difference("on such inputs", f"raises {_reason(wrong)}", "")
-        found = _DRAWS if ours.drawn != theirs.drawn else difference(ours, theirs, self.names)
+        found = self._draws(ours, theirs, lambda: self._run(self.model, concrete, training)[0])
+        found = found or difference(ours, theirs, self.names)
         return self._told(found, inputs, training, ", with the values of the example")
 
     def _told(self, found: Difference | None, inputs: Inputs, training: bool | None, how: str) -> Difference | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pickle
 import random
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from .containers import found
 
 _TORCHS = frozenset(nn.Module().__dict__)
 """Attributes that every module has."""
+Drawn = tuple[tuple[int, Any], ...]
+"""The generators that have been drawn from, by number, and their states."""
 _SIMPLE = frozenset({bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size})
 
 
@@ -34,10 +38,10 @@ class Streams:
         self._torch = torch.default_generator.get_state()
         self._cuda = torch.cuda.get_rng_state_all() if devices and torch.cuda.is_initialized() else []
 
-    def drawn(self) -> tuple[Any, ...]:
-        """What has been drawn from since, but for generators of torch: it is known by the state that it is in now."""
-        now = ((g, before, _state(g)) for g, before in self._generators if not isinstance(g, torch.Generator))
-        return tuple(after for _, before, after in now if after != before)
+    def drawn(self) -> Drawn:
+        """What has been drawn from since, but for generators of torch, with the states now."""
+        others = ((n, g, was) for n, (g, was) in enumerate(self._generators) if not isinstance(g, torch.Generator))
+        return tuple((n, now) for n, g, was in others if (now := _state(g)) != was)
 
     def seed(self, seed: int) -> None:
         """Let the global streams begin at a seed.
@@ -69,6 +73,33 @@ def streams_kept(generators: Sequence[Any] = (), *, devices: bool = False) -> It
         yield before
     finally:
         before.restore()
+
+
+def draws(record: Callable[[], Drawn], generators: Sequence[Any], times: int = 3) -> bool:
+    """Whether a recording draws from streams of Python or NumPy, where other threads may do so at the same time.
+
+    Args:
+        record: makes the recording, and returns what `Streams.drawn` says of it.
+        generators: those that the model holds.
+        times: how often it is made.
+    """
+    called, before, start = False, sys.getprofile(), time.perf_counter()
+
+    def watch(frame: FrameType, event: str, function: Any) -> None:
+        nonlocal called
+        if event == "c_call" and isinstance(getattr(function, "__self__", None), random.Random):
+            called |= function.__name__ in ("random", "getrandbits")  # all others call these
+
+    sys.setprofile(watch)  # of this thread alone
+    try:
+        again = [{number for number, _ in record()} for _ in range(times)]
+    finally:
+        sys.setprofile(before)
+    waiting = Streams(generators)
+    time.sleep(time.perf_counter() - start)
+    python = {n for n, (g, _) in enumerate(waiting._generators) if hasattr(g, "getstate")}
+    others = {number for number, _ in waiting.drawn()} & python  # calls into NumPy cannot be seen
+    return called or bool(set.intersection(*again) - others)
 
 
 def _globals() -> Iterator[Any]:

@@ -23,7 +23,7 @@ from .locks import RECORDING
 from .recorder import Call, DataAssigned, Recorder, run_recorded, storage_of
 from .signature import meta_of
 from .silent import silent
-from .streams import generators_of, streams_kept
+from .streams import Drawn, generators_of, streams_kept
 from .twin import Twin
 
 _TORCH = torch.__file__.rpartition("/")[0] + "/"
@@ -57,8 +57,8 @@ class Recording:
     training: bool
     remembers: bool = False
     """Whether the call has changed something that the model keeps beside its tensors: a counter, a list."""
-    drawn: tuple[Any, ...] = ()
-    """States of the generators of Python and NumPy from which the call has drawn."""
+    drawn: Drawn = ()
+    """The generators of Python and NumPy from which the call has drawn, and their states."""
     asked: bool = False
     """Whether a stand-in was asked for its value, and the code went on without."""
     alive: list[Any] = field(default_factory=list)
