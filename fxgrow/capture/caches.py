@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +24,7 @@ class Caches:
     """The caches of a process, and how often each had to call its function so far."""
 
     def __init__(self) -> None:
-        self._known = {id(cached): (cached, cached.cache_info().misses) for cached in _caches()}
+        self._known = {id(cached): (cached, cached.cache_info().misses) for cached in _PROCESS.caches()}
 
     def clean(self, *, new: bool = False) -> None:
         """Empty each cache that has got a stand-in since; all others keep what they hold.
@@ -30,7 +32,7 @@ class Caches:
         Args:
             new: also look at caches that have been made since.
         """
-        some = _caches() if new else [cached for cached, _ in self._known.values()]
+        some = _PROCESS.caches() if new else [cached for cached, _ in self._known.values()]
         for cached in some:
             _, before = self._known.get(id(cached), (None, 0))
             misses = cached.cache_info().misses
@@ -49,9 +51,38 @@ def caches_kept_clean() -> Iterator[Caches]:
         caches.clean(new=True)
 
 
-def _caches() -> list[Any]:
-    """Every cache of the process. Unlike `gc.get_objects`, this holds no object that another thread is making."""
-    return [thing for thing in gc.get_referrers(CACHED) if type(thing) is CACHED]
+class _Process:
+    """Every cache of the process, looked for among all objects only where one has been made since.
+
+    Each cache counts as a reference to its class: where there are as many of them as caches that are known, beside
+    `_others`, there is no other cache.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[weakref.ref[Any]] = []
+        self._others = -1
+
+    def caches(self) -> list[Any]:
+        """All that are alive."""
+        alive = [cached for ref in self._found if (cached := ref()) is not None]
+        if self._others >= 0 and sys.getrefcount(CACHED) == len(alive) + self._others:
+            return alive
+        before = sys.getrefcount(CACHED)
+        # Unlike `gc.get_objects`, this holds no object that another thread is making.
+        alive = [thing for thing in gc.get_referrers(CACHED) if type(thing) is CACHED]
+        self._found = [weakref.ref(cached) for cached in alive]
+        self._others = before - len(alive) if before == sys.getrefcount(CACHED) and _counts() else -1
+        return alive
+
+
+def _counts() -> bool:
+    """Whether an instance counts as a reference to its class. It does not in every build of Python."""
+    before = sys.getrefcount(CACHED)
+    one = functools.lru_cache(lambda: None)
+    return sys.getrefcount(CACHED) == before + 1 and one is not None
+
+
+_PROCESS = _Process()
 
 
 def holds_stand_in(cached: Any) -> bool:
