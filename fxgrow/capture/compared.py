@@ -308,7 +308,7 @@ class _Comparison:
         except Exception as error:  # whatever a model raises on inputs that it does not take
             if isinstance(error, FxgrowError) and not error.refusal.where:
                 raise type(error)(replace(error.refusal, where=user_line(error))) from None
-            if _is_our_own(error):
+            if is_our_own(error):
                 raise
             if self._gradients and _IN_PLACE.search(str(error)):
                 self._gradients = False  # the model runs without them only: it writes to views, or to parameters
@@ -324,12 +324,12 @@ class _Comparison:
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a model raises on inputs that it does not take
-            if _is_our_own(error):
+            if is_our_own(error):
                 raise
             return None, error
 
 
-def _is_our_own(error: Exception) -> bool:
+def is_our_own(error: Exception) -> bool:
     """Whether the recorder itself has failed, which says nothing of the model. Shapes that do not fit are refused there
     in the place of torch's operators."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)

@@ -1,8 +1,8 @@
 """Example inputs of other sizes: which axes of a model's inputs may have another size, and one set of such inputs.
 
 A number that is the same at two sizes belongs to the model; one that differs follows the input. The sizes come from the
-example inputs, of which each group of axes is changed by itself (the batch, the height and width of images, every other
-axis of one size), and all groups that are accepted together.
+example inputs, of which one group of axes after the other is changed (the batch, the height and width of images, every
+other axis of one size), as far as the model accepts it.
 """
 
 from __future__ import annotations
@@ -87,15 +87,10 @@ def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) 
     for group in groups(leaves):
         larger = group.widened(leaves)
         tries = [group, larger] if larger != group else [group]
-        change = next(((g.places, size) for g in tries for size in g.sizes if takes([(g.places, size)])), None)
+        changes: Iterator[Change] = ((g.places, size) for g in tries for size in g.sizes)
+        change = next((change for change in changes if takes([*accepted, change])), None)
         if change is not None:
             accepted.append(change)
-    if len(accepted) > 1 and not takes(accepted):
-        together: list[Change] = []
-        for change in accepted:
-            if not together or takes([*together, change]):
-                together.append(change)
-        accepted = together
     return _rebuilt(inputs, _changed(leaves, accepted)) if accepted else None
 
 

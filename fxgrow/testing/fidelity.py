@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..capture.call import Call, as_call
+from ..capture.compared import is_our_own
 from ..capture.fidelity import difference
 from ..capture.other_modes import modes_of
 from ..capture.second_sizes import second
-from ..capture.whole import record_model
+from ..capture.whole import StandIns, record_model
 from ..errors import Kind, UsageError
 from ..verify.compare import flat, seeded
 
@@ -39,6 +40,7 @@ def check_fidelity(
     call: Call | Sequence[Any] | Tensor,
     train_call: Call | Sequence[Any] | Tensor | None = None,
     *,
+    other: Call | None = None,
     numbers: bool = True,
 ) -> tuple[str, ...]:
     """Compare a traced model with the module that it was made of. Neither is changed.
@@ -48,6 +50,7 @@ def check_fidelity(
         traced: what `fxgrow.trace` made of it.
         call: what both take.
         train_call: what they take in training mode, where that is something else.
+        other: what both take at other sizes; looked for where it is not given.
         numbers: also run copies of both, on the values that are given.
 
     Returns:
@@ -60,15 +63,22 @@ def check_fidelity(
     calls = {False: as_call(call), True: as_call(call if train_call is None else train_call)}
     _same_state(model, traced)
     found: list[str] = []
+    known = StandIns()
     for mode, training in MODES.items():
         given = calls[training]
         assert given is not None, "`as_call` gives None for None alone"
         if mode not in modes_of(traced):
             _guarded(traced, given, mode)
             continue
-        for which, some in _sizes(model, given, training):
+        if not _runs(model, given, training, known):
+            continue
+        if other is None or train_call is not None or not _runs(model, other, training, known):
+            other = second_call(model, given, training=training, stand_ins=known)
+        for which, some in {"the example's": given, "other": other}.items():
+            if some is None:
+                continue
             with _told(f"in {mode} mode, at {which} sizes"):
-                _same_operators(model, traced, some, training)
+                _same_operators(model, traced, some, training, known)
                 if numbers:
                     _same_numbers(model, traced, some, training)
             found.append(f"{mode} mode, {which} sizes")
@@ -77,37 +87,32 @@ def check_fidelity(
     return tuple(found)
 
 
-def second_call(model: nn.Module, call: Call, *, training: bool) -> Call | None:
+def second_call(model: nn.Module, call: Call, *, training: bool, stand_ins: StandIns | None = None) -> Call | None:
     """A call of other sizes, as many of them as a module takes; None if it takes none.
 
     Args:
         model: it is recorded on fake tensors, and not changed.
         call: the example's.
         training: the mode.
+        stand_ins: fake tensors of earlier recordings of this model.
     """
+    known = stand_ins or StandIns()
 
     def takes(some: tuple[Any, ...]) -> bool:
-        return _runs(model, Call(some[0], some[1]), training)
+        return _runs(model, Call(some[0], some[1]), training, known)
 
     found = second((call.args, dict(call.kwargs)), takes)
     return None if found is None else Call(found[0], found[1])
 
 
-def _sizes(model: nn.Module, call: Call, training: bool) -> Iterator[tuple[str, Call]]:
-    if not _runs(model, call, training):
-        return
-    yield "the example's", call
-    other = second_call(model, call, training=training)
-    if other is not None:
-        yield "other", other
-
-
-def _runs(model: nn.Module, call: Call, training: bool) -> bool:
+def _runs(model: nn.Module, call: Call, training: bool, stand_ins: StandIns) -> bool:
     try:
-        record_model(model, call.args, call.kwargs, training=training)
+        record_model(model, call.args, call.kwargs, training=training, stand_ins=stand_ins)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception:  # whatever a model raises on inputs that it does not take
+    except Exception as error:  # whatever a model raises on inputs that it does not take
+        if is_our_own(error):
+            raise
         return False
     return True
 
@@ -130,8 +135,10 @@ def _same_state(model: nn.Module, traced: fx.GraphModule) -> None:
         raise FidelityBroken(f"only one of them saves {', '.join(sorted(ours ^ theirs))}")
 
 
-def _same_operators(model: nn.Module, traced: fx.GraphModule, call: Call, training: bool) -> None:
-    ours, theirs = (record_model(m, call.args, call.kwargs, training=training) for m in (model, traced))
+def _same_operators(model: nn.Module, traced: fx.GraphModule, call: Call, training: bool, stand_ins: StandIns) -> None:
+    ours, theirs = (
+        record_model(m, call.args, call.kwargs, training=training, stand_ins=stand_ins) for m in (model, traced)
+    )
     names: dict[int, str] = {}
     for name, tensor in _tensors(model):
         names.setdefault(id(tensor), name)

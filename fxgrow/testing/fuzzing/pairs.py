@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import fx, nn
 
-from ...capture.call import as_call
+from ...capture.call import Call, as_call
 from ...capture.other_modes import modes_of
 from ...capture.trace import trace
 from ...errors import FxgrowError
@@ -71,9 +71,9 @@ def subject(sketch: Sketch, *, double: bool = True, fidelity: bool = True) -> Su
         built = build(sketch, double=double)
         try:
             model = trace(built.model, built.inputs)
-            if fidelity:
-                check_fidelity(built.model, model, built.inputs)
             second = _second(built, modes_of(model))
+            if fidelity:
+                check_fidelity(built.model, model, built.inputs, other=second)
             return Subject(sketch, model, built.inputs, sites_of(model), built.model, second)
         except FidelityBroken as error:
             raise LawBroken(FIDELITY, str(error)) from error
@@ -83,7 +83,7 @@ def subject(sketch: Sketch, *, double: bool = True, fidelity: bool = True) -> Su
             raise LawBroken("every model is analysed", f"{type(error).__name__}: {error}") from error
 
 
-def _second(built: Built, modes: Sequence[str]) -> Inputs | None:
+def _second(built: Built, modes: Sequence[str]) -> Call | None:
     call = as_call(built.inputs)
     assert call is not None, "a model has inputs"
     return second_call(built.model, call, training="eval" not in modes)
