@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fxgrow
 from fxgrow.capture.caches import caches_kept_clean
-from fxgrow.capture.locks import TRACING
+from fxgrow.capture.locks import ONE_AT_A_TIME
 from fxgrow.capture.proxies import InPlace
 from fxgrow.capture.trace import _graph_module, _in_both_modes
 
@@ -76,7 +76,7 @@ def uncompared(model: nn.Module, image: Tensor) -> Callable[[], object]:
     """A trace in both modes that nothing compares with the model, and its analysis."""
 
     def call() -> object:
-        with TRACING, caches_kept_clean() as caches:
+        with ONE_AT_A_TIME, caches_kept_clean() as caches:
             gm = _graph_module(model, _in_both_modes(model, {}, None, caches, InPlace()))
         return fxgrow.analyse(gm, (image,))
 

@@ -12,7 +12,6 @@ from torch import fx
 from fxgrow.analysis import Analysis
 from fxgrow.capture.program import Origin, Value
 from fxgrow.dims.axis import Atom, Axis, atoms
-from fxgrow.dims.explain import carriers
 from fxgrow.dims.solver import DimsSolver, Producer
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
 
@@ -188,8 +187,3 @@ def _unknown(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str
     unused = name and name in {**dict(gm.named_modules()), **dict(gm.named_parameters(remove_duplicate=False))}
     what = f"{name!r} is in the model, but the traced graph never uses it" if unused else ""
     return usage(Kind.UNKNOWN_NODE, what or f"no module, fx node or parameter is called {name!r}", hint=hint)
-
-
-def touching(dims: DimsSolver, axis: Axis) -> list[str]:
-    """Every node that sees an axis."""
-    return list(carriers(dims, atoms(dims.algebra.resolve(axis))))

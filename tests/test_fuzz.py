@@ -32,7 +32,7 @@ from fxgrow.testing.fuzzing.wishes import draw_growth
 from .test_planted import PLANTED
 
 SEED = 20_241
-RUNS, MODELS, GROWTHS = 8, 40, 4
+RUNS, MODELS, GROWTHS = 8, 20, 4
 """So many runs with seeds of their own, models in each, growths asked of each model."""
 LEAST = 0.5
 """Share of growths in each of them; in the long run, of more pairs, it is 60 %."""

@@ -185,12 +185,8 @@ class TestStale:
         model = between(function)
         fxgrow.widen(model, "a", example_inputs=self.inputs)
         change()
-        x = torch.randn(4, 5, dtype=torch.float64)
-        try:
-            wide = fxgrow.widen(model, "a")
-        except fxgrow.GrowthRefused:
-            return
-        torch.testing.assert_close(wide(x), model(x), rtol=1e-9, atol=1e-12)
+        with pytest.raises(fxgrow.GrowthRefused):
+            fxgrow.widen(model, "a")
 
     def test_a_settings_object(self) -> None:
         settings = types.SimpleNamespace(flip=False)

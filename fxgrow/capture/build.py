@@ -12,7 +12,7 @@ from ..errors import Kind, UsageError, usage
 from .containers import replaced
 from .draws import flag_follows, hides_its_mode, in_other_mode, modes_of
 from .fakes import has_known_value
-from .locks import RECORDING
+from .locks import ONE_AT_A_TIME
 from .lowering import INTRINSICS, Lowering
 from .numbers import Undecided
 from .program import STORED, NodeCall, Op, Origin, Program, Ref, Value, View
@@ -214,7 +214,7 @@ class Builder:
         slots: dict[Ref, int] = {}
         key_of(args, slots)
         fakes = {ref: self.lowering.fake(meta_of_ref(ref), i) for ref, i in slots.items()}
-        with RECORDING, self.lowering.mode:
+        with ONE_AT_A_TIME, self.lowering.mode:
             out = target(*substitute(args, fakes.__getitem__), **kwargs)
         ref = self.new_ref(self.value(meta_of(out), Origin.COMPUTED, node.name))
         names = ("x", "dim", "keep", "pairs", "width", "copies")

@@ -23,7 +23,7 @@ from .fidelity import Difference, difference
 from .inputs import example_values, where_the_model_is
 from .lowering import Lowering
 from .modes import guard
-from .other_modes import modes_of
+from .other_modes import MODES, modes_of
 from .second_sizes import second
 from .snapshot import Snapshot
 from .source import user_line
@@ -56,7 +56,7 @@ def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Ca
         gm.meta["fxgrow_compared"] = ("not compared with the module: its inputs are neither given nor inferable",)
         return
     for training in (here, not here):
-        if _NAME[training] not in modes_of(gm):
+        if MODES[training] not in modes_of(gm):
             continue
         found = comparison.differs(training)
         if found is None:
@@ -65,7 +65,7 @@ def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Ca
             raise _refusal(model, found, comparison.at)
         guard(gm, training=here, why=f"{found} ({found.where})")
         gm.recompile()
-        gm.meta["fxgrow_modes"] = (_NAME[here],)
+        gm.meta["fxgrow_modes"] = (MODES[here],)
     if {name: m.training for name, m in model.named_modules(remove_duplicate=False)} != flags_in(model, here):
         found = comparison.differs(None)
         if found is not None:
@@ -74,13 +74,10 @@ def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Ca
         told = [note for note in comparison.notes if note.startswith(f"not compared {_in(not here)}")]
         guard(gm, training=here, why=told[0] if told else "it was not compared with the module in the other mode")
         gm.recompile()
-        gm.meta["fxgrow_modes"] = (_NAME[here],)
+        gm.meta["fxgrow_modes"] = (MODES[here],)
     gm.meta["fxgrow_compared"] = tuple(comparison.notes)
-    if {_NAME[mode] for mode in comparison.modes if mode is not None} >= set(modes_of(gm)):
+    if {MODES[mode] for mode in comparison.modes if mode is not None} >= set(modes_of(gm)):
         gm.meta["fxgrow_original"] = Snapshot(gm).digest
-
-
-_NAME = {False: "eval", True: "training"}
 
 
 def _mixed(model: nn.Module, found: Difference) -> FxgrowError:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from .locks import RECORDING
+from .locks import ONE_AT_A_TIME
 from .signature import Meta, meta_of
 
 
@@ -54,14 +54,14 @@ def fake_of(tensor: Tensor, mode: FakeTensorMode) -> FakeTensor:
         value = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
         value.copy_(tensor)
     # The converter remembers which fake a constant belongs to, so that an in-place operator returns the same object.
-    with RECORDING:
+    with ONE_AT_A_TIME:
         return mode.fake_tensor_converter.from_real_tensor(mode, value, make_constant=True)
 
 
 def empty_fake(meta: Meta, mode: FakeTensorMode) -> FakeTensor:
     """A new fake tensor of a known shape, whose values nobody knows."""
     shape, stride, dtype, device = meta
-    with RECORDING, mode:
+    with ONE_AT_A_TIME, mode:
         made = torch.empty_strided(shape, stride, dtype=dtype, device=device)
     assert isinstance(made, FakeTensor), "the mode makes fake tensors only"
     return made

@@ -14,7 +14,7 @@ from ..errors import FxgrowError, Kind, UsageError, usage
 from .call import Call, as_call, call_of, has_numbers, placeholders, remembered, spread
 from .containers import changed, leaves, paths
 from .guess import LARGE_GRAY, SPATIAL, Guess, first_layer
-from .locks import RECORDING
+from .locks import ONE_AT_A_TIME
 from .program import Program, Value
 
 _CONTRACTIONS = {
@@ -75,7 +75,7 @@ def _placed(x: Any, device: torch.device) -> Any:
 
 
 def _fake(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    with RECORDING, FakeTensorMode():
+    with ONE_AT_A_TIME, FakeTensorMode():
         return torch.empty(shape, dtype=dtype, device=device)
 
 

@@ -37,8 +37,8 @@ class Lock:
         last.release()
 
 
-PLANNING = TRACING = RECORDING = Lock()
-"""One lock for all three: torch.fx runs no operator while it traces, but user code that it runs may; and plans, which
+ONE_AT_A_TIME = Lock()
+"""One lock for tracing, recording and planning: user code that torch.fx traces may run operators; and plans, which
 record, read and fill what is known of a model. Threads that only run models never take it."""
 
 
@@ -47,7 +47,7 @@ def one_at_a_time(verb: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        with PLANNING:
+        with ONE_AT_A_TIME:
             return verb(*args, **kwargs)
 
     return run

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..functional import adapt_skip
 from .fakes import fake_of, standing_for
-from .locks import RECORDING, one_at_a_time
+from .locks import ONE_AT_A_TIME, one_at_a_time
 from .numbers import compared, valued
 from .program import Ref
 from .recorder import record, storage_of
@@ -43,7 +43,7 @@ class Lowering:
         found = self._fakes.get((slot, meta))
         if found is None:
             shape, stride, dtype, device = meta
-            with RECORDING, self.mode:
+            with ONE_AT_A_TIME, self.mode:
                 found = torch.empty_strided(shape, stride, dtype=dtype, device=device)
             self._fakes[slot, meta] = found
         return found
@@ -120,7 +120,7 @@ class Lowering:
         known: Mapping[int, Tensor] | None,
     ) -> Template:
         """Record a call; the user's own code leaves no trace of that."""
-        with RECORDING, nothing_left_behind(target) if is_user_code(target) else nullcontext() as traits:
+        with ONE_AT_A_TIME, nothing_left_behind(target) if is_user_code(target) else nullcontext() as traits:
             watched = traits is not None and traits.assigns_data
             return self._recorded(target, args, kwargs, refs, tensors, metas, attributes, known, watched)
 

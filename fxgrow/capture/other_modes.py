@@ -22,6 +22,9 @@ from .user_code import may_change
 _FLAGS = frozenset({"train", "training", "momentum", "use_input_stats", "cudnn_enabled"})
 """Arguments by which rules know of the mode."""
 
+MODES = {False: "eval", True: "training"}
+"""The names of the modes, by the flag `training`."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModeProgram:
@@ -38,7 +41,7 @@ def modes_of(gm: nn.Module) -> tuple[str, ...]:
     found: tuple[str, ...] | None = getattr(gm, "meta", {}).get("fxgrow_modes")
     if found is None:  # pickled models come back without it
         guards = [module for module in gm.children() if isinstance(module, ModeGuard)]
-        found = ("training" if guards[0].in_training else "eval",) if guards else ("eval", "training")
+        found = (MODES[guards[0].in_training],) if guards else tuple(MODES.values())
     return found
 
 
@@ -77,7 +80,7 @@ def other_programs(
     modules = {node.name for node in gm.graph.nodes if node.op == "call_module"}
     found = []
     for training in (False, True):
-        if ("training" if training else "eval") not in modes_of(gm):
+        if MODES[training] not in modes_of(gm):
             continue
         twin = in_mode(gm, training)
         if _flags(twin, sensitive) == _flags(gm, sensitive):

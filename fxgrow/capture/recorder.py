@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import Kind, UsageError, usage
 from .containers import found
-from .locks import RECORDING
+from .locks import ONE_AT_A_TIME
 from .shapes import SHAPES
 from .silent import silent
 from .specs import spec_of, storage_of
@@ -132,7 +132,7 @@ def data_assigned() -> UsageError:
 
 def run_recorded(call: Callable[[], Any], mode: AbstractContextManager[Any], grad: bool, recorder: Recorder) -> Any:
     """Run a call on fake tensors while a recorder listens. Threads take turns: torch has one place for a recorder."""
-    with RECORDING:
+    with ONE_AT_A_TIME:
         before = _FAKE_LOG.disabled
         _FAKE_LOG.disabled = True  # a shape that does not fit is an answer here, not an accident to report
         try:

@@ -18,9 +18,10 @@ from .checks import check_hooks, check_model, check_root
 from .compared import Examples, compare
 from .contexts import Forgotten
 from .forward import fixed_arguments, restore_signature
-from .locks import TRACING
+from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
+from .other_modes import MODES
 from .proxies import InPlace, ReadsValues
 from .silent import silent
 from .source import user_line
@@ -85,7 +86,7 @@ def trace(
     check_model(model)
     check_root(model)
     fixed = fixed_arguments(model, call, concrete_args or {})
-    with TRACING, surroundings(), caches_kept_clean() as caches, nothing_left_behind(model):
+    with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, nothing_left_behind(model):
         examples = Examples(given, in_training, concrete_args or {})
         in_place = InPlace()
 
@@ -262,7 +263,7 @@ def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
         follow = follow_flags(gm, both.other, training=model.training)
     else:
         guard(gm, training=model.training, why=both.why)
-        gm.meta["fxgrow_modes"] = ("training" if model.training else "eval",)
+        gm.meta["fxgrow_modes"] = (MODES[model.training],)
     unused = keep_unused(gm, model)
     if unused:
         gm.meta["fxgrow_unused"] = unused

@@ -19,7 +19,7 @@ from .attributes import Attributes
 from .containers import replaced
 from .contexts import Contexts
 from .fakes import empty_fake, fake_of, has_known_value
-from .locks import RECORDING
+from .locks import ONE_AT_A_TIME
 from .recorder import Call, DataAssigned, Recorder, run_recorded, storage_of
 from .signature import meta_of
 from .silent import silent
@@ -112,7 +112,7 @@ def record_model(
     Raises:
         Exception: whatever the model raises on such inputs, or where it reads the values of a tensor.
     """
-    with RECORDING:
+    with ONE_AT_A_TIME:
         known = stand_ins or StandIns()
         if known.generators is None:
             known.generators = generators_of(model)

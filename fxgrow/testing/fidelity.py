@@ -19,13 +19,12 @@ from torch import Tensor, fx, nn
 from ..capture.call import Call, as_call
 from ..capture.compared import is_our_own
 from ..capture.fidelity import difference
-from ..capture.other_modes import modes_of
+from ..capture.other_modes import MODES, modes_of
 from ..capture.second_sizes import second
 from ..capture.whole import StandIns, record_model
 from ..errors import Kind, UsageError
 from ..verify.compare import flat, seeded
 
-MODES = {"eval": False, "training": True}
 OTHER = 1.125
 """Factor by which tensors are changed: variances stay positive, and rates and scales what they are."""
 
@@ -64,11 +63,11 @@ def check_fidelity(
     _same_state(model, traced)
     found: list[str] = []
     known = StandIns()
-    for mode, training in MODES.items():
+    for training, mode in MODES.items():
         given = calls[training]
         assert given is not None, "`as_call` gives None for None alone"
         if mode not in modes_of(traced):
-            _guarded(traced, given, mode)
+            _guarded(traced, given, training)
             continue
         if not _runs(model, given, training, known):
             continue
@@ -191,13 +190,13 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return bool(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)) if a.numel() else True
 
 
-def _guarded(traced: fx.GraphModule, call: Call, mode: str) -> None:
+def _guarded(traced: fx.GraphModule, call: Call, training: bool) -> None:
     """A mode that is not claimed raises an error that says so."""
-    twin = copy.deepcopy(traced).train(MODES[mode])
+    twin = copy.deepcopy(traced).train(training)
     try:
         twin(*call.args, **call.kwargs)
     except UsageError as error:
         if error.kind is Kind.WRONG_MODE:
             return
-        raise FidelityBroken(f"in {mode} mode it raises {error}") from error
-    raise FidelityBroken(f"it runs in {mode} mode, which it does not claim")
+        raise FidelityBroken(f"in {MODES[training]} mode it raises {error}") from error
+    raise FidelityBroken(f"it runs in {MODES[training]} mode, which it does not claim")

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from ..analysis import analyse
 from ..capture.call import Call, as_call
+from ..capture.other_modes import MODES
 from ..capture.source import location
 from ..errors import FxgrowError, Kind, usage
 from ..plan import Plan
@@ -160,7 +161,7 @@ class Both:
             node=neighbour(node),
             module=str(node.target) if node.op == "call_module" else "",
             location=location(self.after, node.name),
-            mode="training" if training else "eval",
+            mode=MODES[training],
             probe=probe.name,
             bound=found.bound,
             where=found.where,

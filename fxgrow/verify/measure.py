@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..capture.other_modes import MODES
 from ..errors import FxgrowError, Kind, UsageError, usage
 from .certificate import FLOAT64_BOUND, ROUNDING_MULTIPLE, ULPS, OutputError
 from .compare import called, epsilon_of, flat, standing, twin
@@ -82,7 +83,7 @@ def measure(pair: Pair, some: Sequence[Probe], *, training: bool) -> Measured:
         UsageError: evaluation mode cannot be compared at all; in training mode `refused` says so.
     """
     found = Measured()
-    mode = "training" if training else "eval"
+    mode = MODES[training]
     for probe in some:
         try:
             results = _results(pair, probe, found, training=training)

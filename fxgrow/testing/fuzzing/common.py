@@ -43,11 +43,6 @@ BINARY: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
 )
 
 
-def axis_of(x: Tensor, layout_is_image: int) -> int:
-    """The axis of channels."""
-    return 1 if layout_is_image else x.dim() - 1
-
-
 def _axis(xs: Sequence[Tensor], o: Options) -> int:
     return 1 if o["image"] else xs[0].dim() - 1
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...capture.call import Call, as_call
 from ...capture.containers import changed
-from ...capture.other_modes import modes_of
+from ...capture.other_modes import MODES, modes_of
 from ...verify.compare import distance, flat, seeded
 
 LAST_PLACE = 2.0**-52
@@ -90,7 +90,7 @@ class Stand:
         key = (name, training)
         if name and key in self._known:
             return self._known[key]
-        if ("training" if training else "eval") not in self.modes:
+        if MODES[training] not in self.modes:
             return None
         twin = self.renewed(training)
         found: Outputs | None = None
