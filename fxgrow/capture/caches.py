@@ -25,20 +25,28 @@ class Caches:
 
     def __init__(self) -> None:
         self._known = {id(cached): (cached, cached.cache_info().misses) for cached in _PROCESS.caches()}
+        self._users = [cached for cached, _ in self._known.values() if not _is_of_a_library(cached)]
 
-    def clean(self, *, new: bool = False) -> None:
+    def clean(self, *, every: bool = False) -> None:
         """Empty each cache that has got a stand-in since; all others keep what they hold.
 
         Args:
-            new: also look at caches that have been made since.
+            every: also look at the caches of torch, sympy and Python itself, and at those that have been made since.
         """
-        some = _PROCESS.caches() if new else [cached for cached, _ in self._known.values()]
-        for cached in some:
+        for cached in _PROCESS.caches() if every else self._users:
             _, before = self._known.get(id(cached), (None, 0))
             misses = cached.cache_info().misses
             if misses != before and holds_stand_in(cached):
                 cached.cache_clear()
             self._known[id(cached)] = cached, cached.cache_info().misses
+
+
+def _is_of_a_library(cached: Any) -> bool:
+    """Whether user code is not likely to call a function: there are hundreds."""
+    return str(getattr(cached, "__module__", "")).partition(".")[0] in _LIBRARIES
+
+
+_LIBRARIES = frozenset({*sys.stdlib_module_names, "torch", "sympy", "mpmath", "numpy", "triton", "fxgrow"})
 
 
 @contextmanager
@@ -48,7 +56,7 @@ def caches_kept_clean() -> Iterator[Caches]:
     try:
         yield caches
     finally:
-        caches.clean(new=True)
+        caches.clean(every=True)
 
 
 class _Process:

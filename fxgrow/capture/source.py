@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from types import FrameType
 
 import torch
 from torch import fx
@@ -34,6 +35,24 @@ def _user_frame(stack: str) -> str:
     where, code = own[-1]
     path, rest = where.split('"')[1:3]
     return f"{path.rsplit('/', 1)[-1]}:{rest.split('line ')[-1].split(',')[0]}:  {code}"
+
+
+def user_stack(frame: FrameType | None) -> str | None:
+    """The lines of the user's code that are running, from `forward` on, as `traceback` prints them; None if none is.
+
+    Args:
+        frame: the innermost one.
+    """
+    found: list[traceback.FrameSummary] = []
+    first = 0
+    while frame is not None:
+        code = frame.f_code
+        if not code.co_filename.startswith(_OTHERS):
+            found.append(traceback.FrameSummary(code.co_filename, frame.f_lineno, code.co_name, lookup_line=False))
+        if code.co_name == "forward":
+            first = len(found)
+        frame = frame.f_back
+    return "".join(traceback.StackSummary.from_list(found[:first][::-1]).format()).strip() or None
 
 
 def user_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ know their source lines, and other threads are left alone.
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
@@ -20,6 +21,7 @@ from ..functional import FACTORIES, default_dict
 from .contexts import Contexts, Forgotten
 from .patches import Patches
 from .proxies import Assignable, BufferProxy, InPlace, ReadsValues, buffers_behind
+from .source import user_stack
 from .written import OPEN
 
 PLAIN_DICTS = (dict, fx.immutable_collections.immutable_dict)
@@ -29,8 +31,6 @@ PLAIN_LISTS = (list, fx.immutable_collections.immutable_list)
 
 class GrowthTracer(fx.Tracer):
     """Traces a copy of a model (`twin.py`), which it may leave changed."""
-
-    record_stack_traces = True
 
     def __init__(
         self,
@@ -75,6 +75,13 @@ class GrowthTracer(fx.Tracer):
                 self._patches.put_back()
             finally:  # again, for an interruption of the first time
                 self._patches.put_back()
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """A node, with the lines of the user's code that make it. (What fx records of its own takes far longer.)"""
+        node = super().create_node(*args, **kwargs)
+        if not node.stack_trace and node.op not in ("placeholder", "output"):
+            node.stack_trace = user_stack(sys._getframe(1))
+        return node
 
     @property
     def place(self) -> str:
