@@ -138,3 +138,29 @@ def test_another_thread_that_draws_is_no_reason_to_refuse(pause: float) -> None:
 def test_another_thread_that_draws_hides_nothing(name: str, use: Any) -> None:
     with another_thread_that_draws(0.0005), pytest.raises(fxgrow.UsageError, match="FXG007"):
         fxgrow.trace(Layers(use(DRAWS[name])).train(), (X,))
+
+
+READS: dict[str, Callable[[], Any]] = {
+    "a list of a permutation": lambda: torch.randperm(3).tolist()[0],
+    "a list of uniform numbers": lambda: torch.rand(1).tolist()[0],
+    "NumPy": lambda: torch.rand(3).numpy()[0],
+    "a text": lambda: str(torch.rand(())),
+    "an index": lambda: torch.rand(3).argmax().tolist(),
+    "dropout": lambda: nn.functional.dropout(torch.ones(3), 0.5).tolist()[0],
+    "a distribution": lambda: torch.distributions.Normal(0.0, 1.0).sample().tolist(),
+    "nothing": lambda: torch.rand(1),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", READS)
+def test_draws_of_torch_that_the_graph_does_not_make_are_not_claimed(name: str, training: bool) -> None:
+    def drawn(net: Layers, y: Tensor) -> Tensor:
+        return y + net.b(y) if net.training and READS[name]() else y
+
+    net = Layers(drawn).train(training)
+    if training:
+        with pytest.raises(fxgrow.UsageError, match="FXG007"):
+            fxgrow.trace(net, (X,))
+    else:
+        assert fxgrow.trace(net, (X,)).meta["fxgrow_modes"] == ("eval",)

@@ -133,6 +133,7 @@ class _Reader:
 
     def __init__(self, recording: Recording, table: Numbers, names: dict[int, str], *, gradients: bool = True) -> None:
         self.gradients = gradients
+        self.names = names
         self.recording = recording
         self.table = table
         self.numbers: dict[int, int] = {}
@@ -175,6 +176,13 @@ class _Reader:
             number = self._number(tensor)
             if name in self.known and number != self.table.of(("own", name)):
                 ends[f"what is left in {name}"] = number
+        kept = {storage_of(fake) for real, fake in self.recording.kept if id(real) not in self.names}
+        for label, leaf in paths(self.recording.output, "output"):
+            if isinstance(leaf, Tensor) and storage_of(leaf) in kept:
+                ends[f"{label}, which is kept from call to call,"] = True
+        if any(self.versions.get(storage) for storage in kept):
+            ends["what is kept from call to call"] = True
+        ends["the number of random draws"] = self.seeded
         for k, number in enumerate(self.random_reads):
             ends[f"random number {k} that decides what runs"] = number
         return Side(ends, steps, self.recording)
@@ -216,9 +224,10 @@ class _Reader:
         number = self.table.of(key) if folded is None else folded[0]
         if folded is None:
             for k, tensor in enumerate(outputs):
-                self._set(tensor, self.table.of((number, k)))
+                made = self.table.of((number, k, tensor.dtype))
+                self._set(tensor, made)
                 if drawn:
-                    self.random.add(self.table.of((number, k)))
+                    self.random.add(made)
         else:
             self._set(outputs[0], number)
             self.constants[number] = folded[1]
@@ -237,7 +246,7 @@ class _Reader:
             if source.shape == target.shape and source.dtype == target.dtype and source.device == target.device:
                 return self._number(source)
         in_place = func._schema.name.endswith("_") and argument == "self"
-        return self.table.of((number, 0) if in_place else (number, argument))
+        return self.table.of((number, 0, bound["self"].dtype) if in_place else (number, argument))
 
     def _place(self, spec: Spec, bound: dict[str, Any], outputs: list[Tensor]) -> None:
         """Note which entries of their storages views show."""
@@ -267,7 +276,7 @@ class _Reader:
             some = {"self": bound["self"], "dim": bound["dim"], "index": k}
             values = tuple((name, self._key(value)) for name, value in some.items())
             number = self.table.of(("aten::select", "int", values, note.contexts, 0))
-            self._set(tensor, self.table.of((number, 0)))
+            self._set(tensor, self.table.of((number, 0, tensor.dtype)))
             first = number if k == 0 else first
         return first
 

@@ -22,13 +22,24 @@ class ReadsValues(Exception):
 
 
 @dataclass(slots=True)
-class InPlace:
-    """What a tracer does with `x += y`."""
+class Writing:
+    """How a tracer writes down what torch.fx simplifies, and whether `forward` has such code."""
 
-    kept: bool = False
-    """It stays in place, as it matters where `x` is read by another name; else it is traced as `x = x + y`."""
-    met: bool = False
+    in_place: bool = False
+    """`x += y` stays in place, as it matters where `x` is read by another name; else it is traced as `x = x + y`."""
+    adds_in_place: bool = False
     """`forward` has such operators."""
+    anew: bool = False
+    """Tensors that `forward` makes of numbers alone are made anew in each call; else the graph keeps them."""
+    makes_tensors: bool = False
+    """`forward` makes such tensors."""
+
+    def exact(self) -> bool:
+        """Write down everything as it is; false if that changes nothing."""
+        if not ((self.adds_in_place and not self.in_place) or (self.makes_tensors and not self.anew)):
+            return False
+        self.in_place = self.anew = True
+        return True
 
 
 class Assignable(fx.Proxy):
@@ -92,13 +103,13 @@ class Assignable(fx.Proxy):
 
     def _in_place(self, function: Callable[[Any, Any], Any], other: Any) -> Any:
         """A node for the operator; or NotImplemented, for which Python takes the operator that makes a new tensor."""
-        in_place: InPlace | None = getattr(self.tracer, "in_place", None)
-        if in_place is None:
+        writing: Writing | None = getattr(self.tracer, "writing", None)
+        if writing is None:
             return NotImplemented
-        in_place.met = True
-        return (
-            self.tracer.create_proxy("call_function", function, (self, other), {}) if in_place.kept else NotImplemented
-        )
+        writing.adds_in_place = True
+        if not writing.in_place:
+            return NotImplemented
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
 
     def __int__(self) -> int:
         raise self._value_read("int")

@@ -21,8 +21,8 @@ from .forward import fixed_arguments, restore_signature
 from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
-from .other_modes import MODES
-from .proxies import InPlace, ReadsValues
+from .other_modes import MODES, modes_of
+from .proxies import ReadsValues, Writing
 from .silent import silent
 from .source import user_line
 from .streams import generators_of, streams_kept
@@ -88,21 +88,24 @@ def trace(
     fixed = fixed_arguments(model, call, concrete_args or {})
     with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, nothing_left_behind(model):
         examples = Examples(given, in_training, concrete_args or {})
-        in_place = InPlace()
+        writing = Writing()
 
         def compared() -> fx.GraphModule:
-            gm = _graph_module(model, _in_both_modes(model, fixed, call, caches, in_place))
+            gm = _graph_module(model, _in_both_modes(model, fixed, call, caches, writing))
             _remember(gm, call, in_training)
             compare(model, gm, examples, caches)
             return gm
 
         try:
-            return compared()
+            found = compared()
         except FxgrowError:
-            if not in_place.met:
+            if not writing.exact():
                 raise
-            in_place.kept = True
             return compared()
+        if len(modes_of(found)) < len(MODES) and writing.exact():
+            exact = compared()
+            return exact if len(modes_of(exact)) == len(MODES) else found
+        return found
 
 
 def _remember(gm: fx.GraphModule, call: Call | None, in_training: Call | None) -> None:
@@ -130,7 +133,7 @@ class Traces:
 
 @dataclass(slots=True)
 class _Settings:
-    in_place: InPlace
+    writing: Writing
     generators: list[Any]
     leaves: set[str] = field(default_factory=set)
     fixed: set[str] | None = field(default_factory=set)
@@ -141,10 +144,10 @@ class _Settings:
 
 
 def _in_both_modes(
-    model: nn.Module, concrete: Mapping[str, Any], call: Call | None, caches: Caches, in_place: InPlace
+    model: nn.Module, concrete: Mapping[str, Any], call: Call | None, caches: Caches, writing: Writing
 ) -> Traces:
     """Trace in the model's mode and in the other one, keeping modules whole where that makes them one graph."""
-    settings = _Settings(in_place, generators_of(model))
+    settings = _Settings(writing, generators_of(model))
     for _ in range(ROUNDS):
         caches.clean()
         ours = _traced(model, concrete, call, model.training, settings)
@@ -187,7 +190,7 @@ def _traced(
             set_mode(twin, model, training)
         for module in twin.modules():  # `check_hooks` has them; here they would warn of proxies
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
-        tracer = GrowthTracer(settings.leaves, settings.fixed, settings.in_place)
+        tracer = GrowthTracer(settings.leaves, settings.fixed, settings.writing)
         try:
             with silent(), WritesUndone(), streams_kept(settings.generators, devices=True):
                 graph = tracer.trace(twin, concrete_args=dict(concrete) or None)

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from ..functional import FACTORIES, default_dict
 from .contexts import Contexts, Forgotten
 from .patches import Patches
-from .proxies import Assignable, BufferProxy, InPlace, ReadsValues, buffers_behind
+from .proxies import Assignable, BufferProxy, ReadsValues, Writing, buffers_behind
 from .source import user_stack
 from .written import OPEN
 
@@ -36,17 +36,19 @@ class GrowthTracer(fx.Tracer):
         self,
         leaves: Collection[str] = (),
         fixed: Collection[str] | None = (),
-        in_place: InPlace | None = None,
+        writing: Writing | None = None,
     ) -> None:
         """Start a trace.
 
         Args:
             leaves: paths of modules that are kept whole, beside torch's own.
             fixed: names of buffers whose values the trace fixes; None for all.
-            in_place: what to do with `x += y`.
+            writing: how to write down what torch.fx simplifies.
         """
         super().__init__()
-        self.in_place = in_place if in_place is not None else InPlace()
+        self.writing = writing if writing is not None else Writing()
+        self._anew: dict[str, fx.Node] = {}
+        """By the name of a constant, the copy that each call makes of it."""
         self.leaves = frozenset(leaves)
         self.fixed = None if fixed is None else frozenset(fixed)
         self.entries: dict[tuple[fx.Node, str], Any] = {}
@@ -104,7 +106,19 @@ class GrowthTracer(fx.Tracer):
             return self._made(a)  # fx would make a plain dict of it
         if is_dataclass(a) and not isinstance(a, type) and not all(f.init for f in fields(a)):
             return self._made(a)  # fx would pass all fields
-        return super().create_arg(a)
+        made = super().create_arg(a)
+        return self._constant(made) if isinstance(a, Tensor) else made
+
+    def _constant(self, made: Any) -> Any:
+        """A constant, or the copy of it that each call makes."""
+        if not (isinstance(made, fx.Node) and str(made.target).startswith("_tensor_constant")):
+            return made
+        self.writing.makes_tensors = True
+        if not self.writing.anew:
+            return made
+        if made.target not in self._anew:
+            self._anew[str(made.target)] = self.create_node("call_method", "clone", (made,), {})
+        return self._anew[str(made.target)]
 
     def _made(self, a: Any) -> fx.Node:
         """A call that makes a dict or list of some class (a ModelOutput, say) or a dataclass, as user code does."""

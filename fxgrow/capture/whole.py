@@ -52,6 +52,8 @@ class Recording:
     output: Any
     own: dict[int, Tensor]
     """By identity of a fake tensor, the real tensor of the model for which it stands."""
+    kept: list[tuple[Tensor, Tensor]]
+    """Tensors that the model holds, each with its fake."""
     left: dict[str, Tensor]
     """What parameters and buffers are in the end, by name: they may have been assigned anew."""
     training: bool
@@ -151,8 +153,9 @@ def record_model(
         left |= dict(twin.named_buffers(remove_duplicate=False))
         own = {id(made): real for real, made in known.made.values()}
         alive = [twin, dict(known.made)]
+        kept = list(known.made.values())
         inputs, out = (given[0], outs[0]) if calls == 1 else (tuple(given), tuple(outs))
-        made = recorder.calls, recorder.notes, inputs, out, own, left, twin.training
+        made = recorder.calls, recorder.notes, inputs, out, own, kept, left, twin.training
         return Recording(*made, before.changed, drawn, recorder.asked, alive)
 
 

@@ -1,0 +1,112 @@
+"""Tensors that `forward` makes of numbers alone: new ones in each call, also of the traced and of the grown model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxgrow
+
+X = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+Body = Callable[["Layers", Tensor], tuple[Tensor, Tensor]]
+
+
+class Layers(nn.Module):
+    """Two layers, and what a test does with them."""
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = body
+        self.a, self.b = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the body."""
+        return self.body(self, x)
+
+
+def core(net: Layers, x: Tensor) -> Tensor:
+    y: Tensor = net.b(torch.relu(net.a(x)))
+    return y
+
+
+def summed(net: Layers, x: Tensor) -> tuple[Tensor, Tensor]:
+    loss = torch.zeros((), dtype=torch.float64)
+    for layer in (net.a, net.b):
+        x = layer(x)
+        loss += x[:, :3].mean()
+    return x, loss
+
+
+def summed_by_a_method(net: Layers, x: Tensor) -> tuple[Tensor, Tensor]:
+    y, total = core(net, x), torch.zeros(4, 3, dtype=torch.float64)
+    total.add_(y)
+    total.mul_(y)
+    return y, total
+
+
+def filled(net: Layers, x: Tensor) -> tuple[Tensor, Tensor]:
+    y, out = core(net, x), torch.empty(3, dtype=torch.float64)
+    out.copy_(y.mean(0))
+    return y, out
+
+
+def returned(net: Layers, x: Tensor) -> tuple[Tensor, Tensor]:
+    return core(net, x), torch.zeros(2, dtype=torch.float64)
+
+
+def viewed(net: Layers, x: Tensor) -> tuple[Tensor, Tensor]:
+    return core(net, x), torch.arange(6, dtype=torch.float64).view(2, 3)[:, 1:]
+
+
+BODIES = [summed, summed_by_a_method, filled, returned, viewed]
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_each_call_makes_them_anew(body: Body) -> None:
+    net = Layers(body).double().eval()
+    traced = fxgrow.trace(net, (X,))
+    for model in (traced, fxgrow.widen(traced, "a") if body is not summed else traced):
+        for _ in range(3):
+            for ours, theirs in zip(net(X), model(X), strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+        kept = model(X)
+        first = [t.detach().clone() for t in kept]
+        with torch.no_grad():
+            for t in model(X):
+                t.add_(5)
+        model(X + 1)
+        for t, known in zip(kept, first, strict=True):  # a later call writes to no earlier result
+            assert torch.equal(t, known)
+        sum(t.sum() for t in model(X) if t.requires_grad).backward()
+        copy.deepcopy(model)
+
+
+def test_constants_that_are_only_read_are_kept() -> None:
+    def scaled(net: Layers, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = core(net, x)
+        return y, y * torch.arange(3, dtype=torch.float64)
+
+    traced = fxgrow.trace(Layers(scaled).double(), (X,))
+    assert not [node for node in traced.graph.nodes if node.target == "clone"]
+
+
+class Mixed(Layers):
+    """A sum in place of another dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """In float32."""
+        y = core(self, x).float()
+        y += x[:, :3]
+        return y
+
+
+def test_a_sum_in_place_keeps_the_dtype() -> None:
+    net = Mixed(returned).double().eval()
+    traced = fxgrow.trace(net, (X,))
+    for model in (net, traced, fxgrow.widen(traced, "a")):
+        assert model(X).dtype is torch.float32
