@@ -108,13 +108,43 @@ def test_a_tensor_that_the_graph_draws_is_claimed() -> None:
     assert torch.equal(found, net(X))
 
 
+class Augmentation:
+    """An object of the user's that draws."""
+
+    rng = random.Random(3)
+
+    def __init__(self) -> None:
+        self.own = np.random.default_rng(3)
+
+
+AUGMENTATION, GENERATOR, TORCHS = Augmentation(), np.random.default_rng(4), torch.Generator().manual_seed(4)
+ELSEWHERE: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "a global of NumPy": (lambda: GENERATOR.random(), lambda: GENERATOR.bit_generator.state),
+    "a global of torch": (lambda: torch.rand(1, generator=TORCHS).item(), lambda: TORCHS.get_state().tolist()),
+    "a class attribute": (lambda: Augmentation.rng.random(), lambda: Augmentation.rng.getstate()),
+    "an object": (lambda: AUGMENTATION.own.random(), lambda: AUGMENTATION.own.bit_generator.state),
+}
+"""What draws from a generator that no module holds, and the state of that one."""
+
+
+@pytest.mark.parametrize("use", [skipped, scaled])
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_generators_outside_the_model_are_followed(name: str, use: Any) -> None:
+    draw, state = ELSEWHERE[name]
+    net, before = Layers(use(lambda _: draw())).eval(), repr(state())
+    assert fxgrow.trace(net, (X,)).meta["fxgrow_modes"] == ("eval",)
+    with pytest.raises(fxgrow.UsageError, match="FXG007"):
+        fxgrow.trace(net.train(), (X,))
+    assert repr(state()) == before
+
+
 @contextmanager
-def another_thread_that_draws(pause: float) -> Iterator[None]:
+def another_thread_that_draws(pause: float, draw_one: Callable[[], object] = random.random) -> Iterator[None]:
     stop = threading.Event()
 
     def draw() -> None:
         while not stop.wait(pause):
-            random.random()
+            draw_one()
 
     thread = threading.Thread(target=draw)
     thread.start()
@@ -126,10 +156,11 @@ def another_thread_that_draws(pause: float) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.parametrize("draw_one", [random.random, np.random.random])
 @pytest.mark.parametrize("pause", [0.005, 0.0005, 0.0])
-def test_another_thread_that_draws_is_no_reason_to_refuse(pause: float) -> None:
+def test_another_thread_that_draws_is_no_reason_to_refuse(pause: float, draw_one: Callable[[], object]) -> None:
     model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double()
-    with another_thread_that_draws(pause):
+    with another_thread_that_draws(pause, draw_one):
         assert fxgrow.trace(model, (X,)).meta.get("fxgrow_modes") is None  # both modes are claimed
 
 

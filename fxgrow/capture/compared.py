@@ -27,8 +27,9 @@ from .other_modes import MODES, modes_of
 from .second_sizes import second
 from .snapshot import Snapshot
 from .source import user_line
-from .streams import Drawn, draws, generators_of
+from .streams import Drawn, draws
 from .traced import flags_in
+from .user_state import Reach
 from .whole import RealCopies, Recording, StandIns, record_model
 
 
@@ -41,7 +42,7 @@ class Examples:
     concrete: Mapping[str, Any]
 
 
-def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Caches) -> None:
+def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Caches, reach: Reach) -> None:
     """Record both, and refuse a graph that does not run what the model runs.
 
     What was compared is written into `gm.meta["fxgrow_compared"]`. A graph that is right in the model's mode alone
@@ -50,7 +51,7 @@ def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Ca
     Raises:
         UsageError: the graph runs something else in the mode that the model is in; the message names the line.
     """
-    comparison = _Comparison(model, gm, examples, caches)
+    comparison = _Comparison(model, gm, examples, caches, reach)
     here = model.training
     if not comparison.known:
         gm.meta["fxgrow_compared"] = ("not compared with the module: its inputs are neither given nor inferable",)
@@ -118,16 +119,17 @@ _IN_PLACE = re.compile("in-?place", re.IGNORECASE)
 class _Comparison:
     """Both models' recordings, each made once."""
 
-    def __init__(self, model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Caches) -> None:
+    def __init__(self, model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Caches, reach: Reach) -> None:
         self._traits = traits_of_calls(model)
         self._caches = caches
+        self._reach = reach
         self.model, self.gm, self.examples = model, gm, examples
         self.notes: list[str] = []
         self.modes: set[bool | None] = set()
         """Those that were compared; None for the flags that the modules have now."""
         self.at = ""
         self._gradients = True
-        self._stand_ins = StandIns()
+        self._stand_ins = StandIns(reach.generators)
         self._second: Inputs | None = None
         self._known: dict[Any, Recorded] = {}
         self.names: dict[int, str] = {}
@@ -236,7 +238,7 @@ class _Comparison:
             made = again()
             return () if made is None else made.drawn
 
-        if threading.active_count() > 1 and not draws(drawn, generators_of(self.model)):
+        if threading.active_count() > 1 and not draws(drawn, self._reach.generators, numpy=self._reach.numpy):
             return None
         return _DRAWS
 
@@ -315,9 +317,9 @@ class _Comparison:
 
     def _run(self, model: nn.Module, inputs: Inputs, training: bool | None) -> Recorded:
         """A recording of a real run, of copies."""
-        assigns = self._traits.assigns_data
+        assigns, copies = self._traits.assigns_data, RealCopies(self._reach.generators)
         try:
-            return record_model(model, *inputs, training=training, stand_ins=RealCopies(), assigns_data=assigns), None
+            return record_model(model, *inputs, training=training, stand_ins=copies, assigns_data=assigns), None
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a model raises on inputs that it does not take

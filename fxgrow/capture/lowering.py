@@ -120,8 +120,8 @@ class Lowering:
         known: Mapping[int, Tensor] | None,
     ) -> Template:
         """Record a call; the user's own code leaves no trace of that."""
-        with ONE_AT_A_TIME, nothing_left_behind(target) if is_user_code(target) else nullcontext() as traits:
-            watched = traits is not None and traits.assigns_data
+        with ONE_AT_A_TIME, nothing_left_behind(target) if is_user_code(target) else nullcontext() as reach:
+            watched = reach is not None and reach.traits.assigns_data
             return self._recorded(target, args, kwargs, refs, tensors, metas, attributes, known, watched)
 
     def _recorded(

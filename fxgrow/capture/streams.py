@@ -1,4 +1,4 @@
-"""Streams of random numbers: Python's, NumPy's and torch's own, and those of generators that a model holds."""
+"""Streams of random numbers: Python's, NumPy's and torch's own, and those of generators that a model reaches."""
 
 from __future__ import annotations
 
@@ -12,22 +12,16 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
 
-from .containers import found
-
-_TORCHS = frozenset(nn.Module().__dict__)
-"""Attributes that every module has."""
 Drawn = tuple[tuple[int, Any], ...]
 """The generators that have been drawn from, by number, and their states."""
-_SIMPLE = frozenset({bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size})
 
 
 class Streams:
     """The streams as they are now.
 
     Args:
-        generators: others that count, those that a model holds.
+        generators: others that count, those that a model reaches.
         devices: whether torch's streams of accelerators count; asking for them waits for the accelerator.
     """
 
@@ -75,12 +69,13 @@ def streams_kept(generators: Sequence[Any] = (), *, devices: bool = False) -> It
         before.restore()
 
 
-def draws(record: Callable[[], Drawn], generators: Sequence[Any], times: int = 3) -> bool:
+def draws(record: Callable[[], Drawn], generators: Sequence[Any], *, numpy: bool, times: int = 3) -> bool:
     """Whether a recording draws from streams of Python or NumPy, where other threads may do so at the same time.
 
     Args:
         record: makes the recording, and returns what `Streams.drawn` says of it.
-        generators: those that the model holds.
+        generators: those that the model reaches.
+        numpy: whether the model may draw from NumPy: calls into it cannot be seen.
         times: how often it is made.
     """
     called, before, start = False, sys.getprofile(), time.perf_counter()
@@ -97,8 +92,8 @@ def draws(record: Callable[[], Drawn], generators: Sequence[Any], times: int = 3
         sys.setprofile(before)
     waiting = Streams(generators)
     time.sleep(time.perf_counter() - start)
-    python = {n for n, (g, _) in enumerate(waiting._generators) if hasattr(g, "getstate")}
-    others = {number for number, _ in waiting.drawn()} & python  # calls into NumPy cannot be seen
+    seen = {n for n, (g, _) in enumerate(waiting._generators) if hasattr(g, "getstate") or not numpy}
+    others = {number for number, _ in waiting.drawn()} & seen
     return called or bool(set.intersection(*again) - others)
 
 
@@ -109,19 +104,12 @@ def _globals() -> Iterator[Any]:
         yield sys.modules["numpy"].random
 
 
-def generators_of(model: nn.Module) -> list[Any]:
-    """The generators that a model holds, in attributes and in containers there: each a `random.Random`, a
-    `numpy.random.Generator` or `RandomState`, or a `torch.Generator`."""
-    kinds: tuple[type, ...] = (random.Random, torch.Generator)
-    if "numpy" in sys.modules:
-        numpy = sys.modules["numpy"]
-        kinds += (numpy.random.Generator, numpy.random.RandomState)
-    made: dict[int, Any] = {}
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if name not in _TORCHS and type(value) not in _SIMPLE:
-                made.update((id(generator), generator) for generator in found(value, kinds))
-    return list(made.values())
+def is_generator(thing: Any) -> bool:
+    """Whether something is a `random.Random`, a `numpy.random.Generator` or `RandomState`, or a `torch.Generator`."""
+    if isinstance(thing, random.Random | torch.Generator):
+        return True
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(thing, (numpy.random.Generator, numpy.random.RandomState))
 
 
 def _state(generator: Any) -> Any:

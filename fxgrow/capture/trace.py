@@ -25,7 +25,7 @@ from .other_modes import MODES, modes_of
 from .proxies import ReadsValues, Writing
 from .silent import silent
 from .source import user_line
-from .streams import generators_of, streams_kept
+from .streams import streams_kept
 from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own, set_mode
 from .tracer import GrowthTracer
 from .twin import Twin
@@ -86,14 +86,14 @@ def trace(
     check_model(model)
     check_root(model)
     fixed = fixed_arguments(model, call, concrete_args or {})
-    with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, nothing_left_behind(model):
+    with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, nothing_left_behind(model) as reach:
         examples = Examples(given, in_training, concrete_args or {})
         writing = Writing()
 
         def compared() -> fx.GraphModule:
-            gm = _graph_module(model, _in_both_modes(model, fixed, call, caches, writing))
+            gm = _graph_module(model, _in_both_modes(model, fixed, call, caches, _Settings(writing, reach.generators)))
             _remember(gm, call, in_training)
-            compare(model, gm, examples, caches)
+            compare(model, gm, examples, caches, reach)
             return gm
 
         try:
@@ -134,7 +134,7 @@ class Traces:
 @dataclass(slots=True)
 class _Settings:
     writing: Writing
-    generators: list[Any]
+    generators: Sequence[Any]
     leaves: set[str] = field(default_factory=set)
     fixed: set[str] | None = field(default_factory=set)
 
@@ -144,10 +144,9 @@ class _Settings:
 
 
 def _in_both_modes(
-    model: nn.Module, concrete: Mapping[str, Any], call: Call | None, caches: Caches, writing: Writing
+    model: nn.Module, concrete: Mapping[str, Any], call: Call | None, caches: Caches, settings: _Settings
 ) -> Traces:
     """Trace in the model's mode and in the other one, keeping modules whole where that makes them one graph."""
-    settings = _Settings(writing, generators_of(model))
     for _ in range(ROUNDS):
         caches.clean()
         ours = _traced(model, concrete, call, model.training, settings)

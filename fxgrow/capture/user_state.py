@@ -14,6 +14,7 @@ import types
 from collections import UserDict, UserList, UserString, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from .caches import CACHED, holds_stand_in
 from .code_traits import Traits, traits_of
 from .kept import Kept, attributes_of, cells_of, class_of, container, names_in, slots_of
 from .stand_ins import SIMPLE, attributes, slots
+from .streams import is_generator
 from .user_code import is_own
 
 _HOLDERS = (UserDict, UserList, UserString, types.SimpleNamespace)
@@ -34,19 +36,38 @@ DEEPEST = 8
 """How far objects are followed from where code names them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What some code reaches by name."""
+
+    traits: Traits
+    """What it may do that stand-ins cannot show."""
+    generators: tuple[Any, ...]
+    """Generators of random numbers, beside the global ones."""
+    numpy: bool
+    """Whether it may use NumPy."""
+
+
+def reach_of(target: Any) -> Reach:
+    """What a function or a module of the user's reaches."""
+    reached = _Reached()
+    reached.look(target)
+    return reached.told()
+
+
 @contextmanager
-def nothing_left_behind(target: Any) -> Iterator[Traits]:
+def nothing_left_behind(target: Any) -> Iterator[Reach]:
     """While a function or a module of the user's is recorded; afterwards what it reaches holds no new stand-in.
 
-    Yields what its code may do that stand-ins cannot show. Where no other thread runs that may have written to them,
-    containers and objects become what they were.
+    Yields what its code reaches. Where no other thread runs that may have written to them, containers and objects
+    become what they were.
     """
     alone = _alone()
     reached = _Reached()
     reached.look(target)
     misses = [(cached, cached.cache_info().misses) for cached in reached.caches]
     try:
-        yield traits_of(reached.codes)
+        yield reached.told()
     finally:
         for kept, whole in reached.kept:
             if whole and alone and _alone():
@@ -82,6 +103,8 @@ class _Reached:
     def __init__(self) -> None:
         self.caches: list[Any] = []
         self.codes: list[types.CodeType] = []
+        self.generators: list[Any] = []
+        self.numpy = False
         self.kept: list[tuple[Kept, bool]] = []
         """Places, and whether they may be made what they were as a whole."""
         self._bound: list[tuple[Any, str, Any]] = []
@@ -91,6 +114,10 @@ class _Reached:
         self._next: deque[tuple[Any, int]] = deque()
         self._alive: list[Any] = []
         self._globals: dict[int, tuple[dict[str, Any], set[str]]] = {}
+
+    def told(self) -> Reach:
+        """What was found."""
+        return Reach(traits_of(self.codes), tuple(self.generators), self.numpy)
 
     def put_back(self) -> None:
         """Bind attributes, globals and closures to what they were bound to."""
@@ -144,7 +171,12 @@ class _Reached:
             self._class(thing)
         elif isinstance(thing, nn.Module):
             self._module(thing, depth)
-        elif not isinstance(thing, types.ModuleType | Tensor):
+        elif isinstance(thing, types.ModuleType):
+            self.numpy = self.numpy or thing.__name__.partition(".")[0] == "numpy"
+        elif is_generator(thing):
+            self.generators.append(thing)
+            self.numpy = self.numpy or type(thing).__module__.startswith("numpy")
+        elif not isinstance(thing, Tensor):
             self._object(thing, depth)
 
     def _object(self, thing: Any, depth: int) -> None:

@@ -23,8 +23,9 @@ from .locks import ONE_AT_A_TIME
 from .recorder import Call, DataAssigned, Recorder, run_recorded, storage_of
 from .signature import meta_of
 from .silent import silent
-from .streams import Drawn, generators_of, streams_kept
+from .streams import Drawn, streams_kept
 from .twin import Twin
+from .user_state import reach_of
 
 _TORCH = torch.__file__.rpartition("/")[0] + "/"
 _FXGROW = __file__.rpartition("/capture/")[0] + "/"
@@ -117,7 +118,7 @@ def record_model(
     with ONE_AT_A_TIME:
         known = stand_ins or StandIns()
         if known.generators is None:
-            known.generators = generators_of(model)
+            known.generators = reach_of(model).generators
         known.begin(model)
         twin = Twin(known)(model)
         if training is not None:
@@ -167,12 +168,12 @@ class StandIns:
 
     fake = True
 
-    def __init__(self) -> None:
+    def __init__(self, generators: Sequence[Any] | None = None) -> None:
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.made: dict[int, tuple[Tensor, Tensor]] = {}
         """By identity of a real tensor, itself and its fake."""
-        self.generators: list[Any] | None = None
-        """Those that the models hold; None until they were looked for."""
+        self.generators = generators
+        """Those that the models reach; None until they were looked for."""
         self._shared: dict[int, list[Tensor]] = {}
         self._bases: dict[int, Tensor] = {}
 
@@ -221,9 +222,9 @@ class RealCopies:
 
     fake = False
 
-    def __init__(self) -> None:
+    def __init__(self, generators: Sequence[Any] | None = None) -> None:
         self.mode: AbstractContextManager[Any] = nullcontext()
-        self.generators: list[Any] | None = None
+        self.generators = generators
         self.made: dict[int, tuple[Tensor, Tensor]] = {}
 
     def begin(self, model: nn.Module) -> None:
