@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import dis
+import functools
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from types import CodeType, FrameType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
 
 from .recorder import data_assigned
+
+T = TypeVar("T")
+_PROPERTIES = frozenset({"shape", "dtype", "device", "ndim", "layout", "itemsize"})
+_SIZES = frozenset({"size", "dim", "numel", "nelement", "ndimension", "stride", "element_size", "get_device"})
+_LOOKUPS = frozenset({"CONTAINS_OP", "BINARY_SUBSCR", "BINARY_OP"})
+_METHODS = frozenset({"get", "pop", "setdefault", "index", "count", "__contains__", "__getitem__"})
 
 
 class ReadsValues(Exception):
@@ -42,6 +52,27 @@ class Writing:
         return True
 
 
+class Unanswered(fx.Tracer):
+    """A tracer that remembers what `forward` has asked of stand-ins in vain, as it may go on after that error."""
+
+    unanswered: Exception | None = None
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """A condition."""
+        return self._asked(lambda: super(Unanswered, self).to_bool(obj))
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """A loop."""
+        return self._asked(lambda: super(Unanswered, self).iter(obj))
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        try:
+            return ask()
+        except Exception as error:
+            self.unanswered = error
+            raise
+
+
 class Assignable(fx.Proxy):
     """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace, and `x += y`, where the tracer keeps
     such operators in place: fx makes a new tensor of `x + y`."""
@@ -54,6 +85,9 @@ class Assignable(fx.Proxy):
     def __getitem__(self, index: Any) -> Any:
         known = self._entries().get((self.node, index)) if isinstance(index, str) else None
         return known if known is not None else super().__getitem__(index)  # type: ignore[misc]  # set by fx
+
+    def __getattr__(self, name: str) -> Any:
+        return Property(self, name)
 
     def _entries(self) -> dict[tuple[fx.Node, str], Any]:
         """What `forward` has written into dicts."""
@@ -111,6 +145,11 @@ class Assignable(fx.Proxy):
             return NotImplemented
         return self.tracer.create_proxy("call_function", function, (self, other), {})
 
+    def __hash__(self) -> int:
+        if _is_looked_up(sys._getframe(1)) and is_value(self.node):
+            raise self._value_read("a key")
+        return object.__hash__(self)
+
     def __int__(self) -> int:
         raise self._value_read("int")
 
@@ -136,7 +175,14 @@ class Assignable(fx.Proxy):
         buffers = buffers_behind(self.node)
         if buffers:
             return ReadsValues(buffers)
-        return TypeError(f"a traced value cannot be read as {what}: it is known only when the model runs")
+        error = TypeError(f"a traced value cannot be read as {what}: it is known only when the model runs")
+        if isinstance(self.tracer, Unanswered):
+            self.tracer.unanswered = error
+        return error
+
+
+class Property(fx.proxy.Attribute, Assignable):
+    """An attribute of a value: its shape, its dtype, or a method of it."""
 
 
 class BufferProxy(Assignable):
@@ -222,6 +268,39 @@ class BufferProxy(Assignable):
     def __iter__(self) -> Iterator[Any]:
         found = ((operator.getitem, (self, k)) for k in range(len(self._real)))
         return (self.tracer.create_proxy("call_function", target, args, {}) for target, args in found)
+
+
+def is_value(node: fx.Node) -> bool:
+    """Whether a node stands for a size, a dtype or another value that is equal to others, and not for a tensor."""
+    if node.op == "call_method":
+        return node.target in _SIZES
+    if node.op != "call_function":
+        return False
+    if node.target is getattr:
+        return node.args[1] in _PROPERTIES
+    module = getattr(node.target, "__module__", "")
+    return module == "_operator" and bool(node.all_input_nodes) and all(map(is_value, node.all_input_nodes))
+
+
+def _is_looked_up(frame: FrameType) -> bool:
+    """Whether code that asks for the hash of something looks for it in a set or a dict, and does not just store it."""
+    step, loaded = _steps(frame.f_code).get(frame.f_lasti, ("", frozenset()))
+    return step in _LOOKUPS or (step.startswith("CALL") and not loaded.isdisjoint(_METHODS))
+
+
+@functools.lru_cache(maxsize=1024)
+def _steps(code: CodeType) -> dict[int, tuple[str, frozenset[str]]]:
+    """By its offset, each instruction of some code, and the names of methods and attributes on its line."""
+    steps = list(dis.get_instructions(code))
+    on_line: dict[int | None, set[str]] = {}
+    for step in steps:
+        if step.opname in ("LOAD_METHOD", "LOAD_ATTR"):
+            on_line.setdefault(_line(step), set()).add(str(step.argval))
+    return {step.offset: (step.opname, frozenset(on_line.get(_line(step), ()))) for step in steps}
+
+
+def _line(step: dis.Instruction) -> int | None:
+    return step.positions.lineno if step.positions is not None else None
 
 
 def buffers_behind(node: fx.Node) -> frozenset[str]:

@@ -193,6 +193,8 @@ def _traced(
         try:
             with silent(), WritesUndone(), streams_kept(settings.generators, devices=True):
                 graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
+            if tracer.unanswered is not None:
+                raise tracer.unanswered  # `forward` has gone on after it, and may have done something else
             restore_signature(graph, model, concrete, call)
             rename_self(graph)
             return Traces(graph, twin, tracer.visited, _fixed(model, graph, settings.fixed))

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from ..functional import FACTORIES, default_dict
 from .contexts import Contexts, Forgotten
 from .patches import Patches
-from .proxies import Assignable, BufferProxy, ReadsValues, Writing, buffers_behind
+from .proxies import Assignable, BufferProxy, ReadsValues, Unanswered, Writing, buffers_behind
 from .source import user_stack
 from .written import OPEN
 
@@ -29,7 +29,7 @@ PLAIN_LISTS = (list, fx.immutable_collections.immutable_list)
 """Dicts and lists that torch.fx writes out as `{…}` and `[…]`; others are made by a call of their class."""
 
 
-class GrowthTracer(fx.Tracer):
+class GrowthTracer(Unanswered):
     """Traces a copy of a model (`twin.py`), which it may leave changed."""
 
     def __init__(

@@ -1,0 +1,87 @@
+"""Code that asks a stand-in for a size in a way that torch.fx does not notice is refused, not decided by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxgrow
+
+X = torch.randn(2, 8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+SCALES = {16: 0.5}
+WIDE = {(2, 16, 4)}
+
+
+def swallowed(x: Tensor, y: Tensor) -> Tensor:
+    try:
+        if x.shape[1] > 10:
+            y = y * 2
+    except Exception:  # as user code does
+        pass
+    return y
+
+
+def asserted(x: Tensor, y: Tensor) -> Tensor:
+    try:
+        assert x.shape[1] < 10
+    except Exception:
+        return y * 2
+    return y
+
+
+def counted(x: Tensor, y: Tensor) -> Tensor:
+    try:
+        for _ in range(x.shape[1]):
+            y = y * 1.1
+    except TypeError:
+        pass
+    return y
+
+
+READS: dict[str, Callable[[Any, Any], Any]] = {
+    "in a set": lambda x, y: y * 2 if x.shape[1] in {16, 32} else y,
+    "in a dict": lambda x, y: y * 2 if x.shape[1] in SCALES else y,
+    "not in": lambda x, y: y if x.size(1) not in {16} else y * 2,
+    "get": lambda x, y: y * SCALES.get(x.shape[1], 1.0),
+    "an item": lambda x, y: y * {8: 1.0, 16: 2.0}[x.shape[1]],
+    "a sum": lambda x, y: y * 2 if x.shape[1] + 1 in {17} else y,
+    "a dtype": lambda x, y: y * 2 if x.dtype in {torch.float32} else y,
+    "a dict of dtypes": lambda x, y: y * {torch.float32: 0.5}.get(x.dtype, 1.0),
+    "a whole shape": lambda x, y: y * 2 if x.shape in WIDE else y,
+    "an error that is swallowed": swallowed,
+    "an assertion": asserted,
+    "a loop": counted,
+}
+
+
+class Layers(nn.Module):
+    """Two layers, and what a test does with their input and output."""
+
+    def __init__(self, read: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.a, self.b, self.read = nn.Linear(4, 6), nn.Linear(6, 3), read
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the function."""
+        y: Tensor = self.read(x, self.b(torch.relu(self.a(x))))
+        return y
+
+
+@pytest.mark.parametrize("name", READS)
+def test_sizes_and_dtypes_that_are_looked_up_are_refused(name: str) -> None:
+    with pytest.raises(fxgrow.UsageError, match="FXG007"):
+        fxgrow.trace(Layers(READS[name]).double(), (X,))
+
+
+def test_tensors_may_be_keys() -> None:
+    def remembered(x: Tensor, y: Tensor) -> Tensor:
+        known = {x: 1.0, y: 2.0}
+        return y * known[y] if y in known else y
+
+    net = Layers(remembered).double()
+    wider = fxgrow.widen(fxgrow.trace(net, (X,)), "a")
+    torch.testing.assert_close(wider(X), net(X), rtol=0, atol=1e-12)
