@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from .recorder import data_assigned
+from .source import user_place
 
 T = TypeVar("T")
 _PROPERTIES = frozenset({"shape", "dtype", "device", "ndim", "layout", "itemsize"})
@@ -56,6 +57,17 @@ class Unanswered(fx.Tracer):
     """A tracer that remembers what `forward` has asked of stand-ins in vain, as it may go on after that error."""
 
     unanswered: Exception | None = None
+    _asked_at: object = None
+
+    def in_vain(self, error: Exception) -> None:
+        """Remember it."""
+        self.unanswered, self._asked_at = error, user_place(sys._getframe(1))
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """A node. Functions of torch's ask for numbers, and handle the error: they come to be nodes."""
+        if self.unanswered is not None and user_place(sys._getframe(1)) == self._asked_at:
+            self.unanswered = None
+        return super().create_node(*args, **kwargs)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """A condition."""
@@ -69,7 +81,7 @@ class Unanswered(fx.Tracer):
         try:
             return ask()
         except Exception as error:
-            self.unanswered = error
+            self.in_vain(error)
             raise
 
 
@@ -177,7 +189,7 @@ class Assignable(fx.Proxy):
             return ReadsValues(buffers)
         error = TypeError(f"a traced value cannot be read as {what}: it is known only when the model runs")
         if isinstance(self.tracer, Unanswered):
-            self.tracer.unanswered = error
+            self.tracer.in_vain(error)
         return error
 
 

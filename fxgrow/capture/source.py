@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from types import FrameType
+from types import CodeType, FrameType
 
 import torch
 from torch import fx
@@ -53,6 +53,13 @@ def user_stack(frame: FrameType | None) -> str | None:
             first = len(found)
         frame = frame.f_back
     return "".join(traceback.StackSummary.from_list(found[:first][::-1]).format()).strip() or None
+
+
+def user_place(frame: FrameType | None) -> tuple[CodeType, int] | None:
+    """The instruction of the user's code that is running: its code and the offset."""
+    while frame is not None and frame.f_code.co_filename.startswith(_OTHERS):
+        frame = frame.f_back
+    return None if frame is None else (frame.f_code, frame.f_lasti)
 
 
 def user_line(error: Exception) -> str:
