@@ -11,11 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 import fxgrow
 
 X = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 SAME = 1e-12
+PLAIN, KINDS, BY_KIND = Tensor, (Tensor, nn.Parameter), {Tensor: True}
 
 
 class Net(nn.Module):
@@ -117,6 +119,19 @@ def assigned_input(net: Any, x: Tensor) -> Any:
     return net.c(net.a(x))
 
 
+LOOKS: list[Callable[[Tensor], bool]] = [
+    lambda x: type(x) is PLAIN,
+    lambda x: type(x) in KINDS,
+    lambda x: BY_KIND.get(type(x), False),
+    lambda x: type(x).__module__ == "torch",
+    lambda x: not isinstance(x, FakeTensor | fx.Proxy),
+    lambda x: not hasattr(x, "fake_mode"),
+    lambda x: repr(x).startswith("tensor"),
+    lambda x: str(x).startswith("tensor"),
+]
+"""Ways to find out that a tensor is one."""
+
+
 WRONG: list[Callable[[Any, Tensor], Any]] = [
     by_class,
     by_class_name,
@@ -126,6 +141,7 @@ WRONG: list[Callable[[Any, Tensor], Any]] = [
     by_gradient_mode,
     assigned,
     assigned_input,
+    *(lambda net, x, look=look: net.c(net.a(x * 2 if look(x) else x)) for look in LOOKS),
     *(lambda net, x, f=f: net.c(f(F.relu(net.a(x)))) for f in (softer, by_its_sum, by_an_array, by_history, centred)),
 ]
 

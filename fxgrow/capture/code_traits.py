@@ -19,6 +19,9 @@ from .user_code import is_own
 
 _GRADIENTS = frozenset({"requires_grad", "grad_fn", "is_grad_enabled", "is_leaf"})
 _MEMORY = frozenset({"numpy", "tolist", "asarray", "array", "data_ptr", "untyped_storage"})
+_KINDS = frozenset({"type", "repr", "str", "__class__"})
+_STAND_INS = frozenset({"FakeTensor", "Proxy", "fake_mode", "is_fx_tracing", "is_fake", "_get_current_dispatch_mode"})
+"""Names by which code finds out that it runs on stand-ins."""
 _OTHER_ERRORS = frozenset({"AttributeError", "ImportError", "KeyError", "IndexError", "NameError"})
 """Errors that a stand-in does not raise for want of a value."""
 
@@ -58,7 +61,7 @@ def traits_of(codes: Iterable[CodeType]) -> Traits:
 def _of(code: CodeType) -> Traits:
     names = frozenset(code.co_names)
     told = names.union(c for c in code.co_consts if isinstance(c, str))
-    kinds = not told.isdisjoint({"Tensor", "Parameter"}) and not names.isdisjoint({"type", "__class__"})
+    kinds = not told.isdisjoint(_STAND_INS) or (not names.isdisjoint(_KINDS) and _calls(code, _KINDS))
     assigns = "setattr" in names and "data" in code.co_consts
     handles = "suppress" in names
     before: dis.Instruction | None = None
@@ -71,6 +74,14 @@ def _of(code: CodeType) -> Traits:
             before = step
     handles = handles and not names.isdisjoint(_MEMORY)
     return Traits(assigns, kinds, handles, not names.isdisjoint(_GRADIENTS))
+
+
+def _calls(code: CodeType, names: frozenset[str]) -> bool:
+    """Whether code uses functions of some names, and not just methods (`x.type(…)` is a cast)."""
+    return any(
+        step.argval in names and (step.opname == "LOAD_GLOBAL" or step.argval == "__class__")
+        for step in dis.get_instructions(code)
+    )
 
 
 def traits_of_calls(model: nn.Module) -> Traits:
