@@ -250,3 +250,20 @@ def test_a_write_that_runs_without_gradients_only() -> None:
     with torch.no_grad():
         assert torch.equal(gm(X), model(X))
         assert torch.allclose(wider(X), model(X), rtol=SAME, atol=SAME)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda net, x: net.c(net.a(x).unsqueeze_(1).squeeze_(1)),
+        lambda net, x: net.c(net.a(x).unsqueeze_(1).transpose_(1, 2).squeeze_(2)),
+        lambda net, x: net.c(net.a(x).t_().t_()),
+        lambda net, x: net.c(net.a(x).swapaxes_(0, 1).swapaxes_(0, 1).relu_()),
+    ],
+)
+def test_shapes_that_change_in_place_grow(body: Body) -> None:
+    net = Net(body).double()
+    x = X[:, 0].repeat(3, 1)
+    wider = fxgrow.widen(fxgrow.trace(net, (x,)), "a")
+    for inputs in (x, x[:4]):
+        torch.testing.assert_close(wider(inputs), net(inputs), rtol=0, atol=SAME)

@@ -41,7 +41,7 @@ class Lowering:
     def fake(self, meta: Meta, slot: int) -> Tensor:
         """A fake tensor; one object for each slot, because recordings tell tensors apart by identity."""
         found = self._fakes.get((slot, meta))
-        if found is None:
+        if found is None or meta_of(found) != meta:  # `x.unsqueeze_(0)` has changed its shape
             shape, stride, dtype, device = meta
             with ONE_AT_A_TIME, self.mode:
                 found = torch.empty_strided(shape, stride, dtype=dtype, device=device)

@@ -39,7 +39,8 @@ def grown_ref(value: Value, shape: tuple[int, ...]) -> Ref:
 
 def result_of(template: Template, refs: list[Ref], node: str) -> Any:
     """What a call returns that was lowered, `refs` being its tensor arguments."""
-    made: dict[int, Ref] = dict(enumerate(refs))
+    reshaped = {x.index for step in template.steps if step.moves for x in step.writes}  # `x.unsqueeze_(0)` returns `x`
+    made = {index: ref for index, ref in enumerate(refs) if index not in reshaped}
 
     def ref(index: int) -> Ref:
         if index not in made:
