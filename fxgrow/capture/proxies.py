@@ -57,6 +57,8 @@ class Unanswered(fx.Tracer):
     """A tracer that remembers what `forward` has asked of stand-ins in vain, as it may go on after that error."""
 
     unanswered: Exception | None = None
+    follows_dtypes = False
+    """Whether the dtype of a buffer is read when the graph runs."""
     _asked_at: object = None
 
     def in_vain(self, error: Exception) -> None:
@@ -215,9 +217,10 @@ class BufferProxy(Assignable):
         return self._real.ndim
 
     @property
-    def dtype(self) -> torch.dtype:
-        """As of a tensor."""
-        return self._real.dtype
+    def dtype(self) -> Any:
+        """What the buffer has when the graph runs, as it may be cast; what it has now where code must know it."""
+        followed = isinstance(self.tracer, Unanswered) and self.tracer.follows_dtypes
+        return Property(self, "dtype") if followed else self._real.dtype
 
     @property
     def device(self) -> torch.device:

@@ -137,10 +137,12 @@ class _Settings:
     generators: Sequence[Any]
     leaves: set[str] = field(default_factory=set)
     fixed: set[str] | None = field(default_factory=set)
+    follows_dtypes: bool = True
+    """Whether the dtypes of buffers are read when the graph runs; code that must know them is traced without."""
 
-    def state(self) -> tuple[frozenset[str], frozenset[str] | None]:
+    def state(self) -> tuple[object, ...]:
         """What is set now."""
-        return frozenset(self.leaves), None if self.fixed is None else frozenset(self.fixed)
+        return frozenset(self.leaves), None if self.fixed is None else frozenset(self.fixed), self.follows_dtypes
 
 
 def _in_both_modes(
@@ -189,7 +191,7 @@ def _traced(
             set_mode(twin, model, training)
         for module in twin.modules():  # `check_hooks` has them; here they would warn of proxies
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
-        tracer = GrowthTracer(settings.leaves, settings.fixed, settings.writing)
+        tracer = GrowthTracer(settings.leaves, settings.fixed, settings.writing, follows_dtypes=settings.follows_dtypes)
         try:
             with silent(), WritesUndone(), streams_kept(settings.generators, devices=True):
                 graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
@@ -200,6 +202,9 @@ def _traced(
             return Traces(graph, twin, tracer.visited, _fixed(model, graph, settings.fixed))
         except ReadsValues as error:
             assert settings.fixed is not None
+            if settings.follows_dtypes:
+                settings.follows_dtypes = False
+                continue
             if can_stay_whole(model, tracer.place) and tracer.place not in settings.leaves:
                 settings.leaves.add(tracer.place)
             else:
@@ -214,6 +219,9 @@ def _traced(
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # user code runs here; whatever it raises becomes one message with its line
+            if settings.follows_dtypes and next(model.buffers(), None) is not None:
+                settings.follows_dtypes = False
+                continue
             if settings.fixed is not None and next(model.buffers(), None) is not None:
                 settings.fixed = None  # as plain torch.fx does it
                 continue

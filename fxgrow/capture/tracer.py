@@ -37,6 +37,8 @@ class GrowthTracer(Unanswered):
         leaves: Collection[str] = (),
         fixed: Collection[str] | None = (),
         writing: Writing | None = None,
+        *,
+        follows_dtypes: bool = False,
     ) -> None:
         """Start a trace.
 
@@ -44,8 +46,10 @@ class GrowthTracer(Unanswered):
             leaves: paths of modules that are kept whole, beside torch's own.
             fixed: names of buffers whose values the trace fixes; None for all.
             writing: how to write down what torch.fx simplifies.
+            follows_dtypes: whether the dtypes of buffers are read when the graph runs.
         """
         super().__init__()
+        self.follows_dtypes = follows_dtypes
         self.writing = writing if writing is not None else Writing()
         self._anew: dict[str, fx.Node] = {}
         """By the name of a constant, the copy that each call makes of it."""
