@@ -104,7 +104,8 @@ class Builder:
             return self._intrinsic(node, target, args, kwargs)
         key = self.model.keys[str(node.target)] if node.op == "call_module" else None
         template, inputs, own = self.lowering.template(target, args, kwargs, key=key)
-        self.program.calls[node.name] = NodeCall(template, args, kwargs)
+        kept = replaced(args, Ref, lambda ref: ref), replaced(dict(kwargs), Ref, lambda ref: ref)  # to be written to
+        self.program.calls[node.name] = NodeCall(template, *kept)
         modes = self._modes(node, target, args, kwargs, template)
         return self.instantiate(node.name, template, [*inputs, *(self.parameter(t, node.name) for t in own)], modes)
 
@@ -241,15 +242,17 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
     env: dict[fx.Node, Any] = {}
     remaining = list(inputs)
     given: list[Value] = []
-    written = WrittenContainers()
+    written = WrittenContainers(program)
     for node in model.nodes:
         if node.op == "output":
             tree = plain(node.args[0], env)
-            program.outputs = tuple(leaves(value_tree(tree)))
+            program.left = tuple(ref.value for ref in written.left())
+            program.outputs = (*leaves(value_tree(tree)), *program.left)
             continue
         if node.op == "placeholder":
             example = remaining.pop(0)
             env[node] = builder.input(example, node.name)
+            written.given(env[node])
             given += leaves(value_tree(env[node]))
             if varying(example):
                 program.varying.add(node.name)
@@ -259,9 +262,17 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
         else:
             target = modules[str(node.target)] if node.op == "call_module" else node.target
             args, kwargs = plain(node.args, env), plain(node.kwargs, env) if node.kwargs else {}
-            written.look(node, args)
+            containers = written.look(node, env)
             try:
-                env[node] = builder.call(node, target, args, kwargs)
+                done = written.write(node, args, kwargs) if containers else None
+                if done is not None:
+                    env[node] = done[0]
+                    program.node_ops.setdefault(node.name, [])
+                else:
+                    env[node] = builder.call(node, target, args, kwargs)
+                    if containers:
+                        written.called(node, program.calls[node.name].template, env[node])
+                        env[node] = written.read(node, args, env[node])
             except UsageError:
                 raise
             except Undecided as error:
@@ -270,7 +281,7 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
                 raise
             except Exception as error:
                 raise _cannot_run(node, args, error) from error
-            if program.varying:
+            if program.varying and done is None:
                 note(program, node, env, target)
         program.results[node.name] = value_tree(env[node])
     program.inputs = tuple(given)

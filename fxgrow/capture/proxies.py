@@ -23,22 +23,41 @@ class ReadsValues(Exception):
 
 @dataclass(slots=True)
 class InPlace:
-    """What a tracer does with `x += y`."""
+    """What a tracer does with `x += y` and `x.n = y`."""
 
     kept: bool = False
-    """It stays in place, as it matters where `x` is read by another name; else it is traced as `x = x + y`."""
+    """It stays in place, as it matters where `x` is read by another name; else it is traced as `x = x + y`, and what
+    is assigned to an attribute is known to the trace alone."""
     met: bool = False
     """`forward` has such operators."""
 
 
+_OF_PROXIES = ("tracer", "node", "data", "_real")
+"""Attributes that a proxy itself has."""
+
+
 class Assignable(fx.Proxy):
-    """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace, and `x += y`, where the tracer keeps
-    such operators in place: fx makes a new tensor of `x + y`."""
+    """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace, and `x += y` and `x.n = y`, where the
+    tracer keeps such operators in place: fx makes a new tensor of `x + y`, and sets the attribute of the proxy."""
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
         if isinstance(index, str):  # of a dict
-            self._entries()[self.node, index] = value
+            entries = self._entries()
+            for place in [place for place in entries if place[1] == index]:  # it may be one dict, read twice
+                del entries[place]
+            entries[self.node, index] = value
+
+    def __delitem__(self, index: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.delitem, (self, index), {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        in_place: InPlace | None = None if name in _OF_PROXIES else getattr(self.tracer, "in_place", None)
+        if in_place is not None:
+            in_place.met = True
+            if in_place.kept:
+                self.tracer.create_proxy("call_function", setattr, (self, name, value), {})
 
     def __getitem__(self, index: Any) -> Any:
         known = self._entries().get((self.node, index)) if isinstance(index, str) else None

@@ -48,7 +48,9 @@ class Recording:
     calls: list[Call]
     notes: list[Note]
     inputs: tuple[Any, ...]
-    """Positional and keyword arguments, with fake tensors in the place of tensors."""
+    """Positional and keyword arguments, with fake tensors in the place of tensors, as they were before the call."""
+    after: tuple[Any, ...]
+    """The same containers after the call, which may have written to them."""
     output: Any
     own: dict[int, Tensor]
     """By identity of a fake tensor, the real tensor of the model for which it stands."""
@@ -134,6 +136,7 @@ def record_model(
         for _ in range(calls):
             fakes.clear()
             given.append((replaced(tuple(args), Tensor, fake), replaced(dict(kwargs), Tensor, fake)))
+        before_it = [replaced(each, Tensor, lambda made: made) for each in given]
         recorder = WholeRecorder()
         recorder.by_shape = known.fake
         before = Attributes(twin)
@@ -151,8 +154,11 @@ def record_model(
         left |= dict(twin.named_buffers(remove_duplicate=False))
         own = {id(made): real for real, made in known.made.values()}
         alive = [twin, dict(known.made)]
-        inputs, out = (given[0], outs[0]) if calls == 1 else (tuple(given), tuple(outs))
-        made = recorder.calls, recorder.notes, inputs, out, own, left, twin.training
+        if calls == 1:
+            inputs, after, out = before_it[0], given[0], outs[0]
+        else:
+            inputs, after, out = tuple(before_it), tuple(given), tuple(outs)
+        made = recorder.calls, recorder.notes, inputs, after, out, own, left, twin.training
         return Recording(*made, before.changed, drawn, recorder.asked, alive)
 
 
