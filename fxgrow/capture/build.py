@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Kind, UsageError, usage
-from .containers import replaced
+from .containers import changed, replaced
 from .draws import flag_follows, hides_its_mode, in_other_mode, modes_of
 from .fakes import has_known_value
+from .left import copied
 from .locks import ONE_AT_A_TIME
 from .lowering import INTRINSICS, Lowering
 from .numbers import Undecided
@@ -96,7 +97,13 @@ class Builder:
 
     def input(self, example: Any, node: str) -> Any:
         """What the model is given, with a reference for each tensor in it."""
-        return replaced(example, Tensor, lambda x: self.new_ref(self.value(meta_of(x), Origin.INPUT, node)))
+
+        def ref_of(leaf: Any) -> Any:
+            if isinstance(leaf, Tensor):
+                return self.new_ref(self.value(meta_of(leaf), Origin.INPUT, node))
+            return copied(leaf)
+
+        return changed(example, ref_of)
 
     def call(self, node: fx.Node, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Lower one call node; returns its result as a tree of references and plain numbers."""
@@ -104,8 +111,7 @@ class Builder:
             return self._intrinsic(node, target, args, kwargs)
         key = self.model.keys[str(node.target)] if node.op == "call_module" else None
         template, inputs, own = self.lowering.template(target, args, kwargs, key=key)
-        kept = replaced(args, Ref, lambda ref: ref), replaced(dict(kwargs), Ref, lambda ref: ref)  # to be written to
-        self.program.calls[node.name] = NodeCall(template, *kept)
+        self.program.calls[node.name] = NodeCall(template, args, kwargs)
         modes = self._modes(node, target, args, kwargs, template)
         return self.instantiate(node.name, template, [*inputs, *(self.parameter(t, node.name) for t in own)], modes)
 
@@ -271,7 +277,10 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
                 else:
                     env[node] = builder.call(node, target, args, kwargs)
                     if containers:
-                        written.called(node, program.calls[node.name].template, env[node])
+                        made = program.calls[node.name]
+                        now = (replaced(tree, Ref, lambda ref: ref) for tree in (args, dict(kwargs)))
+                        program.calls[node.name] = NodeCall(made.template, *now)  # they may be written to later
+                        written.called(node, made.template, env[node])
                         env[node] = written.read(node, args, env[node])
             except UsageError:
                 raise

@@ -146,16 +146,6 @@ def leaves(tree: Any) -> list[Any]:
     return [leaf for item in way.items(tree) for leaf in leaves(item)]
 
 
-def inside(tree: Any) -> list[Any]:
-    """The containers in a tree that can be written to: all but tuples and slices."""
-    form = type(tree)
-    way = None if form in _SCALARS else way_into(form)
-    if way is None:
-        return []
-    own = [] if isinstance(tree, tuple | slice) else [tree]
-    return [*own, *(container for item in way.items(tree) for container in inside(item))]
-
-
 def changed(tree: Any, change: Callable[[Any], Any]) -> Any:
     """The same tree with another object in the place of each leaf."""
     way = way_into(type(tree))

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._mode_utils import no_dispatch
 
 from .containers import classes, found, paths, replaced
-from .left import changes, contents
+from .left import changes, contents, is_object
 from .recorder import Call, spec_of, storage_of
 from .specs import Spec
 from .whole import Note, Recording
@@ -176,7 +176,7 @@ class _Reader:
                 steps.append((number, k))
         ends: dict[str, Any] = {}
         for label, leaf in paths(self.recording.output, "output"):
-            ends[label] = self._number(leaf) if isinstance(leaf, Tensor) else f"{type(leaf).__name__} {leaf!r}"
+            ends[label] = self._leaf(leaf)
         ends["the class of output"] = classes(self.recording.output)
         for label, leaf in paths(self.recording.inputs, "input"):
             if isinstance(leaf, Tensor) and self.versions.get(storage_of(leaf)):
@@ -193,8 +193,14 @@ class _Reader:
 
     def _contents(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
         """What the containers among the inputs hold."""
-        return contents(
-            inputs, "input", lambda x: self._number(x) if isinstance(x, Tensor) else f"{type(x).__name__} {x!r}"
+        return contents(inputs, "input", self._leaf)
+
+    def _leaf(self, leaf: Any) -> int | str:
+        if isinstance(leaf, Tensor):
+            return self._number(leaf)
+        kind: Any = type(leaf)
+        return (
+            str(kind.__name__) if is_object(leaf) and kind.__repr__ is object.__repr__ else f"{kind.__name__} {leaf!r}"
         )
 
     def _step(self, call: Call, note: Note) -> int | None:

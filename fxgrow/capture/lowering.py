@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..functional import adapt_skip
-from .containers import inside
 from .fakes import fake_of, standing_for
-from .left import contents
+from .left import contents, mutable
 from .locks import ONE_AT_A_TIME, one_at_a_time
 from .numbers import compared, valued
 from .program import Ref
@@ -153,7 +152,7 @@ class Lowering:
         fakes = {ref: fake(ref, meta_of_ref(ref), i) for i, ref in enumerate(refs)}
         own = {id(t): fake(t, metas.get(id(t)) or meta_of(t), len(refs) + i) for i, t in enumerate(tensors)}
         a, k = substitute(args, fakes.__getitem__), substitute(dict(kwargs), fakes.__getitem__)
-        containers = {id(x): x for x in inside((a, k))}
+        containers = {id(x): x for x in mutable((a, k))}
         before = contents((a, k), "", id) if containers else {}
         grad = False
         given = list(fakes.values()) if watched else None
@@ -170,7 +169,7 @@ class Lowering:
             inputs = list(fakes.values())
             out, calls = record(lambda: _call(target, a, k), self.mode, grad, given)
         writes = bool(containers) and contents((a, k), "", id) != before
-        shares = bool(containers) and any(id(x) in containers for x in inside(out))
+        shares = bool(containers) and any(id(x) in containers for x in mutable(out))
         made = build(inputs, calls, out)
         return replace(made, writes=writes, shares=shares) if writes or shares else made
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.proxy import Attribute
 
 from .recorder import data_assigned
 
@@ -32,7 +33,7 @@ class InPlace:
     """`forward` has such operators."""
 
 
-_OF_PROXIES = ("tracer", "node", "data", "_real")
+_OF_PROXIES = ("tracer", "node", "data", "_real", "root", "attr", "_node")
 """Attributes that a proxy itself has."""
 
 
@@ -62,6 +63,9 @@ class Assignable(fx.Proxy):
     def __getitem__(self, index: Any) -> Any:
         known = self._entries().get((self.node, index)) if isinstance(index, str) else None
         return known if known is not None else super().__getitem__(index)  # type: ignore[misc]  # set by fx
+
+    def __getattr__(self, name: str) -> Any:
+        return AssignableAttribute(self, name)
 
     def _entries(self) -> dict[tuple[fx.Node, str], Any]:
         """What `forward` has written into dicts."""
@@ -145,6 +149,10 @@ class Assignable(fx.Proxy):
         if buffers:
             return ReadsValues(buffers)
         return TypeError(f"a traced value cannot be read as {what}: it is known only when the model runs")
+
+
+class AssignableAttribute(Attribute, Assignable):
+    """An attribute of such a proxy, which can be written to as well: `batch.inner.y = y`, `batch.layers += [y]`."""
 
 
 class BufferProxy(Assignable):

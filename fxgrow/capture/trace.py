@@ -21,7 +21,7 @@ from .forward import fixed_arguments, restore_signature
 from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
-from .other_modes import MODES
+from .other_modes import MODES, modes_of
 from .proxies import InPlace, ReadsValues
 from .silent import silent
 from .source import user_line
@@ -96,13 +96,22 @@ def trace(
             compare(model, gm, examples, caches)
             return gm
 
+        first: fx.GraphModule | None = None
         try:
-            return compared()
+            first = compared()
         except FxgrowError:
             if not in_place.met:
                 raise
-            in_place.kept = True
-            return compared()
+        if first is not None and (not in_place.met or len(modes_of(first)) == len(MODES)):
+            return first
+        in_place.kept = True
+        try:
+            again = compared()
+        except FxgrowError:
+            if first is None:
+                raise
+            return first
+        return again if first is None or len(modes_of(again)) == len(MODES) else first
 
 
 def _remember(gm: fx.GraphModule, call: Call | None, in_training: Call | None) -> None:

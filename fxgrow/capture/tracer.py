@@ -80,7 +80,7 @@ class GrowthTracer(fx.Tracer):
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """A node, with the lines of the user's code that make it. (What fx records of its own takes far longer.)"""
         node = super().create_node(*args, **kwargs)
-        if node.op == "call_method" and node.target in WRITES or node.target in IN_PLACE:
+        if (node.op == "call_method" and node.target in WRITES) or node.target in IN_PLACE:
             self.entries.clear()  # whichever dict it is, it may have other entries now
         if not node.stack_trace and node.op not in ("placeholder", "output"):
             node.stack_trace = user_stack(sys._getframe(1))

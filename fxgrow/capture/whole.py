@@ -16,9 +16,10 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from .attributes import Attributes
-from .containers import replaced
+from .containers import changed
 from .contexts import Contexts
 from .fakes import empty_fake, fake_of, has_known_value
+from .left import copied
 from .locks import ONE_AT_A_TIME
 from .recorder import Call, DataAssigned, Recorder, run_recorded, storage_of
 from .signature import meta_of
@@ -125,6 +126,9 @@ def record_model(
                 twin.train(training)
         fakes: dict[int, Any] = {}
 
+        def given_leaf(leaf: Any) -> Any:
+            return fake(leaf) if isinstance(leaf, Tensor) else copied(leaf)
+
         def fake(tensor: Tensor) -> Tensor:
             if id(tensor) not in fakes:
                 fakes[id(tensor)] = tensor, known.input(tensor)
@@ -135,8 +139,8 @@ def record_model(
         given: list[Any] = []
         for _ in range(calls):
             fakes.clear()
-            given.append((replaced(tuple(args), Tensor, fake), replaced(dict(kwargs), Tensor, fake)))
-        before_it = [replaced(each, Tensor, lambda made: made) for each in given]
+            given.append((changed(tuple(args), given_leaf), changed(dict(kwargs), given_leaf)))
+        before_it = [changed(each, copied) for each in given]
         recorder = WholeRecorder()
         recorder.by_shape = known.fake
         before = Attributes(twin)

@@ -15,7 +15,8 @@ from typing import Any
 from torch import fx, nn
 
 from ..errors import Kind, UsageError, usage
-from .containers import found, inside, way_into
+from .containers import found
+from .left import is_object, mutable
 from .program import Program, Ref
 from .template import Template
 from .trees import value_tree
@@ -57,7 +58,7 @@ class WrittenContainers:
 
     def given(self, tree: Any) -> None:
         """Note an input."""
-        self._roots += inside(tree)
+        self._roots += mutable(tree)
         self._given.update(id(ref) for ref in found(tree, Ref))
 
     def left(self) -> list[Ref]:
@@ -69,10 +70,10 @@ class WrittenContainers:
 
     def look(self, node: fx.Node, env: Mapping[fx.Node, Any]) -> bool:
         """Whether a node is given containers; those that were written to are noted as it finds them."""
-        some = [n for n in node.all_input_nodes if not isinstance(env[n], Ref) and inside(env[n])]
+        some = [n for n in node.all_input_nodes if not isinstance(env[n], Ref) and mutable(env[n])]
         if self._written:
             for n in some:
-                if any(id(c) in self._written for c in inside(env[n])):
+                if any(id(c) in self._written for c in mutable(env[n])):
                     self.program.seen[node.name, n.name] = value_tree(env[n])
         return bool(some)
 
@@ -82,14 +83,16 @@ class WrittenContainers:
         Raises:
             UsageError: what it writes cannot be followed.
         """
-        if not args or way_into(type(args[0])) is None or isinstance(args[0], tuple):
+        if not args or isinstance(args[0], tuple) or not mutable(args[0]):
             return None
         container, target = args[0], node.target
+        if is_object(container) and target in (setattr, *_FUNCTIONS):
+            raise self._refusal(node, container)
         run: Callable[..., Any]
         if node.op == "call_method" and target in WRITES and _is_python(container):
             run = getattr(container, str(target))
         elif node.op == "call_function" and target in _FUNCTIONS and _is_python(container):
-            run = lambda *rest: target(container, *rest)  # type: ignore[operator]  # a function  # noqa: E731
+            run = lambda *rest: target(container, *rest)  # noqa: E731
         elif target is setattr and _is_record(container, args[1]):
             run = lambda *rest: setattr(container, *rest)  # noqa: E731
         else:
@@ -100,7 +103,7 @@ class WrittenContainers:
 
     def _check(self, node: fx.Node, container: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         rest = [*args[1:], *kwargs.values()]
-        inner = [c for arg in rest for c in inside(arg)]
+        inner = [c for arg in rest for c in mutable(arg)]
         whole = node.target in ("extend", "update", operator.iadd, operator.ior)
         spread = whole and any(isinstance(arg, Ref) for arg in args[1:])
         told = {n.name for n in node.all_input_nodes} & self.program.varying
@@ -121,18 +124,22 @@ class WrittenContainers:
         if template.writes:
             raise self._refusal(node, None)
         if template.shares:
-            self._unsure.update((id(c), c) for c in inside(result))
+            self._unsure.update((id(c), c) for c in mutable(result))
 
     def read(self, node: fx.Node, args: Sequence[Any], result: Any) -> Any:
         """The result of a node; where it reads a container in a container, that very object."""
-        if not args or not inside(result):
+        if not args or not mutable(result):
             return result
         container = args[0]
         if node.target is operator.getitem and (_is_python(container) or type(container) is tuple):
             return container[args[1]]
         if node.target is getattr and len(args) > 1 and _is_record(container, args[1]):
             return getattr(container, args[1])
-        if (node.op, node.target) == ("call_method", "get") and _is_python(container) and isinstance(result, list | dict):
+        if (
+            (node.op, node.target) == ("call_method", "get")
+            and _is_python(container)
+            and isinstance(result, list | dict)
+        ):
             return container.get(*args[1:])
         return result
 
@@ -170,7 +177,8 @@ def _is_python(container: Any) -> bool:
     if kind in _PLAIN:
         return True
     return all(
-        next((c for c in kind.__mro__ if name in c.__dict__), base).__module__ in ("builtins", "collections", "_collections_abc", "collections.abc")
+        next((c for c in kind.__mro__ if name in c.__dict__), base).__module__
+        in ("builtins", "collections", "_collections_abc", "collections.abc")
         for name in _METHODS
     )
 
@@ -178,7 +186,11 @@ def _is_python(container: Any) -> bool:
 def _is_record(container: Any, name: Any) -> bool:
     """Whether it is a dataclass that keeps what is assigned to an attribute as it is."""
     kind: Any = type(container)
-    if not is_dataclass(kind) or isinstance(container, list | dict | UserDict) or kind.__setattr__ is not object.__setattr__:
+    if (
+        not is_dataclass(kind)
+        or isinstance(container, list | dict | UserDict)
+        or kind.__setattr__ is not object.__setattr__
+    ):
         return False
     held = getattr(kind, name, None)
     return not hasattr(type(held), "__set__") or type(held).__name__ == "member_descriptor"

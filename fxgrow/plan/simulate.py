@@ -299,7 +299,9 @@ class Simulation:
             self._env[node] = result
             self.changed.add(node)
             if self.program.seen:
-                self._grown.update((v.index, ref) for v, ref in zip(found(old, Value), found(result, Ref), strict=False))
+                self._grown.update(
+                    (v.index, ref) for v, ref in zip(found(old, Value), found(result, Ref), strict=False)
+                )
 
     def _ref_now(self, value: Value) -> Ref:
         """What stands for a tensor after the growth; one reference for each."""
@@ -318,9 +320,8 @@ class Simulation:
         tree = self.program.seen.get((consumer.name, node.name))
         if tree is not None:
             return as_refs(tree, self._refs) if old else replaced(tree, Value, self._ref_now)
-        if not old:
-            if node in self._env:
-                return self._env[node]
+        if not old and node in self._env:
+            return self._env[node]
         return as_refs(self.program.results[node.name], self._refs)
 
     def both(self, node: fx.Node) -> tuple[_Env, _Env]:

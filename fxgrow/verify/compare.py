@@ -14,7 +14,7 @@ from torch.fx.node import map_aggregate
 
 from ..capture.call import Call
 from ..capture.containers import leaves
-from ..capture.left import changes, contents
+from ..capture.left import changes, contents, copied
 from ..capture.streams import streams_kept
 from .outputs import WithInputs, flat
 from .precision import like, raised, wide
@@ -176,7 +176,7 @@ def _same(leaf: Any) -> Any:
 
 def place(x: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """An input on a device, a copy; floating-point ones in a dtype, complex ones in that of its precision."""
-    return x.to(device=device, dtype=like(x.dtype, dtype), copy=True) if isinstance(x, Tensor) else x
+    return x.to(device=device, dtype=like(x.dtype, dtype), copy=True) if isinstance(x, Tensor) else copied(x)
 
 
 def distance(a: Tensor, b: Tensor) -> float:
