@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Kind, UsageError, usage
-from .containers import replaced
+from .containers import changed, replaced
 from .draws import flag_follows, hides_its_mode, in_other_mode, modes_of
 from .fakes import has_known_value
+from .left import copied
 from .locks import ONE_AT_A_TIME
 from .lowering import INTRINSICS, Lowering
 from .numbers import Undecided
@@ -96,7 +97,13 @@ class Builder:
 
     def input(self, example: Any, node: str) -> Any:
         """What the model is given, with a reference for each tensor in it."""
-        return replaced(example, Tensor, lambda x: self.new_ref(self.value(meta_of(x), Origin.INPUT, node)))
+
+        def ref_of(leaf: Any) -> Any:
+            if isinstance(leaf, Tensor):
+                return self.new_ref(self.value(meta_of(leaf), Origin.INPUT, node))
+            return copied(leaf)
+
+        return changed(example, ref_of)
 
     def call(self, node: fx.Node, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Lower one call node; returns its result as a tree of references and plain numbers."""
@@ -241,15 +248,17 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
     env: dict[fx.Node, Any] = {}
     remaining = list(inputs)
     given: list[Value] = []
-    written = WrittenContainers()
+    written = WrittenContainers(program)
     for node in model.nodes:
         if node.op == "output":
             tree = plain(node.args[0], env)
-            program.outputs = tuple(leaves(value_tree(tree)))
+            program.left = tuple(ref.value for ref in written.left())
+            program.outputs = (*leaves(value_tree(tree)), *program.left)
             continue
         if node.op == "placeholder":
             example = remaining.pop(0)
             env[node] = builder.input(example, node.name)
+            written.given(env[node])
             given += leaves(value_tree(env[node]))
             if varying(example):
                 program.varying.add(node.name)
@@ -259,9 +268,20 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
         else:
             target = modules[str(node.target)] if node.op == "call_module" else node.target
             args, kwargs = plain(node.args, env), plain(node.kwargs, env) if node.kwargs else {}
-            written.look(node, args)
+            containers = written.look(node, env)
             try:
-                env[node] = builder.call(node, target, args, kwargs)
+                done = written.write(node, args, kwargs) if containers else None
+                if done is not None:
+                    env[node] = done[0]
+                    program.node_ops.setdefault(node.name, [])
+                else:
+                    env[node] = builder.call(node, target, args, kwargs)
+                    if containers:
+                        made = program.calls[node.name]
+                        now = (replaced(tree, Ref, lambda ref: ref) for tree in (args, dict(kwargs)))
+                        program.calls[node.name] = NodeCall(made.template, *now)  # they may be written to later
+                        written.called(node, made.template, env[node])
+                        env[node] = written.read(node, args, env[node])
             except UsageError:
                 raise
             except Undecided as error:
@@ -270,7 +290,7 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
                 raise
             except Exception as error:
                 raise _cannot_run(node, args, error) from error
-            if program.varying:
+            if program.varying and done is None:
                 note(program, node, env, target)
         program.results[node.name] = value_tree(env[node])
     program.inputs = tuple(given)

@@ -168,11 +168,17 @@ def paths(tree: Any, name: str = "") -> list[tuple[str, Any]]:
     way = way_into(type(tree))
     if way is None:
         return [(name, tree)]
-    items = way.items(tree)
+    items = zip(steps(tree), way.items(tree), strict=True)
+    return [leaf for step, item in items for leaf in paths(item, name + step)]
+
+
+def steps(tree: Any) -> list[str]:
+    """How each item of a container is read: `['x']`, `.x` or `[0]`, in order."""
+    way = way_into(type(tree))
+    if way is None:
+        return []
     if isinstance(tree, dict | UserDict):
-        steps = [f"[{key!r}]" for key in tree]
-    elif is_dataclass(tree) or hasattr(tree, "_fields"):
-        steps = [f".{step}" for step in getattr(tree, "_fields", None) or way.names(tree)]
-    else:
-        steps = [f"[{k}]" for k in range(len(items))]
-    return [leaf for step, item in zip(steps, items, strict=True) for leaf in paths(item, name + step)]
+        return [f"[{key!r}]" for key in tree]
+    if is_dataclass(tree) or hasattr(tree, "_fields"):
+        return [f".{step}" for step in getattr(tree, "_fields", None) or way.names(tree)]
+    return [f"[{k}]" for k in range(len(way.items(tree)))]

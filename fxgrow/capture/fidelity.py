@@ -1,7 +1,8 @@
 """Does a traced graph run what the module runs? Both are recorded, and compared operator by operator.
 
 Each operator becomes an expression over the inputs and the tensors of the model; equal expressions have equal numbers,
-on both sides. What a model returns, and what it leaves in its buffers and inputs, must be the same expressions. So the
+on both sides. What a model returns, and what it leaves in its buffers and inputs (in tensors, and in lists, dicts and
+dataclasses that it is given), must be the same expressions. So the
 order of independent operators, unused ones and repeated ones do not matter, and everything else does: every argument,
 dtype, flag, and the context managers around it.
 """
@@ -19,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._mode_utils import no_dispatch
 
 from .containers import classes, found, paths, replaced
+from .left import changes, contents, is_object
 from .recorder import Call, spec_of, storage_of
 from .specs import Spec
 from .whole import Note, Recording
@@ -32,6 +34,13 @@ _UNFILLED = ("aten::empty", "aten::new_empty")
 """Operators that return memory as they find it begin so."""
 LARGEST_CONSTANT = 2**20
 """Tensors of more elements that are made from numbers alone are compared by how they are made."""
+
+AFTERWARDS = " after the call"
+"""Ends the names of entries that a call has written into a container among its inputs."""
+_WRITE = (
+    "write to inputs by plain operations that torch.fx can see, such as feats.append(y) and batch['y'] = y, or return "
+    "what is computed"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +108,7 @@ def _first(ours: Side, theirs: Side) -> Difference:
     if mine is None and other is None:
         name = next(k for k in (*ours.ends, *theirs.ends) if ours.ends.get(k) != theirs.ends.get(k))
         left, right = (_end(side.ends.get(name)) for side in (ours, theirs))
-        return Difference(f"{left} as {name}", f"has {right} there", "", "has")
+        return Difference(f"{left} as {name}", f"has {right} there", "", "has", _WRITE if AFTERWARDS in name else "")
     left, right = ("" if k is None else _text(side, k) for k, side in ((mine, ours), (other, theirs)))
     where = _where((ours if mine is not None else theirs), mine if mine is not None else other)
     return Difference(left or "nothing more", f"runs {right}" if right else "", where)
@@ -155,6 +164,7 @@ class _Reader:
         for label, leaf in paths(recording.inputs, "input"):
             if isinstance(leaf, Tensor):
                 self._set(leaf, table.of(("input", label)))
+        self.given = self._contents(recording.inputs)
         for fake, real in recording.own.items():
             self.numbers[fake] = table.of(("own", names[id(real)])) if id(real) in names else self._constant(real)
 
@@ -167,11 +177,13 @@ class _Reader:
                 steps.append((number, k))
         ends: dict[str, Any] = {}
         for label, leaf in paths(self.recording.output, "output"):
-            ends[label] = self._number(leaf) if isinstance(leaf, Tensor) else f"{type(leaf).__name__} {leaf!r}"
+            ends[label] = self._leaf(leaf)
         ends["the class of output"] = classes(self.recording.output)
         for label, leaf in paths(self.recording.inputs, "input"):
             if isinstance(leaf, Tensor) and self.versions.get(storage_of(leaf)):
                 ends[f"what is left in {label}"] = self._number(leaf)
+        for label, what in changes(self.given, self._contents(self.recording.after)).items():
+            ends[f"{label}{AFTERWARDS}"] = what
         for name, tensor in self.recording.left.items():
             number = self._number(tensor)
             if name in self.known and number != self.table.of(("own", name)):
@@ -186,6 +198,18 @@ class _Reader:
         for k, number in enumerate(self.random_reads):
             ends[f"random number {k} that decides what runs"] = number
         return Side(ends, steps, self.recording)
+
+    def _contents(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
+        """What the containers among the inputs hold."""
+        return contents(inputs, "input", self._leaf)
+
+    def _leaf(self, leaf: Any) -> int | str:
+        if isinstance(leaf, Tensor):
+            return self._number(leaf)
+        kind: Any = type(leaf)
+        return (
+            str(kind.__name__) if is_object(leaf) and kind.__repr__ is object.__repr__ else f"{kind.__name__} {leaf!r}"
+        )
 
     def _step(self, call: Call, note: Note) -> int | None:
         func, args, kwargs, out = call

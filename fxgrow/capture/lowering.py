@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..functional import adapt_skip
 from .fakes import fake_of, standing_for
+from .left import contents, mutable
 from .locks import ONE_AT_A_TIME, one_at_a_time
 from .numbers import compared, valued
 from .program import Ref
@@ -150,6 +152,8 @@ class Lowering:
         fakes = {ref: fake(ref, meta_of_ref(ref), i) for i, ref in enumerate(refs)}
         own = {id(t): fake(t, metas.get(id(t)) or meta_of(t), len(refs) + i) for i, t in enumerate(tensors)}
         a, k = substitute(args, fakes.__getitem__), substitute(dict(kwargs), fakes.__getitem__)
+        containers = {id(x): x for x in mutable((a, k))}
+        before = contents((a, k), "", id) if containers else {}
         grad = False
         given = list(fakes.values()) if watched else None
         if isinstance(target, nn.Module):
@@ -164,7 +168,10 @@ class Lowering:
         else:
             inputs = list(fakes.values())
             out, calls = record(lambda: _call(target, a, k), self.mode, grad, given)
-        return build(inputs, calls, out)
+        writes = bool(containers) and contents((a, k), "", id) != before
+        shares = bool(containers) and any(id(x) in containers for x in mutable(out))
+        made = build(inputs, calls, out)
+        return replace(made, writes=writes, shares=shares) if writes or shares else made
 
 
 def _run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

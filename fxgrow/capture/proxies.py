@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
+from torch.fx.proxy import Attribute
 
 from .recorder import data_assigned
 from .source import user_place
@@ -37,9 +38,10 @@ class Writing:
     """How a tracer writes down what torch.fx simplifies, and whether `forward` has such code."""
 
     in_place: bool = False
-    """`x += y` stays in place, as it matters where `x` is read by another name; else it is traced as `x = x + y`."""
+    """`x += y` stays in place, as it matters where `x` is read by another name; else it is traced as `x = x + y`, and
+    what is assigned to an attribute is known to the trace alone."""
     adds_in_place: bool = False
-    """`forward` has such operators."""
+    """`forward` has such code."""
     anew: bool = False
     """Tensors that `forward` makes of numbers alone are made anew in each call; else the graph keeps them."""
     makes_tensors: bool = False
@@ -87,14 +89,32 @@ class Unanswered(fx.Tracer):
             raise
 
 
+_OF_PROXIES = ("tracer", "node", "data", "_real", "root", "attr", "_node")
+"""Attributes that a proxy itself has."""
+
+
 class Assignable(fx.Proxy):
-    """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace, and `x += y`, where the tracer keeps
-    such operators in place: fx makes a new tensor of `x + y`."""
+    """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace, and `x += y` and `x.n = y`, where the
+    tracer keeps such operators in place: fx makes a new tensor of `x + y`, and sets the attribute of the proxy."""
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
         if isinstance(index, str):  # of a dict
-            self._entries()[self.node, index] = value
+            entries = self._entries()
+            for place in [place for place in entries if place[1] == index]:  # it may be one dict, read twice
+                del entries[place]
+            entries[self.node, index] = value
+
+    def __delitem__(self, index: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.delitem, (self, index), {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        writing: Writing | None = None if name in _OF_PROXIES else getattr(self.tracer, "writing", None)
+        if writing is not None:
+            writing.adds_in_place = True
+            if writing.in_place:
+                self.tracer.create_proxy("call_function", setattr, (self, name, value), {})
 
     def __getitem__(self, index: Any) -> Any:
         known = self._entries().get((self.node, index)) if isinstance(index, str) else None
@@ -195,8 +215,9 @@ class Assignable(fx.Proxy):
         return error
 
 
-class Property(fx.proxy.Attribute, Assignable):
-    """An attribute of a value: its shape, its dtype, or a method of it."""
+class Property(Attribute, Assignable):
+    """An attribute of a value: its shape, its dtype, a method of it. It can be written to as well:
+    `batch.inner.y = y`, `batch.layers += [y]`."""
 
 
 class BufferProxy(Assignable):

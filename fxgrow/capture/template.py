@@ -51,6 +51,10 @@ class Template:
     constants: dict[int, Tensor]
     """Tensors that are neither arguments nor parameters: made outside, e.g. plain attributes of a module."""
     result: Any
+    writes: bool = False
+    """Whether it writes to a list, a dict or a dataclass that it is given."""
+    shares: bool = False
+    """Whether it returns such a container that it is given."""
 
 
 def build(inputs: list[Tensor], calls: list[Call], out: Any) -> Template:

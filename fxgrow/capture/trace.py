@@ -96,16 +96,21 @@ def trace(
             compare(model, gm, examples, caches, reach)
             return gm
 
+        first: fx.GraphModule | None = None
         try:
-            found = compared()
+            first = compared()
         except FxgrowError:
             if not writing.exact():
                 raise
-            return compared()
-        if len(modes_of(found)) < len(MODES) and writing.exact():
-            exact = compared()
-            return exact if len(modes_of(exact)) == len(MODES) else found
-        return found
+        if first is not None and (len(modes_of(first)) == len(MODES) or not writing.exact()):
+            return first
+        try:
+            again = compared()
+        except FxgrowError:
+            if first is None:
+                raise
+            return first
+        return again if first is None or len(modes_of(again)) == len(MODES) else first
 
 
 def _remember(gm: fx.GraphModule, call: Call | None, in_training: Call | None) -> None:

@@ -23,6 +23,7 @@ from .patches import Patches
 from .proxies import Assignable, BufferProxy, ReadsValues, Unanswered, Writing, buffers_behind
 from .source import user_stack
 from .written import OPEN
+from .written_containers import IN_PLACE, WRITES
 
 PLAIN_DICTS = (dict, fx.immutable_collections.immutable_dict)
 PLAIN_LISTS = (list, fx.immutable_collections.immutable_list)
@@ -85,6 +86,8 @@ class GrowthTracer(Unanswered):
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """A node, with the lines of the user's code that make it. (What fx records of its own takes far longer.)"""
         node = super().create_node(*args, **kwargs)
+        if (node.op == "call_method" and node.target in WRITES) or node.target in IN_PLACE:
+            self.entries.clear()  # whichever dict it is, it may have other entries now
         if not node.stack_trace and node.op not in ("placeholder", "output"):
             node.stack_trace = user_stack(sys._getframe(1))
         return node

@@ -16,9 +16,10 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from .attributes import Attributes
-from .containers import replaced
+from .containers import changed
 from .contexts import Contexts
 from .fakes import empty_fake, fake_of, has_known_value
+from .left import copied
 from .locks import ONE_AT_A_TIME
 from .recorder import Call, DataAssigned, Recorder, run_recorded, storage_of
 from .signature import meta_of
@@ -49,7 +50,9 @@ class Recording:
     calls: list[Call]
     notes: list[Note]
     inputs: tuple[Any, ...]
-    """Positional and keyword arguments, with fake tensors in the place of tensors."""
+    """Positional and keyword arguments, with fake tensors in the place of tensors, as they were before the call."""
+    after: tuple[Any, ...]
+    """The same containers after the call, which may have written to them."""
     output: Any
     own: dict[int, Tensor]
     """By identity of a fake tensor, the real tensor of the model for which it stands."""
@@ -126,6 +129,9 @@ def record_model(
                 twin.train(training)
         fakes: dict[int, Any] = {}
 
+        def given_leaf(leaf: Any) -> Any:
+            return fake(leaf) if isinstance(leaf, Tensor) else copied(leaf)
+
         def fake(tensor: Tensor) -> Tensor:
             if id(tensor) not in fakes:
                 fakes[id(tensor)] = tensor, known.input(tensor)
@@ -136,7 +142,8 @@ def record_model(
         given: list[Any] = []
         for _ in range(calls):
             fakes.clear()
-            given.append((replaced(tuple(args), Tensor, fake), replaced(dict(kwargs), Tensor, fake)))
+            given.append((changed(tuple(args), given_leaf), changed(dict(kwargs), given_leaf)))
+        before_it = [changed(each, copied) for each in given]
         recorder = WholeRecorder()
         recorder.by_shape = known.fake
         before = Attributes(twin)
@@ -155,8 +162,11 @@ def record_model(
         own = {id(made): real for real, made in known.made.values()}
         alive = [twin, dict(known.made)]
         kept = list(known.made.values())
-        inputs, out = (given[0], outs[0]) if calls == 1 else (tuple(given), tuple(outs))
-        made = recorder.calls, recorder.notes, inputs, out, own, kept, left, twin.training
+        if calls == 1:
+            inputs, after, out = before_it[0], given[0], outs[0]
+        else:
+            inputs, after, out = tuple(before_it), tuple(given), tuple(outs)
+        made = recorder.calls, recorder.notes, inputs, after, out, own, kept, left, twin.training
         return Recording(*made, before.changed, drawn, recorder.asked, alive)
 
 

@@ -204,9 +204,11 @@ class DimsSolver:
         freeze_varying(self.program, self)
         algebra.settle_ties()
         algebra.op = len(self.program.ops)
+        returned = len(self.program.outputs) - len(self.program.left)
         for n, value in enumerate(self.program.outputs):
+            what = f"graph output {n}" if n < returned else "what forward writes into a container among its inputs"
             for k, axis in enumerate(self.of(value)):
-                self.freeze(axis, Kind.OUTPUT, f"axis {k} of graph output {n} has its size")
+                self.freeze(axis, Kind.OUTPUT, f"axis {k} of {what} has its size")
         return self
 
     def _barrier(self, op: Op) -> None:

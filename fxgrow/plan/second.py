@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
-from ..capture.containers import way_into
+from ..capture.containers import found, replaced, way_into
 from ..capture.program import Op, Program, Ref, Value
 from ..capture.recorder import broken
 from ..capture.signature import Meta
@@ -54,6 +54,7 @@ class SecondSizes:
         self.simulation = simulation
         self.program = program
         self._refs: dict[int, Ref] = {}
+        self._grown: dict[int, Ref] = {}
         self._env: dict[fx.Node, Any] = {}
         self._next = 0
 
@@ -66,7 +67,20 @@ class SecondSizes:
         shape = self.simulation.detached.get((consumer.name, node.name))
         if shape is not None:
             return self._shared(self.simulation.program.results[node.name], shape, self.program.results[node.name])
+        key = consumer.name, node.name
+        if key in self.program.seen:
+            here, there = self.simulation.program.seen[key], self.program.seen[key]
+            made = self._shared(here, self.simulation.lookup(consumer, node, False), there)
+            refs = iter(zip(found(there, Value), found(made, Ref), strict=True))
+            return replaced(made, Ref, lambda _: self._ref_of(*next(refs)))
         return self._env[node] if node in self._env else self.old(node)
+
+    def _ref_of(self, old: Value, new: Ref) -> Ref:
+        """One reference for each tensor in containers that are written to."""
+        if old.shape == new.value.shape:
+            ref: Ref = as_refs(old, self._refs)
+            return ref
+        return self._grown.setdefault(old.index, new)
 
     def advance(self) -> None:
         """Go on to where the simulation is.
@@ -88,6 +102,9 @@ class SecondSizes:
                 raise inexpressible(self.simulation.gm, node, str(error)) from None
             if not same_result(self.program.results[node.name], result):
                 self._env[node] = result
+                if self.program.seen:
+                    old = found(self.program.results[node.name], Value)
+                    self._grown.update((v.index, ref) for v, ref in zip(old, found(result, Ref), strict=False))
 
     def run(self, node: fx.Node, how: Done) -> tuple[Any, Recording | None]:
         """The result of a node after the growth, and its recording.

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from ..analysis import Analysis
 from ..capture.attention import Opening
-from ..capture.containers import replaced
+from ..capture.containers import found, replaced
 from ..capture.lowering import INTRINSICS
 from ..capture.opening import kind_of, opening_of
 from ..capture.program import Op, Ref, Value
@@ -67,6 +67,8 @@ class Simulation:
         self.openings: list[Opening] = []
         """Attention whose module cannot express the growth, and which must be written out first."""
         self._refs: dict[int, Ref] = {}
+        self._grown: dict[int, Ref] = {}
+        """By index of a value that changes, what stands for it afterwards, where containers are written to."""
         self._env: dict[fx.Node, Any] = {}
         self.changed: set[fx.Node] = set()
         flags = {path for path, module in gm.named_modules(remove_duplicate=False) if isinstance(module, ModeValue)}
@@ -97,11 +99,15 @@ class Simulation:
                 continue
             module = by_name.get(str(node.target)) if node.op == "call_module" else None
             metas = self.kept.metas(module) if module is not None else {}
-            seen = node.name in touched or any(n in self.changed for n in node.all_input_nodes)
+            seen = node.name in touched or any(n in self.changed or self._now(node, n) for n in node.all_input_nodes)
             seen = seen or any(
                 (node.name, n.name) in self.detached or n in self.elsewhere.uneven for n in node.all_input_nodes
             )
             if not (seen or metas):
+                continue
+            if node.name not in self.program.calls and node.target not in INTRINSICS:  # a write into a container
+                self._check_output(node)
+                self._change(node, self._predicted(self.program.results[node.name]))
                 continue
             attributes: Mapping[str, object] = {}
             if module is not None:
@@ -118,6 +124,11 @@ class Simulation:
         """Attributes of modules that change."""
         return self.kept.edits
 
+    def _now(self, node: fx.Node, source: fx.Node) -> bool:
+        """Whether a node reads a container into which something was written that is changed by the growth."""
+        tree = self.program.seen.get((node.name, source.name))
+        return tree is not None and not same_result(tree, self._predicted(tree))
+
     def _facts(self, node: fx.Node) -> dict[str, Any]:
         """What a module may have to know of its call: the arguments of its operators, and how many channels it reads
         before and after, for norms without tensors keep that number."""
@@ -129,7 +140,7 @@ class Simulation:
         return facts
 
     def _check_output(self, node: fx.Node) -> None:
-        """Numbers that the model returns must not change."""
+        """Numbers that the model returns, or writes into a container, must not change."""
         for source in node.all_input_nodes:
             changed = source in self.changed and not same_numbers(self.program.results[source.name], self._env[source])
             if changed or (source in self.elsewhere.uneven and self.elsewhere.jumps(node, source)):
@@ -283,9 +294,22 @@ class Simulation:
     def _change(self, node: fx.Node, result: Any, how: Done | None = None) -> None:
         """Remember a result; who reads it is looked at only if it is another one than before."""
         self.done[node] = how or Done(None, {}, {}, {})
-        if not same_result(self.program.results[node.name], result):
+        old = self.program.results[node.name]
+        if not same_result(old, result):
             self._env[node] = result
             self.changed.add(node)
+            if self.program.seen:
+                self._grown.update(
+                    (v.index, ref) for v, ref in zip(found(old, Value), found(result, Ref), strict=False)
+                )
+
+    def _ref_now(self, value: Value) -> Ref:
+        """What stands for a tensor after the growth; one reference for each."""
+        shape = self.sizes.shape(value)
+        if shape == value.shape:
+            ref: Ref = as_refs(value, self._refs)
+            return ref
+        return self._grown.setdefault(value.index, grown_ref(value, shape))
 
     def lookup(self, consumer: fx.Node, node: fx.Node, old: bool) -> Any:
         """What a node returns, before or after the growth, as one consumer sees it."""
@@ -293,8 +317,11 @@ class Simulation:
             shape = self.detached.get((consumer.name, node.name))
             if shape is not None:
                 return grown_ref(self.program.results[node.name], shape)
-            if node in self._env:
-                return self._env[node]
+        tree = self.program.seen.get((consumer.name, node.name))
+        if tree is not None:
+            return as_refs(tree, self._refs) if old else replaced(tree, Value, self._ref_now)
+        if not old and node in self._env:
+            return self._env[node]
         return as_refs(self.program.results[node.name], self._refs)
 
     def both(self, node: fx.Node) -> tuple[_Env, _Env]:

@@ -1,7 +1,8 @@
 """The law of fidelity: a traced model runs what its module runs, in every mode that it claims, at two sets of sizes.
 
 Both are recorded and compared operator by operator. And copies of both are run on the same numbers, after all weights
-and buffers have been changed alike, and must return, and leave in their buffers, the same bits. The two looks do not
+and buffers have been changed alike, and must return, and leave in their buffers and in
+containers that they are given, the same bits. The two looks do not
 rest on each other.
 """
 
@@ -23,7 +24,7 @@ from ..capture.other_modes import MODES, modes_of
 from ..capture.second_sizes import second
 from ..capture.whole import StandIns, record_model
 from ..errors import Kind, UsageError
-from ..verify.compare import flat, seeded
+from ..verify.compare import flat, forward, seeded
 
 OTHER = 1.125
 """Factor by which tensors are changed: variances stay positive, and rates and scales what they are."""
@@ -147,7 +148,7 @@ def _same_operators(model: nn.Module, traced: fx.GraphModule, call: Call, traini
 
 
 def _same_numbers(model: nn.Module, traced: fx.GraphModule, call: Call, training: bool) -> None:
-    """What is returned, and what is left in the buffers."""
+    """What is returned, and what is left in the buffers and in containers among the inputs."""
     names = [name for name, _ in _tensors(model)]
     ours, theirs = (_ran(m, call, training, names) for m in (model, traced))
     if ours.keys() != theirs.keys():
@@ -164,7 +165,7 @@ def _ran(model: nn.Module, call: Call, training: bool, names: Sequence[str]) -> 
     given = copy.deepcopy((call.args, dict(call.kwargs)))
     with torch.no_grad(), seeded(0), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's remarks on kernels
-        found = flat(twin(*given[0], **given[1]))
+        found = flat(forward(twin, Call(*given)))
     return found | {f"what is left in {name}": t for name, t in _tensors(twin) if name in names}
 
 

@@ -14,8 +14,9 @@ from torch.fx.node import map_aggregate
 
 from ..capture.call import Call
 from ..capture.containers import leaves
+from ..capture.left import changes, contents, copied
 from ..capture.streams import streams_kept
-from .outputs import flat
+from .outputs import WithInputs, flat
 from .precision import like, raised, wide
 from .probes import Probe
 
@@ -153,13 +154,29 @@ def called(model: nn.Module, probe: Probe, *, seed: int, epsilon: float | None =
 
 
 def forward(model: nn.Module, inputs: Call) -> Any:
-    """Call a model with its hooks; of a graph that fails fx would print the line to the terminal, which is left out."""
-    return nn.Module.__call__(model, *inputs.args, **inputs.kwargs)
+    """Call a model with its hooks; of a graph that fails fx would print the line to the terminal, which is left out.
+
+    Args:
+        model: any model.
+        inputs: what it gets; a model may write into containers among them.
+
+    Returns:
+        What it returns; with what it has written into containers, if it does that.
+    """
+    given = inputs.args, dict(inputs.kwargs)
+    before = contents(given, "input", _same)
+    output = nn.Module.__call__(model, *inputs.args, **inputs.kwargs)
+    left = changes(before, contents(given, "input", _same))
+    return WithInputs(output, {f"{name} after the call": thing for name, thing in left.items()}) if left else output
+
+
+def _same(leaf: Any) -> Any:
+    return leaf
 
 
 def place(x: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """An input on a device, a copy; floating-point ones in a dtype, complex ones in that of its precision."""
-    return x.to(device=device, dtype=like(x.dtype, dtype), copy=True) if isinstance(x, Tensor) else x
+    return x.to(device=device, dtype=like(x.dtype, dtype), copy=True) if isinstance(x, Tensor) else copied(x)
 
 
 def distance(a: Tensor, b: Tensor) -> float:

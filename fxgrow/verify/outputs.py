@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 PLAIN = (int, float, complex)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WithInputs:
+    """What a model returns, and what it has written into containers among its inputs."""
+
+    output: Any
+    left: dict[str, Any]
+    """By an expression that reads it: a value that was not there before the call, or the form of a container."""
 
 
 def flat(output: Any, name: str = "output") -> dict[str, Tensor]:
@@ -44,6 +53,8 @@ def opaque(output: Any) -> list[str]:
 
 def _parts(output: Any, name: str) -> list[tuple[str, Any]] | None:
     """The parts of a container by name; None if it is none."""
+    if isinstance(output, WithInputs):
+        return [(name, output.output), *output.left.items()]
     if isinstance(output, Mapping):
         return [(f"{name}[{key!r}]", item) for key, item in output.items()]
     if isinstance(output, list | tuple):

@@ -23,6 +23,7 @@ from fxgrow.capture.recorder import DataAssigned
 from fxgrow.capture.streams import Streams
 from fxgrow.capture.traced import TracedModule
 from fxgrow.capture.whole import Note
+from fxgrow.capture.written_containers import WrittenContainers
 from fxgrow.functional import ModeGuard, ModeValue
 from fxgrow.plan import NodeEdit
 from fxgrow.plan.recordings import Pairs
@@ -131,6 +132,9 @@ FIDELITY: dict[str, Plant] = {
         method(DataAssigned, "__torch_function__", lambda _, func, types, args=(), kwargs=None: func(*args)),
     ),
     "all is traced out of place": method(Assignable, "_in_place", lambda *_: NotImplemented),
+    "what is left in the inputs is not compared": changed(capture__fidelity__changes=lambda *_: {}),
+    "what is left in the inputs may grow": method(WrittenContainers, "left", lambda _: []),
+    "what is left in the inputs is not verified": changed(verify__compare__changes=lambda *_: {}),
     "classes of containers are not compared": changed(capture__fidelity__classes=lambda _: ""),
     "pickle makes a plain graph": method(TracedModule, "__reduce__", fx.GraphModule.__reduce__),
 }

@@ -440,6 +440,52 @@ class _Norm(nn.Module):
         return y
 
 
+class _Writes(Net):
+    """It leaves what it computes in a list that it is given."""
+
+    def __init__(self, write: Callable[[Any, Tensor, list[Any]], Any]) -> None:
+        super().__init__(_relu)
+        self.write = write
+
+    def forward(self, x: Tensor, given: Any) -> Tensor:  # type: ignore[override]  # it takes one more
+        h = torch.relu(self.a(x))
+        y: Tensor = self.b(h)
+        self.write(h, y, given)
+        return y
+
+
+def _write_output(h: Tensor, y: Tensor, given: Any) -> None:
+    given += [y]
+
+
+def _write_hidden(h: Tensor, y: Tensor, given: Any) -> None:
+    given.append(h)
+
+
+def containers() -> str:
+    """What is left in containers among the inputs."""
+    net, ours, theirs = _Writes(_write_output).eval(), [X], [X]
+    traced = fxgrow.trace(net, (X, [X]))
+    net(X, ours), traced(X, theirs)
+    if len(ours) != len(theirs) or not torch.equal(ours[-1], theirs[-1]):
+        return "a write into a list is lost"
+    hidden = _Writes(_write_hidden).eval()
+    traced = fxgrow.trace(hidden, (X, []))
+    try:
+        fxgrow.widen(traced, "a", by=6)
+    except FxgrowError:
+        pass
+    else:
+        return "what is left in a list is another size"
+    wider = _Writes(_write_hidden).eval()
+    wider.a, wider.b = nn.Linear(4, 7).double(), nn.Linear(7, 3).double()
+    with torch.no_grad():
+        wider.a.weight[:6], wider.a.bias[:6] = hidden.a.weight, hidden.a.bias
+        wider.b.weight[:, :6], wider.b.weight[:, 6:], wider.b.bias[:] = hidden.b.weight, 0, hidden.b.bias
+    held = fxgrow.verify(hidden, wider, example_inputs=(X, [])).held
+    return "what is left in a list is not verified" if held else ""
+
+
 PROGRAMS: dict[str, Callable[[], str]] = {
     "unfaithful traces": unfaithful,
     "traces of one mode": unfaithful_in_training,
@@ -456,6 +502,7 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "plans": plans,
     "ties": ties,
     "in place": in_place,
+    "containers": containers,
     "surroundings": surroundings,
 }
 """Each says what is wrong with it, or nothing."""

@@ -13,7 +13,7 @@ from .parts import several
 from .running import Inputs
 from .sketch import Misfit, Sketch, Step
 
-TAKES = ("tensors", "list", "dict", "dataclass", "keyword", "number")
+TAKES = ("tensors", "list", "dict", "dataclass", "keyword", "number", "written", "appended")
 RETURNS = ("tensors", "list", "dict", "dataclass")
 FACTOR = 1.5
 """The number that is given."""
@@ -157,6 +157,27 @@ class Named(Counted):
         return self.run(*(batch[name] for name in NAMES[: self.count]))
 
 
+class Written(Counted):
+    """With one dict, into which all outputs are written; the first is returned, too."""
+
+    def forward(self, batch: Any) -> Any:
+        """The first output."""
+        found = self.values(*(batch[name] for name in NAMES[: self.count]))
+        for k, y in enumerate(found):
+            batch[f"out{k}"] = y
+        return _pack(self.returns, found[:1])
+
+
+class Appended(Counted):
+    """With one list, to which all outputs are appended; the first is returned, too."""
+
+    def forward(self, xs: Any) -> Any:
+        """The first output."""
+        found = self.values(*(xs[k] for k in range(self.count)))
+        xs += found
+        return _pack(self.returns, [xs[self.count]])
+
+
 class Batched(Counted):
     """With one dataclass."""
 
@@ -176,7 +197,14 @@ class Numbered(Counted):
 
 PLAIN: tuple[type[Net], ...] = (One, Two, Three)
 BY_NAME: tuple[type[Net], ...] = (OneByName, TwoByName, ThreeByName)
-CONTAINERS: dict[str, type[Counted]] = {"list": Listed, "dict": Named, "dataclass": Batched, "number": Numbered}
+CONTAINERS: dict[str, type[Counted]] = {
+    "list": Listed,
+    "dict": Named,
+    "dataclass": Batched,
+    "number": Numbered,
+    "written": Written,
+    "appended": Appended,
+}
 
 
 def net_of(sketch: Sketch, wires: Wires) -> Net:
@@ -202,6 +230,7 @@ _GIVEN: dict[str, Callable[[list[Tensor]], Call]] = {
     "dataclass": lambda xs: Call((Batch(xs[0], xs[1:]),)),
     "number": lambda xs: Call((FACTOR, xs)),
 }
+_GIVEN |= {"written": _GIVEN["dict"], "appended": _GIVEN["list"]}
 
 
 def given(takes: str, xs: Sequence[Tensor]) -> Inputs:

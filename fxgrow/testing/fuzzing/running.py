@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...capture.call import Call, as_call
 from ...capture.containers import changed
 from ...capture.other_modes import MODES, modes_of
-from ...verify.compare import distance, flat, seeded
+from ...verify.compare import distance, flat, forward, seeded
 
 LAST_PLACE = 2.0**-52
 GIVEN = "given"
@@ -49,10 +49,10 @@ def tensors_in(inputs: Inputs) -> list[Tensor]:
 
 
 def called(model: nn.Module, inputs: Inputs) -> Any:
-    """What a model returns."""
+    """What a model returns, and what it writes into containers of its inputs, of which it gets copies."""
     call = as_call(inputs if isinstance(inputs, Call) else tuple(inputs))
     assert call is not None, "inputs are given"
-    return model(*call.args, **call.kwargs)
+    return forward(model, call.changed(lambda leaf: leaf))
 
 
 class Stand:
