@@ -60,6 +60,36 @@ def _elsewhere() -> bool:
     return bool(modes) and modes[-1].device.type != "cpu"
 
 
+def _cudnn(name: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    return lambda: getattr(torch.backends.cudnn, name), lambda value: setattr(torch.backends.cudnn, name, value)
+
+
+_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.get_num_threads, torch.set_num_threads),
+    (
+        lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+        lambda both: torch.set_anomaly_enabled(*both),
+    ),
+    *map(_cudnn, ("benchmark", "deterministic", "enabled")),
+)
+"""Settings of torch's for the whole process: how each is read, and how it is set."""
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Afterwards the settings of torch for the whole process are what they were before code of the user's ran."""
+    before = [(read, write, read()) for read, write in _SETTINGS]
+    try:
+        yield
+    finally:
+        for read, write, value in before:
+            if read() != value:
+                write(value)
+
+
 class SinglePrecision(TorchFunctionMode):
     """Tensors are made in float32 where no dtype is given, whatever the default is; for this thread only."""
 

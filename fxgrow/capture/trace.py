@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import FxgrowError, Kind, usage
-from ..surroundings import surroundings
+from ..surroundings import settings_kept, surroundings
 from .caches import Caches, caches_kept_clean
 from .call import Call, as_call, as_training_call, remember, remember_training
 from .checks import check_hooks, check_model, check_root
@@ -28,9 +28,9 @@ from .source import user_line
 from .streams import generators_of, streams_kept
 from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own, set_mode
 from .tracer import GrowthTracer
-from .twin import Twin
+from .twin import Twin, iterators_copied_once
 from .undone import WritesUndone
-from .user_state import nothing_left_behind
+from .user_state import gradients_kept, nothing_left_behind
 from .written import KINDS
 
 ROUNDS = 12
@@ -86,7 +86,8 @@ def trace(
     check_model(model)
     check_root(model)
     fixed = fixed_arguments(model, call, concrete_args or {})
-    with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, nothing_left_behind(model):
+    left = nothing_left_behind(model)
+    with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, left, iterators_copied_once():
         examples = Examples(given, in_training, concrete_args or {})
         in_place = InPlace()
 
@@ -189,7 +190,8 @@ def _traced(
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
         tracer = GrowthTracer(settings.leaves, settings.fixed, settings.in_place)
         try:
-            with silent(), WritesUndone(), streams_kept(settings.generators, devices=True):
+            streams = streams_kept(settings.generators, devices=True)
+            with silent(), WritesUndone(), gradients_kept(model), settings_kept(), streams:
                 graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
             restore_signature(graph, model, concrete, call)
             rename_self(graph)

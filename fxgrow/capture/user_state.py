@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import threading
 import types
-from collections import UserDict, UserList, UserString, deque
+from collections import ChainMap, UserDict, UserList, UserString, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from .caches import CACHED, holds_stand_in
 from .code_traits import Traits, traits_of
-from .kept import Kept, attributes_of, cells_of, class_of, container, names_in, slots_of
+from .kept import Kept, attributes_of, cells_of, class_of, container, entries_of, names_in, slots_of
 from .stand_ins import SIMPLE, attributes, slots
 from .user_code import is_own
 
-_HOLDERS = (UserDict, UserList, UserString, types.SimpleNamespace)
+_HOLDERS = (UserDict, UserList, UserString, ChainMap, types.SimpleNamespace)
 """Classes of Python's own whose objects hold what the user puts there."""
 _LIBRARIES = ("<frozen", *{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 _STORES = ("STORE_GLOBAL", "STORE_DEREF")
@@ -57,6 +57,23 @@ def nothing_left_behind(target: Any) -> Iterator[Traits]:
         for cached, before in misses:
             if cached.cache_info().misses != before and holds_stand_in(cached):
                 cached.cache_clear()
+
+
+@contextmanager
+def gradients_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards the parameters of a model require gradients, and have them, as before. Where another thread runs that
+    may train the model, they are left as they are."""
+    alone = _alone()
+    before = [(tensor, tensor.requires_grad, tensor.grad) for tensor in model.parameters() if tensor.is_leaf]
+    try:
+        yield
+    finally:
+        if alone and _alone():
+            for tensor, flag, gradient in before:
+                if tensor.requires_grad != flag:
+                    tensor.requires_grad_(flag)
+                if tensor.grad is not gradient:
+                    tensor.grad = gradient
 
 
 def _alone() -> bool:
@@ -150,6 +167,7 @@ class _Reached:
     def _object(self, thing: Any, depth: int) -> None:
         """A container or an object of the user's, and what is in it."""
         self._keep(container(thing), whole=True)
+        self._keep(entries_of(thing), whole=True)
         if isinstance(thing, dict):
             self._later(dict.values(thing), depth + 1)
         elif isinstance(thing, list | tuple | set | frozenset | deque):
@@ -158,7 +176,7 @@ class _Reached:
             return
         whole = not callable(thing)
         self._keep(attributes_of(thing), whole=whole)
-        self._keep(slots_of(thing), whole=False)
+        self._keep(slots_of(thing), whole=whole)
         self._later((attributes(thing) or {}).values(), depth + 1)
         self._later(slots(thing).values(), depth + 1)
         self._later([type(thing)], 0)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from ..surroundings import settings_kept
 from .attributes import Attributes
 from .containers import replaced
 from .contexts import Contexts
@@ -144,7 +145,7 @@ def record_model(
 
         inputs_made = [fake for _, fake in fakes.values()]
         watch = DataAssigned(recorder, inputs_made) if assigns_data else nullcontext()
-        with streams_kept(known.generators, devices=not known.fake) as streams, watch:
+        with streams_kept(known.generators, devices=not known.fake) as streams, settings_kept(), watch:
             outs = run_recorded(run, known.mode, gradients, recorder)
             drawn = streams.drawn()
         left: dict[str, Tensor] = dict(twin.named_parameters(remove_duplicate=False))
