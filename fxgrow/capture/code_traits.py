@@ -75,7 +75,13 @@ def _of(code: CodeType) -> Traits:
 
 def traits_of_calls(model: nn.Module) -> Traits:
     """What a call of a model may do: `forward` of its modules, hooks, and whatever those call by name."""
-    return traits_of(code for function in _called(model) for code in _codes(function.__code__))
+    return traits_of(code for function in _called(model.modules()) for code in _codes(function.__code__))
+
+
+def looks_at_mode(module: nn.Module) -> bool:
+    """Whether code of the user's that a call of a module runs itself, not by the modules in it, reads `training`."""
+    codes = (code for function in _called([module]) for code in _codes(function.__code__))
+    return any("training" in (*code.co_names, *code.co_consts) for code in codes)
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -85,12 +91,12 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(inner)
 
 
-def _called(model: nn.Module) -> Iterator[FunctionType]:
+def _called(modules: Iterable[nn.Module]) -> Iterator[FunctionType]:
     """The functions of the user and of libraries of models that a call may come to."""
     seen: set[tuple[int, type | None]] = set()
     waiting: list[tuple[Any, type | None]] = []
     kind: type | None
-    for module in model.modules():
+    for module in modules:
         kind = type(module)
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         waiting += [(getattr(module, "forward", None), kind), *((hook, None) for hook in hooks)]

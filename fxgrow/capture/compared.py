@@ -63,7 +63,7 @@ def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Ca
             continue
         if training is here:
             raise _refusal(model, found, comparison.at)
-        guard(gm, training=here, why=f"{found} ({found.where})")
+        guard(gm, model, training=here, why=f"{found} ({found.where})")
         gm.recompile()
         gm.meta["fxgrow_modes"] = (MODES[here],)
     if {name: m.training for name, m in model.named_modules(remove_duplicate=False)} != flags_in(model, here):
@@ -72,7 +72,9 @@ def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Ca
             raise _mixed(model, found)
     if here in comparison.modes and (not here) not in comparison.modes and len(modes_of(gm)) == 2:
         told = [note for note in comparison.notes if note.startswith(f"not compared {_in(not here)}")]
-        guard(gm, training=here, why=told[0] if told else "it was not compared with the module in the other mode")
+        guard(
+            gm, model, training=here, why=told[0] if told else "it was not compared with the module in the other mode"
+        )
         gm.recompile()
         gm.meta["fxgrow_modes"] = (MODES[here],)
     gm.meta["fxgrow_compared"] = tuple(comparison.notes)

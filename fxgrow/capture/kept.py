@@ -18,7 +18,7 @@ from .stand_ins import SIMPLE, attributes, contents, dict_class, is_stand_in, me
 
 _NOTHING = object()
 LARGEST_ARRAY = 2**28
-"""Bytes of the largest array that is copied; larger ones are data sets, often mapped from files, that no call writes to."""
+"""Bytes of the largest array that is copied; larger ones are taken for data sets, which no call writes to."""
 
 
 class Kept(Protocol):

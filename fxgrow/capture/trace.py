@@ -14,10 +14,10 @@ from ..errors import FxgrowError, Kind, usage
 from ..surroundings import settings_kept, surroundings
 from .caches import Caches, caches_kept_clean
 from .call import Call, as_call, as_training_call, remember, remember_training
-from .checks import check_hooks, check_model, check_root
+from .checks import check_called, check_hooks, check_made, check_model, check_root
 from .compared import Examples, compare
 from .contexts import Forgotten
-from .forward import fixed_arguments, restore_signature
+from .forward import fixed_arguments, kept_defaults, restore_signature
 from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
@@ -127,6 +127,8 @@ class Traces:
     """In the other mode; None if that cannot be traced."""
     why: str = ""
     """Why the graph stands for one mode alone; empty if it stands for both."""
+    apart: set[str] = field(default_factory=set)
+    """Modules that are known to run something else in the other mode then."""
 
 
 @dataclass(slots=True)
@@ -168,6 +170,7 @@ def _in_both_modes(
         if not whole:
             names = ", ".join(sorted(path or type(model).__name__ for path in apart)) or type(model).__name__
             ours.why = f"{names} runs different operators in training and in evaluation mode"
+            ours.apart = culprits(ours.graph, other.graph, numbers=True)
             return ours
         settings.leaves |= whole
     raise AssertionError("each round keeps another module whole, or fixes another buffer")
@@ -188,12 +191,13 @@ def _traced(
             set_mode(twin, model, training)
         for module in twin.modules():  # `check_hooks` has them; here they would warn of proxies
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
-        tracer = GrowthTracer(settings.leaves, settings.fixed, settings.in_place)
+        defaults = kept_defaults(model, call, concrete)
+        tracer = GrowthTracer(settings.leaves, settings.fixed, settings.in_place, defaults)
         try:
             streams = streams_kept(settings.generators, devices=True)
             with silent(), WritesUndone(), gradients_kept(model), settings_kept(), streams:
                 graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
-            restore_signature(graph, model, concrete, call)
+            restore_signature(graph, model, concrete, call, defaults)
             rename_self(graph)
             return Traces(graph, twin, tracer.visited, _fixed(model, graph, settings.fixed))
         except ReadsValues as error:
@@ -254,6 +258,8 @@ def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
             node.type, str
         ):  # an annotation that was never evaluated; older versions of torch cannot pickle it
             node.type = None
+    check_made(model, both.root, both.graph)
+    check_called(model, both.graph)
     check_names(model, both.graph)
     quote_names(both.graph)
     flags = flags_of(model) if has_train_of_its_own(model) else {}
@@ -264,7 +270,7 @@ def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
     if both.other is not None:
         follow = follow_flags(gm, both.other, training=model.training)
     else:
-        guard(gm, training=model.training, why=both.why)
+        guard(gm, model, training=model.training, why=both.why, apart=both.apart)
         gm.meta["fxgrow_modes"] = (MODES[model.training],)
     unused = keep_unused(gm, model)
     if unused:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from torch import fx, nn
 
+from ..functional import ModeGuard, ModeValue
 from .twin import Twin
 from .whole import StandIns
 
@@ -23,6 +24,10 @@ class TracedModule(fx.GraphModule):
             for name, module in self.named_modules(remove_duplicate=False):
                 if name == path:
                     module.training = flag
+        for module in self.modules():  # guards and values follow the module beside whose tensors they stand
+            for inner in module.children():
+                if isinstance(inner, ModeGuard | ModeValue):
+                    inner.training = module.training
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:

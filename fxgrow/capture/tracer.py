@@ -10,7 +10,7 @@ import functools
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 
 from ..functional import FACTORIES, default_dict
 from .contexts import Contexts, Forgotten
+from .forward import put_defaults
 from .patches import Patches
 from .proxies import Assignable, BufferProxy, InPlace, ReadsValues, buffers_behind
 from .source import user_stack
@@ -37,6 +38,7 @@ class GrowthTracer(fx.Tracer):
         leaves: Collection[str] = (),
         fixed: Collection[str] | None = (),
         in_place: InPlace | None = None,
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         """Start a trace.
 
@@ -44,9 +46,11 @@ class GrowthTracer(fx.Tracer):
             leaves: paths of modules that are kept whole, beside torch's own.
             fixed: names of buffers whose values the trace fixes; None for all.
             in_place: what to do with `x += y`.
+            defaults: values of arguments that the graph does not take, by name.
         """
         super().__init__()
         self.in_place = in_place if in_place is not None else InPlace()
+        self.defaults = defaults or {}
         self.leaves = frozenset(leaves)
         self.fixed = None if fixed is None else frozenset(fixed)
         self.entries: dict[tuple[fx.Node, str], Any] = {}
@@ -123,6 +127,7 @@ class GrowthTracer(fx.Tracer):
     def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
         """Placeholders for the arguments; and buffers that `forward` assigns anew are written to before it returns."""
         function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        args = put_defaults(self.graph, args, self.defaults)
 
         @functools.wraps(function)
         def run(*given: Any) -> Any:

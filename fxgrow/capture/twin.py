@@ -190,6 +190,6 @@ _PLAIN = frozenset({bool, int, float, str, type(None), type, torch.dtype, torch.
 _CONTAINERS = frozenset({dict, OrderedDict, list, set})
 _ITERATORS: frozenset[Any] = frozenset(
     {itertools.count, itertools.cycle, itertools.repeat, enumerate, zip}
-    | {type(iter(x)) for x in ((), [], "", range(0), range(2**70))}
+    | {type(iter(())), type(iter([])), type(iter("")), type(iter(range(0))), type(iter(range(2**70)))}
 )
 """Iterators that say where they are, so that they can be copied."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from ..errors import Kind, UsageError, usage
 from ..surroundings import settings_kept
 from .attributes import Attributes
 from .containers import replaced
@@ -29,6 +30,7 @@ from .twin import Twin
 
 _TORCH = torch.__file__.rpartition("/")[0] + "/"
 _FXGROW = __file__.rpartition("/capture/")[0] + "/"
+_SPARSE = frozenset({torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc})
 _OTHER_FILES = ("<frozen", "<string", "<eval_with_key", "<attrs")
 
 
@@ -84,6 +86,8 @@ class WholeRecorder(Recorder):
         out = super().__torch_dispatch__(func, types, args, kwargs)
         if len(self.calls) > known:
             self.notes.append(_note())
+            if isinstance(out, Tensor) and out.layout in _SPARSE:
+                raise _sparse(out)
         return out
 
 
@@ -240,6 +244,14 @@ class RealCopies:
     def input(self, tensor: Tensor) -> Tensor:
         """What stands for an input."""
         return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+
+def _sparse(tensor: Tensor) -> UsageError:
+    return usage(
+        Kind.NOT_TRACEABLE,
+        f"forward makes a sparse tensor ({tensor.layout}), whose entries cannot be followed through the model",
+        hint="leave it dense, or keep that part in a module of its own and trace and grow the modules around it",
+    )
 
 
 def _has_storage(tensor: Tensor) -> bool:
