@@ -564,3 +564,42 @@ def test_a_module_that_is_frozen_by_hand_before_is_traced_if_its_mode_makes_no_d
     grown = fxgrow.widen(traced, "a")
     assert torch.equal(traced(X)[0], model(X)[0])
     torch.testing.assert_close(grown(X)[0], model(X)[0], rtol=0, atol=1e-12)
+
+
+def _asks_norm(m: Any, h: Tensor) -> Tensor:
+    y: Tensor = m.norm(h)
+    return y.relu() if m.norm.training else y
+
+
+def _asks_each(m: Any, h: Tensor) -> Tensor:
+    for part in (m.norm,):
+        h = part(h).mul(2 if part.training else 3)
+    return h
+
+
+def _fused(m: Any, h: Tensor) -> Tensor:
+    n = m.norm
+    return F.batch_norm(h, n.running_mean, n.running_var, n.weight, n.bias, n.training)
+
+
+@pytest.mark.parametrize("middle", [_asks_norm, _asks_each, _fused])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_flag_that_another_module_reads_is_refused_where_the_graph_does_not_follow_it(
+    middle: Callable[[Any, Tensor], Tensor], training: bool
+) -> None:
+    model = net(middle, norm=nn.BatchNorm1d(8)).train(training)
+    with pytest.raises(fxgrow.UsageError, match=r"FXG007  another module reads norm\.training"):
+        fxgrow.trace(model, (X,))
+
+
+def test_a_flag_that_another_module_reads_is_followed_where_it_makes_no_difference_or_goes_the_same_way() -> None:
+    def looks(m: Any, h: Tensor) -> Tensor:
+        assert m.norm.training in (True, False)
+        y: Tensor = m.norm(h)
+        return y
+
+    model = net(looks, norm=nn.BatchNorm1d(8)).eval()
+    grown = fxgrow.widen(fxgrow.trace(model, (X,)), "a", scheme="zero")
+    for some in (model, grown):
+        some.get_submodule("norm").train()
+    torch.testing.assert_close(grown(X), model(X), rtol=0, atol=1e-9)

@@ -84,6 +84,35 @@ def looks_at_mode(module: nn.Module) -> bool:
     return any("training" in (*code.co_names, *code.co_consts) for code in codes)
 
 
+def read_by_others(model: nn.Module) -> list[str]:
+    """Paths of modules whose `training` code of other modules may read: `if self.norm.training`."""
+    codes = [code for function in _called(model.modules()) for code in _codes(function.__code__)]
+    names = {name for code in codes for name in _asked(code)}
+    paths = [path for path, _ in model.named_modules() if path]
+    return [path for path in paths if "" in names or path.rpartition(".")[2] in names]
+
+
+@functools.lru_cache(maxsize=4096)
+def _asked(code: CodeType) -> frozenset[str]:
+    """The names of attributes whose `training` some code reads; "" for what is neither `self` nor an attribute."""
+    if "training" in code.co_consts:
+        return frozenset({""})
+    if "training" not in code.co_names:
+        return frozenset()
+    found = set()
+    before: dis.Instruction | None = None
+    for step in dis.get_instructions(code):
+        if step.opname == "LOAD_ATTR" and step.argval == "training" and before is not None:
+            local = before.argval[-1] if isinstance(before.argval, tuple) else before.argval
+            own = before.opname == "LOAD_DEREF" or (
+                before.opname.startswith("LOAD_FAST") and local == next(iter(code.co_varnames), None)
+            )
+            if not own:
+                found.add(str(local) if before.opname == "LOAD_ATTR" else "")
+        before = step
+    return frozenset(found)
+
+
 def _codes(code: CodeType) -> Iterator[CodeType]:
     yield code
     for inner in code.co_consts:

@@ -149,6 +149,7 @@ MODES: dict[str, Plant] = {
     "flags are the wrong way round": method(ModeValue, "forward", _swapped),
     "flags do not follow": changed(capture__trace__follow_flags=lambda *_, **__: set()),
     "a guard lets everything pass": method(ModeGuard, "forward", lambda _: None),
+    "flags that other modules read are not compared": changed(capture__compared__read_by_others=lambda _: ()),
     "modules inside are not guarded": changed(capture__modes___deciding=lambda *_: []),
     "a train method of its own is forgotten": changed(capture__trace__has_train_of_its_own=lambda _: False),
     "buffers are frozen": replaced(traces, "_Settings", lambda old, *given: old(*given, fixed=None)),

@@ -519,6 +519,24 @@ def one_mode_inside() -> str:
     return "a mode that was not traced is claimed"
 
 
+def asked_from_outside() -> str:
+    """A flag that code of another module reads is followed, or the trace is refused."""
+
+    def body(m: Any, h: Tensor) -> Tensor:
+        rate = 0.1 if m.norm.training else 0.3
+        return F.leaky_relu(m.norm(h), rate)
+
+    net: Any = Net(body)
+    net.norm = nn.LayerNorm(6).double()
+    try:
+        traced = fxgrow.trace(net.eval(), (X,))
+    except UsageError:
+        return ""
+    for some in (net, traced):
+        some.get_submodule("norm").train()
+    return "" if torch.equal(traced(X), net(X)) else "a flag is not followed"
+
+
 PROGRAMS: dict[str, Callable[[], str]] = {
     "unfaithful traces": unfaithful,
     "traces of one mode": unfaithful_in_training,
@@ -540,5 +558,6 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "an iterator": moving,
     "another forward": replaced_forward,
     "one mode inside": one_mode_inside,
+    "a flag that is asked from outside": asked_from_outside,
 }
 """Each says what is wrong with it, or nothing."""
