@@ -79,15 +79,29 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
 
 
 @contextmanager
-def settings_kept() -> Iterator[None]:
-    """Afterwards the settings of torch for the whole process are what they were before code of the user's ran."""
-    before = [(read, write, read()) for read, write in _SETTINGS]
+def settings_kept(alone: Callable[[], bool]) -> Iterator[None]:
+    """Afterwards the settings of torch for the whole process are what they were before code of the user's ran.
+
+    Args:
+        alone: whether no other thread may have changed them meanwhile; where one may, they are left as they are.
+    """
+    before = [_read(read) for read, _ in _SETTINGS]
     try:
         yield
     finally:
-        for read, write, value in before:
-            if read() != value:
-                write(value)
+        now = [_read(read) for read, _ in _SETTINGS]
+        if now != before and alone():
+            for (_, write), was, value in zip(_SETTINGS, before, now, strict=True):
+                if value != was and value is not None and was is not None:
+                    write(was)
+
+
+def _read(setting: Callable[[], Any]) -> Any:
+    """A setting; None where torch does not say, as where two of its ways to set one precision have been mixed."""
+    try:
+        return setting()
+    except RuntimeError:
+        return None
 
 
 class SinglePrecision(TorchFunctionMode):

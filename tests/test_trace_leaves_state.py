@@ -195,6 +195,17 @@ def test_settings_of_torch_are_put_back(name: str) -> None:
         write(before)
 
 
+def test_precisions_that_torch_does_not_tell_are_left_alone() -> None:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"  # the new way; torch does not answer in the old one then
+    try:
+        fxgrow.trace(Base().eval(), (X,))
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before
+
+
 def _layer(m: Any) -> None:
     if not hasattr(m, "h"):
         m.h = nn.Linear(3, 3).double()

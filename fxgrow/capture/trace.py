@@ -30,7 +30,7 @@ from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own, set_mod
 from .tracer import GrowthTracer
 from .twin import Twin, iterators_copied_once
 from .undone import WritesUndone
-from .user_state import gradients_kept, nothing_left_behind
+from .user_state import alone, gradients_kept, nothing_left_behind
 from .written import KINDS
 
 ROUNDS = 12
@@ -195,7 +195,7 @@ def _traced(
         tracer = GrowthTracer(settings.leaves, settings.fixed, settings.in_place, defaults)
         try:
             streams = streams_kept(settings.generators, devices=True)
-            with silent(), WritesUndone(), gradients_kept(model), settings_kept(), streams:
+            with silent(), WritesUndone(), gradients_kept(model), settings_kept(alone), streams:
                 graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
             restore_signature(graph, model, concrete, call, defaults)
             rename_self(graph)

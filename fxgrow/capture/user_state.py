@@ -41,7 +41,7 @@ def nothing_left_behind(target: Any) -> Iterator[Traits]:
     Yields what its code may do that stand-ins cannot show. Where no other thread runs that may have written to them,
     containers and objects become what they were.
     """
-    alone = _alone()
+    only = alone()
     reached = _Reached()
     reached.look(target)
     misses = [(cached, cached.cache_info().misses) for cached in reached.caches]
@@ -49,7 +49,7 @@ def nothing_left_behind(target: Any) -> Iterator[Traits]:
         yield traits_of(reached.codes)
     finally:
         for kept, whole in reached.kept:
-            if whole and alone and _alone():
+            if whole and only and alone():
                 kept.restore()
             else:
                 kept.clean()
@@ -63,12 +63,12 @@ def nothing_left_behind(target: Any) -> Iterator[Traits]:
 def gradients_kept(model: nn.Module) -> Iterator[None]:
     """Afterwards the parameters of a model require gradients, and have them, as before. Where another thread runs that
     may train the model, they are left as they are."""
-    alone = _alone()
+    only = alone()
     before = [(tensor, tensor.requires_grad, tensor.grad) for tensor in model.parameters() if tensor.is_leaf]
     try:
         yield
     finally:
-        if alone and _alone():
+        if only and alone():
             for tensor, flag, gradient in before:
                 if tensor.requires_grad != flag:
                     tensor.requires_grad_(flag)
@@ -76,7 +76,7 @@ def gradients_kept(model: nn.Module) -> Iterator[None]:
                     tensor.grad = gradient
 
 
-def _alone() -> bool:
+def alone() -> bool:
     """Whether no other thread runs code of the user's: threads of Python's own and of libraries (progress bars,
     notebooks, loaders that wait) write to nothing of his."""
     here = threading.get_ident()

@@ -27,6 +27,7 @@ from .signature import meta_of
 from .silent import silent
 from .streams import Drawn, generators_of, streams_kept
 from .twin import Twin
+from .user_state import alone
 
 _TORCH = torch.__file__.rpartition("/")[0] + "/"
 _FXGROW = __file__.rpartition("/capture/")[0] + "/"
@@ -149,7 +150,7 @@ def record_model(
 
         inputs_made = [fake for _, fake in fakes.values()]
         watch = DataAssigned(recorder, inputs_made) if assigns_data else nullcontext()
-        with streams_kept(known.generators, devices=not known.fake) as streams, settings_kept(), watch:
+        with streams_kept(known.generators, devices=not known.fake) as streams, settings_kept(alone), watch:
             outs = run_recorded(run, known.mode, gradients, recorder)
             drawn = streams.drawn()
         left: dict[str, Tensor] = dict(twin.named_parameters(remove_duplicate=False))

@@ -140,7 +140,8 @@ FIDELITY: dict[str, Plant] = {
     "iterators begin again for each recording": changed(capture__trace__iterators_copied_once=nullcontext),
     "gradients are not put back": changed(capture__trace__gradients_kept=lambda _: nullcontext()),
     "settings are not put back": both(
-        changed(capture__trace__settings_kept=nullcontext), changed(capture__whole__settings_kept=nullcontext)
+        changed(capture__trace__settings_kept=lambda _: nullcontext()),
+        changed(capture__whole__settings_kept=lambda _: nullcontext()),
     ),
     "layers with another forward are called": changed(capture__trace__check_called=lambda *_: None),
 }
