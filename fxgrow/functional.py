@@ -178,12 +178,14 @@ class ModeGuard(nn.Module):
     Args:
         in_training: whether the model stands for training mode; otherwise for evaluation mode.
         why: why it does not stand for the other mode.
+        path: of the module whose mode it watches; empty for the whole model.
     """
 
     _is_impure = True  # torch.fx would remove a call whose result nobody uses
 
-    def __init__(self, in_training: bool, why: str) -> None:
+    def __init__(self, in_training: bool, why: str, path: str = "") -> None:
         super().__init__()
+        self.path = path
         self.in_training = in_training
         self.why = why
 
@@ -191,14 +193,15 @@ class ModeGuard(nn.Module):
         """Do nothing, or raise.
 
         Raises:
-            UsageError: the model is in the other mode.
+            UsageError: the model, or the module inside it, is in the other mode.
         """
         if self.training != self.in_training:
             modes = ("evaluation", "training")
             has, wants = modes[self.training], modes[self.in_training]
             raise usage(
                 Kind.WRONG_MODE,
-                f"this model stands for {wants} mode, in which it was traced, and it is in {has} mode: {self.why}",
+                f"{self.path or 'this model'} stands for {wants} mode, in which it was traced, and it is in {has} "
+                f"mode: {self.why}",
                 hint=f"call .{('eval', 'train')[self.in_training]}(), or trace the original module in {has} mode",
             )
 

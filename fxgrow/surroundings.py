@@ -60,6 +60,50 @@ def _elsewhere() -> bool:
     return bool(modes) and modes[-1].device.type != "cpu"
 
 
+def _cudnn(name: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    return lambda: getattr(torch.backends.cudnn, name), lambda value: setattr(torch.backends.cudnn, name, value)
+
+
+_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.get_num_threads, torch.set_num_threads),
+    (
+        lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+        lambda both: torch.set_anomaly_enabled(*both),
+    ),
+    *map(_cudnn, ("benchmark", "deterministic", "enabled")),
+)
+"""Settings of torch's for the whole process: how each is read, and how it is set."""
+
+
+@contextmanager
+def settings_kept(alone: Callable[[], bool]) -> Iterator[None]:
+    """Afterwards the settings of torch for the whole process are what they were before code of the user's ran.
+
+    Args:
+        alone: whether no other thread may have changed them meanwhile; where one may, they are left as they are.
+    """
+    before = [_read(read) for read, _ in _SETTINGS]
+    try:
+        yield
+    finally:
+        now = [_read(read) for read, _ in _SETTINGS]
+        if now != before and alone():
+            for (_, write), was, value in zip(_SETTINGS, before, now, strict=True):
+                if value != was and value is not None and was is not None:
+                    write(was)
+
+
+def _read(setting: Callable[[], Any]) -> Any:
+    """A setting; None where torch does not say, as where two of its ways to set one precision have been mixed."""
+    try:
+        return setting()
+    except RuntimeError:
+        return None
+
+
 class SinglePrecision(TorchFunctionMode):
     """Tensors are made in float32 where no dtype is given, whatever the default is; for this thread only."""
 

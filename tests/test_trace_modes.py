@@ -434,3 +434,172 @@ def test_a_mode_that_could_not_be_compared_is_guarded() -> None:
     if gm.meta.get("fxgrow_modes") == ("eval",):
         with pytest.raises(fxgrow.UsageError, match="FXG009"):
             gm.train()(X)
+
+
+class Head(nn.Module):
+    """It runs something else in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, y: Tensor) -> Tensor:
+        z: Tensor = self.linear(y)
+        return z.relu() if self.training else z
+
+
+class Rate(Head):
+    """Another number."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        return F.dropout(self.linear(y), 0.5, self.training)
+
+
+def _read(module: nn.Module, y: Tensor) -> Tensor:
+    return y.relu() if module.training else y
+
+
+class Asked(Head):
+    """A function reads its mode."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        return _read(self, self.linear(y))
+
+
+class Deep(nn.Module):
+    """It holds a head, and has no mode of its own."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head, self.last, self.norm = head, nn.Linear(3, 3), nn.BatchNorm1d(3)
+
+    def forward(self, y: Tensor) -> Tensor:
+        z: Tensor = self.norm(self.last(self.head(y)))
+        return z
+
+
+class Headed(Net):
+    """Two results in training mode."""
+
+    deep: Any
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__(deep=Deep(head))
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.deep(self.b(torch.relu(self.a(x))))
+        return (y, y) if self.training else y
+
+
+def _modes_apart(some: nn.Module, path: str, training: bool) -> nn.Module:
+    """A model with one module in another mode than the rest."""
+    some.train(training).get_submodule(path).train(not training)
+    return some
+
+
+@pytest.mark.parametrize("kind", [Head, Rate, Asked])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_module_inside_that_is_put_into_the_other_mode_alone_raises(kind: type[Head], training: bool) -> None:
+    model = Headed(kind()).double().train(training)
+    traced = fxgrow.trace(model, (X,))
+    grown = fxgrow.widen(traced, "a")
+    copies = (traced, grown, copy.deepcopy(grown), pickle.loads(pickle.dumps(traced)), fxgrow.deepen(grown, after="a"))
+    for some in copies:
+        for path in ("deep", "deep.head"):
+            with pytest.raises(fxgrow.UsageError, match=r"FXG009  deep\.head stands for"):
+                _modes_apart(some, path, training)(X)
+        _modes_apart(some, "deep.norm", training)(X)  # one of torch's own follows its own flag
+        some.train(training)(X)
+
+
+def test_all_names_of_a_module_are_watched() -> None:
+    class Shared(Net):
+        one: Any
+        two: Any
+
+        def __init__(self) -> None:
+            super().__init__(one=Head())
+            self.two = self.one
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.two(self.one(self.b(self.a(x))))
+            return y
+
+    traced = fxgrow.trace(Shared().double().eval(), (X,))
+    for path in ("one", "two"):
+        with pytest.raises(fxgrow.UsageError, match="FXG009"):
+            _modes_apart(traced, path, False)(X)
+
+
+class KeptHead(Headed):
+    """It keeps its head in evaluation mode."""
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        self.deep.head.eval()
+        return self
+
+
+def test_a_head_that_the_model_keeps_frozen_stays_so_and_may_not_be_trained() -> None:
+    model = KeptHead(Head()).double().train()
+    traced = fxgrow.trace(model, (X,))
+    grown = fxgrow.widen(traced, "a")
+    for some in (traced, grown, pickle.loads(pickle.dumps(grown))):
+        torch.testing.assert_close(some.train()(X)[0], model.train()(X)[0], rtol=0, atol=1e-12)
+        some.get_submodule("deep.head").train()
+        with pytest.raises(fxgrow.UsageError, match=r"FXG009  deep\.head stands for evaluation mode"):
+            some(X)
+
+
+def test_a_module_that_is_frozen_by_hand_before_is_traced_if_its_mode_makes_no_difference() -> None:
+    class Looks(Head):
+        def forward(self, y: Tensor) -> Tensor:
+            assert self.training in (True, False)
+            z: Tensor = self.linear(y)
+            return z
+
+    model = Headed(Looks()).double().train()
+    model.deep.head.eval()
+    traced = fxgrow.trace(model, (X,))
+    grown = fxgrow.widen(traced, "a")
+    assert torch.equal(traced(X)[0], model(X)[0])
+    torch.testing.assert_close(grown(X)[0], model(X)[0], rtol=0, atol=1e-12)
+
+
+def _asks_norm(m: Any, h: Tensor) -> Tensor:
+    y: Tensor = m.norm(h)
+    return y.relu() if m.norm.training else y
+
+
+def _asks_each(m: Any, h: Tensor) -> Tensor:
+    for part in (m.norm,):
+        h = part(h).mul(2 if part.training else 3)
+    return h
+
+
+def _fused(m: Any, h: Tensor) -> Tensor:
+    n = m.norm
+    return F.batch_norm(h, n.running_mean, n.running_var, n.weight, n.bias, n.training)
+
+
+@pytest.mark.parametrize("middle", [_asks_norm, _asks_each, _fused])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_flag_that_another_module_reads_is_refused_where_the_graph_does_not_follow_it(
+    middle: Callable[[Any, Tensor], Tensor], training: bool
+) -> None:
+    model = net(middle, norm=nn.BatchNorm1d(8)).train(training)
+    with pytest.raises(fxgrow.UsageError, match=r"FXG007  another module reads norm\.training"):
+        fxgrow.trace(model, (X,))
+
+
+def test_a_flag_that_another_module_reads_is_followed_where_it_makes_no_difference_or_goes_the_same_way() -> None:
+    def looks(m: Any, h: Tensor) -> Tensor:
+        assert m.norm.training in (True, False)
+        y: Tensor = m.norm(h)
+        return y
+
+    model = net(looks, norm=nn.BatchNorm1d(8)).eval()
+    grown = fxgrow.widen(fxgrow.trace(model, (X,)), "a", scheme="zero")
+    for some in (model, grown):
+        some.get_submodule("norm").train()
+    torch.testing.assert_close(grown(X), model(X), rtol=0, atol=1e-9)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MethodType
+from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
 
 from ..errors import Kind, usage
+from .source import user_frame
 
 _HOOKED = ("SpectralNorm", "WeightNorm")
 
@@ -79,12 +82,69 @@ def check_root(model: nn.Module) -> None:
             where="the model itself",
             hint="take them off before tracing, and register them on the traced model",
         )
-    if "forward" in vars(model):
+    if has_other_forward(model):
         raise usage(
             Kind.UNSUPPORTED_MODEL,
             f"torch.fx traces the `forward` of the class {name}, and this model's has been replaced",
             where="the model itself",
             hint="write the new `forward` in a subclass, or trace a module that holds this one",
+        )
+
+
+def has_other_forward(module: nn.Module) -> bool:
+    """Whether a module has a `forward` of its own in the place of its class's."""
+    own = vars(module).get("forward")
+    same = isinstance(own, MethodType) and own.__self__ is module and own.__func__ is type(module).forward
+    return own is not None and not same
+
+
+def check_called(model: nn.Module, graph: fx.Graph) -> None:
+    """Refuse modules that a graph calls as they are and whose `forward` has been replaced: a grown copy would still
+    call the original module. Where the trace looks into a module, it has followed the new `forward`.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for path in dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "call_module"):
+        for inner, module in model.get_submodule(path).named_modules():
+            if has_other_forward(module):
+                full = f"{path}.{inner}" if inner else path
+                raise usage(
+                    Kind.UNSUPPORTED_MODEL,
+                    f"the `forward` of {full} has been replaced on the instance, and a grown copy of {full} would call "
+                    "the layer that it was made from",
+                    where=f"{full} ({type(module).__name__})",
+                    hint=f"write the new `forward` in a subclass of {type(module).__name__}, or change the result with "
+                    f"{full}.register_forward_hook",
+                )
+
+
+def check_made(model: nn.Module, traced: nn.Module, graph: fx.Graph) -> None:
+    """Refuse modules, parameters and buffers that `forward` makes on the first call: each trace would make others.
+
+    Args:
+        model: the user's.
+        traced: the copy of it that was traced, which has them.
+        graph: what it ran.
+
+    Raises:
+        UsageError: the graph reads or calls one that the model does not have.
+    """
+    for node in graph.nodes:
+        path = str(node.target)
+        if node.op not in ("call_module", "get_attr") or _at(model, path) is not None:
+            continue
+        if node.op == "get_attr" and path in vars(traced):  # a constant
+            continue
+        parts = path.split(".")
+        prefixes = (".".join(parts[: k + 1]) for k in range(len(parts)))
+        path = next(prefix for prefix in prefixes if _at(model, prefix) is None)
+        made = _at(traced, path)
+        raise usage(
+            Kind.NOT_TRACEABLE,
+            f"forward makes {path} ({type(made).__name__}) on the first call, and the model does not have it yet",
+            where=user_frame(node.stack_trace or "") or path,
+            hint="run the model once before tracing: model(*example_inputs); or make it in __init__",
         )
 
 
@@ -124,6 +184,14 @@ def check_hooks(model: nn.Module, gm: nn.Module, visited: Iterable[str]) -> None
             target._is_full_backward_hook = source._is_full_backward_hook
         for name in _STATE_HOOKS:
             getattr(target, name).update(getattr(source, name))
+
+
+def _at(root: nn.Module, path: str) -> Any:
+    """What a module holds at a path; None if there is nothing."""
+    thing: Any = root
+    for part in path.split("."):
+        thing = getattr(thing, part, None)
+    return thing
 
 
 def _inside(root: nn.Module, path: str) -> nn.Module | None:

@@ -86,7 +86,42 @@ def _calls(code: CodeType, names: frozenset[str]) -> bool:
 
 def traits_of_calls(model: nn.Module) -> Traits:
     """What a call of a model may do: `forward` of its modules, hooks, and whatever those call by name."""
-    return traits_of(code for function in _called(model) for code in _codes(function.__code__))
+    return traits_of(code for function in _called(model.modules()) for code in _codes(function.__code__))
+
+
+def looks_at_mode(module: nn.Module) -> bool:
+    """Whether code of the user's that a call of a module runs itself, not by the modules in it, reads `training`."""
+    codes = (code for function in _called([module]) for code in _codes(function.__code__))
+    return any("training" in (*code.co_names, *code.co_consts) for code in codes)
+
+
+def read_by_others(model: nn.Module) -> list[str]:
+    """Paths of modules whose `training` code of other modules may read: `if self.norm.training`."""
+    codes = [code for function in _called(model.modules()) for code in _codes(function.__code__)]
+    names = {name for code in codes for name in _asked(code)}
+    paths = [path for path, _ in model.named_modules() if path]
+    return [path for path in paths if "" in names or path.rpartition(".")[2] in names]
+
+
+@functools.lru_cache(maxsize=4096)
+def _asked(code: CodeType) -> frozenset[str]:
+    """The names of attributes whose `training` some code reads; "" for what is neither `self` nor an attribute."""
+    if "training" in code.co_consts:
+        return frozenset({""})
+    if "training" not in code.co_names:
+        return frozenset()
+    found = set()
+    before: dis.Instruction | None = None
+    for step in dis.get_instructions(code):
+        if step.opname == "LOAD_ATTR" and step.argval == "training" and before is not None:
+            local = before.argval[-1] if isinstance(before.argval, tuple) else before.argval
+            own = before.opname == "LOAD_DEREF" or (
+                before.opname.startswith("LOAD_FAST") and local == next(iter(code.co_varnames), None)
+            )
+            if not own:
+                found.add(str(local) if before.opname == "LOAD_ATTR" else "")
+        before = step
+    return frozenset(found)
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -96,12 +131,12 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(inner)
 
 
-def _called(model: nn.Module) -> Iterator[FunctionType]:
+def _called(modules: Iterable[nn.Module]) -> Iterator[FunctionType]:
     """The functions of the user and of libraries of models that a call may come to."""
     seen: set[tuple[int, type | None]] = set()
     waiting: list[tuple[Any, type | None]] = []
     kind: type | None
-    for module in model.modules():
+    for module in modules:
         kind = type(module)
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         waiting += [(getattr(module, "forward", None), kind), *((hook, None) for hook in hooks)]

@@ -17,7 +17,7 @@ from . import shapes
 from .build import lower
 from .caches import Caches
 from .call import Call, has_numbers, placeholders, spread
-from .code_traits import traits_of_calls
+from .code_traits import read_by_others, traits_of_calls
 from .containers import leaves, replaced
 from .fidelity import Difference, difference
 from .inputs import example_values, where_the_model_is
@@ -28,7 +28,8 @@ from .second_sizes import second
 from .snapshot import Snapshot
 from .source import user_line
 from .streams import Drawn, draws
-from .traced import flags_in
+from .traced import flags_in, follow_owners, set_mode
+from .twin import Twin
 from .user_state import Reach
 from .whole import RealCopies, Recording, StandIns, record_model
 
@@ -64,16 +65,22 @@ def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Ca
             continue
         if training is here:
             raise _refusal(model, found, comparison.at)
-        guard(gm, training=here, why=f"{found} ({found.where})")
+        guard(gm, model, training=here, why=f"{found} ({found.where})")
         gm.recompile()
         gm.meta["fxgrow_modes"] = (MODES[here],)
     if {name: m.training for name, m in model.named_modules(remove_duplicate=False)} != flags_in(model, here):
         found = comparison.differs(None)
         if found is not None:
             raise _mixed(model, found)
+    for path in read_by_others(model):
+        found = comparison.differs_with_another_flag(path)
+        if found is not None:
+            raise _read_elsewhere(path, found)
     if here in comparison.modes and (not here) not in comparison.modes and len(modes_of(gm)) == 2:
         told = [note for note in comparison.notes if note.startswith(f"not compared {_in(not here)}")]
-        guard(gm, training=here, why=told[0] if told else "it was not compared with the module in the other mode")
+        guard(
+            gm, model, training=here, why=told[0] if told else "it was not compared with the module in the other mode"
+        )
         gm.recompile()
         gm.meta["fxgrow_modes"] = (MODES[here],)
     gm.meta["fxgrow_compared"] = tuple(comparison.notes)
@@ -88,6 +95,16 @@ def _mixed(model: nn.Module, found: Difference) -> FxgrowError:
         where=found.where,
         hint="put the whole model into one mode, model.eval() or model.train(), trace and grow it, and set the flags "
         "of single modules on the result",
+    )
+
+
+def _read_elsewhere(path: str, found: Difference) -> FxgrowError:
+    return usage(
+        Kind.NOT_TRACEABLE,
+        f"another module reads {path}.training, and the graph does not follow that flag: where it alone is changed, "
+        f"{found}",
+        where=found.where,
+        hint="let each module read its own mode, self.training",
     )
 
 
@@ -169,6 +186,37 @@ class _Comparison:
         found = self._at(others, training)
         self.at = f" (on inputs of {_sizes(others)}, though not on those of {_sizes(first)})"
         return found
+
+    def differs_with_another_flag(self, path: str) -> Difference | None:
+        """The first difference where one module is in the other mode than the rest, in each mode that is claimed."""
+        for training in (False, True):
+            if MODES[training] not in modes_of(self.gm):
+                continue
+            model, graph = (Twin(lambda tensor: tensor)(some) for some in (self.model, self.gm))
+            set_mode(model, self.model, training)
+            set_mode(graph, self.gm, training)
+            if path not in dict(graph.named_modules(remove_duplicate=False)):
+                continue
+            for some in (model, graph):
+                changed = some.get_submodule(path)
+                changed.training = not changed.training
+                follow_owners(some)
+            inputs = self._inputs(training)
+            ours, _ = self._record(model, self._concrete(inputs), None)
+            try:
+                theirs, wrong = self._record(graph, inputs, None)
+            except FxgrowError as error:
+                if error.kind is Kind.WRONG_MODE:
+                    continue
+                raise
+            if ours is None:
+                continue
+            if theirs is None:
+                return Difference("on such inputs", f"raises {_reason(wrong)}", "")
+            found = difference(ours, theirs, self.names)
+            if found is not None:
+                return found
+        return None
 
     def _others(self, first: Inputs, training: bool | None) -> Inputs | None:
         """Inputs of other sizes that the module accepts; those of one mode serve the other, if it takes the same."""

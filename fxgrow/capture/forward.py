@@ -7,15 +7,16 @@ two arguments of like names get into each other's way. All of that is put right 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.fx._symbolic_trace import PHBase
 from torch.utils import _pytree
 
 from ..errors import Kind, usage
 from .call import KEYWORD, Call
+from .containers import found
 
 _PLAIN = (bool, int, float, str, type(None))
 _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -65,7 +66,56 @@ def fixed_arguments(model: nn.Module, call: Call | None, wanted: Mapping[str, An
     return fixed
 
 
-def restore_signature(graph: fx.Graph, model: nn.Module, fixed: Mapping[str, Any], call: Call | None) -> None:
+def kept_defaults(model: nn.Module, call: Call | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults of arguments that the example leaves alone and that hold tensors or, empty still, will hold some: code
+    reads them as they are, and the graph does not take the arguments. A default that is written out in a graph's
+    signature cannot hold a tensor."""
+    parameters = parameters_of(model)
+    given = given_names(parameters, call)
+    left = {name: p.default for name, p in parameters.items() if name not in given and name not in wanted}
+    return {name: default for name, default in left.items() if _holds_tensors(default)}
+
+
+def _holds_tensors(default: Any) -> bool:
+    empty = isinstance(default, dict | list | set) and not default
+    return empty or bool(found(default, Tensor))
+
+
+def put_defaults(graph: fx.Graph, arguments: Iterable[Any], defaults: Mapping[str, Any]) -> list[Any]:
+    """Arguments of `forward` for a trace, with values for those that it reads as they are.
+
+    Where the example gives an argument whose default holds a tensor, it has no default in the graph.
+
+    Args:
+        graph: with placeholders for all arguments; those that have values now go.
+        arguments: what `forward` is traced with, proxies for placeholders among them.
+        defaults: values by the name of the argument.
+    """
+    made: list[Any] = []
+    for argument in arguments:
+        node = argument.node if isinstance(argument, fx.Proxy) else None
+        if node is None or node.op != "placeholder":
+            made.append(argument)
+            continue
+        constants = node.all_input_nodes
+        made.append(defaults.get(str(node.target), argument))
+        if made[-1] is not argument:
+            graph.erase_node(node)
+        elif constants:
+            node.args = ()
+        for constant in constants:
+            if not constant.users:
+                graph.erase_node(constant)
+    return made
+
+
+def restore_signature(
+    graph: fx.Graph,
+    model: nn.Module,
+    fixed: Mapping[str, Any],
+    call: Call | None,
+    without: Container[str] = (),
+) -> None:
     """Give a trace the signature of the module. Fixed arguments are gone, but for those that the example gives: they
     stay, and take nothing else than what they are fixed to.
 
@@ -74,9 +124,10 @@ def restore_signature(graph: fx.Graph, model: nn.Module, fixed: Mapping[str, Any
         model: what was traced.
         fixed: the arguments that were fixed.
         call: what the model was traced with.
+        without: arguments that the trace has no placeholders for.
     """
     given = given_names(parameters_of(model), call)
-    for name, parameter, places in _places(graph, model, fixed):
+    for name, parameter, places in _places(graph, model, fixed, without):
         for place in places:
             if name in fixed and name not in given:
                 _erase(graph, place)
@@ -90,12 +141,12 @@ def restore_signature(graph: fx.Graph, model: nn.Module, fixed: Mapping[str, Any
 
 
 def _places(
-    graph: fx.Graph, model: nn.Module, fixed: Mapping[str, Any]
+    graph: fx.Graph, model: nn.Module, fixed: Mapping[str, Any], without: Container[str]
 ) -> Iterator[tuple[str, inspect.Parameter, list[fx.Node]]]:
     """The placeholders that fx has made of each argument, in its order: `*rest` and `**more` come last."""
     left = [n for n in graph.nodes if n.op == "placeholder"]
-    parameters = parameters_of(model)
-    ordered = sorted(parameters.items(), key=lambda item: item[1].kind in _MANY)
+    parameters = [item for item in parameters_of(model).items() if item[0] not in without]
+    ordered = sorted(parameters, key=lambda item: item[1].kind in _MANY)
     for name, parameter in ordered:
         count = len(_pytree.tree_leaves(fixed[name])) if name in fixed else 1
         mine, left = left[:count], left[count:]

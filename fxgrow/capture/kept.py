@@ -6,6 +6,8 @@ there before, and what it has replaced comes back. Beside that, only flags are p
 
 from __future__ import annotations
 
+import array
+import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -15,6 +17,8 @@ from typing import Any, Protocol
 from .stand_ins import SIMPLE, attributes, contents, dict_class, is_stand_in, members, slots
 
 _NOTHING = object()
+LARGEST_ARRAY = 2**28
+"""Bytes of the largest array that is copied; larger ones are taken for data sets, which no call writes to."""
 
 
 class Kept(Protocol):
@@ -119,6 +123,35 @@ class Members:
         if self.thing != self.before:
             self.thing.clear()
             self.thing.update(self.before)
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Numbers in memory that is written in place: a NumPy array, an array of Python's, a bytearray."""
+
+    before: Any
+    thing: Any
+
+    def clean(self) -> None:
+        """Numbers are no stand-ins."""
+
+    def restore(self) -> None:
+        """Put back all entries."""
+        if isinstance(self.thing, bytearray | array.array):
+            if self.thing != self.before:
+                self.thing[:] = self.before
+        elif self.thing.shape == self.before.shape and self.thing.flags.writeable:
+            self.thing[...] = self.before
+
+
+def entries_of(thing: Any) -> Kept | None:
+    """The entries of an array or a bytearray; None for anything else, and for arrays that are too large to copy."""
+    if isinstance(thing, bytearray | array.array):
+        return Entries(thing[:], thing)
+    numpy = sys.modules.get("numpy")  # who holds an array has imported it
+    if numpy is None or not isinstance(thing, numpy.ndarray):
+        return None
+    return Entries(thing.copy(), thing) if thing.flags.writeable and thing.nbytes <= LARGEST_ARRAY else None
 
 
 def container(thing: Any) -> Kept | None:

@@ -8,13 +8,15 @@ parameterised modules in it runs different operators, it is kept whole. All else
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
 from ..functional import ModeGuard, ModeValue
+from .code_traits import looks_at_mode
+from .traced import flags_in
 
 _DROPOUTS: dict[Any, type[nn.Module]] = {
     nn.functional.dropout: nn.Dropout,
@@ -51,13 +53,19 @@ def _wiring(node: fx.Node) -> tuple[str, str, list[str], str]:
     return node.op, str(node.target), [n.name for n in node.all_input_nodes], repr(shape)
 
 
-def culprits(one: fx.Graph, other: fx.Graph) -> set[str]:
-    """Paths of the modules whose own operators, or calls of other modules, are not the same in both graphs."""
-    left, right = _bodies(one), _bodies(other)
+def culprits(one: fx.Graph, other: fx.Graph, *, numbers: bool = False) -> set[str]:
+    """Paths of the modules whose own operators, or calls of other modules, are not the same in both graphs.
+
+    Args:
+        one: a graph of a model.
+        other: its graph in the other mode.
+        numbers: whether numbers and flags among the arguments count, too.
+    """
+    left, right = (_bodies(graph, numbers=numbers) for graph in (one, other))
     return {path for path in left.keys() & right.keys() if left[path] != right[path]}
 
 
-def _bodies(graph: fx.Graph) -> dict[str, list[tuple[str, ...]]]:
+def _bodies(graph: fx.Graph, *, numbers: bool = False) -> dict[str, list[tuple[str, ...]]]:
     bodies: dict[str, list[tuple[str, ...]]] = {"": []}
     before: list[str] = []
     for node in graph.nodes:
@@ -71,8 +79,13 @@ def _bodies(graph: fx.Graph) -> dict[str, list[tuple[str, ...]]]:
             if before[: depth + 1] != stack[: depth + 1]:
                 bodies.setdefault(stack[depth - 1] if depth else "", []).append(("module", inner))
         before = stack
-        bodies.setdefault(path, []).append((node.op, str(node.target), str(len(node.all_input_nodes))))
+        plain = repr(map_aggregate((node.args, node.kwargs), _masked)) if numbers else ""
+        bodies.setdefault(path, []).append((node.op, str(node.target), str(len(node.all_input_nodes)), plain))
     return bodies
+
+
+def _masked(thing: Any) -> Any:
+    return ... if isinstance(thing, fx.Node) else thing
 
 
 def can_stay_whole(model: nn.Module, path: str) -> bool:
@@ -173,13 +186,44 @@ def _exists(root: nn.Module, path: str) -> bool:
     return True
 
 
-def guard(gm: fx.GraphModule, *, training: bool, why: str) -> None:
-    """Let a graph run in one mode alone; in the other one it raises an error that says why."""
-    name = _free(gm, "", "mode_guard")
-    gm.add_submodule(name, ModeGuard(training, why).train(gm.training))
+def guard(gm: fx.GraphModule, model: nn.Module, *, training: bool, why: str, apart: Collection[str] = ()) -> None:
+    """Let a graph run in one mode alone; in the other one it raises an error that says why.
+
+    So it does where a module that the graph looks into is put into the other mode by itself, if the mode of that module
+    decides what runs: its code looks at it. Modules that the graph calls follow flags of their own.
+
+    Args:
+        gm: the traced model; changed.
+        model: what it was traced from.
+        training: the mode that it stands for.
+        why: why it stands for no other.
+        apart: paths of further modules whose mode decides.
+    """
+    flags = flags_in(model, training)
+    watched = {"": training, **{path: flags[path] for path in _deciding(gm, model, apart)}}
     first = next(n for n in gm.graph.nodes if n.op != "placeholder")
-    with gm.graph.inserting_before(first):
-        gm.graph.call_module(name, ())
+    for path, flag in watched.items():
+        own = model.get_submodule(path).training
+        if path and own is not flag:  # frozen by itself, and compared so
+            continue
+        name = _free(gm, path, "mode_guard")
+        gm.add_submodule(name, ModeGuard(flag, why, path).train(gm.training if not path else own))
+        for prefix in itertools.accumulate(path.split(".") if path else (), "{}.{}".format):
+            gm.get_submodule(prefix).training = model.get_submodule(prefix).training
+        with gm.graph.inserting_before(first):
+            gm.graph.call_module(name, ())
+
+
+def _deciding(gm: fx.GraphModule, model: nn.Module, apart: Collection[str]) -> list[str]:
+    """All names of the modules inside a model that its graph looks into and whose mode decides what runs."""
+    called = {str(node.target) for node in gm.graph.nodes if node.op == "call_module"}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    whole = {id(m) for path in called & modules.keys() for m in modules[path].modules()}
+    decide: dict[int, bool] = {id(modules[path]): True for path in apart if path in modules}
+    for module in modules.values():
+        if id(module) not in decide:
+            decide[id(module)] = id(module) not in whole and looks_at_mode(module)
+    return [path for path, module in modules.items() if path and decide[id(module)]]
 
 
 def keep_unused(gm: fx.GraphModule, model: nn.Module) -> tuple[str, ...]:

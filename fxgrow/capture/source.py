@@ -17,11 +17,11 @@ def location(gm: fx.GraphModule, name: str) -> str:
     node = next((n for n in gm.graph.nodes if n.name == name), None)
     if node is None or node.op == "output":
         return name
-    frame = _user_frame(node.stack_trace or "")
+    frame = user_frame(node.stack_trace or "")
     return f"{name}, {frame}" if frame else f"{name}:  {node.format_node()}"
 
 
-def _user_frame(stack: str) -> str:
+def user_frame(stack: str) -> str:
     """The innermost frame of a recorded stack of the user's own code, as `file.py:12:  code`."""
     frames: list[list[str]] = []
     for line in (text.strip() for text in stack.strip().splitlines()):

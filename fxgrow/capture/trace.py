@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import FxgrowError, Kind, usage
-from ..surroundings import surroundings
+from ..surroundings import settings_kept, surroundings
 from .caches import Caches, caches_kept_clean
 from .call import Call, as_call, as_training_call, remember, remember_training
-from .checks import check_hooks, check_model, check_root
+from .checks import check_called, check_hooks, check_made, check_model, check_root
 from .compared import Examples, compare
 from .contexts import Forgotten
-from .forward import fixed_arguments, restore_signature
+from .forward import fixed_arguments, kept_defaults, restore_signature
 from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
@@ -28,9 +28,9 @@ from .source import user_line
 from .streams import streams_kept
 from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own, set_mode
 from .tracer import GrowthTracer
-from .twin import Twin
+from .twin import Twin, iterators_copied_once
 from .undone import WritesUndone
-from .user_state import nothing_left_behind
+from .user_state import alone, gradients_kept, nothing_left_behind
 from .written import KINDS
 
 ROUNDS = 12
@@ -86,7 +86,8 @@ def trace(
     check_model(model)
     check_root(model)
     fixed = fixed_arguments(model, call, concrete_args or {})
-    with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, nothing_left_behind(model) as reach:
+    left = nothing_left_behind(model)
+    with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, left as reach, iterators_copied_once():
         examples = Examples(given, in_training, concrete_args or {})
         writing = Writing()
 
@@ -134,6 +135,8 @@ class Traces:
     """In the other mode; None if that cannot be traced."""
     why: str = ""
     """Why the graph stands for one mode alone; empty if it stands for both."""
+    apart: set[str] = field(default_factory=set)
+    """Modules that are known to run something else in the other mode then."""
 
 
 @dataclass(slots=True)
@@ -176,6 +179,7 @@ def _in_both_modes(
         if not whole:
             names = ", ".join(sorted(path or type(model).__name__ for path in apart)) or type(model).__name__
             ours.why = f"{names} runs different operators in training and in evaluation mode"
+            ours.apart = culprits(ours.graph, other.graph, numbers=True)
             return ours
         settings.leaves |= whole
     raise AssertionError("each round keeps another module whole, or fixes another buffer")
@@ -196,13 +200,16 @@ def _traced(
             set_mode(twin, model, training)
         for module in twin.modules():  # `check_hooks` has them; here they would warn of proxies
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
-        tracer = GrowthTracer(settings.leaves, settings.fixed, settings.writing, follows_dtypes=settings.follows_dtypes)
+        defaults = kept_defaults(model, call, concrete)
+        leaves, fixed, follows = settings.leaves, settings.fixed, settings.follows_dtypes
+        tracer = GrowthTracer(leaves, fixed, writing=settings.writing, follows_dtypes=follows, defaults=defaults)
         try:
-            with silent(), WritesUndone(), streams_kept(settings.generators, devices=True):
+            streams = streams_kept(settings.generators, devices=True)
+            with silent(), WritesUndone(), gradients_kept(model), settings_kept(alone), streams:
                 graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
             if tracer.unanswered is not None:
                 raise tracer.unanswered  # `forward` has gone on after it, and may have done something else
-            restore_signature(graph, model, concrete, call)
+            restore_signature(graph, model, concrete, call, defaults)
             rename_self(graph)
             return Traces(graph, twin, tracer.visited, _fixed(model, graph, settings.fixed))
         except ReadsValues as error:
@@ -269,6 +276,8 @@ def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
             node.type, str
         ):  # an annotation that was never evaluated; older versions of torch cannot pickle it
             node.type = None
+    check_made(model, both.root, both.graph)
+    check_called(model, both.graph)
     check_names(model, both.graph)
     quote_names(both.graph)
     flags = flags_of(model) if has_train_of_its_own(model) else {}
@@ -279,7 +288,7 @@ def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
     if both.other is not None:
         follow = follow_flags(gm, both.other, training=model.training)
     else:
-        guard(gm, training=model.training, why=both.why)
+        guard(gm, model, training=model.training, why=both.why, apart=both.apart)
         gm.meta["fxgrow_modes"] = (MODES[model.training],)
     unused = keep_unused(gm, model)
     if unused:

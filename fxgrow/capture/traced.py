@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from torch import fx, nn
 
+from ..functional import ModeGuard, ModeValue
 from .twin import Twin
 from .whole import StandIns
 
@@ -23,11 +24,20 @@ class TracedModule(fx.GraphModule):
             for name, module in self.named_modules(remove_duplicate=False):
                 if name == path:
                     module.training = flag
+        follow_owners(self)
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle, which would make a plain GraphModule of it."""
         return _reloaded, (super().__reduce__(), type(self).__name__, self.meta.get(FLAGS, {}))
+
+
+def follow_owners(gm: nn.Module) -> None:
+    """Put guards and values of a traced model into the modes of the modules that hold them."""
+    for module in gm.modules():
+        for inner in module.children():
+            if isinstance(inner, ModeGuard | ModeValue):
+                inner.training = module.training
 
 
 def _reloaded(reduced: tuple[Any, ...], name: str, flags: dict[bool, Any]) -> TracedModule:

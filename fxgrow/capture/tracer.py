@@ -10,7 +10,7 @@ import functools
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 
 from ..functional import FACTORIES, default_dict
 from .contexts import Contexts, Forgotten
+from .forward import put_defaults
 from .patches import Patches
 from .proxies import Assignable, BufferProxy, ReadsValues, Unanswered, Writing, buffers_behind
 from .source import user_stack
@@ -37,9 +38,10 @@ class GrowthTracer(Unanswered):
         self,
         leaves: Collection[str] = (),
         fixed: Collection[str] | None = (),
-        writing: Writing | None = None,
         *,
+        writing: Writing | None = None,
         follows_dtypes: bool = False,
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         """Start a trace.
 
@@ -48,8 +50,10 @@ class GrowthTracer(Unanswered):
             fixed: names of buffers whose values the trace fixes; None for all.
             writing: how to write down what torch.fx simplifies.
             follows_dtypes: whether the dtypes of buffers are read when the graph runs.
+            defaults: values of arguments that the graph does not take, by name.
         """
         super().__init__()
+        self.defaults = defaults or {}
         self.follows_dtypes = follows_dtypes
         self.writing = writing if writing is not None else Writing()
         self._anew: dict[str, fx.Node] = {}
@@ -144,6 +148,7 @@ class GrowthTracer(Unanswered):
     def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
         """Placeholders for the arguments; and buffers that `forward` assigns anew are written to before it returns."""
         function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        args = put_defaults(self.graph, args, self.defaults)
 
         @functools.wraps(function)
         def run(*given: Any) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from collections import OrderedDict, UserDict, UserList, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .signature import flat_weights
+from .silent import silent
 from .stand_ins import dict_class, slots
 
 
@@ -85,6 +88,8 @@ class Twin:
             return functools.partial(self._value(value.func), *arguments, **self._value(value.keywords))
         if isinstance(value, dict | list | set | deque | UserDict | UserList):
             return self._container(value)
+        if kind in _ITERATORS:
+            return _iterator(value)
         if isinstance(value, tuple) and value:
             items = [self._value(item) for item in value]
             if all(a is b for a, b in zip(items, value, strict=True)):
@@ -132,6 +137,46 @@ class Twin:
         return made
 
 
+_copied: dict[int, tuple[Any, Any]] | None = None
+"""By identity of an iterator, itself and its copy; None where every twin gets a copy of its own."""
+
+
+@contextmanager
+def iterators_copied_once() -> Iterator[None]:
+    """All twins that are made meanwhile share one copy of an iterator, as calls of the model share the iterator: a
+    recording that reads a number from it is seen to differ from the next. To be entered under `ONE_AT_A_TIME`."""
+    global _copied  # one trace runs at a time
+    before, _copied = _copied, {}
+    try:
+        yield
+    finally:
+        _copied = before
+
+
+def _iterator(value: Any) -> Any:
+    """The copy of an iterator; itself where it cannot be copied: one over a generator or a file."""
+    if _copied is not None and id(value) in _copied:
+        return _copied[id(value)][1]
+    try:
+        with silent():  # Python 3.12 and 3.13 warn that those of itertools cannot be copied from 3.14 on
+            made = _reduced(value)
+    except (TypeError, AttributeError):
+        made = value
+    if _copied is not None:
+        _copied[id(value)] = value, made
+    return made
+
+
+def _reduced(value: Any) -> Any:
+    kind, arguments, *states = value.__reduce__()
+    if type(value) not in _ITERATORS:
+        raise TypeError("an iterator that may share its place with others")
+    made = kind(*(_reduced(item) if isinstance(item, Iterator) else item for item in arguments))
+    for state in states:  # that of a cycle holds the list of what came first, which grows
+        made.__setstate__(tuple(copy.copy(x) for x in state) if isinstance(state, tuple) else state)
+    return made
+
+
 def filled(cell: CellType) -> bool:
     """Whether a cell of a closure holds something yet."""
     try:
@@ -143,3 +188,8 @@ def filled(cell: CellType) -> bool:
 
 _PLAIN = frozenset({bool, int, float, str, type(None), type, torch.dtype, torch.device, torch.Size})
 _CONTAINERS = frozenset({dict, OrderedDict, list, set})
+_ITERATORS: frozenset[Any] = frozenset(
+    {itertools.count, itertools.cycle, itertools.repeat, enumerate, zip}
+    | {type(iter(())), type(iter([])), type(iter("")), type(iter(range(0))), type(iter(range(2**70)))}
+)
+"""Iterators that say where they are, so that they can be copied."""

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import threading
 import types
-from collections import UserDict, UserList, UserString, deque
+from collections import ChainMap, UserDict, UserList, UserString, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from .caches import CACHED, holds_stand_in
 from .code_traits import Traits, traits_of
-from .kept import Kept, attributes_of, cells_of, class_of, container, names_in, slots_of
+from .kept import Kept, attributes_of, cells_of, class_of, container, entries_of, names_in, slots_of
 from .stand_ins import SIMPLE, attributes, slots
 from .streams import is_generator
 from .user_code import is_own
 
-_HOLDERS = (UserDict, UserList, UserString, types.SimpleNamespace)
+_HOLDERS = (UserDict, UserList, UserString, ChainMap, types.SimpleNamespace)
 """Classes of Python's own whose objects hold what the user puts there."""
 _LIBRARIES = ("<frozen", *{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 _STORES = ("STORE_GLOBAL", "STORE_DEREF")
@@ -62,7 +62,7 @@ def nothing_left_behind(target: Any) -> Iterator[Reach]:
     Yields what its code reaches. Where no other thread runs that may have written to them, containers and objects
     become what they were.
     """
-    alone = _alone()
+    only = alone()
     reached = _Reached()
     reached.look(target)
     misses = [(cached, cached.cache_info().misses) for cached in reached.caches]
@@ -70,7 +70,7 @@ def nothing_left_behind(target: Any) -> Iterator[Reach]:
         yield reached.told()
     finally:
         for kept, whole in reached.kept:
-            if whole and alone and _alone():
+            if whole and only and alone():
                 kept.restore()
             else:
                 kept.clean()
@@ -80,7 +80,24 @@ def nothing_left_behind(target: Any) -> Iterator[Reach]:
                 cached.cache_clear()
 
 
-def _alone() -> bool:
+@contextmanager
+def gradients_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards the parameters of a model require gradients, and have them, as before. Where another thread runs that
+    may train the model, they are left as they are."""
+    only = alone()
+    before = [(tensor, tensor.requires_grad, tensor.grad) for tensor in model.parameters() if tensor.is_leaf]
+    try:
+        yield
+    finally:
+        if only and alone():
+            for tensor, flag, gradient in before:
+                if tensor.requires_grad != flag:
+                    tensor.requires_grad_(flag)
+                if tensor.grad is not gradient:
+                    tensor.grad = gradient
+
+
+def alone() -> bool:
     """Whether no other thread runs code of the user's: threads of Python's own and of libraries (progress bars,
     notebooks, loaders that wait) write to nothing of his."""
     here = threading.get_ident()
@@ -182,6 +199,7 @@ class _Reached:
     def _object(self, thing: Any, depth: int) -> None:
         """A container or an object of the user's, and what is in it."""
         self._keep(container(thing), whole=True)
+        self._keep(entries_of(thing), whole=True)
         if isinstance(thing, dict):
             self._later(dict.values(thing), depth + 1)
         elif isinstance(thing, list | tuple | set | frozenset | deque):
@@ -190,7 +208,7 @@ class _Reached:
             return
         whole = not callable(thing)
         self._keep(attributes_of(thing), whole=whole)
-        self._keep(slots_of(thing), whole=False)
+        self._keep(slots_of(thing), whole=whole)
         self._later((attributes(thing) or {}).values(), depth + 1)
         self._later(slots(thing).values(), depth + 1)
         self._later([type(thing)], 0)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from ..errors import Kind, UsageError, usage
+from ..surroundings import settings_kept
 from .attributes import Attributes
 from .containers import changed
 from .contexts import Contexts
@@ -26,10 +28,11 @@ from .signature import meta_of
 from .silent import silent
 from .streams import Drawn, streams_kept
 from .twin import Twin
-from .user_state import reach_of
+from .user_state import alone, reach_of
 
 _TORCH = torch.__file__.rpartition("/")[0] + "/"
 _FXGROW = __file__.rpartition("/capture/")[0] + "/"
+_SPARSE = frozenset({torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc})
 _OTHER_FILES = ("<frozen", "<string", "<eval_with_key", "<attrs")
 
 
@@ -89,6 +92,8 @@ class WholeRecorder(Recorder):
         out = super().__torch_dispatch__(func, types, args, kwargs)
         if len(self.calls) > known:
             self.notes.append(_note())
+            if isinstance(out, Tensor) and out.layout in _SPARSE:
+                raise _sparse(out)
         return out
 
 
@@ -154,7 +159,7 @@ def record_model(
 
         inputs_made = [fake for _, fake in fakes.values()]
         watch = DataAssigned(recorder, inputs_made) if assigns_data else nullcontext()
-        with streams_kept(known.generators, devices=not known.fake) as streams, watch:
+        with streams_kept(known.generators, devices=not known.fake) as streams, settings_kept(alone), watch:
             outs = run_recorded(run, known.mode, gradients, recorder)
             drawn = streams.drawn()
         left: dict[str, Tensor] = dict(twin.named_parameters(remove_duplicate=False))
@@ -253,6 +258,14 @@ class RealCopies:
     def input(self, tensor: Tensor) -> Tensor:
         """What stands for an input."""
         return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+
+def _sparse(tensor: Tensor) -> UsageError:
+    return usage(
+        Kind.NOT_TRACEABLE,
+        f"forward makes a sparse tensor ({tensor.layout}), whose entries cannot be followed through the model",
+        hint="leave it dense, or keep that part in a module of its own and trace and grow the modules around it",
+    )
 
 
 def _has_storage(tensor: Tensor) -> bool:

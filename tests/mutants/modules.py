@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -137,12 +138,24 @@ FIDELITY: dict[str, Plant] = {
     "what is left in the inputs is not verified": changed(verify__compare__changes=lambda *_: {}),
     "classes of containers are not compared": changed(capture__fidelity__classes=lambda _: ""),
     "pickle makes a plain graph": method(TracedModule, "__reduce__", fx.GraphModule.__reduce__),
+    "slots are not put back": changed(capture__user_state__slots_of=lambda _: None),
+    "arrays are not put back": changed(capture__user_state__entries_of=lambda _: None),
+    "iterators move on": changed(capture__twin___iterator=lambda iterator: iterator),
+    "iterators begin again for each recording": changed(capture__trace__iterators_copied_once=nullcontext),
+    "gradients are not put back": changed(capture__trace__gradients_kept=lambda _: nullcontext()),
+    "settings are not put back": both(
+        changed(capture__trace__settings_kept=lambda _: nullcontext()),
+        changed(capture__whole__settings_kept=lambda _: nullcontext()),
+    ),
+    "layers with another forward are called": changed(capture__trace__check_called=lambda *_: None),
 }
 """Of the comparison of a trace with its module."""
 MODES: dict[str, Plant] = {
     "flags are the wrong way round": method(ModeValue, "forward", _swapped),
     "flags do not follow": changed(capture__trace__follow_flags=lambda *_, **__: set()),
     "a guard lets everything pass": method(ModeGuard, "forward", lambda _: None),
+    "flags that other modules read are not compared": changed(capture__compared__read_by_others=lambda _: ()),
+    "modules inside are not guarded": changed(capture__modes___deciding=lambda *_: []),
     "a train method of its own is forgotten": changed(capture__trace__has_train_of_its_own=lambda _: False),
     "buffers are frozen": replaced(traces, "_Settings", lambda old, *given: old(*given, fixed=None)),
     "other modes are not known": method(Analysis, "others", lambda *_: ()),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import collections
 import copy
+import itertools
 import pickle
 import random
 from collections.abc import Callable
@@ -486,6 +488,101 @@ def containers() -> str:
     return "what is left in a list is not verified" if held else ""
 
 
+class _Counter:
+    """Without a dict."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+def _leaves(m: Any, h: Tensor) -> Tensor:
+    m.counter.count += 1
+    m.usage[0] += 1
+    next(m.steps)
+    m.b.requires_grad_(False)
+    torch.set_default_dtype(torch.float64)
+    return torch.relu(h)
+
+
+def left() -> str:
+    """What a model holds, and settings of torch's, are what they were before the trace."""
+    net: Any = Net(_leaves).eval()
+    net.counter, net.usage, net.steps = _Counter(), array.array("d", [0.0]), itertools.count()
+    fxgrow.trace(net, (X,))
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    here = (net.counter.count, list(net.usage), next(net.steps), net.b.weight.requires_grad, dtype)
+    return "" if here == (0, [0.0], 0, True, torch.float32) else f"it holds {here}"
+
+
+def moving() -> str:
+    """A model that reads another number in each call cannot be traced."""
+    net: Any = Net(lambda m, h: torch.relu(h) * next(m.steps)).eval()
+    net.steps = itertools.count()
+    try:
+        fxgrow.trace(net, (X,))
+    except UsageError:
+        return ""
+    return "numbers of an iterator are traced"
+
+
+def replaced_forward() -> str:
+    """A layer with a `forward` of its own is refused, or is right where it grows."""
+    net: Any = Net(lambda m, h: torch.relu(h)).eval()
+    forward = net.a.forward
+    net.a.forward = lambda x: 2 * forward(x)
+    try:
+        grown = fxgrow.widen(fxgrow.trace(net, (X,)), "a")
+    except FxgrowError:
+        return ""
+    return "" if (grown(X) - net(X)).abs().max() < SAME else "another function"
+
+
+class _Head(nn.Module):
+    """Something else in each mode, with a layer inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(6, 6)
+
+    def forward(self, h: Tensor) -> Tensor:
+        y: Tensor = self.last(h)
+        return y.relu() if self.training else y
+
+
+def one_mode_inside() -> str:
+    """A trace of one mode raises where one of its modules alone is put into the other."""
+    net: Any = Net(lambda m, h: m.head(h))
+    net.head = _Head().double()
+    traced = fxgrow.trace(net.eval(), (X,))
+    traced.get_submodule("head").train()
+    try:
+        traced(X)
+    except UsageError:
+        return ""
+    return "a mode that was not traced is claimed"
+
+
+def asked_from_outside() -> str:
+    """A flag that code of another module reads is followed, or the trace is refused."""
+
+    def body(m: Any, h: Tensor) -> Tensor:
+        rate = 0.1 if m.norm.training else 0.3
+        return F.leaky_relu(m.norm(h), rate)
+
+    net: Any = Net(body)
+    net.norm = nn.LayerNorm(6).double()
+    try:
+        traced = fxgrow.trace(net.eval(), (X,))
+    except UsageError:
+        return ""
+    for some in (net, traced):
+        some.get_submodule("norm").train()
+    return "" if torch.equal(traced(X), net(X)) else "a flag is not followed"
+
+
 PROGRAMS: dict[str, Callable[[], str]] = {
     "unfaithful traces": unfaithful,
     "traces of one mode": unfaithful_in_training,
@@ -504,5 +601,10 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "in place": in_place,
     "containers": containers,
     "surroundings": surroundings,
+    "what is left": left,
+    "an iterator": moving,
+    "another forward": replaced_forward,
+    "one mode inside": one_mode_inside,
+    "a flag that is asked from outside": asked_from_outside,
 }
 """Each says what is wrong with it, or nothing."""
