@@ -28,8 +28,6 @@ from .whole import Note, Recording
 _IDENTITIES = frozenset({"aten::alias", "aten::lift_fresh", "aten::pin_memory", "aten::_assert_async"})
 """Operators that return what they are given."""
 _DROPOUTS = frozenset({"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout"})
-_READS = frozenset({"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero"})
-"""Operators by which Python reads a number: the next operators may depend on it."""
 _UNFILLED = ("aten::empty", "aten::new_empty")
 """Operators that return memory as they find it begin so."""
 LARGEST_CONSTANT = 2**20
@@ -155,11 +153,7 @@ class _Reader:
         self.constants: dict[int, Tensor] = {}
         """By number, the value of a tensor that is made from numbers alone."""
         self.alive: list[Tensor] = []
-        self.seeded = 0
-        self.random: set[int] = set()
-        """Numbers of what is drawn at random, whatever the inputs are, and of what is computed from that alone."""
-        self.random_reads: list[int] = []
-        """Those that Python reads as numbers."""
+        self.draws = 0
         self.known = frozenset(names.values())
         for label, leaf in paths(recording.inputs, "input"):
             if isinstance(leaf, Tensor):
@@ -194,9 +188,7 @@ class _Reader:
                 ends[f"{label}, which is kept from call to call,"] = True
         if any(self.versions.get(storage) for storage in kept):
             ends["what is kept from call to call"] = True
-        ends["the number of random draws"] = self.seeded
-        for k, number in enumerate(self.random_reads):
-            ends[f"random number {k} that decides what runs"] = number
+        ends["the number of random draws"] = self.draws
         return Side(ends, steps, self.recording)
 
     def _contents(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
@@ -235,23 +227,16 @@ class _Reader:
         values = tuple((name, self._key(value)) for name, value in bound.items())
         targets = [(name, t, self._number(t)) for name in spec.writes for t in found(bound[name], Tensor)]
         mark = 0
-        if spec.seeded:
-            self.seeded += 1
-            mark = self.seeded
+        if _draws(spec):
+            self.draws += 1
+            mark = self.draws
         contexts = note.contexts if self.gradients else replace(note.contexts, gradients=True)
         key = (spec.name, spec.overload, values, contexts, mark)
-        read = {self._number(t) for value in bound.values() for t in found(value, Tensor)}
-        drawn = read <= self.random if read else bool(mark)
-        if drawn and spec.name in _READS:
-            self.random_reads.append(self.table.of(key))
         folded = self._folded(call, mark, bool(spec.writes))
         number = self.table.of(key) if folded is None else folded[0]
         if folded is None:
             for k, tensor in enumerate(outputs):
-                made = self.table.of((number, k, tensor.dtype))
-                self._set(tensor, made)
-                if drawn:
-                    self.random.add(made)
+                self._set(tensor, self.table.of((number, k, tensor.dtype)))
         else:
             self._set(outputs[0], number)
             self.constants[number] = folded[1]
@@ -379,6 +364,11 @@ class _Reader:
         if not isinstance(value, Tensor) or value.shape != out.shape:
             return None
         return self.table.of(_by_value(value)), value
+
+
+def _draws(spec: Spec) -> bool:
+    """Whether an operator draws random numbers, so that later ones draw others, though nothing may read them."""
+    return spec.seeded
 
 
 def _unchanged(name: str, bound: dict[str, Any]) -> Tensor | None:
