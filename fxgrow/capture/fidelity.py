@@ -182,12 +182,7 @@ class _Reader:
             number = self._number(tensor)
             if name in self.known and number != self.table.of(("own", name)):
                 ends[f"what is left in {name}"] = number
-        kept = {storage_of(fake) for real, fake in self.recording.kept if id(real) not in self.names}
-        for label, leaf in paths(self.recording.output, "output"):
-            if isinstance(leaf, Tensor) and storage_of(leaf) in kept:
-                ends[f"{label}, which is kept from call to call,"] = True
-        if any(self.versions.get(storage) for storage in kept):
-            ends["what is kept from call to call"] = True
+        ends |= _outlives(self.recording, self.names, self.versions)
         ends["the number of random draws"] = self.draws
         return Side(ends, steps, self.recording)
 
@@ -364,6 +359,18 @@ class _Reader:
         if not isinstance(value, Tensor) or value.shape != out.shape:
             return None
         return self.table.of(_by_value(value)), value
+
+
+def _outlives(recording: Recording, names: dict[int, str], versions: dict[int, list[int]]) -> dict[str, Any]:
+    """Which tensors that a model keeps, and are no parameters or buffers of the module, it returns or writes to."""
+    kept = {storage_of(fake) for real, fake in recording.kept if id(real) not in names}
+    ends: dict[str, Any] = {}
+    for label, leaf in paths(recording.output, "output"):
+        if isinstance(leaf, Tensor) and storage_of(leaf) in kept:
+            ends[f"{label}, which is kept from call to call,"] = True
+    if any(versions.get(storage) for storage in kept):
+        ends["what is kept from call to call"] = True
+    return ends
 
 
 def _draws(spec: Spec) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor, fx
 from fxgrow.analysis import Analysis
 from fxgrow.capture.contexts import Contexts
 from fxgrow.capture.fidelity import Numbers, _Reader
-from fxgrow.capture.proxies import Assignable
+from fxgrow.capture.proxies import Assignable, BufferProxy, Unanswered, Writing
 from fxgrow.capture.recorder import DataAssigned
 from fxgrow.capture.streams import Streams
 from fxgrow.capture.traced import TracedModule
@@ -132,6 +132,12 @@ FIDELITY: dict[str, Plant] = {
         method(Assignable, "data", property(lambda proxy: proxy.detach(), lambda *_: None)),
         method(DataAssigned, "__torch_function__", lambda _, func, types, args=(), kwargs=None: func(*args)),
     ),
+    "constants are kept from call to call": both(
+        method(Writing, "exact", lambda _: False), changed(capture__fidelity___outlives=lambda *_: {})
+    ),
+    "lookups are not noticed": changed(capture__proxies___is_looked_up=lambda _: False),
+    "errors that are handled are not noticed": method(Unanswered, "in_vain", lambda *_: None),
+    "dtypes of buffers are fixed": method(BufferProxy, "dtype", property(lambda proxy: proxy._real.dtype)),
     "all is traced out of place": method(Assignable, "_in_place", lambda *_: NotImplemented),
     "what is left in the inputs is not compared": changed(capture__fidelity__changes=lambda *_: {}),
     "what is left in the inputs may grow": method(WrittenContainers, "left", lambda _: []),

@@ -378,6 +378,59 @@ def in_place() -> str:
     return "" if torch.equal(grown(X), net(X)) else "the write is lost"
 
 
+def _summed(m: Any, h: Tensor) -> Tensor:
+    total = torch.zeros(6, dtype=torch.float64)
+    total += h.mean(0)
+    return torch.relu(h) + total
+
+
+def _looked_up(m: Any, h: Tensor) -> Tensor:
+    return torch.relu(h) * {40: 2.0}.get(h.shape[0], 1.0)
+
+
+def _handled(m: Any, h: Tensor) -> Tensor:
+    try:
+        return torch.relu(h) if h.shape[0] < 8 else h
+    except Exception:
+        return torch.relu(h)
+
+
+def constants() -> str:
+    """What each call makes anew, and sums of another dtype."""
+    net = Net(_summed).eval()
+    traced = fxgrow.trace(net, (X,))
+    if any(not torch.equal(traced(X), net(X)) for _ in range(3)):
+        return "a constant keeps what was added to it"
+    net = Net(_relu).eval()
+    net.b.register_forward_hook(lambda m, given, out: _mixed(out))
+    return "" if fxgrow.trace(net, (X,))(X).dtype is net(X).dtype else "a sum has another dtype"
+
+
+def _mixed(out: Tensor) -> Tensor:
+    y = out.float()
+    y += out
+    return y
+
+
+def asked() -> str:
+    """Sizes that code looks up, and errors that it handles; the dtype of a buffer after a cast."""
+    for body in (_looked_up, _handled):
+        try:
+            fxgrow.trace(Net(body), (X,))
+        except UsageError:
+            continue
+        return "a size is decided by chance"
+    net = Net(lambda m, h: torch.relu(h.to(m.table.dtype)))
+    traced = copy.deepcopy(fxgrow.trace(net, (X,)))
+    traced.float()
+    traced.get_submodule("b").double()
+    try:
+        traced(X.float())
+    except RuntimeError:
+        return ""
+    return "the dtype of a buffer is fixed"
+
+
 class _Kept(nn.Sequential):
     """It keeps its norm in evaluation mode, and draws in training mode."""
 
@@ -599,6 +652,8 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "plans": plans,
     "ties": ties,
     "in place": in_place,
+    "constants": constants,
+    "what is asked": asked,
     "containers": containers,
     "surroundings": surroundings,
     "what is left": left,
