@@ -73,8 +73,11 @@ class Layers(nn.Module):
 
 @pytest.mark.parametrize("name", READS)
 def test_sizes_and_dtypes_that_are_looked_up_are_refused(name: str) -> None:
+    net = Layers(READS[name]).double()
+    for _ in range(30):  # Python changes the instructions of code that runs often
+        net(X)
     with pytest.raises(fxgrow.UsageError, match="FXG007"):
-        fxgrow.trace(Layers(READS[name]).double(), (X,))
+        fxgrow.trace(net, (X,))
 
 
 def test_tensors_may_be_keys() -> None:

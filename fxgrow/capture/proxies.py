@@ -321,7 +321,7 @@ def is_value(node: fx.Node) -> bool:
 def _is_looked_up(frame: FrameType) -> bool:
     """Whether code that asks for the hash of something looks for it in a set or a dict, and does not just store it."""
     step, loaded = _steps(frame.f_code).get(frame.f_lasti, ("", frozenset()))
-    return step in _LOOKUPS or (step.startswith("CALL") and not loaded.isdisjoint(_METHODS))
+    return step in _LOOKUPS or (step.startswith(("CALL", "PRECALL")) and not loaded.isdisjoint(_METHODS))
 
 
 @functools.lru_cache(maxsize=1024)

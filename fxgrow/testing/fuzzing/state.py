@@ -148,6 +148,19 @@ def _table(xs: Sequence[Tensor], o: Options) -> nn.Module:
     return Do(lambda m, x: x + m.table.view(tail), table=torch.linspace(-1, 1, _width(xs, o)))
 
 
+def _made_anew(xs: Sequence[Tensor], o: Options) -> nn.Module:
+    """Adds what is summed up in a tensor that `forward` makes; or casts to the dtype of a buffer."""
+
+    def call(m: Any, x: Tensor) -> Any:
+        if o["kind"]:
+            return x.to(m.one.dtype) * m.one
+        total = torch.zeros((), dtype=torch.float64)
+        total += x.detach().mean()
+        return x + total
+
+    return Do(call, one=torch.ones(()))
+
+
 def _merged(xs: Sequence[Tensor], o: Options) -> nn.Module:
     """The batch and the channels, or the time, in one axis: its size is their product."""
     n = xs[0].shape[1]
@@ -203,6 +216,7 @@ STATE: dict[str, Part] = {
     "frozen_norm": Part(takes=LAYOUTS, make=_frozen),
     "counter": Part(takes=LAYOUTS, make=_counter, share=1),
     "table": Part(takes=LAYOUTS, make=_table, share=1),
+    "made_anew": Part(takes=LAYOUTS, make=_made_anew, share=1),
     "batch_and_channels": Part(takes=LAYOUTS, make=_merged),
     "scaled_by_sizes": Part(takes=LAYOUTS, make=_by_sizes),
     "attention_with_dropout": Part(takes=("tokens",), make=_attention, options=_heads, share=1),
@@ -218,6 +232,7 @@ KINDS = {
     "frozen_norm": 2,
     "counter": 2,
     "table": 1,
+    "made_anew": 2,
     "batch_and_channels": 2,
     "scaled_by_sizes": 4,
 }
