@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from .numbers import compared, valued
 from .program import Ref
 from .recorder import record, storage_of
 from .signature import ById, Meta, in_mode, key_of, meta_of, meta_of_ref, module_key, substitute
+from .streams import Drawn, draws, streams_kept
 from .template import Template, build
 from .twin import Twin
 from .user_code import is_user_code, may_change
@@ -122,9 +123,23 @@ class Lowering:
         known: Mapping[int, Tensor] | None,
     ) -> Template:
         """Record a call; the user's own code leaves no trace of that."""
-        with ONE_AT_A_TIME, nothing_left_behind(target) if is_user_code(target) else nullcontext() as reach:
-            watched = reach is not None and reach.traits.assigns_data
-            return self._recorded(target, args, kwargs, refs, tensors, metas, attributes, known, watched)
+        asked = target, args, kwargs, refs, tensors, metas, attributes, known
+        if not is_user_code(target):
+            with ONE_AT_A_TIME:
+                return self._recorded(*asked, watched=False)
+
+        def drawn() -> tuple[Template, Drawn]:
+            with streams_kept(reach.generators) as streams:
+                made = self._recorded(*asked, watched=reach.traits.assigns_data)
+                return made, streams.drawn()
+
+        with ONE_AT_A_TIME, nothing_left_behind(target) as reach:
+            made, some = drawn()
+            if not some:
+                return made
+            if threading.active_count() > 1 and not draws(lambda: drawn()[1], reach.generators, numpy=reach.numpy):
+                return made
+            return replace(made, steps=tuple(replace(step, varies=True) for step in made.steps))
 
     def _recorded(
         self,
@@ -136,6 +151,7 @@ class Lowering:
         metas: Mapping[int, Meta],
         attributes: Mapping[str, object],
         known: Mapping[int, Tensor] | None,
+        *,
         watched: bool,
     ) -> Template:
         """Record a call.

@@ -163,7 +163,7 @@ def _body(program: Program, modules: Collection[str]) -> list[Any]:
     found: list[Any] = []
     for op in program.ops:
         arguments = _arguments(op, _index, flags=op.node not in modules)
-        found.append((op.node, op.name, op.overload, arguments, [v.index for v in op.outputs]))
+        found.append((op.node, op.name, op.overload, arguments, [v.index for v in op.outputs], op.varies))
     return found
 
 

@@ -218,7 +218,10 @@ class DimsSolver:
         kind = Kind.UNKNOWN_OP
         outputs: list[list[Axis]] = [[Fixed(n) for n in out.shape] for out in op.outputs]
         if op.varies:
-            kind, text = Kind.CONSTANT, f"{op.name} takes a number that is read from a tensor, another one in each call"
+            kind, text = (
+                Kind.CONSTANT,
+                f"{op.name} depends on a number that is another one in each call: read from a tensor, or drawn at random",
+            )
             outputs = [[self.algebra.atom(n) for n in out.shape] for out in op.outputs]
             for axis in (axis for axes in outputs for axis in axes):
                 self.freeze(axis, kind, text)
