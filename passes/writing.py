@@ -10,6 +10,7 @@ from torch import fx
 from fxgrow.analysis import Analysis
 from fxgrow.capture.attention import Opening
 from fxgrow.capture.other_modes import in_mode
+from fxgrow.capture.program import Value
 from fxgrow.capture.trees import attribute
 from fxgrow.dims.axis import Atom, atoms
 from fxgrow.dims.solver import DimsSolver
@@ -107,6 +108,8 @@ def edits_of(
     copied = dict.fromkeys(proof.copied, sources)
     new = NewSizes(dims, sizes, proof.numbers, proof.paired, copied)
     skips = skip_edits(gm, dims, sizes, adapter, growth.targets[0], proof.paired, copied)
+    for skip in skips:
+        _check_repeated(gm, analysis, growth, skip)
     tensors = tensor_edits(dims, sizes, growth.assignment, proof, sources)
     shapes = {id(attribute(gm, name)): t.new for t in tensors for name in t.names}
     adapted = {(s.node, s.source): _adapted(analysis, s) for s in skips}
@@ -118,6 +121,26 @@ def edits_of(
     modules, nodes, openings = tuple(simulation.modules), tuple(simulation.nodes), tuple(simulation.openings)
     edits = Edits(tensors, modules, nodes, skips, openings, before, after)
     return edits if openings else replace(edits, eval_only=_in_other_modes(gm, proof, sources, edits, shapes))
+
+
+def _check_repeated(gm: fx.GraphModule, analysis: Analysis, growth: Proved, skip: SkipEdit) -> None:
+    """An adapter takes one number of channels; an input that has one channel only is repeated at a sum.
+
+    Raises:
+        GrowthRefused: a skip path has another number of channels for other inputs.
+    """
+    other = analysis.second(gm)
+    here, there = (p.results.get(skip.source) if p is not None else None for p in (analysis.program, other))
+    if isinstance(here, Value) and isinstance(there, Value) and here.shape[skip.axis] != there.shape[skip.axis]:
+        sizes = f"{here.shape[skip.axis]} channels, and {there.shape[skip.axis]} for other inputs"
+        raise GrowthRefused(
+            Refusal(
+                Kind.NOT_A_JOIN,
+                f"cannot widen {growth.targets[0].name} alone: what enters {skip.node} from the skip path has {sizes}",
+                where=skip.node,
+                hint='skip="couple" widens the whole stream',
+            )
+        )
 
 
 def _in_other_modes(

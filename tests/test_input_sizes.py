@@ -417,3 +417,29 @@ def test_jumps_that_no_edit_mends_are_refused(body: Callable[[Any, Tensor], Tens
     assert node in refusal.chain
     assert "inputs of other sizes" in str(refused.value)
     assert traced.code == code
+
+
+class Repeated(nn.Module):
+    """A skip path whose channels a sum repeats where there is only one."""
+
+    table: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.register_buffer("table", torch.linspace(-1.0, 1.0, 2).view(2, 1, 1))
+        self.conv, self.last = nn.Conv2d(2, 2, 1), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A sum of both paths."""
+        y: Tensor = self.last((x + self.conv(x + self.table)).flatten(1))
+        return y
+
+
+def test_no_adapter_stands_where_the_number_of_channels_follows_the_input() -> None:
+    model = Repeated().double()
+    traced = fxgrow.trace(model, (torch.randn(3, 2, 1, 1, dtype=torch.float64),))
+    assert model(torch.randn(3, 1, 1, 1, dtype=torch.float64)).shape == (3, 3)
+    with pytest.raises(fxgrow.GrowthRefused, match="2 channels, and 1 for other inputs") as caught:
+        fxgrow.widen(traced, "conv", skip="reshape")
+    assert caught.value.kind is fxgrow.Kind.NOT_A_JOIN

@@ -220,7 +220,7 @@ class DimsSolver:
         if op.varies:
             kind, text = (
                 Kind.CONSTANT,
-                f"{op.name} depends on a number that is another one in each call: read from a tensor, or drawn at random",
+                f"{op.name} depends on a number of each call: one that is read from a tensor, or drawn at random",
             )
             outputs = [[self.algebra.atom(n) for n in out.shape] for out in op.outputs]
             for axis in (axis for axes in outputs for axis in axes):
