@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -582,7 +583,27 @@ def _fused(m: Any, h: Tensor) -> Tensor:
     return F.batch_norm(h, n.running_mean, n.running_var, n.weight, n.bias, n.training)
 
 
-@pytest.mark.parametrize("middle", [_asks_norm, _asks_each, _fused])
+def _dropped(m: Any, h: Tensor) -> Tensor:
+    return F.dropout(m.norm.weight * h, 1.0, m.norm.training)
+
+
+@pytest.mark.parametrize("middle", [_fused, _dropped])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_flag_of_a_module_of_which_the_graph_reads_tensors_alone_is_followed(
+    middle: Callable[[Any, Tensor], Tensor], training: bool
+) -> None:
+    model = net(middle, norm=nn.BatchNorm1d(8)).train(training)
+    traced = fxgrow.trace(model, (X,))
+    assert "fxgrow_modes" not in traced.meta
+    for some in (traced, fxgrow.widen(traced, "a"), pickle.loads(pickle.dumps(traced))):
+        for all_of_it, one in itertools.product((False, True), repeat=2):
+            ours, theirs = (copy.deepcopy(thing).train(all_of_it) for thing in (model, some))
+            for thing in (ours, theirs):
+                thing.get_submodule("norm").train(one)
+            torch.testing.assert_close(theirs(X), ours(X), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("middle", [_asks_norm, _asks_each])
 @pytest.mark.parametrize("training", [False, True])
 def test_a_flag_that_another_module_reads_is_refused_where_the_graph_does_not_follow_it(
     middle: Callable[[Any, Tensor], Tensor], training: bool

@@ -8,7 +8,7 @@ parameterised modules in it runs different operators, it is kept whole. All else
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from torch import fx, nn
@@ -97,26 +97,34 @@ def can_stay_whole(model: nn.Module, path: str) -> bool:
     return all(_holds_nothing(m) for m in inner)
 
 
-def follow_flags(gm: fx.GraphModule, other: fx.Graph, *, training: bool) -> set[str]:
+def follow_flags(
+    gm: fx.GraphModule, nodes: Sequence[fx.Node], other: fx.Graph, *, training: bool, owner: str | None = None
+) -> set[str]:
     """Let numbers and flags that are different in the other mode follow `training`; the modules added for that.
 
     Args:
         gm: a model traced in one mode; changed.
+        nodes: those of its graph as it was traced; those that follow another flag by now are left alone.
         other: its graph in the other mode, with the same wiring.
         training: whether `gm` was traced in training mode.
+        owner: the path of the module whose mode they follow; by default the module that each was made in.
     """
     known = {name for name, _ in gm.named_modules(remove_duplicate=False)}
-    for node, theirs in zip(list(gm.graph.nodes), list(other.nodes), strict=True):
+    left = set(gm.graph.nodes)
+    for node, theirs in zip(nodes, list(other.nodes), strict=True):
+        if node not in left:
+            continue
         if repr(node.args) == repr(theirs.args) and repr(node.kwargs) == repr(theirs.kwargs):
             continue
         if node.op == "output" or node.op == "placeholder":
             continue
-        if not _as_dropout(gm, node, theirs, training=training):
-            _by_mode(gm, node, theirs, training=training)
+        place = module_of(node) if owner is None else owner
+        if owner is not None or not _as_dropout(gm, node, theirs, place, training=training):
+            _by_mode(gm, node, theirs, place, training=training)
     return {name for name, _ in gm.named_modules(remove_duplicate=False)} - known
 
 
-def _as_dropout(gm: fx.GraphModule, node: fx.Node, theirs: fx.Node, *, training: bool) -> bool:
+def _as_dropout(gm: fx.GraphModule, node: fx.Node, theirs: fx.Node, place: str, *, training: bool) -> bool:
     """Put nn.Dropout in the place of functional dropout that is on in training mode only."""
     kind = _DROPOUTS.get(node.target) if node.op == "call_function" else None
     if kind is None:
@@ -129,7 +137,7 @@ def _as_dropout(gm: fx.GraphModule, node: fx.Node, theirs: fx.Node, *, training:
         return False
     if not isinstance(p, int | float):
         return False
-    name = _free(gm, module_of(node), f"{node.name}_module")
+    name = _free(gm, place, f"{node.name}_module")
     gm.add_submodule(name, kind(p, inplace=bool(ours.get("inplace", False))))
     with gm.graph.inserting_before(node):
         call = gm.graph.call_module(name, (ours["input"],))
@@ -139,7 +147,7 @@ def _as_dropout(gm: fx.GraphModule, node: fx.Node, theirs: fx.Node, *, training:
     return True
 
 
-def _by_mode(gm: fx.GraphModule, node: fx.Node, theirs: fx.Node, *, training: bool) -> None:
+def _by_mode(gm: fx.GraphModule, node: fx.Node, theirs: fx.Node, place: str, *, training: bool) -> None:
     """Read each value that differs from a module that knows both."""
     made = 0
 
@@ -157,7 +165,7 @@ def _by_mode(gm: fx.GraphModule, node: fx.Node, theirs: fx.Node, *, training: bo
             return slice(*(merged(a, b) for a, b in parts))
         made += 1
         value = ModeValue(*((mine, other) if training else (other, mine)))
-        name = _free(gm, module_of(node), f"{node.name}_by_mode" + (f"_{made}" if made > 1 else ""))
+        name = _free(gm, place, f"{node.name}_by_mode" + (f"_{made}" if made > 1 else ""))
         gm.add_submodule(name, value)
         with gm.graph.inserting_before(node):
             call = gm.graph.call_module(name, ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..surroundings import settings_kept, surroundings
 from .caches import Caches, caches_kept_clean
 from .call import Call, as_call, as_training_call, remember, remember_training
 from .checks import check_called, check_hooks, check_made, check_model, check_root
+from .code_traits import read_by_others
 from .compared import Examples, compare
 from .contexts import Forgotten
 from .forward import fixed_arguments, kept_defaults, restore_signature
@@ -26,7 +27,7 @@ from .proxies import ReadsValues, Writing
 from .silent import silent
 from .source import user_line
 from .streams import streams_kept
-from .traced import FLAGS, TracedModule, flags_of, has_train_of_its_own, set_mode
+from .traced import FLAGS, TracedModule, flags_in, flags_of, has_train_of_its_own, set_mode
 from .tracer import GrowthTracer
 from .twin import Twin, iterators_copied_once
 from .undone import WritesUndone
@@ -131,6 +132,8 @@ class Traces:
     visited: set[str]
     fixed: tuple[str, ...] = ()
     """Buffers whose values the trace has fixed."""
+    alone: dict[str, fx.Graph] = field(default_factory=dict)
+    """With the flag of one module changed that others read, by the path of that module."""
     other: fx.Graph | None = None
     """In the other mode; None if that cannot be traced."""
     why: str = ""
@@ -173,6 +176,7 @@ def _in_both_modes(
             continue
         if same_wiring(ours.graph, other.graph):
             ours.other = other.graph
+            ours.alone = dict(_with_one_flag(model, concrete, call, settings, ours.graph))
             return ours
         apart = culprits(ours.graph, other.graph)
         whole = {path for path in apart if path not in settings.leaves and can_stay_whole(model, path)}
@@ -185,10 +189,35 @@ def _in_both_modes(
     raise AssertionError("each round keeps another module whole, or fixes another buffer")
 
 
+def _with_one_flag(
+    model: nn.Module, concrete: Mapping[str, Any], call: Call | None, settings: _Settings, ours: fx.Graph
+) -> Iterator[tuple[str, fx.Graph]]:
+    """By its path, for each module whose flag others read, the graph that differs in that flag alone."""
+    for path in read_by_others(model):
+        before = settings.state()
+        try:
+            graph = _traced(model, concrete, call, model.training, settings, flipped=path).graph
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # then the comparison says what differs
+            continue
+        if settings.state() == before and same_wiring(ours, graph):
+            yield path, graph
+
+
 def _traced(
-    model: nn.Module, concrete: Mapping[str, Any], call: Call | None, training: bool, settings: _Settings
+    model: nn.Module,
+    concrete: Mapping[str, Any],
+    call: Call | None,
+    training: bool,
+    settings: _Settings,
+    *,
+    flipped: str = "",
 ) -> Traces:
     """Trace a copy of a model in one mode; again where the values of buffers have to be fixed.
+
+    Args:
+        flipped: the path of a module that is in the other mode than the model.
 
     Raises:
         UsageError: it cannot be traced in its own mode.
@@ -198,6 +227,8 @@ def _traced(
         twin = Twin(_own, KINDS)(model)
         with silent():
             set_mode(twin, model, training)
+        if flipped:
+            twin.get_submodule(flipped).training = not twin.get_submodule(flipped).training
         for module in twin.modules():  # `check_hooks` has them; here they would warn of proxies
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
         defaults = kept_defaults(model, call, concrete)
@@ -286,7 +317,12 @@ def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
     _persist_what_the_model_does(gm, model)
     follow: set[str] = set()
     if both.other is not None:
-        follow = follow_flags(gm, both.other, training=model.training)
+        nodes = list(gm.graph.nodes)
+        flags_now = flags_in(model, model.training)
+        for path, graph in both.alone.items():
+            if path in dict(gm.named_modules()) and gm.get_submodule(path) is not model.get_submodule(path):
+                follow |= follow_flags(gm, nodes, graph, training=flags_now[path], owner=path)
+        follow |= follow_flags(gm, nodes, both.other, training=model.training)
     else:
         guard(gm, model, training=model.training, why=both.why, apart=both.apart)
         gm.meta["fxgrow_modes"] = (MODES[model.training],)
