@@ -52,6 +52,8 @@ READS: dict[str, Callable[[Any, Any], Any]] = {
     "a dtype": lambda x, y: y * 2 if x.dtype in {torch.float32} else y,
     "a dict of dtypes": lambda x, y: y * {torch.float32: 0.5}.get(x.dtype, 1.0),
     "a whole shape": lambda x, y: y * 2 if x.shape in WIDE else y,
+    "an int": lambda x, y: y * 2 if isinstance(x.shape[1], int) and x.shape[1] > 10 else y,
+    "an int of size()": lambda x, y: y * 2 if isinstance(x.size(1) // 2, int) and x.size(1) > 10 else y,
     "an error that is swallowed": swallowed,
     "an assertion": asserted,
     "a loop": counted,
@@ -78,6 +80,19 @@ def test_sizes_and_dtypes_that_are_looked_up_are_refused(name: str) -> None:
         net(X)
     with pytest.raises(fxgrow.UsageError, match="FXG007"):
         fxgrow.trace(net, (X,))
+
+
+def test_a_size_is_an_int() -> None:
+    def both(x: Any, y: Any) -> Any:
+        size = x.shape[1]
+        pair = (size, size) if isinstance(size, int) else size
+        rank = x.ndim if isinstance(x.ndim, int) else 0
+        return y * (pair[0] / pair[1]) * rank
+
+    net = Layers(both).double()
+    wider = fxgrow.widen(fxgrow.trace(net, (X,)), "a")
+    for x in (X, X[:, :5]):
+        torch.testing.assert_close(wider(x), net(x), rtol=0, atol=1e-12)
 
 
 def test_tensors_may_be_keys() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from torch.fx.proxy import Attribute
 
 from .recorder import data_assigned
-from .source import user_place
+from .source import is_users, user_place
 
 T = TypeVar("T")
 _PROPERTIES = frozenset({"shape", "dtype", "device", "ndim", "layout", "itemsize"})
@@ -184,6 +184,14 @@ class Assignable(fx.Proxy):
             raise self._value_read("a key")
         return object.__hash__(self)
 
+    @property  # type: ignore[misc]  # nothing assigns to it
+    def __class__(self) -> Any:
+        """For `isinstance(x.shape[0], int)` in user code, which is true of a size."""
+        return int if is_users(sys._getframe(1)) and self._is_size() else type(self)
+
+    def _is_size(self) -> bool:
+        return is_size(self.node)
+
     def __int__(self) -> int:
         raise self._value_read("int")
 
@@ -218,6 +226,9 @@ class Assignable(fx.Proxy):
 class Property(Attribute, Assignable):
     """An attribute of a value: its shape, its dtype, a method of it. It can be written to as well:
     `batch.inner.y = y`, `batch.layers += [y]`."""
+
+    def _is_size(self) -> bool:
+        return self.attr == "ndim"
 
 
 class BufferProxy(Assignable):
@@ -316,6 +327,24 @@ def is_value(node: fx.Node) -> bool:
         return node.args[1] in _PROPERTIES
     module = getattr(node.target, "__module__", "")
     return module == "_operator" and bool(node.all_input_nodes) and all(map(is_value, node.all_input_nodes))
+
+
+def is_size(node: fx.Node) -> bool:
+    """Whether a node stands for a size or a number of axes, or for what whole numbers are computed from these."""
+    if node.op == "call_method":
+        return node.target in ("dim", "numel", "nelement", "ndimension") or (
+            node.target == "size" and len(node.args) > 1
+        )
+    if node.op != "call_function":
+        return False
+    if node.target is operator.getitem:
+        shape, index = node.args
+        return isinstance(shape, fx.Node) and is_value(shape) and not isinstance(index, slice)
+    whole = node.target in _WHOLE and bool(node.all_input_nodes) and all(map(is_size, node.all_input_nodes))
+    return whole and not any(isinstance(arg, float) for arg in node.args)
+
+
+_WHOLE = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod)
 
 
 def _is_looked_up(frame: FrameType) -> bool:

@@ -55,6 +55,11 @@ def user_stack(frame: FrameType | None) -> str | None:
     return "".join(traceback.StackSummary.from_list(found[:first][::-1]).format()).strip() or None
 
 
+def is_users(frame: FrameType) -> bool:
+    """Whether code of the user's, or of a library of models, is running."""
+    return not frame.f_code.co_filename.startswith(_OTHERS)
+
+
 def user_place(frame: FrameType | None) -> tuple[CodeType, int] | None:
     """The instruction of the user's code that is running: its code and the offset."""
     while frame is not None and frame.f_code.co_filename.startswith(_OTHERS):
