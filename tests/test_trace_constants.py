@@ -110,3 +110,58 @@ def test_a_sum_in_place_keeps_the_dtype() -> None:
     traced = fxgrow.trace(net, (X,))
     for model in (net, traced, fxgrow.widen(traced, "a")):
         assert model(X).dtype is torch.float32
+
+
+def triangle(net: Layers, x: Tensor) -> Tensor:
+    mask = torch.empty(4, 4, dtype=torch.float64)
+    mask.fill_(2.0)
+    mask.triu_(1)
+    return torch.softmax(mask, -1) @ x
+
+
+def through_a_view(net: Layers, x: Tensor) -> Tensor:
+    table = torch.zeros(4, 5, dtype=torch.float64)
+    part = table[1:3]
+    part[:, ::2] += 3.0
+    part.mul_(2.0)
+    table[0] = part[1] - 1
+    return x * table + part.sum()
+
+
+def copied(net: Layers, x: Tensor) -> Tensor:
+    table = torch.zeros(5, dtype=torch.float64)
+    table.copy_(torch.arange(5))
+    table.index_fill_(0, torch.tensor([2]), -1.0)
+    return x * table
+
+
+def then_computed(net: Layers, x: Tensor) -> Tensor:
+    table = torch.ones(5, dtype=torch.float64)
+    table[2] = 4.0
+    table += x[0]
+    return x * table
+
+
+BUILT = [triangle, through_a_view, copied, then_computed]
+
+
+@pytest.mark.parametrize("built", BUILT)
+def test_constants_that_are_written_step_by_step_are_followed(built: Callable[[Layers, Tensor], Tensor]) -> None:
+    net = Layers(lambda net, x: (core(net, built(net, x)), x)).double().eval()
+    traced = fxgrow.trace(net, (X,))
+    for model in (traced, fxgrow.widen(traced, "a")):
+        for _ in range(2):
+            torch.testing.assert_close(model(X)[0], net(X)[0], rtol=0, atol=1e-12)
+
+
+def before_and_after(net: Layers, x: Tensor) -> Tensor:
+    table = torch.ones(5, dtype=torch.float64)
+    y = x * table
+    table[2] = 4.0
+    return y * table
+
+
+def test_a_constant_that_is_read_before_it_is_written_is_refused() -> None:
+    net = Layers(lambda net, x: (core(net, before_and_after(net, x)), x)).double().eval()
+    with pytest.raises(fxgrow.UsageError, match="FXG007"):
+        fxgrow.trace(net, (X,))

@@ -28,6 +28,8 @@ from .whole import Note, Recording
 _IDENTITIES = frozenset({"aten::alias", "aten::lift_fresh", "aten::pin_memory", "aten::_assert_async"})
 """Operators that return what they are given."""
 _DROPOUTS = frozenset({"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout"})
+_FILLS = frozenset({"aten::fill", "aten::zero"})
+"""Writes after which it does not matter what a tensor has held."""
 _UNFILLED = ("aten::empty", "aten::new_empty")
 """Operators that return memory as they find it begin so."""
 LARGEST_CONSTANT = 2**20
@@ -150,6 +152,8 @@ class _Reader:
         """By identity of a view, which entries of its storage it shows, however often they are written to."""
         self.versions: dict[int, list[int]] = {}
         """By storage, the numbers of the writes into it so far."""
+        self.unfilled: set[int] = set()
+        """Storages that are made from numbers alone and hold nothing yet."""
         self.constants: dict[int, Tensor] = {}
         """By number, the value of a tensor that is made from numbers alone."""
         self.alive: list[Tensor] = []
@@ -227,6 +231,8 @@ class _Reader:
             mark = self.draws
         contexts = note.contexts if self.gradients else replace(note.contexts, gradients=True)
         key = (spec.name, spec.overload, values, contexts, mark)
+        if targets and not mark and self._written_constants(call, spec, [t for _, t, _ in targets]):
+            return None  # torch.fx does that while it traces
         folded = self._folded(call, mark, bool(spec.writes))
         number = self.table.of(key) if folded is None else folded[0]
         if folded is None:
@@ -337,12 +343,56 @@ class _Reader:
             return tuple(map(self._key, arg))
         return (type(arg).__name__, repr(arg))
 
+    def _written_constants(self, call: Call, spec: Spec, targets: list[Tensor]) -> bool:
+        """Whether a write changes tensors that are made from numbers alone to others that are: `mask[2:] = True`."""
+        func, args, kwargs, _ = call
+        if len(targets) != 1 or targets[0].layout is not torch.strided or spec.moves:
+            return False
+        target, storage = targets[0], storage_of(targets[0])
+        size = target.untyped_storage().nbytes() // target.element_size()
+        fills = spec.name in _FILLS and storage in self.unfilled and target.numel() == size
+        there = [t for t in self.alive if storage_of(t) == storage and t.dtype is target.dtype]
+        there = [t for t in {id(t): t for t in there}.values() if self._number(t) in self.constants]
+        others = [t for t in found((args, kwargs), Tensor) if t is not target]
+        if size > LARGEST_CONSTANT or any(self._number(t) not in self.constants for t in others):
+            return False
+        if not fills and all(t is not target for t in there):
+            return False
+        image = torch.zeros(size, dtype=target.dtype)
+
+        def shown(tensor: Tensor) -> Tensor:
+            if storage_of(tensor) != storage:
+                return self.constants[self._number(tensor)]
+            return image.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+        try:
+            with no_dispatch(), torch.no_grad():
+                for tensor in there:
+                    shown(tensor).copy_(self.constants[self._number(tensor)])
+                given, named = (_on_the_cpu(replaced(tree, Tensor, shown)) for tree in (args, kwargs))
+                func(*given, **named)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # then it is compared as a write
+            return False
+        self.unfilled.discard(storage)
+        self._write(target, self._number(target), self._value(shown(target).clone()))
+        for tensor in there:
+            self._set(tensor, self._value(shown(tensor).clone()))
+        return True
+
+    def _value(self, value: Tensor) -> int:
+        number = self.table.of(_by_value(value))
+        self.constants[number] = value
+        return number
+
     def _folded(self, call: Call, seeded: int, writes: bool) -> tuple[int, Tensor] | None:
         """The value of a tensor that is made from numbers and constants alone: torch.fx makes it while it traces."""
         func, args, kwargs, out = call
         if seeded or writes or not isinstance(out, Tensor) or out.numel() > LARGEST_CONSTANT:
             return None
         if spec_of(func).name.startswith(_UNFILLED):
+            self.unfilled.add(storage_of(out))
             return None
         tensors = found((args, kwargs), Tensor)
         if any(self._number(t) not in self.constants for t in tensors):
