@@ -14,7 +14,7 @@ from fxgrow.capture.containers import found
 from fxgrow.capture.program import Program, Value
 from fxgrow.capture.snapshot import Snapshot
 from fxgrow.capture.source import location
-from fxgrow.dims.axis import Atom, atoms
+from fxgrow.dims.axis import Atom, Axis, atoms, factors_of, terms_of
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal
 
 from .positions import Position
@@ -67,8 +67,13 @@ def _longer(gm: fx.GraphModule, analysis: Analysis, value: Value) -> tuple[int, 
     dims = analysis.dims
     own = {atom for v in dims.program.parameters.values() for axis in dims.resolved(v) for atom in atoms(axis)}
     own -= _varying(gm, analysis)
-    widths = [bool(found := set(atoms(axis))) and found <= own for axis in dims.resolved(value)]
+    widths = [_is_made_of(axis, own) for axis in dims.resolved(value)]
     return tuple(n if width else n + 1 for n, width in zip(value.shape, widths, strict=True))
+
+
+def _is_made_of(axis: Axis, own: set[Atom]) -> bool:
+    """Whether an axis is made of some atoms alone: a fixed factor may be a size of the input."""
+    return all(part in own for term in terms_of(axis) for part in factors_of(term))
 
 
 def _varying(gm: fx.GraphModule, analysis: Analysis) -> set[Atom]:
