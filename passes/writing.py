@@ -132,11 +132,11 @@ def _check_repeated(gm: fx.GraphModule, analysis: Analysis, growth: Proved, skip
     other = analysis.second(gm)
     here, there = (p.results.get(skip.source) if p is not None else None for p in (analysis.program, other))
     if isinstance(here, Value) and isinstance(there, Value) and here.shape[skip.axis] != there.shape[skip.axis]:
-        sizes = f"{here.shape[skip.axis]} channels, and {there.shape[skip.axis]} for other inputs"
+        sizes = f"{here.shape[skip.axis]} channels for the example, and {there.shape[skip.axis]} for other inputs"
         raise GrowthRefused(
             Refusal(
                 Kind.NOT_A_JOIN,
-                f"cannot widen {growth.targets[0].name} alone: what enters {skip.node} from the skip path has {sizes}",
+                f"cannot widen {growth.targets[0].name} alone: the skip input of {skip.node} has {sizes}",
                 where=skip.node,
                 hint='skip="couple" widens the whole stream',
             )

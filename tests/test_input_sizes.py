@@ -440,6 +440,6 @@ def test_no_adapter_stands_where_the_number_of_channels_follows_the_input() -> N
     model = Repeated().double()
     traced = fxgrow.trace(model, (torch.randn(3, 2, 1, 1, dtype=torch.float64),))
     assert model(torch.randn(3, 1, 1, 1, dtype=torch.float64)).shape == (3, 3)
-    with pytest.raises(fxgrow.GrowthRefused, match="2 channels, and 1 for other inputs") as caught:
+    with pytest.raises(fxgrow.GrowthRefused, match="2 channels for the example, and 1 for other inputs") as caught:
         fxgrow.widen(traced, "conv", skip="reshape")
     assert caught.value.kind is fxgrow.Kind.NOT_A_JOIN

@@ -59,7 +59,17 @@ def of_a_constant(net: Any, x: Tensor) -> Tensor:
     return y
 
 
-@pytest.mark.parametrize("read", [in_a_condition, of_a_constant])
+def by_identity(net: Any, x: Tensor) -> Tensor:
+    y: Tensor = x - net.mean if net.mean.dtype is torch.float64 else x
+    return y
+
+
+def by_its_class(net: Any, x: Tensor) -> Tensor:
+    y: Tensor = x - net.mean if isinstance(net.mean.dtype, torch.dtype) else x
+    return y
+
+
+@pytest.mark.parametrize("read", [in_a_condition, of_a_constant, by_identity, by_its_class])
 def test_code_that_must_know_the_dtype_is_traced_with_the_one_of_now(read: Callable[[Any, Tensor], Tensor]) -> None:
     net = Layers(read).double()
     traced = fxgrow.trace(net, (X,))

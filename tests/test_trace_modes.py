@@ -572,6 +572,23 @@ def _asks_norm(m: Any, h: Tensor) -> Tensor:
     return y.relu() if m.norm.training else y
 
 
+def _scaled_by(layer: nn.Module, h: Tensor) -> Tensor:
+    return h * (2.0 if layer.training else 1.0)
+
+
+def _asks_in_a_function(m: Any, h: Tensor) -> Tensor:
+    return _scaled_by(m.norm, m.norm(h))
+
+
+def _asks_in_a_closure(m: Any, h: Tensor) -> Tensor:
+    norm = m.norm
+
+    def scaled(x: Tensor) -> Tensor:
+        return x * (2.0 if norm.training else 1.0)
+
+    return scaled(norm(h))
+
+
 def _asks_each(m: Any, h: Tensor) -> Tensor:
     for part in (m.norm,):
         h = part(h).mul(2 if part.training else 3)
@@ -603,7 +620,7 @@ def test_a_flag_of_a_module_of_which_the_graph_reads_tensors_alone_is_followed(
             torch.testing.assert_close(theirs(X), ours(X), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("middle", [_asks_norm, _asks_each])
+@pytest.mark.parametrize("middle", [_asks_norm, _asks_each, _asks_in_a_function, _asks_in_a_closure])
 @pytest.mark.parametrize("training", [False, True])
 def test_a_flag_that_another_module_reads_is_refused_where_the_graph_does_not_follow_it(
     middle: Callable[[Any, Tensor], Tensor], training: bool

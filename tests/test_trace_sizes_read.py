@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -93,6 +94,36 @@ def test_a_size_is_an_int() -> None:
     wider = fxgrow.widen(fxgrow.trace(net, (X,)), "a")
     for x in (X, X[:, :5]):
         torch.testing.assert_close(wider(x), net(x), rtol=0, atol=1e-12)
+
+
+@functools.lru_cache
+def ones(rows: int, count: int) -> Tensor:
+    """What a function remembers."""
+    return torch.ones(3, dtype=torch.float64) * count
+
+
+def test_an_argument_of_a_cached_function_is_not_looked_up() -> None:
+    class Counted(Layers):
+        count = 2
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.b(self.a(x)) * ones(x.ndim, self.count)
+            return y
+
+    net = Counted(READS["get"]).double()
+    torch.testing.assert_close(fxgrow.trace(net, (X,))(X), net(X), rtol=0, atol=0)
+
+
+def test_nodes_know_their_lines_whatever_forward_is_called() -> None:
+    class Renamed(Layers):
+        def _run(self, x: Tensor) -> Tensor:
+            y: Tensor = self.b(self.a(x))
+            return y
+
+        forward = _run
+
+    traced = fxgrow.trace(Renamed(READS["get"]).double(), (X,))
+    assert all("in _run" in str(n.stack_trace) for n in traced.graph.nodes if n.op == "call_module")
 
 
 def test_tensors_may_be_keys() -> None:

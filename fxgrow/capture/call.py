@@ -66,7 +66,13 @@ def as_call(given: Sequence[Any] | Tensor | Call | None, kwargs: Mapping[str, An
     if given is None and kwargs is None:
         return None
     call = Call(() if given is None else as_tuple(given), dict(kwargs or {}))
-    for leaf in call.leaves:
+    try:
+        leaves = call.leaves
+    except RecursionError:
+        raise usage(
+            Kind.BAD_INPUTS, "an example input contains itself", hint="give containers that are no part of themselves"
+        ) from None
+    for leaf in leaves:
         _understood(leaf)
     return call
 

@@ -140,9 +140,10 @@ def check_made(model: nn.Module, traced: nn.Module, graph: fx.Graph) -> None:
         prefixes = (".".join(parts[: k + 1]) for k in range(len(parts)))
         path = next(prefix for prefix in prefixes if _at(model, prefix) is None)
         made = _at(traced, path)
+        kind = "a tensor" if isinstance(made, fx.Proxy) else type(made).__name__
         raise usage(
             Kind.NOT_TRACEABLE,
-            f"forward makes {path} ({type(made).__name__}) on the first call, and the model does not have it yet",
+            f"forward makes {path} ({kind}) on the first call, and the model does not have it yet",
             where=user_frame(node.stack_trace or "") or path,
             hint="run the model once before tracing: model(*example_inputs); or make it in __init__",
         )

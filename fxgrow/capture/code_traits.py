@@ -8,7 +8,7 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -95,6 +95,13 @@ def looks_at_mode(module: nn.Module) -> bool:
     return any("training" in (*code.co_names, *code.co_consts) for code in codes)
 
 
+def patterns(paths: Sequence[str]) -> list[list[str]]:
+    """Some groups of paths, as many as their number has binary digits: each path is in one of them at least, and no two
+    are in the same ones."""
+    digits = range(len(paths).bit_length())
+    return [[path for number, path in enumerate(paths, 1) if number >> digit & 1] for digit in digits]
+
+
 def read_by_others(model: nn.Module) -> list[str]:
     """Paths of modules whose `training` code of other modules may read: `if self.norm.training`."""
     codes = [code for function in _called(model.modules()) for code in _codes(function.__code__)]
@@ -115,10 +122,7 @@ def _asked(code: CodeType) -> frozenset[str]:
     for step in dis.get_instructions(code):
         if step.opname == "LOAD_ATTR" and step.argval == "training" and before is not None:
             local = before.argval[-1] if isinstance(before.argval, tuple) else before.argval
-            own = before.opname == "LOAD_DEREF" or (
-                before.opname.startswith("LOAD_FAST") and local == next(iter(code.co_varnames), None)
-            )
-            if not own:
+            if not (local == "self" and before.opname.startswith(("LOAD_FAST", "LOAD_DEREF"))):
                 found.add(str(local) if before.opname == "LOAD_ATTR" else "")
         before = step
     return frozenset(found)

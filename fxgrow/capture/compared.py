@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from . import shapes
 from .build import lower
 from .caches import Caches
 from .call import Call, has_numbers, placeholders, spread
-from .code_traits import read_by_others, traits_of_calls
+from .code_traits import patterns, read_by_others, traits_of_calls
 from .containers import leaves, replaced
 from .fidelity import Difference, difference
 from .inputs import example_values, where_the_model_is
@@ -72,10 +72,12 @@ def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Ca
         found = comparison.differs(None)
         if found is not None:
             raise _mixed(model, found)
-    for path in read_by_others(model):
-        found = comparison.differs_with_another_flag(path)
-        if found is not None:
-            raise _read_elsewhere(path, found)
+    paths = read_by_others(model)
+    if any(comparison.differs_with_other_flags(some) for some in patterns(paths)):
+        for path in paths:
+            found = comparison.differs_with_other_flags([path])
+            if found is not None:
+                raise _read_elsewhere(path, found)
     if here in comparison.modes and (not here) not in comparison.modes and len(modes_of(gm)) == 2:
         told = [note for note in comparison.notes if note.startswith(f"not compared {_in(not here)}")]
         guard(
@@ -187,19 +189,18 @@ class _Comparison:
         self.at = f" (on inputs of {_sizes(others)}, though not on those of {_sizes(first)})"
         return found
 
-    def differs_with_another_flag(self, path: str) -> Difference | None:
-        """The first difference where one module is in the other mode than the rest, in each mode that is claimed."""
+    def differs_with_other_flags(self, paths: Sequence[str]) -> Difference | None:
+        """The first difference where some modules are in the other mode than the rest, in each mode that is claimed."""
         for training in (False, True):
             if MODES[training] not in modes_of(self.gm):
                 continue
             model, graph = (Twin(lambda tensor: tensor)(some) for some in (self.model, self.gm))
             set_mode(model, self.model, training)
             set_mode(graph, self.gm, training)
-            if path not in dict(graph.named_modules(remove_duplicate=False)):
-                continue
+            there = dict(graph.named_modules(remove_duplicate=False))
             for some in (model, graph):
-                changed = some.get_submodule(path)
-                changed.training = not changed.training
+                for changed in {some.get_submodule(path) for path in paths if path in there}:
+                    changed.training = not changed.training
                 follow_owners(some)
             inputs = self._inputs(training)
             ours, _ = self._record(model, self._concrete(inputs), None)

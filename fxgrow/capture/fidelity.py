@@ -10,6 +10,7 @@ dtype, flag, and the context managers around it.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,6 +33,7 @@ _FILLS = frozenset({"aten::fill", "aten::zero"})
 """Writes after which it does not matter what a tensor has held."""
 _UNFILLED = ("aten::empty", "aten::new_empty")
 """Operators that return memory as they find it begin so."""
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 LARGEST_CONSTANT = 2**20
 """Tensors of more elements that are made from numbers alone are compared by how they are made."""
 
@@ -115,7 +117,7 @@ def _first(ours: Side, theirs: Side) -> Difference:
 
 
 def _end(end: Any) -> str:
-    return "another value" if isinstance(end, int) else "nothing" if end is None else repr(end)
+    return "another value" if isinstance(end, int) else "nothing" if end is None else str(end)
 
 
 def _text(side: Side, k: int) -> str:
@@ -187,7 +189,7 @@ class _Reader:
             if name in self.known and number != self.table.of(("own", name)):
                 ends[f"what is left in {name}"] = number
         ends |= _outlives(self.recording, self.names, self.versions)
-        ends["the number of random draws"] = self.draws
+        ends["draws"] = f"{self.draws} random draws"
         return Side(ends, steps, self.recording)
 
     def _contents(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
@@ -198,9 +200,7 @@ class _Reader:
         if isinstance(leaf, Tensor):
             return self._number(leaf)
         kind: Any = type(leaf)
-        return (
-            str(kind.__name__) if is_object(leaf) and kind.__repr__ is object.__repr__ else f"{kind.__name__} {leaf!r}"
-        )
+        return str(kind.__name__) if is_object(leaf) else f"{kind.__name__} {_ADDRESS.sub('', repr(leaf))}"
 
     def _step(self, call: Call, note: Note) -> int | None:
         func, args, kwargs, out = call
@@ -226,7 +226,7 @@ class _Reader:
         values = tuple((name, self._key(value)) for name, value in bound.items())
         targets = [(name, t, self._number(t)) for name in spec.writes for t in found(bound[name], Tensor)]
         mark = 0
-        if _draws(spec):
+        if spec.seeded:
             self.draws += 1
             mark = self.draws
         contexts = note.contexts if self.gradients else replace(note.contexts, gradients=True)
@@ -417,15 +417,10 @@ def _outlives(recording: Recording, names: dict[int, str], versions: dict[int, l
     ends: dict[str, Any] = {}
     for label, leaf in paths(recording.output, "output"):
         if isinstance(leaf, Tensor) and storage_of(leaf) in kept:
-            ends[f"{label}, which is kept from call to call,"] = True
+            ends[f"{label}, as a tensor that outlives the call"] = "the same tensor in every call"
     if any(versions.get(storage) for storage in kept):
-        ends["what is kept from call to call"] = True
+        ends["a write to a tensor that outlives the call"] = "the same tensor in every call"
     return ends
-
-
-def _draws(spec: Spec) -> bool:
-    """Whether an operator draws random numbers, so that later ones draw others, though nothing may read them."""
-    return spec.seeded
 
 
 def _unchanged(name: str, bound: dict[str, Any]) -> Tensor | None:

@@ -139,8 +139,11 @@ class Entries:
         """Put back all entries."""
         if isinstance(self.thing, bytearray | array.array):
             if self.thing != self.before:
-                self.thing[:] = self.before
-        elif self.thing.shape == self.before.shape and self.thing.flags.writeable:
+                try:
+                    self.thing[:] = self.before
+                except BufferError:  # somebody looks at its memory, and its size cannot change
+                    return
+        elif self.thing.shape == self.before.shape and self.thing.tobytes() != self.before.tobytes():
             self.thing[...] = self.before
 
 
@@ -149,7 +152,7 @@ def entries_of(thing: Any) -> Kept | None:
     if isinstance(thing, bytearray | array.array):
         return Entries(thing[:], thing)
     numpy = sys.modules.get("numpy")  # who holds an array has imported it
-    if numpy is None or not isinstance(thing, numpy.ndarray):
+    if numpy is None or not isinstance(thing, numpy.ndarray) or isinstance(thing, numpy.memmap):
         return None
     return Entries(thing.copy(), thing) if thing.flags.writeable and thing.nbytes <= LARGEST_ARRAY else None
 

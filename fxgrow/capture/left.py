@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .containers import steps, way_into
+from .stand_ins import attributes, members, slots
 from .user_code import is_own
 
 NOTHING = "nothing"
@@ -33,17 +35,22 @@ def contents(tree: Any, label: str, leaf: Callable[[Any], Any]) -> dict[str, Any
     return found
 
 
-def _walk(tree: Any, label: str, leaf: Callable[[Any], Any], found: dict[str, Any], met: dict[int, str]) -> None:
+Met = dict[int, tuple[str, Any]]
+"""By identity, the label of what was met, and the thing itself, or another one might get its identity."""
+
+
+def _walk(tree: Any, label: str, leaf: Callable[[Any], Any], found: dict[str, Any], met: Met) -> None:
     way = way_into(type(tree))
     if way is None and not is_object(tree):
         found[label] = leaf(tree)
         return
-    known = met.setdefault(id(tree), label)
+    known, _ = met.setdefault(id(tree), (label, tree))
     if known != label:
         found[label] = f"the same object as {known}"
         return
     names = steps(tree)
-    more = {f".{name}": value for name, value in getattr(tree, "__dict__", {}).items() if f".{name}" not in names}
+    held = {**(attributes(tree) or {}), **slots(tree)} if way is None else attributes(tree) or {}
+    more = {f".{name}": value for name, value in held.items() if f".{name}" not in names}
     items = [*zip(names, way.items(tree) if way is not None else (), strict=True), *more.items()]
     found[label] = f"{type(tree).__name__} of {', '.join(name for name, _ in items) or 'nothing'}"
     for name, item in items:
@@ -68,37 +75,41 @@ def is_object(leaf: Any) -> bool:
     kind = type(leaf)
     if kind is SimpleNamespace:
         return True
-    if isinstance(leaf, Tensor | nn.Module | type | torch.Generator) or callable(leaf) or not hasattr(leaf, "__dict__"):
+    if isinstance(leaf, Tensor | nn.Module | type | torch.Generator | FunctionType | MethodType | functools.partial):
         return False
-    return way_into(kind) is None and is_own(kind)
+    return way_into(kind) is None and is_own(kind) and (hasattr(leaf, "__dict__") or bool(members(kind)))
 
 
 def copied(leaf: Any) -> Any:
     """A leaf as a call gets it: a copy of an object that it may write to."""
     if not is_object(leaf):
         return leaf
-    try:
-        return copy.deepcopy(leaf)
-    except Exception:  # the user's code, which may forbid it
-        return leaf
+    for copy_of in (copy.deepcopy, copy.copy):
+        try:
+            return copy_of(leaf)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # a lock, say, cannot be copied
+            continue
+    return leaf
 
 
 def mutable(tree: Any) -> list[Any]:
     """Everything in a tree that can be written to: containers but tuples and slices, and objects of the user's own."""
     found: list[Any] = []
-    _mutable(tree, found, set())
+    _mutable(tree, found, {})
     return found
 
 
-def _mutable(tree: Any, found: list[Any], met: set[int]) -> None:
+def _mutable(tree: Any, found: list[Any], met: dict[int, Any]) -> None:
     way = way_into(type(tree))
     if way is None and not is_object(tree):
         return
     if id(tree) in met:
         return
-    met.add(id(tree))
+    met[id(tree)] = tree
     if not isinstance(tree, tuple | slice):
         found.append(tree)
-    items = way.items(tree) if way is not None else vars(tree).values()
+    items = way.items(tree) if way is not None else [*(attributes(tree) or {}).values(), *slots(tree).values()]
     for item in items:
         _mutable(item, found, met)

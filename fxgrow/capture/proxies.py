@@ -47,12 +47,20 @@ class Writing:
     makes_tensors: bool = False
     """`forward` makes such tensors."""
 
+    follows_dtypes: bool = True
+    """Dtypes of buffers are read when the graph runs, as they may be cast; else they are those of now."""
+    reads_dtypes: bool = False
+    """`forward` reads such dtypes."""
+
     def exact(self) -> bool:
-        """Write down everything as it is; false if that changes nothing."""
-        if not ((self.adds_in_place and not self.in_place) or (self.makes_tensors and not self.anew)):
-            return False
-        self.in_place = self.anew = True
-        return True
+        """Try the next way; false if there is no other one."""
+        if (self.adds_in_place and not self.in_place) or (self.makes_tensors and not self.anew):
+            self.in_place = self.anew = True
+            return True
+        if self.reads_dtypes and self.follows_dtypes:
+            self.follows_dtypes = False
+            return True
+        return False
 
 
 class Unanswered(fx.Tracer):
@@ -187,10 +195,10 @@ class Assignable(fx.Proxy):
     @property  # type: ignore[misc]  # nothing assigns to it
     def __class__(self) -> Any:
         """For `isinstance(x.shape[0], int)` in user code, which is true of a size."""
-        return int if is_users(sys._getframe(1)) and self._is_size() else type(self)
+        return self._python_class() if is_users(sys._getframe(1)) else type(self)
 
-    def _is_size(self) -> bool:
-        return is_size(self.node)
+    def _python_class(self) -> type:
+        return int if is_size(self.node) else type(self)
 
     def __int__(self) -> int:
         raise self._value_read("int")
@@ -215,9 +223,9 @@ class Assignable(fx.Proxy):
 
     def _value_read(self, what: str) -> Exception:
         buffers = buffers_behind(self.node)
+        error: Exception = TypeError(f"a traced value cannot be read as {what}: it is known only when the model runs")
         if buffers:
-            return ReadsValues(buffers)
-        error = TypeError(f"a traced value cannot be read as {what}: it is known only when the model runs")
+            error = ReadsValues(buffers)
         if isinstance(self.tracer, Unanswered):
             self.tracer.in_vain(error)
         return error
@@ -227,8 +235,8 @@ class Property(Attribute, Assignable):
     """An attribute of a value: its shape, its dtype, a method of it. It can be written to as well:
     `batch.inner.y = y`, `batch.layers += [y]`."""
 
-    def _is_size(self) -> bool:
-        return self.attr == "ndim"
+    def _python_class(self) -> type:
+        return {"ndim": int, "dtype": torch.dtype}.get(self.attr, type(self))
 
 
 class BufferProxy(Assignable):
@@ -251,6 +259,9 @@ class BufferProxy(Assignable):
     @property
     def dtype(self) -> Any:
         """What the buffer has when the graph runs, as it may be cast; what it has now where code must know it."""
+        writing: Writing | None = getattr(self.tracer, "writing", None)
+        if writing is not None:
+            writing.reads_dtypes = True
         followed = isinstance(self.tracer, Unanswered) and self.tracer.follows_dtypes
         return Property(self, "dtype") if followed else self._real.dtype
 
@@ -355,13 +366,19 @@ def _is_looked_up(frame: FrameType) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _steps(code: CodeType) -> dict[int, tuple[str, frozenset[str]]]:
-    """By its offset, each instruction of some code, and the names of methods and attributes on its line."""
+    """By its offset, each instruction of some code, and the names of methods on its line."""
     steps = list(dis.get_instructions(code))
     on_line: dict[int | None, set[str]] = {}
     for step in steps:
-        if step.opname in ("LOAD_METHOD", "LOAD_ATTR"):
+        if step.opname == "LOAD_METHOD" or (
+            step.opname == "LOAD_ATTR" and _METHODS_ARE_ATTRIBUTES and (step.arg or 0) & 1
+        ):
             on_line.setdefault(_line(step), set()).add(str(step.argval))
     return {step.offset: (step.opname, frozenset(on_line.get(_line(step), ()))) for step in steps}
+
+
+_METHODS_ARE_ATTRIBUTES = sys.version_info >= (3, 12)
+"""Whether one instruction loads both, told apart by its last bit."""
 
 
 def _line(step: dis.Instruction) -> int | None:

@@ -10,6 +10,7 @@ from torch import fx
 
 _OTHERS = (torch.__file__.rpartition("/")[0] + "/", __file__.rpartition("/")[0] + "/")
 """Folders whose lines are not the user's: torch, and the tracer."""
+_TRACE = fx.Tracer.trace.__code__
 
 
 def location(gm: fx.GraphModule, name: str) -> str:
@@ -38,21 +39,20 @@ def user_frame(stack: str) -> str:
 
 
 def user_stack(frame: FrameType | None) -> str | None:
-    """The lines of the user's code that are running, from `forward` on, as `traceback` prints them; None if none is.
+    """The lines of the user's code that are running since the trace began, as `traceback` prints them; None if none is.
 
     Args:
         frame: the innermost one.
     """
     found: list[traceback.FrameSummary] = []
-    first = 0
     while frame is not None:
         code = frame.f_code
+        if code is _TRACE:
+            break
         if not code.co_filename.startswith(_OTHERS):
             found.append(traceback.FrameSummary(code.co_filename, frame.f_lineno, code.co_name, lookup_line=False))
-        if code.co_name == "forward":
-            first = len(found)
         frame = frame.f_back
-    return "".join(traceback.StackSummary.from_list(found[:first][::-1]).format()).strip() or None
+    return "".join(traceback.StackSummary.from_list(found[::-1]).format()).strip() or None
 
 
 def is_users(frame: FrameType) -> bool:

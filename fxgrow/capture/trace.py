@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..surroundings import settings_kept, surroundings
 from .caches import Caches, caches_kept_clean
 from .call import Call, as_call, as_training_call, remember, remember_training
 from .checks import check_called, check_hooks, check_made, check_model, check_root
-from .code_traits import read_by_others
+from .code_traits import patterns, read_by_others
 from .compared import Examples, compare
 from .contexts import Forgotten
 from .forward import fixed_arguments, kept_defaults, restore_signature
@@ -93,26 +93,27 @@ def trace(
         writing = Writing()
 
         def compared() -> fx.GraphModule:
-            gm = _graph_module(model, _in_both_modes(model, fixed, call, caches, _Settings(writing, reach.generators)))
+            settings = _Settings(writing, reach.generators, follows_dtypes=writing.follows_dtypes)
+            gm = _graph_module(model, _in_both_modes(model, fixed, call, caches, settings))
             _remember(gm, call, in_training)
             compare(model, gm, examples, caches, reach)
             return gm
 
-        first: fx.GraphModule | None = None
-        try:
-            first = compared()
-        except FxgrowError:
-            if not writing.exact():
-                raise
-        if first is not None and (len(modes_of(first)) == len(MODES) or not writing.exact()):
-            return first
-        try:
-            again = compared()
-        except FxgrowError:
-            if first is None:
-                raise
-            return first
-        return again if first is None or len(modes_of(again)) == len(MODES) else first
+        best: fx.GraphModule | None = None
+        failed: FxgrowError | None = None
+        while True:
+            try:
+                made = compared()
+            except FxgrowError as error:
+                failed = failed or error
+            else:
+                best = made if best is None or len(modes_of(made)) > len(modes_of(best)) else best
+            if (best is not None and len(modes_of(best)) == len(MODES)) or not writing.exact():
+                break
+        if best is None:
+            assert failed is not None, "one of the two"
+            raise failed
+        return best
 
 
 def _remember(gm: fx.GraphModule, call: Call | None, in_training: Call | None) -> None:
@@ -193,15 +194,24 @@ def _with_one_flag(
     model: nn.Module, concrete: Mapping[str, Any], call: Call | None, settings: _Settings, ours: fx.Graph
 ) -> Iterator[tuple[str, fx.Graph]]:
     """By its path, for each module whose flag others read, the graph that differs in that flag alone."""
-    for path in read_by_others(model):
+
+    def traced(flipped: Sequence[str]) -> fx.Graph | None:
         before = settings.state()
         try:
-            graph = _traced(model, concrete, call, model.training, settings, flipped=path).graph
+            graph = _traced(model, concrete, call, model.training, settings, flipped=flipped).graph
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception:  # then the comparison says what differs
-            continue
-        if settings.state() == before and same_wiring(ours, graph):
+            return None
+        return graph if settings.state() == before and same_wiring(ours, graph) else None
+
+    called = tuple(f"{node.target}." for node in ours.nodes if node.op == "call_module")
+    paths = [path for path in read_by_others(model) if not f"{path}.".startswith(called)]
+    if all(graph is not None and not culprits(ours, graph, numbers=True) for graph in map(traced, patterns(paths))):
+        return
+    for path in paths:
+        graph = traced([path])
+        if graph is not None:
             yield path, graph
 
 
@@ -212,12 +222,12 @@ def _traced(
     training: bool,
     settings: _Settings,
     *,
-    flipped: str = "",
+    flipped: Collection[str] = (),
 ) -> Traces:
     """Trace a copy of a model in one mode; again where the values of buffers have to be fixed.
 
     Args:
-        flipped: the path of a module that is in the other mode than the model.
+        flipped: paths of modules that are in the other mode than the model.
 
     Raises:
         UsageError: it cannot be traced in its own mode.
@@ -227,8 +237,8 @@ def _traced(
         twin = Twin(_own, KINDS)(model)
         with silent():
             set_mode(twin, model, training)
-        if flipped:
-            twin.get_submodule(flipped).training = not twin.get_submodule(flipped).training
+        for module in {twin.get_submodule(path) for path in flipped}:
+            module.training = not module.training
         for module in twin.modules():  # `check_hooks` has them; here they would warn of proxies
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
         defaults = kept_defaults(model, call, concrete)

@@ -195,17 +195,20 @@ class GrowthTracer(Unanswered):
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """A condition, which is known only if it depends on buffers alone."""
-        buffers = buffers_behind(obj.node)
-        if buffers:
-            raise ReadsValues(buffers)
+        self._check_buffers(obj)
         return super().to_bool(obj)
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """A loop over a value, whose length is known only if it depends on buffers alone."""
+        self._check_buffers(obj)
+        return super().iter(obj)
+
+    def _check_buffers(self, obj: fx.Proxy) -> None:
         buffers = buffers_behind(obj.node)
         if buffers:
-            raise ReadsValues(buffers)
-        return super().iter(obj)
+            error = ReadsValues(buffers)
+            self.in_vain(error)
+            raise error
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """torch's own modules but for whole transformers, modules without parameters that look at `training`, and those

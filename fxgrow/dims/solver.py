@@ -206,7 +206,7 @@ class DimsSolver:
         algebra.op = len(self.program.ops)
         returned = len(self.program.outputs) - len(self.program.left)
         for n, value in enumerate(self.program.outputs):
-            what = f"graph output {n}" if n < returned else "what forward writes into a container among its inputs"
+            what = f"graph output {n}" if n < returned else "a list, dict or dataclass among the inputs"
             for k, axis in enumerate(self.of(value)):
                 self.freeze(axis, Kind.OUTPUT, f"axis {k} of {what} has its size")
         return self
