@@ -6,7 +6,6 @@ two arguments of like names get into each other's way. All of that is put right 
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from torch.utils import _pytree
 
 from ..errors import Kind, usage
 from .call import KEYWORD, Call
-from .containers import changed, found
+from .containers import found
 
 _PLAIN = (bool, int, float, str, type(None))
 _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -74,11 +73,7 @@ def kept_defaults(model: nn.Module, call: Call | None, wanted: Mapping[str, Any]
     parameters = parameters_of(model)
     given = given_names(parameters, call)
     left = {name: p.default for name, p in parameters.items() if name not in given and name not in wanted}
-    some = {name: default for name, default in left.items() if _holds_tensors(default)}
-    return {
-        name: copy.copy(value) if isinstance(value, set) else changed(value, lambda x: x)
-        for name, value in some.items()
-    }
+    return {name: default for name, default in left.items() if _holds_tensors(default)}
 
 
 def _holds_tensors(default: Any) -> bool:

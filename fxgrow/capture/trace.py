@@ -19,6 +19,7 @@ from .code_traits import patterns, read_by_others
 from .compared import Examples, compare
 from .contexts import Forgotten
 from .forward import fixed_arguments, kept_defaults, restore_signature
+from .kept import container
 from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
@@ -242,12 +243,17 @@ def _traced(
         for module in twin.modules():  # `check_hooks` has them; here they would warn of proxies
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
         defaults = kept_defaults(model, call, concrete)
+        written = [kept for kept in map(container, defaults.values()) if kept is not None]
         leaves, fixed, follows = settings.leaves, settings.fixed, settings.follows_dtypes
         tracer = GrowthTracer(leaves, fixed, writing=settings.writing, follows_dtypes=follows, defaults=defaults)
         try:
             streams = streams_kept(settings.generators, devices=True)
             with silent(), WritesUndone(), gradients_kept(model), settings_kept(alone), streams:
-                graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
+                try:
+                    graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
+                finally:
+                    for kept in written:
+                        kept.clean()  # or the trace in the other mode would find proxies
             if tracer.unanswered is not None:
                 raise tracer.unanswered  # `forward` has gone on after it, and may have done something else
             restore_signature(graph, model, concrete, call, defaults)
