@@ -98,7 +98,7 @@ class Unanswered(fx.Tracer):
 
 
 _OF_PROXIES = ("tracer", "node", "data", "_real", "root", "attr", "_node")
-"""Attributes that a proxy itself has."""
+"""Attributes that a proxy itself has: their assignment is not traced."""
 
 
 class Assignable(fx.Proxy):

@@ -99,7 +99,7 @@ def gradients_kept(model: nn.Module) -> Iterator[None]:
 
 def alone() -> bool:
     """Whether no other thread runs code of the user's: threads of Python's own and of libraries (progress bars,
-    notebooks, loaders that wait) write to nothing of his."""
+    notebooks, loaders that wait) do not write to the user's objects."""
     here = threading.get_ident()
     return all(number == here or _waits(frame) for number, frame in sys._current_frames().items())
 

@@ -1,9 +1,8 @@
 """The law of fidelity: a traced model runs what its module runs, in every mode that it claims, at two sets of sizes.
 
 Both are recorded and compared operator by operator. And copies of both are run on the same numbers, after all weights
-and buffers have been changed alike, and must return, and leave in their buffers and in
-containers that they are given, the same bits. The two looks do not
-rest on each other.
+and buffers have been changed alike, and must return, and leave in their buffers and in containers that they are given,
+the same bits. The two looks do not rest on each other.
 """
 
 from __future__ import annotations
