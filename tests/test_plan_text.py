@@ -156,3 +156,26 @@ def test_a_plan_with_a_function_of_the_users_cannot_be_written() -> None:
     plan = fxgrow.plan_deepen(traced, "layer2", block=lambda n: nn.Conv2d(n, n, 3, padding=1), scheme="zero")
     with pytest.raises(fxgrow.UsageError, match="cannot be written as JSON"):
         plan.to_json()
+
+
+class Inverted(nn.Module):
+    """Its dropout draws in evaluation mode only, and nobody reads what it returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Two layers."""
+        h = self.first(x)
+        nn.functional.dropout(h, 0.5, not self.training)
+        y: torch.Tensor = self.second(h)
+        return y
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_plan_for_a_model_of_two_programs_is_proved_again_on_a_copy(training: bool) -> None:
+    traced = fxgrow.trace(Inverted().double().train(training), (torch.randn(2, 4, dtype=torch.float64),))
+    plan = fxgrow.plan_widen(traced, "first")
+    other = copy.deepcopy(traced)  # which nobody has analysed
+    assert identical(fxgrow.apply(fxgrow.Plan.from_json(plan.to_json()), other), fxgrow.apply(plan, traced))

@@ -66,13 +66,14 @@ def widened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | 
 
 
 def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver) -> Plan | str:
+    others = analysis.others(gm)  # before the proof: where there are any, the program speaks for one mode alone
     again = proved_again(plan, dims)
     if isinstance(again, Failure):
         return unproved(dims, again)
     found, proof = again
     if not found.sizes:
         return "the plan grows nothing"
-    everywhere = prove_in_modes(Problem(analysis, dims, found.sizes, analysis.others(gm)), found.assignment)
+    everywhere = prove_in_modes(Problem(analysis, dims, found.sizes, others), found.assignment)
     if isinstance(everywhere, Failure):
         return unproved(dims, everywhere)
     proof = everywhere
