@@ -154,6 +154,8 @@ class _Reader:
         """By identity of a view, which entries of its storage it shows, however often they are written to."""
         self.versions: dict[int, list[int]] = {}
         """By storage, the numbers of the writes into it so far."""
+        self.fresh: set[int] = set()
+        """Storages that operators of this call have made."""
         self.unfilled: set[int] = set()
         """Storages that are made from numbers alone and hold nothing yet."""
         self.constants: dict[int, Tensor] = {}
@@ -210,6 +212,10 @@ class _Reader:
             for i, (name, default) in enumerate(spec.arguments)
         }
         outputs = found(out, Tensor)
+        given = {storage_of(t) for value in bound.values() for t in found(value, Tensor)}
+        if spec.name == "aten::lift_fresh":  # what torch.tensor makes of numbers
+            given = set()
+        self.fresh |= {storage_of(t) for t in outputs} - given
         same = _unchanged(spec.name, bound)
         if same is None and spec.name == "aten::detach" and self._number(bound["self"]) in self.constants:
             same = bound["self"]  # torch.tensor makes its results so
@@ -349,6 +355,8 @@ class _Reader:
         if len(targets) != 1 or targets[0].layout is not torch.strided or spec.moves:
             return False
         target, storage = targets[0], storage_of(targets[0])
+        if storage not in self.fresh:  # a global, say, which keeps what is written
+            return False
         size = target.untyped_storage().nbytes() // target.element_size()
         fills = spec.name in _FILLS and storage in self.unfilled and target.numel() == size
         there = [t for t in self.alive if storage_of(t) == storage and t.dtype is target.dtype]
