@@ -165,3 +165,29 @@ def test_a_constant_that_is_read_before_it_is_written_is_refused() -> None:
     net = Layers(lambda net, x: (core(net, before_and_after(net, x)), x)).double().eval()
     with pytest.raises(fxgrow.UsageError, match="FXG007"):
         fxgrow.trace(net, (X,))
+
+
+KEPT = torch.zeros(5, dtype=torch.float64)
+
+
+def into_a_row_of_a_global(net: Layers, x: Tensor) -> Tensor:
+    KEPT[1] += 1.0
+    return x * KEPT
+
+
+def into_a_global(net: Layers, x: Tensor) -> Tensor:
+    KEPT.add_(1.0)
+    return x * KEPT
+
+
+def set_in_a_global(net: Layers, x: Tensor) -> Tensor:
+    KEPT[2] = 3.0
+    return x * KEPT
+
+
+@pytest.mark.parametrize("body", [into_a_row_of_a_global, into_a_global, set_in_a_global])
+def test_tensors_that_outlive_the_call_are_no_constants_of_it(body: Callable[[Layers, Tensor], Tensor]) -> None:
+    net = Layers(lambda net, x: (core(net, body(net, x)), x)).double().eval()
+    with pytest.raises(fxgrow.UsageError, match="FXG007"):
+        fxgrow.trace(net, (X,))
+    assert not KEPT.any()

@@ -156,6 +156,8 @@ class _Reader:
         """By storage, the numbers of the writes into it so far."""
         self.fresh: set[int] = set()
         """Storages that operators of this call have made."""
+        self.outside: set[int] = set()
+        """Storages of views of tensors that neither the model nor this call has made."""
         self.unfilled: set[int] = set()
         """Storages that are made from numbers alone and hold nothing yet."""
         self.constants: dict[int, Tensor] = {}
@@ -190,7 +192,7 @@ class _Reader:
             number = self._number(tensor)
             if name in self.known and number != self.table.of(("own", name)):
                 ends[f"what is left in {name}"] = number
-        ends |= _outlives(self.recording, self.names, self.versions)
+        ends |= _outlives(self.recording, self.names, self.versions, self.outside)
         ends["draws"] = f"{self.draws} random draws"
         return Side(ends, steps, self.recording)
 
@@ -216,6 +218,8 @@ class _Reader:
         if spec.name == "aten::lift_fresh":  # what torch.tensor makes of numbers
             given = set()
         self.fresh |= {storage_of(t) for t in outputs} - given
+        if spec.name != "aten::lift_fresh" and any(r.alias_info is not None for r in func._schema.returns):
+            self._note_outside(bound, outputs)
         same = _unchanged(spec.name, bound)
         if same is None and spec.name == "aten::detach" and self._number(bound["self"]) in self.constants:
             same = bound["self"]  # torch.tensor makes its results so
@@ -349,13 +353,19 @@ class _Reader:
             return tuple(map(self._key, arg))
         return (type(arg).__name__, repr(arg))
 
+    def _note_outside(self, bound: dict[str, Any], outputs: list[Tensor]) -> None:
+        """Note views of real tensors, such as globals: the fake tensors that stand for them share no memory with them."""
+        tensors = [t for value in bound.values() for t in found(value, Tensor)]
+        if any(not isinstance(t, FakeTensor) for t in tensors):
+            self.outside |= {storage_of(t) for t in outputs if isinstance(t, FakeTensor)}
+
     def _written_constants(self, call: Call, spec: Spec, targets: list[Tensor]) -> bool:
         """Whether a write changes tensors that are made from numbers alone to others that are: `mask[2:] = True`."""
         func, args, kwargs, _ = call
         if len(targets) != 1 or targets[0].layout is not torch.strided or spec.moves:
             return False
         target, storage = targets[0], storage_of(targets[0])
-        if storage not in self.fresh:  # a global, say, which keeps what is written
+        if storage not in self.fresh or storage in self.outside:  # a global, say, which keeps what is written
             return False
         size = target.untyped_storage().nbytes() // target.element_size()
         fills = spec.name in _FILLS and storage in self.unfilled and target.numel() == size
@@ -419,14 +429,16 @@ class _Reader:
         return self.table.of(_by_value(value)), value
 
 
-def _outlives(recording: Recording, names: dict[int, str], versions: dict[int, list[int]]) -> dict[str, Any]:
+def _outlives(
+    recording: Recording, names: dict[int, str], versions: dict[int, list[int]], outside: set[int]
+) -> dict[str, Any]:
     """Which tensors that a model keeps, and are no parameters or buffers of the module, it returns or writes to."""
     kept = {storage_of(fake) for real, fake in recording.kept if id(real) not in names}
     ends: dict[str, Any] = {}
     for label, leaf in paths(recording.output, "output"):
         if isinstance(leaf, Tensor) and storage_of(leaf) in kept:
             ends[f"{label}, as a tensor that outlives the call"] = "the same tensor in every call"
-    if any(versions.get(storage) for storage in kept):
+    if any(versions.get(storage) for storage in kept | outside):
         ends["a write to a tensor that outlives the call"] = "the same tensor in every call"
     return ends
 
