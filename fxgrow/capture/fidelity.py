@@ -354,7 +354,7 @@ class _Reader:
         return (type(arg).__name__, repr(arg))
 
     def _note_outside(self, bound: dict[str, Any], outputs: list[Tensor]) -> None:
-        """Note views of real tensors, such as globals: the fake tensors that stand for them share no memory with them."""
+        """Note views of real tensors (globals): the fake tensors that stand for them share no memory with them."""
         tensors = [t for value in bound.values() for t in found(value, Tensor)]
         if any(not isinstance(t, FakeTensor) for t in tensors):
             self.outside |= {storage_of(t) for t in outputs if isinstance(t, FakeTensor)}
