@@ -130,7 +130,8 @@ class Stand:
             RuntimeError, ValueError: it cannot run, or no output depends on a weight.
         """
         twin = self.renewed(self.training).requires_grad_(True)
-        with seeded(0):
+        with seeded(0), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `outputs` notes them
             found = flat(called(twin, inputs))
             sum((y.square().sum() for y in found.values() if y.is_floating_point()), torch.zeros(())).backward()
         return twin, found
