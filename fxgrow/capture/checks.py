@@ -176,7 +176,7 @@ def check_hooks(model: nn.Module, gm: nn.Module, visited: Iterable[str]) -> None
                 where=f"{path} ({type(source).__name__})",
                 hint="take them off before tracing, or register them on the modules of torch.nn inside it",
             )
-        target = _inside(gm, path)
+        target = _at(gm, path)
         if target is None:
             continue
         if not path:
@@ -190,13 +190,6 @@ def check_hooks(model: nn.Module, gm: nn.Module, visited: Iterable[str]) -> None
 def _at(root: nn.Module, path: str) -> Any:
     """What a module holds at a path; None if there is nothing."""
     thing: Any = root
-    for part in path.split("."):
+    for part in path.split(".") if path else ():
         thing = getattr(thing, part, None)
     return thing
-
-
-def _inside(root: nn.Module, path: str) -> nn.Module | None:
-    found: nn.Module | None = root
-    for part in path.split(".") if path else ():
-        found = found._modules.get(part) if found is not None else None
-    return found

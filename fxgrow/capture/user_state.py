@@ -24,6 +24,7 @@ from .code_traits import Traits, traits_of
 from .kept import Kept, attributes_of, cells_of, class_of, container, entries_of, names_in, slots_of
 from .stand_ins import SIMPLE, attributes, slots
 from .streams import is_generator
+from .twin import filled
 from .user_code import is_own
 
 _HOLDERS = (UserDict, UserList, UserString, ChainMap, types.SimpleNamespace)
@@ -245,7 +246,7 @@ class _Reached:
         self._bound += [(space, name, space[name]) for name in anew & space.keys()]
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         for name, cell in cells:
-            if ("STORE_DEREF", name) in stores and _filled(cell):
+            if ("STORE_DEREF", name) in stores and filled(cell):
                 self._bound.append((cell, name, cell.cell_contents))
         self._bound += [(function, name, value) for name, value in vars(function).items() if _is_data(name, value)]
         self._names(function.__globals__, names)
@@ -255,7 +256,7 @@ class _Reached:
                 self._names(vars(thing), names & vars(thing).keys())
         self._keep(attributes_of(function), whole=False)
         self._keep(cells_of(function), whole=False)
-        self._later((cell.cell_contents for cell in function.__closure__ or () if _filled(cell)), 0)
+        self._later((cell.cell_contents for cell in function.__closure__ or () if filled(cell)), 0)
         self._later(function.__defaults__ or (), 0)
         self._later((function.__kwdefaults__ or {}).values(), 0)
         self._later(function.__dict__.values(), 0)
@@ -277,11 +278,3 @@ def _is_data(name: str, value: Any) -> bool:
     if name.startswith("__") and name.endswith("__"):
         return False
     return not (callable(value) or hasattr(type(value), "__get__"))
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018  # an empty one raises
-    except ValueError:
-        return False
-    return True

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from ..analysis import analyse
 from ..capture.call import Call, as_call, as_training_call
-from ..capture.other_modes import capture_notes, modes_of
+from ..capture.other_modes import MODES, capture_notes, modes_of
 from ..capture.snapshot import Snapshot
 from ..capture.trace import trace
 from ..errors import Kind, usage
@@ -32,8 +32,6 @@ from .suspects import suspects
 from .undrawn import Undrawn
 
 __all__ = ["plans_since", "verify"]
-
-MODES = ("eval", "training")
 
 
 def verify(
@@ -118,7 +116,7 @@ def _certified(
         notes.append("shares, means and scales of old entries are rounded to the dtype, which widens the float64 bound")
     traced = pair.before if isinstance(pair.before, fx.GraphModule) else pair.after
     notes += [note for note in capture_notes(traced) if note.startswith(("not compared", "fixed"))]
-    if claims != MODES:
+    if claims != tuple(MODES.values()):
         notes.append(f"{_mode(claims[0])} mode only: the trace stands for no other mode")
     held_in = tuple(mode for mode, (measured, _, _) in found.items() if measured.errors or measured.failures)
     certificate = Certificate(
@@ -248,7 +246,7 @@ def _traced(job: Job) -> fx.GraphModule:
 def _claims(before: nn.Module, after: nn.Module) -> tuple[str, ...]:
     """The modes for which both models stand: a trace may stand for one of them."""
     told = [modes_of(m) for m in (before, after) if isinstance(m, fx.GraphModule)]
-    return tuple(mode for mode in MODES if all(mode in some for some in told))
+    return tuple(mode for mode in MODES.values() if all(mode in some for some in told))
 
 
 def _compared(before: nn.Module, after: nn.Module) -> str:

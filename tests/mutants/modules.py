@@ -141,7 +141,7 @@ FIDELITY: dict[str, Plant] = {
     "constants are kept from call to call": both(
         method(Writing, "exact", lambda _: False), changed(capture__fidelity___outlives=lambda *_: {})
     ),
-    "lookups are not noticed": changed(capture__proxies___is_looked_up=lambda _: False),
+    "lookups are not noticed": changed(capture__proxies__is_looked_up=lambda _: False),
     "errors that are handled are not noticed": method(Unanswered, "in_vain", lambda *_: None),
     "dtypes of buffers are fixed": method(BufferProxy, "dtype", property(lambda proxy: proxy._real.dtype)),
     "all is traced out of place": method(Assignable, "_in_place", lambda *_: NotImplemented),
