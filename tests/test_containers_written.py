@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import fxgrow
-from fxgrow.capture.left import changes, contents, copied, is_object, mutable
+from fxgrow.capture.container_state import changes, contents, copied, is_object, mutable
 from fxgrow.testing.fidelity import check_fidelity
 
 from .input_models import Classified, Net, X, Y, net

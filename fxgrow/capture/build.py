@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Kind, UsageError, usage
+from .container_state import copied
 from .containers import changed, replaced
 from .draws import flag_follows, hides_its_mode, in_other_mode, modes_of
 from .fakes import has_known_value
-from .left import copied
 from .locks import ONE_AT_A_TIME
 from .lowering import INTRINSICS, Lowering
 from .numbers import Undecided

@@ -20,8 +20,8 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._mode_utils import no_dispatch
 
+from .container_state import changes, contents, is_object
 from .containers import classes, found, paths, replaced
-from .left import changes, contents, is_object
 from .recorder import Call, spec_of, storage_of
 from .specs import Spec
 from .whole import Note, Recording

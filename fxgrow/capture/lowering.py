@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..functional import adapt_skip
+from .container_state import contents, mutable
 from .fakes import fake_of, standing_for
-from .left import contents, mutable
 from .locks import ONE_AT_A_TIME, one_at_a_time
 from .numbers import compared, valued
 from .program import Ref

@@ -151,7 +151,7 @@ class Program:
     """What is returned, and then what is left in containers among the inputs."""
     left: tuple[Value, ...] = ()
     """The latter alone: tensors that `forward` writes into lists, dicts and dataclasses that it is given."""
-    seen: dict[tuple[str, str], Any] = field(default_factory=dict)
+    rewritten: dict[tuple[str, str], Any] = field(default_factory=dict)
     """By the names of a node and of one that it reads, the containers that are read, where they were written to after
     they were made: as they are then."""
     parameters: dict[str, Value] = field(default_factory=dict)

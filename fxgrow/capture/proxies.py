@@ -5,18 +5,17 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.proxy import Attribute
 
+from .error_tracker import ErrorTracker
 from .questions import is_looked_up, is_size, is_value
 from .recorder import data_assigned
-from .source import is_users, user_place
-
-T = TypeVar("T")
+from .source import is_users
+from .trace_options import TraceOptions
 
 
 class ReadsValues(Exception):
@@ -25,70 +24,6 @@ class ReadsValues(Exception):
     def __init__(self, buffers: frozenset[str]) -> None:
         super().__init__(f"forward reads the values of {', '.join(sorted(buffers))}")
         self.buffers = buffers
-
-
-@dataclass(slots=True)
-class Writing:
-    """How a tracer writes down what torch.fx simplifies, and whether `forward` has such code."""
-
-    in_place: bool = False
-    """`x += y` stays in place, as it matters where `x` is read by another name; else it is traced as `x = x + y`, and
-    what is assigned to an attribute is known to the trace alone."""
-    adds_in_place: bool = False
-    """`forward` has such code."""
-    anew: bool = False
-    """Tensors that `forward` makes of numbers alone are made anew in each call; else the graph keeps them."""
-    makes_tensors: bool = False
-    """`forward` makes such tensors."""
-
-    follows_dtypes: bool = True
-    """Dtypes of buffers are read when the graph runs, as they may be cast; else they are those of now."""
-    reads_dtypes: bool = False
-    """`forward` reads such dtypes."""
-
-    def exact(self) -> bool:
-        """Try the next way; false if there is no other one."""
-        if (self.adds_in_place and not self.in_place) or (self.makes_tensors and not self.anew):
-            self.in_place = self.anew = True
-            return True
-        if self.reads_dtypes and self.follows_dtypes:
-            self.follows_dtypes = False
-            return True
-        return False
-
-
-class Unanswered(fx.Tracer):
-    """A tracer that remembers what `forward` has asked of stand-ins in vain, as it may go on after that error."""
-
-    unanswered: Exception | None = None
-    follows_dtypes = False
-    """Whether the dtype of a buffer is read when the graph runs."""
-    _asked_at: object = None
-
-    def in_vain(self, error: Exception) -> None:
-        """Remember it."""
-        self.unanswered, self._asked_at = error, user_place(sys._getframe(1))
-
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        """A node. Functions of torch's ask for numbers, and handle the error: they come to be nodes."""
-        if self.unanswered is not None and user_place(sys._getframe(1)) == self._asked_at:
-            self.unanswered = None
-        return super().create_node(*args, **kwargs)
-
-    def to_bool(self, obj: fx.Proxy) -> bool:
-        """A condition."""
-        return self._asked(lambda: super(Unanswered, self).to_bool(obj))
-
-    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        """A loop."""
-        return self._asked(lambda: super(Unanswered, self).iter(obj))
-
-    def _asked(self, ask: Callable[[], T]) -> T:
-        try:
-            return ask()
-        except Exception as error:
-            self.in_vain(error)
-            raise
 
 
 _OF_PROXIES = ("tracer", "node", "data", "_real", "root", "attr", "_node")
@@ -112,10 +47,10 @@ class Assignable(fx.Proxy):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        writing: Writing | None = None if name in _OF_PROXIES else getattr(self.tracer, "writing", None)
-        if writing is not None:
-            writing.adds_in_place = True
-            if writing.in_place:
+        options: TraceOptions | None = None if name in _OF_PROXIES else getattr(self.tracer, "options", None)
+        if options is not None:
+            options.has_in_place = True
+            if options.keep_in_place:
                 self.tracer.create_proxy("call_function", setattr, (self, name, value), {})
 
     def __getitem__(self, index: Any) -> Any:
@@ -173,11 +108,11 @@ class Assignable(fx.Proxy):
 
     def _in_place(self, function: Callable[[Any, Any], Any], other: Any) -> Any:
         """A node for the operator; or NotImplemented, for which Python takes the operator that makes a new tensor."""
-        writing: Writing | None = getattr(self.tracer, "writing", None)
-        if writing is None:
+        options: TraceOptions | None = getattr(self.tracer, "options", None)
+        if options is None:
             return NotImplemented
-        writing.adds_in_place = True
-        if not writing.in_place:
+        options.has_in_place = True
+        if not options.keep_in_place:
             return NotImplemented
         return self.tracer.create_proxy("call_function", function, (self, other), {})
 
@@ -220,8 +155,8 @@ class Assignable(fx.Proxy):
         error: Exception = TypeError(f"a traced value cannot be read as {what}: it is known only when the model runs")
         if buffers:
             error = ReadsValues(buffers)
-        if isinstance(self.tracer, Unanswered):
-            self.tracer.in_vain(error)
+        if isinstance(self.tracer, ErrorTracker):
+            self.tracer.note_error(error)
         return error
 
 
@@ -253,10 +188,10 @@ class BufferProxy(Assignable):
     @property
     def dtype(self) -> Any:
         """What the buffer has when the graph runs, as it may be cast; what it has now where code must know it."""
-        writing: Writing | None = getattr(self.tracer, "writing", None)
-        if writing is not None:
-            writing.reads_dtypes = True
-        followed = isinstance(self.tracer, Unanswered) and self.tracer.follows_dtypes
+        options: TraceOptions | None = getattr(self.tracer, "options", None)
+        if options is not None:
+            options.reads_dtypes = True
+        followed = isinstance(self.tracer, ErrorTracker) and self.tracer.follows_dtypes
         return Property(self, "dtype") if followed else self._real.dtype
 
     @property

@@ -24,15 +24,16 @@ from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
 from .other_modes import MODES, modes_of
-from .proxies import ReadsValues, Writing
+from .proxies import ReadsValues
 from .silent import silent
 from .source import user_line
 from .streams import streams_kept
+from .trace_options import TraceOptions
 from .traced import FLAGS, TracedModule, flags_in, flags_of, has_train_of_its_own, set_mode
 from .tracer import GrowthTracer
 from .twin import Twin, iterators_copied_once
 from .undone import WritesUndone
-from .user_state import alone, gradients_kept, nothing_left_behind
+from .user_state import gradients_kept, no_other_threads, nothing_left_behind
 from .written import KINDS
 
 ROUNDS = 12
@@ -91,10 +92,10 @@ def trace(
     left = nothing_left_behind(model)
     with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, left as reach, iterators_copied_once():
         examples = Examples(given, in_training, concrete_args or {})
-        writing = Writing()
+        options = TraceOptions()
 
         def compared() -> fx.GraphModule:
-            settings = _Settings(writing, reach.generators, follows_dtypes=writing.follows_dtypes)
+            settings = _Settings(options, reach.generators, follows_dtypes=options.follows_dtypes)
             gm = _graph_module(model, _in_both_modes(model, fixed, call, caches, settings))
             _remember(gm, call, in_training)
             compare(model, gm, examples, caches, reach)
@@ -109,7 +110,7 @@ def trace(
                 failed = failed or error
             else:
                 best = made if best is None or len(modes_of(made)) > len(modes_of(best)) else best
-            if (best is not None and len(modes_of(best)) == len(MODES)) or not writing.exact():
+            if (best is not None and len(modes_of(best)) == len(MODES)) or not options.try_next():
                 break
         if best is None:
             assert failed is not None, "one of the two"
@@ -134,7 +135,7 @@ class Traces:
     visited: set[str]
     fixed: tuple[str, ...] = ()
     """Buffers whose values the trace has fixed."""
-    alone: dict[str, fx.Graph] = field(default_factory=dict)
+    by_flag: dict[str, fx.Graph] = field(default_factory=dict)
     """With the flag of one module changed that others read, by the path of that module."""
     other: fx.Graph | None = None
     """In the other mode; None if that cannot be traced."""
@@ -146,7 +147,7 @@ class Traces:
 
 @dataclass(slots=True)
 class _Settings:
-    writing: Writing
+    options: TraceOptions
     generators: Sequence[Any]
     leaves: set[str] = field(default_factory=set)
     fixed: set[str] | None = field(default_factory=set)
@@ -178,7 +179,7 @@ def _in_both_modes(
             continue
         if same_wiring(ours.graph, other.graph):
             ours.other = other.graph
-            ours.alone = dict(_with_one_flag(model, concrete, call, settings, ours.graph))
+            ours.by_flag = dict(_with_one_flag(model, concrete, call, settings, ours.graph))
             return ours
         apart = culprits(ours.graph, other.graph)
         whole = {path for path in apart if path not in settings.leaves and can_stay_whole(model, path)}
@@ -245,17 +246,17 @@ def _traced(
         defaults = kept_defaults(model, call, concrete)
         written = [kept for kept in map(container, defaults.values()) if kept is not None]
         leaves, fixed, follows = settings.leaves, settings.fixed, settings.follows_dtypes
-        tracer = GrowthTracer(leaves, fixed, writing=settings.writing, follows_dtypes=follows, defaults=defaults)
+        tracer = GrowthTracer(leaves, fixed, options=settings.options, follows_dtypes=follows, defaults=defaults)
         try:
             streams = streams_kept(settings.generators, devices=True)
-            with silent(), WritesUndone(), gradients_kept(model), settings_kept(alone), streams:
+            with silent(), WritesUndone(), gradients_kept(model), settings_kept(no_other_threads), streams:
                 try:
                     graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
                 finally:
                     for kept in written:
                         kept.clean()  # or the trace in the other mode would find proxies
-            if tracer.unanswered is not None:
-                raise tracer.unanswered  # `forward` has gone on after it, and may have done something else
+            if tracer.noted_error is not None:
+                raise tracer.noted_error  # `forward` has gone on after it, and may have done something else
             restore_signature(graph, model, concrete, call, defaults)
             rename_self(graph)
             return Traces(graph, twin, tracer.visited, _fixed(model, graph, settings.fixed))
@@ -335,7 +336,7 @@ def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
     if both.other is not None:
         nodes = list(gm.graph.nodes)
         flags_now = flags_in(model, model.training)
-        for path, graph in both.alone.items():
+        for path, graph in both.by_flag.items():
             if path in dict(gm.named_modules()) and gm.get_submodule(path) is not model.get_submodule(path):
                 follow |= follow_flags(gm, nodes, graph, training=flags_now[path], owner=path)
         follow |= follow_flags(gm, nodes, both.other, training=model.training)

@@ -19,10 +19,12 @@ from torch import Tensor, fx, nn
 
 from ..functional import FACTORIES, default_dict
 from .contexts import Contexts, Forgotten
+from .error_tracker import ErrorTracker
 from .forward import put_defaults
 from .patches import Patches
-from .proxies import Assignable, BufferProxy, ReadsValues, Unanswered, Writing, buffers_behind
+from .proxies import Assignable, BufferProxy, ReadsValues, buffers_behind
 from .source import user_stack
+from .trace_options import TraceOptions
 from .written import OPEN
 from .written_containers import IN_PLACE, WRITES
 
@@ -31,7 +33,7 @@ PLAIN_LISTS = (list, fx.immutable_collections.immutable_list)
 """Dicts and lists that torch.fx writes out as `{…}` and `[…]`; others are made by a call of their class."""
 
 
-class GrowthTracer(Unanswered):
+class GrowthTracer(ErrorTracker):
     """Traces a copy of a model (`twin.py`), which it may leave changed."""
 
     def __init__(
@@ -39,7 +41,7 @@ class GrowthTracer(Unanswered):
         leaves: Collection[str] = (),
         fixed: Collection[str] | None = (),
         *,
-        writing: Writing | None = None,
+        options: TraceOptions | None = None,
         follows_dtypes: bool = False,
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
@@ -48,15 +50,15 @@ class GrowthTracer(Unanswered):
         Args:
             leaves: paths of modules that are kept whole, beside torch's own.
             fixed: names of buffers whose values the trace fixes; None for all.
-            writing: how to write down what torch.fx simplifies.
+            options: how to write down what torch.fx simplifies.
             follows_dtypes: whether the dtypes of buffers are read when the graph runs.
             defaults: values of arguments that the graph does not take, by name.
         """
         super().__init__()
         self.defaults = defaults or {}
         self.follows_dtypes = follows_dtypes
-        self.writing = writing if writing is not None else Writing()
-        self._anew: dict[str, fx.Node] = {}
+        self.options = options if options is not None else TraceOptions()
+        self._copies: dict[str, fx.Node] = {}
         """By the name of a constant, the copy that each call makes of it."""
         self.leaves = frozenset(leaves)
         self.fixed = None if fixed is None else frozenset(fixed)
@@ -124,12 +126,12 @@ class GrowthTracer(Unanswered):
         """A constant, or the copy of it that each call makes."""
         if not (isinstance(made, fx.Node) and str(made.target).startswith("_tensor_constant")):
             return made
-        self.writing.makes_tensors = True
-        if not self.writing.anew:
+        self.options.has_constants = True
+        if not self.options.copy_constants:
             return made
-        if made.target not in self._anew:
-            self._anew[str(made.target)] = self.create_node("call_method", "clone", (made,), {})
-        return self._anew[str(made.target)]
+        if made.target not in self._copies:
+            self._copies[str(made.target)] = self.create_node("call_method", "clone", (made,), {})
+        return self._copies[str(made.target)]
 
     def _made(self, a: Any) -> fx.Node:
         """A call that makes a dict or list of some class (a ModelOutput, say) or a dataclass, as user code does."""
@@ -207,7 +209,7 @@ class GrowthTracer(Unanswered):
         buffers = buffers_behind(obj.node)
         if buffers:
             error = ReadsValues(buffers)
-            self.in_vain(error)
+            self.note_error(error)
             raise error
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

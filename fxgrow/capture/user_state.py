@@ -63,7 +63,7 @@ def nothing_left_behind(target: Any) -> Iterator[Reach]:
     Yields what its code reaches. Where no other thread runs that may have written to them, containers and objects
     become what they were.
     """
-    only = alone()
+    only = no_other_threads()
     reached = _Reached()
     reached.look(target)
     misses = [(cached, cached.cache_info().misses) for cached in reached.caches]
@@ -71,7 +71,7 @@ def nothing_left_behind(target: Any) -> Iterator[Reach]:
         yield reached.told()
     finally:
         for kept, whole in reached.kept:
-            if whole and only and alone():
+            if whole and only and no_other_threads():
                 kept.restore()
             else:
                 kept.clean()
@@ -85,12 +85,12 @@ def nothing_left_behind(target: Any) -> Iterator[Reach]:
 def gradients_kept(model: nn.Module) -> Iterator[None]:
     """Afterwards the parameters of a model require gradients, and have them, as before. Where another thread runs that
     may train the model, they are left as they are."""
-    only = alone()
+    only = no_other_threads()
     before = [(tensor, tensor.requires_grad, tensor.grad) for tensor in model.parameters() if tensor.is_leaf]
     try:
         yield
     finally:
-        if only and alone():
+        if only and no_other_threads():
             for tensor, flag, gradient in before:
                 if tensor.requires_grad != flag:
                     tensor.requires_grad_(flag)
@@ -98,7 +98,7 @@ def gradients_kept(model: nn.Module) -> Iterator[None]:
                     tensor.grad = gradient
 
 
-def alone() -> bool:
+def no_other_threads() -> bool:
     """Whether no other thread runs code of the user's: threads of Python's own and of libraries (progress bars,
     notebooks, loaders that wait) do not write to the user's objects."""
     here = threading.get_ident()

@@ -18,17 +18,17 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from ..errors import Kind, UsageError, usage
 from ..surroundings import settings_kept
 from .attributes import Attributes
+from .container_state import copied
 from .containers import changed
 from .contexts import Contexts
 from .fakes import empty_fake, fake_of, has_known_value
-from .left import copied
 from .locks import ONE_AT_A_TIME
 from .recorder import Call, DataAssigned, Recorder, run_recorded, storage_of
 from .signature import meta_of
 from .silent import silent
 from .streams import Drawn, streams_kept
 from .twin import Twin
-from .user_state import alone, reach_of
+from .user_state import no_other_threads, reach_of
 
 _TORCH = torch.__file__.rpartition("/")[0] + "/"
 _FXGROW = __file__.rpartition("/capture/")[0] + "/"
@@ -159,7 +159,7 @@ def record_model(
 
         inputs_made = [fake for _, fake in fakes.values()]
         watch = DataAssigned(recorder, inputs_made) if assigns_data else nullcontext()
-        with streams_kept(known.generators, devices=not known.fake) as streams, settings_kept(alone), watch:
+        with streams_kept(known.generators, devices=not known.fake) as streams, settings_kept(no_other_threads), watch:
             outs = run_recorded(run, known.mode, gradients, recorder)
             drawn = streams.drawn()
         left: dict[str, Tensor] = dict(twin.named_parameters(remove_duplicate=False))

@@ -15,8 +15,8 @@ from typing import Any
 from torch import fx, nn
 
 from ..errors import Kind, UsageError, usage
+from .container_state import is_object, mutable
 from .containers import found
-from .left import is_object, mutable
 from .program import Program, Ref
 from .template import Template
 from .trees import value_tree
@@ -74,7 +74,7 @@ class WrittenContainers:
         if self._written:
             for n in some:
                 if any(id(c) in self._written for c in mutable(env[n])):
-                    self.program.seen[node.name, n.name] = value_tree(env[n])
+                    self.program.rewritten[node.name, n.name] = value_tree(env[n])
         return bool(some)
 
     def write(self, node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any] | None:

@@ -68,8 +68,8 @@ class SecondSizes:
         if shape is not None:
             return self._shared(self.simulation.program.results[node.name], shape, self.program.results[node.name])
         key = consumer.name, node.name
-        if key in self.program.seen:
-            here, there = self.simulation.program.seen[key], self.program.seen[key]
+        if key in self.program.rewritten:
+            here, there = self.simulation.program.rewritten[key], self.program.rewritten[key]
             made = self._shared(here, self.simulation.lookup(consumer, node, False), there)
             refs = iter(zip(found(there, Value), found(made, Ref), strict=True))
             return replaced(made, Ref, lambda _: self._ref_of(*next(refs)))
@@ -102,7 +102,7 @@ class SecondSizes:
                 raise inexpressible(self.simulation.gm, node, str(error)) from None
             if not same_result(self.program.results[node.name], result):
                 self._env[node] = result
-                if self.program.seen:
+                if self.program.rewritten:
                     old = found(self.program.results[node.name], Value)
                     self._grown.update((v.index, ref) for v, ref in zip(old, found(result, Ref), strict=False))
 

@@ -126,7 +126,7 @@ class Simulation:
 
     def _now(self, node: fx.Node, source: fx.Node) -> bool:
         """Whether a node reads a container into which something was written that is changed by the growth."""
-        tree = self.program.seen.get((node.name, source.name))
+        tree = self.program.rewritten.get((node.name, source.name))
         return tree is not None and not same_result(tree, self._predicted(tree))
 
     def _facts(self, node: fx.Node) -> dict[str, Any]:
@@ -298,7 +298,7 @@ class Simulation:
         if not same_result(old, result):
             self._env[node] = result
             self.changed.add(node)
-            if self.program.seen:
+            if self.program.rewritten:
                 self._grown.update(
                     (v.index, ref) for v, ref in zip(found(old, Value), found(result, Ref), strict=False)
                 )
@@ -317,7 +317,7 @@ class Simulation:
             shape = self.detached.get((consumer.name, node.name))
             if shape is not None:
                 return grown_ref(self.program.results[node.name], shape)
-        tree = self.program.seen.get((consumer.name, node.name))
+        tree = self.program.rewritten.get((consumer.name, node.name))
         if tree is not None:
             return as_refs(tree, self._refs) if old else replaced(tree, Value, self._ref_now)
         if not old and node in self._env:

@@ -13,8 +13,8 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from ..capture.call import Call
+from ..capture.container_state import changes, contents, copied
 from ..capture.containers import leaves
-from ..capture.left import changes, contents, copied
 from ..capture.streams import streams_kept
 from .outputs import WithInputs, flat
 from .precision import like, raised, wide

@@ -19,10 +19,12 @@ from torch import Tensor, fx
 
 from fxgrow.analysis import Analysis
 from fxgrow.capture.contexts import Contexts
+from fxgrow.capture.error_tracker import ErrorTracker
 from fxgrow.capture.fidelity import Numbers, _Reader
-from fxgrow.capture.proxies import Assignable, BufferProxy, Unanswered, Writing
+from fxgrow.capture.proxies import Assignable, BufferProxy
 from fxgrow.capture.recorder import DataAssigned
 from fxgrow.capture.streams import Streams
+from fxgrow.capture.trace_options import TraceOptions
 from fxgrow.capture.traced import TracedModule
 from fxgrow.capture.whole import Note
 from fxgrow.capture.written_containers import WrittenContainers
@@ -139,10 +141,10 @@ FIDELITY: dict[str, Plant] = {
         method(DataAssigned, "__torch_function__", lambda _, func, types, args=(), kwargs=None: func(*args)),
     ),
     "constants are kept from call to call": both(
-        method(Writing, "exact", lambda _: False), changed(capture__fidelity___outlives=lambda *_: {})
+        method(TraceOptions, "try_next", lambda _: False), changed(capture__fidelity___outlives=lambda *_: {})
     ),
     "lookups are not noticed": changed(capture__proxies__is_looked_up=lambda _: False),
-    "errors that are handled are not noticed": method(Unanswered, "in_vain", lambda *_: None),
+    "errors that are handled are not noticed": method(ErrorTracker, "note_error", lambda *_: None),
     "dtypes of buffers are fixed": method(BufferProxy, "dtype", property(lambda proxy: proxy._real.dtype)),
     "all is traced out of place": method(Assignable, "_in_place", lambda *_: NotImplemented),
     "what is left in the inputs is not compared": changed(capture__fidelity__changes=lambda *_: {}),
