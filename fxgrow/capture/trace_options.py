@@ -18,6 +18,8 @@ class TraceOptions:
     """Tensors that `forward` makes of numbers alone are made anew in each call; else the graph keeps them."""
     has_constants: bool = False
     """`forward` makes such tensors."""
+    trace_factories: bool = False
+    """The calls that make such tensors are nodes of the graph: what is computed may be written to the tensors."""
 
     follows_dtypes: bool = True
     """Dtypes of buffers are read when the graph runs, as they may be cast; else they are those of now."""
@@ -31,5 +33,8 @@ class TraceOptions:
             return True
         if self.reads_dtypes and self.follows_dtypes:
             self.follows_dtypes = False
+            return True
+        if self.has_constants and not self.trace_factories:
+            self.trace_factories = True
             return True
         return False

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, fx, nn
 from ..functional import FACTORIES, default_dict
 from .contexts import Contexts, Forgotten
 from .error_tracker import ErrorTracker
+from .factories import TracedFactories
 from .forward import put_defaults
 from .patches import Patches
 from .proxies import Assignable, BufferProxy, ReadsValues, buffers_behind
@@ -77,7 +79,8 @@ class GrowthTracer(ErrorTracker):
                 self._buffers.setdefault(id(buffer), name)
         self._proxies: dict[str, BufferProxy] = {}
         try:
-            with torch.set_grad_enabled(torch.is_grad_enabled()):
+            factories = TracedFactories(self) if self.options.trace_factories else nullcontext()
+            with torch.set_grad_enabled(torch.is_grad_enabled()), factories:
                 return super().trace(root, concrete_args)
         except Exception as error:  # fx may take an interruption for a fault of its own
             if isinstance(error.__context__, KeyboardInterrupt):

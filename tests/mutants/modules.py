@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from fxgrow.analysis import Analysis
 from fxgrow.capture.contexts import Contexts
 from fxgrow.capture.error_tracker import ErrorTracker
-from fxgrow.capture.fidelity import Numbers, _Reader
+from fxgrow.capture.expressions import Numbers, Reader
 from fxgrow.capture.proxies import Assignable, BufferProxy
 from fxgrow.capture.recorder import DataAssigned
 from fxgrow.capture.streams import Streams
@@ -42,7 +42,7 @@ from .programs import PROGRAMS
 from .ways import both, replaced
 
 compared: Any = importlib.import_module("fxgrow.capture.compared")
-fidelity: Any = importlib.import_module("fxgrow.capture.fidelity")
+expressions: Any = importlib.import_module("fxgrow.capture.expressions")
 traces: Any = importlib.import_module("fxgrow.capture.trace")
 
 
@@ -121,8 +121,8 @@ def _never_seeded(old: Callable[..., Any], func: Any) -> Any:
 
 FIDELITY: dict[str, Plant] = {
     "traces are not compared": changed(capture__trace__compare=lambda *_: None),
-    "arguments are not compared": method(_Reader, "_key", _tensors_only),
-    "operands are not compared": method(_Reader, "_key", _others_only),
+    "arguments are not compared": method(Reader, "_key", _tensors_only),
+    "operands are not compared": method(Reader, "_key", _others_only),
     "contexts are not compared": changed(capture__whole___note=lambda: Note("", 0, "", Contexts(True, False, ()))),
     "operands are compared in any order": wrapped(Numbers, "of", _in_any_order),
     "what is left in buffers is not compared": replaced(compared, "record_model", _without_what_is_left),
@@ -132,7 +132,7 @@ FIDELITY: dict[str, Plant] = {
     "the other mode is not compared": wrapped(compared._Comparison, "differs", _own_mode),
     "other sizes are not compared": changed(capture__compared__second=lambda *_: None),
     "draws are not seen": method(Streams, "drawn", lambda _: ()),
-    "draws of torch are not counted": replaced(fidelity, "spec_of", _never_seeded),
+    "draws of torch are not counted": replaced(expressions, "spec_of", _never_seeded),
     "streams are not put back": method(Streams, "restore", lambda _: None),
     "runs on tensors are not compared": method(compared._Comparison, "_with_tensors", lambda *_: None),
     "runs without gradients are not compared": method(compared._Comparison, "_without_gradients", lambda *_: None),
@@ -141,16 +141,16 @@ FIDELITY: dict[str, Plant] = {
         method(DataAssigned, "__torch_function__", lambda _, func, types, args=(), kwargs=None: func(*args)),
     ),
     "constants are kept from call to call": both(
-        method(TraceOptions, "try_next", lambda _: False), changed(capture__fidelity___outlives=lambda *_: {})
+        method(TraceOptions, "try_next", lambda _: False), changed(capture__expressions___outlives=lambda *_: {})
     ),
     "lookups are not noticed": changed(capture__proxies__is_looked_up=lambda _: False),
     "errors that are handled are not noticed": method(ErrorTracker, "note_error", lambda *_: None),
     "dtypes of buffers are fixed": method(BufferProxy, "dtype", property(lambda proxy: proxy._real.dtype)),
     "all is traced out of place": method(Assignable, "_in_place", lambda *_: NotImplemented),
-    "what is left in the inputs is not compared": changed(capture__fidelity__changes=lambda *_: {}),
+    "what is left in the inputs is not compared": changed(capture__expressions__changes=lambda *_: {}),
     "what is left in the inputs may grow": method(WrittenContainers, "left", lambda _: []),
     "what is left in the inputs is not verified": changed(verify__compare__changes=lambda *_: {}),
-    "classes of containers are not compared": changed(capture__fidelity__classes=lambda _: ""),
+    "classes of containers are not compared": changed(capture__expressions__classes=lambda _: ""),
     "pickle makes a plain graph": method(TracedModule, "__reduce__", fx.GraphModule.__reduce__),
     "slots are not put back": changed(capture__user_state__slots_of=lambda _: None),
     "arrays are not put back": changed(capture__user_state__entries_of=lambda _: None),

@@ -149,14 +149,23 @@ def _table(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _made_anew(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Adds what is summed up in a tensor that `forward` makes; or casts to the dtype of a buffer."""
+    """Adds what is summed up in a tensor that `forward` makes, or written to it piece by piece; or casts to the dtype of a
+    buffer."""
 
     def call(m: Any, x: Tensor) -> Any:
-        if o["kind"]:
-            return x.to(m.one.dtype) * m.one
-        total = torch.zeros((), dtype=torch.float64)
-        total += x.detach().mean()
-        return x + total
+        match o["kind"]:
+            case 0:
+                total = torch.zeros((), dtype=torch.float64)
+                total += x.detach().mean()
+                return x + total
+            case 1:
+                table = torch.ones(3, 2, dtype=torch.float64)
+                table[1:] = 0.5
+                table[0, 1] = x.mean()
+                table[2] = table[0] + 1
+                return x * table.mean()
+            case _:
+                return x.to(m.one.dtype) * m.one
 
     return Do(call, one=torch.ones(()))
 
@@ -232,7 +241,7 @@ KINDS = {
     "frozen_norm": 2,
     "counter": 2,
     "table": 1,
-    "made_anew": 2,
+    "made_anew": 3,
     "batch_and_channels": 2,
     "scaled_by_sizes": 4,
 }
