@@ -16,7 +16,8 @@ from .caches import Caches, caches_kept_clean
 from .call import Call, as_call, as_training_call, remember, remember_training
 from .checks import check_called, check_hooks, check_made, check_model, check_root
 from .code_traits import patterns, read_by_others
-from .compared import Examples, compare
+from .compared import compare
+from .comparison import Examples
 from .contexts import Forgotten
 from .forward import fixed_arguments, kept_defaults, restore_signature
 from .kept import container

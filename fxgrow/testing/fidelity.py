@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..capture.call import Call, as_call
-from ..capture.compared import is_our_own
+from ..capture.comparison import is_our_own
 from ..capture.fidelity import difference
 from ..capture.other_modes import MODES, modes_of
 from ..capture.second_sizes import second

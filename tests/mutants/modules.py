@@ -41,7 +41,7 @@ from .lies import Plant
 from .programs import PROGRAMS
 from .ways import both, replaced
 
-compared: Any = importlib.import_module("fxgrow.capture.compared")
+comparison: Any = importlib.import_module("fxgrow.capture.comparison")
 expressions: Any = importlib.import_module("fxgrow.capture.expressions")
 traces: Any = importlib.import_module("fxgrow.capture.trace")
 
@@ -125,17 +125,17 @@ FIDELITY: dict[str, Plant] = {
     "operands are not compared": method(Reader, "_key", _others_only),
     "contexts are not compared": changed(capture__whole___note=lambda: Note("", 0, "", Contexts(True, False, ()))),
     "operands are compared in any order": wrapped(Numbers, "of", _in_any_order),
-    "what is left in buffers is not compared": replaced(compared, "record_model", _without_what_is_left),
+    "what is left in buffers is not compared": replaced(comparison, "record_model", _without_what_is_left),
     "tensors are compared by value": replaced(
-        compared, "difference", lambda old, ours, theirs, names, **options: old(ours, theirs, {}, **options)
+        comparison, "difference", lambda old, ours, theirs, names, **options: old(ours, theirs, {}, **options)
     ),
-    "the other mode is not compared": wrapped(compared._Comparison, "differs", _own_mode),
-    "other sizes are not compared": changed(capture__compared__second=lambda *_: None),
+    "the other mode is not compared": wrapped(comparison.Comparison, "differs", _own_mode),
+    "other sizes are not compared": changed(capture__comparison__second=lambda *_: None),
     "draws are not seen": method(Streams, "drawn", lambda _: ()),
     "draws of torch are not counted": replaced(expressions, "spec_of", _never_seeded),
     "streams are not put back": method(Streams, "restore", lambda _: None),
-    "runs on tensors are not compared": method(compared._Comparison, "_with_tensors", lambda *_: None),
-    "runs without gradients are not compared": method(compared._Comparison, "_without_gradients", lambda *_: None),
+    "runs on tensors are not compared": method(comparison.Comparison, "_with_tensors", lambda *_: None),
+    "runs without gradients are not compared": method(comparison.Comparison, "_without_gradients", lambda *_: None),
     "data may be assigned": both(
         method(Assignable, "data", property(lambda proxy: proxy.detach(), lambda *_: None)),
         method(DataAssigned, "__torch_function__", lambda _, func, types, args=(), kwargs=None: func(*args)),

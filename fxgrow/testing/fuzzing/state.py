@@ -149,7 +149,7 @@ def _table(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _made_anew(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Adds what is summed up in a tensor that `forward` makes, or written to it in pieces; or casts to a buffer's dtype."""
+    """Adds what is summed up in a tensor that `forward` makes, or filled in pieces; or casts to a buffer's dtype."""
 
     def call(m: Any, x: Tensor) -> Any:
         match o["kind"]:
