@@ -12,6 +12,7 @@ from .fidelity import Difference
 from .modes import guard
 from .other_modes import MODES, modes_of
 from .snapshot import Snapshot
+from .traced import flags_in
 from .user_state import Reach
 
 
