@@ -20,7 +20,7 @@ from .compared import compare
 from .comparison import Examples
 from .contexts import Forgotten
 from .forward import fixed_arguments, kept_defaults, restore_signature
-from .kept import container
+from .kept import Kept, container
 from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
@@ -251,11 +251,7 @@ def _traced(
         try:
             streams = streams_kept(settings.generators, devices=True)
             with silent(), WritesUndone(), gradients_kept(model), settings_kept(no_other_threads), streams:
-                try:
-                    graph = tracer.trace(twin, concrete_args=dict(concrete) or None)
-                finally:
-                    for kept in written:
-                        kept.clean()  # or the trace in the other mode would find proxies
+                graph = _graph(tracer, twin, concrete, written)
             if tracer.noted_error is not None:
                 raise tracer.noted_error  # `forward` has gone on after it, and may have done something else
             restore_signature(graph, model, concrete, call, defaults)
@@ -295,6 +291,16 @@ def _traced(
                 hint="fix a flag with concrete_args={'name': value}, keep the branch in a function under "
                 "torch.fx.wrap, or trace and grow the submodules that can be traced",
             ) from error
+
+
+def _graph(tracer: GrowthTracer, twin: nn.Module, concrete: Mapping[str, Any], written: Sequence[Kept]) -> fx.Graph:
+    """Trace; containers that `forward` has written to are what they were, or the trace in the other mode would find
+    proxies in them."""
+    try:
+        return tracer.trace(twin, concrete_args=dict(concrete) or None)
+    finally:
+        for kept in written:
+            kept.clean()
 
 
 def _fixed(model: nn.Module, graph: fx.Graph, fixed: set[str] | None) -> tuple[str, ...]:
