@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -23,3 +25,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a `gpu` test where there is no CUDA device, and say so."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, and torch.cuda.is_available() is False here")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_model_of_another_file() -> Iterator[None]:
+    """Graphs refer to their modules and back, so their models wait for a collection, which looks at counts, not at bytes."""
+    yield
+    gc.collect()

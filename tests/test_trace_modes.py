@@ -332,7 +332,11 @@ def test_where_values_are_read_real_runs_are_compared() -> None:
     assert "compared with the module in training mode on inputs of 6x5, with the values of the example" in told
     assert any(text.startswith("not compared at other sizes in training mode") for text in told)
     assert "not compared at other sizes" in str(fxgrow.plan_widen(traced, "a"))
-    lies = net(lambda s, h: s.leaf(h) * torch.tensor([2.0 if s.training else 1.0]).to(h), leaf=Reads()).eval()
+    scaled = net(lambda s, h: s.leaf(h) * torch.tensor([2.0 if s.training else 1.0]).to(h), leaf=Reads()).eval()
+    traced = fxgrow.trace(scaled, (X,))
+    for training in (False, True):
+        torch.testing.assert_close(traced.train(training)(X), scaled.train(training)(X))
+    lies = net(lambda s, h: s.leaf(h) * torch.asarray([2.0 if s.training else 1.0]).to(h), leaf=Reads()).eval()
     assert fxgrow.trace(lies, (X,)).meta["fxgrow_modes"] == ("eval",)
 
 
