@@ -29,6 +29,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def no_model_of_another_file() -> Iterator[None]:
-    """Graphs refer to their modules and back, so their models wait for a collection, which looks at counts, not at bytes."""
+    """Graphs refer to their modules and back, and Python counts objects, not bytes, before it frees them."""
     yield
     gc.collect()
