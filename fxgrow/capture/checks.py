@@ -14,6 +14,7 @@ from torch.nn.utils.prune import BasePruningMethod
 
 from ..errors import Kind, usage
 from .source import user_frame
+from .traced import written_by_train
 
 _HOOKED = ("SpectralNorm", "WeightNorm")
 
@@ -66,6 +67,23 @@ def check_model(model: nn.Module) -> None:
 
 def _where(path: str, module: nn.Module) -> str:
     return f"{path or 'the model itself'} ({type(module).__name__})"
+
+
+def check_train(model: nn.Module) -> None:
+    """Refuse a `train` of the user's that changes tensors each time it is called.
+
+    Raises:
+        UsageError: it does; setting the mode of the traced model would change nothing.
+    """
+    written = written_by_train(model, model.training)
+    if written:
+        mode, names = "train()" if model.training else "eval()", ", ".join(written[:3])
+        raise usage(
+            Kind.NOT_TRACEABLE,
+            f"{mode} of {type(model).__name__} changes {names} though it is in that mode already: a trace has no such "
+            "code",
+            hint="let train() set flags, and write to tensors in forward or in a method of another name",
+        )
 
 
 def check_root(model: nn.Module) -> None:

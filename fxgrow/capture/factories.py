@@ -10,7 +10,8 @@ from torch import fx
 from torch.overrides import TorchFunctionMode
 
 _FACTORIES = frozenset(
-    {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.tensor, torch.zeros}
+    {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.logspace, torch.ones, torch.tensor}
+    | {torch.zeros, torch.rand, torch.randint, torch.randn, torch.randperm}
 )
 
 

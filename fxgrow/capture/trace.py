@@ -14,7 +14,7 @@ from ..errors import FxgrowError, Kind, usage
 from ..surroundings import settings_kept, surroundings
 from .caches import Caches, caches_kept_clean
 from .call import Call, as_call, as_training_call, remember, remember_training
-from .checks import check_called, check_hooks, check_made, check_model, check_root
+from .checks import check_called, check_hooks, check_made, check_model, check_root, check_train
 from .code_traits import patterns, read_by_others
 from .compared import compare
 from .comparison import Examples
@@ -30,7 +30,7 @@ from .silent import silent
 from .source import user_line
 from .streams import streams_kept
 from .trace_options import TraceOptions
-from .traced import FLAGS, TracedModule, flags_in, flags_of, has_train_of_its_own, set_mode
+from .traced import FLAGS, TracedModule, flags_in, flags_of, has_train_of_its_own, set_mode, written_by_train
 from .tracer import GrowthTracer
 from .twin import Twin, iterators_copied_once
 from .undone import WritesUndone
@@ -89,6 +89,7 @@ def trace(
         return model
     check_model(model)
     check_root(model)
+    check_train(model)
     fixed = fixed_arguments(model, call, concrete_args or {})
     left = nothing_left_behind(model)
     with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, left as reach, iterators_copied_once():
@@ -169,6 +170,12 @@ def _in_both_modes(
         ours = _traced(model, concrete, call, model.training, settings)
         before = settings.state()
         caches.clean()
+        written = written_by_train(model, not model.training)
+        if written:
+            ours.why = (
+                f"train() of {type(model).__name__} writes to {', '.join(written[:3])}, and that of a trace does not"
+            )
+            return ours
         try:
             other = _traced(model, concrete, call, not model.training, settings)
         except (MemoryError, torch.OutOfMemoryError):

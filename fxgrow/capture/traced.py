@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Self
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 from ..functional import ModeGuard, ModeValue
+from .call import has_numbers
+from .recorder import Recorder, run_recorded
+from .silent import silent
 from .twin import Twin
-from .whole import StandIns
+from .whole import RealCopies, StandIns
 
 FLAGS = "fxgrow_flags"
 """The key of `meta` that holds them: for each mode, the paths of modules that have another flag then, with the flag."""
@@ -44,6 +49,8 @@ def _reloaded(reduced: tuple[Any, ...], name: str, flags: dict[bool, Any]) -> Tr
     make, arguments = reduced
     gm = make(*arguments)
     made = TracedModule(gm, gm.graph, name)
+    for held in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
+        made.__dict__[held] = gm.__dict__[held]  # the ones that the graph does not use, too
     made.training = gm.training
     made.meta[FLAGS] = flags
     return made
@@ -62,11 +69,36 @@ def flags_in(model: nn.Module, mode: bool) -> dict[str, bool]:
     write to parameters, or freeze them."""
     if not has_train_of_its_own(model):
         return dict.fromkeys((name for name, _ in model.named_modules(remove_duplicate=False)), mode)
-    stand_ins = StandIns()
+    stand_ins, recorder = StandIns(), Recorder()  # which lets code write to them
     stand_ins.begin(model)
-    with stand_ins.mode:
-        twin = Twin(stand_ins)(model).train(mode)
+    twin = Twin(stand_ins)(model)
+    run_recorded(lambda: twin.train(mode), stand_ins.mode, torch.is_grad_enabled(), recorder)
     return {name: module.training for name, module in twin.named_modules(remove_duplicate=False)}
+
+
+def written_by_train(model: nn.Module, mode: bool) -> list[str]:
+    """Names of the parameters and buffers that hold something else after the model's own `train` has set a mode."""
+    if not has_train_of_its_own(model):
+        return []
+    twin = Twin(RealCopies())(model)
+    with silent():
+        twin.train(mode)
+    after = dict(_tensors(twin))
+    return [name for name, tensor in _tensors(model) if name not in after or not _alike(tensor, after[name])]
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same; those without values are told by nothing but their kind."""
+    if (one.shape, one.dtype, one.device, one.layout) != (other.shape, other.dtype, other.device, other.layout):
+        return False
+    if not has_numbers(one.detach()) or one.layout is not torch.strided:
+        return True
+    return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def set_mode(twin: nn.Module, model: nn.Module, mode: bool) -> None:

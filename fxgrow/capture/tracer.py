@@ -44,7 +44,7 @@ class GrowthTracer(ErrorTracker):
         fixed: Collection[str] | None = (),
         *,
         options: TraceOptions | None = None,
-        follows_dtypes: bool = False,
+        follows_dtypes: bool = True,
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
         """Start a trace.
@@ -52,14 +52,15 @@ class GrowthTracer(ErrorTracker):
         Args:
             leaves: paths of modules that are kept whole, beside torch's own.
             fixed: names of buffers whose values the trace fixes; None for all.
-            options: how to write down what torch.fx simplifies.
+            options: how to write down what torch.fx simplifies; by default exactly, which suits code that is written
+                from a graph: torch.fx makes a tracer of this class, without arguments, when it reads a pickled trace.
             follows_dtypes: whether the dtypes of buffers are read when the graph runs.
             defaults: values of arguments that the graph does not take, by name.
         """
         super().__init__()
         self.defaults = defaults or {}
         self.follows_dtypes = follows_dtypes
-        self.options = options if options is not None else TraceOptions()
+        self.options = options or TraceOptions(keep_in_place=True, trace_factories=True)
         self._copies: dict[str, fx.Node] = {}
         """By the name of a constant, the copy that each call makes of it."""
         self.leaves = frozenset(leaves)

@@ -25,7 +25,6 @@ from .fakes import empty_fake, fake_of, has_known_value
 from .locks import ONE_AT_A_TIME
 from .recorder import Call, DataAssigned, Recorder, run_recorded, storage_of
 from .signature import meta_of
-from .silent import silent
 from .streams import Drawn, streams_kept
 from .twin import Twin
 from .user_state import no_other_threads, reach_of
@@ -130,8 +129,9 @@ def record_model(
         known.begin(model)
         twin = Twin(known)(model)
         if training is not None:
-            with silent():
-                twin.train(training)
+            setting = Recorder()
+            setting.by_shape = known.fake
+            run_recorded(lambda: twin.train(training), known.mode, gradients, setting)  # it may write to tensors
         fakes: dict[int, Any] = {}
 
         def given_leaf(leaf: Any) -> Any:

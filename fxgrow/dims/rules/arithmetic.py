@@ -15,7 +15,8 @@ class Add(SameSizes):
     def dims(self, op: Op, d: Dims) -> None:
         """Operands share their axes; under skip="reshape" a join keeps the skip's channels apart."""
         values = operands(op)
-        if len(values) == 2 and d.join(op, ("self", "other")):
+        both = all(isinstance(op.args.get(name), Value) for name in ("self", "other"))
+        if len(values) == 2 and both and d.join(op, ("self", "other")):
             return
         d.set(op.outputs[0], meet(op, d, values))
 
