@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor, fx
 from torch.fx.proxy import Attribute
 
 from .error_tracker import ErrorTracker
-from .questions import is_looked_up, is_size, is_value
+from .questions import asks_for_class, asks_for_hash, is_size, is_value
 from .recorder import data_assigned
-from .source import is_users
 from .trace_options import TraceOptions
+from .values import Unknown, Values
 
 
 class ReadsValues(Exception):
@@ -58,7 +58,7 @@ class Assignable(fx.Proxy):
         return known if known is not None else super().__getitem__(index)  # type: ignore[misc]  # set by fx
 
     def __getattr__(self, name: str) -> Any:
-        return Property(self, name)
+        return Shape(self, name) if name == "shape" else Property(self, name)
 
     def _entries(self) -> dict[tuple[fx.Node, str], Any]:
         """What `forward` has written into dicts."""
@@ -117,17 +117,39 @@ class Assignable(fx.Proxy):
         return self.tracer.create_proxy("call_function", function, (self, other), {})
 
     def __hash__(self) -> int:
-        if is_looked_up(sys._getframe(1)) and is_value(self.node):
+        if asks_for_hash(sys._getframe(1)) and self._is_value():
             raise self._value_read("a key")
         return object.__hash__(self)
 
+    def _is_value(self) -> bool:
+        """Whether it stands for something that is equal to others, and not for a tensor."""
+        try:
+            return not isinstance(self._value(), Tensor)
+        except Unknown:
+            return is_value(self.node)
+
+    def _value(self) -> Any:
+        """What it holds for the example inputs.
+
+        Raises:
+            Unknown: nobody knows.
+        """
+        values: Values | None = getattr(self.tracer, "values", None)
+        if values is None:
+            raise Unknown
+        return values.of(self.node)
+
     @property  # type: ignore[misc]  # nothing assigns to it
     def __class__(self) -> Any:
-        """For `isinstance(x.shape[0], int)` in user code, which is true of a size."""
-        return self._python_class() if is_users(sys._getframe(1)) else type(self)
+        """For `isinstance(x, torch.Tensor)` and `isinstance(x.shape[0], int)` in user code."""
+        return self._python_class() if asks_for_class(sys._getframe(1)) else type(self)
 
     def _python_class(self) -> type:
-        return int if is_size(self.node) else type(self)
+        try:
+            value = self._value()
+        except Unknown:
+            return int if is_size(self.node) else type(self)
+        return Tensor if isinstance(value, Tensor) else type(value)
 
     def __int__(self) -> int:
         raise self._value_read("int")
@@ -164,8 +186,30 @@ class Property(Attribute, Assignable):
     """An attribute of a value: its shape, its dtype, a method of it. It can be written to as well:
     `batch.inner.y = y`, `batch.layers += [y]`."""
 
+    def _value(self) -> Any:
+        """As of any proxy, without a node for it."""
+        values: Values | None = getattr(self.tracer, "values", None)
+        if values is None:
+            raise Unknown
+        try:
+            return getattr(values.of(self.root.node), self.attr)
+        except AttributeError:
+            raise Unknown from None
+
     def _python_class(self) -> type:
-        return {"ndim": int, "dtype": torch.dtype}.get(self.attr, type(self))
+        known = {"ndim": int, "dtype": torch.dtype, "shape": torch.Size}.get(self.attr)
+        return super()._python_class() if known is None else known
+
+
+class Sizes(Assignable):
+    """All sizes of a tensor: `x.size()`."""
+
+
+class Shape(Property, Sizes):
+    """All sizes of a tensor: `x.shape`."""
+
+
+Sequence.register(Sizes)  # for `match x.shape: case [n, c]`, which would go on as if it did not match
 
 
 class BufferProxy(Assignable):

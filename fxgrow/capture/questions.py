@@ -9,15 +9,21 @@ from __future__ import annotations
 import dis
 import functools
 import operator
-import sys
+import re
+import sysconfig
+from functools import _lru_cache_wrapper
 from types import CodeType, FrameType
 
+import torch
 from torch import fx
+
+from .source import is_users
 
 _PROPERTIES = frozenset({"shape", "dtype", "device", "ndim", "layout", "itemsize"})
 _SIZES = frozenset({"size", "dim", "numel", "nelement", "ndimension", "stride", "element_size", "get_device"})
-_LOOKUPS = frozenset({"CONTAINS_OP", "BINARY_SUBSCR", "BINARY_OP"})
-_METHODS = frozenset({"get", "pop", "setdefault", "index", "count", "__contains__", "__getitem__"})
+_LIBRARY = ("<", sysconfig.get_paths()["stdlib"])
+"""Files of code that is generated, of a dataclass say, and of Python's library."""
+_SITE = re.compile("(site|dist)-packages")
 _NUMBERS = frozenset({"dim", "numel", "nelement", "ndimension"})
 _WHOLE = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod)
 
@@ -47,26 +53,42 @@ def is_size(node: fx.Node) -> bool:
     return whole and not any(isinstance(arg, float) for arg in node.args)
 
 
-def is_looked_up(frame: FrameType) -> bool:
-    """Whether code that asks for the hash of something looks for it in a set or a dict, and does not just store it."""
-    step, loaded = _steps(frame.f_code).get(frame.f_lasti, ("", frozenset()))
-    return step in _LOOKUPS or (step.startswith(("CALL", "PRECALL")) and not loaded.isdisjoint(_METHODS))
+def asks_for_class(frame: FrameType) -> bool:
+    """Whether user code asks `isinstance(x, …)` or `torch.is_tensor(x)`; torch asks the same for reasons of its own."""
+    if frame.f_code is torch.is_tensor.__code__ and frame.f_back is not None:
+        frame = frame.f_back
+    return is_users(frame)
+
+
+def asks_for_hash(frame: FrameType | None) -> bool:
+    """Whether user code puts something into a set or a dict, or looks for it there; torch does so with its own objects.
+
+    Arguments of functions under `functools.lru_cache` may be stand-ins: the function runs then.
+    """
+    while (
+        frame is not None
+        and frame.f_code.co_filename.startswith(_LIBRARY)
+        and not _SITE.search(frame.f_code.co_filename)
+    ):
+        frame = frame.f_back
+    return frame is not None and is_users(frame) and not _calls_a_cached_function(frame)
+
+
+def _calls_a_cached_function(frame: FrameType) -> bool:
+    names = _names_on_line(frame.f_code).get(frame.f_lineno, frozenset())
+    things = [space[name] for name in names for space in (frame.f_locals, frame.f_globals) if name in space]
+    things += [getattr(type(thing), name, None) for thing in frame.f_locals.values() for name in names]
+    return any(isinstance(thing, _lru_cache_wrapper) for thing in things)
 
 
 @functools.lru_cache(maxsize=1024)
-def _steps(code: CodeType) -> dict[int, tuple[str, frozenset[str]]]:
-    """By its offset, each instruction of some code, and the names of methods on its line."""
-    steps = list(dis.get_instructions(code))
-    on_line: dict[int | None, set[str]] = {}
-    for step in steps:
-        by_attribute = step.opname == "LOAD_ATTR" and _METHODS_ARE_ATTRIBUTES and (step.arg or 0) & 1
-        if step.opname == "LOAD_METHOD" or by_attribute:
-            on_line.setdefault(_line(step), set()).add(str(step.argval))
-    return {step.offset: (step.opname, frozenset(on_line.get(_line(step), ()))) for step in steps}
-
-
-_METHODS_ARE_ATTRIBUTES = sys.version_info >= (3, 12)
-"""Whether one instruction loads both, told apart by its last bit."""
+def _names_on_line(code: CodeType) -> dict[int | None, frozenset[str]]:
+    """The names of functions, methods and variables on each line of some code."""
+    found: dict[int | None, set[str]] = {}
+    for step in dis.get_instructions(code):
+        if isinstance(step.argval, str):
+            found.setdefault(_line(step), set()).add(step.argval)
+    return {line: frozenset(names) for line, names in found.items()}
 
 
 def _line(step: dis.Instruction) -> int | None:

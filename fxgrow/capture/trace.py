@@ -19,7 +19,7 @@ from .code_traits import patterns, read_by_others
 from .compared import compare
 from .comparison import Examples
 from .contexts import Forgotten
-from .forward import fixed_arguments, kept_defaults, restore_signature
+from .forward import fixed_arguments, given_names, kept_defaults, parameters_of, restore_signature
 from .kept import Kept, container
 from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
@@ -35,6 +35,7 @@ from .tracer import GrowthTracer
 from .twin import Twin, iterators_copied_once
 from .undone import WritesUndone
 from .user_state import gradients_kept, no_other_threads, nothing_left_behind
+from .values import Values
 from .written import KINDS
 
 ROUNDS = 12
@@ -112,7 +113,9 @@ def trace(
                 failed = failed or error
             else:
                 best = made if best is None or len(modes_of(made)) > len(modes_of(best)) else best
-            if (best is not None and len(modes_of(best)) == len(MODES)) or not options.try_next():
+            if best is not None and len(modes_of(best)) == len(MODES):
+                break
+            if not options.try_next(failed=best is None):
                 break
         if best is None:
             assert failed is not None, "one of the two"
@@ -254,7 +257,9 @@ def _traced(
         defaults = kept_defaults(model, call, concrete)
         written = [kept for kept in map(container, defaults.values()) if kept is not None]
         leaves, fixed, follows = settings.leaves, settings.fixed, settings.follows_dtypes
-        tracer = GrowthTracer(leaves, fixed, options=settings.options, follows_dtypes=follows, defaults=defaults)
+        values = Values(twin, given_names(parameters_of(model), call))
+        options = settings.options
+        tracer = GrowthTracer(leaves, fixed, options=options, follows_dtypes=follows, defaults=defaults, values=values)
         try:
             streams = streams_kept(settings.generators, devices=True)
             with silent(), WritesUndone(), gradients_kept(model), settings_kept(no_other_threads), streams:

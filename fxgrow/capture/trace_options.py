@@ -26,15 +26,19 @@ class TraceOptions:
     reads_dtypes: bool = False
     """`forward` reads such dtypes."""
 
-    def try_next(self) -> bool:
-        """Try the next way; false if there is no other one."""
+    def try_next(self, *, failed: bool) -> bool:
+        """Try the next way; false if there is no other one.
+
+        Args:
+            failed: whether no graph could be made so far.
+        """
         if (self.has_in_place and not self.keep_in_place) or (self.has_constants and not self.copy_constants):
             self.keep_in_place = self.copy_constants = True
             return True
         if self.reads_dtypes and self.follows_dtypes:
             self.follows_dtypes = False
             return True
-        if self.has_constants and not self.trace_factories:
+        if (self.has_constants or failed) and not self.trace_factories:
             self.trace_factories = True
             return True
         return False

@@ -24,9 +24,10 @@ from .error_tracker import ErrorTracker
 from .factories import TracedFactories
 from .forward import put_defaults
 from .patches import Patches
-from .proxies import Assignable, BufferProxy, ReadsValues, buffers_behind
+from .proxies import Assignable, BufferProxy, ReadsValues, Sizes, buffers_behind
 from .source import user_stack
 from .trace_options import TraceOptions
+from .values import Values
 from .written import OPEN
 from .written_containers import IN_PLACE, WRITES
 
@@ -46,6 +47,7 @@ class GrowthTracer(ErrorTracker):
         options: TraceOptions | None = None,
         follows_dtypes: bool = True,
         defaults: Mapping[str, Any] | None = None,
+        values: Values | None = None,
     ) -> None:
         """Start a trace.
 
@@ -56,9 +58,11 @@ class GrowthTracer(ErrorTracker):
                 from a graph: torch.fx makes a tracer of this class, without arguments, when it reads a pickled trace.
             follows_dtypes: whether the dtypes of buffers are read when the graph runs.
             defaults: values of arguments that the graph does not take, by name.
+            values: what nodes hold for the example inputs.
         """
         super().__init__()
         self.defaults = defaults or {}
+        self.values = values
         self.follows_dtypes = follows_dtypes
         self.options = options or TraceOptions(keep_in_place=True, trace_factories=True)
         self._copies: dict[str, fx.Node] = {}
@@ -110,7 +114,8 @@ class GrowthTracer(ErrorTracker):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """A proxy for a node."""
-        return Assignable(node, self)
+        sizes = node.op == "call_method" and node.target == "size" and len(node.args) + len(node.kwargs) == 1
+        return Sizes(node, self) if sizes else Assignable(node, self)
 
     def create_arg(self, a: Any) -> Any:
         """The arguments of a node that is being made: the moment to look at what torch's context managers have set, and
