@@ -9,23 +9,25 @@ import torch
 from torch import fx
 from torch.overrides import TorchFunctionMode
 
+from .values import Values
+
 _FACTORIES = frozenset(
     {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.logspace, torch.ones, torch.tensor}
-    | {torch.zeros, torch.rand, torch.randint, torch.randn, torch.randperm}
+    | {torch.zeros}
 )
 
 
 class TracedFactories(TorchFunctionMode):
     """While it is entered, a tracer makes nodes of such calls, which torch.fx would run instead."""
 
-    def __init__(self, tracer: fx.Tracer) -> None:
+    def __init__(self, tracer: fx.Tracer, values: Values | None) -> None:
         super().__init__()
-        self.tracer = tracer
+        self.tracer, self.values = tracer, values
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Of every function of torch."""
-        if func in _FACTORIES:
+        if func in _FACTORIES and not (self.values is not None and self.values.busy):
             return self.tracer.create_proxy("call_function", func, args, dict(kwargs or {}))
         return func(*args, **(kwargs or {}))

@@ -57,21 +57,26 @@ def asks_for_class(frame: FrameType) -> bool:
     """Whether user code asks `isinstance(x, …)` or `torch.is_tensor(x)`; torch asks the same for reasons of its own."""
     if frame.f_code is torch.is_tensor.__code__ and frame.f_back is not None:
         frame = frame.f_back
-    return is_users(frame)
+    asking = _outside_python(frame)
+    return asking is not None and is_users(asking)
 
 
-def asks_for_hash(frame: FrameType | None) -> bool:
+def asks_for_hash(frame: FrameType) -> bool:
     """Whether user code puts something into a set or a dict, or looks for it there; torch does so with its own objects.
 
     Arguments of functions under `functools.lru_cache` may be stand-ins: the function runs then.
     """
-    while (
-        frame is not None
-        and frame.f_code.co_filename.startswith(_LIBRARY)
-        and not _SITE.search(frame.f_code.co_filename)
-    ):
+    asking = _outside_python(frame)
+    return asking is not None and is_users(asking) and not _calls_a_cached_function(asking)
+
+
+def _outside_python(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame of code that is not of Python's library."""
+    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARY):
+        if _SITE.search(frame.f_code.co_filename):
+            break
         frame = frame.f_back
-    return frame is not None and is_users(frame) and not _calls_a_cached_function(frame)
+    return frame
 
 
 def _calls_a_cached_function(frame: FrameType) -> bool:

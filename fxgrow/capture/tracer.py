@@ -84,7 +84,7 @@ class GrowthTracer(ErrorTracker):
                 self._buffers.setdefault(id(buffer), name)
         self._proxies: dict[str, BufferProxy] = {}
         try:
-            factories = TracedFactories(self) if self.options.trace_factories else nullcontext()
+            factories = TracedFactories(self, self.values) if self.options.trace_factories else nullcontext()
             with torch.set_grad_enabled(torch.is_grad_enabled()), factories:
                 return super().trace(root, concrete_args)
         except Exception as error:  # fx may take an interruption for a fault of its own

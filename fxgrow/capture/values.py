@@ -10,11 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from .containers import changed
-from .silent import silent
+from .fakes import empty_fake
+from .recorder import Recorder, run_recorded
+from .signature import meta_of
 from .twin import Twin
-from .whole import StandIns
 
 
 class Unknown(Exception):
@@ -27,11 +30,18 @@ class Values:
     def __init__(self, root: nn.Module, given: Mapping[str, Any]) -> None:
         """`root` is what is traced, and `given` the example inputs by the name of the argument."""
         self._root = root
+        self._tensors: dict[str, Tensor] = dict(root.named_parameters(remove_duplicate=False))
+        self._tensors |= root.named_buffers(remove_duplicate=False)
+        """By name: `forward` may put stand-ins in their places."""
         self._given = given
-        self._stand_ins = StandIns(())
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._fakes: dict[int, tuple[Tensor, Tensor]] = {}
+        """By identity of a tensor of the model, itself and its fake."""
         self._twin: nn.Module | None = None
         self._known: dict[fx.Node, Any] = {}
         self._last: fx.Node | None = None
+        self.busy = False
+        """Whether a value is being computed."""
 
     def of(self, node: fx.Node) -> Any:
         """What a node holds.
@@ -51,15 +61,18 @@ class Values:
         return found
 
     def _run(self, node: fx.Node) -> Any:
+        self.busy = True
         try:
-            with silent(), torch._C.DisableTorchFunction(), self._stand_ins.mode, torch.no_grad():
-                return self._result(node)
+            with _disable_current_modes():
+                return run_recorded(lambda: self._result(node), self._mode, False, Recorder())
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Unknown as error:
             return error
         except Exception as error:  # whatever user code or an operator raises
             return Unknown(str(error))
+        finally:
+            self.busy = False
 
     def _result(self, node: fx.Node) -> Any:
         if node.op == "placeholder":
@@ -69,10 +82,12 @@ class Values:
                 return node.args[0]
             raise Unknown
         if node.op == "get_attr":
-            found: Any = self._root
-            for part in str(node.target).split("."):
-                found = getattr(found, part)
-            return self._stand_ins(found) if isinstance(found, Tensor) else found
+            found: Any = self._tensors.get(str(node.target))
+            if found is None:  # a constant
+                found = vars(self._root).get(str(node.target))
+            if found is None:
+                raise Unknown
+            return self._fake(found) if isinstance(found, Tensor) else found
         args: Any = fx.map_arg(node.args, self.of)
         kwargs: Any = fx.map_arg(node.kwargs, self.of)
         if node.op == "call_method":
@@ -80,11 +95,17 @@ class Values:
             return getattr(thing, str(node.target))(*rest, **kwargs)
         if node.op == "call_module":
             if self._twin is None:
-                self._stand_ins.begin(self._root)
-                self._twin = Twin(self._stand_ins)(self._root)
+                self._twin = Twin(self._fake)(self._root)
             return self._twin.get_submodule(str(node.target))(*args, **kwargs)
         assert callable(node.target)
         return node.target(*args, **kwargs)
 
     def _input(self, leaf: Any) -> Any:
-        return self._stand_ins.input(leaf) if isinstance(leaf, Tensor) else leaf
+        return empty_fake(meta_of(leaf), self._mode) if isinstance(leaf, Tensor) else leaf
+
+    def _fake(self, tensor: Tensor) -> Tensor:
+        if id(tensor) not in self._fakes:
+            made: Tensor = empty_fake(meta_of(tensor), self._mode)
+            made = nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
+            self._fakes[id(tensor)] = tensor, made
+        return self._fakes[id(tensor)][1]
