@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import operator
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -43,7 +46,60 @@ def counted(x: Tensor, y: Tensor) -> Tensor:
     return y
 
 
+def stored(x: Tensor, y: Tensor) -> Tensor:
+    known = {16: 2.0}
+    known[x.shape[1]] = known.get(16, 1.0)
+    return y * len(known)
+
+
+def matched(x: Tensor, y: Tensor) -> Tensor:
+    match x.shape:
+        case [_, 16, _]:
+            return y * 2
+    return y
+
+
+def matched_sizes(x: Tensor, y: Tensor) -> Tensor:
+    match x.size():
+        case (_, 16, *_):
+            return y * 2
+    return y
+
+
+def matched_class(x: Tensor, y: Tensor) -> Tensor:
+    match x:
+        case Tensor() if x.shape[1] > 10:
+            return y * 2
+    return y
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a dict may have for a key."""
+
+    size: int
+
+
+look = SCALES.get
 READS: dict[str, Callable[[Any, Any], Any]] = {
+    "in a set of sizes": lambda x, y: y * len({x.shape[1], x.shape[0] * 8}),
+    "an intersection": lambda x, y: y * 2 if {16} & {x.shape[1]} else y,
+    "disjoint": lambda x, y: y if {16}.isdisjoint([x.shape[1]]) else y * 2,
+    "counts": lambda x, y: y * len(Counter([x.shape[1], 16])),
+    "stored in a dict": stored,
+    "a method by another name": lambda x, y: y * look(x.shape[1], 1.0),
+    "a mapped method": lambda x, y: y * next(map(SCALES.get, [x.shape[1]], [1.0])),
+    "an operator": lambda x, y: y * 2 if operator.contains({16}, x.shape[1]) else y,
+    "any": lambda x, y: y * 2 if any(map({16}.__contains__, (x.shape[1],))) else y,
+    "a key of a dataclass": lambda x, y: y * 2 if Key(x.shape[1]) in {Key(16)} else y,
+    "a pattern": matched,
+    "a pattern of size()": matched_sizes,
+    "a pattern of a class": matched_class,
+    "a tensor, and a size": lambda x, y: y * 2 if isinstance(x, Tensor) and x.shape[1] > 10 else y,
+    "is_tensor, and a size": lambda x, y: y * 2 if torch.is_tensor(x) and x.shape[1] > 10 else y,
+    "a tuple, and a size": lambda x, y: y * 2 if isinstance(x.shape, tuple) and x.shape[1] > 10 else y,
+    "a negative int": lambda x, y: y * 2 if isinstance(-x.shape[1], int) and x.shape[1] > 10 else y,
+    "a float": lambda x, y: y * 2 if isinstance(x.shape[1] / 2, float) and x.shape[1] > 10 else y,
     "in a set": lambda x, y: y * 2 if x.shape[1] in {16, 32} else y,
     "in a dict": lambda x, y: y * 2 if x.shape[1] in SCALES else y,
     "not in": lambda x, y: y if x.size(1) not in {16} else y * 2,
@@ -92,6 +148,39 @@ def test_a_size_is_an_int() -> None:
 
     net = Layers(both).double()
     wider = fxgrow.widen(fxgrow.trace(net, (X,)), "a")
+    for x in (X, X[:, :5]):
+        torch.testing.assert_close(wider(x), net(x), rtol=0, atol=1e-12)
+
+
+def test_classes_are_those_of_the_example() -> None:
+    class Asks(Layers):
+        count: Tensor
+
+        def forward(self, x: Any) -> Any:
+            total: Any = torch.zeros((), dtype=torch.float64)
+            total += self.b(self.a(x)).mean()
+            self.count += total.detach()
+            asked = (
+                (x, Tensor, True),
+                (x, (list, tuple, Sequence), False),
+                (x.shape, torch.Size, True),
+                (x.shape, Sequence, True),
+                (x.size(), tuple, True),
+                (x.stride(0), int, True),
+                (x.dtype, torch.dtype, True),
+                (x.chunk(2), tuple, True),
+                (total, Tensor, True),
+                (self.count, Tensor, True),
+            )
+            for number, (thing, kind, answer) in enumerate(asked):
+                if isinstance(thing, kind) is not answer:
+                    raise AssertionError(number)
+            rows = [x] if torch.is_tensor(x) else x
+            return self.b(torch.relu(self.a(rows[0]))), total
+
+    net = Asks(READS["get"]).double()
+    net.register_buffer("count", torch.zeros((), dtype=torch.float64))
+    wider = fxgrow.widen(fxgrow.trace(net, (X,)), "a", scheme="zero")
     for x in (X, X[:, :5]):
         torch.testing.assert_close(wider(x), net(x), rtol=0, atol=1e-12)
 
