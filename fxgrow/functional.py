@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
 from .errors import Kind, usage
@@ -208,6 +209,49 @@ class ModeGuard(nn.Module):
     def extra_repr(self) -> str:
         """The mode."""
         return "training" if self.in_training else "evaluation"
+
+
+class BufferGuard(nn.Module):
+    """Raises an error where a buffer holds other values than those that a traced model stands for.
+
+    Args:
+        name: of the buffer.
+        values: that `forward` has read as numbers or conditions.
+    """
+
+    _is_impure = True  # torch.fx would remove a call whose result nobody uses
+
+    values: Tensor
+
+    def __init__(self, name: str, values: Tensor) -> None:
+        super().__init__()
+        self.name = name
+        self.values = values.detach().to("cpu", copy=True)  # neither saved nor moved to another device
+
+    def forward(self, buffer: Tensor) -> None:
+        """Do nothing, or raise.
+
+        Raises:
+            UsageError: the buffer holds other values.
+        """
+        if isinstance(buffer, FakeTensor) or buffer.is_meta or torch.compiler.is_compiling():
+            return
+        here = buffer.detach().cpu()
+        if here.shape != self.values.shape or not torch.equal(*map(_without_nan, (here, self.values.to(here.dtype)))):
+            raise usage(
+                Kind.WRONG_MODE,
+                f"this model stands for the values that the buffer {self.name} had when it was traced, because forward "
+                "reads them as numbers or conditions, and the buffer holds others now",
+                hint="load the buffers into the original module, and trace that again",
+            )
+
+    def extra_repr(self) -> str:
+        """The buffer."""
+        return self.name
+
+
+def _without_nan(values: Tensor) -> Tensor:
+    return values.nan_to_num(nan=0.5, posinf=math.inf, neginf=-math.inf) if values.is_floating_point() else values
 
 
 FACTORIES: dict[str, Callable[[], Any]] = {kind.__name__: kind for kind in (list, dict, set, tuple, int, float, str)}

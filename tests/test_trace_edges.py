@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -132,6 +134,26 @@ def test_a_condition_on_a_buffer_is_fixed_though_forward_handles_errors() -> Non
     traced = fxgrow.trace(net, (X,))
     assert torch.equal(traced(X), net(X))
     assert traced.meta["fxgrow_fixed"] == ("ready",)
+
+
+READ: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "a number": lambda net, x: x * float(net.ready),
+    "a condition": lambda net, x: x + 1 if net.ready else x,
+    "an array": lambda net, x: x * float(net.ready.numpy().sum()),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_other_values_of_a_buffer_that_is_read_as_a_number_raise(name: str) -> None:
+    net = Body(READ[name]).double()
+    traced = fxgrow.trace(net, (X,))
+    grown = fxgrow.widen(traced, "a")
+    assert fxgrow.verify(net, grown).ok
+    for model in (traced, grown, pickle.loads(pickle.dumps(grown)), copy.deepcopy(grown)):
+        torch.testing.assert_close(model(X), net(X), rtol=0, atol=1e-12)
+        model.load_state_dict({**model.state_dict(), "ready": torch.tensor(3.0)})
+        with pytest.raises(fxgrow.UsageError, match=r"FXG009.*the buffer ready"):
+            model(X)
 
 
 class Remembers(nn.Module):

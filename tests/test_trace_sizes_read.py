@@ -160,7 +160,7 @@ def test_classes_are_those_of_the_example() -> None:
             total: Any = torch.zeros((), dtype=torch.float64)
             total += self.b(self.a(x)).mean()
             self.count += total.detach()
-            asked = (
+            asked: Any = (
                 (x, Tensor, True),
                 (x, (list, tuple, Sequence), False),
                 (x.shape, torch.Size, True),

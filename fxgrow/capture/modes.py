@@ -8,13 +8,13 @@ parameterised modules in it runs different operators, it is kept whole. All else
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
-from ..functional import ModeGuard, ModeValue
+from ..functional import BufferGuard, ModeGuard, ModeValue
 from .code_traits import looks_at_mode
 from .traced import flags_in
 
@@ -220,6 +220,18 @@ def guard(gm: fx.GraphModule, model: nn.Module, *, training: bool, why: str, apa
             gm.get_submodule(prefix).training = model.get_submodule(prefix).training
         with gm.graph.inserting_before(first):
             gm.graph.call_module(name, ())
+
+
+def guard_buffers(gm: fx.GraphModule, names: Iterable[str]) -> None:
+    """Let a graph run only as long as buffers hold what they hold now, because the graph has it as numbers."""
+    first = next(n for n in gm.graph.nodes if n.op != "placeholder")
+    for name in names:
+        if not _exists(gm, name):
+            continue
+        path = _free(gm, "", f"{name.replace('.', '_')}_guard")
+        gm.add_submodule(path, BufferGuard(name, gm.get_buffer(name)))
+        with gm.graph.inserting_before(first):
+            gm.graph.call_module(path, (gm.graph.get_attr(name),))
 
 
 def _deciding(gm: fx.GraphModule, model: nn.Module, apart: Collection[str]) -> list[str]:

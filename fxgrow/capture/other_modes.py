@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx, nn
 
 from ..errors import FxgrowError
-from ..functional import ModeGuard, ModeValue
+from ..functional import BufferGuard, ModeGuard, ModeValue
 from .build import lower
 from .lowering import Lowering
 from .program import Op, Program, Value
@@ -125,7 +125,7 @@ def _sensitive(gm: fx.GraphModule) -> Iterator[str]:
 def _looks_at_mode(module: nn.Module) -> bool:
     if isinstance(module, nn.MultiheadAttention):
         return bool(module.dropout)
-    if isinstance(module, ModeGuard):
+    if isinstance(module, ModeGuard | BufferGuard):
         return False
     if any(_attached(part) for part in module.modules()):
         return True

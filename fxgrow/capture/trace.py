@@ -22,7 +22,7 @@ from .contexts import Forgotten
 from .forward import fixed_arguments, given_names, kept_defaults, parameters_of, restore_signature
 from .kept import Kept, container
 from .locks import ONE_AT_A_TIME
-from .modes import can_stay_whole, culprits, follow_flags, guard, keep_unused, same_wiring
+from .modes import can_stay_whole, culprits, follow_flags, guard, guard_buffers, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
 from .other_modes import MODES, modes_of
 from .proxies import ReadsValues
@@ -369,6 +369,7 @@ def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
         gm.meta[FLAGS] = flags
     if both.fixed:
         gm.meta["fxgrow_fixed"] = both.fixed
+        guard_buffers(gm, both.fixed)
     own = {name: module.training for name, module in model.named_modules(remove_duplicate=False)}
     for name, module in gm.named_modules(remove_duplicate=False):
         if name in own:

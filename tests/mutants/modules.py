@@ -26,9 +26,10 @@ from fxgrow.capture.recorder import DataAssigned
 from fxgrow.capture.streams import Streams
 from fxgrow.capture.trace_options import TraceOptions
 from fxgrow.capture.traced import TracedModule
+from fxgrow.capture.values import Unknown, Values
 from fxgrow.capture.whole import Note
 from fxgrow.capture.written_containers import WrittenContainers
-from fxgrow.functional import ModeGuard, ModeValue
+from fxgrow.functional import BufferGuard, ModeGuard, ModeValue
 from fxgrow.plan import NodeEdit
 from fxgrow.plan.recordings import Pairs
 from fxgrow.plan.second import SecondSizes
@@ -119,6 +120,10 @@ def _never_seeded(old: Callable[..., Any], func: Any) -> Any:
     return replace(old(func), seeded=False)
 
 
+def _unknown(*_: Any) -> Any:
+    raise Unknown
+
+
 FIDELITY: dict[str, Plant] = {
     "traces are not compared": changed(capture__trace__compare=lambda *_: None),
     "arguments are not compared": method(Reader, "_key", _tensors_only),
@@ -143,7 +148,11 @@ FIDELITY: dict[str, Plant] = {
     "constants are kept from call to call": both(
         method(TraceOptions, "try_next", lambda _: False), changed(capture__expressions___outlives=lambda *_: {})
     ),
-    "lookups are not noticed": changed(capture__proxies__is_looked_up=lambda _: False),
+    "lookups are not noticed": changed(capture__proxies__asks_for_hash=lambda _: False),
+    "classes are those of stand-ins": changed(capture__proxies__asks_for_class=lambda _: False),
+    "nothing is known of the example": method(Values, "of", _unknown),
+    "buffers that are read may change": method(BufferGuard, "forward", lambda *_: None),
+    "pickle loses writes": changed(capture__tracer__TraceOptions=lambda **_: TraceOptions()),
     "errors that are handled are not noticed": method(ErrorTracker, "note_error", lambda *_: None),
     "dtypes of buffers are fixed": method(BufferProxy, "dtype", property(lambda proxy: proxy._real.dtype)),
     "all is traced out of place": method(Assignable, "_in_place", lambda *_: NotImplemented),
@@ -170,6 +179,10 @@ MODES: dict[str, Plant] = {
     "a guard lets everything pass": method(ModeGuard, "forward", lambda _: None),
     "flags that other modules read are not compared": changed(capture__compared__read_by_others=lambda _: ()),
     "modules inside are not guarded": changed(capture__modes___deciding=lambda *_: []),
+    "writes of a train method are not seen": both(
+        changed(capture__trace__written_by_train=lambda *_: []),
+        changed(capture__checks__written_by_train=lambda *_: []),
+    ),
     "a train method of its own is forgotten": changed(capture__trace__has_train_of_its_own=lambda _: False),
     "buffers are frozen": replaced(traces, "_Settings", lambda old, *given: old(*given, fixed=None)),
     "other modes are not known": method(Analysis, "others", lambda *_: ()),

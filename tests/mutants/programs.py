@@ -636,6 +636,55 @@ def asked_from_outside() -> str:
     return "" if torch.equal(traced(X), net(X)) else "a flag is not followed"
 
 
+def classes() -> str:
+    """Code that asks for classes runs as it does with tensors."""
+
+    def body(m: Any, h: Any) -> Any:
+        if not torch.is_tensor(h):
+            return h
+        return torch.relu(h) if isinstance(h, Tensor) else h
+
+    net = Net(body).eval()
+    return "" if torch.equal(fxgrow.trace(net, (X,))(X), net(X)) else "a tensor is taken for something else"
+
+
+def guarded() -> str:
+    """Other values of a buffer that is read as a number raise an error."""
+    net = Net(lambda m, h: torch.relu(h) * float(m.table.sum())).eval()
+    traced = fxgrow.trace(net, (X,))
+    for some in (net, traced):
+        some.get_buffer("table").add_(1)
+    try:
+        return "" if torch.equal(traced(X), net(X)) else "the buffer of now is not read"
+    except UsageError:
+        return ""
+
+
+def pickled() -> str:
+    """What pickle gives back is the same program."""
+    traced = fxgrow.trace(Net(_alias).eval(), (X,))
+    return "" if torch.equal(pickle.loads(pickle.dumps(traced))(X), traced(X)) else "another program comes back"
+
+
+class _Scaled(Net):
+    """Its buffer is another one in training mode."""
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        self.table.fill_(2.0 if mode else 1.0)
+        return self
+
+
+def written_by_train() -> str:
+    """A mode in which `train` writes to tensors is not claimed."""
+    net: Any = _Scaled(lambda m, h: torch.relu(h) * m.table.sum()).eval()
+    traced = fxgrow.trace(net, (X,))
+    try:
+        return "" if torch.equal(traced.train()(X), copy.deepcopy(net).train()(X)) else "a write is lost"
+    except UsageError:
+        return ""
+
+
 PROGRAMS: dict[str, Callable[[], str]] = {
     "unfaithful traces": unfaithful,
     "traces of one mode": unfaithful_in_training,
@@ -656,6 +705,10 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "what is asked": asked,
     "containers": containers,
     "surroundings": surroundings,
+    "classes": classes,
+    "guarded buffers": guarded,
+    "pickle": pickled,
+    "writes of train": written_by_train,
     "what is left": left,
     "an iterator": moving,
     "another forward": replaced_forward,
