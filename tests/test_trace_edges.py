@@ -149,9 +149,10 @@ def test_other_values_of_a_buffer_that_is_read_as_a_number_raise(name: str) -> N
     traced = fxgrow.trace(net, (X,))
     grown = fxgrow.widen(traced, "a")
     assert fxgrow.verify(net, grown).ok
+    expected = net(X)
     for model in (traced, grown, pickle.loads(pickle.dumps(grown)), copy.deepcopy(grown)):
-        torch.testing.assert_close(model(X), net(X), rtol=0, atol=1e-12)
-        model.load_state_dict({**model.state_dict(), "ready": torch.tensor(3.0)})
+        torch.testing.assert_close(model(X), expected, rtol=0, atol=1e-12)
+        model.load_state_dict({**model.state_dict(), "ready": torch.tensor(False)})
         with pytest.raises(fxgrow.UsageError, match=r"FXG009.*the buffer ready"):
             model(X)
 

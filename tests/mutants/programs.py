@@ -640,9 +640,8 @@ def classes() -> str:
     """Code that asks for classes runs as it does with tensors."""
 
     def body(m: Any, h: Any) -> Any:
-        if not torch.is_tensor(h):
-            return h
-        return torch.relu(h) if isinstance(h, Tensor) else h
+        known: Any = (torch.is_tensor(h), isinstance(h, Tensor))
+        return torch.relu(h) if all(known) else h
 
     net = Net(body).eval()
     return "" if torch.equal(fxgrow.trace(net, (X,))(X), net(X)) else "a tensor is taken for something else"
