@@ -49,6 +49,27 @@ def opened(gm: fx.GraphModule, analysis: Analysis, openings: Sequence[Opening]) 
     return known[key]
 
 
+def drawing_behind(openings: Sequence[Opening], analysis: Analysis) -> tuple[str, ...]:
+    """What draws random numbers in evaluation mode behind attention that is written out.
+
+    torch's own attention returns another memory layout without gradients than with them, and dropout draws in the order
+    of memory: the numbers are others, of one distribution.
+
+    Args:
+        openings: the calls that are written out.
+        analysis: of the model before.
+    """
+    order = analysis.program.position()
+    first = min((order[opening.node] for opening in openings), default=len(order))
+    return tuple(dict.fromkeys(op.node for op in analysis.program.ops if op.draws[0] and order[op.node] > first))
+
+
+def redrawn_lines(nodes: Sequence[str]) -> tuple[str, ...]:
+    """What the proof says of them."""
+    why = "other random numbers, of one distribution: what it is given may lie in memory otherwise"
+    return tuple(f"{node}: {why}" for node in nodes)
+
+
 def _twin(gm: fx.GraphModule, openings: Sequence[Opening]) -> fx.GraphModule:
     graph = fx.Graph(owning_module=gm, tracer_cls=gm.graph._tracer_cls)
     graph.output(graph.graph_copy(gm.graph, {}))

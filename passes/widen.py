@@ -19,7 +19,7 @@ from fxgrow.plan.header import is_seed
 from fxgrow.schemes import Auto, Failure, Problem, Scheme, scheme_named
 from fxgrow.schemes.auto import proved
 
-from .opened import closed, opened
+from .opened import closed, drawing_behind, opened, redrawn_lines
 from .refuse import explain_refusal, failed, inexpressible
 from .targets import Target, find_target
 from .widths import Width, chosen_atoms, new_sizes
@@ -99,7 +99,9 @@ class Widen:
             UsageError: a name or a width is invalid.
             GrowthRefused: the growth would change the function or the interface, or cannot be written down.
         """
-        return self._plan(Task(gm, analysis))
+        plan = self._plan(Task(gm, analysis))
+        behind = tuple(node for node in drawing_behind(plan.openings, analysis) if node not in plan.redrawn)
+        return replace(plan, redrawn=(*plan.redrawn, *behind), proof=(*plan.proof, *redrawn_lines(behind)))
 
     def _plan(self, task: Task) -> Plan:
         """Plan, and again where that shows something that must be written out or left out first."""

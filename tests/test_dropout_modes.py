@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -222,3 +223,34 @@ def test_a_rate_that_follows_the_mode_is_claimed_for_evaluation_mode(scheme: str
     assert (len(plan.eval_only), plan.redrawn) == (1, ())
     wider = fxgrow.apply(plan, gm)
     assert torch.allclose(module.eval()(X), wider.eval()(X), rtol=0, atol=SAME)
+
+
+class AlwaysDrops(nn.Module):
+    """Attention, and dropout that is on in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Both."""
+        y, _ = self.attend(x, x, x, need_weights=False)
+        return F.dropout(y, 0.3, not self.training)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_draws_behind_attention_that_is_written_out_are_others(training: bool) -> None:
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    net = AlwaysDrops().double().train(training)
+    traced = fxgrow.trace(net, (x,))
+    plan = fxgrow.plan_widen(traced, "attend.in_proj_weight", factor=3.0)
+    assert plan.openings
+    assert plan.redrawn == ("dropout",)
+    grown = fxgrow.apply(fxgrow.Plan.from_json(plan.to_json()), traced)
+    certificate = fxgrow.verify(net, grown)
+    assert certificate.redrawn == ("dropout",)
+    assert certificate
+    data = json.loads(plan.to_json())
+    data["plan"]["redrawn"] = []
+    with pytest.raises(fxgrow.UsageError, match="FXG008"):
+        fxgrow.apply(fxgrow.Plan.from_json(json.dumps(data)), traced)

@@ -185,6 +185,28 @@ def test_classes_are_those_of_the_example() -> None:
         torch.testing.assert_close(wider(x), net(x), rtol=0, atol=1e-12)
 
 
+class Reversed(torch.autograd.Function):
+    """torch calls it in C code, which asks for classes, too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return -gradients[0]
+
+
+def test_c_code_is_not_told_that_a_stand_in_is_a_tensor() -> None:
+    for apply in (lambda x, y: Reversed.apply(y), lambda x, y: torch._C._TensorBase.relu(y)):
+        net = Layers(apply).double()
+        try:
+            wider = fxgrow.widen(fxgrow.trace(net, (X,)), "a")
+        except fxgrow.UsageError:
+            continue
+        torch.testing.assert_close(wider(X), net(X), rtol=0, atol=1e-12)
+
+
 @functools.lru_cache
 def ones(rows: int, count: int) -> Tensor:
     """What a function remembers."""

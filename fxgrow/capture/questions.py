@@ -11,6 +11,7 @@ import functools
 import operator
 import re
 import sysconfig
+from collections.abc import Sequence
 from functools import _lru_cache_wrapper
 from types import CodeType, FrameType
 
@@ -54,11 +55,42 @@ def is_size(node: fx.Node) -> bool:
 
 
 def asks_for_class(frame: FrameType) -> bool:
-    """Whether user code asks `isinstance(x, …)` or `torch.is_tensor(x)`; torch asks the same for reasons of its own."""
-    if frame.f_code is torch.is_tensor.__code__ and frame.f_back is not None:
+    """Whether user code asks `isinstance(x, …)` or `torch.is_tensor(x)`; torch asks the same for reasons of its own.
+
+    C code asks in the frame that calls it, and takes what it is told for a tensor: it must not be told so.
+    """
+    python = frame.f_code is torch.is_tensor.__code__ and frame.f_back is not None
+    if python and frame.f_back is not None:
         frame = frame.f_back
     asking = _outside_python(frame)
-    return asking is not None and is_users(asking)
+    if asking is None or not is_users(asking):
+        return False
+    return python or asking is not frame or not _calls_c_code(frame)
+
+
+def _calls_c_code(frame: FrameType) -> bool:
+    names = _names_of_call(frame.f_code, frame.f_lasti)
+    return names is not None and "isinstance" not in names
+
+
+@functools.lru_cache(maxsize=4096)
+def _names_of_call(code: CodeType, offset: int) -> frozenset[str] | None:
+    """All names that a call is written with; None where code is at something else."""
+    steps = list(dis.get_instructions(code))
+    call = next((step for step in steps if step.offset == offset), None)
+    if call is None or not call.opname.startswith("CALL"):
+        return None
+    start, end = _span(call)
+    named = [step for step in steps if isinstance(step.argval, str) and step.opname.startswith("LOAD_")]
+    spans = [(step.argval, *_span(step)) for step in named if step.opname != "LOAD_CONST"]
+    return frozenset(name for name, first, last in spans if start <= first and last <= end)
+
+
+def _span(step: dis.Instruction) -> tuple[tuple[float, float], tuple[float, float]]:
+    """From where to where in its file an instruction is written."""
+    at: Sequence[int | None] = step.positions or (None, None, None, None)
+    line, last, column, end = at
+    return (line or 0, column or 0), (last or line or 0, float("inf") if end is None else end)
 
 
 def asks_for_hash(frame: FrameType) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import fx
@@ -10,7 +11,7 @@ from ..analysis import Analysis
 from ..capture.opening import opening_of
 from ..dims.solver import DimsSolver
 from ..errors import FxgrowError, Kind
-from ..passes.opened import opened
+from ..passes.opened import drawing_behind, opened, redrawn_lines
 from ..passes.targets import Target
 from ..passes.writing import Proved, edits_of, proof_lines
 from ..plan import Plan
@@ -54,18 +55,19 @@ def widened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | 
         text = first_difference([opening], [right], "attention")
         if text:
             return text
+    behind = drawing_behind(plan.openings, analysis)
     if plan.openings:
         gm, analysis = opened(gm, analysis, plan.openings)
     problems = []
     for dims in solvers(plan, analysis):
-        found = _again(plan, gm, analysis, dims)
+        found = _again(plan, gm, analysis, dims, behind)
         if isinstance(found, Plan):
             return found
         problems.append(found)
     return problems[0]
 
 
-def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver) -> Plan | str:
+def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, behind: Sequence[str]) -> Plan | str:
     others = analysis.others(gm)  # before the proof: where there are any, the program speaks for one mode alone
     again = proved_again(plan, dims)
     if isinstance(again, Failure):
@@ -96,10 +98,12 @@ def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver)
         (plan.skips, edits.skips, "the skip path into"),
         ((), edits.openings, "attention"),
         (plan.eval_only, tuple(dict.fromkeys((*proof.eval_only, *edits.eval_only))), "evaluation mode only at"),
+        (plan.redrawn, tuple(dict.fromkeys((*proof.redrawn, *behind))), "other random numbers at"),
     ]
     texts = (first_difference(have, want, what) for have, want, what in parts)  # type: ignore[arg-type]  # rows
     problem = next(filter(None, texts), "") or cost_difference(plan, edits.before, edits.after)
-    return problem or replace(plan, proof=proof_lines(proof), before=edits.before, after=edits.after)
+    lines = (*proof_lines(proof), *redrawn_lines([node for node in behind if node not in proof.redrawn]))
+    return problem or replace(plan, proof=lines, before=edits.before, after=edits.after)
 
 
 def unproved(dims: DimsSolver, failure: Failure) -> str:
