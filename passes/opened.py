@@ -49,7 +49,7 @@ def opened(gm: fx.GraphModule, analysis: Analysis, openings: Sequence[Opening]) 
     return known[key]
 
 
-def drawing_behind(openings: Sequence[Opening], analysis: Analysis) -> tuple[str, ...]:
+def drawing_behind(openings: Sequence[Opening], gm: fx.GraphModule, analysis: Analysis) -> tuple[str, ...]:
     """What draws random numbers in evaluation mode behind attention that is written out.
 
     torch's own attention returns another memory layout without gradients than with them, and dropout draws in the order
@@ -57,11 +57,17 @@ def drawing_behind(openings: Sequence[Opening], analysis: Analysis) -> tuple[str
 
     Args:
         openings: the calls that are written out.
-        analysis: of the model before.
+        gm: the model before.
+        analysis: of that.
     """
+    if not openings:
+        return ()
     order = analysis.program.position()
-    first = min((order[opening.node] for opening in openings), default=len(order))
-    return tuple(dict.fromkeys(op.node for op in analysis.program.ops if op.draws[0] and order[op.node] > first))
+    first = min(order[opening.node] for opening in openings)
+    others = (other.analysis for other in analysis.others(gm))
+    programs = (analysis.program, *(other.program for other in others if other is not None))
+    drawing = dict.fromkeys(op.node for program in programs for op in program.ops if op.draws[0])
+    return tuple(node for node in drawing if order[node] > first)
 
 
 def redrawn_lines(nodes: Sequence[str]) -> tuple[str, ...]:

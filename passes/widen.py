@@ -100,7 +100,7 @@ class Widen:
             GrowthRefused: the growth would change the function or the interface, or cannot be written down.
         """
         plan = self._plan(Task(gm, analysis))
-        behind = tuple(node for node in drawing_behind(plan.openings, analysis) if node not in plan.redrawn)
+        behind = tuple(node for node in drawing_behind(plan.openings, gm, analysis) if node not in plan.redrawn)
         return replace(plan, redrawn=(*plan.redrawn, *behind), proof=(*plan.proof, *redrawn_lines(behind)))
 
     def _plan(self, task: Task) -> Plan:

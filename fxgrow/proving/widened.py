@@ -55,7 +55,7 @@ def widened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | 
         text = first_difference([opening], [right], "attention")
         if text:
             return text
-    behind = drawing_behind(plan.openings, analysis)
+    behind = drawing_behind(plan.openings, gm, analysis)
     if plan.openings:
         gm, analysis = opened(gm, analysis, plan.openings)
     problems = []
