@@ -124,10 +124,11 @@ def test_they_are_the_same_program(body: Callable[[Any, Tensor], Any], kind: typ
     models = [traced] if body is flags else [traced, fxgrow.widen(traced, "a")]
     for model in models:
         for again in (pickled(model), saved(model), pickled(pickled(model))):
-            assert list(again.state_dict()) == list(model.state_dict())
+            saved_names = [name for name in again.state_dict() if not name.startswith("_tensor_constant")]
+            assert saved_names == list(model.state_dict())  # torch 2.11 saves constants of what was pickled, too
             for training in (False, True):
                 model.train(training)
-                again.train(training).load_state_dict(model.state_dict())
+                again.train(training).load_state_dict({**again.state_dict(), **model.state_dict()})
                 for _ in range(2):
                     torch.manual_seed(1)
                     expected = model(X)
