@@ -165,7 +165,11 @@ def _not_written(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, users: t
     """A value that someone overwrites must not be replaced for that one alone: the others would see the old one."""
     others = {u.name for u in node.users} - set(users) if users else set()
     writers = [u for u in users if others and any(op.mutates for op in analysis.program.node_ops.get(u, ()))]
-    if not users:
+    order = analysis.program.position()
+    if users:  # the block stands behind the node, and would not see what is written before they read it
+        last = max(order.get(user, 0) for user in users)
+        writers += [w for w in _writers(analysis, node.name) if w not in users and order[w] < last]
+    else:
         later = [op for op in analysis.program.ops if op.step == AFTER_WRITE and op.node != node.name]
         writers = [op.node for op in later if any(v.node == node.name for v in op.inputs())]
     if writers:
@@ -177,6 +181,15 @@ def _not_written(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, users: t
                 hint="write out of place (inplace=False), or deepen somewhere else",
             )
         )
+
+
+def _writers(analysis: Analysis, node: str) -> list[str]:
+    """The nodes that write into what a node returns, or into a view of it."""
+    found = []
+    for op in analysis.program.ops:
+        if op.node != node and (op.mutates or op.step == AFTER_WRITE) and any(v.node == node for v in op.inputs()):
+            found.append(op.node)
+    return found
 
 
 def _unknown(gm: fx.GraphModule, name: str) -> Exception:

@@ -389,3 +389,32 @@ def test_a_block_in_a_model_without_weights_has_the_dtype_of_new_modules() -> No
     assert torch.equal(grown(x), model(x))
     with pytest.raises(fxgrow.GrowthRefused, match="no weights whose dtype a new block could take"):
         fxgrow.deepen(fxgrow.trace(model, (x.double(),)), after="tanh")
+
+
+class Fills(nn.Module):
+    """A tensor that is read between two writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Filled in pieces."""
+        table = x.new_ones(3, 2)
+        table[1:] = 0.5
+        table[0] = x[0]
+        table[2] = table[0] + 1
+        y: Tensor = table.mean() * x * self.w
+        return y
+
+
+def test_a_block_does_not_miss_what_is_written_before_it() -> None:
+    net, x = Fills().eval(), torch.randn(2, 2, dtype=torch.float64)
+    traced = fxgrow.trace(net, (x,))
+    table = next(n for n in traced.graph.nodes if n.target in ("new_ones", torch.ones))
+    for reader in [user.name for user in table.users if "setitem" not in user.name]:
+        try:
+            deeper = fxgrow.deepen(traced, before=reader)
+        except fxgrow.GrowthRefused:
+            continue
+        torch.testing.assert_close(deeper(x), net(x), rtol=0, atol=1e-12)
