@@ -198,7 +198,11 @@ class Reversed(torch.autograd.Function):
 
 
 def test_c_code_is_not_told_that_a_stand_in_is_a_tensor() -> None:
-    for apply in (lambda x, y: Reversed.apply(y), lambda x, y: torch._C._TensorBase.relu(y)):
+    for apply in (
+        lambda x, y: Reversed.apply(y),
+        lambda x, y: Reversed.apply(y if isinstance(y, Tensor) else x),
+        lambda x, y: torch._C._TensorBase.relu(y),
+    ):
         net = Layers(apply).double()
         try:
             wider = fxgrow.widen(fxgrow.trace(net, (X,)), "a")

@@ -80,8 +80,8 @@ def check_train(model: nn.Module) -> None:
         mode, names = "train()" if model.training else "eval()", ", ".join(written[:3])
         raise usage(
             Kind.NOT_TRACEABLE,
-            f"{mode} of {type(model).__name__} changes {names} though it is in that mode already: a trace has no such "
-            "code",
+            f"{mode} of {type(model).__name__} changes {names} each time that it is called, and that of the traced "
+            "model would not",
             hint="let train() set flags, and write to tensors in forward or in a method of another name",
         )
 

@@ -11,7 +11,6 @@ import functools
 import operator
 import re
 import sysconfig
-from collections.abc import Sequence
 from functools import _lru_cache_wrapper
 from types import CodeType, FrameType
 
@@ -69,28 +68,24 @@ def asks_for_class(frame: FrameType) -> bool:
 
 
 def _calls_c_code(frame: FrameType) -> bool:
-    names = _names_of_call(frame.f_code, frame.f_lasti)
+    names = _called(frame.f_code, frame.f_lasti)
     return names is not None and "isinstance" not in names
 
 
 @functools.lru_cache(maxsize=4096)
-def _names_of_call(code: CodeType, offset: int) -> frozenset[str] | None:
-    """All names that a call is written with; None where code is at something else."""
+def _called(code: CodeType, offset: int) -> frozenset[str] | None:
+    """The names at the start of a call, which say what is called; None where code is at something else."""
     steps = list(dis.get_instructions(code))
     call = next((step for step in steps if step.offset == offset), None)
     if call is None or not call.opname.startswith("CALL"):
         return None
-    start, end = _span(call)
     named = [step for step in steps if isinstance(step.argval, str) and step.opname.startswith("LOAD_")]
-    spans = [(step.argval, *_span(step)) for step in named if step.opname != "LOAD_CONST"]
-    return frozenset(name for name, first, last in spans if start <= first and last <= end)
+    return frozenset(step.argval for step in named if step.opname != "LOAD_CONST" and _start(step) == _start(call))
 
 
-def _span(step: dis.Instruction) -> tuple[tuple[float, float], tuple[float, float]]:
-    """From where to where in its file an instruction is written."""
-    at: Sequence[int | None] = step.positions or (None, None, None, None)
-    line, last, column, end = at
-    return (line or 0, column or 0), (last or line or 0, float("inf") if end is None else end)
+def _start(step: dis.Instruction) -> tuple[int | None, int | None]:
+    """The line and the column at which an instruction is written."""
+    return (step.positions.lineno, step.positions.col_offset) if step.positions is not None else (None, None)
 
 
 def asks_for_hash(frame: FrameType) -> bool:
