@@ -18,6 +18,7 @@ from fxgrow.plan import Plan
 from fxgrow.plan.header import is_seed
 from fxgrow.schemes import Auto, Failure, Problem, Scheme, scheme_named
 from fxgrow.schemes.auto import proved
+from fxgrow.schemes.unread import unread
 
 from .opened import closed, drawing_behind, opened, redrawn_lines
 from .refuse import explain_refusal, failed, inexpressible
@@ -113,9 +114,11 @@ class Widen:
         problem = Problem(analysis, dims, sizes, analysis.others(gm))
         scheme = scheme_named(self.scheme)
         found = scheme.chosen(problem) if isinstance(scheme, Auto) else proved(scheme, problem)
-        if isinstance(found, Failure):
-            node = dims.program.ops[found.op].node
-            return self._without(task, dims, targets, sizes, node, failed(gm, dims, targets[0], found))
+        failure = found if isinstance(found, Failure) else unread(problem, found[1])
+        if isinstance(found, Failure) or failure is not None:
+            assert failure is not None
+            node = dims.program.ops[failure.op].node
+            return self._without(task, dims, targets, sizes, node, failed(gm, dims, targets[0], failure))
         taken = [f"{label}: scheme {text}" for label, text in found[2].items()] if len(found) == 3 else []
         notes = (*taken, *(f"left out: {name}: {why}" for name, why in task.left_out.items()))
         growth = Proved(dims, sizes, targets, found[0], found[1], notes)
@@ -172,15 +175,17 @@ class Widen:
             if a in sizes
         }
         near = [t for t in targets if seen & set(atoms(dims.algebra.resolve(t.axis)))]
-        guilty = [
-            t for t in near if isinstance(proved(scheme_named(self.scheme), self._alone(task, dims, t, sizes)), Failure)
-        ]
+        guilty = [t for t in near if self._fails(self._alone(task, dims, t, sizes))]
         stopped = [t.name for t in guilty or near]
         if not stopped or not self.optional.issuperset(stopped):
             raise cause
         task.left_out.update(dict.fromkeys(stopped, _reason(cause)))
         task.first = task.first or cause
         return self._plan(task)
+
+    def _fails(self, problem: Problem) -> bool:
+        found = proved(scheme_named(self.scheme), problem)
+        return isinstance(found, Failure) or unread(problem, found[1]) is not None
 
     def _alone(self, task: Task, dims: DimsSolver, target: Target, sizes: Mapping[Atom, int]) -> Problem:
         """One of the layers by itself, with what shares its channels."""

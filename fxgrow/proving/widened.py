@@ -16,6 +16,7 @@ from ..passes.targets import Target
 from ..passes.writing import Proved, edits_of, proof_lines
 from ..plan import Plan
 from ..schemes import Failure, Problem, Proof, State, prove, prove_in_modes
+from ..schemes.unread import unread
 from .differences import cost_difference, first_difference
 from .recover import Recovered, Unread, even, recover
 
@@ -75,10 +76,14 @@ def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver,
     found, proof = again
     if not found.sizes:
         return "the plan grows nothing"
-    everywhere = prove_in_modes(Problem(analysis, dims, found.sizes, others), found.assignment)
+    growing = Problem(analysis, dims, found.sizes, others)
+    everywhere = prove_in_modes(growing, found.assignment)
     if isinstance(everywhere, Failure):
         return unproved(dims, everywhere)
     proof = everywhere
+    failure = unread(growing, proof)
+    if failure is not None:
+        return unproved(dims, failure)
     copied = COPIES & set(found.assignment.values())
     if plan.noise and not copied:
         return f"the plan adds noise of {plan.noise}, and copies nothing"

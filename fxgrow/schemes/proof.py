@@ -13,6 +13,7 @@ from ..errors import Kind
 from .flow import Propagation
 from .parity import DRAWN, MIXED, UNIFORM, stored_name
 from .states import Assignment, Failure, Place, Proof, State, Step, add, multiply, through
+from .unread import read
 
 
 class Refuted(Exception):
@@ -43,6 +44,8 @@ class ProofDomain:
         self.uniform: set[Atom] = set()
         self.paired: dict[str, bool] = {}
         self.copied: set[str] = set()
+        self.summing: list[Op] = []
+        self.mixed: set[Atom] = set()
         self.idle: list[Op] = []
         """Contractions of zeros with zeros."""
         self._lost: tuple[Op, str, Kind, str] | None = None
@@ -107,6 +110,7 @@ class ProofDomain:
     def mix(self, op: Op, state: State, mixing: Mixing) -> State:
         """The statistics stay, or change by a factor that scale and epsilon make good."""
         kind, text = MIXED[mixing.kind]
+        self.mixed.update(mixing.atoms)
         if self.fresh and state is State.EVEN and not mixing.degenerate:
             self._say(op, f"{mixing.kind} over {mixing.old} units, of which equal ones see the same")
             return state
@@ -170,6 +174,7 @@ class ProofDomain:
 
     def contract(self, op: Op, factors: Sequence[State]) -> None:
         """Odd, split, or one zero factor."""
+        self.summing.append(op)
         if list(factors).count(State.ZERO) > 1:
             self.idle.append(op)
         result = multiply(factors)
@@ -282,5 +287,6 @@ def prove(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment) -
         frozenset(domain.uniform),
         paired,
         frozenset(domain.copied),
+        frozenset(read(dims, domain.summing) | domain.mixed),
         tuple(domain.redrawn),
     )

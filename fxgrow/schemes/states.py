@@ -98,6 +98,8 @@ class Proof:
     """Nodes of residual joins at which a skip path brings pairs of equal halves."""
     copied: frozenset[str] = frozenset()
     """Nodes of residual joins, or adapters, at which channels that a skip path lacks are copies."""
+    read: frozenset[Atom] = frozenset()
+    """Atoms over which an operator sums, or of which it takes a statistic."""
     redrawn: tuple[str, ...] = ()
     """Nodes that draw random numbers in evaluation mode too, of which there are more after the growth: the distribution
     of the outputs stays, single draws are others."""

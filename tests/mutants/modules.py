@@ -188,6 +188,7 @@ MODES: dict[str, Plant] = {
     "other modes are not known": method(Analysis, "others", lambda *_: ()),
     "other modes are not proved": changed(schemes__auto__prove_in_modes=_in_one_mode),
     "other modes are not simulated": changed(passes__writing___in_other_modes=lambda *_: ()),
+    "new units may be read nowhere": changed(schemes__unread___sets=lambda _: []),
     "what is stored need not stay": both(
         method(ProofDomain, "keep", lambda *_: None), method(ParityDomain, "keep", lambda *_: None)
     ),

@@ -18,7 +18,7 @@ from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
 import fxgrow
 from fxgrow.capture.storages import place_of
-from fxgrow.errors import FxgrowError, UsageError
+from fxgrow.errors import FxgrowError, GrowthRefused, UsageError
 from fxgrow.testing.fidelity import check_fidelity
 
 SAME = 1e-9
@@ -659,6 +659,18 @@ def guarded() -> str:
         return ""
 
 
+def dropped() -> str:
+    """Units that nothing reads do not grow, for they would never learn."""
+    net = Net(lambda m, h: h).eval()
+    net.add_module("b", nn.Identity())
+    net.body = lambda m, h: h[:, :1]
+    try:
+        fxgrow.plan_widen(fxgrow.trace(net, (X,)), "a", by=6)
+    except GrowthRefused:
+        return ""
+    return "new units are read nowhere"
+
+
 def pickled() -> str:
     """What pickle gives back is the same program."""
     traced = fxgrow.trace(Net(_alias).eval(), (X,))
@@ -706,6 +718,7 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "surroundings": surroundings,
     "classes": classes,
     "guarded buffers": guarded,
+    "what is dropped": dropped,
     "pickle": pickled,
     "writes of train": written_by_train,
     "what is left": left,
