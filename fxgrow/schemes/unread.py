@@ -24,6 +24,8 @@ def read(dims: DimsSolver, summing: Iterable[Op]) -> set[Atom]:
 
 def unread(problem: Problem, proof: Proof) -> Failure | None:
     """Whether some of the units of a growth are read nowhere, in no mode of the model."""
+    if problem.sizes.keys() <= proof.read:
+        return None
     if proof.limited or any(there.proof.read & there.sizes.keys() for there in proof.elsewhere):
         return None
     dims = problem.dims
