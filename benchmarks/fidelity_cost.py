@@ -16,8 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import fxgrow
 from fxgrow.capture.caches import caches_kept_clean
 from fxgrow.capture.locks import ONE_AT_A_TIME
-from fxgrow.capture.proxies import Writing
-from fxgrow.capture.trace import _graph_module, _in_both_modes
+from fxgrow.capture.trace import _graph_module, _in_both_modes, _Settings
+from fxgrow.capture.trace_options import TraceOptions
 
 FEW = 3
 """Rounds, for calls that take seconds."""
@@ -77,7 +77,7 @@ def uncompared(model: nn.Module, image: Tensor) -> Callable[[], object]:
 
     def call() -> object:
         with ONE_AT_A_TIME, caches_kept_clean() as caches:
-            gm = _graph_module(model, _in_both_modes(model, {}, None, caches, Writing()))
+            gm = _graph_module(model, _in_both_modes(model, {}, None, caches, _Settings(TraceOptions(), ())))
         return fxgrow.analyse(gm, (image,))
 
     FakeTensorMode.cache_clear()
