@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Kind, UsageError, usage
+from ..functional import ModeValue
 from .container_state import copied
 from .containers import changed, replaced
 from .draws import flag_follows, hides_its_mode, in_other_mode, modes_of
@@ -49,6 +50,9 @@ class Builder:
         """By identity of a tensor of the model, where it lies."""
         self._own: dict[int, Ref] = {}
         """The references of tensors of the model, by identity."""
+        self._drawn: dict[tuple[int, bool], list[tuple[bool, bool]]] = {}
+        """By identity of a template, and whether flags follow modules: what `_modes` says if no flag is read."""
+        self._has_flags = any(isinstance(module, ModeValue) for module in model.modules.values())
         for (name, tensor), place in zip(model.tensors, model.places, strict=True):
             self._places[id(tensor)] = place
             self._names.setdefault(place, []).append(name)
@@ -85,12 +89,12 @@ class Builder:
             self._lasting[storage] = found.storage
             self._first.append((found, value))
             self._alive.append(tensor)
-            if names and not isinstance(tensor, nn.Parameter) and has_known_value(tensor):
-                found.known = tensor
             for name in names:
                 self.program.parameters[name] = found.value
             if names and not isinstance(tensor, nn.Parameter):
                 self.program.buffers.add(value.index)
+                if has_known_value(tensor):
+                    found.known = tensor
         if id(tensor) in self._places:  # others may not live on
             self._own[id(tensor)] = found
         return found
@@ -121,6 +125,9 @@ class Builder:
         """For each operator of a call whether it draws at random, in evaluation and in training mode."""
         training = self.program.training
         others: Sequence[Step | None] = [None] * len(template.steps)
+        follows = flag_follows(node, args, kwargs)
+        if not self._has_flags and (id(template), follows) in self._drawn:
+            return self._drawn[id(template), follows]
         otherwise = in_other_mode(node, args, kwargs, self.model.modules, training=training)
         hidden = isinstance(target, nn.Module) and hides_its_mode(target)
         if hidden or otherwise is not None:
@@ -135,11 +142,13 @@ class Builder:
                 there = ()
             if [step.name for step in there] == [step.name for step in template.steps]:
                 others = there
-        follows = flag_follows(node, args, kwargs)
-        return [
+        found = [
             modes_of(s.name, s.args, other.args if other else None, follows=follows, training=training)
             for s, other in zip(template.steps, others, strict=True)
         ]
+        if not hidden:
+            self._drawn[id(template), follows] = found  # the program holds the template, by its calls
+        return found
 
     def instantiate(
         self, node: str, template: Template, given: Sequence[Ref], modes: Sequence[tuple[bool, bool]]
@@ -331,11 +340,13 @@ def _drop_unused(program: Program) -> None:
     What a parameter or buffer holds at the end is used: by the next call. A number that is read from a tensor is used
     by Python. Counts of calls and the like, which depend on no axis of anything, are left out.
     """
-    sized: set[int] = {v.index for v in program.values if v.shape}
     read = [[v.index for v in op.inputs()] for op in program.ops]
-    for op, inputs in zip(program.ops, read, strict=True):
-        if not sized.isdisjoint(inputs):
-            sized.update(out.index for out in op.outputs)
+    sized: set[int] = set()
+    if any(op.name in _EFFECTS for op in program.ops):
+        sized.update(v.index for v in program.values if v.shape)
+        for op, inputs in zip(program.ops, read, strict=True):
+            if not sized.isdisjoint(inputs):
+                sized.update(out.index for out in op.outputs)
     needed = {v.index for v in program.outputs}
     keep: list[Op] = []
     for op, inputs in zip(reversed(program.ops), reversed(read), strict=True):

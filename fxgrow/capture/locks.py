@@ -24,6 +24,11 @@ class Lock:
     def _renew(self) -> None:
         self._lock = threading.RLock()
 
+    def is_mine(self) -> bool:
+        """Whether this thread holds it."""
+        held: tuple[object, ...] = getattr(self._held, "locks", ())
+        return bool(held) and held[-1] is self._lock
+
     def __enter__(self) -> None:
         lock = self._lock
         lock.acquire()
@@ -47,6 +52,8 @@ def one_at_a_time(verb: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        if ONE_AT_A_TIME.is_mine():
+            return verb(*args, **kwargs)
         with ONE_AT_A_TIME:
             return verb(*args, **kwargs)
 

@@ -73,7 +73,7 @@ class Lowering:
         """
         metas, attributes = metas or {}, attributes or {}
         slots: dict[Ref, int] = {}
-        arguments = (key_of(args, slots), key_of(dict(kwargs), slots))
+        arguments = (key_of(args, slots), key_of(dict(kwargs), slots) if kwargs else None)
         tensors = _module_tensors(target) if isinstance(target, nn.Module) else []
         if isinstance(target, nn.Module):
             callee: Any = key if key is not None else module_key(target, metas, attributes)

@@ -117,8 +117,9 @@ def _flags(gm: nn.Module, paths: Sequence[str]) -> list[bool]:
 
 def _sensitive(gm: fx.GraphModule) -> Iterator[str]:
     """Paths of called modules that may run other operators in another mode."""
+    modules = dict(gm.named_modules(remove_duplicate=False))
     for node in gm.graph.nodes:
-        if node.op == "call_module" and _looks_at_mode(gm.get_submodule(str(node.target))):
+        if node.op == "call_module" and _looks_at_mode(modules[str(node.target)]):
             yield str(node.target)
 
 
@@ -127,7 +128,7 @@ def _looks_at_mode(module: nn.Module) -> bool:
         return bool(module.dropout)
     if isinstance(module, ModeGuard | BufferGuard):
         return False
-    if any(_attached(part) for part in module.modules()):
+    if any(map(_attached, module.modules() if module._modules else (module,))):
         return True
     return isinstance(module, ModeValue) or not type(module).__module__.startswith("torch.nn.")
 

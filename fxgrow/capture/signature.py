@@ -83,10 +83,15 @@ def key_of(arg: Any, slots: dict[Ref, int]) -> Any:
             slots[arg] = len(slots)
             return (Ref, meta_of_ref(arg))
         return (Ref, known)
-    way = way_into(type(arg))
+    kind = type(arg)
+    if kind is tuple:
+        return (tuple, *[key_of(item, slots) for item in arg])
+    if kind in _PLAIN:
+        return (kind, arg)
+    way = way_into(kind)
     if way is None:
         return plain_key(arg)
-    return (type(arg), way.names(arg), *(key_of(item, slots) for item in way.items(arg)))
+    return (kind, way.names(arg), *(key_of(item, slots) for item in way.items(arg)))
 
 
 def substitute(arg: Any, tensor: Callable[[Ref], Any]) -> Any:
