@@ -118,7 +118,16 @@ def replaced(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     if form in _SCALARS:
         return tree
     if form is tuple:
-        return tuple([change(item) if isinstance(item, kind) else replaced(item, kind, change) for item in tree])
+        return tuple(
+            [
+                change(item)
+                if isinstance(item, kind)
+                else item
+                if type(item) in _SCALARS
+                else replaced(item, kind, change)
+                for item in tree
+            ]
+        )
     way = way_into(form)
     if way is None:
         return tree

@@ -168,8 +168,11 @@ class Lowering:
         fakes = {ref: fake(ref, meta_of_ref(ref), i) for i, ref in enumerate(refs)}
         own = {id(t): fake(t, metas.get(id(t)) or meta_of(t), len(refs) + i) for i, t in enumerate(tensors)}
         a, k = substitute(args, fakes.__getitem__), substitute(dict(kwargs), fakes.__getitem__)
-        containers = {id(x): x for x in mutable((a, k))}
-        before = contents((a, k), "", id) if containers else {}
+        given_containers = (a, tuple(k.values()))
+        containers = (
+            {} if not k and all(isinstance(x, Ref) for x in args) else {id(x): x for x in mutable(given_containers)}
+        )
+        before = contents(given_containers, "", id) if containers else {}
         grad = False
         given = list(fakes.values()) if watched else None
         if isinstance(target, nn.Module):
@@ -184,7 +187,7 @@ class Lowering:
         else:
             inputs = list(fakes.values())
             out, calls = record(lambda: _call(target, a, k), self.mode, grad, given)
-        writes = bool(containers) and contents((a, k), "", id) != before
+        writes = bool(containers) and contents(given_containers, "", id) != before
         shares = bool(containers) and any(id(x) in containers for x in mutable(out))
         made = build(inputs, calls, out)
         return replace(made, writes=writes, shares=shares) if writes or shares else made

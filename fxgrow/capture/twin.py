@@ -50,7 +50,11 @@ class Twin:
         self._keep(model, made)
         state = made.__dict__
         for name, value in model.__dict__.items():
-            state[name] = self._value(value)
+            of = type(value)
+            if of in _PLAIN:
+                state[name] = value
+            else:  # most containers of a layer are empty
+                state[name] = of() if of in _CONTAINERS and not value else self._value(value)
         for name, value in slots(model).items():
             object.__setattr__(made, name, self._value(value))
         if isinstance(made, nn.RNNBase):  # it keeps weak references to its weights

@@ -35,6 +35,8 @@ class Kept:
 
     def restore(self) -> None:
         """Undo the writes."""
+        if not self._saved:
+            return
         with no_dispatch(), torch.no_grad():
             for place, old in self._saved.values():
                 place.copy_(old)

@@ -85,6 +85,7 @@ class DimsSolver:
         """The atoms of each value; filled when asked for, after the walk."""
         self._touched: tuple[frozenset[Atom], list[Op]] | None = None
         """The answer that was given last: choosing, proving and simulating a growth ask the same."""
+        self._summed: frozenset[Atom] | None = None
         self._depth: dict[int, int] = {}
         """Contractions on the longest way from a graph input; values that no input reaches have none."""
 
@@ -243,6 +244,14 @@ class DimsSolver:
     def resolved(self, value: Value) -> list[Axis]:
         """The axes of a value, in normal form."""
         return [self.algebra.resolve(axis) for axis in self.of(value)]
+
+    @property
+    def summed(self) -> frozenset[Atom]:
+        """The atoms over which readers sum."""
+        if self._summed is None:
+            resolve = self.algebra.resolve
+            self._summed = frozenset(a for reader in self.readers for a in atoms(resolve(reader.axis)))
+        return self._summed
 
     def carries(self, value: Value, grown: Callable[[Atom], bool]) -> bool:
         """Whether some axis of a value holds a growing atom."""

@@ -16,7 +16,7 @@ _HINT = "read more of its result in forward"
 
 def read(dims: DimsSolver, summing: Iterable[Op]) -> set[Atom]:
     """Units over which something is summed; `summing`: operators of which a proof has seen that they do so."""
-    found = {atom for reader in dims.readers for atom in atoms(dims.algebra.resolve(reader.axis))}
+    found = set(dims.summed)
     for op in summing:
         found |= _held(dims, op.inputs()) - _held(dims, op.outputs)
     return found
