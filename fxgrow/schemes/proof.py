@@ -93,7 +93,8 @@ class ProofDomain:
         return state
 
     def adapt(self, op: Op, state: State) -> None:
-        """Equal halves enter as a difference; whatever else there is stays outside."""
+        """Equal halves enter as a difference; whatever else there is stays outside. An adapter may learn to read it."""
+        self.summing.append(op)
         if state is State.SPLIT:
             raise self._refute(op, "a skip path whose old units are shared out with copies may not enter a join")
         self.paired[op.node] = state is State.EVEN and self.paired.get(op.node, True)

@@ -15,7 +15,13 @@ _HINT = "read more of its result in forward"
 
 
 def read(dims: DimsSolver, summing: Iterable[Op]) -> set[Atom]:
-    """Units over which something is summed; `summing`: operators of which a proof has seen that they do so."""
+    """Units over which something is summed.
+
+    Args:
+        dims: the axes.
+        summing: operators of which a proof has seen that they sum, or adapt a skip path: units that do not come out of
+            them are read there.
+    """
     found = set(dims.summed)
     for op in summing:
         found |= _held(dims, op.inputs()) - _held(dims, op.outputs)
