@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from fxgrow.analysis import Analysis
 from fxgrow.capture.build import lower
-from fxgrow.capture.containers import found
 from fxgrow.capture.program import Program, Value
 from fxgrow.capture.snapshot import Snapshot
 from fxgrow.capture.source import location
@@ -23,12 +22,17 @@ Beside = Callable[[Program], Sequence[Any]]
 """What else a block reads, in a program of the model."""
 
 
+FURTHER = ((4, 1), (2, 1), (1, 2))
+"""Sizes of inputs, as (multiple, divisor) of the example's, where the second ones may be no other size at a place: what
+is pooled to one position may be more of them only for an image several times as high."""
+
+
 def check_other_sizes(
     gm: fx.GraphModule, analysis: Analysis, position: Position, block: fx.GraphModule, beside: Beside, where: str
 ) -> None:
     """Refuse a block that takes the sizes of the example only: its layers would be as wide as an image is high, say.
 
-    The second sizes are looked at only if the block does not take other sizes along the axes that may have them.
+    Sizes beyond the second ones are looked at only if the block does not take others along the axes that may have them.
 
     Args:
         gm: the model.
@@ -41,16 +45,28 @@ def check_other_sizes(
     Raises:
         GrowthRefused: the model takes inputs of other sizes, and the block would not.
     """
-    value = position.value
-    if _takes(block, _longer(gm, analysis, value), value.dtype, beside(analysis.program)):
-        return
     second = analysis.second(gm)
-    other = second.results.get(position.node.name) if second is not None else None
-    if second is None or not isinstance(other, Value) or other.shape == value.shape:
+    if second is None:
         return
-    if _takes(block, other.shape, value.dtype, beside(second)):
+    value, name = position.value, position.node.name
+    _check(gm, position, block, second, beside, where)
+    if _takes(block, _longer(analysis, value, _shape(second, name)), value.dtype, beside(analysis.program)):
         return
-    now, then = ("x".join(map(str, shape)) for shape in (value.shape, other.shape))
+    for times, over in FURTHER:
+        sizes = {(first, other): max(first * times // over, 1) for first, other in analysis.following()}
+        further = analysis.further(gm, sizes)
+        if further is not None:
+            _check(gm, position, block, further, beside, where)
+
+
+def _check(
+    gm: fx.GraphModule, position: Position, block: fx.GraphModule, program: Program, beside: Beside, where: str
+) -> None:
+    """Refuse a block that does not take what passes its place in a program of other sizes."""
+    value, shape = position.value, _shape(program, position.node.name)
+    if shape in ((), value.shape) or _takes(block, shape, value.dtype, beside(program)):
+        return
+    now, then = ("x".join(map(str, some)) for some in (value.shape, shape))
     raise GrowthRefused(
         Refusal(
             Kind.NO_VALUE,
@@ -62,30 +78,28 @@ def check_other_sizes(
     )
 
 
-def _longer(gm: fx.GraphModule, analysis: Analysis, value: Value) -> tuple[int, ...]:
-    """The shape with one entry more along every axis that is not a width of the model."""
+def _shape(program: Program, node: str) -> tuple[int, ...]:
+    """The shape of what a node returns; () if that is not one tensor."""
+    found = program.results.get(node)
+    return found.shape if isinstance(found, Value) else ()
+
+
+def _longer(analysis: Analysis, value: Value, second: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with one entry more along every axis that may have another size.
+
+    An axis is a width of the model if parameters alone give its size. One of a single entry may have met a parameter
+    that is repeated along it, and one that has another size for the second inputs has met one that is cut to it.
+    """
     dims = analysis.dims
     own = {atom for v in dims.program.parameters.values() for axis in dims.resolved(v) for atom in atoms(axis)}
-    own -= _varying(gm, analysis)
-    widths = [_is_made_of(axis, own) for axis in dims.resolved(value)]
-    return tuple(n if width else n + 1 for n, width in zip(value.shape, widths, strict=True))
+    others = second if len(second) == len(value.shape) else value.shape
+    axes = zip(value.shape, others, dims.resolved(value), strict=True)
+    return tuple(n if n == other and n > 1 and _is_made_of(axis, own) else n + 1 for n, other, axis in axes)
 
 
 def _is_made_of(axis: Axis, own: set[Atom]) -> bool:
     """Whether an axis is made of some atoms alone: a fixed factor may be a size of the input."""
     return all(part in own for term in terms_of(axis) for part in factors_of(term))
-
-
-def _varying(gm: fx.GraphModule, analysis: Analysis) -> set[Atom]:
-    """Widths that inputs of other sizes have otherwise, because the model repeats what has one entry only."""
-    dims, found_at = analysis.dims, set[Atom]()
-    for known in gm.meta.get("fxgrow_second", ()):
-        tensors = found(known, Tensor)
-        if len(tensors) == len(dims.program.inputs):
-            for value, other in zip(dims.program.inputs, tensors, strict=True):
-                axes = zip(dims.resolved(value), value.shape, other.shape, strict=False)
-                found_at.update(atom for axis, now, then in axes if now != then for atom in atoms(axis))
-    return found_at
 
 
 def _takes(block: fx.GraphModule, shape: tuple[int, ...], dtype: torch.dtype, beside: Sequence[Any]) -> bool:

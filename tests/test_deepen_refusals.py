@@ -379,6 +379,63 @@ def test_a_block_that_would_take_the_size_of_the_example_only(monkeypatch: pytes
         forced(torch.ones(2, 3, 5, 5))
 
 
+class Pooled(nn.Module):
+    """A mean over what pooling leaves of an image, times a scale that is repeated along it."""
+
+    def __init__(self, pool: nn.Module, *, scaled: bool) -> None:
+        super().__init__()
+        self.pool, self.head = pool, nn.Linear(3, 2)
+        self.scale = nn.Parameter(torch.full((1, 1, 1), 0.5)) if scaled else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.pool(x)
+        h = h if self.scale is None else h * self.scale
+        y: Tensor = self.head(h.flatten(2).mean(-1))
+        return y
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize(("window", "size"), [(2, 2), (5, 5), (40, 48), (70, 70)])
+def test_positions_that_pooling_makes_one_of(window: int, size: int, scaled: bool) -> None:
+    model = Pooled(nn.AvgPool2d(window), scaled=scaled).eval()
+    gm = fxgrow.trace(model, (torch.ones(2, 3, size, size),))
+    with pytest.raises(fxgrow.GrowthRefused, match="the block would take 2x3x1 only"):
+        fxgrow.deepen(gm, after="flatten")
+    fxgrow.deepen(gm, after="pool")
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_positions_whose_number_is_the_models(side: int) -> None:
+    model = Pooled(nn.AdaptiveAvgPool2d(side), scaled=True).double().eval()
+    gm = fxgrow.trace(model, (torch.randn(2, 3, 8, 8, dtype=torch.float64),))
+    grown = fxgrow.deepen(gm, after="flatten")
+    for size in (1, 8, 9, 200):
+        x = torch.randn(3, 3, size, size, dtype=torch.float64)
+        torch.testing.assert_close(grown(x), model(x), rtol=0, atol=1e-12)
+
+
+class Cut(nn.Module):
+    """A table of positions, cut to the size of the input, which is at most its own; and a mean over the positions."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.table, self.head, self.rank = nn.Parameter(torch.randn(3, *(8,) * rank)), nn.Linear(3, 2), rank
+
+    def forward(self, x: Tensor) -> Tensor:
+        table: Tensor = self.table
+        for axis in range(1, self.rank + 1):
+            table = table.narrow(axis, 0, x.shape[axis + 1])
+        y: Tensor = self.head(torch.tanh(x + table).flatten(2).mean(-1))
+        return y
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8), (2, 3, 8, 8)])
+def test_positions_up_to_the_length_of_a_table(shape: tuple[int, ...]) -> None:
+    gm = fxgrow.trace(Cut(len(shape) - 2).eval(), (torch.ones(shape),))
+    with pytest.raises(fxgrow.GrowthRefused, match=f"the block would take 2x3x{8 if len(shape) == 3 else 64} only"):
+        fxgrow.deepen(gm, after="flatten")
+
+
 def test_a_block_in_a_model_without_weights_has_the_dtype_of_new_modules() -> None:
     class Weightless(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def groups(leaves: list[Any]) -> list[Group]:
             others.setdefault(size, []).append(place)
     n = first.shape[0] if first is not None else 0
     found = [_group(batch, n, n + 1, 2 * n)] if batch else []
-    found += [_group(p, n, n + IMAGE_STEP, 2 * n) for n, p in images.items()]
+    found += [_group(p, n, n + IMAGE_STEP, 2 * n, n // 2) for n, p in images.items()]
     found += [_group(p, n, n + 1, n - 1, 2 * n) for n, p in others.items()]
     return found + [_group(p, n, n + 1) for n, p in numbers.items()]
 

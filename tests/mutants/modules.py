@@ -200,6 +200,7 @@ SIZES: dict[str, Plant] = {
         changed(plan__other_sizes__followers=_whole), method(SecondSizes, "problem", lambda *_: "")
     ),
     "blocks are tried at one set of sizes": changed(passes__inserting__check_other_sizes=lambda *_: None),
+    "blocks are tried at two sets of sizes": changed(passes__other_sizes__FURTHER=()),
 }
 """Of sizes."""
 WIDER: dict[str, Plant] = {

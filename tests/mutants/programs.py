@@ -254,20 +254,24 @@ def blocks() -> str:
     """A block takes the sizes that the model takes, or is refused."""
 
     class Mean(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, window: int) -> None:
             super().__init__()
-            self.head = nn.Linear(3, 2)
+            self.pool, self.head = nn.AvgPool2d(window), nn.Linear(3, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            y: Tensor = self.head(x.flatten(2).mean(-1))
+            y: Tensor = self.head(self.pool(x).flatten(2).mean(-1))
             return y
 
-    model, x = Mean().eval(), torch.randn(2, 3, 4, 4)
-    try:
-        grown = fxgrow.deepen(fxgrow.trace(model, (x,)), after="flatten")
-    except FxgrowError:
-        return ""
-    return _apart(model, grown, torch.randn(3, 3, 5, 5), False)
+    for window, size, other in ((1, 4, 5), (70, 70, 280)):
+        model, x = Mean(window).eval(), torch.randn(2, 3, size, size)
+        try:
+            grown = fxgrow.deepen(fxgrow.trace(model, (x,)), after="flatten")
+        except FxgrowError:
+            continue
+        problem = _apart(model, grown, torch.randn(3, 3, other, other), False)
+        if problem:
+            return problem
+    return ""
 
 
 def _between(function: Callable[[Tensor], Tensor]) -> fx.GraphModule:
