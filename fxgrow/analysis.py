@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,9 @@ class OtherMode:
         return "training mode" if self.training else "evaluation mode"
 
 
+FURTHER = ((16, 1), (4, 1), (2, 1), (1, 2), (1, 4), (1, 16))
+"""Sizes of inputs beside the second ones, as (multiple, divisor) of the example's: what is pooled to one position may
+be more of them only for an image many times as high, and a table may be cut to shorter inputs only."""
 _CALLS = frozenset({"call_function", "call_module"})
 
 
@@ -155,6 +158,24 @@ class Analysis:
         if key not in self._further:
             self._further[key] = self._lowered(Snapshot(gm), resized(self.inputs, self._second_inputs, sizes))
         return self._further[key]
+
+    def elsewhere(self, gm: fx.GraphModule) -> Iterator[Program]:
+        """The programs for inputs of other sizes, each made when it is asked for: the second one, then those for
+        multiples of the sizes of the inputs that differ in it."""
+        second = self.second(gm)
+        if second is None:
+            return
+        yield second
+        for times, over in FURTHER:
+            sizes = {(here, there): max(here * times // over, 1) for here, there in self.following()}
+            program = self.further(gm, sizes)
+            if program is not None:
+                yield program
+
+    def takes(self, gm: fx.GraphModule, here: int, there: int) -> bool:
+        """Whether the model, or one like it in the other mode, takes inputs with another size in place of one."""
+        sizes = {pair: there for pair in self.following() if pair[0] == here}
+        return self._lowered(Snapshot(gm), resized(self.inputs, self._second_inputs, sizes)) is not None
 
     def _lowered(self, model: Snapshot, inputs: tuple[Any, ...]) -> Program | None:
         try:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from inspect import signature
+from math import prod
 from typing import Any
 
 from torch import fx, nn
@@ -90,19 +91,27 @@ def look_around(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Va
     ops = before + [op for op in program.ops if order.get(op.node, 0) > here]
     like, layer = next(_weights(analysis, ops), ("", ""))
     norm = next((op for op in ops if _norm(op)), None)
+    kind = _norm(norm) if norm is not None else "none"
+    if norm is not None and kind == "batch" and _positions(value) == 1 < _positions(norm.args["input"]):
+        kind = "none"  # in training mode it takes no batch of one sample here, as the network does
     attention = [op for op in ops if op.name == ATTENTION]
     nodes = {n.name: n for n in gm.graph.nodes}
     return Around(
         like=like,
         layer=layer,
         axis=_units(analysis, before, value),
-        norm=_norm(norm) if norm is not None else "none",
+        norm=kind,
         groups=norm.args["num_groups"] if norm is not None and _norm(norm) == "group" else 1,
         activation=next((a for op in ops if (a := _activation(gm, nodes[op.node], op)) is not None), None),
         heads=attention[0].args["query"].shape[-3] if attention and len(attention[0].args["query"].shape) > 3 else 0,
         causal=any(op.args.get("is_causal") for op in attention),
         masked=any(op.args.get("attn_mask") is not None for op in attention) or any(op.name in MASKS for op in ops),
     )
+
+
+def _positions(value: Value) -> int:
+    """Over how many positions of a sample a batch norm takes its statistics."""
+    return prod(value.shape[2:])
 
 
 def _units(analysis: Analysis, before: list[Op], value: Value) -> int:

@@ -25,7 +25,7 @@ from fxgrow.schemes.identity import Identity, prove_identity
 
 from .around import Around, passed
 from .fresh import fresh_tensors, slow
-from .other_sizes import check_other_sizes
+from .other_sizes import BlockSizes, check_other_sizes, takes_one_sample
 from .positions import Position
 
 _HINTS = {
@@ -120,8 +120,9 @@ def draft(
     example = torch.empty(value.shape if shape is None else shape, dtype=value.dtype, device="meta")
     beside = _examples(analysis.program, outer(body, gm))
     inner = _analysed(block, (example, *beside), body, kind)
+    sizes = BlockSizes(position, block, lambda program: _examples(program, outer(body, gm)), body)
     if shape is None:
-        check_other_sizes(gm, analysis, position, block, lambda program: _examples(program, outer(body, gm)), where)
+        check_other_sizes(gm, analysis, sizes, where)
     known = idle if idle is not None else passed(gm, analysis, position.node, value)
     if scheme == "morphism":
         product = (
@@ -134,7 +135,8 @@ def draft(
         proof = prove_identity(inner, tries, maps or {}, known)
         lines = () if isinstance(proof, Failure) else tuple(f"{s.node}: {_short(s.op)}: {s.text}" for s in proof.steps)
     if isinstance(proof, Failure):
-        raise _refused(block, inner, proof, where, scheme, body)
+        zeros = scheme == "r2r" and not isinstance(prove_identity(inner, "zero", maps or {}, known), Failure)
+        raise _refused(block, inner, proof, where, scheme, body, 'scheme="zero"' if zeros else "")
     limits: tuple[str, ...] = ()
     made = fresh_tensors(block, inner, body, proof, around.like, fills or {})
     if scheme != "morphism":
@@ -144,6 +146,8 @@ def draft(
                 failure = Failure(Kind.NOT_SILENT, 0, f"in evaluation mode {text}")
                 raise _refused(block, inner, failure, where, scheme, body)
             limits += (f"{kind}: in evaluation mode only: in training mode {text}",) if text else ()
+    if shape is None and not takes_one_sample(gm, analysis, sizes):
+        limits += (f"{kind}: in evaluation mode only: in training mode it takes no batch of one sample",)
     insert = Insert(
         name="",
         node=position.node.name,
@@ -253,13 +257,14 @@ def _analysed(block: fx.GraphModule, inputs: tuple[Any, ...], body: Body, kind: 
     """
     shape = tuple(inputs[0].shape)
     who = f"the block that {body.text} makes" if isinstance(body, Factory) else f"a {kind} block"
+    way_out = "let it take a tensor of this shape" if isinstance(body, Factory) else "choose another norm= or block="
     try:
         made = analyse(block, inputs, fresh=True)
     except FxgrowError as error:
         raise usage(
             Kind.BAD_BLOCK,
             f"{who} cannot take {'x'.join(map(str, shape))}: {error.refusal.what}",
-            hint="a block maps one tensor to one of the same shape",
+            hint=way_out,
             where=error.refusal.where,
         ) from error
     results = made.program.outputs
@@ -270,13 +275,13 @@ def _analysed(block: fx.GraphModule, inputs: tuple[Any, ...], body: Body, kind: 
         raise usage(
             Kind.BAD_BLOCK,
             f"{who} returns {text}, not {'x'.join(map(str, shape))} as it takes",
-            hint="a block maps one tensor to one of the same shape",
+            hint="let the block return one tensor of the shape that it takes",
         )
     return made
 
 
 def _refused(
-    block: fx.GraphModule, inner: Analysis, failure: Failure, where: str, scheme: str, body: Body
+    block: fx.GraphModule, inner: Analysis, failure: Failure, where: str, scheme: str, body: Body, hint: str = ""
 ) -> GrowthRefused:
     ops = inner.program.ops
     node = ops[failure.op].node if failure.op < len(ops) else "it computes nothing"
@@ -286,7 +291,7 @@ def _refused(
             failure.kind,
             f"cannot deepen {where} with scheme={scheme!r}: {failure.text}",
             where=f"in the new block: {place}",
-            hint=_HINTS.get(failure.kind, "choose another block or scheme"),
+            hint=hint or _HINTS.get(failure.kind, "choose another block or scheme"),
         )
     )
 

@@ -3,33 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from fxgrow.analysis import Analysis
 from fxgrow.capture.build import lower
+from fxgrow.capture.other_modes import in_mode
 from fxgrow.capture.program import Program, Value
 from fxgrow.capture.snapshot import Snapshot
 from fxgrow.capture.source import location
-from fxgrow.dims.axis import Atom, Axis, atoms, factors_of, terms_of
+from fxgrow.dims.axis import atoms, is_made_of
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal
+from fxgrow.plan.insert import Body, Factory
 
 from .positions import Position
 
-Beside = Callable[[Program], Sequence[Any]]
-"""What else a block reads, in a program of the model."""
+
+@dataclass(frozen=True, slots=True)
+class BlockSizes:
+    """A new block, which takes what passes its place for the example inputs."""
+
+    position: Position
+    block: fx.GraphModule
+    beside: Callable[[Program], Sequence[Any]]
+    """What else it reads, in a program of the model."""
+    body: Body
+    """What it is made from; one of the user's may take no sizes that are smaller than the example's."""
+
+    def check(self, gm: fx.GraphModule, program: Program, where: str) -> None:
+        """Refuse a block that does not take what passes its place in a program of other sizes."""
+        value, shape = self.position.value, _shape(program, self.position.node.name)
+        if shape in ((), value.shape) or _takes(self.block, shape, value.dtype, self.beside(program)):
+            return
+        now, then = ("x".join(map(str, some)) for some in (value.shape, shape))
+        raise GrowthRefused(
+            Refusal(
+                Kind.NO_VALUE,
+                f"{where} {now} passes for the example inputs and {then} for others, which the block would not take",
+                where=location(gm, self.position.node.name),
+                chain=(self.position.node.name,),
+                hint="name a place where the block's channels are a width of the model, or another norm= or block=",
+            )
+        )
 
 
-FURTHER = ((4, 1), (2, 1), (1, 2))
-"""Sizes of inputs, as (multiple, divisor) of the example's, where the second ones may be no other size at a place: what
-is pooled to one position may be more of them only for an image several times as high."""
-
-
-def check_other_sizes(
-    gm: fx.GraphModule, analysis: Analysis, position: Position, block: fx.GraphModule, beside: Beside, where: str
-) -> None:
+def check_other_sizes(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes, where: str) -> None:
     """Refuse a block that takes the sizes of the example only: its layers would be as wide as an image is high, say.
 
     Sizes beyond the second ones are looked at only if the block does not take others along the axes that may have them.
@@ -37,45 +59,33 @@ def check_other_sizes(
     Args:
         gm: the model.
         analysis: of the model.
-        position: where the block is to stand.
-        block: it takes what passes there for the example inputs.
-        beside: what else it reads.
+        sizes: the block and its place.
         where: the place, in words.
 
     Raises:
         GrowthRefused: the model takes inputs of other sizes, and the block would not.
     """
-    second = analysis.second(gm)
-    if second is None:
-        return
-    value, name = position.value, position.node.name
-    _check(gm, position, block, second, beside, where)
-    if _takes(block, _longer(analysis, value, _shape(second, name)), value.dtype, beside(analysis.program)):
-        return
-    for times, over in FURTHER:
-        sizes = {(first, other): max(first * times // over, 1) for first, other in analysis.following()}
-        further = analysis.further(gm, sizes)
-        if further is not None:
-            _check(gm, position, block, further, beside, where)
+    value, name = sizes.position.value, sizes.position.node.name
+    for number, program in enumerate(analysis.elsewhere(gm)):
+        sizes.check(gm, program, where)
+        if number == 0 and not isinstance(sizes.body, Factory):
+            longer = _longer(analysis, value, _shape(program, name))
+            if _takes(sizes.block, longer, value.dtype, sizes.beside(analysis.program)):
+                return
 
 
-def _check(
-    gm: fx.GraphModule, position: Position, block: fx.GraphModule, program: Program, beside: Beside, where: str
-) -> None:
-    """Refuse a block that does not take what passes its place in a program of other sizes."""
-    value, shape = position.value, _shape(program, position.node.name)
-    if shape in ((), value.shape) or _takes(block, shape, value.dtype, beside(program)):
-        return
-    now, then = ("x".join(map(str, some)) for some in (value.shape, shape))
-    raise GrowthRefused(
-        Refusal(
-            Kind.NO_VALUE,
-            f"{where} {now} passes for the example inputs and {then} for others, and the block would take {now} only",
-            where=location(gm, position.node.name),
-            chain=(position.node.name,),
-            hint="name a place where the block's channels are a width of the model, or another norm= or block=",
-        )
-    )
+def takes_one_sample(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes) -> bool:
+    """Whether a block takes a batch of one in training mode, if the model does.
+
+    A batch norm behind global pooling has one value for each channel then, of which there are no statistics.
+    """
+    value, beside = sizes.position.value, sizes.beside(analysis.program)
+    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in sizes.block.modules())
+    if not norms or prod(value.shape[2:]) > 1 or beside or analysis.second(gm) is None:
+        return True
+    if _takes(sizes.block, (1, *value.shape[1:]), value.dtype, beside, training=True):
+        return True
+    return not analysis.takes(in_mode(gm, training=True), value.shape[0], 1)
 
 
 def _shape(program: Program, node: str) -> tuple[int, ...]:
@@ -94,17 +104,20 @@ def _longer(analysis: Analysis, value: Value, second: tuple[int, ...]) -> tuple[
     own = {atom for v in dims.program.parameters.values() for axis in dims.resolved(v) for atom in atoms(axis)}
     others = second if len(second) == len(value.shape) else value.shape
     axes = zip(value.shape, others, dims.resolved(value), strict=True)
-    return tuple(n if n == other and n > 1 and _is_made_of(axis, own) else n + 1 for n, other, axis in axes)
+    return tuple(n if n == other and n > 1 and is_made_of(axis, own) else n + 1 for n, other, axis in axes)
 
 
-def _is_made_of(axis: Axis, own: set[Atom]) -> bool:
-    """Whether an axis is made of some atoms alone: a fixed factor may be a size of the input."""
-    return all(part in own for term in terms_of(axis) for part in factors_of(term))
-
-
-def _takes(block: fx.GraphModule, shape: tuple[int, ...], dtype: torch.dtype, beside: Sequence[Any]) -> bool:
+def _takes(
+    block: fx.GraphModule, shape: tuple[int, ...], dtype: torch.dtype, beside: Sequence[Any], *, training: bool = False
+) -> bool:
+    """Whether a block runs in a mode; whatever mode it is in, the statistics of one sample are no matter of sizes."""
+    flags = {module: module.training for module in block.modules()}
+    block.train(training)
     try:
         lower(Snapshot(block), (torch.empty(shape, dtype=dtype, device="meta"), *beside))
     except FxgrowError:
         return False
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
     return True

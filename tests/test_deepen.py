@@ -172,7 +172,7 @@ def test_convolutions_of_any_rank(dims: int) -> None:
 def test_defaults_come_from_the_neighbourhood() -> None:
     kinds = {
         ("resnet", "layer2"): ("basic", "batch", "ReLU", 32),
-        ("resnet", "flatten"): ("mlp", "batch", "ReLU", 64),
+        ("resnet", "flatten"): ("mlp", "none", "ReLU", 64),
         ("mlp of three", "1"): ("mlp", "none", "ReLU", 16),
         ("tokens", "layers.0"): ("transformer", "layer", "GELU", 64),
         ("mobilenet_v2", "features.5"): ("basic", "batch", "ReLU6", 32),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -370,7 +372,7 @@ class Flattened(nn.Module):
 
 def test_a_block_that_would_take_the_size_of_the_example_only(monkeypatch: pytest.MonkeyPatch) -> None:
     gm = fxgrow.trace(Flattened().eval(), (torch.ones(2, 3, 4, 4),))
-    with pytest.raises(fxgrow.GrowthRefused, match="the block would take 2x3x16 only"):
+    with pytest.raises(fxgrow.GrowthRefused, match="which the block would not take"):
         fxgrow.deepen(gm, after="flatten")
     monkeypatch.setattr("fxgrow.passes.inserting.check_other_sizes", lambda *_: None)
     forced = fxgrow.deepen(gm, after="flatten")
@@ -399,7 +401,7 @@ class Pooled(nn.Module):
 def test_positions_that_pooling_makes_one_of(window: int, size: int, scaled: bool) -> None:
     model = Pooled(nn.AvgPool2d(window), scaled=scaled).eval()
     gm = fxgrow.trace(model, (torch.ones(2, 3, size, size),))
-    with pytest.raises(fxgrow.GrowthRefused, match="the block would take 2x3x1 only"):
+    with pytest.raises(fxgrow.GrowthRefused, match=r"2x3x1 passes .* which the block would not take"):
         fxgrow.deepen(gm, after="flatten")
     fxgrow.deepen(gm, after="pool")
 
@@ -432,8 +434,89 @@ class Cut(nn.Module):
 @pytest.mark.parametrize("shape", [(2, 3, 8), (2, 3, 8, 8)])
 def test_positions_up_to_the_length_of_a_table(shape: tuple[int, ...]) -> None:
     gm = fxgrow.trace(Cut(len(shape) - 2).eval(), (torch.ones(shape),))
-    with pytest.raises(fxgrow.GrowthRefused, match=f"the block would take 2x3x{8 if len(shape) == 3 else 64} only"):
+    with pytest.raises(fxgrow.GrowthRefused, match="which the block would not take"):
         fxgrow.deepen(gm, after="flatten")
+
+
+class Averaged(nn.Module):
+    """The mean over the last axis of a function of the input, and a layer."""
+
+    def __init__(self, body: Callable[[Tensor], Tensor], channels: int) -> None:
+        super().__init__()
+        self.body, self.head = body, nn.Linear(channels, 2)
+        self.table = nn.Parameter(torch.randn(8, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(torch.tanh(self.body(x)).mean(-1))
+        return y
+
+
+def stacked(x: Tensor) -> Tensor:
+    """Two frames in one, with a table of eight positions."""
+    h = x.reshape(x.shape[0], x.shape[1] // 2, 6)
+    return (h + torch.ones(8, 6)[: h.shape[1]]).transpose(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "channels", "shape"),
+    [
+        (nn.Identity(), 4, (2, 4, 4)),  # the length is what the channels are
+        (lambda x: torch.cat([x, x], 1), 8, (2, 4, 4)),
+        (stacked, 6, (2, 16, 3)),  # only even lengths, and at most 16
+        (nn.Sequential(nn.AvgPool2d(7, stride=64), nn.Flatten(2)), 3, (2, 3, 8, 8)),  # one position up to 70 pixels
+        (nn.Sequential(*(nn.Conv1d(3, 3, 3, 2, 1) for _ in range(5))), 3, (2, 3, 8)),  # up to a length of 32
+    ],
+)
+def test_positions_of_which_there_are_more_for_inputs_that_are_hard_to_find(
+    body: Callable[[Tensor], Tensor], channels: int, shape: tuple[int, ...]
+) -> None:
+    gm = fxgrow.trace(Averaged(body, channels).eval(), (torch.ones(shape),))
+    with pytest.raises(fxgrow.GrowthRefused, match="which the block would not take"):
+        fxgrow.deepen(gm, after="tanh", block="mlp")
+
+
+class Windows(nn.Module):
+    """A user's block with a window of four, without padding."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(channels, channels, 4, 4), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.interpolate(self.last(torch.tanh(self.first(x))), size=x.shape[2:])
+
+
+def test_a_users_block_that_takes_no_smaller_sizes() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    gm = fxgrow.trace(model, (torch.ones(2, 3, 4, 4),))
+    with pytest.raises(fxgrow.GrowthRefused, match="which the block would not take"):
+        fxgrow.deepen(gm, after="1", block=Windows)
+
+
+def test_a_batch_of_one_sample_behind_global_pooling() -> None:
+    layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    model = nn.Sequential(*layers).double()
+    gm = fxgrow.trace(model, (torch.randn(2, 3, 8, 8, dtype=torch.float64),))
+    one = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    for place in ("3", "4", "5"):
+        plan = fxgrow.plan_deepen(gm, after=place)  # without a batch norm
+        assert not plan.eval_only
+        assert torch.allclose(fxgrow.apply(plan, gm).train()(one), copy.deepcopy(model)(one), rtol=0, atol=1e-12)
+    plan = fxgrow.plan_deepen(gm, after="3", norm="batch")
+    assert plan.eval_only
+    assert "in training mode it takes no batch of one sample" in str(plan)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        fxgrow.apply(plan, gm).train()(one)
+    for place in ("0", "2"):
+        assert not fxgrow.plan_deepen(gm, after=place).eval_only
+        assert dict(fxgrow.plan_deepen(gm, after=place).inserts[0].settings)["norm"] == "batch"
+
+
+def test_a_block_of_the_norms_that_do_not_fit() -> None:
+    gm = fxgrow.trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), (torch.ones(2, 3, 8, 8),))
+    with pytest.raises(UsageError, match="choose another norm= or block="):
+        fxgrow.deepen(gm, after="1", norm="layer")
+    fxgrow.deepen(gm, after="1", norm="group")
 
 
 def test_a_block_in_a_model_without_weights_has_the_dtype_of_new_modules() -> None:

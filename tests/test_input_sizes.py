@@ -443,3 +443,57 @@ def test_no_adapter_stands_where_the_number_of_channels_follows_the_input() -> N
     with pytest.raises(fxgrow.GrowthRefused, match="2 channels for the example, and 1 for other inputs") as caught:
         fxgrow.widen(traced, "conv", skip="reshape")
     assert caught.value.kind is fxgrow.Kind.NOT_A_JOIN
+
+
+class Cut(nn.Module):
+    """A sum of some of a layer's units; which ones they are is for a function of the input to say."""
+
+    def __init__(self, cut: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.o, self.cut = nn.Conv1d(3, 4, 3, padding=1), nn.Linear(1, 2), cut
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.a(x)).mean(2)
+        y: Tensor = self.o(self.cut(h, x).sum(1, keepdim=True))
+        return y
+
+
+FOLLOWING: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, int, int]]] = {
+    "as many as samples": (lambda h, x: h[:, : x.shape[0]], (2, 3, 5)),
+    "the last ones": (lambda h, x: h[:, -x.shape[2] :], (2, 3, 5)),
+    "the first piece": (lambda h, x: h.split(x.shape[2], 1)[0], (2, 3, 5)),
+    "half as many": (lambda h, x: h[:, : x.shape[2] // 2], (2, 3, 5)),
+    "narrow": (lambda h, x: h.narrow(1, 0, x.shape[0]), (4, 3, 4)),
+    "all for the example": (lambda h, x: h[:, : x.shape[2]], (2, 3, 4)),
+    "all for the example, from its end": (lambda h, x: h[:, x.shape[2] - 4 :], (2, 3, 4)),
+    "of the other axis": (lambda h, x: h.T[: x.shape[2]].T, (2, 3, 4)),
+    "pieces of written sizes": (lambda h, x: h.split([x.shape[0], 4 - x.shape[0]], 1)[0], (2, 3, 5)),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+@pytest.mark.parametrize("options", [{"factor": 2}, {"factor": 2, "scheme": "net2net"}])
+def test_units_that_are_taken_by_the_size_of_the_input(name: str, options: dict[str, Any]) -> None:
+    cut, shape = FOLLOWING[name]
+    traced = fxgrow.trace(Cut(cut).eval(), (torch.randn(shape),))
+    with pytest.raises(fxgrow.GrowthRefused, match="which units it takes follows the sizes of the input"):
+        fxgrow.widen(traced, "a", **options)
+
+
+SETTLED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "the whole": lambda h, x: h[:, : h.shape[1]],
+    "a half": lambda h, x: h[:, : h.shape[1] // 2],
+    "a number": lambda h, x: h[:, :3],
+    "parts that become the whole again": lambda h, x: torch.cat([h[:, : x.shape[2]], h[:, x.shape[2] :]], 1),
+    "pieces that become the whole again": lambda h, x: torch.cat(h.split([x.shape[0], 4 - x.shape[0]], 1), 1),
+}
+
+
+@pytest.mark.parametrize("name", SETTLED)
+def test_units_that_are_taken_whatever_the_size_of_the_input(name: str) -> None:
+    model = Cut(SETTLED[name]).double().eval()
+    traced = fxgrow.trace(model, (torch.randn(2, 3, 3, dtype=torch.float64),))
+    grown = fxgrow.widen(traced, "a", factor=2)
+    for shape in ((2, 3, 3), (1, 3, 2), (3, 3, 1)):
+        x = torch.randn(shape, dtype=torch.float64)
+        torch.testing.assert_close(grown(x), model(x), rtol=0, atol=1e-12)

@@ -41,6 +41,17 @@ class Group:
         alike = (place for place, size in _sizes(leaves) if size == self.old)
         return Group(tuple(dict.fromkeys((*self.places, *alike))), self.old, self.sizes)
 
+    def parts(self) -> list[Group]:
+        """The places of each axis, whatever the leaf; if it is one axis, each place alone; none if it is one place.
+
+        The length of a sequence may be what its channels are, of which the model takes one number only.
+        """
+        axes: dict[int, list[Place]] = {}
+        for place in self.places:
+            axes.setdefault(place[1], []).append(place)
+        some = list(axes.values()) if len(axes) > 1 else [[place] for place in self.places]
+        return [Group(tuple(places), self.old, self.sizes) for places in some] if len(some) > 1 else []
+
 
 def groups(leaves: list[Any]) -> list[Group]:
     """The groups among the leaves of a tree of inputs: the batch, heights and widths, other axes, plain numbers."""
@@ -60,10 +71,15 @@ def groups(leaves: list[Any]) -> list[Group]:
         else:
             others.setdefault(size, []).append(place)
     n = first.shape[0] if first is not None else 0
-    found = [_group(batch, n, n + 1, 2 * n)] if batch else []
-    found += [_group(p, n, n + IMAGE_STEP, 2 * n, n // 2) for n, p in images.items()]
-    found += [_group(p, n, n + 1, n - 1, 2 * n) for n, p in others.items()]
+    found = [_group(batch, n, n + 1, 2 * n, n - 1, n // 2)] if batch else []
+    found += [_group(p, n, n + IMAGE_STEP, 2 * n, n // 2, *_shorter(n, 16, 8, 4)) for n, p in images.items()]
+    found += [_group(p, n, n + 1, n - 1, 2 * n, n // 2, *_shorter(n, 2, 4, 8)) for n, p in others.items()]
     return found + [_group(p, n, n + 1) for n, p in numbers.items()]
+
+
+def _shorter(n: int | float, *steps: int) -> list[int | float]:
+    """Sizes below one: a model that takes multiples of a number only may have tables of this length."""
+    return [n - step for step in steps if n > step]
 
 
 def _group(places: list[Place], old: int | float, *sizes: int | float) -> Group:
@@ -84,13 +100,21 @@ def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) 
         return accepts(_rebuilt(inputs, _changed(leaves, changes)))
 
     accepted: list[Change] = []
-    for group in groups(leaves):
-        larger = group.widened(leaves)
-        tries = [group, larger] if larger != group else [group]
+
+    def vary(*tries: Group) -> bool:
         changes: Iterator[Change] = ((g.places, size) for g in tries for size in g.sizes)
         change = next((change for change in changes if takes([*accepted, change])), None)
-        if change is not None:
-            accepted.append(change)
+        accepted.extend([change] if change is not None else [])
+        return change is not None
+
+    for group in groups(leaves):
+        larger = group.widened(leaves)
+        if vary(group, *([larger] if larger != group else [])):
+            continue
+        for part in group.parts():
+            if not vary(part):
+                for place in part.parts():
+                    vary(place)
     return _rebuilt(inputs, _changed(leaves, accepted)) if accepted else None
 
 

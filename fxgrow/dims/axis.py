@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 
@@ -82,6 +82,11 @@ def total(terms: list[Axis]) -> Axis:
 def terms_of(axis: Axis) -> list[Axis]:
     """The terms of a sum; anything else is its own only term."""
     return list(axis.terms) if isinstance(axis, Sum) else [axis]
+
+
+def is_made_of(axis: Axis, some: Collection[Atom]) -> bool:
+    """Whether an axis is made of some atoms alone: a fixed factor may be a size of the input."""
+    return all(part in some for term in terms_of(axis) for part in factors_of(term))
 
 
 def factors_of(axis: Axis) -> list[Axis]:

@@ -10,9 +10,9 @@ from ..capture.user_code import is_user_code
 from ..errors import GrowthRefused, Kind, Refusal
 
 
-def inexpressible(gm: fx.GraphModule, node: fx.Node, problem: str) -> GrowthRefused:
+def inexpressible(gm: fx.GraphModule, node: fx.Node, problem: str, way_out: str = "") -> GrowthRefused:
     """The refusal for a node that cannot be written with the new size."""
-    way_out = "write the size as a number or compute it from x.shape, or choose another layer"
+    way_out = way_out or "write the size as a number or compute it from x.shape, or choose another layer"
     if is_user_code(gm.get_submodule(str(node.target)) if node.op == "call_module" else node.target):
         way_out = "let this code do the same for every width, or choose another layer"
     text, hint = why_closed(gm, node) or (problem, way_out)

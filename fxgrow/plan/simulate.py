@@ -6,7 +6,7 @@ operator and argument by argument, with what the rules predict. Nothing is writt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, product
 from typing import Any
@@ -30,6 +30,7 @@ from ..functional import ModeValue
 from .align import align
 from .arguments import argument, as_refs, at, grown_ref, put_all, result_of, same_numbers, same_result
 from .attributes import ModuleSizes
+from .cuts import Cuts
 from .follow import Sight, computes, given
 from .inexpressible import failed, inexpressible, returned_number
 from .other_sizes import OtherSizes
@@ -78,6 +79,7 @@ class Simulation:
         self.done: dict[fx.Node, Done] = {}
         """How each node was carried through, in order."""
         self.elsewhere = OtherSizes(self)
+        self._cuts = Cuts(analysis.dims, lambda: analysis.elsewhere(gm))
 
     def run(self) -> Simulation:
         """Walk the graph.
@@ -157,6 +159,7 @@ class Simulation:
             self._intrinsic(node, ops[0])
             return
         ops = [op for op in ops if op.step >= 0]  # others say what a write does to other views
+        self._check_cuts(node, target, ops)
         predicted = [self.sizes.arguments(op) for op in ops]
         pinned = next(((op, x[PINNED]) for op, x in zip(ops, predicted, strict=True) if PINNED in x), None)
         if pinned is not None:
@@ -183,6 +186,13 @@ class Simulation:
             raise inexpressible(self.gm, node, problem)
         self.nodes.extend(edits)
         self._change(node, result, how)
+
+    def _check_cuts(self, node: fx.Node, target: Any, ops: Sequence[Op]) -> None:
+        """Refuse a growth of an axis of which another part is taken for inputs of other sizes."""
+        opaque = node.op == "call_module" or is_user_code(target)
+        problem = self._cuts.problem(node, ops, self.sizes.shape, opaque=opaque)
+        if problem:
+            raise inexpressible(self.gm, node, problem, "take a fixed number of units, or choose another layer")
 
     def _record(self, node: fx.Node, how: Done, expected: Predictions) -> tuple[Recording | None, Any, str]:
         """What a call runs at its new sizes, what it returns, and what is wrong with it."""

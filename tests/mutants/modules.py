@@ -23,6 +23,7 @@ from fxgrow.capture.error_tracker import ErrorTracker
 from fxgrow.capture.expressions import Numbers, Reader
 from fxgrow.capture.proxies import Assignable, BufferProxy
 from fxgrow.capture.recorder import DataAssigned
+from fxgrow.capture.second_sizes import Group
 from fxgrow.capture.streams import Streams
 from fxgrow.capture.trace_options import TraceOptions
 from fxgrow.capture.traced import TracedModule
@@ -31,6 +32,7 @@ from fxgrow.capture.whole import Note
 from fxgrow.capture.written_containers import WrittenContainers
 from fxgrow.functional import BufferGuard, ModeGuard, ModeValue
 from fxgrow.plan import NodeEdit
+from fxgrow.plan.cuts import Cuts
 from fxgrow.plan.recordings import Pairs
 from fxgrow.plan.second import SecondSizes
 from fxgrow.schemes import prove
@@ -200,7 +202,10 @@ SIZES: dict[str, Plant] = {
         changed(plan__other_sizes__followers=_whole), method(SecondSizes, "problem", lambda *_: "")
     ),
     "blocks are tried at one set of sizes": changed(passes__inserting__check_other_sizes=lambda *_: None),
-    "blocks are tried at two sets of sizes": changed(passes__other_sizes__FURTHER=()),
+    "other units may be taken at other sizes": method(Cuts, "problem", lambda *_, **__: ""),
+    "axes of one size change together only": method(Group, "parts", lambda _: []),
+    "a block takes one sample": changed(passes__inserting__takes_one_sample=lambda *_: True),
+    "blocks are tried at two sets of sizes": changed(analysis__FURTHER=()),
 }
 """Of sizes."""
 WIDER: dict[str, Plant] = {

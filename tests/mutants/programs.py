@@ -274,6 +274,53 @@ def blocks() -> str:
     return ""
 
 
+class Averaged(nn.Module):
+    """The mean over the last axis of a function of the input, and a layer."""
+
+    def __init__(self, body: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.body, self.head = body, nn.Linear(channels, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.body(x).mean(-1))
+        return y
+
+
+def lengths() -> str:
+    """A length that is what the channels are is another one for other inputs."""
+    model, x = Averaged(nn.Tanh(), 4).eval(), torch.randn(2, 4, 4)
+    try:
+        grown = fxgrow.deepen(fxgrow.trace(model, (x,)), after="body")
+    except FxgrowError:
+        return ""
+    return _apart(model, grown, torch.randn(2, 4, 5), False)
+
+
+def one_sample() -> str:
+    """A batch of one is taken in training mode, or is not claimed."""
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(2))
+    model = Averaged(body, 4)
+    plan = fxgrow.plan_deepen(traced := fxgrow.trace(model, (torch.randn(2, 3, 8, 8),)), after="body.2", norm="batch")
+    if plan.eval_only:
+        return ""
+    return _apart(model, fxgrow.apply(plan, traced), torch.randn(1, 3, 8, 8), True)
+
+
+def cuts() -> str:
+    """Which units are taken at other sizes is no matter, or the growth is refused."""
+
+    def body(m: Any, h: Tensor) -> Tensor:
+        return torch.relu(h)[..., : h.shape[0]].sum(-1, keepdim=True).repeat(1, 1, 6)
+
+    model, x = Net(body).eval(), torch.randn(4, 3, 4).double()
+    traced = fxgrow.trace(model, (x,))
+    try:
+        grown = fxgrow.widen(traced, "a", by=6)
+    except FxgrowError:
+        return ""
+    return _apart(model, grown, x, False) or _apart(model, grown, x[:1], False)
+
+
 def _between(function: Callable[[Tensor], Tensor]) -> fx.GraphModule:
     """Two layers with a call of a function between them that torch.fx does not look into."""
     root = nn.ModuleDict({"a": nn.Linear(4, 6), "b": nn.Linear(6, 3)}).double()
@@ -711,6 +758,9 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "what is stored": stored,
     "numbers": numbers,
     "blocks": blocks,
+    "lengths": lengths,
+    "a batch of one": one_sample,
+    "cuts": cuts,
     "wider code": wider,
     "what is stale": stale,
     "plans": plans,

@@ -1,0 +1,175 @@
+"""Operators that take part of a growing axis: which part that is must not follow the sizes of the input.
+
+A growth puts new units beside old ones, and a slice that keeps other units for other inputs would keep other ones of
+them, too. No scheme can make up for that. Parts that are put together again as they were are no matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from torch import fx
+
+from ..capture.program import Op, Program, Value
+from ..capture.varying import varying
+from ..dims.axis import Atom, atoms, is_made_of
+from ..dims.rules.concat import CUTS
+from ..dims.rules.slicing import Range
+from ..dims.solver import DimsSolver
+
+PARTS = frozenset(f"aten::{name}" for name in (*CUTS, "slice", "narrow", "select"))
+"""Operators that take a part of an axis, or cut it into parts."""
+
+
+class Cuts:
+    """The parts that operators of a program take of axes that grow."""
+
+    def __init__(self, dims: DimsSolver, others: Callable[[], Iterable[Program]]) -> None:
+        """`others`: programs for inputs of other sizes; asked only where a part may follow them."""
+        self.program, self.dims, self.others = dims.program, dims, others
+        self._own: set[Atom] | None = None
+
+    def problem(
+        self, node: fx.Node, ops: Sequence[Op], shape: Callable[[Value], Sequence[int]], *, opaque: bool
+    ) -> str:
+        """What is wrong with a node that takes another part of a growing axis for other inputs; else empty.
+
+        Args:
+            node: of the graph.
+            ops: its operators.
+            shape: of a value after the growth.
+            opaque: the node is code in which numbers are computed that are not among its arguments.
+        """
+        told = opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
+        for at, (x, parts) in _parts(ops, all_axes=told).items():
+            if x.shape[at] == shape(x)[at] or (not told and self._is_width(x, at)):
+                continue
+            for program in self.others():
+                others = _parts(program.node_ops.get(node.name, ()), all_axes=True)
+                if _same_parts(parts, others[at][1] if at in others else [], at):
+                    continue
+                if not self._rejoined(program, ops, at):
+                    return "which units it takes follows the sizes of the input, and so would which of the new ones"
+        return ""
+
+    def _rejoined(self, other: Program, ops: Sequence[Op], at: int) -> bool:
+        """Whether all who read the parts that operators take put them together with all other parts, in order."""
+        parts = {out.index for op in ops for out in op.outputs}
+        readers = [
+            o for o in self.program.ops if o.node != ops[0].node and any(value.index in parts for value in o.inputs())
+        ]
+        pairs = [((self.program, reader), (other, _there(other, self.program, reader))) for reader in readers]
+        return bool(pairs) and all(_is_whole(program, reader, at) for pair in pairs for program, reader in pair)
+
+    def _is_width(self, value: Value, at: int) -> bool:
+        """Whether parameters alone give the size of an axis."""
+        if self._own is None:
+            parameters = self.program.parameters.values()
+            self._own = {atom for v in parameters for axis in self.dims.resolved(v) for atom in atoms(axis)}
+        return is_made_of(self.dims.resolved(value)[at], self._own)
+
+
+def part_of(op: Op) -> int | None:
+    """The axis of which an operator takes a part; None if it takes none."""
+    x, dim = op.args.get("self"), op.args.get("dim")
+    if op.name not in PARTS or not isinstance(x, Value) or not isinstance(dim, int):
+        return None
+    return dim % len(x.shape)
+
+
+def _parts(ops: Sequence[Op], *, all_axes: bool) -> dict[int, tuple[Value, list[Op]]]:
+    """By axis, the value of which operators of a node take parts along it, and these operators.
+
+    Args:
+        ops: of the node.
+        all_axes: also those of which it takes the whole, which torch does without an operator, or by `alias`.
+    """
+    found: dict[int, tuple[Value, list[Op]]] = {}
+    for op in ops:
+        at, x = part_of(op), op.args.get("self")
+        if at is not None:
+            found.setdefault(at, (op.args["self"], []))[1].append(op)
+        if all_axes and isinstance(x, Value) and op.name in (*PARTS, "aten::alias"):
+            for axis in range(len(x.shape)):
+                found.setdefault(axis, (x, []))
+    return found
+
+
+def _same_parts(ops: Sequence[Op], others: Sequence[Op], at: int) -> bool:
+    """Whether operators of one node take the same parts of an axis in two programs; no operator takes the whole."""
+    if len(ops) == len(others):
+        return all(_same_part(op, other, at) for op, other in zip(ops, others, strict=True))
+    return all(list(_shares(op, at)) == [0, 1] for op in (*ops, *others))
+
+
+def _same_part(op: Op, other: Op, at: int) -> bool:
+    """Whether two records of an operator take the same part of an axis; of an axis of another size, the same share."""
+    if op.name != other.name:
+        return False
+    if op.args["self"].shape[at] == other.args["self"].shape[at]:
+        return _numbers(op) == _numbers(other)
+    return list(_shares(op, at)) == list(_shares(other, at))
+
+
+def _there(other: Program, program: Program, op: Op) -> Op | None:
+    """The operator of another program that stands where one stands in this program."""
+    number = next(k for k, one in enumerate(program.node_ops[op.node]) if one is op)
+    ops = other.node_ops.get(op.node, [])
+    return ops[number] if number < len(ops) else None
+
+
+def _is_whole(program: Program, op: Op | None, at: int) -> bool:
+    """Whether an operator puts all parts of one axis together, in order."""
+    if op is None or op.name != "aten::cat" or op.args.get("dim", 0) % len(op.outputs[0].shape) != at:
+        return False
+    made = {out.index: maker for maker in program.ops for out in maker.outputs}
+    sources, end = {}, 0
+    for part in op.args["tensors"]:
+        maker, start, source = made.get(part.index), 0, part
+        if maker is not None and part_of(maker) == at:
+            start, source = _start(maker, part), maker.args["self"]
+        if start != end:
+            return False
+        source = _source(made, source)
+        sources[source.index] = source.shape
+        end += part.shape[at]
+    return len(sources) == 1 and all(shape[at] == end for shape in sources.values())
+
+
+def _source(made: Mapping[int, Op], value: Value) -> Value:
+    """What a value is the whole of."""
+    maker = made.get(value.index)
+    if maker is None or maker.name not in ("aten::slice", "aten::alias") or maker.args["self"].shape != value.shape:
+        return value
+    return _source(made, maker.args["self"])
+
+
+def _start(op: Op, part: Value) -> int:
+    """Where one of the parts that an operator takes begins."""
+    if op.name in ("aten::slice", "aten::narrow"):
+        where = Range(op, part)
+        return -1 if where.strided else where.start
+    if op.name == "aten::select":
+        return -1
+    at = part_of(op)
+    assert at is not None
+    before = op.outputs[: [out.index for out in op.outputs].index(part.index)]
+    return sum(out.shape[at] for out in before)
+
+
+def _numbers(op: Op) -> dict[str, Any]:
+    return {name: arg for name, arg in op.args.items() if name not in ("self", "dim")}
+
+
+def _shares(op: Op, at: int) -> Iterator[Fraction]:
+    """Where the parts lie, in shares of the axis."""
+    size = op.args["self"].shape[at] or 1
+    if op.name in ("aten::slice", "aten::narrow"):
+        part = Range(op, op.outputs[0])
+        yield from (Fraction(part.start, size), Fraction(part.length, size))
+    elif op.name == "aten::select":
+        yield Fraction(op.args["index"] % size, size)
+    else:
+        yield from (Fraction(out.shape[at], size) for out in op.outputs)
