@@ -207,13 +207,13 @@ def _cut_by_sizes(xs: Sequence[Tensor], o: Options) -> nn.Module:
         size = x.shape[0]
         match o["kind"]:
             case 0:
-                return x * part(x, size).sum(axis, keepdim=True)
-            case 1:
-                return x * part(x, -size, None).sum(axis, keepdim=True)
-            case 2:
-                return x * x.split(size, axis)[0].sum(axis, keepdim=True)
-            case _:
                 return torch.cat([part(x, size), part(x, size, None)], axis)
+            case 1:
+                return x * part(x, size).sum(axis, keepdim=True)
+            case 2:
+                return x * part(x, -size, None).sum(axis, keepdim=True)
+            case _:
+                return x * x.split(size, axis)[0].sum(axis, keepdim=True)
 
     return Do(call)
 
@@ -256,7 +256,7 @@ STATE: dict[str, Part] = {
     "made_anew": Part(takes=LAYOUTS, make=_made_anew, share=1),
     "batch_and_channels": Part(takes=LAYOUTS, make=_merged),
     "scaled_by_sizes": Part(takes=LAYOUTS, make=_by_sizes),
-    "cut_by_sizes": Part(takes=LAYOUTS, make=_cut_by_sizes),
+    "cut_by_sizes": Part(takes=LAYOUTS, make=_cut_by_sizes, share=1),
     "positions": Part(takes=("image", "tokens"), make=_positions, share=1),
     "attention_with_dropout": Part(takes=("tokens",), make=_attention, options=_heads, share=1),
 }
