@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, fx
 
@@ -44,6 +44,7 @@ class OtherMode:
 FURTHER = ((16, 1), (4, 1), (2, 1), (1, 2), (1, 4), (1, 16))
 """Sizes of inputs beside the second ones, as (multiple, divisor) of the example's: what is pooled to one position may
 be more of them only for an image many times as high, and a table may be cut to shorter inputs only."""
+T = TypeVar("T")
 _CALLS = frozenset({"call_function", "call_module"})
 
 
@@ -85,6 +86,7 @@ class Analysis:
         self._second: Program | None = None
         self._second_inputs: tuple[Any, ...] = ()
         self._asked = False
+        self._kept: dict[type, Any] = {}
         self._further: dict[tuple[tuple[tuple[int, int], int], ...], Program | None] = {}
 
     @one_at_a_time
@@ -101,6 +103,14 @@ class Analysis:
                 found.append(OtherMode(mode.training, made, mode.problem))
             self._others = tuple(found)
         return self._others
+
+    @one_at_a_time
+    def kept(self, kind: type[T], make: Callable[[], T]) -> T:
+        """What a pass has found out of the model once and for all; made when first asked for."""
+        if kind not in self._kept:
+            self._kept[kind] = make()
+        found: T = self._kept[kind]
+        return found
 
     @property
     def notes(self) -> tuple[str, ...]:

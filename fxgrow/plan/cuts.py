@@ -14,10 +14,11 @@ from torch import fx
 
 from ..capture.program import Op, Program, Value
 from ..capture.varying import varying
-from ..dims.axis import Atom, atoms, is_made_of
+from ..dims.axis import Atom, atoms, factors_of, is_made_of, terms_of
 from ..dims.rules.concat import CUTS
 from ..dims.rules.slicing import Range
 from ..dims.solver import DimsSolver
+from .sizes import NewSizes
 
 PARTS = frozenset(f"aten::{name}" for name in (*CUTS, "slice", "narrow", "select"))
 """Operators that take a part of an axis, or cut it into parts."""
@@ -26,13 +27,19 @@ PARTS = frozenset(f"aten::{name}" for name in (*CUTS, "slice", "narrow", "select
 class Cuts:
     """The parts that operators of a program take of axes that grow."""
 
-    def __init__(self, dims: DimsSolver, others: Callable[[], Iterable[Program]]) -> None:
-        """`others`: programs for inputs of other sizes; asked only where a part may follow them."""
-        self.program, self.dims, self.others = dims.program, dims, others
+    def __init__(self, dims: DimsSolver) -> None:
+        self.program, self.dims = dims.program, dims
         self._own: set[Atom] | None = None
+        self._otherwise: list[tuple[str, int]] | None = None
 
     def problem(
-        self, node: fx.Node, ops: Sequence[Op], shape: Callable[[Value], Sequence[int]], *, opaque: bool
+        self,
+        node: fx.Node,
+        ops: Sequence[Op],
+        shape: Callable[[Value], Sequence[int]],
+        others: Callable[[], Iterable[Program]],
+        *,
+        opaque: bool,
     ) -> str:
         """What is wrong with a node that takes another part of a growing axis for other inputs; else empty.
 
@@ -40,19 +47,51 @@ class Cuts:
             node: of the graph.
             ops: its operators.
             shape: of a value after the growth.
+            others: programs for inputs of other sizes; asked only where a part may follow them.
             opaque: the node is code in which numbers are computed that are not among its arguments.
         """
         told = opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
         for at, (x, parts) in _parts(ops, all_axes=told).items():
             if x.shape[at] == shape(x)[at] or (not told and self._is_width(x, at)):
                 continue
-            for program in self.others():
-                others = _parts(program.node_ops.get(node.name, ()), all_axes=True)
-                if _same_parts(parts, others[at][1] if at in others else [], at):
+            for program in others():
+                there = _parts(program.node_ops.get(node.name, ()), all_axes=True)
+                if _same_parts(parts, there[at][1] if at in there else [], at):
                     continue
                 if not self._rejoined(program, ops, at):
                     return "which units it takes follows the sizes of the input, and so would which of the new ones"
         return ""
+
+    def regrouped(
+        self, nodes: Sequence[fx.Node], new: NewSizes, others: Callable[[], Iterable[Program]]
+    ) -> tuple[fx.Node, str] | None:
+        """A node that groups growing units otherwise for other inputs, and what is wrong with it; None if none does.
+
+        Args:
+            nodes: those that see a growing axis, in order.
+            new: the growth.
+            others: programs for inputs of other sizes, of which the first is looked at.
+        """
+        told = [node for node in nodes if any(varying(self.program.results[n.name]) for n in node.all_input_nodes)]
+        second = next(iter(others()), None) if told else None
+        if second is None:
+            return None
+        if self._otherwise is None:
+            self._otherwise = list(_grouped_otherwise(self.dims, second))
+        for name, k in self._otherwise:
+            if not new.new.keys().isdisjoint(atoms(new.dims.resolved(self.program.parameters[name])[k])):
+                text = "how it groups the units follows the sizes of the input, and so would where new ones lie"
+                return next((node for node in told if self._regroups(node, second)), told[0]), text
+        return None
+
+    def _regroups(self, node: fx.Node, other: Program) -> bool:
+        """Whether a node gives another number of axes than it reads, and other sizes of them for other inputs."""
+        for op, there in zip(self.program.node_ops.get(node.name, ()), other.node_ops.get(node.name, ()), strict=False):
+            x = op.args.get("self")
+            regroups = isinstance(x, Value) and op.outputs and len(x.shape) != len(op.outputs[0].shape)
+            if regroups and op.outputs[0].shape[1:] != there.outputs[0].shape[1:]:
+                return True
+        return False
 
     def _rejoined(self, other: Program, ops: Sequence[Op], at: int) -> bool:
         """Whether all who read the parts that operators take put them together with all other parts, in order."""
@@ -69,6 +108,35 @@ class Cuts:
             parameters = self.program.parameters.values()
             self._own = {atom for v in parameters for axis in self.dims.resolved(v) for atom in atoms(axis)}
         return is_made_of(self.dims.resolved(value)[at], self._own)
+
+
+def _grouped_otherwise(dims: DimsSolver, other: Program) -> Iterator[tuple[str, int]]:
+    """The axes of parameters whose units are grouped otherwise in a program for inputs of other sizes."""
+    there = DimsSolver(other).solve()
+    for name, value in dims.program.parameters.items():
+        partner = other.parameters.get(name)
+        if partner is None:
+            continue
+        for k in range(len(value.shape)):
+            stopped = _frozen(there, partner, k) and not _frozen(dims, value, k)
+            if stopped or _groups(dims, value, k) != _groups(there, partner, k):
+                yield name, k
+
+
+def _groups(dims: DimsSolver, value: Value, k: int) -> list[list[int]]:
+    """How the units of a parameter's axis are grouped, by sizes; parts that are no groups are one."""
+    found: list[list[int]] = []
+    for term in terms_of(dims.resolved(value)[k]):
+        sizes = [size for factor in factors_of(term) if (size := dims.algebra.measure(factor)) != 1] or [1]
+        if found and len(sizes) == len(found[-1]) == 1:
+            found[-1] = [found[-1][0] + sizes[0]]
+        else:
+            found.append(sizes)
+    return found
+
+
+def _frozen(dims: DimsSolver, value: Value, k: int) -> bool:
+    return any(atom.index in dims.algebra.frozen for atom in atoms(dims.resolved(value)[k]))
 
 
 def part_of(op: Op) -> int | None:

@@ -6,7 +6,7 @@ operator and argument by argument, with what the rules predict. Nothing is writt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, product
 from typing import Any
@@ -19,7 +19,7 @@ from ..capture.attention import Opening
 from ..capture.containers import found, replaced
 from ..capture.lowering import INTRINSICS
 from ..capture.opening import kind_of, opening_of
-from ..capture.program import Op, Ref, Value
+from ..capture.program import Op, Program, Ref, Value
 from ..capture.recorder import broken
 from ..capture.signature import Meta
 from ..capture.trees import attribute
@@ -79,7 +79,7 @@ class Simulation:
         self.done: dict[fx.Node, Done] = {}
         """How each node was carried through, in order."""
         self.elsewhere = OtherSizes(self)
-        self._cuts = Cuts(analysis.dims, lambda: analysis.elsewhere(gm))
+        self._cuts = analysis.kept(Cuts, lambda: Cuts(analysis.dims))
 
     def run(self) -> Simulation:
         """Walk the graph.
@@ -89,6 +89,11 @@ class Simulation:
         """
         by_name = dict(self.gm.named_modules(remove_duplicate=False))
         touched = {op.node for op in self.sizes.dims.touched(self.sizes.new)}
+        regrouped = self._cuts.regrouped(
+            [n for n in self.gm.graph.nodes if n.name in touched], self.sizes, self._other_programs
+        )
+        if regrouped is not None:
+            raise inexpressible(self.gm, *regrouped, "write the size as a number, or choose another layer")
         for node in self.gm.graph.nodes:
             if node.op == "output":
                 self._check_output(node)
@@ -187,10 +192,13 @@ class Simulation:
         self.nodes.extend(edits)
         self._change(node, result, how)
 
+    def _other_programs(self) -> Iterable[Program]:
+        return self.analysis.elsewhere(self.gm)
+
     def _check_cuts(self, node: fx.Node, target: Any, ops: Sequence[Op]) -> None:
         """Refuse a growth of an axis of which another part is taken for inputs of other sizes."""
         opaque = node.op == "call_module" or is_user_code(target)
-        problem = self._cuts.problem(node, ops, self.sizes.shape, opaque=opaque)
+        problem = self._cuts.problem(node, ops, self.sizes.shape, self._other_programs, opaque=opaque)
         if problem:
             raise inexpressible(self.gm, node, problem, "take a fixed number of units, or choose another layer")
 

@@ -203,6 +203,7 @@ SIZES: dict[str, Plant] = {
     ),
     "blocks are tried at one set of sizes": changed(passes__inserting__check_other_sizes=lambda *_: None),
     "other units may be taken at other sizes": method(Cuts, "problem", lambda *_, **__: ""),
+    "units may be grouped otherwise at other sizes": method(Cuts, "regrouped", lambda *_: None),
     "axes of one size change together only": method(Group, "parts", lambda _: []),
     "a block takes one sample": changed(passes__inserting__takes_one_sample=lambda *_: True),
     "blocks are tried at two sets of sizes": changed(analysis__FURTHER=()),

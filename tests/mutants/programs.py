@@ -309,16 +309,25 @@ def one_sample() -> str:
 def cuts() -> str:
     """Which units are taken at other sizes is no matter, or the growth is refused."""
 
-    def body(m: Any, h: Tensor) -> Tensor:
+    def cut(m: Any, h: Tensor) -> Tensor:
         return torch.relu(h)[..., : h.shape[0]].sum(-1, keepdim=True).repeat(1, 1, 6)
 
-    model, x = Net(body).eval(), torch.randn(4, 3, 4).double()
-    traced = fxgrow.trace(model, (x,))
-    try:
-        grown = fxgrow.widen(traced, "a", by=6)
-    except FxgrowError:
-        return ""
-    return _apart(model, grown, x, False) or _apart(model, grown, x[:1], False)
+    def grouped(m: Any, h: Tensor) -> Tensor:
+        sums: Tensor = torch.relu(h).unflatten(-1, (h.shape[0], -1)).sum(-1)
+        return (sums * sums).sum(-1, keepdim=True).repeat(1, 1, 6)
+
+    for body, size in ((cut, 4), (grouped, 3)):
+        model, x = Net(body).eval(), torch.randn(size, 3, 4).double()
+        traced = fxgrow.trace(model, (x,))
+        try:
+            grown = fxgrow.widen(traced, "a", by=6)
+        except FxgrowError:
+            continue
+        others = (torch.randn(n, 3, 4).double() for n in range(1, 7) if body is cut or 6 % n == 0)
+        problem = next(filter(None, (_apart(model, grown, other, False) for other in (x, *others))), "")
+        if problem:
+            return problem
+    return ""
 
 
 def _between(function: Callable[[Tensor], Tensor]) -> fx.GraphModule:
