@@ -51,12 +51,14 @@ class Cuts:
             opaque: the node is code in which numbers are computed that are not among its arguments.
         """
         told = opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
-        for at, (x, parts) in _parts(ops, all_axes=told).items():
-            if x.shape[at] == shape(x)[at] or (not told and self._is_width(x, at)):
+        for place, (x, parts) in _parts(ops, all_axes=told).items():
+            at = place[1]
+            grown = [v for v in (x, *(op.args["self"] for op in parts)) if v.shape[at] != shape(v)[at]]
+            if all(not told and self._is_width(v, at) for v in grown):
                 continue
             for program in others():
                 there = _parts(program.node_ops.get(node.name, ()), all_axes=True)
-                if _same_parts(parts, there[at][1] if at in there else [], at):
+                if _same_parts(parts, there[place][1] if place in there else [], at):
                     continue
                 if not self._rejoined(program, ops, at):
                     return "which units it takes follows the sizes of the input, and so would which of the new ones"
@@ -147,22 +149,52 @@ def part_of(op: Op) -> int | None:
     return dim % len(x.shape)
 
 
-def _parts(ops: Sequence[Op], *, all_axes: bool) -> dict[int, tuple[Value, list[Op]]]:
-    """By axis, the value of which operators of a node take parts along it, and these operators.
+Whole = tuple[object, int, int]
+"""What parts are taken of, as it is told in programs for inputs of all sizes: how it is made within its node, the
+number of the values before it that are made so, and how many there are."""
+
+
+def _parts(ops: Sequence[Op], *, all_axes: bool) -> dict[tuple[Whole, int], tuple[Value, list[Op]]]:
+    """By a value and one of its axes, what operators of a node take parts of along it, and these operators.
 
     Args:
         ops: of the node.
         all_axes: also those of which it takes the whole, which torch does without an operator, or by `alias`.
     """
-    found: dict[int, tuple[Value, list[Op]]] = {}
+    ops = [op for op in ops if op.step >= 0]
+    wholes = _wholes(ops)
+    found: dict[tuple[Whole, int], tuple[Value, list[Op]]] = {}
     for op in ops:
         at, x = part_of(op), op.args.get("self")
         if at is not None:
-            found.setdefault(at, (op.args["self"], []))[1].append(op)
+            found.setdefault((wholes[op.args["self"].index], at), (op.args["self"], []))[1].append(op)
         if all_axes and isinstance(x, Value) and op.name in (*PARTS, "aten::alias"):
             for axis in range(len(x.shape)):
-                found.setdefault(axis, (x, []))
+                found.setdefault((wholes[x.index], axis), (x, []))
     return found
+
+
+def _wholes(ops: Sequence[Op]) -> dict[int, Whole]:
+    """By index of each value that operators of a node read or make, what it is, or is a part of."""
+    made: dict[int, tuple[object, int]] = {}
+    rows: dict[object, int] = {}
+
+    def note(value: Value, maker: object) -> None:
+        kind = (maker, len(value.shape))
+        made[value.index] = kind, rows.setdefault(kind, 0)
+        rows[kind] += 1
+
+    for op in ops:
+        for value in op.inputs():
+            if value.index not in made:
+                note(value, ("read", value.node))
+        x = op.args.get("self")
+        for out in op.outputs:
+            if isinstance(x, Value) and op.name in (*PARTS, "aten::alias"):
+                made[out.index] = made[x.index]
+            else:
+                note(out, op.name)
+    return {index: (kind, number, rows[kind]) for index, (kind, number) in made.items()}
 
 
 def _same_parts(ops: Sequence[Op], others: Sequence[Op], at: int) -> bool:
