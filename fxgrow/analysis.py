@@ -6,17 +6,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .capture.build import lower
 from .capture.call import Call, remembered
 from .capture.checks import check_model
+from .capture.containers import changed, leaves
+from .capture.fakes import empty_fake
 from .capture.inputs import example_values
 from .capture.locks import one_at_a_time
 from .capture.lowering import Lowering
 from .capture.other_modes import capture_notes, other_programs, speak_for
 from .capture.program import Program
 from .capture.second_sizes import resized, second, sizes_between
+from .capture.signature import meta_of
 from .capture.snapshot import Snapshot
 from .capture.template import same_template
 from .capture.user_code import may_change, target_of
@@ -166,8 +171,33 @@ class Analysis:
         them."""
         key = tuple(sorted(sizes.items()))
         if key not in self._further:
-            self._further[key] = self._lowered(Snapshot(gm), resized(self.inputs, self._second_inputs, sizes))
+            self._further[key] = self._lowered(Snapshot(gm), self._resized(sizes))
         return self._further[key]
+
+    def _resized(self, sizes: Mapping[tuple[int, int], int]) -> tuple[Any, ...]:
+        return resized(self._without_values(self.inputs), self._second_inputs, sizes)
+
+    def _without_values(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Inputs that take no memory, on the devices of the example's."""
+        mode = FakeTensorMode()
+        devices = iter([x.device for x in leaves(self.inputs) if isinstance(x, Tensor)])
+
+        def fake(x: Any) -> Any:
+            if not isinstance(x, Tensor):
+                return x
+            device = next(devices, x.device)
+            if x.layout is not torch.strided or x.is_quantized:
+                return x
+            shape, stride, dtype, _ = meta_of(x)
+            return empty_fake((shape, stride, dtype, device), mode)
+
+        made: tuple[Any, ...] = changed(inputs, fake)
+        return made
+
+    @property
+    def second_inputs(self) -> tuple[Any, ...]:
+        """The inputs of the second program; none before it is asked for, or if there is none."""
+        return self._second_inputs
 
     def elsewhere(self, gm: fx.GraphModule) -> Iterator[Program]:
         """The programs for inputs of other sizes, each made when it is asked for: the second one, then those for
@@ -185,7 +215,7 @@ class Analysis:
     def takes(self, gm: fx.GraphModule, here: int, there: int) -> bool:
         """Whether the model, or one like it in the other mode, takes inputs with another size in place of one."""
         sizes = {pair: there for pair in self.following() if pair[0] == here}
-        return self._lowered(Snapshot(gm), resized(self.inputs, self._second_inputs, sizes)) is not None
+        return self._lowered(Snapshot(gm), self._resized(sizes)) is not None
 
     def _lowered(self, model: Snapshot, inputs: tuple[Any, ...]) -> Program | None:
         try:
@@ -202,10 +232,11 @@ class Analysis:
         places = [node for node in model.nodes if node.op == "placeholder"]
         traced = all(_shape(node.meta.get("val")) == _shape(x) for node, x in zip(places, self.inputs, strict=True))
         for known in gm.meta.get("fxgrow_second", ()) if traced else ():  # sizes that the module itself has taken
-            if len(known) == len(places) and (found := program(tuple(known))) is not None:
-                self._second_inputs = tuple(known)
+            inputs = self._without_values(tuple(known))
+            if len(known) == len(places) and (found := program(inputs)) is not None:
+                self._second_inputs = inputs
                 return found
-        chosen = second(self.inputs, lambda inputs: program(inputs) is not None)
+        chosen = second(self._without_values(self.inputs), lambda inputs: program(inputs) is not None)
         self._second_inputs = chosen or ()
         return program(chosen) if chosen is not None else None
 

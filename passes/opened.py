@@ -43,6 +43,8 @@ def opened(gm: fx.GraphModule, analysis: Analysis, openings: Sequence[Opening]) 
         for other in [k for k in known if k[:2] != key[:2]]:
             del known[other]
         twin = _twin(gm, openings)
+        sizes = [analysis.second_inputs] if analysis.second_inputs else []
+        twin.meta["fxgrow_second"] = gm.meta.get("fxgrow_second") or sizes
         made = analyse(twin, analysis.call, lowering=analysis.lowering)
         made.digest, made.size = analysis.digest, analysis.size
         known[key] = (twin, made)

@@ -37,7 +37,7 @@ class Cuts:
         node: fx.Node,
         ops: Sequence[Op],
         shape: Callable[[Value], Sequence[int]],
-        others: Callable[[], Iterable[Program]],
+        programs: Iterable[Program],
         *,
         opaque: bool,
     ) -> str:
@@ -47,16 +47,18 @@ class Cuts:
             node: of the graph.
             ops: its operators.
             shape: of a value after the growth.
-            others: programs for inputs of other sizes; asked only where a part may follow them.
+            programs: those to look at (see `programs`).
             opaque: the node is code in which numbers are computed that are not among its arguments.
         """
         told = opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
+        looked_at: list[Program] = []
         for place, (x, parts) in _parts(ops, all_axes=told).items():
             at = place[1]
             grown = [v for v in (x, *(op.args["self"] for op in parts)) if v.shape[at] != shape(v)[at]]
             if all(not told and self._is_width(v, at) for v in grown):
                 continue
-            for program in others():
+            looked_at = looked_at or list(programs)
+            for program in looked_at:
                 there = _parts(program.node_ops.get(node.name, ()), all_axes=True)
                 if _same_parts(parts, there[place][1] if place in there else [], at):
                     continue
@@ -94,6 +96,26 @@ class Cuts:
             if regroups and op.outputs[0].shape[1:] != there.outputs[0].shape[1:]:
                 return True
         return False
+
+    def programs(self, node: fx.Node, others: Callable[[], Iterable[Program]], *, user: bool) -> Iterator[Program]:
+        """The programs for inputs of other sizes in which a node may take other parts, each made when it is asked for:
+        beside the second one those where code of the user's computes numbers, or the node is given one that is computed
+        from a number that the second inputs change."""
+        programs = iter(others())
+        second = next(programs, None)
+        if second is None:
+            return
+        yield second
+        waiting, seen = [node], {node}
+        while waiting and not user:
+            for read in waiting.pop().all_input_nodes:
+                here = varying(self.program.results[read.name])
+                if here and read not in seen:
+                    user |= here != varying(second.results[read.name])
+                    seen.add(read)
+                    waiting.append(read)
+        if user:
+            yield from programs
 
     def _rejoined(self, other: Program, ops: Sequence[Op], at: int) -> bool:
         """Whether all who read the parts that operators take put them together with all other parts, in order."""

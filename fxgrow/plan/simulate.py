@@ -197,8 +197,9 @@ class Simulation:
 
     def _check_cuts(self, node: fx.Node, target: Any, ops: Sequence[Op]) -> None:
         """Refuse a growth of an axis of which another part is taken for inputs of other sizes."""
-        opaque = node.op == "call_module" or is_user_code(target)
-        problem = self._cuts.problem(node, ops, self.sizes.shape, self._other_programs, opaque=opaque)
+        opaque = is_user_code(target) and not kind_of(self.gm, node)
+        programs = self._cuts.programs(node, self._other_programs, user=may_change(target))
+        problem = self._cuts.problem(node, ops, self.sizes.shape, programs, opaque=opaque)
         if problem:
             raise inexpressible(self.gm, node, problem, "take a fixed number of units, or choose another layer")
 
