@@ -339,9 +339,6 @@ UNEVEN: dict[str, Callable[[Tensor], Tensor]] = {
     "exact quotient": lambda h: h / (h.numel() // h.size(1)),
     "slice": lambda h: h[:, :, : h.size(2) // h.size(1) + 1] * 2,
     "padding": lambda h: nn.functional.pad(h, (0, h.size(2) % h.size(1))),
-    "cut of the channels": lambda h: torch.cat(
-        [h[:, : h.size(1) - h.size(2) // h.size(1)], h[:, h.size(1) - h.size(2) // h.size(1) :]], 1
-    ),
     "smooth sum": lambda h: h * (h.size(1) * h.size(2) + h.size(2)),
     "smooth power": lambda h: h * h.size(1) ** (-h.size(2) / 10),
     "smooth product": lambda h: h * ((h.size(1) + h.size(2)) * h.size(2)),
@@ -467,6 +464,10 @@ FOLLOWING: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, int, i
     "all for the example": (lambda h, x: h[:, : x.shape[2]], (2, 3, 4)),
     "all for the example, from its end": (lambda h, x: h[:, x.shape[2] - 4 :], (2, 3, 4)),
     "of the other axis": (lambda h, x: h.T[: x.shape[2]].T, (2, 3, 4)),
+    "parts that become the whole again": (
+        lambda h, x: torch.cat([h[:, : x.shape[2]], h[:, x.shape[2] :]], 1),
+        (2, 3, 3),
+    ),
     "pieces of written sizes": (lambda h, x: h.split([x.shape[0], 4 - x.shape[0]], 1)[0], (2, 3, 5)),
 }
 
@@ -484,8 +485,6 @@ SETTLED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "the whole": lambda h, x: h[:, : h.shape[1]],
     "a half": lambda h, x: h[:, : h.shape[1] // 2],
     "a number": lambda h, x: h[:, :3],
-    "parts that become the whole again": lambda h, x: torch.cat([h[:, : x.shape[2]], h[:, x.shape[2] :]], 1),
-    "pieces that become the whole again": lambda h, x: torch.cat(h.split([x.shape[0], 4 - x.shape[0]], 1), 1),
 }
 
 

@@ -1,12 +1,13 @@
 """Operators that take part of a growing axis: which part that is must not follow the sizes of the input.
 
 A growth puts new units beside old ones, and a slice that keeps other units for other inputs would keep other ones of
-them, too. No scheme can make up for that. Parts that are put together again as they were are no matter.
+them, too. No scheme can make up for that. Parts that are put together again as they were are refused, too: each slice is edited
+by itself, and the two may part at other places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -60,9 +61,7 @@ class Cuts:
             looked_at = looked_at or list(programs)
             for program in looked_at:
                 there = _parts(program.node_ops.get(node.name, ()), all_axes=True)
-                if _same_parts(parts, there[place][1] if place in there else [], at):
-                    continue
-                if not self._rejoined(program, ops, at):
+                if not _same_parts(parts, there[place][1] if place in there else [], at):
                     return "which units it takes follows the sizes of the input, and so would which of the new ones"
         return ""
 
@@ -116,15 +115,6 @@ class Cuts:
                     waiting.append(read)
         if user:
             yield from programs
-
-    def _rejoined(self, other: Program, ops: Sequence[Op], at: int) -> bool:
-        """Whether all who read the parts that operators take put them together with all other parts, in order."""
-        parts = {out.index for op in ops for out in op.outputs}
-        readers = [
-            o for o in self.program.ops if o.node != ops[0].node and any(value.index in parts for value in o.inputs())
-        ]
-        pairs = [((self.program, reader), (other, _there(other, self.program, reader))) for reader in readers]
-        return bool(pairs) and all(_is_whole(program, reader, at) for pair in pairs for program, reader in pair)
 
     def _is_width(self, value: Value, at: int) -> bool:
         """Whether parameters alone give the size of an axis."""
@@ -233,52 +223,6 @@ def _same_part(op: Op, other: Op, at: int) -> bool:
     if op.args["self"].shape[at] == other.args["self"].shape[at]:
         return _numbers(op) == _numbers(other)
     return list(_shares(op, at)) == list(_shares(other, at))
-
-
-def _there(other: Program, program: Program, op: Op) -> Op | None:
-    """The operator of another program that stands where one stands in this program."""
-    number = next(k for k, one in enumerate(program.node_ops[op.node]) if one is op)
-    ops = other.node_ops.get(op.node, [])
-    return ops[number] if number < len(ops) else None
-
-
-def _is_whole(program: Program, op: Op | None, at: int) -> bool:
-    """Whether an operator puts all parts of one axis together, in order."""
-    if op is None or op.name != "aten::cat" or op.args.get("dim", 0) % len(op.outputs[0].shape) != at:
-        return False
-    made = {out.index: maker for maker in program.ops for out in maker.outputs}
-    sources, end = {}, 0
-    for part in op.args["tensors"]:
-        maker, start, source = made.get(part.index), 0, part
-        if maker is not None and part_of(maker) == at:
-            start, source = _start(maker, part), maker.args["self"]
-        if start != end:
-            return False
-        source = _source(made, source)
-        sources[source.index] = source.shape
-        end += part.shape[at]
-    return len(sources) == 1 and all(shape[at] == end for shape in sources.values())
-
-
-def _source(made: Mapping[int, Op], value: Value) -> Value:
-    """What a value is the whole of."""
-    maker = made.get(value.index)
-    if maker is None or maker.name not in ("aten::slice", "aten::alias") or maker.args["self"].shape != value.shape:
-        return value
-    return _source(made, maker.args["self"])
-
-
-def _start(op: Op, part: Value) -> int:
-    """Where one of the parts that an operator takes begins."""
-    if op.name in ("aten::slice", "aten::narrow"):
-        where = Range(op, part)
-        return -1 if where.strided else where.start
-    if op.name == "aten::select":
-        return -1
-    at = part_of(op)
-    assert at is not None
-    before = op.outputs[: [out.index for out in op.outputs].index(part.index)]
-    return sum(out.shape[at] for out in before)
 
 
 def _numbers(op: Op) -> dict[str, Any]:
