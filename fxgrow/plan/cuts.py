@@ -1,8 +1,8 @@
 """Operators that take part of a growing axis: which part that is must not follow the sizes of the input.
 
 A growth puts new units beside old ones, and a slice that keeps other units for other inputs would keep other ones of
-them, too. No scheme can make up for that. Parts that are put together again as they were are refused, too: each slice is edited
-by itself, and the two may part at other places.
+them, too. No scheme can make up for that. Parts that are put together again as they were are refused, too: each slice
+is edited by itself, and the two may part at other places.
 """
 
 from __future__ import annotations
