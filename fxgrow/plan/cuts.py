@@ -19,6 +19,7 @@ from ..dims.axis import Atom, atoms, factors_of, is_made_of, terms_of
 from ..dims.rules.concat import CUTS
 from ..dims.rules.slicing import Range
 from ..dims.solver import DimsSolver
+from ..errors import Kind
 from .sizes import NewSizes
 
 PARTS = frozenset(f"aten::{name}" for name in (*CUTS, "slice", "narrow", "select"))
@@ -150,7 +151,9 @@ def _groups(dims: DimsSolver, value: Value, k: int) -> list[list[int]]:
 
 
 def _frozen(dims: DimsSolver, value: Value, k: int) -> bool:
-    return any(atom.index in dims.algebra.frozen for atom in atoms(dims.resolved(value)[k]))
+    """Whether an axis may not grow because its units are regrouped across its own groups."""
+    reasons = map(dims.algebra.frozen.get, (atom.index for atom in atoms(dims.resolved(value)[k])))
+    return any(reason is not None and reason.kind is Kind.NON_ALIGNED for reason in reasons)
 
 
 def part_of(op: Op) -> int | None:
