@@ -7,7 +7,7 @@ is edited by itself, and the two may part at other places.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -63,11 +63,16 @@ class Cuts:
             for program in looked_at:
                 there = _parts(program.node_ops.get(node.name, ()), all_axes=True)
                 if not _same_parts(parts, there[place][1] if place in there else [], at):
-                    return "which units it takes follows the sizes of the input, and so would which of the new ones"
+                    return "it takes other units for inputs of other sizes"
         return ""
 
     def regrouped(
-        self, nodes: Sequence[fx.Node], new: NewSizes, others: Callable[[], Iterable[Program]]
+        self,
+        nodes: Sequence[fx.Node],
+        new: NewSizes,
+        others: Callable[[], Iterable[Program]],
+        *,
+        opaque: Collection[fx.Node],
     ) -> tuple[fx.Node, str] | None:
         """A node that groups growing units otherwise for other inputs, and what is wrong with it; None if none does.
 
@@ -75,8 +80,13 @@ class Cuts:
             nodes: those that see a growing axis, in order.
             new: the growth.
             others: programs for inputs of other sizes, of which the first is looked at.
+            opaque: nodes in whose code numbers are computed that are not among their arguments.
         """
-        told = [node for node in nodes if any(varying(self.program.results[n.name]) for n in node.all_input_nodes)]
+        told = [
+            node
+            for node in nodes
+            if node in opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
+        ]
         second = next(iter(others()), None) if told else None
         if second is None:
             return None
@@ -84,7 +94,7 @@ class Cuts:
             self._otherwise = list(_grouped_otherwise(self.dims, second))
         for name, k in self._otherwise:
             if not new.new.keys().isdisjoint(atoms(new.dims.resolved(self.program.parameters[name])[k])):
-                text = "how it groups the units follows the sizes of the input, and so would where new ones lie"
+                text = "it groups the units otherwise for inputs of other sizes"
                 return next((node for node in told if self._regroups(node, second)), told[0]), text
         return None
 

@@ -23,7 +23,7 @@ from ..capture.program import Op, Program, Ref, Value
 from ..capture.recorder import broken
 from ..capture.signature import Meta
 from ..capture.trees import attribute
-from ..capture.user_code import is_user_code, may_change
+from ..capture.user_code import is_user_code, may_change, target_of
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..dims.rules.mixing import PINNED
 from ..functional import ModeValue
@@ -89,9 +89,9 @@ class Simulation:
         """
         by_name = dict(self.gm.named_modules(remove_duplicate=False))
         touched = {op.node for op in self.sizes.dims.touched(self.sizes.new)}
-        regrouped = self._cuts.regrouped(
-            [n for n in self.gm.graph.nodes if n.name in touched], self.sizes, self._other_programs
-        )
+        seeing = [node for node in self.gm.graph.nodes if node.name in touched]
+        opaque = [n for n in seeing if n.op.startswith("call_") and is_user_code(target_of(n, by_name))]
+        regrouped = self._cuts.regrouped(seeing, self.sizes, self._other_programs, opaque=opaque)
         if regrouped is not None:
             raise inexpressible(self.gm, *regrouped, "write the size as a number, or choose another layer")
         for node in self.gm.graph.nodes:
