@@ -212,9 +212,9 @@ class Analysis:
             if program is not None:
                 yield program
 
-    def takes(self, gm: fx.GraphModule, here: int, there: int) -> bool:
-        """Whether the model, or one like it in the other mode, takes inputs with another size in place of one."""
-        sizes = {pair: there for pair in self.following() if pair[0] == here}
+    def takes(self, gm: fx.GraphModule, sizes: Mapping[tuple[int, int], int]) -> bool:
+        """Whether the model, or one like it in the other mode, takes inputs of other sizes, given for each of
+        `following`."""
         return self._lowered(Snapshot(gm), self._resized(sizes)) is not None
 
     def _lowered(self, model: Snapshot, inputs: tuple[Any, ...]) -> Program | None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from inspect import signature
-from math import prod
 from typing import Any
 
 from torch import fx, nn
@@ -27,6 +26,7 @@ from fxgrow.dims.rules.idempotent import (
 from fxgrow.plan.insert import options
 
 from .bounds import bounds_of, veils
+from .one_value import one_value
 
 ATTENTION = "aten::scaled_dot_product_attention"
 MASKS = frozenset({"aten::masked_fill", "aten::tril", "aten::triu"})
@@ -92,8 +92,8 @@ def look_around(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Va
     like, layer = next(_weights(analysis, ops), ("", ""))
     norm = next((op for op in ops if _norm(op)), None)
     kind = _norm(norm) if norm is not None else "none"
-    if norm is not None and kind == "batch" and _positions(value) == 1 < _positions(norm.args["input"]):
-        kind = "none"  # in training mode it takes no batch of one sample here, as the network does
+    if kind == "batch" and one_value(gm, analysis, node.name):
+        kind = "none"
     attention = [op for op in ops if op.name == ATTENTION]
     nodes = {n.name: n for n in gm.graph.nodes}
     return Around(
@@ -107,11 +107,6 @@ def look_around(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Va
         causal=any(op.args.get("is_causal") for op in attention),
         masked=any(op.args.get("attn_mask") is not None for op in attention) or any(op.name in MASKS for op in ops),
     )
-
-
-def _positions(value: Value) -> int:
-    """Over how many positions of a sample a batch norm takes its statistics."""
-    return prod(value.shape[2:])
 
 
 def _units(analysis: Analysis, before: list[Op], value: Value) -> int:

@@ -25,7 +25,7 @@ from fxgrow.schemes.identity import Identity, prove_identity
 
 from .around import Around, passed
 from .fresh import fresh_tensors, slow
-from .other_sizes import BlockSizes, check_other_sizes, takes_one_sample
+from .other_sizes import BlockSizes, check_other_sizes, fails_in_training
 from .positions import Position
 
 _HINTS = {
@@ -146,8 +146,9 @@ def draft(
                 failure = Failure(Kind.NOT_SILENT, 0, f"in evaluation mode {text}")
                 raise _refused(block, inner, failure, where, scheme, body)
             limits += (f"{kind}: in evaluation mode only: in training mode {text}",) if text else ()
-    if shape is None and not takes_one_sample(gm, analysis, sizes):
-        limits += (f"{kind}: in evaluation mode only: in training mode it takes no batch of one sample",)
+    if shape is None and (passes := fails_in_training(gm, analysis, sizes)):
+        text = f"in training mode it does not take {'x'.join(map(str, passes))}, which passes here for other inputs"
+        limits += (f"{kind}: in evaluation mode only: {text}",)
     insert = Insert(
         name="",
         node=position.node.name,

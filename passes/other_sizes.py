@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from torch import fx, nn
 
 from fxgrow.analysis import Analysis
 from fxgrow.capture.build import lower
-from fxgrow.capture.other_modes import in_mode
 from fxgrow.capture.program import Program, Value
 from fxgrow.capture.snapshot import Snapshot
 from fxgrow.capture.source import location
@@ -20,6 +18,7 @@ from fxgrow.dims.axis import atoms, is_made_of
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal
 from fxgrow.plan.insert import Body, Factory
 
+from .one_value import one_value
 from .positions import Position
 
 
@@ -74,18 +73,14 @@ def check_other_sizes(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes,
                 return
 
 
-def takes_one_sample(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes) -> bool:
-    """Whether a block takes a batch of one in training mode, if the model does.
-
-    A batch norm behind global pooling has one value for each channel then, of which there are no statistics.
-    """
+def fails_in_training(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes) -> tuple[int, ...]:
+    """A shape that a block with a batch norm does not take in training mode, where the model takes such inputs; () if
+    none is known."""
     value, beside = sizes.position.value, sizes.beside(analysis.program)
-    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in sizes.block.modules())
-    if not norms or prod(value.shape[2:]) > 1 or beside or analysis.second(gm) is None:
-        return True
-    if _takes(sizes.block, (1, *value.shape[1:]), value.dtype, beside, training=True):
-        return True
-    return not analysis.takes(in_mode(gm, training=True), value.shape[0], 1)
+    if beside or not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in sizes.block.modules()):
+        return ()
+    shape = one_value(gm, analysis, sizes.position.node.name)
+    return () if not shape or _takes(sizes.block, shape, value.dtype, beside, training=True) else shape
 
 
 def _shape(program: Program, node: str) -> tuple[int, ...]:

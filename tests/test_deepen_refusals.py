@@ -504,12 +504,44 @@ def test_a_batch_of_one_sample_behind_global_pooling() -> None:
         assert torch.allclose(fxgrow.apply(plan, gm).train()(one), copy.deepcopy(model)(one), rtol=0, atol=1e-12)
     plan = fxgrow.plan_deepen(gm, after="3", norm="batch")
     assert plan.eval_only
-    assert "in training mode it takes no batch of one sample" in str(plan)
+    assert "in training mode it does not take 1x8x1x1, which passes here for other inputs" in str(plan)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         fxgrow.apply(plan, gm).train()(one)
     for place in ("0", "2"):
         assert not fxgrow.plan_deepen(gm, after=place).eval_only
         assert dict(fxgrow.plan_deepen(gm, after=place).inserts[0].settings)["norm"] == "batch"
+
+
+def test_a_batch_norm_of_small_images() -> None:
+    layers = (nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1))
+    model = nn.Sequential(*layers).double()
+    gm = fxgrow.trace(model, (torch.randn(2, 3, 8, 8, dtype=torch.float64),))
+    small = torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    grown = fxgrow.deepen(gm, after="3")
+    assert torch.allclose(grown.train()(small), copy.deepcopy(model)(small), rtol=0, atol=1e-12)
+    assert fxgrow.plan_deepen(gm, after="3", norm="batch").eval_only
+    assert not fxgrow.plan_deepen(gm, after="0", norm="batch").eval_only
+
+
+class Positions(nn.Module):
+    """A table of positions, cut to the height of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.table = nn.BatchNorm2d(3), nn.Parameter(torch.randn(1, 3, 4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(x) + self.table[:, :, : x.shape[2]]
+        return y
+
+
+def test_a_batch_norm_of_a_table_that_is_cut_to_one_entry() -> None:
+    model = Positions().double()
+    gm = fxgrow.trace(model, (torch.randn(2, 3, 4, 4, dtype=torch.float64),))
+    flat = torch.randn(2, 3, 1, 4, dtype=torch.float64)
+    grown = fxgrow.deepen(gm, after="getitem_1")
+    assert torch.allclose(grown.train()(flat), copy.deepcopy(model)(flat), rtol=0, atol=1e-12)
+    assert fxgrow.plan_deepen(gm, after="getitem_1", norm="batch").eval_only
 
 
 def test_a_block_of_the_norms_that_do_not_fit() -> None:

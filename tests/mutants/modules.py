@@ -205,7 +205,7 @@ SIZES: dict[str, Plant] = {
     "other units may be taken at other sizes": method(Cuts, "problem", lambda *_, **__: ""),
     "units may be grouped otherwise at other sizes": method(Cuts, "regrouped", lambda *_: None),
     "axes of one size change together only": method(Group, "parts", lambda _: []),
-    "a block takes one sample": changed(passes__inserting__takes_one_sample=lambda *_: True),
+    "a block takes one value": changed(passes__inserting__fails_in_training=lambda *_: ()),
     "blocks are tried at two sets of sizes": changed(analysis__FURTHER=()),
 }
 """Of sizes."""

@@ -196,6 +196,35 @@ def _by_sizes(xs: Sequence[Tensor], o: Options) -> nn.Module:
             return Do(lambda m, x: x * (x.shape[0] / x.shape[axis]))
 
 
+def _cut_by_sizes(xs: Sequence[Tensor], o: Options) -> nn.Module:
+    """Weighted by the sum of some units: as many as the batch has samples; or cut there and put together again."""
+    axis = 1 if o["image"] else xs[0].dim() - 1
+
+    def part(x: Tensor, *bounds: Any) -> Any:
+        return x[(slice(None),) * axis + (slice(*bounds),)]
+
+    def call(m: Any, x: Tensor) -> Any:
+        size = x.shape[0]
+        match o["kind"]:
+            case 0:
+                return torch.cat([part(x, size), part(x, size, None)], axis)
+            case 1:
+                return x * part(x, size).sum(axis, keepdim=True)
+            case 2:
+                return x * part(x, -size, None).sum(axis, keepdim=True)
+            case _:
+                return x * x.split(size, axis)[0].sum(axis, keepdim=True)
+
+    return Do(call)
+
+
+def _positions(xs: Sequence[Tensor], o: Options) -> nn.Module:
+    """Adds a table of positions, cut to the length of the input."""
+    axis = 2 if o["image"] else 1
+    shape = [n if k in (axis, 1 if o["image"] else xs[0].dim() - 1) else 1 for k, n in enumerate(xs[0].shape)]
+    return Do(lambda m, x: x + m.table.narrow(axis, 0, x.shape[axis]), table=nn.Parameter(torch.rand(shape)))
+
+
 def _attention(xs: Sequence[Tensor], o: Options) -> nn.Module:
     """Attention whose dropout is on in training mode only."""
     n, heads = xs[0].shape[-1], o["heads"]
@@ -227,6 +256,8 @@ STATE: dict[str, Part] = {
     "made_anew": Part(takes=LAYOUTS, make=_made_anew, share=1),
     "batch_and_channels": Part(takes=LAYOUTS, make=_merged),
     "scaled_by_sizes": Part(takes=LAYOUTS, make=_by_sizes),
+    "cut_by_sizes": Part(takes=LAYOUTS, make=_cut_by_sizes, share=1),
+    "positions": Part(takes=("image", "tokens"), make=_positions, share=1),
     "attention_with_dropout": Part(takes=("tokens",), make=_attention, options=_heads, share=1),
 }
 """By name."""
@@ -243,5 +274,7 @@ KINDS = {
     "made_anew": 3,
     "batch_and_channels": 2,
     "scaled_by_sizes": 4,
+    "cut_by_sizes": 4,
+    "positions": 1,
 }
 """How many kinds there are of the steps that have to know where the axis of channels is."""

@@ -103,7 +103,7 @@ def _deepening(choose: Choose, sites: Sites) -> Deepening:
     return Deepening(
         name=choose.pick(sites.calls),
         side="before" if choose.seldom(25) else "after",
-        block="" if not choose.seldom(40) else choose.pick(BLOCKS),
+        block="" if not choose.seldom(30) else choose.pick(BLOCKS),
         scheme="r2r" if not choose.seldom(50) else choose.pick(DEEPER_SCHEMES),
         count=1 + choose.seldom(15),
         norm="auto" if not choose.seldom(30) else choose.pick(NORMS),
