@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from torch import fx
+from torch import Tensor, fx
 
 from fxgrow.analysis import FURTHER, Analysis
+from fxgrow.capture.containers import leaves
 from fxgrow.capture.other_modes import in_mode
 from fxgrow.capture.program import Program, Value
 
@@ -43,7 +44,7 @@ def _one_value(gm: fx.GraphModule, analysis: Analysis, node: str) -> tuple[int, 
     training = in_mode(gm, training=True)
     if _is_normed(training, analysis, value):
         return ()
-    for sizes in _smaller(analysis, value.shape[0]):
+    for sizes in _smaller(analysis):
         program = analysis.further(gm, sizes)
         shape = _shape(program, node) if program is not None else ()
         if len(shape) > 1 and prod(shape) == shape[1] and analysis.takes(training, sizes):
@@ -68,9 +69,10 @@ def _same_but_channels(analysis: Analysis, one: Value, other: Value) -> bool:
     return (*first[:1], *first[2:]) == (*second[:1], *second[2:])
 
 
-def _smaller(analysis: Analysis, batch: int) -> Iterator[dict[tuple[int, int], int]]:
+def _smaller(analysis: Analysis) -> Iterator[dict[tuple[int, int], int]]:
     """Sizes of the inputs: with one sample and with as many as the example has, and parts of the other sizes."""
     pairs = analysis.following()
+    batch = next((x.shape[0] for x in leaves(analysis.inputs) if isinstance(x, Tensor) and x.dim()), 0)
     for one in (True, False):
         for over in (1, *(over for times, over in FURTHER if times == 1)):
             yield {(n, m): (1 if one else n) if n == batch else max(n // over, 1) for n, m in pairs}

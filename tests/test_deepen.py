@@ -75,7 +75,7 @@ def test_every_weight_of_an_r2r_block_learns_unless_a_norm_ends_it(name: str, pl
         ("mlp of three", "1", {}, "both"),
         ("mlp of three", "2", {"activation": "none"}, "both"),
         ("mlp of three", "2", {}, "both"),  # σ follows in any case
-        ("vgg11_bn", "features", {}, "eval"),
+        ("vgg11_bn", "features", {"norm": "batch"}, "eval"),
         ("mobilenet_v2", "features.4.conv.0", {}, "eval"),
         ("tokens", "embed", {"activation": "none"}, "both"),
     ],
