@@ -20,9 +20,10 @@ from .capture.locks import one_at_a_time
 from .capture.lowering import Lowering
 from .capture.other_modes import capture_notes, other_programs, speak_for
 from .capture.program import Program
-from .capture.second_sizes import resized, second, sizes_between
+from .capture.second_sizes import apart, resized, second, sizes_between
 from .capture.signature import meta_of
 from .capture.snapshot import Snapshot
+from .capture.tables import reads_within_tables
 from .capture.template import same_template
 from .capture.user_code import may_change, target_of
 from .dims.rules import RULES
@@ -46,9 +47,14 @@ class OtherMode:
         return "training mode" if self.training else "evaluation mode"
 
 
-FURTHER = ((16, 1), (4, 1), (2, 1), (1, 2), (1, 4), (1, 16))
-"""Sizes of inputs beside the second ones, as (multiple, divisor) of the example's: what is pooled to one position may
-be more of them only for an image many times as high, and a table may be cut to shorter inputs only."""
+FURTHER = (
+    *((16, 1, 0), (4, 1, 0), (2, 1, 0), (1, 1, -1), (1, 2, 0), (1, 4, 0), (1, 8, 0), (1, 16, 0)),
+    *((0, 1, 3), (0, 1, 1)),
+)
+"""Sizes of inputs beside the second ones, as (multiple, divisor, number added) of the example's: what is pooled to one
+position may be more of them only for an image many times as high, and a table may be cut to shorter inputs only."""
+EXTREMES = ((16, 1, 0), (1, 16, 0), (0, 1, 1))
+"""Those that are looked at where little speaks for a difference."""
 T = TypeVar("T")
 _CALLS = frozenset({"call_function", "call_module"})
 
@@ -90,6 +96,8 @@ class Analysis:
         self._others: tuple[OtherMode, ...] | None = None
         self._second: Program | None = None
         self._second_inputs: tuple[Any, ...] = ()
+        self._apart: list[Program] | None = None
+        """Those for sizes of single axes."""
         self._asked = False
         self._kept: dict[type, Any] = {}
         self._further: dict[tuple[tuple[tuple[int, int], int], ...], Program | None] = {}
@@ -199,18 +207,26 @@ class Analysis:
         """The inputs of the second program; none before it is asked for, or if there is none."""
         return self._second_inputs
 
-    def elsewhere(self, gm: fx.GraphModule) -> Iterator[Program]:
-        """The programs for inputs of other sizes, each made when it is asked for: the second one, then those for
-        multiples of the sizes of the inputs that differ in it."""
+    def elsewhere(self, gm: fx.GraphModule, *, few: bool = False) -> Iterator[Program]:
+        """The programs for inputs of other sizes, each made when it is asked for: the second one, those for multiples
+        of the sizes that differ in it (if few do, the largest and the smallest), and those in which one of several axes
+        of one size alone has another."""
         second = self.second(gm)
         if second is None:
             return
         yield second
-        for times, over in FURTHER:
-            sizes = {(here, there): max(here * times // over, 1) for here, there in self.following()}
+        seen: list[Program] = []
+        for times, over, more in EXTREMES if few else FURTHER:
+            sizes = {(here, there): max(here * times // over + more, 1) for here, there in self.following()}
             program = self.further(gm, sizes)
-            if program is not None:
+            if program is not None and program not in seen:
+                seen.append(program)
                 yield program
+        if self._apart is None:
+            model, first = Snapshot(gm), self._without_values(self.inputs)
+            found = (self._lowered(model, inputs) for inputs in apart(first, self._second_inputs))
+            self._apart = [program for program in found if program is not None]
+        yield from self._apart
 
     def takes(self, gm: fx.GraphModule, sizes: Mapping[tuple[int, int], int]) -> bool:
         """Whether the model, or one like it in the other mode, takes inputs of other sizes, given for each of
@@ -219,9 +235,10 @@ class Analysis:
 
     def _lowered(self, model: Snapshot, inputs: tuple[Any, ...]) -> Program | None:
         try:
-            return lower(model, inputs, self.lowering)
+            program = lower(model, inputs, self.lowering)
         except FxgrowError:
             return None
+        return program if reads_within_tables(program) else None
 
     def _at_second_sizes(self, gm: fx.GraphModule) -> Program | None:
         model = Snapshot(gm)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import Any
 
 from torch import Tensor, fx
 
-from fxgrow.analysis import FURTHER, Analysis
+from fxgrow.analysis import Analysis
 from fxgrow.capture.containers import leaves
 from fxgrow.capture.other_modes import in_mode
 from fxgrow.capture.program import Program, Value
@@ -44,9 +45,8 @@ def _one_value(gm: fx.GraphModule, analysis: Analysis, node: str) -> tuple[int, 
     training = in_mode(gm, training=True)
     if _is_normed(training, analysis, value):
         return ()
-    for sizes in _smaller(analysis):
-        program = analysis.further(gm, sizes)
-        shape = _shape(program, node) if program is not None else ()
+    for sizes, program in smaller(gm, analysis):
+        shape = _shape(program, node)
         if len(shape) > 1 and prod(shape) == shape[1] and analysis.takes(training, sizes):
             return shape
     return ()
@@ -69,14 +69,27 @@ def _same_but_channels(analysis: Analysis, one: Value, other: Value) -> bool:
     return (*first[:1], *first[2:]) == (*second[:1], *second[2:])
 
 
-def _smaller(analysis: Analysis) -> Iterator[dict[tuple[int, int], int]]:
-    """Sizes of the inputs: with one sample and with as many as the example has, and parts of the other sizes."""
+def smaller(gm: fx.GraphModule, analysis: Analysis) -> Iterator[tuple[dict[tuple[int, int], int], Program]]:
+    """Programs for small inputs, each with the sizes that make it: of one sample and of as many as the example has,
+    with the other sizes halved until all are one; and the second program."""
+    second = analysis.second(gm)
+    if second is None:
+        return
     pairs = analysis.following()
-    batch = next((x.shape[0] for x in leaves(analysis.inputs) if isinstance(x, Tensor) and x.dim()), 0)
+    first, other = ([x for x in leaves(some) if isinstance(x, Tensor) and x.dim()] for some in _inputs(analysis))
+    batch = (first[0].shape[0], other[0].shape[0]) if first and other else None
+    largest = max((n for n, m in pairs if (n, m) != batch), default=1)
     for one in (True, False):
-        for over in (1, *(over for times, over in FURTHER if times == 1)):
-            yield {(n, m): (1 if one else n) if n == batch else max(n // over, 1) for n, m in pairs}
-    yield {pair: pair[1] for pair in pairs}
+        for halved in range(largest.bit_length()):
+            sizes = {pair: (1 if one else pair[0]) if pair == batch else max(pair[0] >> halved, 1) for pair in pairs}
+            program = analysis.further(gm, sizes)
+            if program is not None:
+                yield sizes, program
+    yield {pair: pair[1] for pair in pairs}, second
+
+
+def _inputs(analysis: Analysis) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    return analysis.inputs, analysis.second_inputs
 
 
 def _shape(program: Program, node: str) -> tuple[int, ...]:

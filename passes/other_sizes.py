@@ -11,14 +11,17 @@ from torch import fx, nn
 
 from fxgrow.analysis import Analysis
 from fxgrow.capture.build import lower
+from fxgrow.capture.other_modes import in_mode
 from fxgrow.capture.program import Program, Value
 from fxgrow.capture.snapshot import Snapshot
 from fxgrow.capture.source import location
+from fxgrow.capture.user_code import is_user_code, target_of
+from fxgrow.capture.varying import varying
 from fxgrow.dims.axis import atoms, is_made_of
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal
 from fxgrow.plan.insert import Body, Factory
 
-from .one_value import one_value
+from .one_value import one_value, smaller
 from .positions import Position
 
 
@@ -65,9 +68,9 @@ def check_other_sizes(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes,
         GrowthRefused: the model takes inputs of other sizes, and the block would not.
     """
     value, name = sizes.position.value, sizes.position.node.name
-    for number, program in enumerate(analysis.elsewhere(gm)):
+    for number, program in enumerate(analysis.elsewhere(gm, few=not isinstance(sizes.body, Factory))):
         sizes.check(gm, program, where)
-        if number == 0 and not isinstance(sizes.body, Factory):
+        if number == 0 and not isinstance(sizes.body, Factory) and not _after_numbers(gm, analysis, name):
             longer = _longer(analysis, value, _shape(program, name))
             if _takes(sizes.block, longer, value.dtype, sizes.beside(analysis.program)):
                 return
@@ -76,11 +79,41 @@ def check_other_sizes(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes,
 def fails_in_training(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes) -> tuple[int, ...]:
     """A shape that a block with a batch norm does not take in training mode, where the model takes such inputs; () if
     none is known."""
-    value, beside = sizes.position.value, sizes.beside(analysis.program)
-    if beside or not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in sizes.block.modules()):
+    value, name = sizes.position.value, sizes.position.node.name
+    if not any(isinstance(module, nn.modules.batchnorm._NormBase) for module in sizes.block.modules()):
         return ()
-    shape = one_value(gm, analysis, sizes.position.node.name)
-    return () if not shape or _takes(sizes.block, shape, value.dtype, beside, training=True) else shape
+    if not isinstance(sizes.body, Factory):  # its norm sees what passes the place
+        shape, beside = one_value(gm, analysis, name), sizes.beside(analysis.program)
+        return () if not shape or _takes(sizes.block, shape, value.dtype, beside, training=True) else shape
+    training = in_mode(gm, training=True)
+    seen: set[tuple[int, ...]] = {()}
+    for inputs, program in smaller(gm, analysis):
+        shape = _shape(program, name)
+        if shape in seen:
+            continue
+        seen.add(shape)
+        fails = not _takes(sizes.block, shape, value.dtype, sizes.beside(program), training=True)
+        if fails and analysis.takes(training, inputs):
+            return shape
+    return ()
+
+
+def _after_numbers(gm: fx.GraphModule, analysis: Analysis, node: str) -> bool:
+    """Whether numbers that are computed from sizes, or code of the user's, stand before a node: an axis that is a width
+    for the example may be part of it for others."""
+    modules = dict(gm.named_modules(remove_duplicate=False))
+    waiting = [n for n in gm.graph.nodes if n.name == node]
+    seen = set(waiting)
+    while waiting:
+        one = waiting.pop()
+        if varying(analysis.program.results.get(one.name)):
+            return True
+        if one.op.startswith("call_") and is_user_code(target_of(one, modules)):
+            return True
+        new = [n for n in one.all_input_nodes if n not in seen]
+        seen.update(new)
+        waiting += new
+    return False
 
 
 def _shape(program: Program, node: str) -> tuple[int, ...]:
@@ -109,10 +142,10 @@ def _takes(
     flags = {module: module.training for module in block.modules()}
     block.train(training)
     try:
-        lower(Snapshot(block), (torch.empty(shape, dtype=dtype, device="meta"), *beside))
+        out = lower(Snapshot(block), (torch.empty(shape, dtype=dtype, device="meta"), *beside)).outputs
     except FxgrowError:
         return False
     finally:
         for module, flag in flags.items():
             module.training = flag
-    return True
+    return len(out) == 1 and out[0].shape == tuple(shape)

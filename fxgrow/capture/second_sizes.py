@@ -19,6 +19,8 @@ from .containers import leaves as leaves_of
 
 IMAGE_STEP = 32
 """Convolutional networks halve an image up to five times."""
+MOST_APART = 2
+"""Sizes that are tried for one of several axes that have been changed together."""
 IMAGE_RANK = 4
 """Inputs of this rank or more end in a height and a width."""
 
@@ -73,8 +75,13 @@ def groups(leaves: list[Any]) -> list[Group]:
     n = first.shape[0] if first is not None else 0
     found = [_group(batch, n, n + 1, 2 * n, n - 1, n // 2)] if batch else []
     found += [_group(p, n, n + IMAGE_STEP, 2 * n, n // 2, *_shorter(n, 16, 8, 4)) for n, p in images.items()]
-    found += [_group(p, n, n + 1, n - 1, 2 * n, n // 2, *_shorter(n, 2, 4, 8)) for n, p in others.items()]
-    return found + [_group(p, n, n + 1) for n, p in numbers.items()]
+    found += [_group(p, n, n + 1, n - 1, 2 * n, n // 2, *_shorter(n, 2, 4, 8), 1) for n, p in others.items()]
+    return found + [_group(p, n, n + 1, *_counts(n)) for n, p in numbers.items()]
+
+
+def _counts(n: int | float) -> list[int | float]:
+    """Other numbers, in place of one that may say how many of something there are."""
+    return [2 * n, n - 1, n // 2] if type(n) is int else []
 
 
 def _shorter(n: int | float, *steps: int) -> list[int | float]:
@@ -89,6 +96,8 @@ def _group(places: list[Place], old: int | float, *sizes: int | float) -> Group:
 def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) -> tuple[Any, ...] | None:
     """Inputs of other sizes that a model takes: as many axes changed as it accepts; None if it accepts no change.
 
+    Axes of one size get different ones as far as the model accepts that, so that their difference is told from nothing.
+
     Args:
         inputs: a tuple of trees of tensors, numbers and other values. New tensors repeat the values of the old ones,
             so that indices stay in range; fake tensors and tensors on the meta device give their like.
@@ -100,16 +109,23 @@ def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) 
         return accepts(_rebuilt(inputs, _changed(leaves, changes)))
 
     accepted: list[Change] = []
+    used: set[tuple[int | float, int | float]] = set()
 
-    def vary(*tries: Group) -> bool:
-        changes: Iterator[Change] = ((g.places, size) for g in tries for size in g.sizes)
-        change = next((change for change in changes if takes([*accepted, change])), None)
-        accepted.extend([change] if change is not None else [])
-        return change is not None
+    def vary(*tries: Group, most: int | None = None) -> bool:
+        changes = [(g, size) for g in tries for size in g.sizes]
+        changes.sort(key=lambda change: (change[0].old, change[1]) in used)  # sizes that no other axis has got first
+        for tried, size in changes[:most]:
+            if takes([*accepted, (tried.places, size)]):
+                accepted.append((tried.places, size))
+                used.add((tried.old, size))
+                return True
+        return False
 
     for group in groups(leaves):
         larger = group.widened(leaves)
         if vary(group, *([larger] if larger != group else [])):
+            for part in group.parts()[1:] if group.places[0][1] else ():
+                vary(part, most=MOST_APART)
             continue
         for part in group.parts():
             if not vary(part):
@@ -119,7 +135,7 @@ def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) 
 
 
 def sizes_between(first: tuple[Any, ...], second: tuple[Any, ...]) -> list[tuple[int, int]]:
-    """Sizes of axes that are others in a second set of inputs: (in the first, in the second)."""
+    """Sizes of axes, and plain numbers, that are others in a second set of inputs: (in the first, in the second)."""
     return list(dict.fromkeys(pair for _, pair in _others(first, second)))
 
 
@@ -127,6 +143,18 @@ def resized(first: tuple[Any, ...], second: tuple[Any, ...], sizes: Mapping[tupl
     """The first inputs with the axes that differ in the second ones at still other sizes, given by `sizes_between`."""
     changes: list[Change] = [((place,), sizes[pair]) for place, pair in _others(first, second) if pair in sizes]
     return _rebuilt(first, _changed(leaves_of(first), changes))
+
+
+def apart(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """The first inputs with one axis alone at twice and at half its size, of those that have been changed together."""
+    alike: dict[tuple[int, int], list[Place]] = {}
+    for place, pair in _others(first, second):
+        if place[1]:
+            alike.setdefault(pair, []).append(place)
+    for (n, _), places in alike.items():
+        for place in places[1:]:
+            for size in (2 * n, n // 2):
+                yield _rebuilt(first, _changed(leaves_of(first), [((place,), size)])) if size else first
 
 
 def _rebuilt(inputs: tuple[Any, ...], leaves: list[Any]) -> tuple[Any, ...]:
@@ -142,6 +170,8 @@ def _others(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[P
         if _resizable(leaf) and _resizable(other):
             shapes = enumerate(zip(leaf.shape, other.shape, strict=False))
             yield from (((number, axis), (int(a), int(b))) for axis, (a, b) in shapes if a and a != b)
+        elif type(leaf) is int and type(other) is int and leaf != other:
+            yield (number, -1), (leaf, other)
 
 
 def _resizable(leaf: Any) -> bool:

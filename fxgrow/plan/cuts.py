@@ -7,8 +7,10 @@ is edited by itself, and the two may part at other places.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import islice, product
 from typing import Any
 
 from torch import fx
@@ -24,6 +26,12 @@ from .sizes import NewSizes
 
 PARTS = frozenset(f"aten::{name}" for name in (*CUTS, "slice", "narrow", "select"))
 """Operators that take a part of an axis, or cut it into parts."""
+PADS = frozenset({"aten::pad", "aten::constant_pad_nd"})
+"""Operators that put units beside those of an axis."""
+
+
+_SMOOTH = (getattr, operator.getitem, operator.add, operator.sub, operator.mul, operator.neg, "size", "dim", "numel")
+"""What computes numbers that are others for other sizes if they depend on those."""
 
 
 class Cuts:
@@ -32,7 +40,8 @@ class Cuts:
     def __init__(self, dims: DimsSolver) -> None:
         self.program, self.dims = dims.program, dims
         self._own: set[Atom] | None = None
-        self._otherwise: list[tuple[str, int]] | None = None
+        self._otherwise: dict[int, list[tuple[str, int]]] = {}
+        """By identity of a program, which axes of parameters it groups otherwise."""
 
     def problem(
         self,
@@ -53,7 +62,14 @@ class Cuts:
             opaque: the node is code in which numbers are computed that are not among its arguments.
         """
         told = opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
-        looked_at: list[Program] = []
+        padded = [op for op in ops if told and op.name in PADS and op.step >= 0]
+        looked_at = list(programs) if padded else []
+        for op, program in product(padded, looked_at):
+            read: Value = op.args["self"]
+            pads = {o.step: o for o in program.node_ops.get(node.name, ()) if o.name == op.name}
+            larger = [k for k, (a, b) in enumerate(zip(read.shape, shape(read), strict=True)) if a != b]
+            if any(op.step not in pads or _pads(op, k) != _pads(pads[op.step], k) for k in larger):
+                return "it adds other units for inputs of other sizes"
         for place, (x, parts) in _parts(ops, all_axes=told).items():
             at = place[1]
             grown = [v for v in (x, *(op.args["self"] for op in parts)) if v.shape[at] != shape(v)[at]]
@@ -79,7 +95,8 @@ class Cuts:
         Args:
             nodes: those that see a growing axis, in order.
             new: the growth.
-            others: programs for inputs of other sizes, of which the first is looked at.
+            others: programs for inputs of other sizes. Those behind the first are looked at if some number is computed
+                by steps, and may be the same for the first, or if nobody knows.
             opaque: nodes in whose code numbers are computed that are not among their arguments.
         """
         told = [
@@ -87,16 +104,46 @@ class Cuts:
             for node in nodes
             if node in opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
         ]
-        second = next(iter(others()), None) if told else None
-        if second is None:
-            return None
-        if self._otherwise is None:
-            self._otherwise = list(_grouped_otherwise(self.dims, second))
-        for name, k in self._otherwise:
-            if not new.new.keys().isdisjoint(atoms(new.dims.resolved(self.program.parameters[name])[k])):
-                text = "it groups the units otherwise for inputs of other sizes"
-                return next((node for node in told if self._regroups(node, second)), told[0]), text
+        by_steps = bool(opaque) or any(map(self._by_steps, told))
+        for program in islice(others(), None if by_steps else 1) if told else ():
+            if self._same_groups(told, new, program):
+                continue
+            if id(program) not in self._otherwise:
+                self._otherwise[id(program)] = list(_grouped_otherwise(self.dims, program))
+            for name, k in self._otherwise[id(program)]:
+                if not new.new.keys().isdisjoint(atoms(new.dims.resolved(self.program.parameters[name])[k])):
+                    text = "it groups the units otherwise for inputs of other sizes"
+                    return next((node for node in told if self._regroups(node, program)), told[0]), text
         return None
+
+    def _same_groups(self, nodes: Iterable[fx.Node], new: NewSizes, other: Program) -> bool:
+        """Whether axes of growing units have the same sizes in another program wherever some nodes make them."""
+        for node in nodes:
+            ops, there = (program.node_ops.get(node.name, ()) for program in (self.program, other))
+            if [op.name for op in ops] != [op.name for op in there]:
+                return False
+            for op, partner in zip(ops, there, strict=True):
+                if any(op.args.get(name) != partner.args.get(name) for name in ("num_groups", "groups")):
+                    return False
+                for out, value in zip(op.outputs, partner.outputs, strict=True):
+                    axes = new.dims.resolved(out)
+                    grown = [k for k, axis in enumerate(axes) if not new.new.keys().isdisjoint(atoms(axis))]
+                    if len(value.shape) != len(axes) or any(out.shape[k] != value.shape[k] for k in grown):
+                        return False
+        return True
+
+    def _by_steps(self, node: fx.Node) -> bool:
+        """Whether a number that a node is given is computed otherwise than by sums, differences and products."""
+        waiting, seen = [node], {node}
+        while waiting:
+            for read in waiting.pop().all_input_nodes:
+                if read in seen or not varying(self.program.results[read.name]):
+                    continue
+                if read.op.startswith("call_") and read.target not in _SMOOTH:
+                    return True
+                seen.add(read)
+                waiting.append(read)
+        return False
 
     def _regroups(self, node: fx.Node, other: Program) -> bool:
         """Whether a node gives another number of axes than it reads, and other sizes of them for other inputs."""
@@ -164,6 +211,12 @@ def _frozen(dims: DimsSolver, value: Value, k: int) -> bool:
     """Whether an axis may not grow because its units are regrouped across its own groups."""
     reasons = map(dims.algebra.frozen.get, (atom.index for atom in atoms(dims.resolved(value)[k])))
     return any(reason is not None and reason.kind is Kind.NON_ALIGNED for reason in reasons)
+
+
+def _pads(op: Op, axis: int) -> tuple[int, ...]:
+    """How many units are added in front of an axis, and behind it."""
+    at = 2 * (len(op.args["self"].shape) - 1 - axis)
+    return tuple(op.args["pad"][at : at + 2]) or (0, 0)
 
 
 def part_of(op: Op) -> int | None:

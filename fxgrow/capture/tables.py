@@ -1,0 +1,36 @@
+"""Tables that are read by position: fake tensors do not say that a position lies behind the end of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .program import Op, Program, Value
+
+_SAME_NUMBERS = frozenset(
+    f"aten::{name}" for name in ("expand", "unsqueeze", "view", "reshape", "repeat", "to", "slice", "alias", "squeeze")
+)
+
+
+def reads_within_tables(program: Program) -> bool:
+    """Whether every table that is read at the positions 0, 1, 2, … has as many rows as there are positions."""
+    makers = {out.index: op for op in program.ops for out in op.outputs}
+    return all(_last(op.args["indices"], makers) < op.args["weight"].shape[0] for op in program.ops if _looks_up(op))
+
+
+def _looks_up(op: Op) -> bool:
+    return op.name == "aten::embedding" and isinstance(op.args.get("indices"), Value)
+
+
+def _last(indices: Value, makers: Mapping[int, Op]) -> int:
+    """The largest of the positions that an operator has counted; -1 if they come from elsewhere."""
+    op = makers.get(indices.index)
+    while op is not None and op.name in _SAME_NUMBERS:
+        if op.name == "aten::slice" and op.outputs[0].shape != op.args["self"].shape:
+            return -1
+        op = makers.get(op.args["self"].index)
+    if op is None or op.name != "aten::arange":
+        return -1
+    start, end, step = op.args.get("start", 0), op.args.get("end"), op.args.get("step", 1)
+    if not (isinstance(start, int) and isinstance(end, int) and isinstance(step, int) and step > 0):
+        return -1
+    return max(range(start, end, step), default=-1)
