@@ -201,8 +201,18 @@ class TestSecondSizes:
         x = torch.arange(2.0 * 3 * 8 * 8).reshape(2, 3, 8, 8)
         found = second((x,), lambda inputs: inputs[0].shape[1] == 3)
         assert found is not None
-        assert found[0].shape == (3, 3, 40, 40)
+        assert found[0].shape == (3, 3, 40, 16)
         assert torch.equal(found[0][:2, :, :8, :8], x)
+
+    def test_images_that_have_to_be_square_stay_square(self) -> None:
+        found = second((torch.zeros(2, 3, 8, 8),), lambda i: i[0].shape[1] == 3 and i[0].shape[2] == i[0].shape[3])
+        assert found is not None
+        assert found[0].shape == (3, 3, 40, 40)
+
+    def test_a_number_changes_as_far_as_it_may(self) -> None:
+        found = second((torch.zeros(2, 3), 12), lambda i: i[0].shape == (2, 3) and 12 % i[1] == 0)
+        assert found is not None
+        assert found[1] == 6
 
     def test_axes_of_one_size_change_together_if_they_must(self) -> None:
         nodes, adjacency = torch.zeros(6, 4), torch.zeros(6, 6)

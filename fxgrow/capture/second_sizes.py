@@ -122,6 +122,8 @@ def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) 
         return False
 
     for group in groups(leaves):
+        if all(any(place in places for places, _ in accepted) for place in group.places):
+            continue
         larger = group.widened(leaves)
         if vary(group, *([larger] if larger != group else [])):
             for part in group.parts()[1:] if group.places[0][1] else ():

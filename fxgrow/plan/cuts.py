@@ -86,7 +86,7 @@ class Cuts:
         self,
         nodes: Sequence[fx.Node],
         new: NewSizes,
-        others: Callable[[], Iterable[Program]],
+        others: Callable[[bool], Iterable[Program]],
         *,
         opaque: Collection[fx.Node],
     ) -> tuple[fx.Node, str] | None:
@@ -95,8 +95,8 @@ class Cuts:
         Args:
             nodes: those that see a growing axis, in order.
             new: the growth.
-            others: programs for inputs of other sizes. Those behind the first are looked at if some number is computed
-                by steps, and may be the same for the first, or if nobody knows.
+            others: programs for inputs of other sizes, all or few. Those behind the first are looked at if some number
+                is computed by steps, and may be the same for the first; few if nobody knows.
             opaque: nodes in whose code numbers are computed that are not among their arguments.
         """
         told = [
@@ -104,8 +104,8 @@ class Cuts:
             for node in nodes
             if node in opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
         ]
-        by_steps = bool(opaque) or any(map(self._by_steps, told))
-        for program in islice(others(), None if by_steps else 1) if told else ():
+        by_steps = any(map(self._by_steps, told))
+        for program in islice(others(not by_steps), None if by_steps or opaque else 1) if told else ():
             if self._same_groups(told, new, program):
                 continue
             if id(program) not in self._otherwise:
@@ -139,7 +139,7 @@ class Cuts:
             for read in waiting.pop().all_input_nodes:
                 if read in seen or not varying(self.program.results[read.name]):
                     continue
-                if read.op.startswith("call_") and read.target not in _SMOOTH:
+                if read.op.startswith("call_") and read.all_input_nodes and read.target not in _SMOOTH:
                     return True
                 seen.add(read)
                 waiting.append(read)
