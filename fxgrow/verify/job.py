@@ -33,25 +33,24 @@ class Job:
             for k, x in enumerate(given.leaves)
             if whole(x) and k not in rows
         ]
-        if training:
-            return tuple(p for p in some if not p.batch_of_one), notes
         full = tuple(p for p in some if not p.batch_of_one)
-        single, trouble = self._single(full[0])
+        single, trouble = self._single(full[0], training)
         return (*full, *single), [*trouble, *notes]
 
-    def _single(self, first: Probe) -> tuple[tuple[Probe, ...], list[str]]:
-        """A batch of one that the model before takes in evaluation mode, or a note that it takes none."""
+    def _single(self, first: Probe, training: bool) -> tuple[tuple[Probe, ...], list[str]]:
+        """A batch of one that the model before takes; in evaluation mode else a note that it takes none. In training
+        mode a batch norm may have no statistics of one sample."""
         reason = ""
         for probe in batches_of_one(first):
             try:
-                called(twin(self.pair.before, None, training=False), probe, seed=self.pair.seed)
+                called(twin(self.pair.before, None, training=training), probe, seed=self.pair.seed)
             except (MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # its first axis is no batch, perhaps: told, and no harm
                 reason = reason or (str(error).strip() or repr(error)).splitlines()[0]
             else:
                 return (probe,), []
-        return (), [f"batch of one not compared: a model cannot run on these inputs: {reason}"]
+        return (), [] if training else [f"batch of one not compared: a model cannot run on these inputs: {reason}"]
 
     def measured(self, mode: str) -> tuple[Measured, tuple[Probe, ...], list[str]]:
         """What came of a mode."""
