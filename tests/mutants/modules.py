@@ -206,7 +206,12 @@ SIZES: dict[str, Plant] = {
     "units may be grouped otherwise at other sizes": method(Cuts, "regrouped", lambda *_: None),
     "axes of one size change together only": method(Group, "parts", lambda _: []),
     "a block takes one value": changed(passes__inserting__fails_in_training=lambda *_: ()),
-    "blocks are tried at two sets of sizes": changed(analysis__FURTHER=()),
+    "images stay square": both(
+        changed(capture__second_sizes__MOST_APART=0), changed(analysis__apart=lambda *_: iter(()))
+    ),
+    "a block pools nothing": changed(passes__other_sizes__smaller=lambda *_: iter(())),
+    "a table has no end": changed(analysis__reads_within_tables=lambda _: True),
+    "blocks are tried at two sets of sizes": changed(analysis__FURTHER=(), analysis__EXTREMES=()),
 }
 """Of sizes."""
 WIDER: dict[str, Plant] = {

@@ -256,7 +256,7 @@ def blocks() -> str:
     class Mean(nn.Module):
         def __init__(self, window: int) -> None:
             super().__init__()
-            self.pool, self.head = nn.AvgPool2d(window), nn.Linear(3, 2)
+            self.pool, self.head = nn.AvgPool2d(window, 2 * window), nn.Linear(3, 2)
 
         def forward(self, x: Tensor) -> Tensor:
             y: Tensor = self.head(self.pool(x).flatten(2).mean(-1))
@@ -304,6 +304,85 @@ def one_sample() -> str:
     if plan.eval_only:
         return ""
     return _apart(model, fxgrow.apply(plan, traced), torch.randn(1, 3, 8, 8), True)
+
+
+class Images(nn.Module):
+    """Two layers with a function of images between them."""
+
+    def __init__(self, body: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.body = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 1), body
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(self.body(torch.relu(self.a(x))))
+        return y
+
+
+def proportions() -> str:
+    """Images that are square in the example may be others."""
+
+    def body(h: Tensor) -> Tensor:
+        return h * h[:, h.shape[2] - h.shape[3] :].sum(1, keepdim=True)
+
+    model = Images(body).double().eval()
+    try:
+        grown = fxgrow.widen(fxgrow.trace(model, (torch.randn(2, 3, 8, 8).double(),)), "a", factor=2)
+    except FxgrowError:
+        return ""
+    return _apart(model, grown, torch.randn(2, 3, 8, 4).double(), False)
+
+
+class Gate(nn.Module):
+    """A block of the user's with a batch norm behind its own pooling."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+        self.norm = nn.BatchNorm1d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(torch.relu(self.first(x)) * self.norm(x.mean((2, 3)))[:, :, None, None])
+        return y
+
+
+def pooled_inside() -> str:
+    """A batch of one is taken by a block that pools, or is not claimed."""
+    model = Images(torch.tanh)
+    traced = fxgrow.trace(model, (torch.randn(2, 3, 8, 8),))
+    plan = fxgrow.plan_deepen(traced, after="a", block=Gate, scheme="zero")
+    return "" if plan.eval_only else _apart(model, fxgrow.apply(plan, traced), torch.randn(1, 3, 8, 8), True)
+
+
+class Table(nn.Module):
+    """Adds a table of sixteen positions; the function of a block of the user's that takes no more."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.positions, self.last = nn.Parameter(torch.randn(16, channels)), nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(torch.tanh(x + self.positions[: x.shape[1]]))
+        return y
+
+
+def ends() -> str:
+    """A block need not take more tokens than the model, whose table has an end."""
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.positions, self.head = nn.Embedding(16, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.head(x + self.positions(torch.arange(x.shape[1])))
+            return y
+
+    traced = fxgrow.trace(Tokens().eval(), (torch.randn(2, 8, 8),))
+    try:
+        fxgrow.deepen(traced, after="add", block=Table, scheme="zero")
+    except FxgrowError as error:
+        return str(error)
+    return ""
 
 
 def cuts() -> str:
@@ -770,6 +849,9 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "lengths": lengths,
     "a batch of one": one_sample,
     "cuts": cuts,
+    "proportions": proportions,
+    "pooling in a block": pooled_inside,
+    "the end of a table": ends,
     "wider code": wider,
     "what is stale": stale,
     "plans": plans,
