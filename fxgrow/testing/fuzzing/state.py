@@ -197,7 +197,8 @@ def _by_sizes(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _cut_by_sizes(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Weighted by the sum of some units: as many as the batch has samples; or cut there and put together again."""
+    """Weighted by the sum of some units: as many as the batch has samples, or as half the length says; or cut there and
+    put together again."""
     axis = 1 if o["image"] else xs[0].dim() - 1
 
     def part(x: Tensor, *bounds: Any) -> Any:
@@ -212,6 +213,8 @@ def _cut_by_sizes(xs: Sequence[Tensor], o: Options) -> nn.Module:
                 return x * part(x, size).sum(axis, keepdim=True)
             case 2:
                 return x * part(x, -size, None).sum(axis, keepdim=True)
+            case 3:
+                return x * part(x, x.shape[2 if o["image"] else 1] // 2 + 1).sum(axis, keepdim=True)
             case _:
                 return x * x.split(size, axis)[0].sum(axis, keepdim=True)
 
@@ -274,7 +277,7 @@ KINDS = {
     "made_anew": 3,
     "batch_and_channels": 2,
     "scaled_by_sizes": 4,
-    "cut_by_sizes": 4,
+    "cut_by_sizes": 5,
     "positions": 1,
 }
 """How many kinds there are of the steps that have to know where the axis of channels is."""
