@@ -47,13 +47,15 @@ class OtherMode:
         return "training mode" if self.training else "evaluation mode"
 
 
-FURTHER = (
+Scale = tuple[int, int, int]
+"""(multiple, divisor, number added): what becomes of a size."""
+FURTHER: tuple[Scale, ...] = (
     *((16, 1, 0), (4, 1, 0), (2, 1, 0), (1, 1, -1), (1, 2, 0), (1, 4, 0), (1, 8, 0), (1, 16, 0)),
     *((0, 1, 3), (0, 1, 1)),
 )
-"""Sizes of inputs beside the second ones, as (multiple, divisor, number added) of the example's: what is pooled to one
-position may be more of them only for an image many times as high, and a table may be cut to shorter inputs only."""
-EXTREMES = ((16, 1, 0), (1, 16, 0), (0, 1, 1))
+"""Sizes of inputs beside the second ones: what is pooled to one position may be more of them only for an image many
+times as high, and a table may be cut to shorter inputs only."""
+EXTREMES: tuple[Scale, ...] = ((16, 1, 0), (1, 16, 0), (0, 1, 1))
 """Those that are looked at where little speaks for a difference."""
 T = TypeVar("T")
 _CALLS = frozenset({"call_function", "call_module"})
@@ -207,16 +209,15 @@ class Analysis:
         """The inputs of the second program; none before it is asked for, or if there is none."""
         return self._second_inputs
 
-    def elsewhere(self, gm: fx.GraphModule, *, few: bool = False) -> Iterator[Program]:
-        """The programs for inputs of other sizes, each made when it is asked for: the second one, those for multiples
-        of the sizes that differ in it (if few do, the largest and the smallest), and those in which one of several axes
-        of one size alone has another."""
+    def elsewhere(self, gm: fx.GraphModule, scales: Sequence[Scale] = FURTHER) -> Iterator[Program]:
+        """The programs for inputs of other sizes, each made when it is asked for: the second one, those for multiples of
+        the sizes that differ in it, and those in which one of several axes of one size alone has another."""
         second = self.second(gm)
         if second is None:
             return
         yield second
         seen: list[Program] = []
-        for times, over, more in EXTREMES if few else FURTHER:
+        for times, over, more in scales:
             sizes = {(here, there): max(here * times // over + more, 1) for here, there in self.following()}
             program = self.further(gm, sizes)
             if program is not None and program not in seen:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from fxgrow.analysis import Analysis
+from fxgrow.analysis import EXTREMES, FURTHER, Analysis
 from fxgrow.capture.build import lower
 from fxgrow.capture.other_modes import in_mode
 from fxgrow.capture.program import Program, Value
@@ -68,7 +68,7 @@ def check_other_sizes(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes,
         GrowthRefused: the model takes inputs of other sizes, and the block would not.
     """
     value, name = sizes.position.value, sizes.position.node.name
-    for number, program in enumerate(analysis.elsewhere(gm, few=not isinstance(sizes.body, Factory))):
+    for number, program in enumerate(analysis.elsewhere(gm, FURTHER if isinstance(sizes.body, Factory) else EXTREMES)):
         sizes.check(gm, program, where)
         if number == 0 and not isinstance(sizes.body, Factory) and not _after_numbers(gm, analysis, name):
             longer = _longer(analysis, value, _shape(program, name))

@@ -97,7 +97,7 @@ def test_a_square_is_not_negative() -> None:
 
 def test_no_value_of_a_drawn_model_is_out_of_bounds() -> None:
     known = 0
-    for number in range(80):
+    for number in range(90):
         one = subject(draw_sketch(Seeded((11, number))))
         program = analysis_of(one.model).program
         for name, inputs in probes(one.inputs):

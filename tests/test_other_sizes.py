@@ -63,6 +63,11 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], tuple[Any, ...], bool]] = {
         (normal(2, 5, 6), normal(2, 5, 6)),
         False,
     ),
+    "groups by two lengths": (
+        lambda h, x, y: F.group_norm(h.unflatten(1, (-1, 4)).mean((1, 2)), x.shape[1] - y.shape[1] + 4),
+        (normal(2, 8, 6), normal(2, 8, 6)),
+        False,
+    ),
     "a number": (lambda h, x, n: h * h[:, :n].sum(-1, keepdim=True), (normal(2, 6), 12), False),
     "groups by steps": (
         lambda h, x, _: grouped(h.transpose(1, 2), x.shape[1] // 8).transpose(1, 2),
@@ -83,6 +88,61 @@ def test_units_that_other_sizes_take_or_group_otherwise_do_not_grow(name: str) -
     gm = fxgrow.trace(Layers(body, conv=conv).double().eval(), inputs)
     with pytest.raises(GrowthRefused, match="for inputs of other sizes"):
         fxgrow.widen(gm, "a", factor=2)
+
+
+@torch.fx.wrap
+def padded_to_four(h: Tensor) -> Tensor:
+    height, width = h.shape[-2:]
+    if height % 4 or width % 4:
+        h = F.pad(h, (0, -width % 4, 0, -height % 4))
+    return h
+
+
+@torch.fx.wrap
+def shifted_if_long(h: Tensor) -> Tensor:
+    return F.pad(h, (1, -1)) if h.shape[1] > 8 else h
+
+
+@torch.fx.wrap
+def normed_if_long(h: Tensor) -> Tensor:
+    return F.group_norm(h.transpose(1, 2), 4).transpose(1, 2) if h.shape[1] > 16 else h
+
+
+@torch.fx.wrap
+def mean_of_entries(h: Tensor) -> Tensor:
+    return h * torch.stack(h.unbind(1)).mean(0).unsqueeze(1)
+
+
+@pytest.mark.parametrize("body", [lambda h, x, _: shifted_if_long(h), lambda h, x, _: normed_if_long(h)])
+def test_code_that_runs_other_operators_on_units_at_other_sizes(body: Callable[..., Tensor]) -> None:
+    gm = fxgrow.trace(Layers(body).double().eval(), (normal(2, 8, 6),))
+    with pytest.raises(GrowthRefused, match="for inputs of other sizes"):
+        fxgrow.widen(gm, "a")
+
+
+GROWS: dict[str, tuple[Callable[..., Tensor], tuple[int, ...], tuple[tuple[int, ...], ...]]] = {
+    "padded if need be": (
+        lambda h, x, _: padded_to_four(h),
+        (2, 3, 14, 14),
+        ((2, 3, 16, 16), (1, 3, 5, 9), (3, 3, 4, 7)),
+    ),
+    "as many entries as there are": (lambda h, x, _: mean_of_entries(h), (2, 8, 6), ((1, 3, 6), (3, 17, 6))),
+    "as many chunks": (
+        lambda h, x, _: h * torch.stack(h.chunk(x.shape[1], 1)).mean(0),
+        (2, 8, 6),
+        ((1, 3, 6), (3, 17, 6)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GROWS)
+def test_operators_on_other_axes_may_follow_the_sizes(name: str) -> None:
+    body, shape, others = GROWS[name]
+    model = Layers(body, conv=len(shape) == 4).double().eval()
+    grown = fxgrow.widen(fxgrow.trace(model, (normal(*shape),)), "a", factor=2)
+    for size in (shape, *others):
+        x = normal(*size)
+        assert torch.allclose(grown(x), model(x), rtol=0, atol=1e-11)
 
 
 CUTS: dict[str, tuple[Callable[..., Tensor], tuple[int, ...]]] = {

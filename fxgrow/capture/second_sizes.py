@@ -19,7 +19,7 @@ from .containers import leaves as leaves_of
 
 IMAGE_STEP = 32
 """Convolutional networks halve an image up to five times."""
-MOST_APART = 2
+MOST_APART = 3
 """Sizes that are tried for one of several axes that have been changed together."""
 IMAGE_RANK = 4
 """Inputs of this rank or more end in a height and a width."""
@@ -132,7 +132,8 @@ def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) 
         larger = group.widened(leaves)
         if vary(group, *([larger] if larger != group else [])):
             for part in group.parts()[1:] if group.places[0][1] else ():
-                vary(part, most=MOST_APART)
+                n = part.old
+                vary(Group(part.places, n, (2 * n, *((n // 2,) if n > 1 else ()), n + 1, n - 1)), most=MOST_APART)
             continue
         for part in group.parts():
             if not vary(part):

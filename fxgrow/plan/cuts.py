@@ -10,11 +10,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import islice, product
 from typing import Any
 
 from torch import fx
 
+from ..analysis import EXTREMES, FURTHER, Scale
+from ..capture.containers import found
 from ..capture.program import Op, Program, Value
 from ..capture.varying import varying
 from ..dims.axis import Atom, atoms, factors_of, is_made_of, terms_of
@@ -62,13 +63,12 @@ class Cuts:
             opaque: the node is code in which numbers are computed that are not among its arguments.
         """
         told = opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
-        padded = [op for op in ops if told and op.name in PADS and op.step >= 0]
-        looked_at = list(programs) if padded else []
-        for op, program in product(padded, looked_at):
-            read: Value = op.args["self"]
-            pads = {o.step: o for o in program.node_ops.get(node.name, ()) if o.name == op.name}
-            larger = [k for k, (a, b) in enumerate(zip(read.shape, shape(read), strict=True)) if a != b]
-            if any(op.step not in pads or _pads(op, k) != _pads(pads[op.step], k) for k in larger):
+        looked_at = list(programs) if opaque or (told and any(op.name in PADS for op in ops)) else []
+        for program in looked_at:
+            read = (v for n in node.all_input_nodes for v in found(self.program.results[n.name], Value))
+            larger = {place for v in read for place in _larger(v, shape(v))}
+            larger |= {place for op in ops for v in (*op.inputs(), *op.outputs) for place in _larger(v, shape(v))}
+            if _padded(ops, larger) != _padded(program.node_ops.get(node.name, ()), larger):
                 return "it adds other units for inputs of other sizes"
         for place, (x, parts) in _parts(ops, all_axes=told).items():
             at = place[1]
@@ -86,7 +86,7 @@ class Cuts:
         self,
         nodes: Sequence[fx.Node],
         new: NewSizes,
-        others: Callable[[bool], Iterable[Program]],
+        others: Callable[[Sequence[Scale]], Iterable[Program]],
         *,
         opaque: Collection[fx.Node],
     ) -> tuple[fx.Node, str] | None:
@@ -95,8 +95,8 @@ class Cuts:
         Args:
             nodes: those that see a growing axis, in order.
             new: the growth.
-            others: programs for inputs of other sizes, all or few. Those behind the first are looked at if some number
-                is computed by steps, and may be the same for the first; few if nobody knows.
+            others: programs for inputs of other sizes, of some scales: all if a number is computed by steps, and may be
+                the same for the second sizes; few if nobody knows.
             opaque: nodes in whose code numbers are computed that are not among their arguments.
         """
         told = [
@@ -104,8 +104,8 @@ class Cuts:
             for node in nodes
             if node in opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
         ]
-        by_steps = any(map(self._by_steps, told))
-        for program in islice(others(not by_steps), None if by_steps or opaque else 1) if told else ():
+        scales = FURTHER if any(map(self._by_steps, told)) else EXTREMES if opaque else ()
+        for program in others(scales) if told else ():
             if self._same_groups(told, new, program):
                 continue
             if id(program) not in self._otherwise:
@@ -124,6 +124,8 @@ class Cuts:
                 return False
             for op, partner in zip(ops, there, strict=True):
                 if any(op.args.get(name) != partner.args.get(name) for name in ("num_groups", "groups")):
+                    return False
+                if len(op.outputs) != len(partner.outputs):
                     return False
                 for out, value in zip(op.outputs, partner.outputs, strict=True):
                     axes = new.dims.resolved(out)
@@ -213,10 +215,20 @@ def _frozen(dims: DimsSolver, value: Value, k: int) -> bool:
     return any(reason is not None and reason.kind is Kind.NON_ALIGNED for reason in reasons)
 
 
-def _pads(op: Op, axis: int) -> tuple[int, ...]:
-    """How many units are added in front of an axis, and behind it."""
-    at = 2 * (len(op.args["self"].shape) - 1 - axis)
-    return tuple(op.args["pad"][at : at + 2]) or (0, 0)
+def _larger(value: Value, new: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The axes of a value that grow, each beside how many there are."""
+    return ((len(new), k) for k, (a, b) in enumerate(zip(value.shape, new, strict=True)) if a != b)
+
+
+def _padded(ops: Sequence[Op], places: Collection[tuple[int, int]]) -> list[tuple[int, tuple[int, ...]]]:
+    """How many units operators add in front of some axes and behind them, where they add some."""
+    found = []
+    for op in ops:
+        if op.name in PADS and op.step >= 0:
+            rank = len(op.args["self"].shape)
+            pads = ((k, tuple(op.args["pad"][2 * (rank - 1 - k) :][:2])) for k in range(rank) if (rank, k) in places)
+            found += [(k, some) for k, some in pads if any(some)]
+    return found
 
 
 def part_of(op: Op) -> int | None:

@@ -204,7 +204,10 @@ def _apart(recordings: list[Recording], steps: set[int]) -> str:
             rows = [numbers(step.args[key]) for step in four]
             if len({len(row) for row in rows}) == 1 and not all(map(in_step, *rows)):
                 return f"argument {key} of {four[0].name} would be {four[3].args[key]}"
-        for outputs in zip(*((s.outputs or s.writes) for s in four), strict=True):
+        results = [s.outputs or s.writes for s in four]
+        if len(set(map(len, results))) > 1:
+            continue  # as many as an axis has entries
+        for outputs in zip(*results, strict=True):
             shapes = [t.metas[local.index][0] for t, local in zip(templates, outputs, strict=True)]
             if len({len(shape) for shape in shapes}) == 1 and not all(map(in_step, *shapes)):
                 return f"{four[0].name} would return a shape that does not follow the input"

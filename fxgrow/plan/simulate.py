@@ -92,7 +92,7 @@ class Simulation:
         seeing = [node for node in self.gm.graph.nodes if node.name in touched]
         opaque = [n for n in seeing if n.op.startswith("call_") and is_user_code(target_of(n, by_name))]
         regrouped = self._cuts.regrouped(
-            seeing, self.sizes, lambda few: self.analysis.elsewhere(self.gm, few=few), opaque=opaque
+            seeing, self.sizes, lambda scales: self.analysis.elsewhere(self.gm, scales), opaque=opaque
         )
         if regrouped is not None:
             raise inexpressible(self.gm, *regrouped, "write the size as a number, or choose another layer")

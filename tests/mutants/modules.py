@@ -211,7 +211,7 @@ SIZES: dict[str, Plant] = {
     ),
     "a block pools nothing": changed(passes__other_sizes__smaller=lambda *_: iter(())),
     "a table has no end": changed(analysis__reads_within_tables=lambda _: True),
-    "blocks are tried at two sets of sizes": changed(analysis__FURTHER=(), analysis__EXTREMES=()),
+    "blocks are tried at two sets of sizes": changed(passes__other_sizes__FURTHER=(), passes__other_sizes__EXTREMES=()),
 }
 """Of sizes."""
 WIDER: dict[str, Plant] = {
