@@ -210,8 +210,8 @@ class Analysis:
         return self._second_inputs
 
     def elsewhere(self, gm: fx.GraphModule, scales: Sequence[Scale] = FURTHER) -> Iterator[Program]:
-        """The programs for inputs of other sizes, each made when it is asked for: the second one, those for multiples of
-        the sizes that differ in it, and those in which one of several axes of one size alone has another."""
+        """The programs for inputs of other sizes, each made when it is asked for: the second one, those for multiples
+        of the sizes that differ in it, and those in which one of several axes of one size alone has another."""
         second = self.second(gm)
         if second is None:
             return
