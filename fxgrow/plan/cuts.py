@@ -64,11 +64,9 @@ class Cuts:
         """
         told = opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
         looked_at = list(programs) if opaque or (told and any(op.name in PADS for op in ops)) else []
+        read = [v for n in node.all_input_nodes for v in found(self.program.results[n.name], Value)]
         for program in looked_at:
-            read = (v for n in node.all_input_nodes for v in found(self.program.results[n.name], Value))
-            larger = {place for v in read for place in _larger(v, shape(v))}
-            larger |= {place for op in ops for v in (*op.inputs(), *op.outputs) for place in _larger(v, shape(v))}
-            if _padded(ops, larger) != _padded(program.node_ops.get(node.name, ()), larger):
+            if not _same_pads(ops, program.node_ops.get(node.name, ()), read, shape):
                 return "it adds other units for inputs of other sizes"
         for place, (x, parts) in _parts(ops, all_axes=told).items():
             at = place[1]
@@ -215,20 +213,46 @@ def _frozen(dims: DimsSolver, value: Value, k: int) -> bool:
     return any(reason is not None and reason.kind is Kind.NON_ALIGNED for reason in reasons)
 
 
-def _larger(value: Value, new: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _same_pads(
+    ops: Sequence[Op], others: Sequence[Op], read: Sequence[Value], shape: Callable[[Value], Sequence[int]]
+) -> bool:
+    """Whether operators of a node add as many units to growing axes in two programs.
+
+    Args:
+        ops: those of the node here.
+        others: those of the node there.
+        read: what the node reads. Where it pads more or fewer times there, axes are told by these.
+        shape: of a value after the growth.
+    """
+    here, there = ([op for op in some if op.name in PADS and op.step >= 0] for some in (ops, others))
+    if len(here) == len(there):
+        places = [list(_larger(op.args["self"], shape)) for op in here]
+        return all(
+            _pads(op, axis) == _pads(other, axis)
+            for op, other, some in zip(here, there, places, strict=True)
+            for _, axis in some
+        )
+    grown = {place for value in read for place in _larger(value, shape)}
+    return _added(here, grown) == _added(there, grown)
+
+
+def _larger(value: Value, shape: Callable[[Value], Sequence[int]]) -> Iterator[tuple[int, int]]:
     """The axes of a value that grow, each beside how many there are."""
-    return ((len(new), k) for k, (a, b) in enumerate(zip(value.shape, new, strict=True)) if a != b)
+    sizes = zip(value.shape, shape(value), strict=True)
+    return ((len(value.shape), k) for k, (old, new) in enumerate(sizes) if old != new)
 
 
-def _padded(ops: Sequence[Op], places: Collection[tuple[int, int]]) -> list[tuple[int, tuple[int, ...]]]:
-    """How many units operators add in front of some axes and behind them, where they add some."""
-    found = []
-    for op in ops:
-        if op.name in PADS and op.step >= 0:
-            rank = len(op.args["self"].shape)
-            pads = ((k, tuple(op.args["pad"][2 * (rank - 1 - k) :][:2])) for k in range(rank) if (rank, k) in places)
-            found += [(k, some) for k, some in pads if any(some)]
-    return found
+def _added(ops: Sequence[Op], places: Collection[tuple[int, int]]) -> list[tuple[int, tuple[int, ...]]]:
+    """What operators add to some axes, where they add something."""
+    ranks = [(op, len(op.args["self"].shape)) for op in ops]
+    pads = [(k, _pads(op, k)) for op, rank in ranks for k in range(rank) if (rank, k) in places]
+    return [(k, some) for k, some in pads if any(some)]
+
+
+def _pads(op: Op, axis: int) -> tuple[int, ...]:
+    """How many units are added in front of an axis, and behind it."""
+    at = 2 * (len(op.args["self"].shape) - 1 - axis)
+    return tuple(op.args["pad"][at : at + 2]) or (0, 0)
 
 
 def part_of(op: Op) -> int | None:
