@@ -75,13 +75,8 @@ def groups(leaves: list[Any]) -> list[Group]:
     n = first.shape[0] if first is not None else 0
     found = [_group(batch, n, n + 1, 2 * n, n - 1, n // 2)] if batch else []
     found += [_group(p, n, n + IMAGE_STEP, 2 * n, n // 2, *_shorter(n, 16, 8, 4)) for n, p in images.items()]
-    found += [_group(p, n, n + 1, n - 1, 2 * n, n // 2, *_shorter(n, 2, 4, 8), *_alone(p)) for n, p in others.items()]
+    found += [_group(p, n, n + 1, n - 1, 2 * n, n // 2, *_shorter(n, 2, 4, 8)) for n, p in others.items()]
     return found + [_group(p, n, n + 1, *_counts(n)) for n, p in numbers.items()]
-
-
-def _alone(places: list[Place]) -> list[int]:
-    """A size that may be met by any other, where no other axis would have it, too."""
-    return [1] if len(places) == 1 else []
 
 
 def _counts(n: int | float) -> list[int | float]:
