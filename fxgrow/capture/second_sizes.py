@@ -96,7 +96,7 @@ def _group(places: list[Place], old: int | float, *sizes: int | float) -> Group:
 def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) -> tuple[Any, ...] | None:
     """Inputs of other sizes that a model takes: as many axes changed as it accepts; None if it accepts no change.
 
-    Axes of one size get different ones as far as the model accepts that, so that their difference is told from nothing.
+    Axes of equal size get different sizes as far as the model accepts them: code may compute with their difference.
 
     Args:
         inputs: a tuple of trees of tensors, numbers and other values. New tensors repeat the values of the old ones,
@@ -156,8 +156,8 @@ def apart(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Any
             alike.setdefault(pair, []).append(place)
     for (n, _), places in alike.items():
         for place in places[1:]:
-            for size in (2 * n, n // 2):
-                yield _rebuilt(first, _changed(leaves_of(first), [((place,), size)])) if size else first
+            for size in filter(None, (2 * n, n // 2)):
+                yield _rebuilt(first, _changed(leaves_of(first), [((place,), size)]))
 
 
 def _rebuilt(inputs: tuple[Any, ...], leaves: list[Any]) -> tuple[Any, ...]:

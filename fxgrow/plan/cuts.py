@@ -29,10 +29,8 @@ PARTS = frozenset(f"aten::{name}" for name in (*CUTS, "slice", "narrow", "select
 """Operators that take a part of an axis, or cut it into parts."""
 PADS = frozenset({"aten::pad", "aten::constant_pad_nd"})
 """Operators that put units beside those of an axis."""
-
-
 _SMOOTH = (getattr, operator.getitem, operator.add, operator.sub, operator.mul, operator.neg, "size", "dim", "numel")
-"""What computes numbers that are others for other sizes if they depend on those."""
+"""Operations on sizes whose result changes whenever a size does; others, such as a floor division, may not."""
 
 
 class Cuts:
