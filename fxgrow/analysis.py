@@ -20,10 +20,10 @@ from .capture.locks import one_at_a_time
 from .capture.lowering import Lowering
 from .capture.other_modes import capture_notes, other_programs, speak_for
 from .capture.program import Program
-from .capture.second_sizes import apart, resized, second, sizes_between
+from .capture.second_sizes import apart, of_one, resized, second, sizes_between
 from .capture.signature import meta_of
 from .capture.snapshot import Snapshot
-from .capture.tables import reads_within_tables
+from .capture.tables import may_run, rows
 from .capture.template import same_template
 from .capture.user_code import may_change, target_of
 from .dims.rules import RULES
@@ -49,14 +49,21 @@ class OtherMode:
 
 Scale = tuple[int, int, int]
 """(multiple, divisor, number added): what becomes of a size."""
-FURTHER: tuple[Scale, ...] = (
-    *((16, 1, 0), (4, 1, 0), (2, 1, 0), (1, 1, -1), (1, 2, 0), (1, 4, 0), (1, 8, 0), (1, 16, 0)),
-    *((0, 1, 3), (0, 1, 1)),
-)
+Scales = tuple[tuple[Scale, ...], ...]
+"""Of each row, the first that a model takes."""
+_LARGER: tuple[Scale, ...] = ((16, 1, 0), (4, 1, 0), (2, 1, 0))
+_SMALLER: tuple[Scale, ...] = ((1, 16, 0), (1, 8, 0), (1, 4, 0), (1, 2, 0), (1, 1, -1))
+_SMALLEST: tuple[Scale, ...] = ((0, 1, 1), (0, 1, 3))
+FURTHER: Scales = tuple((scale,) for scale in (*_LARGER, *_SMALLER, *_SMALLEST))
 """Sizes of inputs beside the second ones: what is pooled to one position may be more of them only for an image many
 times as high, and a table may be cut to shorter inputs only."""
-EXTREMES: tuple[Scale, ...] = ((16, 1, 0), (1, 16, 0), (0, 1, 1))
+EXTREMES: Scales = (_LARGER, _SMALLER, _SMALLEST)
 """Those that are looked at where little speaks for a difference."""
+MULTIPLES: Scales = (((2, 1, 0), (1, 2, 0)),)
+"""Those that tell a difference of two sizes from a number: the second sizes may have one added to both."""
+MOST_OPS = 400
+"""Operators of a program beyond which it is not looked at, if it has many times those for the example: a loop over the
+length of the input."""
 T = TypeVar("T")
 _CALLS = frozenset({"call_function", "call_module"})
 
@@ -100,6 +107,8 @@ class Analysis:
         self._second_inputs: tuple[Any, ...] = ()
         self._apart: list[Program] | None = None
         """Those for sizes of single axes."""
+        self._alone: list[Program] | None = None
+        """Those for single entries along axes that have one size only otherwise."""
         self._asked = False
         self._kept: dict[type, Any] = {}
         self._further: dict[tuple[tuple[tuple[int, int], int], ...], Program | None] = {}
@@ -209,25 +218,50 @@ class Analysis:
         """The inputs of the second program; none before it is asked for, or if there is none."""
         return self._second_inputs
 
-    def elsewhere(self, gm: fx.GraphModule, scales: Sequence[Scale] = FURTHER) -> Iterator[Program]:
+    def elsewhere(self, gm: fx.GraphModule, scales: Scales = FURTHER) -> Iterator[Program]:
         """The programs for inputs of other sizes, each made when it is asked for: the second one, those for multiples
-        of the sizes that differ in it, and those in which one of several axes of one size alone has another."""
+        of the sizes that differ in it, those as long as the model's tables, and those in which one of several axes of
+        one size alone has another."""
         second = self.second(gm)
         if second is None:
             return
         yield second
         seen: list[Program] = []
-        for times, over, more in scales:
-            sizes = {(here, there): max(here * times // over + more, 1) for here, there in self.following()}
-            program = self.further(gm, sizes)
-            if program is not None and program not in seen:
+        for row in scales:
+            for times, over, more in row:
+                sizes = {(here, there): max(here * times // over + more, 1) for here, there in self.following()}
+                program = self.further(gm, sizes)
+                if program is not None and len(program.ops) <= max(MOST_OPS, 4 * len(self.program.ops)):
+                    break
+            else:
+                continue
+            if program not in seen:
                 seen.append(program)
                 yield program
+        if scales:
+            ends = ({pair: n} for n in rows(self.program) for pair in self.following() if pair[0] != n)
+            yield from filter(None, (self.further(gm, sizes) for sizes in ends))
         if self._apart is None:
             model, first = Snapshot(gm), self._without_values(self.inputs)
             found = (self._lowered(model, inputs) for inputs in apart(first, self._second_inputs))
             self._apart = [program for program in found if program is not None]
         yield from self._apart
+
+    def alone(self, gm: fx.GraphModule) -> Iterator[Program]:
+        """The programs for inputs that have one entry along an axis whose size the second ones do not change: where it
+        meets others, it is repeated."""
+        if self._alone is None:
+            self.second(gm)
+            model, first = Snapshot(gm), self._without_values(self.inputs)
+            found = (self._lowered(model, inputs) for inputs in of_one(first, self._second_inputs))
+            self._alone = [program for program in found if program is not None]
+        yield from self._alone
+
+    def ambiguous(self, gm: fx.GraphModule) -> bool:
+        """Whether the second inputs add the same to several sizes, so that differences of these stay what they are."""
+        self.second(gm)
+        added = [there - here for here, there in self.following()]
+        return len(set(added)) < len(added)
 
     def takes(self, gm: fx.GraphModule, sizes: Mapping[tuple[int, int], int]) -> bool:
         """Whether the model, or one like it in the other mode, takes inputs of other sizes, given for each of
@@ -239,7 +273,7 @@ class Analysis:
             program = lower(model, inputs, self.lowering)
         except FxgrowError:
             return None
-        return program if reads_within_tables(program) else None
+        return program if may_run(program) else None
 
     def _at_second_sizes(self, gm: fx.GraphModule) -> Program | None:
         model = Snapshot(gm)

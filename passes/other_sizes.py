@@ -68,6 +68,8 @@ def check_other_sizes(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes,
         GrowthRefused: the model takes inputs of other sizes, and the block would not.
     """
     value, name = sizes.position.value, sizes.position.node.name
+    for program in analysis.alone(gm):
+        sizes.check(gm, program, where)
     for number, program in enumerate(analysis.elsewhere(gm, FURTHER if isinstance(sizes.body, Factory) else EXTREMES)):
         sizes.check(gm, program, where)
         if number == 0 and not isinstance(sizes.body, Factory) and not _after_numbers(gm, analysis, name):

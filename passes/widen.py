@@ -21,10 +21,11 @@ from fxgrow.schemes.auto import proved
 from fxgrow.schemes.unread import unread
 
 from .opened import closed, drawing_behind, opened, redrawn_lines
+from .proved import Inexpressible, Proved
 from .refuse import explain_refusal, failed, inexpressible
 from .targets import Target, find_target
 from .widths import Width, chosen_atoms, new_sizes
-from .writing import Inexpressible, Proved, written
+from .writing import written
 
 
 @dataclass

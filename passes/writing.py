@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from torch import fx
 
-from fxgrow.analysis import EXTREMES, Analysis
+from fxgrow.analysis import Analysis
 from fxgrow.capture.attention import Opening
-from fxgrow.capture.containers import found
-from fxgrow.capture.opening import kind_of
 from fxgrow.capture.other_modes import in_mode
-from fxgrow.capture.program import Program, Value
-from fxgrow.capture.source import location
+from fxgrow.capture.program import Value
 from fxgrow.capture.trees import attribute
-from fxgrow.capture.user_code import is_user_code, target_of
 from fxgrow.dims.axis import Atom, atoms
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import GrowthRefused, Kind, Refusal
@@ -23,29 +19,12 @@ from fxgrow.plan import Cost, Growth, ModuleEdit, NodeEdit, Plan, SkipEdit, Tens
 from fxgrow.plan.cost import costs
 from fxgrow.plan.simulate import Simulation
 from fxgrow.plan.sizes import NewSizes
-from fxgrow.schemes import Assignment, Failure, Proof, Scheme, State
-from fxgrow.schemes.modes import Unlike, carried
-from fxgrow.schemes.proof import prove
+from fxgrow.schemes import Proof, Scheme, State
 
+from .at_other_sizes import fails_at_other_sizes
+from .proved import Inexpressible, Proved
 from .skips import skip_edits
-from .targets import Target
 from .tensors import copy_maps, tensor_edits
-
-
-class Inexpressible(GrowthRefused):
-    """A node cannot be written with the new size; its refusal's chain ends there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proved:
-    """A growth with its states and their proof."""
-
-    dims: DimsSolver
-    sizes: Mapping[Atom, int]
-    targets: Sequence[Target]
-    assignment: Assignment
-    proof: Proof
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,46 +102,13 @@ def edits_of(
         simulation = Simulation(analysis, gm, new, shapes, adapted).run()
     except GrowthRefused as refused:
         raise Inexpressible(refused.refusal) from None
-    _check_other_sizes(gm, analysis, growth)
+    failing = fails_at_other_sizes(gm, analysis, growth, simulation, copied)
     before, after = costs(analysis, gm, tensors, new, {s: _adapted(analysis, s) for s in skips})
     modules, nodes, openings = tuple(simulation.modules), tuple(simulation.nodes), tuple(simulation.openings)
-    edits = Edits(tensors, modules, nodes, skips, openings, before, after)
-    return edits if openings else replace(edits, eval_only=_in_other_modes(gm, proof, sources, edits, shapes))
-
-
-def _check_other_sizes(gm: fx.GraphModule, analysis: Analysis, growth: Proved) -> None:
-    """Prove a growth again where the user's code, which is kept whole, runs other operators for inputs of other sizes.
-
-    Raises:
-        Inexpressible: it cannot be proved there.
-    """
-    dims, modules = growth.dims, dict(gm.named_modules(remove_duplicate=False))
-
-    def grows(node: fx.Node) -> bool:
-        values = (v for n in node.all_input_nodes for v in found(analysis.program.results[n.name], Value))
-        return any(dims.carries(value, growth.sizes.__contains__) for value in values)
-
-    called = [n for n in gm.graph.nodes if n.op.startswith("call_") and is_user_code(target_of(n, modules))]
-    whole = [n for n in called if not kind_of(gm, n) and grows(n)]
-    for other in analysis.elsewhere(gm, EXTREMES) if whole else ():
-        node = next((n for n in whole if _names(analysis.program, n) != _names(other, n)), None)
-        if node is None:
-            continue
-        there = DimsSolver(other, soft=dims.soft).solve()
-        try:
-            proof = prove(there, *carried(dims, growth.sizes, growth.assignment, there))
-            text = proof.text if isinstance(proof, Failure) else ""
-        except Unlike as error:
-            text = str(error)
-        if text:
-            what = f"{node.name} cannot take the new size: for inputs of other sizes it runs other operators: {text}"
-            hint = "let this code run the same operators for all sizes, or choose another layer"
-            where = location(gm, node.name)
-            raise Inexpressible(Refusal(Kind.INEXPRESSIBLE, what, where=where, chain=(node.name,), hint=hint))
-
-
-def _names(program: Program, node: fx.Node) -> list[str]:
-    return [op.name for op in program.node_ops.get(node.name, ())]
+    edits = Edits(tensors, modules, nodes, skips, openings, before, after, failing)
+    if openings:
+        return edits
+    return replace(edits, eval_only=(*failing, *_in_other_modes(gm, proof, sources, edits, shapes)))
 
 
 def _check_repeated(gm: fx.GraphModule, analysis: Analysis, growth: Proved, skip: SkipEdit) -> None:
@@ -171,9 +117,13 @@ def _check_repeated(gm: fx.GraphModule, analysis: Analysis, growth: Proved, skip
     Raises:
         GrowthRefused: a skip path has another number of channels for other inputs.
     """
-    other = analysis.second(gm)
-    here, there = (p.results.get(skip.source) if p is not None else None for p in (analysis.program, other))
-    if isinstance(here, Value) and isinstance(there, Value) and here.shape[skip.axis] != there.shape[skip.axis]:
+    here = analysis.program.results.get(skip.source)
+    assert isinstance(here, Value), "a skip path is one tensor"
+    second = analysis.second(gm)
+    for other in [*([second] if second is not None else []), *analysis.alone(gm)]:
+        there = other.results.get(skip.source)
+        if not isinstance(there, Value) or here.shape[skip.axis] == there.shape[skip.axis]:
+            continue
         sizes = f"{here.shape[skip.axis]} channels for the example, and {there.shape[skip.axis]} for other inputs"
         raise GrowthRefused(
             Refusal(

@@ -160,6 +160,15 @@ def apart(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Any
                 yield _rebuilt(first, _changed(leaves_of(first), [((place,), size)]))
 
 
+def of_one(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """The first inputs with one entry along one of the axes that have the same size in the second ones."""
+    others = {place for place, _ in _others(first, second)}
+    leaves = leaves_of(first)
+    for place, n in _sizes(leaves):
+        if place[1] >= 0 and n > 1 and place not in others:
+            yield _rebuilt(first, _changed(leaves, [((place,), 1)]))
+
+
 def _rebuilt(inputs: tuple[Any, ...], leaves: list[Any]) -> tuple[Any, ...]:
     """The inputs with other leaves."""
     some = iter(leaves)

@@ -1,4 +1,4 @@
-"""Tables that are read by position: fake tensors do not say that a position lies behind the end of a table."""
+"""What fake tensors do not say: that a position lies behind the end of a table, or that an axis does not exist."""
 
 from __future__ import annotations
 
@@ -9,6 +9,36 @@ from .program import Op, Program, Value
 _SAME_NUMBERS = frozenset(
     f"aten::{name}" for name in ("expand", "unsqueeze", "view", "reshape", "repeat", "to", "slice", "alias", "squeeze")
 )
+
+_CUTS = ("aten::slice", "aten::narrow")
+_UNCHECKED = frozenset({"aten::softmax", "aten::_softmax", "aten::log_softmax", "aten::_log_softmax", "aten::sort"})
+"""Operators that take any number for an axis on the meta device."""
+
+
+def may_run(program: Program) -> bool:
+    """Whether torch runs the operators of a program on real tensors, as far as its shapes tell."""
+    return reads_within_tables(program) and all(map(_axis_exists, program.ops))
+
+
+def _axis_exists(op: Op) -> bool:
+    x, dim = op.args.get("self"), op.args.get("dim")
+    if op.name not in _UNCHECKED or not isinstance(x, Value) or not isinstance(dim, int):
+        return True
+    rank = max(len(x.shape), 1)
+    return -rank <= dim < rank
+
+
+def rows(program: Program) -> list[int]:
+    """How many rows the tables have that are read at the positions 0, 1, 2, …, or cut to their number."""
+    makers = {out.index: op for op in program.ops for out in op.outputs}
+    own = {value.index for value in program.parameters.values()}
+    found = [
+        op.args["weight"].shape[0] for op in program.ops if _looks_up(op) and _last(op.args["indices"], makers) >= 0
+    ]
+    cut = [op for op in program.ops if op.name in _CUTS and op.args["self"].index in own]
+    return list(
+        dict.fromkeys([*found, *(op.args["self"].shape[op.args["dim"] % len(op.args["self"].shape)] for op in cut)])
+    )
 
 
 def reads_within_tables(program: Program) -> bool:

@@ -57,14 +57,33 @@ class Algebra:
                 link = self.link[index]
             if link is None:
                 return axis
-            resolved = self.resolve(link)
-            self.link[index] = resolved
-            return resolved
+            self._settle(index)
+            settled = self.link[index]
+            assert settled is not None, "a link is replaced, never removed"
+            return settled
         if type(axis) is Product:
             return product([self.resolve(f) for f in axis.factors])
         if type(axis) is Sum:
             return total([self.resolve(t) for t in axis.terms])
         return axis
+
+    def _settle(self, index: int) -> None:
+        """Bring the link of an atom into normal form. Links lead to others, as deep as an axis was cut one unit after
+        the other, so the innermost come first."""
+        waiting = [index]
+        while waiting:
+            link = self.link[waiting[-1]]
+            assert link is not None, "an atom without a link is in normal form"
+            inner = [a.index for a in atoms(link) if self._unsettled(a.index)]
+            if inner:
+                waiting += inner
+            else:
+                self.link[waiting.pop()] = self.resolve(link)
+
+    def _unsettled(self, index: int) -> bool:
+        """Whether the link of an atom leads to atoms that have links themselves."""
+        link = self.link[index]
+        return link is not None and any(self.link[a.index] is not None for a in atoms(link))
 
     def measure(self, axis: Axis, sizes: Mapping[Atom, int] | None = None) -> int:
         """How many units an axis has; `sizes` stands in for the present size of some (resolved) atoms."""

@@ -14,8 +14,7 @@ from typing import Any
 
 from torch import fx
 
-from ..analysis import EXTREMES, FURTHER, Scale
-from ..capture.containers import found
+from ..analysis import EXTREMES, FURTHER, MULTIPLES, Scales
 from ..capture.program import Op, Program, Value
 from ..capture.varying import varying
 from ..dims.axis import Atom, atoms, factors_of, is_made_of, terms_of
@@ -62,9 +61,8 @@ class Cuts:
         """
         told = opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
         looked_at = list(programs) if opaque or (told and any(op.name in PADS for op in ops)) else []
-        read = [v for n in node.all_input_nodes for v in found(self.program.results[n.name], Value)]
         for program in looked_at:
-            if not _same_pads(ops, program.node_ops.get(node.name, ()), read, shape):
+            if not _same_pads(ops, program.node_ops.get(node.name, ()), shape):
                 return "it adds other units for inputs of other sizes"
         for place, (x, parts) in _parts(ops, all_axes=told).items():
             at = place[1]
@@ -80,28 +78,18 @@ class Cuts:
 
     def regrouped(
         self,
-        nodes: Sequence[fx.Node],
+        told: Sequence[fx.Node],
         new: NewSizes,
-        others: Callable[[Sequence[Scale]], Iterable[Program]],
-        *,
-        opaque: Collection[fx.Node],
+        others: Iterable[Program],
     ) -> tuple[fx.Node, str] | None:
         """A node that groups growing units otherwise for other inputs, and what is wrong with it; None if none does.
 
         Args:
-            nodes: those that see a growing axis, in order.
+            told: nodes that see a growing axis and are given numbers, in order.
             new: the growth.
-            others: programs for inputs of other sizes, of some scales: all if a number is computed by steps, and may be
-                the same for the second sizes; few if nobody knows.
-            opaque: nodes in whose code numbers are computed that are not among their arguments.
+            others: programs for inputs of other sizes.
         """
-        told = [
-            node
-            for node in nodes
-            if node in opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
-        ]
-        scales = FURTHER if any(map(self._by_steps, told)) else EXTREMES if opaque else ()
-        for program in others(scales) if told else ():
+        for program in others:
             if self._same_groups(told, new, program):
                 continue
             if id(program) not in self._otherwise:
@@ -111,6 +99,22 @@ class Cuts:
                     text = "it groups the units otherwise for inputs of other sizes"
                     return next((node for node in told if self._regroups(node, program)), told[0]), text
         return None
+
+    def told(self, nodes: Iterable[fx.Node], opaque: Collection[fx.Node]) -> list[fx.Node]:
+        """The nodes that are given numbers which may follow the input, or compute such numbers."""
+        return [
+            node
+            for node in nodes
+            if node in opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
+        ]
+
+    def scales(self, told: Iterable[fx.Node], opaque: Collection[fx.Node], *, ambiguous: bool) -> Scales:
+        """The sizes to look at, beside the second ones, for nodes that are given numbers: all if a number is computed
+        by steps, and may be the same for the second sizes; few if nobody knows; multiples if differences of sizes may
+        be the same (`ambiguous`)."""
+        if any(map(self._by_steps, told)):
+            return FURTHER
+        return EXTREMES if opaque else MULTIPLES if ambiguous else ()
 
     def _same_groups(self, nodes: Iterable[fx.Node], new: NewSizes, other: Program) -> bool:
         """Whether axes of growing units have the same sizes in another program wherever some nodes make them."""
@@ -152,7 +156,9 @@ class Cuts:
                 return True
         return False
 
-    def programs(self, node: fx.Node, others: Callable[[], Iterable[Program]], *, user: bool) -> Iterator[Program]:
+    def programs(
+        self, node: fx.Node, others: Callable[[], Iterable[Program]], is_user: Callable[[fx.Node], bool]
+    ) -> Iterator[Program]:
         """The programs for inputs of other sizes in which a node may take other parts, each made when it is asked for:
         beside the second one those where code of the user's computes numbers, or the node is given one that is computed
         from a number that the second inputs change."""
@@ -161,12 +167,13 @@ class Cuts:
         if second is None:
             return
         yield second
+        user = is_user(node)
         waiting, seen = [node], {node}
         while waiting and not user:
             for read in waiting.pop().all_input_nodes:
                 here = varying(self.program.results[read.name])
                 if here and read not in seen:
-                    user |= here != varying(second.results[read.name])
+                    user |= is_user(read) or here != varying(second.results[read.name])
                     seen.add(read)
                     waiting.append(read)
         if user:
@@ -211,40 +218,28 @@ def _frozen(dims: DimsSolver, value: Value, k: int) -> bool:
     return any(reason is not None and reason.kind is Kind.NON_ALIGNED for reason in reasons)
 
 
-def _same_pads(
-    ops: Sequence[Op], others: Sequence[Op], read: Sequence[Value], shape: Callable[[Value], Sequence[int]]
-) -> bool:
+def _same_pads(ops: Sequence[Op], others: Sequence[Op], shape: Callable[[Value], Sequence[int]]) -> bool:
     """Whether operators of a node add as many units to growing axes in two programs.
 
     Args:
         ops: those of the node here.
         others: those of the node there.
-        read: what the node reads. Where it pads more or fewer times there, axes are told by these.
         shape: of a value after the growth.
     """
     here, there = ([op for op in some if op.name in PADS and op.step >= 0] for some in (ops, others))
-    if len(here) == len(there):
-        places = [list(_larger(op.args["self"], shape)) for op in here]
-        return all(
-            _pads(op, axis) == _pads(other, axis)
-            for op, other, some in zip(here, there, places, strict=True)
-            for _, axis in some
-        )
-    grown = {place for value in read for place in _larger(value, shape)}
-    return _added(here, grown) == _added(there, grown)
+    if len(here) != len(there):
+        return True  # it runs other operators there, and the growth is proved there, too
+    return all(
+        _pads(op, axis) == _pads(other, axis)
+        for op, other in zip(here, there, strict=True)
+        for axis in _larger(op.args["self"], shape)
+    )
 
 
-def _larger(value: Value, shape: Callable[[Value], Sequence[int]]) -> Iterator[tuple[int, int]]:
-    """The axes of a value that grow, each beside how many there are."""
+def _larger(value: Value, shape: Callable[[Value], Sequence[int]]) -> list[int]:
+    """The axes of a value that grow."""
     sizes = zip(value.shape, shape(value), strict=True)
-    return ((len(value.shape), k) for k, (old, new) in enumerate(sizes) if old != new)
-
-
-def _added(ops: Sequence[Op], places: Collection[tuple[int, int]]) -> list[tuple[int, tuple[int, ...]]]:
-    """What operators add to some axes, where they add something."""
-    ranks = [(op, len(op.args["self"].shape)) for op in ops]
-    pads = [(k, _pads(op, k)) for op, rank in ranks for k in range(rank) if (rank, k) in places]
-    return [(k, some) for k, some in pads if any(some)]
+    return [k for k, (old, new) in enumerate(sizes) if old != new]
 
 
 def _pads(op: Op, axis: int) -> tuple[int, ...]:

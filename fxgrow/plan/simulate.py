@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..analysis import Analysis
+from ..analysis import Analysis, Scales
 from ..capture.attention import Opening
 from ..capture.containers import found, replaced
 from ..capture.lowering import INTRINSICS
@@ -79,6 +79,11 @@ class Simulation:
         self.done: dict[fx.Node, Done] = {}
         """How each node was carried through, in order."""
         self.elsewhere = OtherSizes(self)
+        self._by_name = dict(gm.named_modules(remove_duplicate=False))
+        self.told: list[fx.Node] = []
+        """Nodes that see the growth and are given numbers which may follow the input, or compute such numbers."""
+        self.scales: Scales = ()
+        """The sizes to look at for them, beside the second ones."""
         self._cuts = analysis.kept(Cuts, lambda: Cuts(analysis.dims))
 
     def run(self) -> Simulation:
@@ -87,13 +92,17 @@ class Simulation:
         Raises:
             GrowthRefused: a node cannot express the growth: its sizes are computed or kept where fxgrow cannot edit.
         """
-        by_name = dict(self.gm.named_modules(remove_duplicate=False))
+        by_name = self._by_name
         touched = {op.node for op in self.sizes.dims.touched(self.sizes.new)}
-        seeing = [node for node in self.gm.graph.nodes if node.name in touched]
-        opaque = [n for n in seeing if n.op.startswith("call_") and is_user_code(target_of(n, by_name))]
-        regrouped = self._cuts.regrouped(
-            seeing, self.sizes, lambda scales: self.analysis.elsewhere(self.gm, scales), opaque=opaque
-        )
+        called = [node for node in self.gm.graph.nodes if node.op.startswith("call_")]
+        opaque = [n for n in called if is_user_code(target_of(n, by_name)) and (n.name in touched or self._grows(n))]
+        seeing = [node for node in called if node.name in touched or node in opaque]
+        self.told = self._cuts.told(seeing, opaque)
+        others: Iterable[Program] = ()
+        if self.told:
+            self.scales = self._cuts.scales(self.told, opaque, ambiguous=self.analysis.ambiguous(self.gm))
+            others = self.analysis.elsewhere(self.gm, self.scales)
+        regrouped = self._cuts.regrouped(self.told, self.sizes, others)
         if regrouped is not None:
             raise inexpressible(self.gm, *regrouped, "write the size as a number, or choose another layer")
         for node in self.gm.graph.nodes:
@@ -194,13 +203,23 @@ class Simulation:
         self.nodes.extend(edits)
         self._change(node, result, how)
 
+    def _grows(self, node: fx.Node) -> bool:
+        """Whether a node reads a value that grows; it may run no operator for the example."""
+        dims, new = self.sizes.dims, self.sizes.new
+        values = (v for n in node.all_input_nodes for v in found(self.program.results[n.name], Value))
+        return any(dims.carries(value, new.__contains__) for value in values)
+
+    def _is_user(self, node: fx.Node) -> bool:
+        """Whether a node runs code of the user's."""
+        return node.op.startswith("call_") and may_change(target_of(node, self._by_name))
+
     def _other_programs(self) -> Iterable[Program]:
         return self.analysis.elsewhere(self.gm)
 
     def _check_cuts(self, node: fx.Node, target: Any, ops: Sequence[Op]) -> None:
         """Refuse a growth of an axis of which another part is taken for inputs of other sizes."""
         opaque = is_user_code(target) and not kind_of(self.gm, node)
-        programs = self._cuts.programs(node, self._other_programs, user=may_change(target))
+        programs = self._cuts.programs(node, self._other_programs, self._is_user)
         problem = self._cuts.problem(node, ops, self.sizes.shape, programs, opaque=opaque)
         if problem:
             raise inexpressible(self.gm, node, problem, "take a fixed number of units, or choose another layer")

@@ -12,8 +12,9 @@ from ..capture.opening import opening_of
 from ..dims.solver import DimsSolver
 from ..errors import FxgrowError, Kind
 from ..passes.opened import drawing_behind, opened, redrawn_lines
+from ..passes.proved import Proved
 from ..passes.targets import Target
-from ..passes.writing import Proved, edits_of, proof_lines
+from ..passes.writing import edits_of, proof_lines
 from ..plan import Plan
 from ..schemes import Failure, Problem, Proof, State, prove, prove_in_modes
 from ..schemes.unread import unread

@@ -76,10 +76,15 @@ def _scales(dims: DimsSolver, proof: Proof) -> dict[tuple[str, ...], float]:
     return {dims.program.values[k].names: scale for k, scale in (proof.scales or {}).items()}
 
 
+_OF_OLD_UNITS = frozenset({State.COPY, State.SPLIT, State.MEAN})
+
+
 def carried(
     dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment, other: DimsSolver
 ) -> tuple[dict[Atom, int], dict[Place, State]]:
     """Sizes and states of one program, by the parameters that another one reads.
+
+    Units that the other program takes apart grow in the last of these parts, behind the old ones.
 
     Raises:
         Unlike: a tensor's axes are made of other parts there, or must not grow there.
@@ -96,7 +101,11 @@ def carried(
         for mine, atom in _pairs(name, ours, theirs, sizes):
             if atom.index in other.algebra.frozen:
                 raise Unlike(name, f"its units may not grow: {other.algebra.frozen[atom.index].text}")
-            if found.setdefault(atom, sizes[mine]) != sizes[mine]:
+            part = other.algebra.size[atom.index] != dims.algebra.size[mine.index]
+            if part and not _OF_OLD_UNITS.isdisjoint(assignment.values()):
+                raise Unlike(name, "its channels are made of other parts")
+            size = sizes[mine] + other.algebra.size[atom.index] - dims.algebra.size[mine.index]
+            if found.setdefault(atom, size) != size:
                 raise Unlike(name, "its units are tied to others")
     for name, ours, theirs in both:
         if any(atom in found for atom in atoms(theirs)) and not any(atom in sizes for atom in atoms(ours)):
@@ -115,6 +124,8 @@ def _pairs(name: str, ours: Axis, theirs: Axis, sizes: Mapping[Atom, int]) -> It
         parts = ours.factors, theirs.factors
     elif isinstance(ours, Sum) and isinstance(theirs, Sum):
         parts = ours.terms, theirs.terms
+    elif isinstance(ours, Atom) and isinstance(theirs, Sum) and isinstance(theirs.terms[-1], Atom):
+        parts = (ours,), theirs.terms[-1:]  # new units stand behind the old ones
     if parts[0] and len(parts[0]) == len(parts[1]):
         for a, b in zip(*parts, strict=True):
             yield from _pairs(name, a, b, sizes)

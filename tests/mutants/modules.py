@@ -210,7 +210,7 @@ SIZES: dict[str, Plant] = {
         changed(capture__second_sizes__MOST_APART=0), changed(analysis__apart=lambda *_: iter(()))
     ),
     "a block pools nothing": changed(passes__other_sizes__smaller=lambda *_: iter(())),
-    "a table has no end": changed(analysis__reads_within_tables=lambda _: True),
+    "a table has no end": changed(analysis__may_run=lambda _: True),
     "blocks are tried at two sets of sizes": changed(passes__other_sizes__FURTHER=(), passes__other_sizes__EXTREMES=()),
 }
 """Of sizes."""

@@ -17,10 +17,11 @@ from torch import Tensor, fx, nn
 
 from fxgrow.passes.around import look_around
 from fxgrow.passes.positions import Position, find_position
+from fxgrow.passes.proved import Proved
 from fxgrow.passes.widen import Task, Widen
 from fxgrow.passes.widths import Width
 from fxgrow.passes.wishes import activation_named
-from fxgrow.passes.writing import Proved, written
+from fxgrow.passes.writing import written
 
 from ...api import analysis_of
 from ...dims.axis import Atom

@@ -1,0 +1,29 @@
+"""A growth that is proved, and is to be written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fxgrow.dims.axis import Atom
+from fxgrow.dims.solver import DimsSolver
+from fxgrow.errors import GrowthRefused
+from fxgrow.schemes import Assignment, Proof
+
+from .targets import Target
+
+
+class Inexpressible(GrowthRefused):
+    """A node cannot be written with the new size; its refusal's chain ends there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """A growth with its states and their proof."""
+
+    dims: DimsSolver
+    sizes: Mapping[Atom, int]
+    targets: Sequence[Target]
+    assignment: Assignment
+    proof: Proof
+    notes: tuple[str, ...]
