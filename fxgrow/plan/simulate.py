@@ -39,6 +39,7 @@ from .recordings import Predictions, Recording, difference, other_numbers
 from .second import Done, proportional
 from .sizes import NewSizes
 from .uneven import is_plain
+from .whole_slices import whole_slices
 
 MOST_TRIES = 16
 """Ways to edit the numbers of one call that are tried."""
@@ -187,7 +188,8 @@ class Simulation:
             recording, result, problem = self._record(node, how, expected)
             if not problem or attempt or module is not None:
                 break
-            how = replace(how, numbers=align(node, ops, predicted, *self.both(node), self._kept))
+            numbers = align(node, ops, predicted, *self.both(node), self._kept)
+            how = replace(how, numbers={**numbers, **whole_slices(node, *self.both(node))})
         if problem and len(ops) == 1 and module is None and ops[0].name.removeprefix("aten::") in CUTS:
             self._split(node, ops[0])
             return

@@ -6,7 +6,9 @@ from . import (
     concat,
     contraction,
     index,
+    matrices,
     norm,
+    patches,
     pointwise,
     recurrent,
     reduce,
@@ -27,6 +29,8 @@ ROWS: tuple[Row, ...] = (
     *shape.ROWS,
     *concat.ROWS,
     *index.ROWS,
+    *matrices.ROWS,
+    *patches.ROWS,
     *recurrent.ROWS,
     *writing.ROWS,
 )

@@ -15,9 +15,15 @@ ROWS: list[Row] = [
     row("conv1d", F.conv1d, "2+ 4+ 5.", "6+ 4+ 3.", "6+", why=WINDOW),
     row("conv1d (unbatched)", F.conv1d, "4+ 5.", "6+ 4+ 3.", why=WINDOW),
     row("conv2d", lambda x, w, b: F.conv2d(x, w, b, 2, 1), "2+ 4+ 3. 3.", "6+ 4+ 3. 3.", "6+", why=WINDOW),
+    row("conv1d (of one unit)", F.conv1d, "2+ 4+ 5+", "6+ 4+ 1.", "6+", why=WINDOW),
+    row(
+        "conv1d (of one unit, unbatched)", lambda x, w: F.conv1d(x, w, padding="same"), "4+ 5+", "6+ 4+ 1.", why=WINDOW
+    ),
+    row("conv1d (of one unit, padded)", lambda x, w: F.conv1d(x, w, padding=1), "2+ 4+ 5.", "6+ 4+ 1.", why=WINDOW),
+    row("conv1d (every second unit)", lambda x, w: F.conv1d(x, w, stride=2), "2+ 4+ 5.", "6+ 4+ 1.", why=WINDOW),
     row("conv2d (same)", lambda x, w: F.conv2d(x, w, padding="same"), "2+ 4+ 3. 3.", "6+ 4+ 3. 3.", why=WINDOW),
     row(
-        "conv2d (grouped)", lambda x, w, b: F.conv2d(x, w, b, groups=2), "2+ 4+ 2. 2.", "6+ 2+ 1. 1.", "6+", why=WINDOW
+        "conv2d (grouped)", lambda x, w, b: F.conv2d(x, w, b, groups=2), "2+ 4+ 2+ 2+", "6+ 2+ 1. 1.", "6+", why=WINDOW
     ),
     row(
         "conv2d (depthwise)",
@@ -31,7 +37,7 @@ ROWS: list[Row] = [
         *("2+ 4+ 3. 3.", "8+ 1. 3. 3.", "8+"),
         why=(WINDOW, Kind.FIXED),
     ),
-    row("conv3d", F.conv3d, "1+ 2+ 2. 2. 2.", "4+ 2+ 2. 1. 1.", "4+", why=WINDOW),
+    row("conv3d", F.conv3d, "1+ 2+ 2. 2+ 2+", "4+ 2+ 2. 1. 1.", "4+", why=WINDOW),
     row("conv_transpose1d", F.conv_transpose1d, "2+ 4+ 5.", "4+ 6+ 3.", "6+", why=WINDOW),
     row("conv_transpose2d", lambda x, w: F.conv_transpose2d(x, w, stride=2), "2+ 4+ 2. 2.", "4+ 6+ 2. 2.", why=WINDOW),
     row(
@@ -40,7 +46,13 @@ ROWS: list[Row] = [
         *("2+ 4+ 2. 2.", "4+ 3+ 2. 2.", "6+"),
         why=WINDOW,
     ),
-    row("conv_transpose3d", F.conv_transpose3d, "1+ 2+ 2. 2. 2.", "2+ 4+ 1. 2. 1.", "4+", why=WINDOW),
+    row("conv_transpose3d", F.conv_transpose3d, "1+ 2+ 2+ 2. 2+", "2+ 4+ 1. 2. 1.", "4+", why=WINDOW),
+    row(
+        "conv_transpose1d (padded at the end)",
+        lambda x, w: F.conv_transpose1d(x, w, stride=2, output_padding=1),
+        *("2+ 4+ 5.", "4+ 6+ 1."),
+        why=WINDOW,
+    ),
     row("linear", F.linear, "3+ 4+", "6+ 4+", "6+"),
     row("linear (more axes)", F.linear, "2+ 3+ 4+", "6+ 4+", "6+"),
     row("linear (vector)", F.linear, "4+", "6+ 4+"),

@@ -17,12 +17,13 @@ _NAMES: dict[str, str] = {
     _EVEN: """abs absolute cos cosh square pow float_power sinc special_sinc i0 special_i0 special_i0e
         special_modified_bessel_i0 special_bessel_j0 special_spherical_bessel_j0 prod std std_mean var var_mean norm
         linalg_norm linalg_vector_norm special_chebyshev_polynomial_t special_chebyshev_polynomial_u
-        special_hermite_polynomial_h special_hermite_polynomial_he special_legendre_polynomial_p""",
+        special_hermite_polynomial_h special_hermite_polynomial_he special_legendre_polynomial_p
+        det linalg_det cdist""",
     _PARTLY: """atan2 arctan2 copysign fmod frexp heaviside hypot ldexp lerp nextafter floor_divide remainder
         xlogy special_xlogy special_xlog1py""",
-    _SINGULAR: "div divide true_divide addcdiv reciprocal igamma igammac",
+    _SINGULAR: "div divide true_divide addcdiv reciprocal igamma igammac slogdet inverse",
     _NORM: "batch_norm instance_norm group_norm layer_norm rms_norm",
-    _INDEX: "max min argmax argmin adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d",
+    _INDEX: "kthvalue max min argmax argmin adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d",
     "a zero may be a negative one": "signbit",
     "a tensor of zeros that lacks the axis counts as equal halves": "add",
     "multiplied by the number 0": "mul",

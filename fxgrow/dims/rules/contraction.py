@@ -14,6 +14,8 @@ from .base import Dims, Flow, Marks, SameSizes, Sizes, State, register, regroup
 Item = str | tuple[str, str]
 """A named axis, a product `(g o)` of two, `*` for window axes, `...` for any leading axes."""
 Pattern = tuple[Item, ...]
+PASSING = "*"
+"""Begins the name of a window axis whose units pass one by one, before its number from the right."""
 
 
 @cache
@@ -69,6 +71,15 @@ def spread(pattern: Pattern, rank: int) -> list[Item]:
     return out
 
 
+def _passes(op: Op) -> list[bool]:
+    """For each window axis of a convolution whether its units pass one by one: a window of one unit, step by step."""
+    sizes = op.args["weight"].shape[2:]
+    padding = op.args["padding"]
+    pads = [0] * len(sizes) if isinstance(padding, str) else padding  # around one unit "same" pads nothing
+    more = op.args.get("output_padding", [0] * len(sizes))
+    return [some == (1, 1, 0, 0) for some in zip(sizes, op.args["stride"], pads, more, strict=True)]
+
+
 class Contraction(SameSizes):
     """A sum over products, in einops-like notation; the last operand may be a bias that is added."""
 
@@ -92,7 +103,12 @@ class Contraction(SameSizes):
             if value is not None:
                 some = pattern[(lone and name == self.arguments[0]) or (vector and name != self.arguments[0]) :]
                 operands.append((name, value, spread(some, len(value.shape))))
-        return operands, spread(self.result[lone : len(self.result) - vector], len(out.shape))
+        result = spread(self.result[lone : len(self.result) - vector], len(out.shape))
+        if "*" in result:
+            for k, passes in enumerate(_passes(op), -len(weight.shape) + 2):
+                if passes:  # of weights the axis keeps its one unit
+                    operands[0][2][k] = result[k] = f"{PASSING}{-k}"
+        return operands, result
 
     def _parts(
         self, d: Dims | Flow, op: Op, argument: str, axis: Axis, size: int, item: tuple[str, str]
@@ -118,7 +134,9 @@ class Contraction(SameSizes):
         shape = op.outputs[0].shape
         out: list[Axis] = []
         for size, item in zip(shape, result, strict=True):
-            if item == "*":
+            if item == "*" or (
+                isinstance(item, str) and item.startswith(PASSING) and d.algebra.reason(env[item]) is not None
+            ):
                 out.append(Fixed(size))
             elif isinstance(item, str):
                 out.append(env[item])

@@ -64,14 +64,19 @@ class RepeatInterleave:
 
 
 class Repeat:
-    """repeat: every axis is repeated as a whole, c becomes (r c); new axes come in front."""
+    """repeat and tile: every axis is repeated as a whole, c becomes (r c); new axes come in front."""
 
     by_index = True
+
+    def __init__(self, times: str) -> None:
+        """`times` names the argument that says how often; it may leave out leading axes."""
+        self.times = times
 
     def dims(self, op: Op, d: Dims) -> None:
         """How often they are repeated is what the readers want."""
         axes = [d.algebra.resolve(axis) for axis in d.of(op.args["self"])]
-        times = [_times(d, count) for count in op.args["repeats"]]
+        times = [_times(d, count) for count in op.args[self.times]]
+        times = [*(Fixed(1) for _ in range(len(axes) - len(times))), *times]
         new = len(times) - len(axes)
         d.set(op.outputs[0], [*times[:new], *(product(list(pair)) for pair in zip(times[new:], axes, strict=True))])
 
@@ -85,7 +90,8 @@ class Repeat:
         """The numbers of repetitions."""
         x, out = z.shape(op.args["self"]), z.shape(op.outputs[0])
         old = [1] * (len(out) - len(x)) + list(x)
-        return {"repeats": [n // m for n, m in zip(out, old, strict=True)]}
+        times = [n // m for n, m in zip(out, old, strict=True)]
+        return {self.times: times[len(times) - len(op.args[self.times]) :]}
 
 
 def _in_front(s: Flow, op: Op, row: list[State], axis: Axis) -> list[State]:
@@ -100,4 +106,5 @@ def _in_front(s: Flow, op: Op, row: list[State], axis: Axis) -> list[State]:
 
 
 register(RepeatInterleave(), "repeat_interleave")
-register(Repeat(), "repeat")
+register(Repeat("repeats"), "repeat")
+register(Repeat("dims"), "tile")
