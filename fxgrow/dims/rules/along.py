@@ -15,7 +15,8 @@ _MOVE = "its units change places"
 class Along(SameSizes):
     """An operator that mixes the units of some axes and keeps all axes: softmax, cumulative sums, flips, sorting.
 
-    `dim` names the argument that says which axes, or says it itself. `linear`, `zero`, `homogeneous`: what it is as a function of another axis's unit, of which it sees a whole slice.
+    `dim` names the argument that says which axes, or says it itself. `linear`, `zero`, `homogeneous`: what it is as a
+    function of another axis's unit, of which it sees a whole slice.
     """
 
     by_index = True
@@ -137,8 +138,6 @@ register(Along("dims", Kind.INDEX, _MOVE, linear=True), "flip", "roll", "rot90")
 register(Along("dim", Kind.INDEX, _MOVE, linear=True), "fft_fftshift", "fft_ifftshift")
 register(Along((1,), Kind.INDEX, _MOVE, linear=True), "fliplr")
 register(Along((0,), Kind.INDEX, _MOVE, linear=True), "flipud")
-register(Fourier("dim"), *(f"fft_{name}" for name in ["fft", "ifft", "rfft", "irfft", "hfft", "ihfft"]))
-register(
-    Fourier("dim"), *(f"fft_{name}{n}" for name in ["fft", "ifft", "rfft", "irfft", "hfft", "ihfft"] for n in "2n")
-)
+for _name in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft"):
+    register(Fourier("dim"), f"fft_{_name}", f"fft_{_name}2", f"fft_{_name}n")
 register(Differences(), "diff")

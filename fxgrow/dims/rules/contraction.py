@@ -80,6 +80,10 @@ def _passes(op: Op) -> list[bool]:
     return [some == (1, 1, 0, 0) for some in zip(sizes, op.args["stride"], pads, more, strict=True)]
 
 
+def _passing(item: Item) -> bool:
+    return isinstance(item, str) and item.startswith(PASSING)
+
+
 class Contraction(SameSizes):
     """A sum over products, in einops-like notation; the last operand may be a bias that is added."""
 
@@ -134,9 +138,7 @@ class Contraction(SameSizes):
         shape = op.outputs[0].shape
         out: list[Axis] = []
         for size, item in zip(shape, result, strict=True):
-            if item == "*" or (
-                isinstance(item, str) and item.startswith(PASSING) and d.algebra.reason(env[item]) is not None
-            ):
+            if item == "*" or (_passing(item) and d.algebra.reason(env[str(item)]) is not None):
                 out.append(Fixed(size))
             elif isinstance(item, str):
                 out.append(env[item])
