@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx
 
 from ..capture.program import Op
-from .arguments import left_out, numbers, scalar, scalars_in
+from .arguments import is_tuple, left_out, numbers, scalar, scalars_in
 from .plan import Path
 
 Env = Mapping[fx.Node, Any]
@@ -29,8 +29,9 @@ def align(
     the same order, so they are aligned as two texts are. `varying` names nodes whose numbers come from plain inputs: no
     edit may replace them.
     """
-    ours = list(scalars_in(("args",), node.args)) + list(scalars_in(("kwargs",), node.kwargs))
-    before = [scalar(arg, old) for _, arg in ours]
+    places = list(scalars_in(("args",), node.args)) + list(scalars_in(("kwargs",), node.kwargs))
+    ours = [(path, arg, k) for path, arg in places for k in _elements(arg, old)]
+    before = [_element(arg, k, old) for _, arg, k in ours]
     wanted: list[tuple[object, object]] = []
     for op, arguments in zip(ops, predicted, strict=True):
         for name, value in op.args.items():
@@ -38,14 +39,29 @@ def align(
     keep = [i for i, value in enumerate(before) if value is not None]
     matcher = SequenceMatcher(None, [_typed(before[i]) for i in keep], [_typed(x) for x, _ in wanted], autojunk=False)
     found: dict[Path, object] = {}
+    tuples: dict[Path, list[Any]] = {}
     for block in matcher.get_matching_blocks():
         for k in range(block.size):
-            path, arg = ours[keep[block.a + k]]
+            path, arg, element = ours[keep[block.a + k]]
             value = wanted[block.b + k][1]
             free = isinstance(arg, fx.Node) and arg.name in varying
-            if scalar(arg, new) != value and not free:
+            if _element(arg, element, new) == value or free:
+                continue
+            if element is None:
                 found[path] = value
-    return {**found, **_defaults(node, ops, predicted)}
+            else:
+                tuples.setdefault(path, list(new[arg]))[element] = value
+    return {**found, **{path: tuple(sizes) for path, sizes in tuples.items()}, **_defaults(node, ops, predicted)}
+
+
+def _elements(arg: Any, env: Env) -> Sequence[int | None]:
+    """The elements of an argument that is a tuple of numbers; of any other there is one, itself."""
+    value: Any = env[arg] if isinstance(arg, fx.Node) else None
+    return range(len(value)) if is_tuple(value) else [None]
+
+
+def _element(arg: Any, k: int | None, env: Env) -> object:
+    return scalar(arg, env) if k is None else env[arg][k]
 
 
 def _defaults(node: fx.Node, ops: Sequence[Op], predicted: Sequence[Mapping[str, Any]]) -> dict[Path, object]:

@@ -86,6 +86,11 @@ def is_number(arg: object) -> bool:
     return isinstance(arg, int | float)  # flags too: `x.shape[1] > 4` is computed from a size
 
 
+def is_tuple(value: object) -> bool:
+    """Whether a value is a tuple of numbers."""
+    return isinstance(value, tuple | list) and bool(value) and all(map(is_number, value))
+
+
 def scalar(arg: Any, env: Mapping[fx.Node, Any]) -> object:
     """The number that an argument stands for; None if it is a tensor or a tuple."""
     value = env[arg] if isinstance(arg, fx.Node) else arg

@@ -13,13 +13,16 @@ from fractions import Fraction
 from itertools import combinations, islice
 from typing import Any, cast
 
+import torch
 from torch import fx
 
-from .arguments import argument, equal_numbers, is_number, scalars_in
+from .arguments import argument, equal_numbers, is_number, is_tuple, scalars_in
 from .plan import FOLLOWED, RECOMPUTED, NodeEdit, Path
 
 Value = Callable[[fx.Node], Any]
 """What a node returns."""
+_JOINING = (operator.add, operator.getitem, tuple, list, torch.Size)
+"""What puts tuples of numbers together, or takes a part of one."""
 MOST_KEPT = 4
 """Widths in the arithmetic of one number of which every choice is tried."""
 
@@ -48,9 +51,9 @@ def followers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight
     if equal_numbers([old], [second]) and equal_numbers([now], [second_now]):
         return [NodeEdit(consumer.name, path, str(number), wanted)]
     found: list[NodeEdit] = []
-    for target in _targets(old, second, wanted):
+    for target in targets_of(old, second, wanted):
         edits = [_recomputed(number, places) for places in islice(_places(number, old, wanted, target, sight), 1)]
-        edits += [(FOLLOWED, new) for new in _factors(now, wanted, second_now, target)]
+        edits += [(FOLLOWED, new) for new in factors_of(now, wanted, second_now, target)]
         found += [NodeEdit(consumer.name, (kind, *path), str(number), new) for kind, new in edits]
     return found
 
@@ -59,7 +62,7 @@ def keepers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight: 
     """The edits that put old widths into the arithmetic of a number: into all of it if the number is wanted as it was,
     else into a part of it, so that the rest grows."""
     old, second = sight.old(number), sight.second_old(number)
-    targets = _targets(old, second, wanted) if is_number(second) else []
+    targets = targets_of(old, second, wanted) if is_number(second) else []
     found = [
         NodeEdit(consumer.name, (RECOMPUTED, *path), str(number), places)
         for target in targets
@@ -76,7 +79,8 @@ def edited(edit: NodeEdit, consumer: fx.Node, see: Value) -> Any:
     number = argument(consumer, tuple(place))
     if kind == FOLLOWED:
         return changed_number(cast(Change, edit.new), see(number))
-    return _anew(number, _inner(number, see), cast(tuple[Place, ...], edit.new), see)
+    inner = _joining(number, see) if is_tuple(see(number)) else _inner(number, see)
+    return _anew(number, inner, cast(tuple[Place, ...], edit.new), see)
 
 
 def in_step(old: Any, second: Any, new: Any, second_new: Any) -> bool:
@@ -92,7 +96,8 @@ def in_step(old: Any, second: Any, new: Any, second_new: Any) -> bool:
 
 def given(number: fx.Node, see: Value) -> bool:
     """Whether a number is computed from one that is an input of the model: no edit could know how it is meant."""
-    return any(node.op == "placeholder" for node in arithmetic(number, see))
+    sources = [number, *(n for node in _joining(number, see) for n in node.all_input_nodes)]
+    return any(node.op == "placeholder" for node in (*sources, *arithmetic(number, see)))
 
 
 def computes(consumer: fx.Node, old: Value, new: Value) -> bool:
@@ -112,9 +117,10 @@ def _is_size(number: fx.Node) -> bool:
 
 
 def arithmetic(number: fx.Node, see: Value) -> list[fx.Node]:
-    """A number and those that it is computed from, back to those that are read from tensors; inputs first."""
+    """A number and those that it is computed from, back to those that are read from tensors; inputs first. Of a tuple,
+    its elements and what they are computed from."""
     found: dict[fx.Node, None] = {}
-    queue = [number]
+    queue = [number, *(n for node in _joining(number, see) for n in node.all_input_nodes)]
     while queue:
         node = queue.pop()
         if node not in found and is_number(see(node)):
@@ -123,7 +129,7 @@ def arithmetic(number: fx.Node, see: Value) -> list[fx.Node]:
     return sorted(found)
 
 
-def _targets(old: Any, second: Any, wanted: Any) -> list[int | float]:
+def targets_of(old: Any, second: Any, wanted: Any) -> list[int | float]:
     """What the number may have to be at the second sizes."""
     if equal_numbers([old], [wanted]):
         return [second]
@@ -140,7 +146,7 @@ def _times(number: Any, up: Any, down: Any) -> int | float | None:
     return float(number * (up / down))
 
 
-def _factors(now: Any, wanted: Any, second_now: Any, target: Any) -> Iterator[Factor]:
+def factors_of(now: Any, wanted: Any, second_now: Any, target: Any) -> Iterator[Factor]:
     """(factor, divisor, difference) that make the wanted numbers of the present ones, at both sizes."""
     if now and equal_numbers([_times(second_now, wanted, now)], [target]):
         if isinstance(now, int) and isinstance(wanted, int):
@@ -162,6 +168,18 @@ the present one."""
 
 def _recomputed(number: fx.Node, places: tuple[Place, ...]) -> tuple[str, object]:
     return RECOMPUTED, places
+
+
+def _joining(sizes: fx.Node, see: Value) -> list[fx.Node]:
+    """The calls that put a tuple together; inputs first."""
+    found: dict[fx.Node, None] = {}
+    queue = [sizes]
+    while queue:
+        node = queue.pop()
+        if node not in found and node.target in _JOINING and is_tuple(see(node)):
+            found[node] = None
+            queue.extend(node.all_input_nodes)
+    return sorted(found)
 
 
 def _inner(number: fx.Node, see: Value) -> list[fx.Node]:
@@ -223,7 +241,7 @@ def _kept(read: fx.Node, sight: Sight) -> Change | None:
     old, new, second, second_new = (see(read) for see in (sight.old, sight.new, sight.second_old, sight.second_new))
     if equal_numbers([old], [second]):
         return old  # type: ignore[no-any-return]  # a number
-    return next(_factors(new, old, second_new, second), None)
+    return next(factors_of(new, old, second_new, second), None)
 
 
 def changed_number(change: Change, number: Any) -> Any:

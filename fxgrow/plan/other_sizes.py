@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from torch import fx, nn
 
 from ..capture.program import Value
-from .arguments import same_numbers, scalars_in
+from .arguments import is_tuple, same_numbers, scalars_in
 from .follow import Sight, followers, keepers
 from .plan import NodeEdit, Path
 from .second import SecondSizes
+from .tuples import together
 from .uneven import Uneven, goals, is_plain, reads_of, sizes_in
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class OtherSizes:
         self, node: fx.Node, path: Path, arg: fx.Node, wanted: Any, sight: Sight, uneven: bool
     ) -> tuple[list[NodeEdit | None], bool]:
         """The edits of a computed number to try, and whether they are right at all sizes if they are at two."""
+        if is_tuple(sight.old(arg)):
+            return list(together(node, path, arg, wanted, sight)), not uneven
         if not uneven:
             return list(followers(node, path, arg, wanted, sight)), True
         kept = keepers(node, path, arg, wanted, sight)
