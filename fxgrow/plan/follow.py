@@ -13,7 +13,6 @@ from fractions import Fraction
 from itertools import combinations, islice
 from typing import Any, cast
 
-import torch
 from torch import fx
 
 from .arguments import argument, equal_numbers, is_number, is_tuple, scalars_in
@@ -21,7 +20,7 @@ from .plan import FOLLOWED, RECOMPUTED, NodeEdit, Path
 
 Value = Callable[[fx.Node], Any]
 """What a node returns."""
-_JOINING = (operator.add, operator.getitem, tuple, list, torch.Size)
+_JOINING = (operator.add, operator.getitem)
 """What puts tuples of numbers together, or takes a part of one."""
 MOST_KEPT = 4
 """Widths in the arithmetic of one number of which every choice is tried."""
@@ -96,8 +95,7 @@ def in_step(old: Any, second: Any, new: Any, second_new: Any) -> bool:
 
 def given(number: fx.Node, see: Value) -> bool:
     """Whether a number is computed from one that is an input of the model: no edit could know how it is meant."""
-    sources = [number, *(n for node in _joining(number, see) for n in node.all_input_nodes)]
-    return any(node.op == "placeholder" for node in (*sources, *arithmetic(number, see)))
+    return any(node.op == "placeholder" for node in arithmetic(number, see))
 
 
 def computes(consumer: fx.Node, old: Value, new: Value) -> bool:

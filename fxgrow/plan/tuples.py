@@ -6,7 +6,6 @@ import operator
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import fx
 
 from .arguments import argument, equal_numbers, is_tuple
@@ -66,8 +65,6 @@ def _place_of(sizes: fx.Node, k: int, see: Value) -> tuple[fx.Node, Path] | None
             return None
         part = sizes.args[0]
         k = range(len(_seen(part, see)))[cut][k]
-    elif sizes.target in (tuple, list, torch.Size) and sizes.args:
-        part = sizes.args[0]
     if isinstance(part, fx.Node):
         return _place_of(part, k, see)
     return (sizes, (*path, k)) if isinstance(part, tuple | list) else None

@@ -6,7 +6,6 @@ import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import fx
 
 from ..capture.program import Ref
@@ -28,7 +27,7 @@ def whole_slices(node: fx.Node, old: Env, new: Env) -> dict[Path, object]:
     if not (isinstance(before, Ref) and isinstance(after, Ref)):
         return {}
     found: dict[Path, object] = {}
-    for path, part, axis in _slices(node.args[1], len(before.value.shape), old):
+    for path, part, axis in _slices(node.args[1], len(before.value.shape)):
         was, now = before.value.shape[axis], after.value.shape[axis]
         if was == now or not _takes_all(part, was, old):
             continue
@@ -39,23 +38,15 @@ def whole_slices(node: fx.Node, old: Env, new: Env) -> dict[Path, object]:
     return found
 
 
-def _slices(subscript: Any, rank: int, env: Env) -> Iterator[tuple[Path, slice, int]]:
+def _slices(subscript: Any, rank: int) -> Iterator[tuple[Path, slice, int]]:
     """The slices of a subscript, each with its place in the arguments and the axis that it is taken of."""
     whole = isinstance(subscript, tuple | list)
     items = list(subscript) if whole else [subscript]
-    axis, taken = 0, sum(_consumed(item, env) for item in items if item is not Ellipsis)
+    axis, taken = 0, sum(item is not Ellipsis and item is not None for item in items)
     for number, item in enumerate(items):
         if isinstance(item, slice):
             yield ("args", 1, number) if whole else ("args", 1), item, axis
-        axis += rank - taken if item is Ellipsis else _consumed(item, env)
-
-
-def _consumed(item: Any, env: Env) -> int:
-    """How many axes one entry of a subscript stands for."""
-    thing = env[item] if isinstance(item, fx.Node) else item
-    if isinstance(thing, Ref) and thing.value.dtype in (torch.bool, torch.uint8):
-        return len(thing.value.shape)
-    return 0 if thing is None or isinstance(thing, bool) else 1
+        axis += rank - taken if item is Ellipsis else item is not None
 
 
 def _takes_all(part: slice, size: int, env: Env) -> bool:
