@@ -1,7 +1,7 @@
 """The algebra of axes: atoms are united, split and cut as operators demand; every expression follows.
 
 Unification of sums of products. Refining an atom never joins or separates units; where no common refinement exists
-(a cut through the middle of a product) the expressions are frozen as non-aligned. Pure: no torch.
+(groups of four that are groups of six, too) the expressions are frozen as non-aligned. Pure: no torch.
 """
 
 from __future__ import annotations
@@ -225,18 +225,13 @@ class Algebra:
 
     def _align(self, left: list[Axis], right: list[Axis]) -> None:
         """Walk two concatenations, cutting terms until they pair up."""
-        everything = [*left, *right]
         while left and right:
             a, b = self.measure(left[0]), self.measure(right[0])
             if a == b:
                 self._align_terms(left.pop(0), right.pop(0))
             else:
                 side, at = (right, a) if a < b else (left, b)
-                pieces = self._cut_term(side[0], at)
-                if pieces is None:
-                    self._misfit(*everything)
-                    return
-                side[0:1] = pieces
+                side[0:1] = self._cut_term(side[0], at)
             left, right = self._open(left), self._open(right)
 
     def _open(self, terms: list[Axis]) -> list[Axis]:
@@ -276,8 +271,9 @@ class Algebra:
         flat = [part for f in factors for part in factors_of(self.resolve(f))]
         return [f for f in flat if f != Fixed(1)]
 
-    def _cut_term(self, term: Axis, at: int) -> list[Axis] | None:
-        """Cut one term in two; None where the cut runs through the middle of a product."""
+    def _cut_term(self, term: Axis, at: int) -> list[Axis]:
+        """Cut one term in two. Where the cut runs through the middle of a product, the group that it lies in becomes a
+        term of its own, which is cut next: there will always be one such group."""
         term = self.resolve(term)
         if isinstance(term, Fixed):
             return [Fixed(at), Fixed(term.size - at)]
@@ -288,15 +284,15 @@ class Algebra:
         factors = factors_of(term)
         first, rest = factors[0], factors[1:]
         stride = prod(self.measure(f) for f in rest)
-        if at % stride:
-            return None
-        heads = [at // stride, self.measure(first) - at // stride]
+        before, count = at // stride, self.measure(first)
+        heads = [before, count - before] if at % stride == 0 else [before, 1, count - before - 1]
+        heads = [head for head in heads if head]
         if isinstance(first, Fixed):
             parts: list[Axis] = [Fixed(h) for h in heads]
         else:  # a piece of one is a mere count, e.g. of the operands of a concatenation
             parts = [Fixed(1) if h == 1 else self.atom(h) for h in heads]
             assert isinstance(first, Atom), "a leading sum is opened by the normal form"
-            self._bind(first, Sum(tuple(parts)))
+            self._bind(first, total(parts))
         return [product([part, *rest]) for part in parts]
 
     def reason(self, axis: Axis) -> Reason | None:
