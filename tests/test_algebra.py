@@ -171,16 +171,48 @@ def test_two_halves_that_are_viewed_as_two_rows_are_one_atom() -> None:
     assert algebra.growable(columns)
 
 
-def test_a_cut_through_the_middle_of_a_pair_freezes_both_sides() -> None:
+def test_a_cut_through_the_middle_of_a_pair_holds_that_pair() -> None:
     algebra = Algebra()
-    axis = product([algebra.atom(29), algebra.atom(2)])
-    halves = algebra.cut(axis, [29, 29])
-    for part in (axis, *halves):
-        reason = algebra.reason(part)
-        assert reason is not None
-        assert reason.kind is Kind.NON_ALIGNED
-        assert algebra.growable(part) == []
-    assert [algebra.measure(part) for part in halves] == [29, 29]
+    axis = product([algebra.atom(29), Fixed(2)])
+    first, second = algebra.cut(axis, [29, 29])
+    assert (text(algebra, first), text(algebra, second)) == ("(14 2) + !1", "!1 + (14 2)")
+    assert algebra.measure(first) == algebra.measure(second) == 29
+    assert [algebra.size[atom.index] for atom in algebra.growable(axis)] == [14, 14]
+
+
+def test_a_cut_through_the_middle_of_a_group_that_grows_cuts_all_groups() -> None:
+    algebra = Algebra()
+    axis = product([algebra.atom(3), algebra.atom(4)])
+    first, second = algebra.cut(axis, [6, 6])
+    assert (text(algebra, first), text(algebra, second)) == ("2 + 2 + 2", "2 + 2 + 2")
+    assert [algebra.size[atom.index] for atom in algebra.growable(axis)] == [2, 2]
+
+
+def test_a_cut_through_the_first_or_last_group_holds_that_one() -> None:
+    for at, halves in ((1, ("!1", "!2 + (4 3)")), (14, ("(4 3) + !2", "!1"))):
+        algebra = Algebra()
+        axis = product([algebra.atom(5), Fixed(3)])
+        first, second = algebra.cut(axis, [at, 15 - at])
+        assert (text(algebra, first), text(algebra, second)) == halves
+
+
+def test_groups_that_are_cut_again_and_again_are_held_at_last() -> None:
+    algebra = Algebra()
+    half, kept = algebra.atom(7), []
+    for _ in range(4):
+        half = algebra.cut(product([half, Fixed(2)]), [7, 7])[0]
+        kept.append(len(algebra.growable(half)))
+    assert kept == [1, 0, 0, 0]
+    assert algebra.measure(half) == 7
+
+
+def test_a_shuffle_of_halves_that_are_put_together_otherwise_cuts_both_alike() -> None:
+    algebra = Algebra()
+    a, b = total([product([algebra.atom(14), Fixed(4)]), Fixed(2)]), algebra.atom(58)
+    rows, columns = algebra.split(total([a, b]), (2, 58))
+    assert rows == Fixed(2)
+    assert text(algebra, columns) == text(algebra, b) == "(14 4) + !2"
+    assert [algebra.size[atom.index] for atom in algebra.growable(columns)] == [14]
 
 
 def test_a_cut_between_pairs_is_no_matter() -> None:

@@ -1,4 +1,4 @@
-"""Widths that are written as the end of a slice of everything, or in a tuple of sizes: they are edited where they stand."""
+"""Widths that end a slice of everything, or stand in a tuple of sizes: they are edited where they are written."""
 
 # ruff: noqa: RUF005  tuples that are added to sizes are what is tested here
 
