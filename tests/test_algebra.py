@@ -198,7 +198,8 @@ def test_a_cut_through_the_first_or_last_group_holds_that_one() -> None:
 
 def test_groups_that_are_cut_again_and_again_are_held_at_last() -> None:
     algebra = Algebra()
-    half, kept = algebra.atom(7), []
+    half: Axis = algebra.atom(7)
+    kept = []
     for _ in range(4):
         half = algebra.cut(product([half, Fixed(2)]), [7, 7])[0]
         kept.append(len(algebra.growable(half)))
