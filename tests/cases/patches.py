@@ -17,6 +17,17 @@ WINDOW, INDEX, CONSTANT = Kind.WINDOW, Kind.INDEX, Kind.CONSTANT
 GRID = (anything, unit)
 
 
+def elsewhere(rank: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Values that are put where those of another tensor were largest."""
+
+    def call(x: Tensor, y: Tensor) -> Tensor:
+        places = getattr(F, f"max_pool{rank}d")(y, 2, return_indices=True)[1]
+        back: Tensor = getattr(F, f"max_unpool{rank}d")(x, places, 2)
+        return back
+
+    return call
+
+
 def unpooled(rank: int) -> Callable[[Tensor], Tensor]:
     """Pooled, and put back where it was."""
 
@@ -68,12 +79,24 @@ ROWS: list[Row] = [
     row("affine_grid_generator (3)", lambda t: F.affine_grid(t, [2, 3, 2, 2, 3], True), "2+ 3. 4.", why=INDEX),
     row("max_unpool2d", unpooled(2), "2+ 3+ 4. 4.", why=WINDOW),
     row("max_unpool2d (unbatched)", unpooled(2), "3+ 4. 4.", why=WINDOW),
-    row(
-        "max_unpool2d (given places)",
-        lambda x, i: F.max_unpool2d(x, i, (2, 2)),
-        *("2. 3. 2. 2.", "2. 3. 2. 2."),
-        why=(WINDOW, CONSTANT),
-        draw=(anything, below(16)),
+    *(
+        row(
+            f"max_unpool{rank}d (places of others)",
+            elsewhere(rank),
+            *("2+ 3+ " + "2. " * rank, "2+ 3+ " + "4. " * rank),
+            why=WINDOW,
+        )
+        for rank in (2, 3)
+    ),
+    *(
+        row(
+            f"max_unpool{rank}d (given places)",
+            lambda x, i, rank=rank: getattr(F, f"max_unpool{rank}d")(x, i, [2] * rank),
+            *("2. 3. " + "2. " * rank, "2. 3. " + "2. " * rank),
+            why=(WINDOW, CONSTANT),
+            draw=(anything, below(16)),
+        )
+        for rank in (2, 3)
     ),
     row("max_unpool1d", unpooled(1), "2+ 3+ 4.", why=WINDOW),
     row("max_unpool3d", unpooled(3), "2+ 3+ 2. 4. 2.", why=WINDOW),

@@ -23,15 +23,20 @@ from fxgrow.dims.rules import (
     along,
     arithmetic,
     attention,
+    broadcasts,
+    complexes,
     concat,
     contraction,
     index,
     matmul,
+    matrices,
     norm,
+    patches,
     pointwise,
     recurrent,
     reduce,
     repeat,
+    sampling,
     shape,
     skip,
     slicing,
@@ -80,6 +85,24 @@ WORST: dict[type, tuple[str, ...]] = {
     norm.WholeAxis: (MIXED, FIRST, APART, UNSIZED),
     along.Softmax: (MIXED,),
     along.Along: (OPEN,),
+    along.Fourier: (OPEN,),
+    along.Differences: (OPEN, FIRST, APART),
+    broadcasts.BroadcastTensors: (ZEROS, APART),
+    broadcasts.Meshgrid: (ZEROS, TURNED),
+    complexes.ViewAsReal: (ZEROS,),
+    complexes.ViewAsComplex: (OPEN, ZEROS),
+    complexes.Complex: (FIRST, LAST, APART),
+    complexes.Polar: (FIRST, LAST, APART),
+    matrices.Inverse: (ANY, OPEN),
+    matrices.Diagonal: (OPEN, ZEROS),
+    matrices.DiagEmbed: (OPEN, ZEROS),
+    matrices.Distances: (MIXED, FIRST, APART),
+    patches.Unfold: (OPEN, ZEROS),
+    patches.Im2Col: (OPEN, ZEROS),
+    patches.Col2Im: (OPEN, ZEROS),
+    sampling.GridSample: (OPEN, FIRST, LAST, APART),
+    sampling.Unpool: (OPEN, FIRST, APART),
+    sampling.AffineGrid: (OPEN, ZEROS, UNSIZED),
     recurrent.OneStep: (SUMS, FIRST, LINEAR, APART),
     recurrent.Sequence: (SUMS, FIRST, LINEAR, APART),
     reduce.Reduce: (OPEN,),
@@ -130,6 +153,8 @@ def lies_of(name: str) -> tuple[str, ...]:
             return (ZEROS,) if rule.linear else (ANY,) if rule.unsafe else (PASSED,)
         case reduce.Reduce(sums=True):
             return (SUMS,)
+        case matrices.Determinant():
+            return (ANY, OPEN) if rule.unsafe else (LINEAR, OPEN)
         case window.Window(linear=False):
             return (*WORST[window.Window], LINEAR)
         case shape.View() | shape.Expand() if rule.sizes:
