@@ -193,25 +193,22 @@ _REFUSED = (
         ("interface-output",),
     ),
     Entry(
-        "refuse_unknown_fft",
+        "refuse_spectrum",
         refusals.ChannelSpectrum,
         _small,
         "a Fourier transform along the channels",
-        ("unknown-op",),
+        ("statistic",),
     ),
-    Entry(
-        "refuse_unknown_cdist", refusals.PrototypeDistance, _ten, "pairwise distances to a Parameter", ("unknown-op",)
-    ),
+    Entry("refuse_unknown_distance", refusals.PrototypeDistance, _ten, "distances to a Parameter", ("unknown-op",)),
     Entry(
         "refuse_straddling_norm",
         refusals.StraddlingGroupNorm,
         _small,
         "GroupNorm groups across a seam",
-        ("non-aligned",),
+        ("norm",),
     ),
-    Entry(
-        "refuse_straddling_view", refusals.StraddlingView, _small, "a view that cuts across a seam", ("non-aligned",)
-    ),
+    Entry("refuse_straddling_view", refusals.StraddlingView, _small, "a view that cuts across a seam", ("window",)),
+    Entry("refuse_regrouped", refusals.Regrouped, _small, "groups of four that are groups of three", ("non-aligned",)),
     Entry("refuse_window_pool", refusals.ChannelPool, _small, "pooling along the channels", ("window",)),
     Entry("refuse_window_lrn", refusals.LocalResponse, _small, "local response normalisation", ("window",)),
     Entry("refuse_broadcast", fixed_widths.SpatialAttention, _small, "one channel broadcast over many", ("broadcast",)),

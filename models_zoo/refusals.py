@@ -83,7 +83,7 @@ class ChannelStatistic(nn.Module):
 
 
 class ChannelSpectrum(nn.Module):
-    """Refuses ``conv1``: a Fourier transform runs along its channels, and no rule says what growth does to it."""
+    """Refuses ``conv1``: a Fourier transform runs along its channels, and every frequency depends on all of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class ChannelSpectrum(nn.Module):
 
 
 class PrototypeDistance(nn.Module):
-    """Refuses ``fc1``: its features are measured against learned prototypes by ``cdist``, which has no rule."""
+    """Refuses ``fc1``: its distance to learned prototypes is an operator that has no rule, other than ``cdist``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,11 +104,14 @@ class PrototypeDistance(nn.Module):
         self.prototypes = nn.Parameter(torch.randn(4, 8))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cdist(self.fc1(x), self.prototypes)
+        return F.pairwise_distance(self.fc1(x).unsqueeze(1), self.prototypes)
 
 
 class StraddlingGroupNorm(nn.Module):
-    """Refuses ``left`` and ``right``: GroupNorm cuts 6 + 10 channels into fours, and one group holds some of each."""
+    """Refuses ``left``: GroupNorm cuts 6 + 10 channels into fours, and one group holds some of each.
+
+    Whole groups can be added behind that one, so ``right`` may grow.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +127,7 @@ class StraddlingGroupNorm(nn.Module):
 
 
 class StraddlingView(nn.Module):
-    """Refuses ``left`` and ``right``: a view cuts 6 + 6 channels into three fours, and the middle one holds both."""
+    """Refuses ``left`` and ``right``: a view cuts 6 + 6 channels into three fours, over which a window runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,6 +139,21 @@ class StraddlingView(nn.Module):
         y: Tensor = torch.cat([self.left(x), self.right(x)], dim=1)
         y = self.head(F.relu(y.view(y.shape[0], 3, 4, y.shape[2], y.shape[3])))
         return y
+
+
+class Regrouped(nn.Module):
+    """Refuses ``conv1``: its channels are three groups of four for one reader, and four groups of three for another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 12, 3, padding=1)
+        self.fours = nn.Conv2d(12, 12, 1, groups=3)
+        self.threes = nn.Conv2d(12, 12, 1, groups=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.conv1(x))
+        z: Tensor = self.fours(y).mean((2, 3)) + self.threes(y).amax((2, 3))
+        return z
 
 
 class ChannelPool(nn.Module):

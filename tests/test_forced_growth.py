@@ -79,19 +79,26 @@ CASES = {
     "last layer": Case(
         Kind.OUTPUT, "mlp", Surgery(written("head")), breaks="interface: (5, 10) became (5, 14)", layer="head"
     ),
-    "fft": Case(Kind.UNKNOWN_OP, "refuse_unknown_fft", Surgery(CONVS), without="torch.fft.fft"),
-    "cdist": Case(
-        Kind.UNKNOWN_OP, "refuse_unknown_cdist", Surgery({**written("fc1"), "prototypes": COLUMNS}), layer="fc1"
+    "fft": Case(Kind.STATISTIC, "refuse_spectrum", Surgery(CONVS), without="torch.fft.fft"),
+    "pairwise distance": Case(
+        Kind.UNKNOWN_OP, "refuse_unknown_distance", Surgery({**written("fc1"), "prototypes": COLUMNS}), layer="fc1"
     ),
     "group norm over a seam": Case(
-        Kind.NON_ALIGNED,
+        Kind.NORM,
         "refuse_straddling_norm",
-        Surgery({**written("right", "norm"), **read("head")}, {"norm.num_channels": 16 + NEW}),
+        Surgery({**written("left", "norm"), **read("head")}, {"norm.num_channels": 16 + NEW}),
         without="norm",
-        layer="right",
+        layer="left",
+    ),
+    "groups of two sizes": Case(
+        Kind.NON_ALIGNED,
+        "refuse_regrouped",
+        Surgery({**written("conv1"), **read("fours", "threes")}),
+        breaks="error: Given",
+        layer="conv1",
     ),
     "view over a seam": Case(
-        Kind.NON_ALIGNED,
+        Kind.WINDOW,
         "refuse_straddling_view",
         Surgery(written("left")),
         breaks="error: shape '[5, 3, 4, 8, 8]' is invalid",

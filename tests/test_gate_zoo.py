@@ -34,7 +34,7 @@ def test_the_gate_holds_for_every_model_of_the_zoo(models: Path) -> None:
     assert outcome.code == 0
 
 
-@pytest.mark.parametrize("name", ["refuse_unknown_fft", "refuse_window_pool", "refuse_index_list"])
+@pytest.mark.parametrize("name", ["refuse_spectrum", "refuse_window_pool", "refuse_index_list"])
 def test_a_model_that_cannot_grow_is_told_and_does_not_hold(name: str, models: Path) -> None:
     (models / "zoo_models.py").write_text(FACTORIES)
     outcome = gate(MODEL.format(name) + GROWTH)

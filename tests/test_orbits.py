@@ -23,8 +23,8 @@ from fxgrow.testing.labels import Labels
 from .orbit_models import MODELS, program_of
 
 OPAQUE = {
-    "refuse_unknown_fft": ("aten::fft_fft", "aten::real"),
-    "refuse_unknown_cdist": ("aten::cdist",),
+    "refuse_spectrum": ("aten::fft_fft", "aten::real"),
+    "refuse_unknown_distance": ("aten::pairwise_distance",),
 }
 """Operators that labels do not get through; in these models nothing hides behind them."""
 
@@ -144,10 +144,10 @@ def test_a_wrong_rule_is_found(
 
 
 def test_a_split_off_the_boundary_must_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = compare(program_of("refuse_straddling_view"))
+    found = compare(program_of("refuse_regrouped"))
     assert (found.disagreements, found.non_aligned) == ((), 27)
     monkeypatch.setattr(Algebra, "_misfit", lambda self, *axes: None)
-    found = compare(program_of("refuse_straddling_view"))
+    found = compare(program_of("refuse_regrouped"))
     assert any("covered as one, but are only part of" in text for text in found.disagreements)
 
 

@@ -37,6 +37,16 @@ def positive(function: Function) -> Function:
     return lambda x: function(torch.sigmoid(x))
 
 
+def unpooled(x: Tensor) -> Tensor:
+    """Max pooling, and back."""
+    pooled = F.max_pool2d(x, 2, return_indices=True)
+    return F.max_unpool2d(pooled[0], pooled[1], (2, 2))
+
+
+PLACES = torch.rand(1, 4, 5, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+VOLUME = torch.rand(1, 1, 4, 5, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+FILTER = torch.rand(SPACE, SPACE // 2 + 1, generator=torch.Generator().manual_seed(0))
+
 KEPT: dict[str, Function] = {
     "relu": F.relu,
     "relu_": lambda x: F.relu(x, inplace=True),
@@ -75,6 +85,26 @@ KEPT: dict[str, Function] = {
     "pixel shuffle": lambda x: F.pixel_shuffle(x, 2),
     "pixel unshuffle": lambda x: F.pixel_unshuffle(x, 2),
     "zeros beside it": lambda x: torch.cat([x, x.new_zeros((x.shape[0], 2, SPACE, SPACE))], 1),
+    "windows written out": lambda x: F.unfold(x, 3, padding=1).unflatten(2, (SPACE, SPACE)),
+    "windows put together again": lambda x: F.fold(F.unfold(x, 2), SPACE, 2),
+    "windows as views": lambda x: x.unfold(2, 3, 1).unfold(3, 3, 2).mean((4, 5)),
+    "sampled at places": lambda x: F.grid_sample(x, torch.cat([PLACES, PLACES]), align_corners=False),
+    "sampled nearest, in three dimensions": lambda x: F.grid_sample(
+        x.unsqueeze(2), torch.cat([VOLUME, VOLUME]), "nearest", "border", align_corners=True
+    ).squeeze(2),
+    "max pooling undone": lambda x: unpooled(x),
+    "frequencies": lambda x: torch.fft.rfft2(x, norm="ortho").abs(),
+    "frequencies filtered": lambda x: torch.fft.irfft2(torch.fft.rfft2(x) * FILTER, s=(SPACE, SPACE)),
+    "differences of neighbours": lambda x: x.diff(dim=3, append=x[..., :1]),
+    "the largest of each row": lambda x: x.topk(3, dim=3)[0],
+    "the second smallest of each column": lambda x: x.kthvalue(2, dim=2, keepdim=True)[0],
+    "lower triangles": lambda x: x.tril() + x.diagonal(dim1=2, dim2=3).diag_embed(),
+    "tiled": lambda x: x.tile(2, 1),
+    "broadcast": lambda x: torch.broadcast_tensors(x, x.mean((2, 3), keepdim=True))[1],
+    "logarithms of determinants": lambda x: torch.linalg.slogdet(x @ x.mT + torch.eye(SPACE))[1][..., None, None],
+    "distances of rows": lambda x: torch.cdist(x, x.roll(1, 0)),
+    "all channels of a slice": lambda x: x[:, :WIDTH, 1:],
+    "sizes in a tuple": lambda x: x.view(x.size()[:1] + (2, WIDTH // 2) + x.size()[2:]).flatten(1, 2),  # noqa: RUF005  as users write it
     "mean over channels": lambda x: x - x.mean(1, keepdim=True),
     "spread over channels": lambda x: x / (1 + x.std(1, keepdim=True)),
     "channels of length one": lambda x: F.normalize(x, dim=1),
@@ -99,7 +129,8 @@ STOPPED: dict[str, tuple[Function, Kind]] = {
     "every other channel": (lambda x: x[:, ::2], Kind.INDEX),
     "local response": (lambda x: F.local_response_norm(x, 3), Kind.WINDOW),
     "chosen by number": (lambda x: x[:, [0, 2, 1]], Kind.INDEX),
-    "Fourier transform": (lambda x: torch.fft.fft(x, dim=1).real, Kind.UNKNOWN_OP),
+    "Fourier transform": (lambda x: torch.fft.fft(x, dim=1).real, Kind.STATISTIC),
+    "filled by number": (lambda x: x.index_fill(1, torch.tensor([0, 2]), 1.0), Kind.UNKNOWN_OP),
 }
 
 
