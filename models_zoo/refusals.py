@@ -108,9 +108,9 @@ class PrototypeDistance(nn.Module):
 
 
 class StraddlingGroupNorm(nn.Module):
-    """Refuses ``left``: GroupNorm cuts 6 + 10 channels into fours, and one group holds some of each.
+    """Refuses ``left``: GroupNorm cuts 10 + 6 channels into fours, and one group holds some of each.
 
-    Whole groups can be added behind that one, so ``right`` may grow.
+    Whole groups can be added in front of that one, so ``right`` may grow.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class StraddlingGroupNorm(nn.Module):
         self.head = nn.Conv2d(16, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(torch.cat([self.left(x), self.right(x)], dim=1))
+        y: Tensor = self.norm(torch.cat([self.right(x), self.left(x)], dim=1))
         y = self.head(F.relu(y))
         return y
 
