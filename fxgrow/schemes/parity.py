@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ..capture.program import Op
 from ..dims.axis import Atom
+from ..dims.rules.domains import Domain
 from ..dims.rules.mixing import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
@@ -148,6 +149,10 @@ class ParityDomain:
         if even:
             assert state is not None
             self._demand(op, state, 0, why)
+        return state
+
+    def within(self, op: Op, state: Parity, domain: Domain) -> Parity:
+        """The proof will see."""
         return state
 
     def adapt(self, op: Op, state: Parity) -> None:
