@@ -71,17 +71,16 @@ class Drafted:
 
 
 def nearest_tensor(gm: fx.GraphModule, around: Around, value: Value, where: str) -> str:
-    """The tensor of the neighbourhood whose device and dtype a new block gets; "" if there is none.
+    """The tensor of the neighbourhood whose device a new block gets; "" if there is none.
 
     Raises:
-        GrowthRefused: there is none, and the block could not read `value` as new modules are made.
+        GrowthRefused: there is none, and the block could not read `value` where new modules are made.
     """
     named = (*gm.named_parameters(), *gm.named_buffers())
     found = around.like or next((name for name, tensor in named if tensor.is_floating_point()), "")
-    if not found and (value.dtype is not torch.float32 or value.device.type != "cpu"):
-        dtype = str(value.dtype).removeprefix("torch.")
-        text = f"the model has no weights whose dtype a new block could take, and what passes {where} is of {dtype}"
-        hint = "pass inputs of float32 on the CPU, or add the block to a model that has weights"
+    if not found and value.device.type != "cpu":
+        text = f"the model has no weights on whose device a new block could be, and {where} is on {value.device}"
+        hint = "pass inputs on the CPU, or add the block to a model that has weights"
         raise GrowthRefused(Refusal(Kind.NO_VALUE, text, where=where, hint=hint))
     return found
 
@@ -116,7 +115,9 @@ def draft(
     """
     value = position.value
     block = assemble(body, gm, meta=True)
-    block.to(dtype=value.dtype)
+    dtype = _other_dtype(gm, analysis, body, nearest_tensor(gm, around, value, where), value)
+    if dtype or not isinstance(body, Copies):
+        block.to(dtype=value.dtype)
     example = torch.empty(value.shape if shape is None else shape, dtype=value.dtype, device="meta")
     beside = _examples(analysis.program, outer(body, gm))
     inner = _analysed(block, (example, *beside), body, kind)
@@ -161,6 +162,7 @@ def draft(
         like=nearest_tensor(gm, around, value, where),
         silenced=tuple(s.text for s in proof.silences),
         slow=slow(block, inner, proof),
+        dtype=dtype,
     )
     own = isinstance(body, Copies | Factory)
     redrawn = random_nodes(block, (example, *beside), training=False) if own else ()
@@ -175,6 +177,21 @@ def draft(
     tensors = {id(t): t for t in (*block.parameters(), *block.buffers())}
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     return Drafted(insert, lines, eval_only, work, size, redrawn=redrawn)
+
+
+def _other_dtype(gm: fx.GraphModule, analysis: Analysis, body: Body, like: str, value: Value) -> str:
+    """The dtype that a block must be brought to, because it would have another than what passes at its place, behind a
+    cast for example; "" if it has that already. A clone may hold several, as what it is a copy of does."""
+    if isinstance(body, Copies):
+        entry = analysis.program.results.get(body.entry)
+        here = entry.dtype if isinstance(entry, Value) else None
+    else:
+        tensors = {
+            **dict(gm.named_parameters(remove_duplicate=False)),
+            **dict(gm.named_buffers(remove_duplicate=False)),
+        }
+        here = tensors[like].dtype if like else torch.float32
+    return "" if here is value.dtype else str(value.dtype).removeprefix("torch.")
 
 
 def _silent_in(
