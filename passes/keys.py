@@ -103,26 +103,24 @@ def deeper_keys(gm: fx.GraphModule, analysis: Analysis, clones: Sequence[Clone])
     return tuple(keys)
 
 
-def _kinds(gm: fx.GraphModule, analysis: Analysis, row: str, numbers: Sequence[int]) -> dict[int, int]:
-    """The kind of each numbered block: equal numbers for blocks that are alike. Those in front that change the shape of
-    what they take are left out: they come once, however many others follow."""
-    kinds: dict[int, int] = {}
+def _kinds(gm: fx.GraphModule, analysis: Analysis, row: str, numbers: Sequence[int]) -> list[dict[int, int]]:
+    """The kind of each numbered block, equal numbers for blocks that are alike: one piece of the row after the other,
+    cut at blocks that change the shape of what they take, which come once however many others follow."""
+    pieces: list[dict[int, int]] = [{}]
     examples: list[Stretch] = []
     for number in numbers:
-        inside = [n for n in nodes_of(gm, f"{row}{number}") if n.op != "placeholder"]
-        if not inside:
-            continue
-        last = next((n for n in reversed(inside) if any(user not in inside for user in n.users)), inside[-1])
+        inside = nodes_of(gm, f"{row}{number}")
+        last = next((n for n in reversed(inside) if any(user not in inside for user in n.users)), None)
         entering = {i.name for n in inside for i in n.all_input_nodes if i not in inside}
-        keeps = _shape(analysis, last.name) in {_shape(analysis, name) for name in entering}
-        if not kinds and not keeps:
+        if last is None or _shape(analysis, last.name) not in {_shape(analysis, name) for name in entering}:
+            pieces.append({})
             continue
         read = _read_by(last, inside)
         block = Stretch("", last.name, tuple(n.name for n in inside if n in read))
         kind = next((k for k, other in enumerate(examples) if alike(gm, block, other, numbers=True)), len(examples))
         examples += [block] if kind == len(examples) else []
-        kinds[number] = kind
-    return kinds
+        pieces[-1][number] = kind
+    return pieces
 
 
 def _read_by(last: fx.Node, among: Sequence[fx.Node]) -> set[fx.Node]:
@@ -139,17 +137,22 @@ def _shape(analysis: Analysis, node: str) -> tuple[int, ...] | None:
     return value.shape if isinstance(value, Value) else None
 
 
-def _goes_on(kinds: dict[int, int], behind: dict[int, list[Clone]]) -> bool:
+def _goes_on(pieces: Sequence[dict[int, int]], behind: dict[int, list[Clone]]) -> bool:
     """Whether blocks follow each other with the clones as they do without: after some at the start, in turns."""
-    old = list(kinds.values())
-    first = min(kinds, default=0)
-    new = [kinds.get(n, -1) for some in (c for k, c in behind.items() if k < first) for c in some for n, _ in c.blocks]
-    for number, kind in kinds.items():
-        new += [kind, *(kinds.get(n, -1) for c in behind.get(number, ()) for n, _ in c.blocks)]
-    turns = [(p, q) for p in range(1, len(old) // 2 + 1) for q in range(len(old) - 2 * p + 1) if _turns(old, p, q)]
-    period, start = turns[0] if turns else (len(old), 0)
-    same = all(new[k] == old[k] for k in range(start))
-    return same and all(new[k] == old[start + (k - start) % period] for k in range(start, len(new)))
+    kinds = {number: kind for piece in pieces for number, kind in piece.items()}
+    for piece in pieces:
+        new: list[int] = []
+        for number in range(min(piece, default=0) - 1, max(piece, default=-1) + 1):
+            new += [piece[number]] if number in piece else []
+            new += [kinds.get(n, -1) for clone in behind.get(number, ()) for n, _ in clone.blocks]
+        old = list(piece.values())
+        turns = [(p, q) for p in range(1, len(old) // 2 + 1) for q in range(len(old) - 2 * p + 1) if _turns(old, p, q)]
+        period, start = turns[0] if turns else (len(old), 0)
+        if new[:start] != old[:start] or any(
+            new[k] != old[start + (k - start) % period] for k in range(start, len(new))
+        ):
+            return False
+    return True
 
 
 def _turns(kinds: Sequence[int], period: int, start: int) -> bool:

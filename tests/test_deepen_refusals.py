@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -572,7 +571,8 @@ def test_a_block_has_no_device_in_a_model_without_weights() -> None:
     gm = fxgrow.trace(nn.Tanh(), (torch.ones(2, 3),))
     analysis = analysis_of(gm)
     position = find_position(gm, analysis, next(n.name for n in gm.graph.nodes), "after")
-    elsewhere = replace(position.value, device=torch.device("meta"))
+    elsewhere = copy.copy(position.value)
+    elsewhere.device = torch.device("meta")
     around = look_around(gm, analysis, position.node, position.value)
     assert nearest_tensor(gm, around, position.value, "here") == ""
     with pytest.raises(fxgrow.GrowthRefused, match="no weights on whose device a new block could be"):
