@@ -126,11 +126,8 @@ def draft(
         check_other_sizes(gm, analysis, sizes, where)
     known = idle if idle is not None else passed(gm, analysis, position.node, value)
     if scheme == "morphism":
-        product = (
-            "conv: aten::conv: W' U = W entry by entry: U is the identity and further rows, W' has zeros for those"
-        )
         proof: Identity | Failure = Identity((), (), ())
-        lines: tuple[str, ...] = (product, "act: the P-activation starts linear, so the product is what it was")
+        lines = _factored(inner)
     else:
         tries = "zero" if scheme == "net2net" else scheme
         proof = prove_identity(inner, tries, maps or {}, known)
@@ -177,6 +174,18 @@ def draft(
     tensors = {id(t): t for t in (*block.parameters(), *block.buffers())}
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     return Drafted(insert, lines, eval_only, work, size, redrawn=redrawn)
+
+
+def _factored(inner: Analysis) -> tuple[str, ...]:
+    """Why a factor in front of a layer changes nothing, operator by operator."""
+    first, *rest = inner.program.ops
+    lines = [
+        f"{first.node}: {_short(first.name)}: W' U = W entry by entry: U is the identity and further rows, and W' has "
+        "zeros for those"
+    ]
+    if rest:
+        lines.append(f"{rest[0].node}: the P-activation starts linear, so the product is what it was")
+    return tuple(lines)
 
 
 def _other_dtype(gm: fx.GraphModule, analysis: Analysis, body: Body, like: str, value: Value) -> str:

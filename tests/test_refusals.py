@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import linecache
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -132,7 +133,11 @@ def test_refusal_shows_the_source_line_that_stands_there(name: str, layer: str) 
 def test_inspect_gives_the_same_reason(name: str, layer: str) -> None:
     gm = traced(name)
     site = next(s for s in fxgrow.inspect(gm).sites if s.path == layer)
-    assert site.refusal == (None if name in GROWN_OTHERWISE else refusal(gm, layer, "auto"))
+    if name in GROWN_OTHERWISE:
+        assert site.refusal is None
+        return
+    assert site.refusal is not None  # ways out are tried where a growth is asked for, and not for a whole table
+    assert replace(site.refusal, hint="") == replace(refusal(gm, layer, "auto"), hint="")
 
 
 @pytest.mark.parametrize("name", GROWN_OTHERWISE)

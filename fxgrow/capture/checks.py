@@ -73,7 +73,11 @@ def _check_wrapper(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if "_orig_mod" in module._modules:
             place = ".".join(filter(None, ["model", path]))
-            hint = f"set {place} = {place}._orig_mod before tracing" if path else "fxgrow.trace(model._orig_mod, …)"
+            hint = (
+                f"set {place} = {place}._orig_mod before tracing"
+                if path
+                else "trace the model inside, fxgrow.trace(model._orig_mod, …)"
+            )
             raise usage(
                 Kind.UNSUPPORTED_MODEL,
                 "torch.compile has replaced a module by one that runs compiled code, which torch.fx cannot trace",
