@@ -11,7 +11,7 @@ from fxgrow.analysis import Analysis
 from fxgrow.errors import FxgrowError, GrowthRefused
 from fxgrow.plan import Plan
 
-from .ways import MOST_NAMED, Refused, Way, text
+from .ways import MOST_NAMED, NONE, Refused, Way, text
 from .widen import Widen
 from .widths import Width
 
@@ -56,7 +56,7 @@ def _raise(refused: Refused, recipe: Widen, gm: fx.GraphModule, analysis: Analys
         return found
 
     ways = [way for way in refused.ways if not way.options or works(**way.options)]
-    raise GrowthRefused(replace(refused.refusal, hint=text(ways, layers))) from refused.__cause__
+    raise GrowthRefused(replace(refused.refusal, hint=text(ways, layers) or NONE)) from refused.__cause__
 
 
 __all__ = ["advised"]

@@ -16,7 +16,7 @@ from fxgrow.schemes import Failure
 from fxgrow.schemes.occurrences import MOST_INDICES, crowded
 
 from .targets import Target
-from .ways import Refused, Way, of_scheme, text
+from .ways import UNTRIED, Refused, Way, of_scheme, text
 
 _WHAT = {
     Kind.UNKNOWN_OP: "its channels reach an operator that fxgrow has no rule for",
@@ -101,11 +101,8 @@ def _short(way: tuple[str, ...]) -> tuple[str, ...]:
 
 def _with_ways(refusal: Refusal, ways: Sequence[Way]) -> GrowthRefused:
     """Nothing has been tried yet, and only what need not be is said."""
-    return Refused(replace(refusal, hint=text([way for way in ways if not (way.options or way.layers)], _none)), ways)
-
-
-def _none(way: Way) -> Sequence[str]:
-    return ()
+    sure = [way for way in ways if not (way.options or way.layers)]
+    return Refused(replace(refusal, hint=text(sure, lambda _: ()) or UNTRIED), ways)
 
 
 def _ways_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: bool) -> list[Way]:

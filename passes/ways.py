@@ -13,6 +13,7 @@ from .widths import Width
 
 MOST_NAMED = 3
 """Layers that are named as those that can grow instead."""
+UNTRIED = "fxgrow.plan_widen tries what else could be asked for, and says what works"
 NONE = "no other way is known; fxgrow.inspect(model) lists the layers that can grow"
 
 
@@ -51,7 +52,7 @@ def of_scheme(hint: str) -> Sequence[Way]:
 
 
 def text(ways: Sequence[Way], layers: Callable[[Way], Sequence[str]]) -> str:
-    """Ways in one line; `layers`: those of a way that are named."""
+    """Ways in one line; `layers`: those of a way that are named; empty if there are none."""
     named = [(way, layers(way)[:MOST_NAMED]) for way in ways]
     parts = [f"{way.text} {', '.join(some)}".strip() for way, some in named if some or not way.layers]
-    return "; or ".join(part for part in parts if part) or NONE
+    return "; or ".join(part for part in parts if part)

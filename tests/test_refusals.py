@@ -196,7 +196,15 @@ def test_a_join_with_the_input_is_kept_by_reshaping_its_skip_path() -> None:
         (LastChannel, "couple", Kind.INDEX, ("cannot widen conv1", "where   getitem, refused_models.py:")),
         (KeptState, "couple", Kind.ALIAS, ("cannot widen conv1", "mul_, refused_models.py:", "last.mul_(2.0)")),
         (Squeezed, "couple", Kind.FIXED, ("cannot widen conv1", "squeeze, refused_models.py:", "squeezed away")),
-        (KeptWidth, "couple", Kind.INEXPRESSIBLE, ("keep cannot take the new size", "[5, 8, -1], not [5, 16, -1]")),
+        (
+            KeptWidth,
+            "couple",
+            Kind.INEXPRESSIBLE,
+            (
+                "keep cannot take the new size",
+                "it would call view with size=[5, 8, -1], and the growth needs [5, 16, -1]",
+            ),
+        ),
         (InnerJoin, "reshape", Kind.NOT_A_JOIN, ("cannot widen conv1 alone", "inside join", 'skip="couple"')),
     ],
 )
