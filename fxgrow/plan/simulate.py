@@ -313,7 +313,7 @@ class Simulation:
     def _pin(self, node: fx.Node, op: Op, number: float, *, alone: bool) -> None:
         """A mean or variance that goes on dividing by what it divides by now."""
         if not alone or op.args.get("dtype") is not None:
-            text = f"{plain_name(op.name)} would divide by another number of units, and stands where that cannot be written"
+            text = f"{plain_name(op.name)} would divide by another number of units, which cannot be written there"
             raise inexpressible(self.gm, node, text)
         x, dims = op.args["self"], op.args.get("dim")
         rank = len(x.shape)
