@@ -17,6 +17,7 @@ from fxgrow.schemes.occurrences import MOST_INDICES, crowded
 
 from .targets import Target
 from .ways import UNTRIED, Refused, Way, of_scheme, text
+from .words import of_units
 
 _WHAT = {
     Kind.UNKNOWN_OP: "its channels reach an operator that fxgrow has no rule for",
@@ -66,7 +67,7 @@ def explain_refusal(
     marked = tuple(marks.get(n, n) for n in _short(way))
     refusal = Refusal(
         reason.kind,
-        f"cannot widen {target.name}: {_WHAT.get(reason.kind, reason.text)}",
+        f"cannot widen {target.name}: {of_units(dims, target, _WHAT.get(reason.kind, reason.text))}",
         where=f"{location(gm, stop)}" if stop != OUTPUT else f"output:  {reason.text}",
         chain=marked,
     )
@@ -81,7 +82,7 @@ def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failur
     ways = [*([Way(crowd)] if crowd else []), *of_scheme(failure.hint)]
     refusal = Refusal(
         failure.kind,
-        f"cannot widen {target.name}: {failure.text}",
+        f"cannot widen {target.name}: {of_units(dims, target, failure.text)}",
         where=location(gm, node),
         chain=_short(chain(dims, target.axis, target.node, node)),
     )
