@@ -16,7 +16,7 @@ EXACT = 1e-12
 
 
 class Net(nn.Module):
-    """A layer that is positive on inputs from 0 to 1, as after training, a function of it, and a layer that reads it."""
+    """A layer that is positive on inputs from 0 to 1, as after training, a function of it, and a reader."""
 
     def __init__(self, function: Callable[[Net, Tensor], Tensor]) -> None:
         super().__init__()

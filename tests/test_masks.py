@@ -50,7 +50,9 @@ class OfChannels(nn.Module):
 
 
 @pytest.mark.parametrize("scheme", ["r2r", "net2net", "zero", "morphism"])
-@pytest.mark.parametrize(("kind", "shape", "layer"), [(Early, (4, 5), "a"), (Early, (4, 5), "b"), (OfChannels, (2, 3, 8, 8), "a")])
+@pytest.mark.parametrize(
+    ("kind", "shape", "layer"), [(Early, (4, 5), "a"), (Early, (4, 5), "b"), (OfChannels, (2, 3, 8, 8), "a")]
+)
 def test_a_mask_stays_a_mask(kind: type[nn.Module], shape: tuple[int, ...], layer: str, scheme: str) -> None:
     torch.manual_seed(0)
     model, x = kind().double().eval(), torch.randn(shape, dtype=torch.float64)
