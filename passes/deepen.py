@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import fx, nn
 
 from fxgrow.analysis import Analysis
-from fxgrow.errors import Kind, usage
+from fxgrow.errors import FxgrowError, GrowthRefused, Kind, usage
 from fxgrow.plan import Plan
 from fxgrow.plan.header import is_seed
 from fxgrow.plan.insert import Layers
@@ -104,6 +105,27 @@ class Deepen:
             UsageError: a name or an option is invalid.
             GrowthRefused: a block would change the function there.
         """
+        try:
+            return self._drafted(gm, analysis)
+        except GrowthRefused as refused:
+            ways = [text for text, options in self._ways(refused) if _planned(self, options, gm, analysis)]
+            if not ways:
+                raise
+            raise GrowthRefused(replace(refused.refusal, hint="; or ".join(ways))) from refused.__cause__
+
+    def _ways(self, refused: GrowthRefused) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What else could be inserted, to be tried, where it is the block that changes something."""
+        if refused.kind not in (Kind.NOT_SILENT, Kind.NO_SLOPE, Kind.NOT_IDEMPOTENT, Kind.NO_BLOCK):
+            return
+        if self.scheme == "net2net":
+            yield 'scheme="r2r", which adds a residual block', {"scheme": "r2r"}
+            yield 'activation="none"', {"activation": "none"}
+        elif self.scheme == "r2r":
+            yield 'scheme="zero"', {"scheme": "zero"}
+        if self.block == "clone":
+            yield "leave out block=, for a new block in place of a clone", {"block": None, "init": "match"}
+
+    def _drafted(self, gm: fx.GraphModule, analysis: Analysis) -> Plan:
         taken: set[str] = set()
         drafts: list[Drafted] = []
         clones: list[Clone] = []
@@ -176,6 +198,14 @@ class Deepen:
             inserts=inserts,
             clone_keys=keys,
         )
+
+
+def _planned(recipe: Deepen, options: dict[str, Any], gm: fx.GraphModule, analysis: Analysis) -> bool:
+    try:
+        replace(recipe, **options)._drafted(gm, analysis)
+    except FxgrowError:
+        return False
+    return True
 
 
 def check_number(blocks: int) -> None:

@@ -24,6 +24,7 @@ from fxgrow.schemes import Failure
 from fxgrow.schemes.identity import Identity, prove_identity
 
 from .around import Around, passed
+from .dtypes import nearest_tensor, other_dtype
 from .fresh import fresh_tensors, slow
 from .other_sizes import BlockSizes, check_other_sizes, fails_in_training
 from .positions import Position
@@ -31,8 +32,6 @@ from .positions import Position
 _HINTS = {
     Kind.NOT_SILENT: "end the block in its last layer, or in a function with σ(0) = 0 (gelu, silu, tanh, leaky_relu)",
     Kind.NO_SLOPE: "end the block in its last layer, or in a function with a slope at 0 (gelu, silu, tanh, leaky_relu)",
-    Kind.NOT_IDEMPOTENT: 'scheme="r2r" or "zero" adds a residual block, which needs no idempotent function; or '
-    'activation="none"',
 }
 
 
@@ -70,21 +69,6 @@ class Drafted:
         return before, Cost(parameters, size, total)
 
 
-def nearest_tensor(gm: fx.GraphModule, around: Around, value: Value, where: str) -> str:
-    """The tensor of the neighbourhood whose device a new block gets; "" if there is none.
-
-    Raises:
-        GrowthRefused: there is none, and the block could not read `value` where new modules are made.
-    """
-    named = (*gm.named_parameters(), *gm.named_buffers())
-    found = around.like or next((name for name, tensor in named if tensor.is_floating_point()), "")
-    if not found and value.device.type != "cpu":
-        text = f"the model has no weights on whose device a new block could be, and {where} is on {value.device}"
-        hint = "pass inputs on the CPU, or add the block to a model that has weights"
-        raise GrowthRefused(Refusal(Kind.NO_VALUE, text, where=where, hint=hint))
-    return found
-
-
 def draft(
     gm: fx.GraphModule,
     analysis: Analysis,
@@ -115,7 +99,7 @@ def draft(
     """
     value = position.value
     block = assemble(body, gm, meta=True)
-    dtype = _other_dtype(gm, analysis, body, nearest_tensor(gm, around, value, where), value)
+    dtype = other_dtype(gm, analysis, body, nearest_tensor(gm, around, value, where), value)
     if dtype or not isinstance(body, Copies):
         block.to(dtype=value.dtype)
     example = torch.empty(value.shape if shape is None else shape, dtype=value.dtype, device="meta")
@@ -186,21 +170,6 @@ def _factored(inner: Analysis) -> tuple[str, ...]:
     if rest:
         lines.append(f"{rest[0].node}: the P-activation starts linear, so the product is what it was")
     return tuple(lines)
-
-
-def _other_dtype(gm: fx.GraphModule, analysis: Analysis, body: Body, like: str, value: Value) -> str:
-    """The dtype that a block must be brought to, because it would have another than what passes at its place, behind a
-    cast for example; "" if it has that already. A clone may hold several, as what it is a copy of does."""
-    if isinstance(body, Copies):
-        entry = analysis.program.results.get(body.entry)
-        here = entry.dtype if isinstance(entry, Value) else None
-    else:
-        tensors = {
-            **dict(gm.named_parameters(remove_duplicate=False)),
-            **dict(gm.named_buffers(remove_duplicate=False)),
-        }
-        here = tensors[like].dtype if like else torch.float32
-    return "" if here is value.dtype else str(value.dtype).removeprefix("torch.")
 
 
 def _silent_in(

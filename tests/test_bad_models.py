@@ -127,7 +127,10 @@ class Holds(nn.Module):
         (torch.compile, "fxgrow.trace(model._orig_mod, …), and compile the grown model"),
         (nn.DataParallel, "fxgrow.trace(model.module, …), and wrap the grown one"),
         (AveragedModel, "fxgrow.trace(model.module, …), and wrap the grown one"),
-        (lambda model: Holds(torch.compile(model)), "set model.inside = model.inside._orig_mod before tracing"),
+        (
+            lambda model: Holds(torch.compile(model)),  # type: ignore[arg-type]  # a module in fact
+            "set model.inside = model.inside._orig_mod before tracing",
+        ),
     ],
 )
 def test_the_model_inside_a_wrapper_is_named(wrap: Callable[[nn.Module], nn.Module], way_out: str) -> None:
@@ -147,7 +150,8 @@ class Reads(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.layer(x)
-        return y * self.read(y)
+        z: Tensor = y * self.read(y)
+        return z
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import fxgrow
 from fxgrow import Kind, UsageError
 from fxgrow.api import analysis_of
 from fxgrow.passes.around import look_around
-from fxgrow.passes.inserting import nearest_tensor
+from fxgrow.passes.dtypes import nearest_tensor
 from fxgrow.passes.positions import find_position
 from fxgrow.schemes import silence
 

@@ -109,8 +109,8 @@ def _unpredicted(old: Recording, new: Recording, like: Likeness, op: Op, want: M
     for out, local in zip(op.outputs, now.outputs or now.writes, strict=True):
         have_shape, want_shape = new.template.metas[local.index][0], shape(out)
         if have_shape != want_shape:
-            have, want = shape_text(have_shape), shape_text(want_shape)
-            return f"{plain_name(op.name)} would return {have}, and the growth needs {want}"
+            sizes = f"{shape_text(have_shape)}, and the growth needs {shape_text(want_shape)}"
+            return f"{plain_name(op.name)} would return {sizes}"
     return ""
 
 
