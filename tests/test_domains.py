@@ -96,3 +96,15 @@ def test_copies_are_not_recommended_where_they_do_not_prove_either() -> None:
     with pytest.raises(fxgrow.GrowthRefused) as caught:
         fxgrow.widen(fxgrow.trace(made, (x,)), "a")
     assert "net2net" not in caught.value.refusal.hint
+
+
+@pytest.mark.parametrize("name", ["log", "sqrt", "rsqrt", "logit", "acosh", "xlogy"])
+def test_drawn_units_forced_into_a_domain_are_nan(name: str) -> None:
+    made, x = model(LEFT[name])
+    wider = fxgrow.widen(fxgrow.trace(made, (x,)), "a", to=10, scheme="net2net")
+    with torch.no_grad():  # a pair of halves, as r2r would make it
+        wider.get_parameter("a.weight")[8:] = -1.0
+        wider.get_parameter("b.weight")[:] = torch.cat(
+            [made.get_parameter("b.weight"), torch.tensor([[1.0, -1.0]] * 3)], 1
+        )
+    assert not wider(x).isfinite().any()
