@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, fx, nn
@@ -16,6 +17,7 @@ from .capture.user_state import nothing_left_behind
 from .errors import Kind, VerificationFailed, usage
 from .inspection import Inspection
 from .passes import Widen, Width
+from .passes.advice import advised
 from .passes.survey import survey
 from .plan import Plan
 from .plan.header import LARGEST_SEED
@@ -90,7 +92,8 @@ def plan_widen(
     width = Width(to=to, by=by, factor=factor, round_to=round_to)
     names = _names(node)
     recipe = Widen(nodes=names, width=width, skip=skip, adapter=adapter, grow=grow, scheme=scheme, seed=seed, init=init)
-    return remember(recipe.plan(model, analysis_of(model, example_inputs, example_kwargs)))
+    analysis = analysis_of(model, example_inputs, example_kwargs)
+    return remember(advised(partial(recipe.plan, model, analysis), recipe, model, analysis))
 
 
 @plain

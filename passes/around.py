@@ -14,6 +14,7 @@ from fxgrow.analysis import Analysis
 from fxgrow.capture.program import Op, Origin, Value
 from fxgrow.capture.trees import leaves
 from fxgrow.dims.axis import atoms
+from fxgrow.dims.bounds import bounds_of
 from fxgrow.dims.rules.idempotent import (
     CLAMPS,
     KEEPS_VALUES,
@@ -25,8 +26,8 @@ from fxgrow.dims.rules.idempotent import (
 )
 from fxgrow.plan.insert import options
 
-from .bounds import bounds_of, veils
 from .one_value import one_value
+from .veils import veils
 
 ATTENTION = "aten::scaled_dot_product_attention"
 MASKS = frozenset({"aten::masked_fill", "aten::tril", "aten::triu"})

@@ -1,8 +1,7 @@
-"""Clone: choose the block that a copy is made of, copy it on paper, and say what a deeper model would call it."""
+"""Clone: choose the block that a copy is made of, and copy it on paper."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from torch import fx
@@ -12,10 +11,8 @@ from fxgrow.capture.program import Value
 from fxgrow.errors import GrowthRefused, Kind, Refusal
 from fxgrow.plan.insert import Copies
 
-from .positions import Position, nodes_of
+from .positions import Position
 from .repeats import Stretch, alike, between, stretches
-
-_NUMBERED = re.compile(r"^(.*?)(\d+)$")
 
 
 def find_block(gm: fx.GraphModule, analysis: Analysis, position: Position) -> Stretch:
@@ -38,7 +35,7 @@ def find_block(gm: fx.GraphModule, analysis: Analysis, position: Position) -> St
             return known[ends[0]]
     order = analysis.program.position()
     here = order[position.node.name]
-    repeated = [s for s in fitting if any(s is not other and alike(gm, s, other) for other in known)]
+    repeated = [s for s in fitting if any(s is not other and _same(gm, analysis, s, other) for other in known)]
     if not repeated:
         text = "x".join(map(str, position.value.shape))
         raise GrowthRefused(
@@ -50,6 +47,12 @@ def find_block(gm: fx.GraphModule, analysis: Analysis, position: Position) -> St
             )
         )
     return min(repeated, key=lambda s: abs(order[s.last] - here))
+
+
+def _same(gm: fx.GraphModule, analysis: Analysis, a: Stretch, b: Stretch) -> bool:
+    """Whether two stretches are one block; at one width whole numbers that functions are given must agree, too."""
+    shapes = [(_shape(analysis, s.entry), _shape(analysis, s.last)) for s in (a, b)]
+    return alike(gm, a, b, numbers=shapes[0] == shapes[1])
 
 
 def _shape(analysis: Analysis, node: str) -> tuple[int, ...] | None:
@@ -78,7 +81,7 @@ def _period(gm: fx.GraphModule, analysis: Analysis, known: Sequence[Stretch]) ->
     """The shortest run of stretches at the end that is preceded by the same once more, and keeps the shape."""
     for length in range(1, len(known) // 2 + 1):
         last, before = known[-length:], known[-2 * length : -length]
-        if all(alike(gm, a, b) for a, b in zip(last, before, strict=True)):
+        if all(_same(gm, analysis, a, b) for a, b in zip(last, before, strict=True)):
             joined = Stretch(last[0].entry, last[-1].last, tuple(n for s in last for n in s.nodes))
             if _shape(analysis, joined.entry) == _shape(analysis, joined.last):
                 return joined
@@ -114,45 +117,3 @@ def common(gm: fx.GraphModule, stretch: Stretch) -> str:
             break
         found.append(steps[0])
     return ".".join(found)
-
-
-def deeper_keys(gm: fx.GraphModule, clones: Sequence[tuple[str, str, Sequence[str]]]) -> tuple[tuple[str, str], ...]:
-    """Where names differ from those of the deeper model of the same class, whose blocks are numbered in a row.
-
-    Args:
-        gm: the model.
-        clones: for each clone the container that it stands behind ("layer3.1"), its own path, and its tensors' names.
-    """
-    rows: dict[tuple[str, str], dict[int, list[tuple[str, Sequence[str]]]]] = {}
-    for sibling, path, names in clones:
-        above, _, leaf = sibling.rpartition(".")
-        found = _NUMBERED.match(leaf)
-        if found is not None:
-            row = rows.setdefault((above, found[1]), {})
-            row.setdefault(int(found[2]), []).append((path, names))
-    keys: list[tuple[str, str]] = []
-    state = [*gm.state_dict()]
-    for (above, stem), row in rows.items():
-        prefix = f"{above}." if above else ""
-        numbers = sorted({int(m[1]) for k in state if (m := re.match(re.escape(prefix + stem) + r"(\d+)\.", k))})
-        shift = 0
-        for number in numbers:
-            now, then = f"{prefix}{stem}{number}.", f"{prefix}{stem}{number + shift}."
-            keys += [(k, then + k.removeprefix(now)) for k in state if shift and k.startswith(now)]
-            for path, names in row.get(number, ()):
-                shift += 1
-                keys += [(f"{path}.{name}", f"{prefix}{stem}{number + shift}.{name}") for name in names]
-    return tuple(keys)
-
-
-def sibling_of(gm: fx.GraphModule, position: Position, stretch: Stretch) -> str:
-    """The container that ends where the clone is put, numbered like the original's; "" if there is none."""
-    original = common(gm, stretch)
-    above, _, leaf = original.rpartition(".")
-    found = _NUMBERED.match(leaf)
-    if found is None:
-        return ""
-    prefix = f"{above}.{found[1]}" if above else found[1]
-    node = position.node
-    stack = [str(owner) for owner, _ in dict(node.meta.get("nn_module_stack") or {}).values()]
-    return next((s for s in stack if re.fullmatch(re.escape(prefix) + r"\d+", s) and node in nodes_of(gm, s)), "")

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import fx, nn
 
 from fxgrow.analysis import Analysis
-from fxgrow.errors import Kind, usage
+from fxgrow.errors import FxgrowError, GrowthRefused, Kind, usage
 from fxgrow.plan import Plan
 from fxgrow.plan.header import is_seed
 from fxgrow.plan.insert import Layers
 
 from .around import look_around
 from .blocks import BLOCKS
-from .clone import copies, deeper_keys, find_block, sibling_of
+from .clone import copies, find_block
 from .inserting import Drafted, draft, made_by
+from .keys import Clone, clone_in_a_row, deeper_keys
 from .morph import factors
 from .net2net import draft_identity
 from .positions import Position, Side, find_position, free_name
+from .repeats import Stretch
 from .wishes import NORMS, Make, block_for, check_block, wish_for
 
 SCHEMES = ("r2r", "zero", "net2net", "morphism")
@@ -102,48 +105,71 @@ class Deepen:
             UsageError: a name or an option is invalid.
             GrowthRefused: a block would change the function there.
         """
+        try:
+            return self._drafted(gm, analysis)
+        except GrowthRefused as refused:
+            ways = [text for text, options in self._ways(refused) if _planned(self, options, gm, analysis)]
+            if not ways:
+                raise
+            raise GrowthRefused(replace(refused.refusal, hint="; or ".join(ways))) from refused.__cause__
+
+    def _ways(self, refused: GrowthRefused) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What else could be inserted, to be tried, where it is the block that changes something."""
+        if refused.kind not in (Kind.NOT_SILENT, Kind.NO_SLOPE, Kind.NOT_IDEMPOTENT, Kind.NO_BLOCK):
+            return
+        if self.scheme == "net2net":
+            yield 'scheme="r2r", which adds a residual block', {"scheme": "r2r"}
+            yield 'activation="none"', {"activation": "none"}
+        elif self.scheme == "r2r":
+            yield 'scheme="zero"', {"scheme": "zero"}
+        if self.block == "clone":
+            yield "leave out block=, for a new block in place of a clone", {"block": None, "init": "match"}
+
+    def _drafted(self, gm: fx.GraphModule, analysis: Analysis) -> Plan:
         taken: set[str] = set()
         drafts: list[Drafted] = []
-        clones: list[tuple[str, str, tuple[str, ...]]] = []
+        clones: list[Clone] = []
         for name, side in dict.fromkeys(self.places):
             if self.scheme == "morphism":
                 drafts += factors(gm, analysis, name, self._make, self.count, taken)
                 continue
             position = find_position(gm, analysis, name, side)
             _one_way(drafts, position)
-            made, sibling = self._block(gm, analysis, position)
+            made, stretch = self._block(gm, analysis, position)
             for _ in range(self.count):
                 drafts.append(replace(made, insert=replace(made.insert, name=free_name(gm, position, taken))))
-                if sibling:
-                    clones.append((sibling, drafts[-1].insert.name, tuple(t.name for t in made.insert.tensors)))
-        return self._plan(gm, analysis, drafts, deeper_keys(gm, clones))
+                names = [t.name for t in made.insert.tensors]
+                name = drafts[-1].insert.name
+                clone = clone_in_a_row(gm, analysis, position, stretch, name, names) if stretch else None
+                clones += [clone] if clone else []
+        return self._plan(gm, analysis, drafts, deeper_keys(gm, analysis, clones))
 
     @property
     def _make(self) -> Make:
         return Make(self.hidden, self.kernel, self.norm, self.activation, self.heads, self.causal)
 
-    def _block(self, gm: fx.GraphModule, analysis: Analysis, position: Position) -> tuple[Drafted, str]:
-        """A block for one place, still without its name; and the numbered container behind which a clone stands."""
+    def _block(self, gm: fx.GraphModule, analysis: Analysis, position: Position) -> tuple[Drafted, Stretch | None]:
+        """A block for one place, still without its name; and what it is a clone of."""
         around = look_around(gm, analysis, position.node, position.value)
         where = f"{position.side} {position.name}"
         if self.block == "clone":
             stretch = find_block(gm, analysis, position)
             body = copies(gm, stretch, afresh=self.init != "copy")
             made = draft(gm, analysis, position, body, "clone", self.scheme, around, where, (("of", stretch.last),))
-            return made, sibling_of(gm, position, stretch)
+            return made, stretch
         if callable(self.block):
-            return made_by(self.block, gm, analysis, position, self.scheme, around, where), ""
+            return made_by(self.block, gm, analysis, position, self.scheme, around, where), None
         kind = "identity" if self.scheme == "net2net" else self.block or block_for(position, around)
         assert isinstance(kind, str)
         if kind == "identity":
-            return draft_identity(gm, analysis, position, self._make, around, where), ""
+            return draft_identity(gm, analysis, position, self._make, around, where), None
         wish = wish_for(position, around, kind, self._make)
         settings = (
             ("hidden", hidden_width(BLOCKS[kind](wish))),
             ("norm", wish.norm),
             ("activation", wish.activation.kind if wish.activation else "none"),
         )
-        return draft(gm, analysis, position, BLOCKS[kind](wish), kind, self.scheme, around, where, settings), ""
+        return draft(gm, analysis, position, BLOCKS[kind](wish), kind, self.scheme, around, where, settings), None
 
     def _plan(
         self, gm: fx.GraphModule, analysis: Analysis, drafts: list[Drafted], keys: tuple[tuple[str, str], ...]
@@ -172,6 +198,14 @@ class Deepen:
             inserts=inserts,
             clone_keys=keys,
         )
+
+
+def _planned(recipe: Deepen, options: dict[str, Any], gm: fx.GraphModule, analysis: Analysis) -> bool:
+    try:
+        replace(recipe, **options)._drafted(gm, analysis)
+    except FxgrowError:
+        return False
+    return True
 
 
 def check_number(blocks: int) -> None:

@@ -24,6 +24,7 @@ from fxgrow.schemes import Failure
 from fxgrow.schemes.identity import Identity, prove_identity
 
 from .around import Around, passed
+from .dtypes import nearest_tensor, other_dtype
 from .fresh import fresh_tensors, slow
 from .other_sizes import BlockSizes, check_other_sizes, fails_in_training
 from .positions import Position
@@ -31,8 +32,6 @@ from .positions import Position
 _HINTS = {
     Kind.NOT_SILENT: "end the block in its last layer, or in a function with σ(0) = 0 (gelu, silu, tanh, leaky_relu)",
     Kind.NO_SLOPE: "end the block in its last layer, or in a function with a slope at 0 (gelu, silu, tanh, leaky_relu)",
-    Kind.NOT_IDEMPOTENT: 'scheme="r2r" or "zero" adds a residual block, which needs no idempotent function; or '
-    'activation="none"',
 }
 
 
@@ -70,22 +69,6 @@ class Drafted:
         return before, Cost(parameters, size, total)
 
 
-def nearest_tensor(gm: fx.GraphModule, around: Around, value: Value, where: str) -> str:
-    """The tensor of the neighbourhood whose device and dtype a new block gets; "" if there is none.
-
-    Raises:
-        GrowthRefused: there is none, and the block could not read `value` as new modules are made.
-    """
-    named = (*gm.named_parameters(), *gm.named_buffers())
-    found = around.like or next((name for name, tensor in named if tensor.is_floating_point()), "")
-    if not found and (value.dtype is not torch.float32 or value.device.type != "cpu"):
-        dtype = str(value.dtype).removeprefix("torch.")
-        text = f"the model has no weights whose dtype a new block could take, and what passes {where} is of {dtype}"
-        hint = "pass inputs of float32 on the CPU, or add the block to a model that has weights"
-        raise GrowthRefused(Refusal(Kind.NO_VALUE, text, where=where, hint=hint))
-    return found
-
-
 def draft(
     gm: fx.GraphModule,
     analysis: Analysis,
@@ -116,7 +99,9 @@ def draft(
     """
     value = position.value
     block = assemble(body, gm, meta=True)
-    block.to(dtype=value.dtype)
+    dtype = other_dtype(gm, analysis, body, nearest_tensor(gm, around, value, where), value)
+    if dtype or not isinstance(body, Copies):
+        block.to(dtype=value.dtype)
     example = torch.empty(value.shape if shape is None else shape, dtype=value.dtype, device="meta")
     beside = _examples(analysis.program, outer(body, gm))
     inner = _analysed(block, (example, *beside), body, kind)
@@ -125,11 +110,8 @@ def draft(
         check_other_sizes(gm, analysis, sizes, where)
     known = idle if idle is not None else passed(gm, analysis, position.node, value)
     if scheme == "morphism":
-        product = (
-            "conv: aten::conv: W' U = W entry by entry: U is the identity and further rows, W' has zeros for those"
-        )
         proof: Identity | Failure = Identity((), (), ())
-        lines: tuple[str, ...] = (product, "act: the P-activation starts linear, so the product is what it was")
+        lines = _factored(inner)
     else:
         tries = "zero" if scheme == "net2net" else scheme
         proof = prove_identity(inner, tries, maps or {}, known)
@@ -161,6 +143,7 @@ def draft(
         like=nearest_tensor(gm, around, value, where),
         silenced=tuple(s.text for s in proof.silences),
         slow=slow(block, inner, proof),
+        dtype=dtype,
     )
     own = isinstance(body, Copies | Factory)
     redrawn = random_nodes(block, (example, *beside), training=False) if own else ()
@@ -175,6 +158,18 @@ def draft(
     tensors = {id(t): t for t in (*block.parameters(), *block.buffers())}
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     return Drafted(insert, lines, eval_only, work, size, redrawn=redrawn)
+
+
+def _factored(inner: Analysis) -> tuple[str, ...]:
+    """Why a factor in front of a layer changes nothing, operator by operator."""
+    first, *rest = inner.program.ops
+    lines = [
+        f"{first.node}: {_short(first.name)}: W' U = W entry by entry: U is the identity and further rows, and W' has "
+        "zeros for those"
+    ]
+    if rest:
+        lines.append(f"{rest[0].node}: the P-activation starts linear, so the product is what it was")
+    return tuple(lines)
 
 
 def _silent_in(

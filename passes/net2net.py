@@ -10,7 +10,7 @@ from fxgrow.analysis import Analysis
 
 from .around import Around, passed
 from .blocks import identity
-from .inserting import Drafted, draft, nearest_tensor
+from .inserting import Drafted, draft
 from .positions import Position
 from .wishes import Make, takes_channels, wish_for
 
@@ -30,14 +30,11 @@ def draft_identity(
     norm = "batch" if batch and (not linear or len(position.value.shape) == 2) else "none"
     wish = wish_for(position, around, "identity", replace(make, norm=norm))
     layer = "linear" if linear else "conv"
-    tensors = {**dict(gm.named_parameters()), **dict(gm.named_buffers())}
-    like = tensors.get(nearest_tensor(gm, around, position.value, where))
-    dtype = like.dtype if like is not None and like.is_floating_point() else position.value.dtype
     return draft(
         gm,
         analysis,
         position,
-        identity(wish, linear=linear, dtype=dtype),
+        identity(wish, linear=linear, dtype=position.value.dtype),
         "identity",
         "net2net",
         around,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from torch import fx
 
 from fxgrow.capture.source import location
@@ -13,6 +16,8 @@ from fxgrow.schemes import Failure
 from fxgrow.schemes.occurrences import MOST_INDICES, crowded
 
 from .targets import Target
+from .ways import UNTRIED, Refused, Way, of_scheme, text
+from .words import of_units
 
 _WHAT = {
     Kind.UNKNOWN_OP: "its channels reach an operator that fxgrow has no rule for",
@@ -60,15 +65,13 @@ def explain_refusal(
     if stop == target.node:
         marks[stop] = f"{stop} (born; {reason.text})"
     marked = tuple(marks.get(n, n) for n in _short(way))
-    return GrowthRefused(
-        Refusal(
-            reason.kind,
-            f"cannot widen {target.name}: {_WHAT.get(reason.kind, reason.text)}",
-            where=f"{location(gm, stop)}" if stop != OUTPUT else f"output:  {reason.text}",
-            chain=marked,
-            hint=_way_out(dims, target, reason.kind, stop, soft),
-        )
+    refusal = Refusal(
+        reason.kind,
+        f"cannot widen {target.name}: {of_units(dims, target, _WHAT.get(reason.kind, reason.text))}",
+        where=f"{location(gm, stop)}" if stop != OUTPUT else f"output:  {reason.text}",
+        chain=marked,
     )
+    return _with_ways(refusal, _ways_out(dims, target, reason.kind, stop, soft))
 
 
 def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failure) -> GrowthRefused:
@@ -76,16 +79,14 @@ def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failur
     node = dims.program.ops[failure.op].node
     mine = set(atoms(dims.algebra.resolve(target.axis)))
     crowd = _CROWD if failure.kind in (Kind.NO_PROOF, Kind.DEAD) and crowded(dims, mine) else ""
-    hints = (crowd, failure.hint, _way_out(dims, target, failure.kind, node, soft=dims.soft))
-    return GrowthRefused(
-        Refusal(
-            failure.kind,
-            f"cannot widen {target.name}: {failure.text}",
-            where=location(gm, node),
-            chain=_short(chain(dims, target.axis, target.node, node)),
-            hint="; or ".join(filter(None, hints)),
-        )
+    ways = [*([Way(crowd)] if crowd else []), *of_scheme(failure.hint)]
+    refusal = Refusal(
+        failure.kind,
+        f"cannot widen {target.name}: {of_units(dims, target, failure.text)}",
+        where=location(gm, node),
+        chain=_short(chain(dims, target.axis, target.node, node)),
     )
+    return _with_ways(refusal, [*ways, *_ways_out(dims, target, failure.kind, node, soft=dims.soft)])
 
 
 def inexpressible(dims: DimsSolver, target: Target, refused: GrowthRefused) -> GrowthRefused:
@@ -99,21 +100,27 @@ def _short(way: tuple[str, ...]) -> tuple[str, ...]:
     return way if len(way) <= 8 else (*way[:4], f"… {len(way) - 7} more …", *way[-3:])
 
 
-def _way_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: bool) -> str:
+def _with_ways(refusal: Refusal, ways: Sequence[Way]) -> GrowthRefused:
+    """Nothing has been tried yet, and only what need not be is said."""
+    sure = [way for way in ways if not (way.options or way.layers)]
+    return Refused(replace(refusal, hint=text(sure, lambda _: ()) or UNTRIED), ways)
+
+
+def _ways_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: bool) -> list[Way]:
     order = dims.program.position()
     limit = order.get(stop, len(order))
     mine = set(atoms(dims.algebra.resolve(target.axis)))
     own = {p.weight.index for p in dims.producers if p.node == target.node}  # called elsewhere, it is the same layer
     others = [p for p in dims.producers if p.weight.index not in own and dims.algebra.growable(p.axis)]
     able = [p.node for p in others if not mine & set(atoms(dims.algebra.resolve(p.axis)))]
-    near = sorted(dict.fromkeys(able), key=lambda n: abs(order.get(n, 0) - limit))[:3]
-    parts = [_OUT[kind]] if kind in _OUT else []
+    near = tuple(sorted(dict.fromkeys(able), key=lambda n: abs(order.get(n, 0) - limit)))
+    ways = [Way(_OUT[kind])] if kind in _OUT else []
     if near:
-        parts.append(f"{'e.g.' if parts else 'widen a layer whose channels end elsewhere:'} {', '.join(near)}")
+        ways.append(Way("widen a layer whose channels end elsewhere:", layers=near))
     volumes = [v for join in dims.joins for v in (join.main, join.skip)]
     if not soft and any(mine & set(atoms(a)) for v in volumes for a in dims.resolved(v)):
-        parts.append('or keep the stream as it is with skip="reshape"')
-    return "; ".join(parts) or "no other layer of this model can grow: its widths are all part of its interface"
+        ways.append(Way('keep the stream as it is with skip="reshape"', {"skip": "reshape"}))
+    return ways
 
 
 __all__ = ["explain_refusal", "failed", "inexpressible"]

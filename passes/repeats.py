@@ -9,6 +9,7 @@ import networkx as nx
 from torch import fx, nn
 
 from fxgrow.analysis import Analysis
+from fxgrow.capture.containers import leaves
 from fxgrow.capture.program import Value
 
 _WIDTHS = """in_channels out_channels in_features out_features num_features num_channels num_groups groups
@@ -93,29 +94,40 @@ def _activation(node: fx.Node) -> bool:
 
 
 def between(gm: fx.GraphModule, entry: str, last: str) -> tuple[str, ...]:
-    """The nodes on the ways from one node to another, the first left out, and the parameters that they alone read."""
+    """The nodes on the ways from one node to another, the first left out, and the parameters that they alone read, with
+    what is computed from these alone (`1 + self.scale`)."""
     graph = _flow(gm)
     if entry == last or last not in graph or entry not in graph:
         return ()
     inside = (nx.descendants(graph, entry) & nx.ancestors(graph, last)) | {last}
     if last not in nx.descendants(graph, entry):
         return ()
-    found = []
+    learned = computed_from_parameters(gm)
+    for node in reversed(gm.graph.nodes):
+        if node in learned and node.users and all(u.name in inside for u in node.users):
+            inside.add(node.name)
+    return tuple(node.name for node in gm.graph.nodes if node.name in inside)
+
+
+def computed_from_parameters(gm: fx.GraphModule) -> set[fx.Node]:
+    """Parameters and buffers, and what is computed from them and from nothing else."""
+    found: set[fx.Node] = set()
     for node in gm.graph.nodes:
-        own = node.op == "get_attr" and node.users and all(u.name in inside for u in node.users)
-        if node.name in inside or own:
-            found.append(node.name)
-    return tuple(found)
+        sources = node.all_input_nodes
+        if node.op == "get_attr" or (sources and node.op != "output" and found.issuperset(sources)):
+            found.add(node)
+    return found
 
 
-def shape(gm: fx.GraphModule, stretch: Stretch) -> nx.DiGraph:
-    """A stretch as a labelled graph: what each node does, widths left out."""
+def shape(gm: fx.GraphModule, stretch: Stretch, *, numbers: bool = False) -> nx.DiGraph:
+    """A stretch as a labelled graph: what each node does, widths left out; `numbers`: with whole numbers that functions
+    are given, among which widths may be."""
     inside = set(stretch.nodes)
     graph = nx.DiGraph()
     for node in gm.graph.nodes:
         if node.name not in inside:
             continue
-        graph.add_node(node.name, label=_label(gm, node))
+        graph.add_node(node.name, label=_label(gm, node, numbers))
         for position, source in enumerate(node.all_input_nodes):
             name = source.name if source.name in inside else "entry" if source.name == stretch.entry else "outside"
             if name not in graph:
@@ -124,15 +136,17 @@ def shape(gm: fx.GraphModule, stretch: Stretch) -> nx.DiGraph:
     return graph
 
 
-def _label(gm: fx.GraphModule, node: fx.Node) -> str:
+def _label(gm: fx.GraphModule, node: fx.Node, numbers: bool) -> str:
     if node.op == "call_module":
         module = gm.get_submodule(str(node.target))
         settings = sorted((k, repr(v)) for k, v in vars(module).items() if _setting(k, v))
         return f"{type(module).__name__} {settings} {_depthwise(module)}"
     if node.op == "get_attr":
         return "parameter"
-    numbers = [a for a in node.args if isinstance(a, bool | str)]
-    return f"{node.target} {numbers}"
+    told = int | str if numbers else bool | str
+    given = [("", a) for a in node.args] + sorted(node.kwargs.items())
+    plain = [(name, leaf) for name, arg in given for leaf in leaves(arg) if isinstance(leaf, told)]
+    return f"{node.target} {plain}"
 
 
 def _setting(name: str, value: object) -> bool:
@@ -145,9 +159,9 @@ def _depthwise(module: nn.Module) -> str:
     return "" if groups == 1 else "depthwise" if groups == getattr(module, "in_channels", 0) else f"{groups} groups"
 
 
-def alike(gm: fx.GraphModule, a: Stretch, b: Stretch) -> bool:
-    """Whether two stretches are one block, at whatever width."""
-    one, other = shape(gm, a), shape(gm, b)
+def alike(gm: fx.GraphModule, a: Stretch, b: Stretch, *, numbers: bool = False) -> bool:
+    """Whether two stretches are one block, at whatever width; `numbers`: at one width, so that whole numbers count."""
+    one, other = shape(gm, a, numbers=numbers), shape(gm, b, numbers=numbers)
 
     def same(x: dict[str, Any], y: dict[str, Any]) -> bool:
         return bool(x["label"] == y["label"])

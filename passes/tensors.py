@@ -13,10 +13,8 @@ from fxgrow.dims.solver import DimsSolver
 from fxgrow.plan import AxisGrowth, Chain, Grid, Layout, Leaf, Still, TensorEdit, Woven
 from fxgrow.plan.plan import grown_shape
 from fxgrow.schemes import Assignment, Place, Proof, State
+from fxgrow.schemes.drawn import is_drawn, weights
 from fxgrow.schemes.occurrences import cells, indices_of
-
-_WEIGHTS = ("linear", "embedding", "matmul", "mm", "bmm", "addmm", "einsum", "bilinear")
-
 
 Part = tuple[Axis, int]
 """Part of an axis, and the number of its first occurrence of a growing atom."""
@@ -157,7 +155,7 @@ def tensor_edits(
     """Every parameter and buffer that carries a growing atom; `sources`: the copy maps."""
     blocks = Blocks(dims, sizes, assignment, sources)
     scales = proof.scales or {}
-    weights, rows = _roles(dims)
+    among, rows = weights(dims), _padding(dims)
     edits: dict[int, TensorEdit] = {}
     for value in dims.program.parameters.values():
         if value.index in edits or not dims.carries(value, sizes.__contains__):
@@ -168,8 +166,7 @@ def tensor_edits(
             if any(a in sizes for a in atoms(axis))
         )
         shape = grown_shape(value.shape, axes)
-        drawn = sum(n > 1 for n in value.shape) > 1 or value.index in weights
-        fill = "weights" if drawn and value.index not in dims.program.buffers else "units"
+        fill = "weights" if is_drawn(dims, value, among) else "units"
         padding = tuple(sorted(rows.get(value.index, ())))
         edits[value.index] = TensorEdit(
             value.names, value.shape, shape, axes, fill, padding, scales.get(value.index, 1.0)
@@ -177,16 +174,11 @@ def tensor_edits(
     return tuple(edits.values())
 
 
-def _roles(dims: DimsSolver) -> tuple[set[int], dict[int, set[int]]]:
-    """Which values are weights or their biases, which are drawn (vectors that scale or shift channels are taken from
-    old units instead), and which rows embeddings take for padding."""
-    weights: set[int] = set()
+def _padding(dims: DimsSolver) -> dict[int, set[int]]:
+    """Which rows embeddings take for padding."""
     rows: dict[int, set[int]] = {}
     for op in dims.program.ops:
-        name = op.name.removeprefix("aten::")
-        if name.startswith("conv") or name in _WEIGHTS:
-            weights.update(value.index for value in op.inputs())
-        padding = op.args.get("padding_idx") if name.startswith("embedding") else None
+        padding = op.args.get("padding_idx") if op.name.startswith("aten::embedding") else None
         if padding is not None and padding >= 0:
             rows.setdefault(op.args["weight"].index, set()).add(padding)
-    return weights, rows
+    return rows

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.ao.nn.quantized as quantized
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+from torch.optim.swa_utils import AveragedModel
 
 import fxgrow
 from fxgrow import Kind, UsageError
@@ -104,6 +107,72 @@ def test_a_model_whose_own_forward_fx_would_pass_over_is_refused() -> None:
     held = nn.Sequential(model)
     x = torch.randn(2, 4)
     assert torch.equal(fxgrow.trace(held)(x), model(x))
+
+
+class Holds(nn.Module):
+    """A model with another one inside."""
+
+    def __init__(self, inside: nn.Module) -> None:
+        super().__init__()
+        self.inside, self.head = inside, nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.inside(x))
+        return y
+
+
+@pytest.mark.parametrize(
+    ("wrap", "way_out"),
+    [
+        (torch.compile, "fxgrow.trace(model._orig_mod, …), and compile the grown model"),
+        (nn.DataParallel, "fxgrow.trace(model.module, …), and wrap the grown one"),
+        (AveragedModel, "fxgrow.trace(model.module, …), and wrap the grown one"),
+        (
+            lambda model: Holds(torch.compile(model)),  # type: ignore[arg-type]  # a module in fact
+            "set model.inside = model.inside._orig_mod before tracing",
+        ),
+    ],
+)
+def test_the_model_inside_a_wrapper_is_named(wrap: Callable[[nn.Module], nn.Module], way_out: str) -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    with pytest.raises(UsageError) as caught:
+        fxgrow.trace(wrap(model), (torch.randn(2, 4),))
+    expect(caught.value, Kind.UNSUPPORTED_MODEL, ("torch.fx cannot trace", way_out))
+    fxgrow.widen(fxgrow.trace(model, (torch.randn(2, 4),)), "0")  # the way out
+
+
+class Reads(nn.Module):
+    """A layer, and code that torch.fx cannot follow."""
+
+    def __init__(self, read: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.layer, self.read = nn.Linear(4, 4), read
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        z: Tensor = y * self.read(y)
+        return z
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: torch.from_numpy(np.asarray(x)),
+        lambda x: torch.from_numpy(np.array(x)),
+        lambda x: torch.from_numpy(x.numpy()),
+        lambda x: np.sqrt(x),
+        lambda x: torch.as_tensor(x),
+        lambda x: torch.frombuffer(x, dtype=torch.float32),
+        lambda x: len(f"{x.sum():.3f}"),
+        lambda x: len("%d" % x.sum()),  # noqa: UP031  # as users write it
+        lambda x: bytes(x)[0],
+    ],
+)
+def test_internals_are_not_named(read: Callable[[Tensor], Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        fxgrow.trace(Reads(read).eval(), (torch.randn(3, 4),))
+    assert "a traced value" in str(caught.value)
+    assert not re.search(r"Assignable|Proxy|__\w+__", caught.value.refusal.what)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")

@@ -17,7 +17,7 @@ from fxgrow.api import analysis_of
 from fxgrow.capture.call import as_call, placeholders, spread
 from fxgrow.capture.other_modes import modes_of
 from fxgrow.capture.program import Value
-from fxgrow.passes.bounds import bounds_of
+from fxgrow.dims.bounds import bounds_of
 from fxgrow.testing.fuzzing.choose import Seeded
 from fxgrow.testing.fuzzing.draw import draw_sketch
 from fxgrow.testing.fuzzing.pairs import subject

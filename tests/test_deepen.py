@@ -241,3 +241,13 @@ def test_a_users_own_block(factory: Any, scheme: str) -> None:
         assert all(g > 1e-12 for n, g in found.items() if n != "layer2_deeper1.scale")
     assert found["layer2_deeper1.second.weight"] > 1e-12
     assert "tests.test_deepen:" in plan.inserts[0].settings[0][1]  # type: ignore[operator]  # a text
+
+
+def test_the_proof_of_a_factor_names_its_own_layer() -> None:
+    linear = fxgrow.trace(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval(), (torch.randn(2, 4),))
+    plain = fxgrow.plan_deepen(linear, after="2", scheme="morphism", activation="none")
+    (line,) = plain.proof
+    assert line.startswith("2_factor1.linear: linear: W' U = W entry by entry")
+    assert len(fxgrow.plan_deepen(linear, after="2", scheme="morphism", activation="tanh").proof) == 2
+    image = fxgrow.trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 3)).eval(), (torch.randn(1, 3, 8, 8),))
+    assert fxgrow.plan_deepen(image, after="1", scheme="morphism").proof[0].startswith("1_factor1.conv: conv2d: ")

@@ -158,3 +158,144 @@ def test_a_clone_that_draws_random_numbers_claims_evaluation_mode_only() -> None
         assert insert.silenced == ("block.5.weight is two opposite halves over 1536 units, which are two equal halves",)
         assert plan.eval_only == (f"{insert.name}.stochastic_depth",)
         assert apart(gm, fxgrow.apply(plan, gm), x) < EXACT
+
+
+class Scaled(nn.Module):
+    """A residual block whose norm is scaled by one plus a parameter."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.g, self.up, self.down = nn.Parameter(torch.randn(width)), nn.Linear(width, 12), nn.Linear(12, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * (1 + self.g)
+        z: Tensor = x + self.down(torch.tanh(self.up(y)))
+        return z
+
+
+class InARow(nn.Module):
+    """Blocks in a row, some of them perhaps of another kind."""
+
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__()
+        self.enter, self.blocks, self.leave = nn.Linear(4, 8), nn.Sequential(*blocks), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.leave(self.blocks(self.enter(x)))
+        return y
+
+
+def test_a_clone_owns_what_its_block_computes_from_parameters_alone() -> None:
+    torch.manual_seed(0)
+    model, x = InARow(Scaled(8), Scaled(8)).double().eval(), torch.randn(3, 4).double()
+    gm = fxgrow.trace(model, (x,))
+    plan = fxgrow.plan_deepen(gm, after="blocks.0", block="clone", init="copy")
+    deeper = fxgrow.apply(plan, gm)
+    assert apart(gm, deeper, x) < EXACT
+    own = deeper.get_parameter("blocks.0_deeper1.g")
+    assert torch.equal(own, model.get_parameter("blocks.0.g"))
+    assert own.data_ptr() != model.get_parameter("blocks.0.g").data_ptr()
+    assert dict(plan.clone_keys)["blocks.0_deeper1.g"] == "blocks.1.g"
+    assert (fxgrow.apply(fxgrow.Plan.from_json(plan.to_json()), gm)(x) - model(x)).abs().max() < EXACT
+
+
+class Rolled(nn.Module):
+    """A block that shifts tokens by a number of its own."""
+
+    def __init__(self, width: int, shift: int) -> None:
+        super().__init__()
+        self.up, self.down, self.shift = nn.Linear(width, 12), nn.Linear(12, width), shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.down(torch.tanh(self.up(torch.roll(x, shifts=[self.shift], dims=[1]))))
+        return y
+
+
+def rolled(depth: int) -> InARow:
+    """Blocks that take turns, as in a Swin transformer."""
+    return InARow(*(Rolled(8, k % 2) for k in range(depth)))
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_blocks_that_take_turns_are_cloned_together(depth: int) -> None:
+    torch.manual_seed(0)
+    model, x = rolled(depth).double().eval(), torch.randn(2, 5, 4).double()
+    gm = fxgrow.trace(model, (x,))
+    plan = fxgrow.plan_deepen(gm, after="blocks", block="clone")
+    deeper = fxgrow.apply(plan, gm)
+    assert apart(gm, deeper, x) < EXACT
+    twin = rolled(depth + 2).double().eval()
+    twin.load_state_dict(as_deeper(deeper, plan))
+    assert apart(twin, deeper, x) < EXACT
+
+
+@pytest.mark.parametrize("place", ["blocks.0", "blocks.1", "blocks.3"])
+def test_one_of_two_kinds_that_take_turns_is_cloned_without_keys(place: str) -> None:
+    torch.manual_seed(0)
+    model, x = rolled(4).double().eval(), torch.randn(2, 5, 4).double()
+    gm = fxgrow.trace(model, (x,))
+    plan = fxgrow.plan_deepen(gm, after=place, block="clone")
+    deeper = fxgrow.apply(plan, gm)
+    assert apart(gm, deeper, x) < EXACT
+    shifts = [n.kwargs["shifts"] for n in deeper.graph.nodes if n.target is torch.roll]
+    number = int(place[-1])
+    assert shifts[number] == shifts[number + 1]  # the block that was named, and its clone
+    assert plan.clone_keys == ()  # no model of the class has two of a kind in a row
+
+
+def test_a_first_block_of_its_own_kind_takes_no_turns() -> None:
+    torch.manual_seed(0)
+    model, x = InARow(*(Rolled(8, int(k > 0)) for k in range(3))).double().eval(), torch.randn(2, 5, 4).double()
+    gm = fxgrow.trace(model, (x,))
+    keys = dict(fxgrow.plan_deepen(gm, after="blocks.1", block="clone").clone_keys)
+    assert keys["blocks.1_deeper1.up.weight"] == "blocks.2.up.weight"
+    assert keys["blocks.2.up.weight"] == "blocks.3.up.weight"
+    assert fxgrow.plan_deepen(gm, after="blocks.0", block="clone", scheme="zero").clone_keys == ()
+
+
+class Cast(nn.Module):
+    """A part in single precision."""
+
+    def __init__(self, middle: nn.Module) -> None:
+        super().__init__()
+        self.a, self.middle, self.b = nn.Linear(6, 6), middle, nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.middle(torch.tanh(self.a(x).float()))
+        y: Tensor = self.b(h.double())
+        return y
+
+
+@pytest.mark.parametrize("block", ["mlp", "transformer"])
+def test_a_block_behind_a_cast_is_of_the_dtype_that_passes_there(block: str) -> None:
+    torch.manual_seed(0)
+    model, x = Cast(nn.Identity()).double().eval(), torch.randn(2, 4, 6, dtype=torch.float64)
+    gm = fxgrow.trace(model, (x,))
+    heads = {"causal": False, "heads": 2} if block == "transformer" else {}
+    plan = fxgrow.plan_deepen(gm, after="tanh", block=block, **heads)  # type: ignore[arg-type]  # options of a block
+    for made in (plan, fxgrow.Plan.from_json(plan.to_json())):
+        deeper = fxgrow.apply(made, gm)
+        new = [p for name, p in deeper.named_parameters() if "_deeper" in name]
+        assert {p.dtype for p in new} == {torch.float32}
+        assert (deeper(x) - model(x)).abs().max() < 1e-6  # halves cancel as far as single precision goes
+    assert fxgrow.verify(gm, fxgrow.apply(plan, gm)).held
+
+
+def test_a_clone_keeps_the_dtypes_of_its_block() -> None:
+    class Mixed(Scaled):
+        """Computed in single precision, but for its scale."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = (x * (1 + self.g)).float()
+            z: Tensor = x + self.down(torch.tanh(self.up(y))).double()
+            return z
+
+    torch.manual_seed(0)
+    model, x = InARow(Mixed(8), Mixed(8)).double().eval(), torch.randn(3, 4).double()
+    for block in model.blocks.children():
+        block.get_submodule("up").float()
+        block.get_submodule("down").float()
+    deeper = fxgrow.deepen(fxgrow.trace(model, (x,)), after="blocks.0", block="clone")
+    assert deeper.get_parameter("blocks.0_deeper1.g").dtype is torch.float64
+    assert deeper.get_parameter("blocks.0_deeper1.up.weight").dtype is torch.float32
+    assert (deeper(x) - model(x)).abs().max() < 1e-6

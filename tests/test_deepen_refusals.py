@@ -12,6 +12,10 @@ from torch import Tensor, nn
 
 import fxgrow
 from fxgrow import Kind, UsageError
+from fxgrow.api import analysis_of
+from fxgrow.passes.around import look_around
+from fxgrow.passes.dtypes import nearest_tensor
+from fxgrow.passes.positions import find_position
 from fxgrow.schemes import silence
 
 from .deepened import apart, gradients, mlp, traced
@@ -551,16 +555,28 @@ def test_a_block_of_the_norms_that_do_not_fit() -> None:
     fxgrow.deepen(gm, after="1", norm="group")
 
 
-def test_a_block_in_a_model_without_weights_has_the_dtype_of_new_modules() -> None:
+def test_a_block_in_a_model_without_weights_has_the_dtype_of_what_passes_there() -> None:
     class Weightless(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.tanh(x).view(x.shape[0], 3)
 
-    model, x = Weightless(), torch.ones(2, 3)
-    grown = fxgrow.deepen(fxgrow.trace(model, (x,)), after="tanh")
-    assert torch.equal(grown(x), model(x))
-    with pytest.raises(fxgrow.GrowthRefused, match="no weights whose dtype a new block could take"):
-        fxgrow.deepen(fxgrow.trace(model, (x.double(),)), after="tanh")
+    model = Weightless()
+    for x in (torch.ones(2, 3), torch.ones(2, 3, dtype=torch.float64)):
+        grown = fxgrow.deepen(fxgrow.trace(model, (x,)), after="tanh")
+        assert {p.dtype for p in grown.parameters()} == {x.dtype}
+        assert torch.equal(grown(x), model(x))
+
+
+def test_a_block_has_no_device_in_a_model_without_weights() -> None:
+    gm = fxgrow.trace(nn.Tanh(), (torch.ones(2, 3),))
+    analysis = analysis_of(gm)
+    position = find_position(gm, analysis, next(n.name for n in gm.graph.nodes), "after")
+    elsewhere = copy.copy(position.value)
+    elsewhere.device = torch.device("meta")
+    around = look_around(gm, analysis, position.node, position.value)
+    assert nearest_tensor(gm, around, position.value, "here") == ""
+    with pytest.raises(fxgrow.GrowthRefused, match="no weights on whose device a new block could be"):
+        nearest_tensor(gm, around, elsewhere, "here")
 
 
 class Fills(nn.Module):

@@ -11,11 +11,13 @@ from torch import fx, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
+from torch.optim.swa_utils import AveragedModel
 
 from ..errors import Kind, usage
 from .source import user_frame
 from .traced import written_by_train
 
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 _HOOKED = ("SpectralNorm", "WeightNorm")
 
 
@@ -29,6 +31,7 @@ def check_model(model: nn.Module) -> None:
         raise usage(
             Kind.UNSUPPORTED_MODEL, f"{type(model).__name__} is no torch.nn.Module", hint="fxgrow.trace(nn_module)"
         )
+    _check_wrapper(model)
     for path, module in model.named_modules():
         tensors = [*module._parameters.values(), *module._buffers.values()]
         if isinstance(module, torch.jit.ScriptModule):
@@ -63,6 +66,33 @@ def check_model(model: nn.Module) -> None:
                 hint="remove it first: torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), or "
                 "torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove",
             )
+
+
+def _check_wrapper(model: nn.Module) -> None:
+    """Refuse models that only call another one, compiled or on several devices, with the way to that one."""
+    for path, module in model.named_modules():
+        if "_orig_mod" in module._modules:
+            place = ".".join(filter(None, ["model", path]))
+            hint = (
+                f"set {place} = {place}._orig_mod before tracing"
+                if path
+                else "trace the model inside, fxgrow.trace(model._orig_mod, …)"
+            )
+            raise usage(
+                Kind.UNSUPPORTED_MODEL,
+                "torch.compile has replaced a module by one that runs compiled code, which torch.fx cannot trace",
+                where=_where(path, module),
+                hint=f"{hint}, and compile the grown model",
+            )
+    name = type(model).__name__
+    if isinstance(model, _WRAPPERS):
+        inner = next(iter(model._modules))
+        raise usage(
+            Kind.UNSUPPORTED_MODEL,
+            f"{name} only calls the model inside it, with whatever it is given, which torch.fx cannot trace",
+            where="the model itself",
+            hint=f"trace the model inside, fxgrow.trace(model.{inner}, …), and wrap the grown one",
+        )
 
 
 def _where(path: str, module: nn.Module) -> str:

@@ -26,6 +26,7 @@ from .modes import can_stay_whole, culprits, follow_flags, guard, guard_buffers,
 from .names import check_names, quote_names, rename_self
 from .other_modes import MODES, modes_of
 from .proxies import ReadsValues
+from .reasons import in_plain_words
 from .silent import silent
 from .source import user_line
 from .streams import streams_kept
@@ -184,7 +185,7 @@ def _in_both_modes(
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # the other mode may well be untraceable; the mode that was asked for is not
-            ours.why = f"in the other mode torch.fx cannot trace it ({_reason(error)})"
+            ours.why = f"in the other mode torch.fx cannot trace it ({in_plain_words(error)})"
             return ours
         if settings.state() != before:
             continue
@@ -298,7 +299,7 @@ def _traced(
                 raise
             raise usage(
                 Kind.NOT_TRACEABLE,
-                f"torch.fx cannot trace {type(model).__name__}: {_reason(error)}",
+                f"torch.fx cannot trace {type(model).__name__}: {in_plain_words(error)}",
                 where=user_line(error),
                 hint="fix a flag with concrete_args={'name': value}, keep the branch in a function under "
                 "torch.fx.wrap, or trace and grow the submodules that can be traced",
@@ -330,10 +331,6 @@ def _own(tensor: Tensor) -> Tensor:
         return tensor
     with torch.no_grad():
         return tensor.detach().clone()
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:

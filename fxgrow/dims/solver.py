@@ -9,6 +9,7 @@ from ..capture.program import Op, Origin, Program, Value
 from ..errors import Kind
 from .algebra import Algebra
 from .axis import Atom, Axis, Fixed, atoms
+from .bounds import Ranges
 from .rules import RULES
 from .varying import freeze_varying
 
@@ -85,9 +86,17 @@ class DimsSolver:
         """The atoms of each value; filled when asked for, after the walk."""
         self._touched: tuple[frozenset[Atom], list[Op]] | None = None
         """The answer that was given last: choosing, proving and simulating a growth ask the same."""
+        self._ranges: Ranges | None = None
         self._summed: frozenset[Atom] | None = None
         self._depth: dict[int, int] = {}
         """Contractions on the longest way from a graph input; values that no input reaches have none."""
+
+    @property
+    def ranges(self) -> Ranges:
+        """What is known of all values, whatever the weights and inputs are; found out when it is asked for."""
+        if self._ranges is None:
+            self._ranges = Ranges(self.program)
+        return self._ranges
 
     # -- what rules call ----------------------------------------------------------------------------------------
 

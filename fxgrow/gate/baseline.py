@@ -44,7 +44,7 @@ class Baseline:
     """Of the places that are kept of each output."""
 
 
-def record(gate: Gate, path: Path) -> int:
+def record(gate: Gate, path: str | Path) -> int:
     """Write what the models of a gate compute on their probes; returns the number of outputs.
 
     Raises:
@@ -61,7 +61,7 @@ def record(gate: Gate, path: Path) -> int:
             tensors[text], shapes[text], marks[text] = sample(output), list(output.shape), mark(output)
     told = {"shapes": shapes, "inputs": inputs, "marks": marks}
     facts = {"format": FORMAT, "torch": torch.__version__, **{k: json.dumps(v) for k, v in told.items()}}
-    with replacing(path) as new:
+    with replacing(Path(path)) as new:
         save_file(tensors, new, facts)
     return len(tensors)
 

@@ -125,7 +125,7 @@ class Gate:
         return tuple((m, g) for m in self.models for g in self.growths if not g.models or m.name in g.models)
 
 
-def read_gate(path: Path, *, anywhere: bool = False) -> Gate:
+def read_gate(path: str | Path, *, anywhere: bool = False) -> Gate:
     """A gate file as data. Its factories are not imported, its weights not read.
 
     Args:
@@ -135,6 +135,7 @@ def read_gate(path: Path, *, anywhere: bool = False) -> Gate:
     Raises:
         UsageError: no such file, no TOML, or an invalid key or value; the message says where.
     """
+    path = Path(path)
     if not path.is_file():
         raise usage(Kind.BAD_OPTION, f"there is no gate file {path}", hint="docs/gate.md has one to copy")
     if path.stat().st_size > LARGEST_FILE:

@@ -20,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*
 HINT = "module:factory, torchvision.models:resnet18 say; modules are looked for here and among what is installed"
 
 
-def named(text: str, folder: Path | None = None) -> Any:
+def named(text: str, folder: str | Path | None = None) -> Any:
     """What `module:name` names. The module is imported, so its code runs.
 
     Args:
@@ -33,7 +33,7 @@ def named(text: str, folder: Path | None = None) -> Any:
     if not _NAME.fullmatch(text):
         raise usage(Kind.BAD_OPTION, f"{text!r} names no factory", hint=HINT)
     module_name, _, path = text.partition(":")
-    here = str((folder or Path.cwd()).resolve())
+    here = str(Path(folder or Path.cwd()).resolve())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
@@ -56,7 +56,7 @@ def named(text: str, folder: Path | None = None) -> Any:
         ) from error
 
 
-def build(text: str, *, seed: int = 0, folder: Path | None = None) -> nn.Module:
+def build(text: str, *, seed: int = 0, folder: str | Path | None = None) -> nn.Module:
     """The model that a factory makes, in evaluation mode; its random weights come from a seed.
 
     Args:
@@ -77,7 +77,7 @@ def build(text: str, *, seed: int = 0, folder: Path | None = None) -> nn.Module:
     return made.eval()
 
 
-def call(text: str, *, seed: int = 0, folder: Path | None = None) -> Any:
+def call(text: str, *, seed: int = 0, folder: str | Path | None = None) -> Any:
     """What a named callable returns when called without arguments, random streams at a seed.
 
     Raises:

@@ -26,7 +26,7 @@ DTYPES = {
 SYNTAX = "1x3x224x224, 2x16:int64:1000 (numbers below 1000), or module:function"
 
 
-def parse_inputs(texts: Sequence[str], folder: Path | None = None) -> tuple[Any, ...] | None:
+def parse_inputs(texts: Sequence[str], folder: str | Path | None = None) -> tuple[Any, ...] | None:
     """Example inputs, one for each text; None if there are none, which leaves them to be inferred.
 
     Args:

@@ -42,12 +42,12 @@ class Loaded:
 def load(
     factory: str,
     *,
-    weights: Path | None = None,
-    grown: Path | None = None,
+    weights: str | Path | None = None,
+    grown: str | Path | None = None,
     inputs: Sequence[str] | None = None,
     unsafe_pickle: bool = False,
     seed: int = 0,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
 ) -> Loaded:
     """Build a model, give it its weights, and trace it.
 
@@ -75,4 +75,4 @@ def load(
         use_weights(model, read_weights(weights, unsafe_pickle=unsafe_pickle), str(weights))
     origin = f"weights {weights}" if weights is not None else f"weights as the factory makes them, seed {seed}"
     traced = trace(model, values)
-    return Loaded(factory, traced, values, origin, traced, weights, seed)
+    return Loaded(factory, traced, values, origin, traced, Path(weights) if weights is not None else None, seed)

@@ -39,17 +39,19 @@ class Saved:
     inputs: tuple[str, ...]
 
 
-def is_saved(path: Path) -> bool:
+def is_saved(path: str | Path) -> bool:
     """Whether a path is a folder with the saved form of a grown model."""
+    path = Path(path)
     return (path / PLAN).is_file() and (path / WEIGHTS).is_file()
 
 
-def check_folder(folder: Path, *, overwrite: bool = False) -> None:
+def check_folder(folder: str | Path, *, overwrite: bool = False) -> None:
     """Refuse a folder that cannot take a saved model. Writes nothing.
 
     Raises:
         UsageError: it is a file, or holds something already.
     """
+    folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise usage(Kind.BAD_OPTION, f"{folder} is a file", hint="name a new folder")
     above = next((p for p in folder.absolute().parents if p.exists()), None)
@@ -63,7 +65,7 @@ def check_folder(folder: Path, *, overwrite: bool = False) -> None:
 
 
 def save(
-    before: nn.Module, after: fx.GraphModule, folder: Path, *, inputs: Sequence[Any] | Call = ()
+    before: nn.Module, after: fx.GraphModule, folder: str | Path, *, inputs: Sequence[Any] | Call = ()
 ) -> tuple[Path, Path]:
     """Write the plans that lead from one model to the other, and the tensors of the grown one.
 
@@ -79,6 +81,7 @@ def save(
     Raises:
         UsageError: the model was not grown from the other one, or its plan cannot be written as data.
     """
+    folder = Path(folder)
     plans = plans_since(before, after)
     if not plans:
         raise usage(
@@ -132,12 +135,13 @@ def _apart(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, ties
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: str | Path) -> Plan:
     """A plan from a file.
 
     Raises:
         UsageError: no such file, too large, or no plan.
     """
+    path = Path(path)
     if not path.is_file():
         raise usage(Kind.STALE_PLAN, f"there is no plan {path}", hint="fxgrow plan … --out plan.json writes one")
     if path.stat().st_size > LARGEST_PLAN:
@@ -150,12 +154,13 @@ def read_plan(path: Path) -> Plan:
         raise usage(Kind.STALE_PLAN, f"{path} is no text", hint="make the plan anew") from error
 
 
-def read_saved(folder: Path) -> Saved:
+def read_saved(folder: str | Path) -> Saved:
     """The plan and the facts of a saved model, without its tensors.
 
     Raises:
         UsageError: the folder does not hold a saved model.
     """
+    folder = Path(folder)
     if not is_saved(folder):
         raise usage(
             Kind.BAD_OPTION, f"{folder} holds no saved model", hint=f"a folder with {PLAN} and {WEIGHTS}, from --out"
@@ -178,7 +183,7 @@ def _broken(folder: Path, reason: object) -> FxgrowError:
 
 def restore(
     model: nn.Module,
-    folder: Path,
+    folder: str | Path,
     example_inputs: Sequence[Any] | None = None,
     *,
     example_kwargs: Mapping[str, Any] | None = None,
@@ -196,6 +201,7 @@ def restore(
         UsageError: the folder holds no saved model, or one that was grown from another class.
     """
     saved = read_saved(folder)
+    folder = saved.folder
     values = example_inputs
     if (
         values is None and example_kwargs is None and all(":" in text for text in saved.inputs)

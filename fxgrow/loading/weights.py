@@ -21,12 +21,13 @@ _WRAPPERS = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""
 
 
-def read_weights(path: Path, *, unsafe_pickle: bool = False) -> dict[str, Tensor]:
+def read_weights(path: str | Path, *, unsafe_pickle: bool = False) -> dict[str, Tensor]:
     """Tensors by name. Nothing is unpickled that could run code, unless `unsafe_pickle`.
 
     Raises:
         UsageError: no such file, not readable, or it holds more than tensors.
     """
+    path = Path(path)
     if not path.is_file():
         raise usage(Kind.BAD_OPTION, f"there is no file {path}", hint="name a .safetensors file or a checkpoint")
     try:

@@ -117,11 +117,14 @@ class Insert:
     body: Body
     tensors: tuple[Fresh, ...]
     like: str
-    """A tensor of the neighbourhood: new ones get its device and dtype. "" if there is none."""
+    """A tensor nearby: new ones get its device, and its dtype unless another is said. "" if there is none."""
     silenced: tuple[str, ...]
     """How each contribution is made to vanish, in words."""
     slow: tuple[str, ...] = ()
     """Tensors that no gradient reaches until others have moved."""
+    dtype: str = ""
+    """The dtype of what passes there, where it is another than that of `like` ("float32"), or than that of what a clone
+    is a copy of. "" if it is not."""
 
     def explain(self) -> Iterator[str]:
         """Lines for `Plan.explain`."""

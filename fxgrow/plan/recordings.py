@@ -105,17 +105,27 @@ def _unpredicted(old: Recording, new: Recording, like: Likeness, op: Op, want: M
             if (op.step, name) in like.changed:
                 return _text(old, new, like, op.step, name)
         elif not equal_numbers(numbers(now.args[name]), numbers(predicted)):
-            return f"argument {name} of {op.name} would be {now.args[name]}, not {predicted}"
+            return _call(op.name, name, now.args[name], predicted)
     for out, local in zip(op.outputs, now.outputs or now.writes, strict=True):
         have_shape, want_shape = new.template.metas[local.index][0], shape(out)
         if have_shape != want_shape:
-            return f"{op.name} would return {shape_text(have_shape)}, not {shape_text(want_shape)}"
+            sizes = f"{shape_text(have_shape)}, and the growth needs {shape_text(want_shape)}"
+            return f"{plain_name(op.name)} would return {sizes}"
     return ""
 
 
 def _text(old: Recording, new: Recording, like: Likeness, number: int, name: str) -> str:
     was, now = old.template.steps[number], new.template.steps[like.steps[number]]
-    return f"argument {name} of {was.name} would be {now.args[name]}, not {was.args[name]}"
+    return _call(was.name, name, now.args[name], was.args[name])
+
+
+def _call(operator: str, name: str, have: object, want: object) -> str:
+    return f"it would call {plain_name(operator)} with {name}={have}, and the growth needs {want}"
+
+
+def plain_name(operator: str) -> str:
+    """An operator as users call it: `view` for `aten::view`."""
+    return operator.removeprefix("aten::")
 
 
 def _likeness(old: Template, new: Template, given: set[tuple[int, int]], roots: Sequence[Local] | None) -> Likeness:
@@ -176,18 +186,18 @@ class Pairs:
             was.moves,
             was.args.keys(),
         ):
-            return f"at the new size it runs {name} of other arguments"
+            return f"at the new size it calls {plain_name(name)} in another way"
         for key, old in was.args.items():
             mine, theirs = locals_in(old), locals_in(now.args[key])
             if len(mine) != len(theirs) or not all(map(self.same, mine, theirs)):
-                return f"argument {key} of {name} would be another tensor"
+                return f"at the new size it would call {plain_name(name)} with another tensor as {key}"
         if len(now.outputs) != len(was.outputs) or len(now.writes) != len(was.writes):
-            return f"{name} would return {len(now.outputs)} tensors, not {len(was.outputs)}"
+            return f"{plain_name(name)} would return {len(now.outputs)} tensors, not {len(was.outputs)}"
         for out, local in zip(was.outputs, now.outputs, strict=True):
             self.add(local, out)
             have, meta = self.new.metas[local.index], self.old.metas[out.index]
             if have[2:] != meta[2:]:
-                return f"{name} would return {have[2]} on {have[3]}, not {meta[2]} on {meta[3]}"
+                return f"{plain_name(name)} would return {have[2]} on {have[3]}, not {meta[2]} on {meta[3]}"
         return ""
 
     def changed(self, was: Step, now: Step) -> Iterator[tuple[str, bool]]:

@@ -18,7 +18,7 @@ from .arguments import as_refs, grown_ref, numbers, put_all, result_of, same_res
 from .follow import edited, in_step
 from .inexpressible import failed, inexpressible
 from .plan import NodeEdit, Path
-from .recordings import Predictions, Recording, difference
+from .recordings import Predictions, Recording, difference, plain_name
 
 if TYPE_CHECKING:
     from .simulate import Simulation
@@ -203,12 +203,12 @@ def _apart(recordings: list[Recording], steps: set[int]) -> str:
         for key in four[0].args:
             rows = [numbers(step.args[key]) for step in four]
             if len({len(row) for row in rows}) == 1 and not all(map(in_step, *rows)):
-                return f"argument {key} of {four[0].name} would be {four[3].args[key]}"
+                return f"it would call {plain_name(four[0].name)} with {key}={four[3].args[key]}"
         results = [s.outputs or s.writes for s in four]
         if len(set(map(len, results))) > 1:
             continue  # as many as an axis has entries
         for outputs in zip(*results, strict=True):
             shapes = [t.metas[local.index][0] for t, local in zip(templates, outputs, strict=True)]
             if len({len(shape) for shape in shapes}) == 1 and not all(map(in_step, *shapes)):
-                return f"{four[0].name} would return a shape that does not follow the input"
+                return f"{plain_name(four[0].name)} would return a shape that does not follow the input"
     return ""

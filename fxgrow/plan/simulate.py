@@ -35,7 +35,7 @@ from .follow import Sight, computes, given
 from .inexpressible import failed, inexpressible, returned_number
 from .other_sizes import OtherSizes
 from .plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit
-from .recordings import Predictions, Recording, difference, other_numbers
+from .recordings import Predictions, Recording, difference, other_numbers, plain_name
 from .second import Done, proportional
 from .sizes import NewSizes
 from .uneven import is_plain
@@ -315,7 +315,7 @@ class Simulation:
     def _pin(self, node: fx.Node, op: Op, number: float, *, alone: bool) -> None:
         """A mean or variance that goes on dividing by what it divides by now."""
         if not alone or op.args.get("dtype") is not None:
-            text = f"{op.name} would divide by another number of units, and stands where that cannot be written"
+            text = f"{plain_name(op.name)} would divide by another number of units, which cannot be written there"
             raise inexpressible(self.gm, node, text)
         x, dims = op.args["self"], op.args.get("dim")
         rank = len(x.shape)

@@ -12,9 +12,10 @@ from ..analysis import Analysis
 from ..errors import FxgrowError
 from ..passes.around import look_around
 from ..passes.blocks import BLOCKS
-from ..passes.clone import copies, deeper_keys, sibling_of
+from ..passes.clone import copies
 from ..passes.deepen import SCHEMES, hidden_width
 from ..passes.inserting import Drafted, draft
+from ..passes.keys import Clone, clone_in_a_row, deeper_keys
 from ..passes.morph import factors
 from ..passes.net2net import draft_identity
 from ..passes.positions import position_of
@@ -183,12 +184,12 @@ def _stretch(gm: fx.GraphModule, body: Copies) -> Stretch:
 
 def _keys(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> tuple[tuple[str, str], ...]:
     """What a deeper model of the same class would call the tensors of clones."""
-    clones: list[tuple[str, str, tuple[str, ...]]] = []
+    clones: list[Clone] = []
     for insert in plan.inserts:
         if isinstance(insert.body, Copies):
             stretch = _stretch(gm, insert.body)
             position = position_of(gm, analysis, insert.node, insert.users)
-            sibling = sibling_of(gm, position, stretch)
-            if sibling:
-                clones.append((sibling, insert.name, tuple(t.name for t in insert.tensors)))
-    return deeper_keys(gm, clones)
+            names = [t.name for t in insert.tensors]
+            clone = clone_in_a_row(gm, analysis, position, stretch, insert.name, names)
+            clones += [clone] if clone else []
+    return deeper_keys(gm, analysis, clones)

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from ..plan import Plan
 from ..plan.assemble import BESIDE, assemble
-from ..plan.insert import ENTRY, Insert
+from ..plan.insert import ENTRY, Copies, Insert
 from .fresh import fill_block
 from .values import generator
 
@@ -54,7 +54,9 @@ def _made(
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(generator(plan.seed, insert.name).get_state())
         block = assemble(insert.body, gm, meta=meta)
-    if like is not None:
+    if insert.dtype:
+        block = block.to(dtype=getattr(torch, insert.dtype))
+    elif like is not None and not isinstance(insert.body, Copies):
         block = block.to(dtype=like.dtype)
     if not meta:
         fill_block(block, insert, tensors, plan.seed, plan.init)

@@ -18,6 +18,7 @@ _SIZES = frozenset(
     for what in ("in", "out", "num", "kernel", "normalized")
     for of in ("channels", "features", "groups", "parameters", "size", "shape")
 ) | {"groups"}
+DTYPES = frozenset({"", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"})
 FILLS = frozenset({"keep", "draw", "zero", "identity", "isometry"})
 
 
@@ -42,6 +43,8 @@ def _place(insert: Insert, gm: fx.GraphModule, nodes: set[str]) -> Iterator[str]
         return
     if hasattr(owner, leaf):
         yield f"the plan inserts {name}, and this model has something of that name"
+    if insert.dtype not in DTYPES:
+        yield f"the plan makes {insert.name} of {insert.dtype!r:.40}, which is no dtype of a layer"
     missing = [n for n in (insert.node, *insert.users) if n not in nodes]
     if missing:
         yield f"the plan inserts {name} at node {missing[0]!r:.40}, but this model has no such node"

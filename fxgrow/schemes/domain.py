@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from ..capture.program import Op
+from ..dims.rules.domains import Domain as Interval
 from ..dims.rules.mixing import Mixing
 from .states import Place
 
@@ -33,6 +34,9 @@ class Domain(Protocol[S]):
 
     def require(self, op: Op, state: S, even: bool, why: str) -> S:
         """A state that must be the same for twins, or at least not zero."""
+
+    def within(self, op: Op, state: S, domain: Interval) -> S:
+        """A state of units that must be in the domain of a function, which nothing but their old values tells."""
 
     def adapt(self, op: Op, state: S) -> None:
         """A skip path enters a join at which its new units are cancelled or left out."""

@@ -8,10 +8,12 @@ from typing import Any, Generic, TypeVar
 from ..capture.program import Op, Origin, Value
 from ..dims.axis import ONE, Atom, Axis, atoms
 from ..dims.rules import RULES
+from ..dims.rules.domains import Domain as Interval
 from ..dims.rules.mixing import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import GrowthRefused, Kind, Refusal
 from .domain import Domain
+from .drawn import taken
 from .indexed import ByIndex, blurred, each, joined, nested, one, part, parted
 from .occurrences import cells, indices_of, opened_in, places_of, times
 
@@ -172,6 +174,13 @@ class Propagation(Generic[S]):
     def require(self, op: Op, state: Any, *, even: bool, why: str) -> Any:
         """Demand that a state is the same for twins, or at least not zero."""
         return each([state], lambda some: self.domain.require(op, some[0], even, why))
+
+    def within(self, op: Op, state: Any, value: Value, domain: Interval) -> Any:
+        """Demand that new units of an operand are in a domain, if neither how it is computed nor where its new entries
+        are taken from tells that they are."""
+        if self.dims.ranges.inside(value, domain) or taken(self.dims, value):
+            return state
+        return each([state], lambda some: self.domain.within(op, some[0], domain))
 
     def adapt(self, op: Op, state: Any) -> None:
         """Note that a skip path enters a join through an adapter."""

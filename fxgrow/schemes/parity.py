@@ -11,11 +11,12 @@ many.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..capture.program import Op
 from ..dims.axis import Atom
+from ..dims.rules.domains import Domain
 from ..dims.rules.mixing import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
@@ -78,13 +79,21 @@ class ParityDomain:
     """A sign that is known to be odd: bit 0, demanded to be set."""
 
     def __init__(
-        self, zeros: frozenset[Place], positions: Mapping[int, int], *, copies: bool = False, fresh: bool = False
+        self,
+        zeros: frozenset[Place],
+        positions: Mapping[int, int],
+        *,
+        copies: bool = False,
+        fresh: bool = False,
+        buffers: Collection[int] = (),
     ) -> None:
         self.zeros = zeros
         self.positions = positions
         self.copies = copies
         self.fresh = fresh
         """Whether all units are new, so that statistics may be anything."""
+        self.buffers = buffers
+        """Values that do not learn: of a weight under a mask it is the weight that changes its sign."""
         self.places: dict[Place, int] = {}
         self.rows: list[Place] = []
         self.demands: list[Demand] = [Demand(self.one, 1, 0, "")]
@@ -150,6 +159,10 @@ class ParityDomain:
             self._demand(op, state, 0, why)
         return state
 
+    def within(self, op: Op, state: Parity, domain: Domain) -> Parity:
+        """The proof will see."""
+        return state
+
     def adapt(self, op: Op, state: Parity) -> None:
         """Equal halves cancel in an adapter."""
         if state is not None and state != NULL:
@@ -192,11 +205,16 @@ class ParityDomain:
         for x in factors:
             assert x is not None
             form ^= x
-            if x.bit_count() == 1 and x != self.one:
-                readers.append(self.rows[x.bit_length() - 2])
+            readers += self._reader(x)
         readers = [r for r in readers if len(factors) > 1]
         self.summed.update(readers)
         self._demand(op, form, 1, "the new units add up and nothing can cancel them", tuple(readers))
+
+    def _reader(self, form: int) -> list[Place]:
+        """The parameter that a factor of a sum is, or is the product of with buffers; none if it is anything else."""
+        places = [self.rows[bit - 1] for bit in range(1, form.bit_length()) if form >> bit & 1] if not form & 1 else []
+        learned = [place for place in places if place.value not in self.buffers]
+        return places if len(places) == 1 else learned if len(learned) == 1 else []
 
     def merge(self, op: Op, states: Sequence[Parity]) -> Parity:
         """As a sum, but that zeros are no copies."""
@@ -236,7 +254,7 @@ def choose_parities(dims: DimsSolver, sizes: Mapping[Atom, int], *, copies: bool
     zeros: frozenset[Place] = frozenset()
     first: Failure | None = None
     while True:
-        domain = ParityDomain(zeros, positions, copies=copies, fresh=dims.fresh)
+        domain = ParityDomain(zeros, positions, copies=copies, fresh=dims.fresh, buffers=dims.program.buffers)
         Propagation(dims, sizes, domain).run()
         if domain.failure is not None and first is not None:  # zeros were only a way out; what they came for counts
             return Failure(first.kind, first.op, f"{first.text}; nor will zeros do: {domain.failure.text}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ..capture.program import Op, Origin
 from ..dims.axis import Atom
+from ..dims.rules.domains import NOT_ZERO, Domain
 from ..dims.rules.mixing import PINNED, Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
@@ -29,11 +30,20 @@ class ProofDomain:
 
     same, zero, null = State.SAME, State.ZERO, State.NULL
 
-    def __init__(self, assignment: Assignment, positions: Mapping[int, int], *, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        positions: Mapping[int, int],
+        *,
+        fresh: bool = False,
+        inside: bool = False,
+    ) -> None:
         self.assignment = assignment
         self.positions = positions
         self.fresh = fresh
         """Whether all units are new, so that statistics may be anything."""
+        self.inside = inside or fresh
+        """Whether new units are taken to be in the domains of functions, so that the old ones are no help."""
         self.steps: list[Step] = []
         self.eval_only: list[str] = []
         self.redrawn: list[str] = []
@@ -91,6 +101,16 @@ class ProofDomain:
         if state in _NOTHING or (even and state not in _TWINS):
             raise self._refute(op, f"a new block that is {state.value} may not enter here: {why}")
         return state
+
+    def within(self, op: Op, state: State, domain: Domain) -> State:
+        """Copies are where their originals are, and means are between them."""
+        zero = state is State.ZERO and domain.holds(0, 0, zero=True)
+        mean = state is State.MEAN and domain is not NOT_ZERO
+        if self.inside or zero or mean or state not in _ANYWHERE:
+            return state
+        name = op.name.rpartition("::")[2]
+        text = f"{name} is defined for {domain.text}, and new units that are drawn at random may be others"
+        raise self._refute(op, f"{text}: it would return NaN or infinity", hint=COPIES)
 
     def adapt(self, op: Op, state: State) -> None:
         """Equal halves enter as a difference; whatever else there is stays outside. An adapter may learn to read it."""
@@ -253,6 +273,10 @@ WRITES = "another scheme, such as zero, or grow the model in a mode in which it 
 """A way out where a buffer that is written to would not keep its state."""
 HELD = frozenset({State.ZERO, State.EVEN, State.ODD, State.COPY, State.SPLIT, State.MEAN, State.FREE})
 """States that new units of a parameter can be put in."""
+COPIES = 'scheme="net2net": copies of old units have values that those have'
+"""A way out where new units may leave the domain of a function."""
+_ANYWHERE = frozenset({State.FREE, State.EVEN, State.ODD, State.ZERO, State.MEAN})
+"""States of units that need not be where old ones are."""
 _NOTHING = frozenset({State.ZERO, State.NULL})
 _KEPT: Mapping[State, frozenset[State]] = {
     State.NULL: HELD,

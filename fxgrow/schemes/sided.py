@@ -12,6 +12,7 @@ from functools import cache
 
 from ..capture.program import Op
 from ..dims.axis import Atom
+from ..dims.rules.domains import Domain
 from ..dims.rules.mixing import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
@@ -103,6 +104,10 @@ class SidedDomain:
         return union(some, linear=linear)
 
     def require(self, op: Op, state: Mark, even: bool, why: str) -> Mark:
+        """The proof will see."""
+        return state
+
+    def within(self, op: Op, state: Mark, domain: Domain) -> Mark:
         """The proof will see."""
         return state
 

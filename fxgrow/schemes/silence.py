@@ -198,7 +198,7 @@ def zero_to(dims: DimsSolver, start: int, end: Value, inside: set[int]) -> tuple
     sizes = _covering(dims, source)
     if not sizes:
         return Failure(Kind.NOT_SILENT, start, "no axis of its result is one volume that could be followed")
-    domain = ProofDomain(_Anything(), {id(op): i for i, op in enumerate(ops)})
+    domain = ProofDomain(_Anything(), {id(op): i for i, op in enumerate(ops)}, inside=True)
     flow = _Zero(dims, sizes, domain, source)
     reached = {source.index}
     for at in sorted(a for a in inside if a > start):

@@ -35,7 +35,7 @@ def fuzz(
     seconds: float,
     models: int | None = None,
     growths: int = GROWTHS,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     tally: Tally | None = None,
     stop: Stop = lambda _: False,
 ) -> Tally:
@@ -59,7 +59,7 @@ def fuzz(
                 tally.breaches += 1
                 tally.pairs += 1
                 if folder is not None:
-                    _saved(found, folder)
+                    _saved(found, Path(folder))
             else:
                 tally.pair(found, f"seed {seed}, model {number}")
             if stop(tally):

@@ -179,7 +179,7 @@ class _Examination:
                 break
 
     def _assign(self, family: Family, sizes: Mapping[Atom, int], assignment: Assignment) -> None:
-        domain = ProofDomain(assignment, self.positions)
+        domain = ProofDomain(assignment, self.positions, inside=True)
         flow = Propagation(self.dims, sizes, domain)
         refused, claims = "", dict[int, Any]()
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ...capture.program import Op, Value
 from .base import Dims, Flow, Marks, SameSizes, normal_dims, register
-from .pointwise import Unary, aligned, meet, operands
+from .domains import NOT_ZERO
+from .pointwise import Unary, aligned, inside, meet, operands
 
 
 class Add(SameSizes):
@@ -88,6 +89,7 @@ class Divide(Multiply):
             for value, states in zip(values, sides, strict=True):
                 if value is below:
                     states = [s.require(op, x, even=True, why="it is divided by") for x in states]
+                    states = inside(op, s, value, states)
                 rows.append(states)
             out.append([s.mul(op, leaf) for leaf in zip(*rows, strict=True)])
         s.set(op.outputs[0], out)
@@ -109,6 +111,7 @@ class Addcmul(SameSizes):
         for first, second, third in aligned(op, s, operands(op)):
             if self.divides:
                 third = [s.require(op, x, even=True, why="it is divided by") for x in third]
+                third = [s.within(op, x, op.args["tensor2"], NOT_ZERO) for x in third]
             leaves = zip(first, second, third, strict=True)
             out.append([s.add(op, [a, s.mul(op, [b, c])]) for a, b, c in leaves])
         s.set(op.outputs[0], out)

@@ -18,6 +18,7 @@ from ...capture.program import Op, Value
 from ...errors import Kind
 from ..algebra import Algebra
 from ..axis import Axis, Fixed
+from .domains import Domain
 from .mixing import Mixing
 
 State = Any
@@ -121,6 +122,9 @@ class Flow(Protocol):
 
     def require(self, op: Op, state: State, *, even: bool, why: str) -> State:
         """Demand that a state is not zero, and if `even` the same for twins and copies, e.g. a batch norm's scale."""
+
+    def within(self, op: Op, state: State, value: Value, domain: Domain) -> State:
+        """Demand that new units of an operand are in a domain, as the old ones are."""
 
     def adapt(self, op: Op, state: State) -> None:
         """Note that a skip path with this new block enters through an adapter, which cancels it or leaves it out."""

@@ -10,6 +10,7 @@ from ...capture.program import Op, Value
 from ...errors import Kind
 from ..axis import Axis, Fixed
 from .base import Dims, Flow, Marks, SameSizes, State, broadcast, register
+from .domains import domains_of
 
 
 def operands(op: Op) -> list[Value]:
@@ -49,6 +50,14 @@ def drawn(op: Op, s: Flow, marks: Marks, why: str) -> Marks:
     if op.draws[1] and any(marks):
         s.only_eval(op, why)
     return marks
+
+
+def inside(op: Op, s: Flow, value: Value, states: list[State]) -> list[State]:
+    """The states of an operand that must be where the operator is defined."""
+    for name, domain in domains_of(op).items():
+        if op.args.get(name) is value:
+            states = [s.within(op, x, value, domain) for x in states]
+    return states
 
 
 def is_number(arg: object) -> bool:
@@ -92,6 +101,7 @@ class Unary(SameSizes):
             for k, value in enumerate(values):
                 if self.unsafe == "all" or value is op.args.get(self.unsafe):
                     sides[k] = [s.require(op, x, even=True, why="it is singular at zero") for x in sides[k]]
+                sides[k] = inside(op, s, value, sides[k])
             leaves = zip(*sides, strict=True)
             how = {"odd": self.odd, "zero": self.zero, "linear": self.linear, "homogeneous": self.homogeneous}
             rows.append([s.apply(op, leaf, **how) for leaf in leaves])
