@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.proxy import Attribute
 
+from .decisions import GRADIENTS, Decisions, can_answer, cannot_be_short
 from .error_tracker import ErrorTracker
-from .questions import asks_for_class, asks_for_hash, is_size, is_value
+from .questions import asks_for_class, asks_for_hash, is_size, is_value, unpacked
 from .recorder import data_assigned
 from .trace_options import TraceOptions
 from .values import Unknown, Values
@@ -26,6 +28,16 @@ class ReadsValues(Exception):
         self.buffers = buffers
 
 
+_NAMES = {
+    "condition": "a condition",
+    "length": "a length",
+    "int": "int",
+    "float": "float",
+    "complex": "complex",
+    "index": "a whole number",
+    "key": "a key",
+}
+"""What a value is read as, by the question."""
 _OF_PROXIES = ("tracer", "node", "data", "_real", "root", "attr", "_node")
 """Attributes that a proxy itself has: their assignment is not traced."""
 
@@ -118,7 +130,7 @@ class Assignable(fx.Proxy):
 
     def __hash__(self) -> int:
         if asks_for_hash(sys._getframe(1)) and self._is_value():
-            raise self._value_read("a key")
+            return hash(self._decided("key"))
         return object.__hash__(self)
 
     def _is_value(self) -> bool:
@@ -151,26 +163,78 @@ class Assignable(fx.Proxy):
             return int if is_size(self.node) else type(self)
         return Tensor if isinstance(value, Tensor) else type(value)
 
+    def __bool__(self) -> bool:
+        answer: bool = self._decided("condition") if self._is_decided("condition") else super().__bool__()
+        return answer
+
+    def __len__(self) -> int:
+        answer: int = self._decided("length") if self._is_decided("length") else super().__len__()
+        return answer
+
+    def __iter__(self) -> Iterator[Any]:
+        if unpacked(sys._getframe(1)) or not self._is_decided("length"):
+            return super().__iter__()
+        count = len(self._value())
+        if not cannot_be_short(self.node, count):
+            count = self._decided("length")
+        parts = self.unbind(0) if isinstance(self._value(), Tensor) else self
+        if isinstance(self._value(), Mapping):
+            return iter(list(self._value()))
+        return iter([parts[k] for k in range(count)])
+
     def __int__(self) -> int:
-        raise self._value_read("int")
+        return self._decided("int")  # type: ignore[no-any-return]
 
     def __float__(self) -> float:
-        raise self._value_read("float")
+        return self._decided("float")  # type: ignore[no-any-return]
+
+    def __complex__(self) -> complex:
+        return self._decided("complex")  # type: ignore[no-any-return]
 
     def __index__(self) -> int:
-        raise self._value_read("a whole number")
+        return self._decided("index")  # type: ignore[no-any-return]
 
     def __round__(self, digits: int | None = None) -> Any:
-        raise self._value_read("a rounded number")
+        return self._numeric(round, *(() if digits is None else (digits,)))
 
-    def __trunc__(self) -> int:
-        raise self._value_read("a whole number")
+    def __trunc__(self) -> Any:
+        return self._numeric(math.trunc)
 
-    def __floor__(self) -> int:
-        raise self._value_read("a whole number")
+    def __floor__(self) -> Any:
+        return self._numeric(math.floor)
 
-    def __ceil__(self) -> int:
-        raise self._value_read("a whole number")
+    def __ceil__(self) -> Any:
+        return self._numeric(math.ceil)
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return other // self, other % self
+
+    def _numeric(self, function: Callable[..., Any], *args: Any) -> Any:
+        """A node for a function of numbers."""
+        return self.tracer.create_proxy("call_function", function, (self, *args), {})
+
+    def _is_decided(self, asked: str) -> bool:
+        """Whether the example inputs answer a question."""
+        if getattr(self.tracer, "decisions", None) is None:
+            return False
+        try:
+            return can_answer(asked, self._value())
+        except Unknown:
+            return False
+
+    def _decided(self, asked: str) -> Any:
+        """The answer to a question for the example inputs; the graph is guarded against others.
+
+        Raises:
+            Exception: the example inputs do not give it.
+        """
+        if not self._is_decided(asked):
+            raise self._value_read(_NAMES[asked])
+        decisions: Decisions = self.tracer.decisions  # type: ignore[attr-defined]  # there is one
+        return decisions.answer(self, asked, self._value())
 
     def _value_read(self, what: str) -> Exception:
         buffers = buffers_behind(self.node)
@@ -190,6 +254,8 @@ class Property(Attribute, Assignable):
         """As of any proxy, without a node for it."""
         values: Values | None = getattr(self.tracer, "values", None)
         if values is None:
+            raise Unknown
+        if self.attr in GRADIENTS:
             raise Unknown
         try:
             return getattr(values.of(self.root.node), self.attr)

@@ -125,3 +125,13 @@ def _names_on_line(code: CodeType) -> dict[int | None, frozenset[str]]:
 
 def _line(step: dis.Instruction) -> int | None:
     return step.positions.lineno if step.positions is not None else None
+
+
+def unpacked(frame: FrameType) -> bool:
+    """Whether code takes a stand-in apart into names, as in `n, c = x.shape`: it says itself how many parts there are."""
+    return frame.f_lasti in _unpackings(frame.f_code)
+
+
+@functools.lru_cache(maxsize=4096)
+def _unpackings(code: CodeType) -> frozenset[int]:
+    return frozenset(step.offset for step in dis.get_instructions(code) if step.opname == "UNPACK_SEQUENCE")

@@ -20,8 +20,9 @@ from torch import Tensor, fx, nn
 
 from ..functional import FACTORIES, default_dict
 from .contexts import Contexts, Forgotten
+from .decisions import Decisions
 from .error_tracker import ErrorTracker
-from .factories import TracedFactories
+from .factories import WITH_SIZES, TracedFactories
 from .forward import put_defaults
 from .patches import Patches
 from .proxies import Assignable, BufferProxy, ReadsValues, Sizes, buffers_behind
@@ -60,7 +61,9 @@ class GrowthTracer(ErrorTracker):
             defaults: values of arguments that the graph does not take, by name.
             values: what nodes hold for the example inputs.
         """
-        super().__init__()
+        super().__init__(autowrap_functions=WITH_SIZES)
+        self._autowrap_search.append(torch)
+        self.decisions = Decisions(self)
         self.defaults = defaults or {}
         self.values = values
         self.follows_dtypes = follows_dtypes
@@ -86,7 +89,11 @@ class GrowthTracer(ErrorTracker):
         try:
             factories = TracedFactories(self, self.values) if self.options.trace_factories else nullcontext()
             with torch.set_grad_enabled(torch.is_grad_enabled()), factories:
-                return super().trace(root, concrete_args)
+                graph = super().trace(root, concrete_args)
+            for node in graph.nodes:
+                if node.target in WITH_SIZES:
+                    node.meta.pop("is_wrapped", None)  # for which fx would write `wrap("torch.zeros")`, and fail
+            return graph
         except Exception as error:  # fx may take an interruption for a fault of its own
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
