@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..functional import FACTORIES, default_dict
-from .contexts import Contexts, Forgotten
+from .contexts import Contexts, Forgotten, applied
 from .decisions import Decisions
 from .error_tracker import ErrorTracker
 from .factories import WITH_SIZES, TracedFactories
@@ -130,7 +130,7 @@ class GrowthTracer(ErrorTracker):
         self._patches.note()
         entered = Contexts.now().entered(self._contexts)
         if entered:
-            raise Forgotten(entered)
+            raise Forgotten(entered, applied(sys._getframe(1)))
         if (isinstance(a, dict) and type(a) not in PLAIN_DICTS) or (isinstance(a, list) and type(a) not in PLAIN_LISTS):
             return self._made(a)  # fx would make a plain dict of it
         if is_dataclass(a) and not isinstance(a, type) and not all(f.init for f in fields(a)):
