@@ -1,4 +1,7 @@
-"""Code that asks a stand-in for a size in a way that torch.fx does not notice is refused, not decided by chance."""
+"""Code that asks a stand-in for a size in a way that torch.fx does not notice is not decided by chance.
+
+The example inputs decide, and the graph is guarded; where there are none, the model is refused.
+"""
 
 from __future__ import annotations
 
@@ -117,6 +120,9 @@ READS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+DTYPES = ("a dtype", "a dict of dtypes")
+
+
 class Layers(nn.Module):
     """Two layers, and what a test does with their input and output."""
 
@@ -130,13 +136,32 @@ class Layers(nn.Module):
         return y
 
 
+def plain(net: Layers, x: Tensor) -> Tensor:
+    """What the layers return before anything is looked up."""
+    y: Tensor = net.b(torch.relu(net.a(x)))
+    return y
+
+
 @pytest.mark.parametrize("name", READS)
-def test_sizes_and_dtypes_that_are_looked_up_are_refused(name: str) -> None:
+def test_sizes_and_dtypes_that_are_looked_up_are_guarded(name: str) -> None:
     net = Layers(READS[name]).double()
     for _ in range(30):  # Python changes the instructions of code that runs often
         net(X)
+    traced = fxgrow.trace(net, (X,))
+    torch.testing.assert_close(traced(X), net(X), rtol=0, atol=0)
+    if name in DTYPES:
+        net, traced, other = net.float(), traced.float(), X.float()
+    else:
+        other = torch.cat([X, X], 1)
+    assert not torch.equal(net(other), plain(net, other)), "the other input is decided otherwise"
+    with pytest.raises(fxgrow.UsageError, match="FXG010"):
+        traced(other)
+
+
+@pytest.mark.parametrize("name", READS)
+def test_sizes_and_dtypes_that_are_looked_up_are_refused_without_an_example(name: str) -> None:
     with pytest.raises(fxgrow.UsageError, match="FXG007"):
-        fxgrow.trace(net, (X,))
+        fxgrow.trace(Layers(READS[name]).double())
 
 
 def test_a_size_is_an_int() -> None:

@@ -172,8 +172,11 @@ class Assignable(fx.Proxy):
         return answer
 
     def __iter__(self) -> Iterator[Any]:
-        if unpacked(sys._getframe(1)) or not self._is_decided("length"):
-            return super().__iter__()
+        names = unpacked(sys._getframe(1))
+        if names is not None:
+            return iter([self[k] for k in range(names)])
+        if not self._is_decided("length"):
+            return self.tracer.iter(self)
         count = len(self._value())
         if not cannot_be_short(self.node, count):
             count = self._decided("length")

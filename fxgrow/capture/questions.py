@@ -127,11 +127,11 @@ def _line(step: dis.Instruction) -> int | None:
     return step.positions.lineno if step.positions is not None else None
 
 
-def unpacked(frame: FrameType) -> bool:
-    """Whether code takes a stand-in apart into names, as in `n, c = x.shape`: it says itself how many parts there are."""
-    return frame.f_lasti in _unpackings(frame.f_code)
+def unpacked(frame: FrameType) -> int | None:
+    """Into how many names code takes a stand-in apart, as in `n, c = x.shape`; None where it does something else."""
+    return _unpackings(frame.f_code).get(frame.f_lasti)
 
 
 @functools.lru_cache(maxsize=4096)
-def _unpackings(code: CodeType) -> frozenset[int]:
-    return frozenset(step.offset for step in dis.get_instructions(code) if step.opname == "UNPACK_SEQUENCE")
+def _unpackings(code: CodeType) -> dict[int, int]:
+    return {step.offset: step.argval for step in dis.get_instructions(code) if step.opname == "UNPACK_SEQUENCE"}
