@@ -40,6 +40,7 @@ class Kind(Enum):
     INEXPRESSIBLE = "FXG116"
     FIXED = "FXG117"
     NOT_A_JOIN = "FXG118"
+    DECIDED = "FXG119"
     # refusals to deepen
     NOT_SILENT = "FXG201"
     NOT_IDEMPOTENT = "FXG202"
