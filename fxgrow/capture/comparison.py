@@ -151,7 +151,9 @@ class Comparison:
         """Inputs of other sizes that the module accepts; those of one mode serve the other, if it takes the same."""
         if self._second is not None and self.examples.train_call is None:
             return self._second if self._taken(self._second, training) else None
-        found = second(first, lambda some: self._taken((some[0], some[1]), training))
+        found = second(first, lambda some: self._module((some[0], some[1]), training)[0] is not None)
+        if found is not None and not self._taken((found[0], found[1]), training):
+            found = second(first, lambda some: self._taken((some[0], some[1]), training))
         if found is None:
             return None
         self._second = found[0], found[1]

@@ -28,7 +28,7 @@ from .patches import Patches
 from .proxies import Assignable, BufferProxy, ReadsValues, Sizes, buffers_behind
 from .source import user_stack
 from .trace_options import TraceOptions
-from .values import Values
+from .values import Unknown, Values
 from .written import OPEN
 from .written_containers import IN_PLACE, WRITES
 
@@ -82,9 +82,11 @@ class GrowthTracer(ErrorTracker):
         self._contexts, self._patches = Contexts.now(), Patches()
         self._thread = threading.get_ident()
         self._buffers: dict[int, str] = {}
+        self._shapes: dict[str, torch.Size] = {}
         if isinstance(root, nn.Module):
             for name, buffer in root.named_buffers(remove_duplicate=False):
                 self._buffers.setdefault(id(buffer), name)
+                self._shapes[name] = buffer.shape
         self._proxies: dict[str, BufferProxy] = {}
         try:
             factories = TracedFactories(self, self.values) if self.options.trace_factories else nullcontext()
@@ -184,7 +186,17 @@ class GrowthTracer(ErrorTracker):
                     known = self._proxies.get(full)
                     buffer = known if known is not None else self.create_proxy("get_attr", full, (), {})
                     if value is not buffer:
+                        if self._has_another_shape(full, value):
+                            self.create_proxy("call_method", "resize_as_", (buffer, value), {})
                         self.create_proxy("call_method", "copy_", (buffer, value), {})
+
+    def _has_another_shape(self, name: str, value: fx.Proxy) -> bool:
+        """Whether what `forward` has assigned to a buffer is of another shape than the buffer, as far as is known."""
+        try:
+            new = self.values.of(value.node) if self.values is not None else None
+        except Unknown:
+            return False
+        return isinstance(new, Tensor) and name in self._shapes and new.shape != self._shapes[name]
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         """What stands for an attribute of a module. Threads that run other models get the attribute itself."""
