@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import Kind, UsageError, usage
+from .composites import opens
 from .containers import found
 from .locks import ONE_AT_A_TIME
 from .shapes import SHAPES
@@ -67,6 +68,16 @@ class Recorder(ProxyTorchDispatchMode):
     ) -> object:
         """Run the operator and remember it."""
         kwargs = kwargs or {}
+        if opens(func):
+            known, asked = len(self.calls), self.asked
+            try:
+                with self:
+                    return func.decompose(*args, **kwargs)
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception:  # its parts look at values; or shapes do not fit, as the operator itself will say
+                del self.calls[known:]
+                self.asked = asked
         if spec_of(func).writes:
             self.kept.keep(func, args, kwargs, _NOTHING)
         by_shape = SHAPES.get(func) if self.by_shape else None

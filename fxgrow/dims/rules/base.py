@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from ...capture.program import Op, Value
+from ...capture.composites import WHOLE
 from ...errors import Kind
 from ..algebra import Algebra
 from ..axis import Axis, Fixed
@@ -212,11 +213,13 @@ class Registry(dict[str, Rule]):
     def __setitem__(self, name: str, rule: Rule) -> None:
         """Set a rule."""
         super().__setitem__(name, rule)
+        WHOLE.add(name)
         self.version += 1
 
     def __delitem__(self, name: str) -> None:
         """Remove a rule."""
         super().__delitem__(name)
+        WHOLE.discard(name)
         self.version += 1
 
 
