@@ -72,12 +72,14 @@ class Recorder(ProxyTorchDispatchMode):
             known, asked = len(self.calls), self.asked
             try:
                 with self:
-                    return func.decompose(*args, **kwargs)
+                    made = func.decompose(*args, **kwargs)
+                if not any(spec_of(part).moves for part, *_ in self.calls[known:]):  # results that change their shapes
+                    return made
             except (MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception:  # its parts look at values; or shapes do not fit, as the operator itself will say
-                del self.calls[known:]
                 self.asked = asked
+            del self.calls[known:]
         if spec_of(func).writes:
             self.kept.keep(func, args, kwargs, _NOTHING)
         by_shape = SHAPES.get(func) if self.by_shape else None
