@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -334,7 +334,7 @@ def _cannot_run(node: fx.Node, args: Any, error: Exception) -> UsageError:
 _EFFECTS = (STORED, "aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal")
 
 
-def _runs_layer(inputs: Sequence[int], own: Collection[int], ties: Collection[int]) -> bool:
+def _runs_layer(inputs: Sequence[int], own: Set[int], ties: Set[int]) -> bool:
     """Whether an operator takes a parameter with an axis, and something else that is computed."""
     return not ties.isdisjoint(inputs) and not own.issuperset(inputs)
 

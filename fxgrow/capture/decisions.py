@@ -70,7 +70,8 @@ def _is_fixed_value(node: fx.Node) -> bool:
     if node.target is getattr:
         return node.args[1] == "ndim" and _has_fixed_rank(node.args[0])
     from_operator = getattr(node.target, "__module__", "") == "_operator"
-    return from_operator and bool(node.all_input_nodes) and all(map(_is_fixed_value, node.all_input_nodes))
+    sources = node.all_input_nodes
+    return bool(from_operator and sources and all(map(_is_fixed_value, sources)))
 
 
 def _tensor_of(shape: fx.Node) -> object:
@@ -123,7 +124,9 @@ class Decisions:
         if key not in self._made:
             answer = QUESTIONS[asked](value)
             if guarded and not is_fixed(asked, proxy.node, value):
-                self._tracer.create_proxy("call_function", decided, (proxy, asked, answer, user_code_line(sys._getframe(1))), {})
+                self._tracer.create_proxy(
+                    "call_function", decided, (proxy, asked, answer, user_code_line(sys._getframe(1))), {}
+                )
             self._made[key] = answer
         return self._made[key]
 

@@ -15,7 +15,7 @@ _FACTORIES = frozenset(
     {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.logspace, torch.ones, torch.tensor}
     | {torch.zeros}
 )
-WITH_SIZES = (
+WITH_SIZES: tuple[Any, ...] = (
     *_FACTORIES,
     *(torch.empty_permuted, torch.empty_strided, torch.rand, torch.randint, torch.randn, torch.randperm),
     *(torch.normal, torch.range, torch.tril_indices, torch.triu_indices, torch.scalar_tensor, torch.as_tensor),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from .comparison import Examples
 from .contexts import Forgotten
 from .forward import fixed_arguments, given_names, kept_defaults, parameters_of, restore_signature
 from .kept import Kept, container
+from .leaves import Leaf, leaves_of
 from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, guard_buffers, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
@@ -50,6 +51,7 @@ def trace(
     train_inputs: Sequence[Any] | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
     concrete_args: Mapping[str, Any] | None = None,
+    leaf: Iterable[Leaf] | Leaf = (),
 ) -> fx.GraphModule:
     """Trace a model with torch.fx, ready to be grown, and compare the graph with the model.
 
@@ -73,6 +75,11 @@ def trace(
         train_kwargs: the same by name.
         concrete_args: values for other arguments of `forward`. Arguments with plain defaults (flags, numbers, None)
             are specialised to them, so that `if flag:` does not stop the trace.
+        leaf: what the trace does not look into: modules of the model, classes of modules, functions. Each call of one
+            becomes one node. Torch's own layers always do.
+
+    What `forward` decides by sizes (`if x.shape[1] < 8`, a loop over `x.unbind(1)`, `int(x.shape[0])`) is decided by the
+    example inputs. The graph raises FXG010 for inputs for which it would be decided otherwise.
 
     Returns:
         A GraphModule that shares the model's parameters. Functional dropout and flags follow `training`. Parameters
@@ -92,13 +99,15 @@ def trace(
     check_root(model)
     check_train(model)
     fixed = fixed_arguments(model, call, concrete_args or {})
+    whole = leaves_of(model, leaf)
     left = nothing_left_behind(model)
     with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, left as reach, iterators_copied_once():
         examples = Examples(given, in_training, concrete_args or {})
         options = TraceOptions()
 
         def compared() -> fx.GraphModule:
-            settings = _Settings(options, reach.generators, follows_dtypes=options.follows_dtypes)
+            settings = _Settings(options, reach.generators, whole.functions, set(whole.paths))
+            settings.follows_dtypes = options.follows_dtypes
             gm = _graph_module(model, _in_both_modes(model, fixed, call, caches, settings))
             _remember(gm, call, in_training)
             compare(model, gm, examples, caches, reach)
@@ -154,6 +163,7 @@ class Traces:
 class _Settings:
     options: TraceOptions
     generators: Sequence[Any]
+    functions: Sequence[Callable[..., Any]] = ()
     leaves: set[str] = field(default_factory=set)
     fixed: set[str] | None = field(default_factory=set)
     follows_dtypes: bool = True
@@ -258,8 +268,15 @@ def _traced(
         written = [kept for kept in map(container, defaults.values()) if kept is not None]
         leaves, fixed, follows = settings.leaves, settings.fixed, settings.follows_dtypes
         values = Values(twin, given_names(parameters_of(model), call))
-        options = settings.options
-        tracer = GrowthTracer(leaves, fixed, options=options, follows_dtypes=follows, defaults=defaults, values=values)
+        tracer = GrowthTracer(
+            leaves,
+            fixed,
+            options=settings.options,
+            follows_dtypes=follows,
+            defaults=defaults,
+            values=values,
+            functions=settings.functions,
+        )
         try:
             streams = streams_kept(settings.generators, devices=True)
             with silent(), WritesUndone(), gradients_kept(model), settings_kept(no_other_threads), streams:
@@ -300,9 +317,17 @@ def _traced(
                 Kind.NOT_TRACEABLE,
                 f"torch.fx cannot trace {type(model).__name__}: {_reason(error)}",
                 where=user_line(error),
-                hint="fix a flag with concrete_args={'name': value}, keep the branch in a function under "
-                "torch.fx.wrap, or trace and grow the submodules that can be traced",
+                hint=_way_out(call),
             ) from error
+
+
+def _way_out(call: Call | None) -> str:
+    """What may help where torch.fx cannot trace a model."""
+    first = "" if call is not None else "give example_inputs=, whose sizes decide conditions and loops; "
+    return (
+        f"{first}fix a flag with concrete_args={{'name': value}}, keep a module, a class or a function whole with "
+        "leaf=, or trace and grow the submodules that can be traced"
+    )
 
 
 def _graph(tracer: GrowthTracer, twin: nn.Module, concrete: Mapping[str, Any], written: Sequence[Kept]) -> fx.Graph:

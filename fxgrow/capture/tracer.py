@@ -24,6 +24,7 @@ from .decisions import Decisions
 from .error_tracker import ErrorTracker
 from .factories import WITH_SIZES, TracedFactories
 from .forward import put_defaults
+from .leaves import modules_of
 from .patches import Patches
 from .proxies import Assignable, BufferProxy, ReadsValues, Sizes, buffers_behind
 from .source import user_stack
@@ -49,6 +50,7 @@ class GrowthTracer(ErrorTracker):
         follows_dtypes: bool = True,
         defaults: Mapping[str, Any] | None = None,
         values: Values | None = None,
+        functions: Collection[Callable[..., Any]] = (),
     ) -> None:
         """Start a trace.
 
@@ -60,9 +62,10 @@ class GrowthTracer(ErrorTracker):
             follows_dtypes: whether the dtypes of buffers are read when the graph runs.
             defaults: values of arguments that the graph does not take, by name.
             values: what nodes hold for the example inputs.
+            functions: calls of these become nodes, beside those of torch's.
         """
-        super().__init__(autowrap_functions=WITH_SIZES)
-        self._autowrap_search.append(torch)
+        super().__init__(autowrap_functions=(*WITH_SIZES, *functions))
+        self._autowrap_search += [torch, *modules_of(functions)]
         self.decisions = Decisions(self)
         self.defaults = defaults or {}
         self.values = values

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
-from ...capture.program import Op, Value
 from ...capture.composites import WHOLE
+from ...capture.program import Op, Value
 from ...errors import Kind
 from ..algebra import Algebra
 from ..axis import Axis, Fixed
