@@ -336,7 +336,7 @@ _EFFECTS = (STORED, "aten::item", "aten::_local_scalar_dense", "aten::is_nonzero
 
 def _runs_layer(inputs: Sequence[int], own: Set[int], ties: Set[int]) -> bool:
     """Whether an operator takes a parameter with an axis, and something else that is computed."""
-    return not ties.isdisjoint(inputs) and not own.issuperset(inputs)
+    return not ties.isdisjoint(inputs) and bool(set(inputs) - own)
 
 
 def _drop_unused(program: Program) -> None:

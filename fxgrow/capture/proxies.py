@@ -6,6 +6,7 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import CodeType
 from typing import Any
 
 import torch
@@ -45,6 +46,9 @@ _OF_PROXIES = ("tracer", "node", "data", "_real", "root", "attr", "_node")
 class Assignable(fx.Proxy):
     """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace, and `x += y` and `x.n = y`, where the
     tracer keeps such operators in place: fx makes a new tensor of `x + y`, and sets the attribute of the proxy."""
+
+    _iterated: tuple[CodeType, int] | None = None
+    """The last instruction that has begun a loop over it."""
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
@@ -168,8 +172,12 @@ class Assignable(fx.Proxy):
         return answer
 
     def __len__(self) -> int:
-        answer: int = self._decided("length") if self._is_decided("length") else super().__len__()
-        return answer
+        if not self._is_decided("length"):
+            return super().__len__()
+        caller = sys._getframe(1)
+        if self._iterated == (caller.f_code, caller.f_lasti):  # `list(x)` takes the length for a hint, too
+            return len(self._value())
+        return self._decided("length")  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[Any]:
         names = unpacked(sys._getframe(1))
@@ -178,6 +186,8 @@ class Assignable(fx.Proxy):
         if not self._is_decided("length"):
             return self.tracer.iter(self)
         count = len(self._value())
+        caller = sys._getframe(1)
+        self.__dict__["_iterated"] = caller.f_code, caller.f_lasti
         if not cannot_be_short(self.node, count):
             count = self._decided("length")
         parts = self.unbind(0) if isinstance(self._value(), Tensor) else self

@@ -78,8 +78,8 @@ def trace(
         leaf: what the trace does not look into: modules of the model, classes of modules, functions. Each call of one
             becomes one node. Torch's own layers always do.
 
-    What `forward` decides by sizes (`if x.shape[1] < 8`, a loop over `x.unbind(1)`, `int(x.shape[0])`) is decided by the
-    example inputs. The graph raises FXG010 for inputs for which it would be decided otherwise.
+    What `forward` decides by sizes (`if x.shape[1] < 8`, a loop over `x.unbind(1)`, `int(x.shape[0])`) the example
+    inputs decide. The graph raises FXG010 for inputs for which it would be decided otherwise.
 
     Returns:
         A GraphModule that shares the model's parameters. Functional dropout and flags follow `training`. Parameters
