@@ -1,4 +1,4 @@
-"""What `forward` asks of sizes is decided by the example inputs, and inputs that would decide otherwise raise an error."""
+"""What `forward` asks of sizes is decided by the example inputs; inputs that would decide otherwise raise an error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def condition(x: Tensor, y: Tensor) -> Tensor:
 
 
 def assertion(x: Tensor, y: Tensor) -> Tensor:
-    assert x.shape[1] % 3 == 0 and x.shape[1] < 8
+    assert x.shape[1] % 3 == 0
+    assert x.shape[1] < 8
     return y
 
 
@@ -101,7 +102,8 @@ def test_another_decision_raises_in_traced_grown_copied_and_pickled_models(betwe
         torch.testing.assert_close(model(X), net(X), rtol=0, atol=1e-12)
         with pytest.raises(fxgrow.UsageError, match="FXG010") as caught:
             model(LONGER)
-        assert between.__name__ in str(caught.value) and "test_decided_by_the_example.py" in str(caught.value)
+        assert between.__name__ in str(caught.value)
+        assert "test_decided_by_the_example.py" in str(caught.value)
         assert caught.value.kind is fxgrow.Kind.OTHER_DECISION
     plan = fxgrow.plan_widen(traced, "a")
     again = fxgrow.apply(fxgrow.Plan.from_json(plan.to_json()), fxgrow.trace(net, (X,)))
@@ -109,7 +111,7 @@ def test_another_decision_raises_in_traced_grown_copied_and_pickled_models(betwe
         again(LONGER)
 
 
-@pytest.mark.parametrize("between", (condition, loop, number_of_entries), ids=lambda f: f.__name__)
+@pytest.mark.parametrize("between", [condition, loop, number_of_entries], ids=lambda f: f.__name__)
 def test_sizes_that_decide_the_same_pass(between: Callable[[Any, Any], Any]) -> None:
     net = Net(between).double().eval()
     grown = fxgrow.widen(fxgrow.trace(net, (X,)), "a")
@@ -122,7 +124,8 @@ def test_plan_and_certificate_name_the_guard() -> None:
     plan = fxgrow.plan_widen(traced, "a")
     assert any("decided by the example inputs" in note and "in loop" in note for note in plan.notes)
     certificate = fxgrow.verify(net, fxgrow.apply(plan, traced), example_inputs=(X,))
-    assert certificate and any("in loop" in note for note in certificate.notes)
+    assert certificate
+    assert any("in loop" in note for note in certificate.notes)
 
 
 def test_other_sizes_are_tried_where_a_guard_raises() -> None:
@@ -135,14 +138,16 @@ def test_other_sizes_are_tried_where_a_guard_raises() -> None:
 def test_a_guard_against_all_other_sizes_is_said() -> None:
     traced = fxgrow.trace(Net(lambda x, y: y * 2 if x.shape == (2, 3, 4) else y).double().eval(), (X,))
     notes = [note for note in traced.meta["fxgrow_compared"] if note.startswith("not compared at other sizes")]
-    assert notes and "is True" in notes[0]
+    assert notes
+    assert "is True" in notes[0]
 
 
 def test_a_batch_of_one_that_a_guard_refuses_is_no_difference() -> None:
     net = Net(lambda x, y: y + sum(part.mean() for part in x.unbind(0))).double().eval()
     grown = fxgrow.widen(fxgrow.trace(net, (X,)), "a")
     certificate = fxgrow.verify(net, grown, example_inputs=(X,))
-    assert certificate and any("batch of one" in note and "FXG010" in note for note in certificate.notes)
+    assert certificate
+    assert any("batch of one" in note and "FXG010" in note for note in certificate.notes)
 
 
 def guards(traced: torch.fx.GraphModule) -> list[torch.fx.Node]:
@@ -190,7 +195,8 @@ def test_a_width_that_would_decide_otherwise_is_refused(between: Callable[[Any, 
     traced = fxgrow.trace(Net(between).double().eval(), (X,))
     with pytest.raises(fxgrow.GrowthRefused, match="FXG119") as caught:
         fxgrow.widen(traced, "a")
-    assert why in str(caught.value) and "test_decided_by_the_example.py" in str(caught.value)
+    assert why in str(caught.value)
+    assert "test_decided_by_the_example.py" in str(caught.value)
 
 
 def test_a_width_may_decide_if_the_answer_stays() -> None:

@@ -68,7 +68,7 @@ def _is_fixed_value(node: fx.Node) -> bool:
     if node.op != "call_function":
         return False
     if node.target is getattr:
-        return node.args[1] == "ndim" and _has_fixed_rank(node.args[0])
+        return str(node.args[1]) == "ndim" and _has_fixed_rank(node.args[0])
     from_operator = getattr(node.target, "__module__", "") == "_operator"
     sources = node.all_input_nodes
     return bool(from_operator and sources and all(map(_is_fixed_value, sources)))
