@@ -217,8 +217,9 @@ def test_a_width_may_decide_if_the_answer_stays() -> None:
         lambda x, y: y * divmod(x.shape[1], 2)[0] + torch.full((x.shape[1], 1), 0.5, dtype=x.dtype),
         lambda x, y: y.clamp(min=torch.finfo(x.dtype).min),
         lambda x, y: y + torch.eye(x.shape[1], dtype=x.dtype).mean(),
+        lambda x, y: y + torch.arange(8, dtype=torch.float64).expand(x.shape[0], x.shape[1], 8),
     ],
-    ids=["ones", "arange", "star", "rounded", "divmod", "finfo", "eye"],
+    ids=["ones", "arange", "star", "rounded", "divmod", "finfo", "eye", "a constant that is repeated"],
 )
 def test_sizes_that_are_only_passed_on_follow_the_input(between: Callable[[Any, Any], Any]) -> None:
     net = Net(between).double().eval()
@@ -314,3 +315,151 @@ def test_a_buffer_that_gets_another_shape() -> None:
     for x in (X, LONGER, X):
         torch.testing.assert_close(grown(x), copy.deepcopy(net)(x), rtol=0, atol=1e-12)
         assert grown.get_buffer("table").shape == (x.shape[1], 1)
+
+
+class Halves(nn.Module):
+    """Does more for wide inputs, in a way that only the module itself knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of any size."""
+        y: Tensor = self.inner(x)
+        return y * 2 if x.shape[0] < 3 else y
+
+
+def doubled_where_few(x: Tensor) -> Tensor:
+    """What a trace can keep whole."""
+    return x * 2 if x.shape[0] < 3 else x
+
+
+def test_leaves_are_not_looked_into() -> None:
+    net = Net(lambda x, y: doubled_where_few(y)).double().eval()
+    inner = Halves()
+    net.b = nn.Sequential(inner, nn.Linear(8, 3)).double()
+    for leaf in ([Halves, doubled_where_few], [inner, doubled_where_few]):
+        traced = fxgrow.trace(net, (X,), leaf=leaf)
+        assert not guards(traced)
+        for model in (traced, pickle.loads(pickle.dumps(traced))):
+            for x in (X, MORE):
+                torch.testing.assert_close(model(x), net(x), rtol=0, atol=1e-12)
+
+
+def test_one_leaf_needs_no_list() -> None:
+    net = Net(lambda x, y: doubled_where_few(y)).double().eval()
+    grown = fxgrow.widen(fxgrow.trace(net, (X,), leaf=doubled_where_few), "a")
+    for x in (X, MORE):
+        torch.testing.assert_close(grown(x), net(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("leaf", [nn.Conv2d, torch.relu, 3, nn.Linear(2, 2)])
+def test_what_can_be_no_leaf_is_refused(leaf: Any) -> None:
+    with pytest.raises(fxgrow.UsageError, match="FXG004"):
+        fxgrow.trace(Net(condition), (X.float(),), leaf=leaf)
+
+
+class Reverse(torch.autograd.Function):
+    """Reverses gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """The same."""
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """The other way round."""
+        return -gradients[0]
+
+
+class Reversed(nn.Module):
+    """The way out that the refusal names."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same."""
+        y: Tensor = Reverse.apply(x)
+        return y
+
+
+def test_a_custom_gradient_is_not_blamed_on_no_grad() -> None:
+    with pytest.raises(fxgrow.UsageError, match=r"the gradient of Reverse, an autograd\.Function") as caught:
+        fxgrow.trace(Net(lambda x, y: Reverse.apply(y)).double(), (X,))
+    assert "no_grad" not in str(caught.value)
+    net = Net(torch.add).double()
+    net.b = nn.Sequential(Reversed(), nn.Linear(8, 3)).double()
+    net.between = lambda x, y: y
+    grown = fxgrow.widen(fxgrow.trace(net, (X,)), "a")
+    x, y = X.clone().requires_grad_(), X.clone().requires_grad_()
+    grown(x).sum().backward()
+    net(y).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=0, atol=1e-12)
+
+
+class Supervised(nn.Module):
+    """Computes an auxiliary head always, and returns it in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.gain = nn.Linear(4, 8), nn.Linear(8, 3), nn.Parameter(torch.ones(8))
+        self.aux = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+
+    def forward(self, x: Tensor) -> Any:
+        """One or two results."""
+        y = torch.tanh(self.a(x))
+        more = self.aux(y * self.gain)
+        return (self.b(y), more) if self.training else self.b(y)
+
+
+def test_a_layer_whose_result_nobody_reads_grows_along() -> None:
+    net = Supervised().double().eval()
+    traced = fxgrow.trace(net, (X,))
+    grown = fxgrow.widen(fxgrow.widen(traced, "a"), "aux.0")
+    torch.testing.assert_close(grown(X), net(X), rtol=0, atol=1e-12)
+    shapes = {name: tuple(p.shape) for name, p in grown.named_parameters()}
+    assert shapes["gain"] == (16,)
+    assert shapes["aux.0.weight"] == (12, 16)
+    assert shapes["aux.2.weight"] == (2, 12)
+    with pytest.raises(fxgrow.GrowthRefused, match="FXG115"):
+        fxgrow.widen(traced, "aux.2")
+
+
+class Weighted(nn.Module):
+    """A weight that is applied in some way."""
+
+    def __init__(self, apply: Callable[[Tensor, Tensor], Tensor], *, twice: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.w, self.b = nn.Linear(4, 8), nn.Parameter(torch.randn(8, 8)), nn.Linear(16 if twice else 8, 3)
+        self.apply_weight = apply
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows are samples."""
+        y: Tensor = self.b(self.apply_weight(torch.tanh(self.a(x)), self.w))
+        return y
+
+
+COMPOSED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "hstack": lambda y, w: torch.hstack([y, y.sin()]),
+    "column_stack": lambda y, w: torch.column_stack([y, y]),
+    "vstack": lambda y, w: torch.vstack([y, y]),
+    "dstack": lambda y, w: torch.dstack([y, y]).sum(-1),
+    "inner": torch.inner,
+    "tensordot": lambda y, w: torch.tensordot(y, w, dims=1),
+    "multi_dot": lambda y, w: torch.linalg.multi_dot([y, w, w.t()]),
+    "log_softmax": lambda y, w: torch.special.log_softmax(y, 0),
+    "diff": lambda y, w: torch.diff(y, dim=0),
+    "trapezoid": lambda y, w: torch.trapezoid(torch.stack([y, y]), dim=0),
+    "flipud": lambda y, w: torch.flipud(y),
+    "broadcast_tensors": lambda y, w: torch.broadcast_tensors(y, y[:1])[1],
+}
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_operators_that_torch_composes_of_others(name: str) -> None:
+    net, x = Weighted(COMPOSED[name], twice=name in ("hstack", "column_stack")).double().eval(), X[0]
+    grown = fxgrow.widen(fxgrow.trace(net, (x,)), "a")
+    torch.testing.assert_close(grown(x), net(x), rtol=0, atol=1e-12)
+    assert grown.get_parameter("a.weight").shape[0] == 16

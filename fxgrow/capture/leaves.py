@@ -61,6 +61,17 @@ def leaves_of(model: nn.Module, leaf: Iterable[Leaf] | Leaf) -> Leaves:
     return Leaves(frozenset(paths), tuple(functions))
 
 
+def registered(model: nn.Module, whole: Leaves) -> Leaves | None:
+    """The same, and what the library of a model says that torch.fx cannot look into; None if that is nothing more."""
+    library = sys.modules.get("timm.layers._fx")
+    kinds = tuple(getattr(library, "get_notrace_modules", list)())
+    functions = [f for f in getattr(library, "get_notrace_functions", list)() if isinstance(f, FunctionType)]
+    of_library = any(type(module).__module__.startswith("timm.") for module in model.modules())
+    paths = {path for path, module in model.named_modules(remove_duplicate=False) if path and type(module) in kinds}
+    further = Leaves(whole.paths | paths, tuple(dict.fromkeys((*whole.functions, *functions))))
+    return further if of_library and further != whole else None
+
+
 def modules_of(functions: Collection[Callable[..., Any]]) -> list[ModuleType]:
     """The files in which functions are, where other code may call them by."""
     return [sys.modules[f.__module__] for f in functions if f.__module__ in sys.modules]

@@ -19,9 +19,10 @@ from .code_traits import patterns, read_by_others
 from .compared import compare
 from .comparison import Examples
 from .contexts import Forgotten
+from .decisions import pins
 from .forward import fixed_arguments, given_names, kept_defaults, parameters_of, restore_signature
 from .kept import Kept, container
-from .leaves import Leaf, leaves_of
+from .leaves import Leaf, Leaves, leaves_of, registered
 from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, guard_buffers, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
@@ -103,9 +104,8 @@ def trace(
     left = nothing_left_behind(model)
     with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, left as reach, iterators_copied_once():
         examples = Examples(given, in_training, concrete_args or {})
-        options = TraceOptions()
 
-        def compared() -> fx.GraphModule:
+        def compared(options: TraceOptions, whole: Leaves) -> fx.GraphModule:
             settings = _Settings(options, reach.generators, whole.functions, set(whole.paths))
             settings.follows_dtypes = options.follows_dtypes
             gm = _graph_module(model, _in_both_modes(model, fixed, call, caches, settings))
@@ -113,23 +113,46 @@ def trace(
             compare(model, gm, examples, caches, reach)
             return gm
 
-        best: fx.GraphModule | None = None
-        failed: FxgrowError | None = None
-        while True:
+        try:
+            return _best(lambda options: compared(options, whole))
+        except FxgrowError as error:
+            further = registered(model, whole)
+            if further is None or error.kind is not Kind.NOT_TRACEABLE:
+                raise
             try:
-                made = compared()
-            except FxgrowError as error:
-                failed = failed or error
-            else:
-                best = made if best is None or len(modes_of(made)) > len(modes_of(best)) else best
-            if best is not None and len(modes_of(best)) == len(MODES):
-                break
-            if not options.try_next(failed=best is None):
-                break
-        if best is None:
-            assert failed is not None, "one of the two"
-            raise failed
-        return best
+                return _best(lambda options: compared(options, further))
+            except FxgrowError:
+                raise error from None
+
+
+def _best(compared: Callable[[TraceOptions], fx.GraphModule]) -> fx.GraphModule:
+    """The graph that stands for most modes, and holds the fewest sizes of the example, of those that can be made.
+
+    Raises:
+        FxgrowError: none can be made; why not the first.
+    """
+    options = TraceOptions()
+    best: fx.GraphModule | None = None
+    failed: FxgrowError | None = None
+    while True:
+        try:
+            made = compared(options)
+        except FxgrowError as error:
+            failed = failed or error
+        else:
+            best = made if best is None or _worth(made) > _worth(best) else best
+        if best is not None and len(modes_of(best)) == len(MODES) and not (options.has_constants and pins(best.graph)):
+            return best
+        if not options.try_next(failed=best is None):
+            break
+    if best is None:
+        assert failed is not None, "one of the two"
+        raise failed
+    return best
+
+
+def _worth(gm: fx.GraphModule) -> tuple[int, int]:
+    return len(modes_of(gm)), -pins(gm.graph)
 
 
 def _remember(gm: fx.GraphModule, call: Call | None, in_training: Call | None) -> None:
