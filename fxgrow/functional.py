@@ -258,6 +258,7 @@ def _without_nan(values: Tensor) -> Tensor:
 QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "condition": bool,
     "length": len,
+    "keys": tuple,
     "int": int,
     "float": float,
     "complex": complex,
@@ -297,7 +298,8 @@ def decided(value: Any, asked: str, answer: Any, place: str) -> None:
 
 def decision(asked: str, answer: Any, place: str) -> str:
     """What was decided when a model was traced, as the beginning of a sentence."""
-    what = "the condition" if asked == "condition" else "the length" if asked == "length" else "a number or a name"
+    names = {"condition": "the condition", "length": "the length", "keys": "the keys"}
+    what = names.get(asked, "a number or a name")
     return f"this model stands for inputs for which {what} in {place} is {answer!r}, as it was for the example inputs"
 
 

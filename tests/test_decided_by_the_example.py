@@ -280,6 +280,33 @@ def test_padding_by_the_size_of_the_image(training: bool) -> None:
         torch.testing.assert_close(grown(x), net(x), rtol=0, atol=1e-12)
 
 
+class Features(nn.Module):
+    """Adds up what it is given by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """In their order."""
+        total: Any = 0
+        for name in features:
+            total = total * 2 + torch.tanh(self.a(features[name]))
+        y: Tensor = self.b(total)
+        return y
+
+
+def test_names_of_inputs_are_guarded() -> None:
+    net = Features().double().eval()
+    grown = fxgrow.widen(fxgrow.trace(net, ({"one": X, "two": X + 1},)), "a")
+    given = {"one": X + 2, "two": X}
+    torch.testing.assert_close(grown(given), net(given), rtol=0, atol=1e-12)
+    for other in ({"two": X, "one": X}, {"one": X}, {"one": X, "two": X, "three": X}):
+        with pytest.raises(fxgrow.UsageError, match="FXG010"):
+            grown(other)
+
+
 def test_without_an_example_the_way_out_is_to_give_one() -> None:
     with pytest.raises(fxgrow.UsageError, match="give example_inputs="):
         fxgrow.trace(Net(condition))

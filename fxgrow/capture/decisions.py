@@ -42,7 +42,7 @@ def can_answer(asked: str, value: object) -> bool:
     """Whether a question about a value is answered by sizes and other plain things alone."""
     if asked == "length":
         return isinstance(value, list | tuple | Mapping) or (isinstance(value, Tensor) and value.dim() > 0)
-    return is_plain(value)
+    return isinstance(value, Mapping) and is_plain(tuple(value)) if asked == "keys" else is_plain(value)
 
 
 def is_fixed(asked: str, node: fx.Node, value: object) -> bool:

@@ -32,6 +32,7 @@ class ReadsValues(Exception):
 _NAMES = {
     "condition": "a condition",
     "length": "a length",
+    "keys": "keys",
     "int": "int",
     "float": "float",
     "complex": "complex",
@@ -188,11 +189,11 @@ class Assignable(fx.Proxy):
         count = len(self._value())
         caller = sys._getframe(1)
         self.__dict__["_iterated"] = caller.f_code, caller.f_lasti
+        if isinstance(self._value(), Mapping):
+            return iter(self._decided("keys"))
         if not cannot_be_short(self.node, count):
             count = self._decided("length")
         parts = self.unbind(0) if isinstance(self._value(), Tensor) else self
-        if isinstance(self._value(), Mapping):
-            return iter(list(self._value()))
         return iter([parts[k] for k in range(count)])
 
     def __int__(self) -> int:

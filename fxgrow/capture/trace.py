@@ -141,7 +141,9 @@ def _best(compared: Callable[[TraceOptions], fx.GraphModule]) -> fx.GraphModule:
             failed = failed or error
         else:
             best = made if best is None or _worth(made) > _worth(best) else best
-        if best is not None and len(modes_of(best)) == len(MODES) and not (options.has_constants and pins(best.graph)):
+        if best is not None and len(modes_of(best)) == len(MODES):
+            if pins(best.graph) and options.try_factories():
+                continue
             return best
         if not options.try_next(failed=best is None):
             break

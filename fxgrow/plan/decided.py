@@ -37,7 +37,7 @@ def check_decision(simulation: Simulation, node: fx.Node) -> None:
     grown = [source for source in _numbers(simulation, asking) if source in simulation.changed]
     if not grown and asking not in simulation.changed:
         return
-    what = "the condition" if asked == "condition" else "the length" if asked == "length" else "the number"
+    what = {"condition": "the condition", "length": "the length"}.get(str(asked), "the number")
     now = QUESTIONS[str(asked)](simulation.lookup(node, asking, False))
     if isinstance(answer, fx.Node):
         answer = QUESTIONS[str(asked)](simulation.lookup(node, asking, True))
