@@ -25,7 +25,8 @@ class Net(nn.Module):
     def __init__(self, between: Callable[[Any, Any], Any]) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.a, self.b, self.between = nn.Linear(4, 8), nn.Linear(8, 3), between
+        self.a, self.between = nn.Linear(4, 8), between
+        self.b: nn.Module = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """The code sees the input and the hidden units."""
@@ -366,7 +367,8 @@ def test_leaves_are_not_looked_into() -> None:
     net = Net(lambda x, y: doubled_where_few(y)).double().eval()
     inner = Halves()
     net.b = nn.Sequential(inner, nn.Linear(8, 3)).double()
-    for leaf in ([Halves, doubled_where_few], [inner, doubled_where_few]):
+    several: list[list[Any]] = [[Halves, doubled_where_few], [inner, doubled_where_few]]
+    for leaf in several:
         traced = fxgrow.trace(net, (X,), leaf=leaf)
         assert not guards(traced)
         for model in (traced, pickle.loads(pickle.dumps(traced))):
