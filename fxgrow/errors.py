@@ -19,6 +19,7 @@ class Kind(Enum):
     NOT_TRACEABLE = "FXG007"
     STALE_PLAN = "FXG008"
     WRONG_MODE = "FXG009"
+    OTHER_DECISION = "FXG010"
     BAD_BLOCK = "FXG020"
     # refusals to widen
     NO_AXIS = "FXG101"
@@ -39,6 +40,7 @@ class Kind(Enum):
     INEXPRESSIBLE = "FXG116"
     FIXED = "FXG117"
     NOT_A_JOIN = "FXG118"
+    DECIDED = "FXG119"
     # refusals to deepen
     NOT_SILENT = "FXG201"
     NOT_IDEMPOTENT = "FXG202"

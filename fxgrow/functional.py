@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
@@ -252,6 +253,54 @@ class BufferGuard(nn.Module):
 
 def _without_nan(values: Tensor) -> Tensor:
     return values.nan_to_num(nan=0.5, posinf=math.inf, neginf=-math.inf) if values.is_floating_point() else values
+
+
+QUESTIONS: dict[str, Callable[[Any], Any]] = {
+    "condition": bool,
+    "length": len,
+    "keys": tuple,
+    "int": int,
+    "float": float,
+    "complex": complex,
+    "index": operator.index,
+    "key": lambda value: value,
+}
+"""What code may ask of a value, by name."""
+
+
+@fx.has_side_effect  # torch.fx would remove a call whose result nobody uses
+def decided(value: Any, asked: str, answer: Any, place: str) -> None:
+    """Do nothing, or raise an error where the inputs give another answer than those with which a model was traced.
+
+    `fxgrow.trace` puts it where `forward` asked for something that depends on the inputs: a condition on a size, the
+    length of a list, a whole number.
+
+    Args:
+        value: what was asked.
+        asked: what for, a key of `QUESTIONS`.
+        answer: that the example inputs gave.
+        place: the line of code that asked.
+
+    Raises:
+        UsageError: the answer is another one.
+    """
+    if has_torch_function_unary(value):  # traced again by torch.fx, it stays one node
+        handle_torch_function(decided, (value,), value, asked, answer, place)
+        return
+    here = QUESTIONS[asked](value)
+    if here != answer:
+        raise usage(
+            Kind.OTHER_DECISION,
+            f"{decision(asked, answer, place)}, and for these inputs it is {here!r}",
+            hint="trace the original module with inputs like these, and grow that trace",
+        )
+
+
+def decision(asked: str, answer: Any, place: str) -> str:
+    """What was decided when a model was traced, as the beginning of a sentence."""
+    names = {"condition": "the condition", "length": "the length", "keys": "the keys"}
+    what = names.get(asked, "a number or a name")
+    return f"this model stands for inputs for which {what} in {place} is {answer!r}, as it was for the example inputs"
 
 
 FACTORIES: dict[str, Callable[[], Any]] = {kind.__name__: kind for kind in (list, dict, set, tuple, int, float, str)}

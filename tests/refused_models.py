@@ -93,6 +93,22 @@ class KeptWidth(nn.Module):
         return y
 
 
+class DecidedByWidth(nn.Module):
+    """Refuses ``conv1``: what runs depends on its width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.conv1(x))
+        if y.shape[1] < 10:
+            y = y * 2
+        z: Tensor = self.conv2(y)
+        return z
+
+
 class Join(nn.Module):
     """A residual join inside a leaf."""
 

@@ -19,7 +19,17 @@ from fxgrow.dims.axis import atoms
 from fxgrow.schemes import Assignment, Place, Problem, State
 
 from .by_hand import BROKEN, COLUMNS, DEAD_COLUMNS, DEAD_ROWS, NEW, ROWS, SAME, Surgery, effect, grown, read, written
-from .refused_models import CountedChannels, InnerJoin, KeptState, KeptWidth, LastChannel, Plain, Squeezed, prepared
+from .refused_models import (
+    CountedChannels,
+    DecidedByWidth,
+    InnerJoin,
+    KeptState,
+    KeptWidth,
+    LastChannel,
+    Plain,
+    Squeezed,
+    prepared,
+)
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,7 @@ CASES = {
         Kind.FIXED, Squeezed, Surgery(written("conv1")), breaks="interface: (5, 8, 4) became (5, 5, 8, 4)"
     ),
     "width kept by a module": Case(Kind.INEXPRESSIBLE, KeptWidth, Surgery(CONVS), breaks="error: Given groups=1"),
+    "decided by the width": Case(Kind.DECIDED, DecidedByWidth, Surgery(CONVS)),
     "join out of reach": Case(
         Kind.NOT_A_JOIN,
         InnerJoin,

@@ -1,4 +1,7 @@
-"""Code that asks a stand-in for a size in a way that torch.fx does not notice is refused, not decided by chance."""
+"""Code that asks a stand-in for a size in a way that torch.fx does not notice is not decided by chance.
+
+The example inputs decide, and the graph is guarded; where there are none, the model is refused.
+"""
 
 from __future__ import annotations
 
@@ -117,6 +120,11 @@ READS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+CLASSES = {"a pattern of a class", "a tensor, and a size", "is_tensor, and a size", "a negative int", "a float"}
+"""Those that ask for the class first, which is not known without an example."""
+DTYPES = ("a dtype", "a dict of dtypes")
+
+
 class Layers(nn.Module):
     """Two layers, and what a test does with their input and output."""
 
@@ -130,13 +138,32 @@ class Layers(nn.Module):
         return y
 
 
+def share(net: Layers, x: Tensor) -> float:
+    """What the layers return, over what they return before anything is looked up."""
+    return float((net(x) / net.b(torch.relu(net.a(x)))).mean().detach())
+
+
 @pytest.mark.parametrize("name", READS)
-def test_sizes_and_dtypes_that_are_looked_up_are_refused(name: str) -> None:
+def test_sizes_and_dtypes_that_are_looked_up_are_guarded(name: str) -> None:
     net = Layers(READS[name]).double()
     for _ in range(30):  # Python changes the instructions of code that runs often
         net(X)
+    traced = fxgrow.trace(net, (X,))
+    torch.testing.assert_close(traced(X), net(X), rtol=0, atol=0)
+    other = X.float() if name in DTYPES else torch.cat([X, X], 1)
+    first = share(net, X)
+    if name in DTYPES:
+        net, traced = net.float(), traced.float()
+    second = share(net, other)
+    assert abs(first - second) > 0.1, "the other input is decided otherwise"
+    with pytest.raises(fxgrow.UsageError, match="FXG010"):
+        traced(other)
+
+
+@pytest.mark.parametrize("name", sorted(READS.keys() - CLASSES))
+def test_sizes_and_dtypes_that_are_looked_up_are_refused_without_an_example(name: str) -> None:
     with pytest.raises(fxgrow.UsageError, match="FXG007"):
-        fxgrow.trace(net, (X,))
+        fxgrow.trace(Layers(READS[name]).double())
 
 
 def test_a_size_is_an_int() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -334,12 +334,20 @@ def _cannot_run(node: fx.Node, args: Any, error: Exception) -> UsageError:
 _EFFECTS = (STORED, "aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal")
 
 
+def _runs_layer(inputs: Sequence[int], own: Set[int], ties: Set[int]) -> bool:
+    """Whether an operator takes a parameter with an axis, and something else that is computed."""
+    return not ties.isdisjoint(inputs) and bool(set(inputs) - own)
+
+
 def _drop_unused(program: Program) -> None:
     """Remove operators whose results nobody uses, e.g. attention weights that are averaged and thrown away.
 
     What a parameter or buffer holds at the end is used: by the next call. A number that is read from a tensor is used
-    by Python. Counts of calls and the like, which depend on no axis of anything, are left out.
+    by Python. Counts of calls and the like, which depend on no axis of anything, are left out. A layer whose result
+    nobody reads, as of an auxiliary head outside training, runs all the same, so its weight has to fit.
     """
+    own = {value.index for value in program.parameters.values()}
+    ties = {value.index for value in program.parameters.values() if any(size > 1 for size in value.shape)}
     read = [[v.index for v in op.inputs()] for op in program.ops]
     sized: set[int] = set()
     if any(op.name in _EFFECTS for op in program.ops):
@@ -350,7 +358,7 @@ def _drop_unused(program: Program) -> None:
     needed = {v.index for v in program.outputs}
     keep: list[Op] = []
     for op, inputs in zip(reversed(program.ops), reversed(read), strict=True):
-        effect = op.name in _EFFECTS and not sized.isdisjoint(inputs)
+        effect = (op.name in _EFFECTS and not sized.isdisjoint(inputs)) or _runs_layer(inputs, own, ties)
         if effect or any(out.index in needed for out in op.outputs):
             keep.append(op)
             needed.update(inputs)

@@ -19,6 +19,7 @@ from .caches import Caches
 from .call import Call, has_numbers, placeholders, spread
 from .code_traits import traits_of_calls
 from .containers import leaves, replaced
+from .decisions import guards
 from .fidelity import Difference, difference
 from .inputs import example_values, where_the_model_is
 from .lowering import Lowering
@@ -71,6 +72,9 @@ class Comparison:
         self._gradients = True
         self._stand_ins = StandIns(reach.generators)
         self._second: Inputs | None = None
+        self._guarded = any(guards(gm.graph))
+        self._guard: FxgrowError | None = None
+        """The first guard that other sizes have met."""
         self._known: dict[Any, Recorded] = {}
         self.names: dict[int, str] = {}
         for name, tensor in (
@@ -104,9 +108,10 @@ class Comparison:
             return found
         others = self._others(first, training)
         if others is None:
-            self.notes.append(
-                f"not compared at other sizes {mode_text(training)}: the module takes none that were tried"
-            )
+            why = "the module takes none that were tried"
+            if self._guard is not None:
+                why = f"at those that were tried and that the module takes, {self._guard.refusal.what}"
+            self.notes.append(f"not compared at other sizes {mode_text(training)}: {why}")
             return None
         found = self._at(others, training)
         self.at = f" (on inputs of {_sizes(others)}, though not on those of {_sizes(first)})"
@@ -145,13 +150,28 @@ class Comparison:
     def _others(self, first: Inputs, training: bool | None) -> Inputs | None:
         """Inputs of other sizes that the module accepts; those of one mode serve the other, if it takes the same."""
         if self._second is not None and self.examples.train_call is None:
-            return self._second if self._module(self._second, training)[0] is not None else None
+            return self._second if self._taken(self._second, training) else None
         found = second(first, lambda some: self._module((some[0], some[1]), training)[0] is not None)
+        if found is not None and not self._taken((found[0], found[1]), training):
+            found = second(first, lambda some: self._taken((some[0], some[1]), training))
         if found is None:
             return None
         self._second = found[0], found[1]
         self.gm.meta.setdefault("fxgrow_second", []).append(self._as_placeholders(self._second))
         return self._second
+
+    def _taken(self, inputs: Inputs, training: bool | None) -> bool:
+        """Whether the module takes inputs, and the graph stands for them: what was decided by the example inputs is
+        decided likewise."""
+        if self._module(inputs, training)[0] is None:
+            return False
+        if not self._guarded:
+            return True
+        _, wrong = self._record(self.gm, inputs, training)
+        if not isinstance(wrong, FxgrowError) or wrong.kind is not Kind.OTHER_DECISION:
+            return True
+        self._guard = self._guard or wrong
+        return False
 
     def _as_placeholders(self, inputs: Inputs) -> tuple[Any, ...]:
         values = spread(placeholders(self.gm), Call(*inputs))
@@ -277,6 +297,8 @@ class Comparison:
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a model raises on inputs that it does not take
+            if isinstance(error, FxgrowError) and error.kind is Kind.OTHER_DECISION:
+                return None, error
             if isinstance(error, FxgrowError) and not error.refusal.where:
                 raise type(error)(replace(error.refusal, where=user_line(error))) from None
             if is_our_own(error):

@@ -15,6 +15,14 @@ _FACTORIES = frozenset(
     {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.logspace, torch.ones, torch.tensor}
     | {torch.zeros}
 )
+WITH_SIZES: tuple[Any, ...] = (
+    *_FACTORIES,
+    *(torch.empty_permuted, torch.empty_strided, torch.rand, torch.randint, torch.randn, torch.randperm),
+    *(torch.normal, torch.range, torch.tril_indices, torch.triu_indices, torch.scalar_tensor, torch.as_tensor),
+    *(torch.hann_window, torch.hamming_window, torch.blackman_window, torch.bartlett_window, torch.kaiser_window),
+    *(torch.finfo, torch.iinfo, torch.promote_types, torch.result_type, torch.can_cast, torch.broadcast_shapes),
+)
+"""Functions of sizes, dtypes and devices alone. torch asks for plain ones, so torch.fx must note the call itself."""
 
 
 class TracedFactories(TorchFunctionMode):

@@ -11,6 +11,7 @@ from torch import fx, nn
 from ..errors import FxgrowError
 from ..functional import BufferGuard, ModeGuard, ModeValue
 from .build import lower
+from .decisions import sentences
 from .lowering import Lowering
 from .program import Op, Program, Value
 from .snapshot import Snapshot
@@ -53,6 +54,8 @@ def capture_notes(gm: nn.Module) -> tuple[str, ...]:
     if meta.get("fxgrow_fixed"):
         names = ", ".join(meta["fxgrow_fixed"])
         notes.append(f"fixed to their present values, because forward reads them as numbers or conditions: {names}")
+    if isinstance(gm, fx.GraphModule):
+        notes += sentences(gm.graph)
     return (*notes, *(text for text in meta.get("fxgrow_compared", ()) if text.startswith("not compared")))
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.proxy import Attribute
 
+from .decisions import GRADIENTS, Decisions, can_answer, cannot_be_short
 from .error_tracker import ErrorTracker
-from .questions import asks_for_class, asks_for_hash, is_size, is_value
+from .questions import asks_for_class, asks_for_hash, is_size, is_value, unpacked
 from .recorder import data_assigned
 from .trace_options import TraceOptions
 from .values import Unknown, Values
@@ -26,6 +29,17 @@ class ReadsValues(Exception):
         self.buffers = buffers
 
 
+_NAMES = {
+    "condition": "a condition",
+    "length": "a length",
+    "keys": "keys",
+    "int": "int",
+    "float": "float",
+    "complex": "complex",
+    "index": "a whole number",
+    "key": "a key",
+}
+"""What a value is read as, by the question."""
 _OF_PROXIES = ("tracer", "node", "data", "_real", "root", "attr", "_node")
 """Attributes that a proxy itself has: their assignment is not traced."""
 
@@ -33,6 +47,9 @@ _OF_PROXIES = ("tracer", "node", "data", "_real", "root", "attr", "_node")
 class Assignable(fx.Proxy):
     """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace, and `x += y` and `x.n = y`, where the
     tracer keeps such operators in place: fx makes a new tensor of `x + y`, and sets the attribute of the proxy."""
+
+    _iterated: tuple[CodeType, int] | None = None
+    """The last instruction that has begun a loop over it."""
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
@@ -118,7 +135,7 @@ class Assignable(fx.Proxy):
 
     def __hash__(self) -> int:
         if asks_for_hash(sys._getframe(1)) and self._is_value():
-            raise self._value_read("a key")
+            return hash(self._decided("key"))
         return object.__hash__(self)
 
     def _is_value(self) -> bool:
@@ -151,26 +168,87 @@ class Assignable(fx.Proxy):
             return int if is_size(self.node) else type(self)
         return Tensor if isinstance(value, Tensor) else type(value)
 
+    def __bool__(self) -> bool:
+        answer: bool = self._decided("condition") if self._is_decided("condition") else super().__bool__()
+        return answer
+
+    def __len__(self) -> int:
+        if not self._is_decided("length"):
+            return super().__len__()
+        caller = sys._getframe(1)
+        if self._iterated == (caller.f_code, caller.f_lasti):  # `list(x)` takes the length for a hint, too
+            return len(self._value())
+        return self._decided("length")  # type: ignore[no-any-return]
+
+    def __iter__(self) -> Iterator[Any]:
+        names = unpacked(sys._getframe(1))
+        if names is not None:
+            return iter([self[k] for k in range(names)])
+        if not self._is_decided("length"):
+            return self.tracer.iter(self)
+        count = len(self._value())
+        caller = sys._getframe(1)
+        self.__dict__["_iterated"] = caller.f_code, caller.f_lasti
+        if isinstance(self._value(), Mapping):
+            return iter(self._decided("keys"))
+        if not cannot_be_short(self.node, count):
+            count = self._decided("length")
+        parts = self.unbind(0) if isinstance(self._value(), Tensor) else self
+        return iter([parts[k] for k in range(count)])
+
     def __int__(self) -> int:
-        raise self._value_read("int")
+        return self._decided("int")  # type: ignore[no-any-return]
 
     def __float__(self) -> float:
-        raise self._value_read("float")
+        return self._decided("float")  # type: ignore[no-any-return]
+
+    def __complex__(self) -> complex:
+        return self._decided("complex")  # type: ignore[no-any-return]
 
     def __index__(self) -> int:
-        raise self._value_read("a whole number")
+        return self._decided("index")  # type: ignore[no-any-return]
 
     def __round__(self, digits: int | None = None) -> Any:
-        raise self._value_read("a rounded number")
+        return self._numeric(round, *(() if digits is None else (digits,)))
 
-    def __trunc__(self) -> int:
-        raise self._value_read("a whole number")
+    def __trunc__(self) -> Any:
+        return self._numeric(math.trunc)
 
-    def __floor__(self) -> int:
-        raise self._value_read("a whole number")
+    def __floor__(self) -> Any:
+        return self._numeric(math.floor)
 
-    def __ceil__(self) -> int:
-        raise self._value_read("a whole number")
+    def __ceil__(self) -> Any:
+        return self._numeric(math.ceil)
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return other // self, other % self
+
+    def _numeric(self, function: Callable[..., Any], *args: Any) -> Any:
+        """A node for a function of numbers."""
+        return self.tracer.create_proxy("call_function", function, (self, *args), {})
+
+    def _is_decided(self, asked: str) -> bool:
+        """Whether the example inputs answer a question."""
+        if getattr(self.tracer, "decisions", None) is None:
+            return False
+        try:
+            return can_answer(asked, self._value())
+        except Unknown:
+            return False
+
+    def _decided(self, asked: str) -> Any:
+        """The answer to a question for the example inputs; the graph is guarded against others.
+
+        Raises:
+            Exception: the example inputs do not give it.
+        """
+        if not self._is_decided(asked):
+            raise self._value_read(_NAMES[asked])
+        decisions: Decisions = self.tracer.decisions  # type: ignore[attr-defined]  # there is one
+        return decisions.answer(self, asked, self._value())
 
     def _value_read(self, what: str) -> Exception:
         buffers = buffers_behind(self.node)
@@ -190,6 +268,8 @@ class Property(Attribute, Assignable):
         """As of any proxy, without a node for it."""
         values: Values | None = getattr(self.tracer, "values", None)
         if values is None:
+            raise Unknown
+        if self.attr in GRADIENTS:
             raise Unknown
         try:
             return getattr(values.of(self.root.node), self.attr)

@@ -125,3 +125,13 @@ def _names_on_line(code: CodeType) -> dict[int | None, frozenset[str]]:
 
 def _line(step: dis.Instruction) -> int | None:
     return step.positions.lineno if step.positions is not None else None
+
+
+def unpacked(frame: FrameType) -> int | None:
+    """Into how many names code takes a stand-in apart, as in `n, c = x.shape`; None where it does something else."""
+    return _unpackings(frame.f_code).get(frame.f_lasti)
+
+
+@functools.lru_cache(maxsize=4096)
+def _unpackings(code: CodeType) -> dict[int, int]:
+    return {step.offset: step.argval for step in dis.get_instructions(code) if step.opname == "UNPACK_SEQUENCE"}

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import Kind, UsageError, usage
+from .composites import opens
 from .containers import found
 from .locks import ONE_AT_A_TIME
 from .shapes import SHAPES
@@ -67,6 +68,18 @@ class Recorder(ProxyTorchDispatchMode):
     ) -> object:
         """Run the operator and remember it."""
         kwargs = kwargs or {}
+        if opens(func):
+            known, asked = len(self.calls), self.asked
+            try:
+                with self:
+                    made = func.decompose(*args, **kwargs)
+                if not any(spec_of(part).moves for part, *_ in self.calls[known:]):  # results that change their shapes
+                    return made
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception:  # its parts look at values; or shapes do not fit, as the operator itself will say
+                self.asked = asked
+            del self.calls[known:]
         if spec_of(func).writes:
             self.kept.keep(func, args, kwargs, _NOTHING)
         by_shape = SHAPES.get(func) if self.by_shape else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import linecache
+import sysconfig
 import traceback
 from types import CodeType, FrameType
 
@@ -10,6 +12,10 @@ from torch import fx
 
 _OTHERS = (torch.__file__.rpartition("/")[0] + "/", __file__.rpartition("/")[0] + "/")
 """Folders whose lines are not the user's: torch, and the tracer."""
+_LIBRARY = ("<", sysconfig.get_paths()["stdlib"])
+"""Files of code that is generated, of a dataclass say, and of Python's library."""
+_SITES = ("site-packages", "dist-packages")
+"""Folders inside that of Python's library that are not of it."""
 _TRACE = fx.Tracer.trace.__code__
 
 
@@ -53,6 +59,22 @@ def user_stack(frame: FrameType | None) -> str | None:
             found.append(traceback.FrameSummary(code.co_filename, frame.f_lineno, code.co_name, lookup_line=False))
         frame = frame.f_back
     return "".join(traceback.StackSummary.from_list(found[::-1]).format()).strip() or None
+
+
+def user_code_line(frame: FrameType | None) -> str:
+    """The line of the user's code that is running, as `file.py:12, in forward:  code`; empty if none is.
+
+    Args:
+        frame: the innermost one.
+    """
+    while frame is not None and frame.f_code.co_filename.startswith((*_OTHERS, *_LIBRARY)):
+        if any(part in frame.f_code.co_filename for part in _SITES) and is_users(frame):
+            break
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    path, line = frame.f_code.co_filename, frame.f_lineno
+    return f"{path.rsplit('/', 1)[-1]}:{line}, in {frame.f_code.co_name}:  {linecache.getline(path, line).strip()}"
 
 
 def is_users(frame: FrameType) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,10 @@ from .code_traits import patterns, read_by_others
 from .compared import compare
 from .comparison import Examples
 from .contexts import Forgotten
+from .decisions import pins
 from .forward import fixed_arguments, given_names, kept_defaults, parameters_of, restore_signature
 from .kept import Kept, container
+from .leaves import Leaf, Leaves, leaves_of, registered
 from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, guard_buffers, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
@@ -51,6 +53,7 @@ def trace(
     train_inputs: Sequence[Any] | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
     concrete_args: Mapping[str, Any] | None = None,
+    leaf: Iterable[Leaf] | Leaf = (),
 ) -> fx.GraphModule:
     """Trace a model with torch.fx, ready to be grown, and compare the graph with the model.
 
@@ -74,6 +77,11 @@ def trace(
         train_kwargs: the same by name.
         concrete_args: values for other arguments of `forward`. Arguments with plain defaults (flags, numbers, None)
             are specialised to them, so that `if flag:` does not stop the trace.
+        leaf: what the trace does not look into: modules of the model, classes of modules, functions. Each call of one
+            becomes one node. Torch's own layers always do.
+
+    What `forward` decides by sizes (`if x.shape[1] < 8`, a loop over `x.unbind(1)`, `int(x.shape[0])`) the example
+    inputs decide. The graph raises FXG010 for inputs for which it would be decided otherwise.
 
     Returns:
         A GraphModule that shares the model's parameters. Functional dropout and flags follow `training`. Parameters
@@ -93,35 +101,61 @@ def trace(
     check_root(model)
     check_train(model)
     fixed = fixed_arguments(model, call, concrete_args or {})
+    whole = leaves_of(model, leaf)
     left = nothing_left_behind(model)
     with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, left as reach, iterators_copied_once():
         examples = Examples(given, in_training, concrete_args or {})
-        options = TraceOptions()
 
-        def compared() -> fx.GraphModule:
-            settings = _Settings(options, reach.generators, follows_dtypes=options.follows_dtypes)
+        def compared(options: TraceOptions, whole: Leaves) -> fx.GraphModule:
+            settings = _Settings(options, reach.generators, whole.functions, set(whole.paths))
+            settings.follows_dtypes = options.follows_dtypes
             gm = _graph_module(model, _in_both_modes(model, fixed, call, caches, settings))
             _remember(gm, call, in_training)
             compare(model, gm, examples, caches, reach)
             return gm
 
-        best: fx.GraphModule | None = None
-        failed: FxgrowError | None = None
-        while True:
+        try:
+            return _best(lambda options: compared(options, whole))
+        except FxgrowError as error:
+            further = registered(model, whole)
+            if further is None or error.kind is not Kind.NOT_TRACEABLE:
+                raise
             try:
-                made = compared()
-            except FxgrowError as error:
-                failed = failed or error
-            else:
-                best = made if best is None or len(modes_of(made)) > len(modes_of(best)) else best
-            if best is not None and len(modes_of(best)) == len(MODES):
-                break
-            if not options.try_next(failed=best is None):
-                break
-        if best is None:
-            assert failed is not None, "one of the two"
-            raise failed
-        return best
+                return _best(lambda options: compared(options, further))
+            except FxgrowError:
+                raise error from None
+
+
+def _best(compared: Callable[[TraceOptions], fx.GraphModule]) -> fx.GraphModule:
+    """The graph that stands for most modes, and holds the fewest sizes of the example, of those that can be made.
+
+    Raises:
+        FxgrowError: none can be made; why not the first.
+    """
+    options = TraceOptions()
+    best: fx.GraphModule | None = None
+    failed: FxgrowError | None = None
+    while True:
+        try:
+            made = compared(options)
+        except FxgrowError as error:
+            failed = failed or error
+        else:
+            best = made if best is None or _worth(made) > _worth(best) else best
+        if best is not None and len(modes_of(best)) == len(MODES):
+            if pins(best.graph) and options.try_factories():
+                continue
+            return best
+        if not options.try_next(failed=best is None):
+            break
+    if best is None:
+        assert failed is not None, "one of the two"
+        raise failed
+    return best
+
+
+def _worth(gm: fx.GraphModule) -> tuple[int, int]:
+    return len(modes_of(gm)), -pins(gm.graph)
 
 
 def _remember(gm: fx.GraphModule, call: Call | None, in_training: Call | None) -> None:
@@ -155,6 +189,7 @@ class Traces:
 class _Settings:
     options: TraceOptions
     generators: Sequence[Any]
+    functions: Sequence[Callable[..., Any]] = ()
     leaves: set[str] = field(default_factory=set)
     fixed: set[str] | None = field(default_factory=set)
     follows_dtypes: bool = True
@@ -259,8 +294,15 @@ def _traced(
         written = [kept for kept in map(container, defaults.values()) if kept is not None]
         leaves, fixed, follows = settings.leaves, settings.fixed, settings.follows_dtypes
         values = Values(twin, given_names(parameters_of(model), call))
-        options = settings.options
-        tracer = GrowthTracer(leaves, fixed, options=options, follows_dtypes=follows, defaults=defaults, values=values)
+        tracer = GrowthTracer(
+            leaves,
+            fixed,
+            options=settings.options,
+            follows_dtypes=follows,
+            defaults=defaults,
+            values=values,
+            functions=settings.functions,
+        )
         try:
             streams = streams_kept(settings.generators, devices=True)
             with silent(), WritesUndone(), gradients_kept(model), settings_kept(no_other_threads), streams:
@@ -301,9 +343,17 @@ def _traced(
                 Kind.NOT_TRACEABLE,
                 f"torch.fx cannot trace {type(model).__name__}: {in_plain_words(error)}",
                 where=user_line(error),
-                hint="fix a flag with concrete_args={'name': value}, keep the branch in a function under "
-                "torch.fx.wrap, or trace and grow the submodules that can be traced",
+                hint=_way_out(call),
             ) from error
+
+
+def _way_out(call: Call | None) -> str:
+    """What may help where torch.fx cannot trace a model."""
+    first = "" if call is not None else "give example_inputs=, whose sizes decide conditions and loops; "
+    return (
+        f"{first}fix a flag with concrete_args={{'name': value}}, keep a module, a class or a function whole with "
+        "leaf=, or trace and grow the submodules that can be traced"
+    )
 
 
 def _graph(tracer: GrowthTracer, twin: nn.Module, concrete: Mapping[str, Any], written: Sequence[Kept]) -> fx.Graph:

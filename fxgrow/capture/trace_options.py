@@ -26,6 +26,14 @@ class TraceOptions:
     reads_dtypes: bool = False
     """`forward` reads such dtypes."""
 
+    def try_factories(self) -> bool:
+        """Try to note the calls that make constants, which else may need sizes as plain numbers; false if that is done
+        already, or there are none."""
+        if self.trace_factories or not self.has_constants:
+            return False
+        self.keep_in_place = self.copy_constants = self.trace_factories = True
+        return True
+
     def try_next(self, *, failed: bool) -> bool:
         """Try the next way; false if there is no other one.
 

@@ -19,15 +19,17 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..functional import FACTORIES, default_dict
-from .contexts import Contexts, Forgotten
+from .contexts import Contexts, Forgotten, applied
+from .decisions import Decisions
 from .error_tracker import ErrorTracker
-from .factories import TracedFactories
+from .factories import WITH_SIZES, TracedFactories
 from .forward import put_defaults
+from .leaves import modules_of
 from .patches import Patches
 from .proxies import Assignable, BufferProxy, ReadsValues, Sizes, buffers_behind
 from .source import user_stack
 from .trace_options import TraceOptions
-from .values import Values
+from .values import Unknown, Values
 from .written import OPEN
 from .written_containers import IN_PLACE, WRITES
 
@@ -48,6 +50,7 @@ class GrowthTracer(ErrorTracker):
         follows_dtypes: bool = True,
         defaults: Mapping[str, Any] | None = None,
         values: Values | None = None,
+        functions: Collection[Callable[..., Any]] = (),
     ) -> None:
         """Start a trace.
 
@@ -59,8 +62,11 @@ class GrowthTracer(ErrorTracker):
             follows_dtypes: whether the dtypes of buffers are read when the graph runs.
             defaults: values of arguments that the graph does not take, by name.
             values: what nodes hold for the example inputs.
+            functions: calls of these become nodes, beside those of torch's.
         """
-        super().__init__()
+        super().__init__(autowrap_functions=(*WITH_SIZES, *functions))
+        self._autowrap_search += [torch, *modules_of(functions)]
+        self.decisions = Decisions(self)
         self.defaults = defaults or {}
         self.values = values
         self.follows_dtypes = follows_dtypes
@@ -79,14 +85,20 @@ class GrowthTracer(ErrorTracker):
         self._contexts, self._patches = Contexts.now(), Patches()
         self._thread = threading.get_ident()
         self._buffers: dict[int, str] = {}
+        self._shapes: dict[str, torch.Size] = {}
         if isinstance(root, nn.Module):
             for name, buffer in root.named_buffers(remove_duplicate=False):
                 self._buffers.setdefault(id(buffer), name)
+                self._shapes[name] = buffer.shape
         self._proxies: dict[str, BufferProxy] = {}
         try:
             factories = TracedFactories(self, self.values) if self.options.trace_factories else nullcontext()
             with torch.set_grad_enabled(torch.is_grad_enabled()), factories:
-                return super().trace(root, concrete_args)
+                graph = super().trace(root, concrete_args)
+            for node in graph.nodes:
+                if node.target in WITH_SIZES:
+                    node.meta.pop("is_wrapped", None)  # for which fx would write `wrap("torch.zeros")`, and fail
+            return graph
         except Exception as error:  # fx may take an interruption for a fault of its own
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
@@ -123,7 +135,7 @@ class GrowthTracer(ErrorTracker):
         self._patches.note()
         entered = Contexts.now().entered(self._contexts)
         if entered:
-            raise Forgotten(entered)
+            raise Forgotten(entered, applied(sys._getframe(1)))
         if (isinstance(a, dict) and type(a) not in PLAIN_DICTS) or (isinstance(a, list) and type(a) not in PLAIN_LISTS):
             return self._made(a)  # fx would make a plain dict of it
         if is_dataclass(a) and not isinstance(a, type) and not all(f.init for f in fields(a)):
@@ -177,7 +189,17 @@ class GrowthTracer(ErrorTracker):
                     known = self._proxies.get(full)
                     buffer = known if known is not None else self.create_proxy("get_attr", full, (), {})
                     if value is not buffer:
+                        if self._has_another_shape(full, value):
+                            self.create_proxy("call_method", "resize_as_", (buffer, value), {})
                         self.create_proxy("call_method", "copy_", (buffer, value), {})
+
+    def _has_another_shape(self, name: str, value: fx.Proxy) -> bool:
+        """Whether what `forward` has assigned to a buffer is of another shape than the buffer, as far as is known."""
+        try:
+            new = self.values.of(value.node) if self.values is not None else None
+        except Unknown:
+            return False
+        return isinstance(new, Tensor) and name in self._shapes and new.shape != self._shapes[name]
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         """What stands for an attribute of a module. Threads that run other models get the attribute itself."""

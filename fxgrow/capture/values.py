@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .containers import changed
+from .decisions import knows_gradients
 from .fakes import empty_fake
 from .recorder import Recorder, run_recorded
 from .signature import meta_of
@@ -88,6 +89,8 @@ class Values:
             if found is None:
                 raise Unknown
             return self._fake(found) if isinstance(found, Tensor) else found
+        if knows_gradients(node):
+            raise Unknown
         args: Any = fx.map_arg(node.args, self.of)
         kwargs: Any = fx.map_arg(node.kwargs, self.of)
         if node.op == "call_method":

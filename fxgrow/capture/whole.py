@@ -89,8 +89,9 @@ class WholeRecorder(Recorder):
         """Run the operator and remember it."""
         known = len(self.calls)
         out = super().__torch_dispatch__(func, types, args, kwargs)
+        del self.notes[len(self.calls) :]  # those of parts that were given up
         if len(self.calls) > known:
-            self.notes.append(_note())
+            self.notes += [_note()] * (len(self.calls) - len(self.notes))
             if isinstance(out, Tensor) and out.layout in _SPARSE:
                 raise _sparse(out)
         return out

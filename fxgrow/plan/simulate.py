@@ -31,6 +31,7 @@ from .align import align
 from .arguments import argument, as_refs, at, grown_ref, put_all, result_of, same_numbers, same_result
 from .attributes import ModuleSizes
 from .cuts import Cuts
+from .decided import check_decision
 from .follow import Sight, computes, given
 from .inexpressible import failed, inexpressible, returned_number
 from .other_sizes import OtherSizes
@@ -116,6 +117,7 @@ class Simulation:
                 if isinstance(thing, Tensor) and id(thing) in self.shapes:
                     self._change(node, grown_ref(self.program.results[node.name], self.shapes[id(thing)]))
                 continue
+            check_decision(self, node)
             module = by_name.get(str(node.target)) if node.op == "call_module" else None
             metas = self.kept.metas(module) if module is not None else {}
             seen = node.name in touched or any(n in self.changed or self._now(node, n) for n in node.all_input_nodes)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import fx
 
 from ..capture.call import Call
+from ..capture.decisions import guards
 from .compare import called, twin
 from .lookups import rows_read
 from .measure import Measured, Pair, measure
@@ -44,6 +46,8 @@ class Job:
         for probe in batches_of_one(first):
             try:
                 called(twin(self.pair.before, None, training=training), probe, seed=self.pair.seed)
+                if isinstance(self.pair.after, fx.GraphModule) and any(guards(self.pair.after.graph)):
+                    called(twin(self.pair.after, None, training=training), probe, seed=self.pair.seed)
             except (MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # its first axis is no batch, perhaps: told, and no harm

@@ -172,6 +172,7 @@ FIDELITY: dict[str, Plant] = {
         changed(capture__trace__settings_kept=lambda _: nullcontext()),
         changed(capture__whole__settings_kept=lambda _: nullcontext()),
     ),
+    "decisions are not guarded": changed(capture__decisions__is_fixed=lambda *_: True),
     "layers with another forward are called": changed(capture__trace__check_called=lambda *_: None),
 }
 """Of the comparison of a trace with its module."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
+from ...capture.composites import WHOLE
 from ...capture.program import Op, Value
 from ...errors import Kind
 from ..algebra import Algebra
@@ -216,11 +217,13 @@ class Registry(dict[str, Rule]):
     def __setitem__(self, name: str, rule: Rule) -> None:
         """Set a rule."""
         super().__setitem__(name, rule)
+        WHOLE.add(name)
         self.version += 1
 
     def __delitem__(self, name: str) -> None:
         """Remove a rule."""
         super().__delitem__(name)
+        WHOLE.discard(name)
         self.version += 1
 
 
