@@ -273,7 +273,11 @@ class _Judge:
             return {"what": what, "result": f"random in evaluation mode too: {', '.join(redrawn[:3])}"}
         held = all(error <= FLOAT64_BOUND for error in errors.values())
         made: Compared = {"what": what, "result": "same" if held else "differs", "evaluation": errors[False]}
-        return made | ({"training": errors[True]} if True in errors else {"untrained": reason})
+        if True in errors:
+            made["training"] = errors[True]
+        else:
+            made["untrained"] = reason
+        return made
 
 
 def _difference(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> float:

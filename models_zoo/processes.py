@@ -16,13 +16,20 @@ from typing import Any
 
 import torch
 
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]  # asked for where it is used
+
 Result = dict[str, Any]
 Task = Callable[[str, Callable[[Result], None]], Result]
 """Measures what a name stands for; is given a function that is to be told what is known so far."""
-PRELOAD = ["torch", "torchvision", "timm", "fxgrow", "fxgrow.models_zoo.libraries"]
+PRELOAD = ["torch", "torchvision", "timm", "fxgrow", "fxgrow.models_zoo.libraries", __name__]
 """Loaded once, before the first model: it takes seconds, and later changes of the sources take no part."""
 MOST_WAIT = 5.0
 """Seconds between two looks at the clock."""
+PATIENCE = 3600.0
+"""Seconds by the clock after which a process is stopped, however little it has worked."""
 
 
 @dataclass(slots=True)
@@ -40,18 +47,25 @@ class _Running:
 
 
 def each_alone(
-    task: Task, names: Iterable[str], *, jobs: int, limit: float, until: float | None = None
+    task: Task,
+    names: Iterable[str],
+    *,
+    jobs: int,
+    limit: int,
+    patience: float = PATIENCE,
+    until: float | None = None,
 ) -> Iterator[tuple[str, Result]]:
     """Results by name, as they are done.
 
-    A process that is killed or takes longer than `limit` has what it said last for its result, with the `outcome`
+    A process that is killed or takes too long has what it said last for its result, with the `outcome`
     "killed" or "too slow" and a `why`; one that raises has "error".
 
     Args:
         task: a function that can be pickled.
         names: what to run it for, each in a new process.
         jobs: how many processes at once.
-        limit: of seconds for each.
+        limit: of processor time for each, in seconds; where there is no such limit, patience alone counts.
+        patience: seconds by the clock for each.
         until: the time by `time.monotonic` from which none is started.
     """
     methods = multiprocessing.get_all_start_methods()
@@ -63,10 +77,10 @@ def each_alone(
     try:
         while running or (waiting and not _past(until)):
             while waiting and len(running) < jobs and not _past(until):
-                running.append(_start(context, task, waiting.popleft()))
+                running.append(_start(context, task, waiting.popleft(), limit))
             wait([r.pipe for r in running], timeout=MOST_WAIT)
             for r in list(running):
-                result = _heard(r) or _overdue(r, limit)
+                result = _heard(r, limit) or _overdue(r, patience)
                 if result is not None:
                     running.remove(r)
                     result["elapsed"] = round(r.seconds, 1)
@@ -80,16 +94,18 @@ def _past(until: float | None) -> bool:
     return until is not None and time.monotonic() >= until
 
 
-def _start(context: BaseContext, task: Task, name: str) -> _Running:
+def _start(context: BaseContext, task: Task, name: str, limit: int) -> _Running:
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(task, name, there), daemon=True)  # type: ignore[attr-defined]  # all have it
+    process = context.Process(target=_work, args=(task, name, there, limit), daemon=True)  # type: ignore[attr-defined]  # all have it
     process.start()
     there.close()  # so that the end of the process is the end of the pipe
     return _Running(name, process, here)
 
 
-def _work(task: Task, name: str, pipe: Connection) -> None:
+def _work(task: Task, name: str, pipe: Connection, limit: int) -> None:
     """The process: sends what is known so far as (False, result), and the last one as (True, result)."""
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 10))
     torch.set_num_threads(1)  # the processes share the cores
     known: Result = {}
 
@@ -106,7 +122,7 @@ def _work(task: Task, name: str, pipe: Connection) -> None:
         pipe.send((True, {**known, "outcome": "error", "why": f"{type(error).__name__}: {text} ({where})"}))
 
 
-def _heard(r: _Running) -> Result | None:
+def _heard(r: _Running, limit: int) -> Result | None:
     """Reads what a process has sent; its result if it is done."""
     try:
         while r.pipe.poll():
@@ -116,20 +132,23 @@ def _heard(r: _Running) -> Result | None:
                 return r.known
     except EOFError:
         r.process.join()
-        return {**r.known, "outcome": "killed", "why": _ended(r)}
+        return {**r.known, **_ended(r, limit)}
     return None
 
 
-def _ended(r: _Running) -> str:
+def _ended(r: _Running, limit: int) -> Result:
+    """Why a process is gone that has not sent its result."""
     code = r.process.exitcode or 0
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    more = ", for want of memory perhaps" if code == -signal.SIGKILL else ""
-    return f"the process ended {how} after {r.seconds:.0f} s{more}"
+    if how == "by SIGXCPU":
+        return {"outcome": "too slow", "why": f"it was stopped after {limit} s of processor time"}
+    more = ", for want of memory perhaps" if how == "by SIGKILL" else ""
+    return {"outcome": "killed", "why": f"the process ended {how} after {r.seconds:.0f} s{more}"}
 
 
-def _overdue(r: _Running, limit: float) -> Result | None:
-    if r.seconds <= limit:
+def _overdue(r: _Running, patience: float) -> Result | None:
+    if r.seconds <= patience:
         return None
     r.process.kill()
     r.process.join()
-    return {**r.known, "outcome": "too slow", "why": f"it was stopped after {limit:.0f} s"}
+    return {**r.known, "outcome": "too slow", "why": f"it was stopped after {patience:.0f} s"}

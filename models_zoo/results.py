@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import fxgrow
 
@@ -44,8 +44,8 @@ class Results:
         """
         self.file, self.digest = file, digest
         lines = [line for line in _lines(file) if line.get("code") == digest]
-        known = [line["seed"] for line in lines if isinstance(line.get("seed"), int)]
-        self.seed = seed if seed is not None else known[-1] if known else fresh
+        known = [line["seed"] for line in lines]
+        self.seed: int = seed if seed is not None else known[-1] if known else fresh
         self.found = {str(line["model"]): cast(Measured, line["found"]) for line in lines if line["seed"] == self.seed}
 
     def add(self, model: str, found: Measured) -> None:
@@ -60,7 +60,7 @@ class Results:
         return [m for m in models if m not in self.found or self.found[m]["outcome"] in UNFINISHED]
 
 
-def _lines(file: Path) -> Iterator[dict[str, object]]:
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
     """The lines of a file; one that was cut short is left out."""
     if file.exists():
         for text in file.read_text().splitlines():

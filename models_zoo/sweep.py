@@ -26,8 +26,8 @@ from .sweep_tables import complaints, page, summary, write_section
 from .timm_models import missing_modules
 
 SECTION = "sweep"
-LIMIT = 900.0
-"""Seconds that one model may take."""
+LIMIT = 900
+"""Seconds of processor time that one model may take."""
 SEEDS = 1_000_000
 
 
@@ -37,7 +37,7 @@ def sweep(
     task: Task,
     *,
     jobs: int,
-    limit: float = LIMIT,
+    limit: int = LIMIT,
     minutes: float | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -48,7 +48,7 @@ def sweep(
         results: what is known; grows.
         task: measures one.
         jobs: processes.
-        limit: of seconds for one model.
+        limit: of processor time for one model, in seconds.
         minutes: after these no other model is begun.
         say: is told of each one.
     """
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None, say: Callable[[str], None] | None = 
     parser.add_argument("names", nargs="*", help='models, or patterns like "timm.*"; all if none is named')
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--minutes", type=float, help="begin no model after so many")
-    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that one model may take")
+    parser.add_argument("--limit", type=int, default=LIMIT, help="seconds of processor time that one model may take")
     parser.add_argument("--seed", type=int, help="draws what is compared; that of the results there are, or a new one")
     parser.add_argument("--results", type=Path, default=Path("zoo.jsonl"), help="what is found is kept here")
     parser.add_argument("--write", type=Path, help="write the tables into this page, once all are measured")
