@@ -6,6 +6,7 @@ mode where the trace stands for that and the growth keeps it.
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections import Counter
@@ -128,6 +129,7 @@ def measure(subject: Subject, seed: int, say: Say = lambda _: None) -> Measured:
             found["compared"], found["places"] = [], {}
             for one in _growths(gm, axes, whole, draw, found["places"]):
                 found["compared"].append(judge(*one))
+                gc.collect()  # graph modules are cycles
                 say(found)
     return found
 

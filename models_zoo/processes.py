@@ -114,7 +114,10 @@ def _work(task: Task, name: str, pipe: Connection, limit: int) -> None:
         pipe.send((False, known))
 
     try:
-        pipe.send((True, task(name, say)))
+        result = task(name, say)
+        if resource is not None:
+            result["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        pipe.send((True, result))
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
         text = (str(error).strip() or repr(error)).splitlines()[0]

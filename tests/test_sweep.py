@@ -18,6 +18,8 @@ import torchvision
 from torch import Tensor, fx, nn
 
 import fxgrow
+from fxgrow.api import analysis_of
+from fxgrow.models_zoo.inner_axes import INTERFACE, asks, planned
 from fxgrow.models_zoo.libraries import library_subjects, names_like
 from fxgrow.models_zoo.measure import Measured, measure
 from fxgrow.models_zoo.processes import each_alone
@@ -83,6 +85,17 @@ def test_axes_that_the_interface_fixes_are_left_out_and_all_others_are_counted()
     attention = "attention.in_proj_weight"  # the features of a head, and the heads
     assert found["growing"] == [attention, f"{attention} (groups)", "attention.out_proj.weight"]
     assert all(one["result"] == "same" for one in found["compared"])
+
+
+@pytest.mark.parametrize("name", ["gpt", "convnext", "refuse_straddling_norm", "refuse_norm", "refuse_window_lrn"])
+def test_what_inspect_says_is_what_plans_for_a_quarter_more_or_for_twice_as_many_say(name: str) -> None:
+    found = measure(subject(name), 1)
+    model, inputs = subject(name).made()
+    gm = fxgrow.trace(model, inputs)
+    plans = [planned(gm, axis.ask) for axis in asks(gm, analysis_of(gm))]
+    refused = [plan.kind for plan in plans if isinstance(plan, fxgrow.Refusal)]
+    assert len(found["growing"]) == len(plans) - len(refused)
+    assert len(found["stopped"]) == sum(kind not in INTERFACE for kind in refused)
 
 
 def test_what_is_drawn_follows_from_the_seed() -> None:
