@@ -67,8 +67,8 @@ class Measured(TypedDict, total=False):
     during: str
     """What was being done last."""
     parameters: int
-    notes: list[str]
-    """What the capture stands for, if not for both modes."""
+    modes: list[str]
+    """The one mode that the trace stands for; empty for both."""
     fixed: int
     """Axes that inputs or outputs fix, which are no inner ones."""
     growing: list[str]
@@ -109,7 +109,7 @@ def measure(subject: Subject, seed: int, say: Say = lambda _: None) -> Measured:
         except fxgrow.FxgrowError as refused:
             found |= {"outcome": "not captured", "why": _sentence(refused.refusal)}
             return found
-        found |= {"outcome": "captured", "notes": list(gm.meta.get("fxgrow_modes") or ())}
+        found |= {"outcome": "captured", "modes": list(gm.meta.get("fxgrow_modes") or ())}
     with clock("analyse"):
         analysis_of(gm)
     with clock("inspect"):

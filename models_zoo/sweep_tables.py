@@ -29,6 +29,7 @@ largest relative differences; the bound is 1e-10. What is drawn follows from see
 `plan_grow(widen=2.0)`. *in time*: of models of up to 100 million parameters, those whose answer takes at most twice
 as long as the capture, plus a second.
 """
+AGREE = "`inspect` and `plan_grow` agree"
 LARGE = 100_000_000
 TIMES, MORE = 2.0, 1.0
 """See *in time* above."""
@@ -36,7 +37,7 @@ TIMES, MORE = 2.0, 1.0
 
 def page(found: Found, seed: int) -> str:
     """All tables, as a section of a Markdown page."""
-    parts = [HEAD.format(seed=seed), summary(found), _uncaptured(found), _kinds(found), _stopped(found)]
+    parts = [HEAD.format(seed=seed), summary(found), _uncaptured(found), _kinds(found), _stopped(found), _places(found)]
     for library in _libraries(found):
         parts.append(f"### {library}\n\n{_models(_of(found, library))}\n")
     return "\n".join(part for part in parts if part)
@@ -44,10 +45,8 @@ def page(found: Found, seed: int) -> str:
 
 def summary(found: Found) -> str:
     """One line for each library."""
-    lines = [
-        "| library | captured | inner axes | grow | compared | the same | `inspect` and `plan_grow` agree | in time |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+    columns = ("captured", "in both modes", "inner axes", "grow", "compared", "the same", AGREE, "in time")
+    lines = [f"| library | {' | '.join(columns)} |", f"|---|{'--:|' * len(columns)}"]
     for library in _libraries(found):
         some = _of(found, library).values()
         captured = [one for one in some if "growing" in one]
@@ -59,7 +58,8 @@ def summary(found: Found) -> str:
         agree = sum(not one["undecided"] for one in asked)
         timed = [one for one in asked if one["parameters"] <= LARGE]
         swift = sum(_in_time(one["seconds"]) for one in timed)
-        numbers = (axes, _percent(grow, axes), len(compared), same, f"{agree} of {len(asked)}")
+        both = sum(not one["modes"] for one in captured)
+        numbers = (both, axes, _percent(grow, axes), len(compared), same, f"{agree} of {len(asked)}")
         counts = " | ".join(map(str, (*numbers, f"{swift} of {len(timed)}")))
         lines.append(f"| {library} | {len(captured)} of {len(some)} | {counts} |")
     return "\n".join(lines) + "\n"
@@ -147,6 +147,14 @@ def _stopped(found: Found) -> str:
             reasons.setdefault(f"{stopped['code']} {stopped['why']}", []).append(f"`{stopped['name']}`")
         lines += [f"| {name} | {_cell(why)} | {', '.join(names)} |" for why, names in reasons.items()]
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""
+
+
+def _places(found: Found) -> str:
+    """Where no block could be inserted."""
+    drawn = sum(each["what"].startswith("deepen") for one in found.values() for each in one.get("compared", ()))
+    refused = sum((Counter(one.get("places", {})) for one in found.values()), Counter[str]())
+    kinds = ", ".join(f"{kind} {n}" for kind, n in refused.most_common()) or "none"
+    return f"Places that were drawn for the {drawn} insertions and take no block, by reason: {kinds}.\n"
 
 
 def _models(found: Found) -> str:

@@ -179,7 +179,15 @@ def of_little(name: str, say: Say, *, folder: str) -> dict[str, Any]:
         time.sleep(600)
     if name == "raises":
         raise ValueError("no such thing\nand more")
-    return {"outcome": "captured", "seconds": {}, "growing": [name], "stopped": [], "undecided": [], "parameters": 1}
+    return {
+        "outcome": "captured",
+        "seconds": {},
+        "growing": [name],
+        "stopped": [],
+        "undecided": [],
+        "modes": [],
+        "parameters": 1,
+    }
 
 
 def test_what_ends_a_process_costs_its_model_only_and_is_told(tmp_path: Path) -> None:
@@ -256,7 +264,14 @@ def test_the_command_measures_resumes_and_writes_the_page(tmp_path: Path) -> Non
 
 def captured(*growing: str, **more: Any) -> Measured:
     seconds = {"trace": 1.0, "analyse": 0.5, "inspect": 2.0, "whole network": 1.0}
-    found = {"outcome": "captured", "growing": list(growing), "stopped": [], "undecided": [], "seconds": seconds}
+    found = {
+        "outcome": "captured",
+        "growing": list(growing),
+        "stopped": [],
+        "undecided": [],
+        "modes": [],
+        "seconds": seconds,
+    }
     return Measured(**{**found, "parameters": 2_000_000, **more})  # type: ignore[typeddict-item]  # a test's own fields
 
 
@@ -284,19 +299,20 @@ def test_the_tables_count_every_axis_and_name_each_that_does_not_grow() -> None:
     ]
     slow = {"trace": 1.0, "analyse": 0.5, "inspect": 2.0, "whole network": 9.0}
     found = {
-        "one.a": captured("a", "b", stopped=stopped, compared=compared),
-        "one.b": captured("a", undecided=["x: inspect offers it"], seconds=slow),
+        "one.a": captured("a", "b", stopped=stopped, compared=compared, places={"NO_VALUE": 2}),
+        "one.b": captured("a", undecided=["x: inspect offers it"], seconds=slow, modes=["evaluation mode"]),
         "one.c": Measured(outcome="not captured", why="it branches", seconds={"trace": 1.0}, parameters=5),
         "two.d": Measured(outcome="killed", why="by SIGKILL", during="trace", seconds={}),
     }
     lines = summary(found).splitlines()
-    assert lines[2] == "| one | 2 of 3 | 5 | 60.0 % | 2 | 1 | 1 of 2 | 1 of 2 |"
-    assert lines[3] == "| two | 0 of 1 | 0 | – | 0 | 0 | 0 of 0 | 0 of 0 |"
+    assert lines[2] == "| one | 2 of 3 | 1 | 5 | 60.0 % | 2 | 1 | 1 of 2 | 1 of 2 |"
+    assert lines[3] == "| two | 0 of 1 | 0 | 0 | – | 0 | 0 | 0 of 0 | 0 of 0 |"
     text = page(found, 3)
     for line in (
         "| one.c | not captured | it branches |",
         "| two.d | killed | by SIGKILL |",
         "| FXG104 NORM | 2 | 0 |",
+        "Places that were drawn for the 1 insertions and take no block, by reason: NO_VALUE 2.",
         "| one.a | FXG104 a norm \\| of all | `x`, `y` |",
         "| a | 2.0 M | 4 | 50.0 % | 1 the same; deepen after b: refused: no place; grow everything: differs"
         " | 5e-01 | 3e-15 | 1.5 s | 3.0 s |",
