@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -157,8 +158,9 @@ def _double(thing: Any) -> Any:
 
 
 def _sentence(refusal: fxgrow.Refusal) -> str:
-    where = f" ({refusal.where})" if refusal.where else ""
-    return " ".join(f"{refusal.what}{where}".split())
+    """The first one of a refusal, and where."""
+    what = re.split(r"\. (?=[A-Z])", " ".join(refusal.what.split()))[0]
+    return f"{what} ({' '.join(refusal.where.split())})" if refusal.where else what
 
 
 def _stopped(axis: Inner) -> Stopped:

@@ -39,7 +39,7 @@ def page(found: Found, seed: int) -> str:
     """All tables, as a section of a Markdown page."""
     parts = [HEAD.format(seed=seed), summary(found), _uncaptured(found), _kinds(found), _stopped(found), _places(found)]
     for library in _libraries(found):
-        parts.append(f"### {library}\n\n{_models(_of(found, library))}\n")
+        parts.append(f"### {library}\n\n{_models(_of(found, library))}")
     return "\n".join(part for part in parts if part)
 
 
