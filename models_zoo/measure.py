@@ -30,6 +30,8 @@ from .subjects import Subject, settle
 
 SMALL = 30_000_000
 """Models with fewer parameters are grown and compared; of larger ones the growths are planned and proved."""
+SAMPLE = 5
+"""So many axes that `inspect` offers are drawn and planned alone, each by itself."""
 TRIES = 30
 """So many places are drawn for an insertion before it is given up."""
 LEFT_OUT = "left out: "
@@ -75,7 +77,7 @@ class Measured(TypedDict, total=False):
     growing: list[str]
     stopped: list[Stopped]
     undecided: list[str]
-    """Axes that `inspect` and `plan_grow` do not agree on."""
+    """What `inspect` and `plan_grow` do not agree on, and axes that are offered and do not grow alone."""
     compared: list[Compared]
     places: dict[str, int]
     """Refusals to insert a block at the places that were drawn, by kind."""
@@ -123,8 +125,11 @@ def measure(subject: Subject, seed: int, say: Say = lambda _: None) -> Measured:
     with clock("whole network"):
         whole = _planned_whole(gm)
         found["undecided"] = list(_undecided({site.path: site.refusal for site in sites}, whole))
+    draw = random.Random(f"{seed} {subject.name}")
+    with clock("sample"):
+        able = [axis for axis in axes if axis.refusal is None]
+        found["undecided"] += list(_not_alone(gm, draw.sample(able, min(SAMPLE, len(able)))))
     if small:
-        draw = random.Random(f"{seed} {subject.name}")
         judge = _Judge(model, gm, inputs)
         with clock("compare"):
             found["compared"], found["places"] = [], {}
@@ -199,6 +204,14 @@ def _undecided(inspected: dict[str, fxgrow.Refusal | None], whole: fxgrow.Plan |
             yield f"{name}: inspect offers it, and plan_grow leaves it out: {left[name]}"
         elif refusal is not None and name not in left:
             yield f"{name}: plan_grow grows it, and inspect says: {refusal.what}"
+
+
+def _not_alone(gm: fx.GraphModule, some: Sequence[Inner]) -> Iterator[str]:
+    """Axes that `inspect` offers and `widen` refuses."""
+    for axis in some:
+        plan = planned(gm, axis.ask)
+        if isinstance(plan, fxgrow.Refusal):
+            yield f"{axis.name}: inspect offers it, and widen refuses it: {plan.what}"
 
 
 def _note(note: str) -> tuple[str, str, str]:

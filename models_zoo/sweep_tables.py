@@ -77,6 +77,8 @@ def complaints(found: Found) -> Iterator[str]:
         for each in one.get("compared", ()):
             if each["result"] == "differs":
                 yield f"{name}: {each['what']} computes something else: {_errors(each)}"
+            elif each["result"] != "same" and not each["what"].startswith("deepen"):
+                yield f"{name}: {each['what']} is not compared: {each['result']}"
         for text in one.get("undecided", ()):
             yield f"{name}: {text}"
 

@@ -159,6 +159,18 @@ def test_inspect_and_plan_grow_are_compared_layer_by_layer(monkeypatch: pytest.M
     assert "plan_grow grows it, and inspect says" in texts[1]
 
 
+def test_what_is_offered_and_does_not_grow_alone_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = fxgrow.plan_widen
+
+    def picky(gm: fx.GraphModule, name: str, **options: Any) -> fxgrow.Plan:
+        if name == "fc2":
+            raise fxgrow.GrowthRefused(fxgrow.Refusal(fxgrow.Kind.NORM, "not today"))
+        return right(gm, name, **options)
+
+    monkeypatch.setattr(fxgrow, "plan_widen", picky)
+    assert measure(subject("mlp"), 1)["undecided"] == ["fc2: inspect offers it, and widen refuses it: not today"]
+
+
 # --- processes -----------------------------------------------------------------------------------------------------
 
 
@@ -296,6 +308,7 @@ def test_the_tables_count_every_axis_and_name_each_that_does_not_grow() -> None:
         {"what": "widen a", "result": "same", "evaluation": 2e-16, "training": 3e-15},
         {"what": "deepen after b", "result": "refused: no place"},
         {"what": "grow everything", "result": "differs", "evaluation": 0.5, "untrained": "one mode"},
+        {"what": "widen c", "result": "refused: late"},
     ]
     slow = {"trace": 1.0, "analyse": 0.5, "inspect": 2.0, "whole network": 9.0}
     found = {
@@ -314,12 +327,13 @@ def test_the_tables_count_every_axis_and_name_each_that_does_not_grow() -> None:
         "| FXG104 NORM | 2 | 0 |",
         "Places that were drawn for the 1 insertions and take no block, by reason: NO_VALUE 2.",
         "| one.a | FXG104 a norm \\| of all | `x`, `y` |",
-        "| a | 2.0 M | 4 | 50.0 % | 1 the same; deepen after b: refused: no place; grow everything: differs"
-        " | 5e-01 | 3e-15 | 1.5 s | 3.0 s |",
+        "| a | 2.0 M | 4 | 50.0 % | 1 the same; deepen after b: refused: no place; grow everything: differs;"
+        " widen c: refused: late | 5e-01 | 3e-15 | 1.5 s | 3.0 s |",
     ):
         assert line in text.splitlines()
     assert list(complaints(found)) == [
         "one.a: grow everything computes something else: evaluation mode 5.0e-01",
+        "one.a: widen c is not compared: refused: late",
         "one.b: x: inspect offers it",
         "two.d: killed during 'trace': by SIGKILL",
     ]
