@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import fx
 
 import fxgrow
 from fxgrow.analysis import Analysis
-from fxgrow.dims.axis import Axis
+from fxgrow.dims.axis import Atom, Axis
+from fxgrow.dims.solver import DimsSolver
 from fxgrow.passes.opened import closed
 from fxgrow.passes.targets import paths
-from fxgrow.passes.widen import tied
 from fxgrow.passes.widths import chosen_atoms
 
 from .findings import Ask, Grow
@@ -61,7 +61,7 @@ def asks(gm: fx.GraphModule, analysis: Analysis) -> Iterator[Inner]:
             continue
         seen.add(axis)
         width = dims.algebra.measure(axis)
-        units = [frozenset(a for atom in chosen_atoms(dims, axis, end) for a in tied(dims, atom)) for end in ENDS]
+        units = [frozenset(_in_step(dims, chosen_atoms(dims, axis, end))) for end in ENDS]
         whole: list[frozenset[object] | tuple[Axis, Grow]] = [*units]
         if not units[0] and closed(gm, dims, axis):  # attention that can be written out hides both ends
             whole = [(axis, end) for end in ENDS]
@@ -71,6 +71,17 @@ def asks(gm: fx.GraphModule, analysis: Analysis) -> Iterator[Inner]:
                 continue
             seen.add(key)
             yield Inner(Ask(name, end), width, alone)
+
+
+def _in_step(dims: DimsSolver, atoms: Iterable[Atom]) -> list[Atom]:
+    """Atoms, and all that have to have their sizes."""
+    found = list(atoms)
+    ties = [tuple(map(dims.algebra.resolve, tie)) for tie in dims.algebra.ties]
+    for atom in found:
+        for one, other in (*ties, *((b, a) for a, b in ties)):
+            if one == atom and isinstance(other, Atom) and other not in found:
+                found.append(other)
+    return found
 
 
 def planned(gm: fx.GraphModule, ask: Ask) -> fxgrow.Plan | fxgrow.Refusal:
