@@ -74,12 +74,14 @@ def asks(gm: fx.GraphModule, analysis: Analysis) -> Iterator[Inner]:
 
 
 def _in_step(dims: DimsSolver, atoms: Iterable[Atom]) -> list[Atom]:
-    """Atoms, and all that have to have their sizes."""
+    """Atoms, and all that have to have their sizes, but for those that may not grow: they let the others go alone."""
     found = list(atoms)
     ties = [tuple(map(dims.algebra.resolve, tie)) for tie in dims.algebra.ties]
     for atom in found:
         for one, other in (*ties, *((b, a) for a, b in ties)):
-            if one == atom and isinstance(other, Atom) and other not in found:
+            if one != atom or not isinstance(other, Atom) or other in found:
+                continue
+            if other.index not in dims.algebra.frozen:
                 found.append(other)
     return found
 
