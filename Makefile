@@ -20,7 +20,7 @@ LINKS := fxgrow/passes fxgrow/models_zoo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test oldest lint types fuzz mutants bench zoo links clean
+.PHONY: help demo test oldest lint types fuzz mutants bench zoo schemes links clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,7 +51,12 @@ mutants: $(DONE)/dev  ## plant faults in fxgrow, one after another (JOBS=2 proce
 bench: $(DONE)/bench  ## run the benchmarks
 	$(BIN)/python benchmarks/run.py
 
-zoo: $(DONE)/bench  ## measure which catalogue models are covered, into docs/coverage.md
+# Goes on where it was stopped: what is found is kept in zoo.jsonl. MINUTES=30 on the command line ends it sooner.
+zoo: $(DONE)/bench  ## measure all models of torchvision and timm (JOBS=2 processes), into docs/coverage.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m fxgrow.models_zoo.sweep --jobs $(JOBS) --write docs/coverage.md \
+	  $(if $(filter-out file,$(origin MINUTES)),--minutes $(MINUTES))
+
+schemes: $(DONE)/bench  ## measure every scheme on every axis of the small catalogue, into docs/coverage.md
 	$(BIN)/python -m fxgrow.models_zoo.coverage --write docs/coverage.md
 
 links: $(LINKS)  ## show passes/ and models_zoo/ to type checkers and editors

@@ -15,10 +15,12 @@ import fxgrow
 from .combinations import SCHEMES, combine
 from .findings import Row
 from .subjects import subjects
+from .sweep_tables import write_section
 
-HEAD = """# Coverage
+SECTION = "schemes"
+HEAD = """## Schemes
 
-`make zoo` runs this again and writes the page.
+`make schemes` runs this again and writes this section.
 
 **What is grown.** Every axis that is born in a layer, with every scheme. A residual stream is one axis, whatever number
 of layers write it; of attention the heads and the features of a head are two. Axes grow by a factor of 1.25, which
@@ -36,7 +38,7 @@ grow. *never*: axes that no scheme can grow, by the kind of reason (`fxgrow.Kind
 """
 GAPS = """
 
-## What a scheme refuses though another can
+### What a scheme refuses though another can
 
 By kind of reason; models in which every scheme grows every axis are left out. `tests/test_forced_growth.py` forces a
 growth of every kind and shows that it breaks.
@@ -130,7 +132,7 @@ def main(argv: Sequence[str] | None = None, say: Callable[[str], None] = print) 
     text = table(found) + GAPS + gaps(found)
     say(text)
     if options.write is not None:
-        options.write.write_text(HEAD + text + "\n")
+        write_section(options.write, SECTION, HEAD + text)
     return 1 if any(violations(row) for row in found) else 0
 
 
