@@ -263,10 +263,10 @@ class Analysis:
         added = [there - here for here, there in self.following()]
         return len(set(added)) < len(added)
 
-    def takes(self, gm: fx.GraphModule, sizes: Mapping[tuple[int, int], int]) -> bool:
-        """Whether the model, or one like it in the other mode, takes inputs of other sizes, given for each of
-        `following`."""
-        return self._lowered(Snapshot(gm), self._resized(sizes)) is not None
+    def at(self, gm: fx.GraphModule, sizes: Mapping[tuple[int, int], int]) -> Program | None:
+        """The program of the model, or of one like it in the other mode, for inputs of other sizes, given for each of
+        `following`; None if it does not take them."""
+        return self._lowered(Snapshot(gm), self._resized(sizes))
 
     def _lowered(self, model: Snapshot, inputs: tuple[Any, ...]) -> Program | None:
         try:

@@ -45,9 +45,9 @@ def _one_value(gm: fx.GraphModule, analysis: Analysis, node: str) -> tuple[int, 
     training = in_mode(gm, training=True)
     if _is_normed(training, analysis, value):
         return ()
-    for sizes, program in smaller(gm, analysis):
+    for program in smaller(training, analysis):
         shape = _shape(program, node)
-        if len(shape) > 1 and prod(shape) == shape[1] and analysis.takes(training, sizes):
+        if len(shape) > 1 and prod(shape) == shape[1]:
             return shape
     return ()
 
@@ -69,12 +69,9 @@ def _same_but_channels(analysis: Analysis, one: Value, other: Value) -> bool:
     return (*first[:1], *first[2:]) == (*second[:1], *second[2:])
 
 
-def smaller(gm: fx.GraphModule, analysis: Analysis) -> Iterator[tuple[dict[tuple[int, int], int], Program]]:
-    """Programs for small inputs, each with the sizes that make it: of one sample and of as many as the example has,
-    with the other sizes halved until all are one; and the second program."""
-    second = analysis.second(gm)
-    if second is None:
-        return
+def smaller(training: fx.GraphModule, analysis: Analysis) -> Iterator[Program]:
+    """Programs of a model in training mode for small inputs: of one sample and of as many as the example has, with the
+    other sizes halved until all are one; and for the second ones. The analysis has been asked for these."""
     pairs = analysis.following()
     first, other = ([x for x in leaves(some) if isinstance(x, Tensor) and x.dim()] for some in _inputs(analysis))
     batch = (first[0].shape[0], other[0].shape[0]) if first and other else None
@@ -82,10 +79,12 @@ def smaller(gm: fx.GraphModule, analysis: Analysis) -> Iterator[tuple[dict[tuple
     for one in (True, False):
         for halved in range(largest.bit_length()):
             sizes = {pair: (1 if one else pair[0]) if pair == batch else max(pair[0] >> halved, 1) for pair in pairs}
-            program = analysis.further(gm, sizes)
+            program = analysis.at(training, sizes)
             if program is not None:
-                yield sizes, program
-    yield {pair: pair[1] for pair in pairs}, second
+                yield program
+    second = analysis.at(training, {pair: pair[1] for pair in pairs})
+    if second is not None:
+        yield second
 
 
 def _inputs(analysis: Analysis) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

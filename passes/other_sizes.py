@@ -89,13 +89,13 @@ def fails_in_training(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes)
         return () if not shape or _takes(sizes.block, shape, value.dtype, beside, training=True) else shape
     training = in_mode(gm, training=True)
     seen: set[tuple[int, ...]] = {()}
-    for inputs, program in smaller(gm, analysis):
+    analysis.second(gm)
+    for program in smaller(training, analysis):
         shape = _shape(program, name)
         if shape in seen:
             continue
         seen.add(shape)
-        fails = not _takes(sizes.block, shape, value.dtype, sizes.beside(program), training=True)
-        if fails and analysis.takes(training, inputs):
+        if not _takes(sizes.block, shape, value.dtype, sizes.beside(program), training=True):
             return shape
     return ()
 

@@ -253,3 +253,19 @@ def test_a_block_need_not_take_more_tokens_than_the_models_table_has(length: int
     for n in (1, 5, 16):
         x = torch.randint(10, (3, n))
         assert torch.allclose(deeper(x), model(x), rtol=0, atol=1e-12)
+
+
+class NormedByData(nn.Module):
+    """A batch norm that takes its statistics from the data in evaluation mode, and not in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm = nn.Linear(6, 8), nn.BatchNorm1d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = self.norm
+        return F.batch_norm(self.a(x), n.running_mean, n.running_var, n.weight, n.bias, not self.training)
+
+
+def test_one_sample_that_a_model_takes_in_training_mode_alone() -> None:
+    check_one_sample(NormedByData().double().eval(), (3, 6), "a")
