@@ -534,6 +534,13 @@ def _handled(m: Any, h: Tensor) -> Tensor:
         return torch.relu(h)
 
 
+def _values(m: Any, h: Tensor) -> Tensor:
+    try:
+        return torch.relu(h) if h.abs().sum() < 1e6 else h
+    except Exception:
+        return torch.relu(h)
+
+
 def constants() -> str:
     """What each call makes anew, and sums of another dtype."""
     net = Net(_summed).eval()
@@ -553,12 +560,14 @@ def _mixed(out: Tensor) -> Tensor:
 
 def asked() -> str:
     """Sizes that code looks up, and errors that it handles; the dtype of a buffer after a cast."""
-    for body in (_looked_up, _handled):
+    for body, other in ((_looked_up, X.repeat(8, 1)), (_handled, X.repeat(8, 1)), (_values, X * 1e9)):
+        net = Net(body)
         try:
-            fxgrow.trace(Net(body), (X,))
-        except UsageError:
+            if torch.equal(fxgrow.trace(net, (X,))(other), net(other)):
+                continue
+        except UsageError:  # refused, or decided by the example, and guarded
             continue
-        return "a size is decided by chance"
+        return "a size or a value is decided by chance"
     net = Net(lambda m, h: torch.relu(h.to(m.table.dtype)))
     traced = copy.deepcopy(fxgrow.trace(net, (X,)))
     traced.float()
