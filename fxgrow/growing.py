@@ -16,6 +16,7 @@ from .capture.locks import one_at_a_time
 from .deepening import plan_deepen
 from .errors import FxgrowError, Kind, VerificationFailed, usage
 from .passes import Widen, Width
+from .passes.answers import planned
 from .passes.deepen import check_number
 from .passes.targets import paths
 from .plan import Plan
@@ -79,7 +80,7 @@ def plan_grow(
         recipe = Widen(
             nodes=(), others=wishes, optional=optional, scheme=scheme, skip=skip, grow=grow, seed=seed, init=init
         )
-        steps.append(recipe.plan(model, analysis))
+        steps.append(planned(recipe, model, analysis))
     twin = model
     for name, wish in places:
         if steps:  # the next step is planned for what this one will have made

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from ..capture.program import Op
 from ..dims.rules.mixing import Mixing
-from .states import Place
+from .states import Failure, Place
 
 S = TypeVar("S")
 
@@ -18,6 +18,8 @@ class Domain(Protocol[S]):
     same: S
     zero: S
     null: S
+    failure: Failure | None
+    """Why the growth must fail, if that has shown: the walk need not go on."""
 
     def place(self, place: Place) -> S:
         """The state of a parameter at one occurrence."""
