@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from analysis_cost import against_depth, beside_peer, without_peer
 from fidelity_cost import checking, tracing
+from planning_cost import planning
 from rich.console import Console
 from rich.table import Table
 from timing import ROUNDS, Row
@@ -28,6 +29,7 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "running": running,
     "depth": against_depth,
     "trace": tracing,
+    "planning": planning,
     "checks": checking,
 }
 COLUMNS = ("measured", "against", "fxgrow", "other", "ratio", "quartiles", "target", "verdict")

@@ -154,6 +154,11 @@ class Analysis:
             self._volumes = DimsSolver(self.program, soft=True).solve()
         return self._volumes
 
+    @property
+    def solved(self) -> tuple[DimsSolver, ...]:
+        """The axes of its program, as far as they have been found: `dims`, and `volumes`."""
+        return (self.dims,) if self._volumes is None else (self.dims, self._volumes)
+
     @one_at_a_time
     def fits(self, model: Snapshot) -> bool:
         """Whether this is still what is to be known of a model: its graph, modules and rules are the same, and the

@@ -18,6 +18,7 @@ from .deepening import plan_deepen
 from .errors import FxgrowError, Kind, VerificationFailed, usage
 from .passes import Widen, Width
 from .passes.advice import advised
+from .passes.answers import planned
 from .passes.deepen import check_number
 from .passes.targets import paths
 from .plan import Plan
@@ -81,7 +82,7 @@ def plan_grow(
         recipe = Widen(
             nodes=(), others=wishes, optional=optional, scheme=scheme, skip=skip, grow=grow, seed=seed, init=init
         )
-        steps.append(advised(partial(recipe.plan, model, analysis), recipe, model, analysis))
+        steps.append(advised(partial(planned, recipe, model, analysis), recipe, model, analysis))
     twin = model
     for name, wish in places:
         if steps:  # the next step is planned for what this one will have made

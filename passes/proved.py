@@ -7,14 +7,18 @@ from dataclasses import dataclass
 
 from fxgrow.dims.axis import Atom
 from fxgrow.dims.solver import DimsSolver
-from fxgrow.errors import GrowthRefused
+from fxgrow.errors import GrowthRefused, Refusal
 from fxgrow.schemes import Assignment, Proof
 
 from .targets import Target
 
 
 class Inexpressible(GrowthRefused):
-    """A node cannot be written with the new size; its refusal's chain ends there."""
+    """A node cannot be written with the new size; its refusal's chain ends there. `all`: every such node."""
+
+    def __init__(self, refusal: Refusal, others: Sequence[GrowthRefused] = ()) -> None:
+        super().__init__(refusal)
+        self.all: tuple[GrowthRefused, ...] = (self, *others)
 
 
 @dataclass(frozen=True, slots=True)

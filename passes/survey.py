@@ -9,16 +9,10 @@ from torch import fx
 from fxgrow.analysis import Analysis
 from fxgrow.dims.axis import Atom, Axis, atoms, show
 from fxgrow.dims.solver import DimsSolver, Producer
-from fxgrow.errors import FxgrowError, GrowthRefused, Refusal
+from fxgrow.errors import Refusal
 
+from .answers import answers
 from .targets import owned, paths
-from .widen import Grow, Widen
-from .widths import Width
-
-SMALLEST = 1.0 + 1e-9
-"""A factor that asks for the next possible width."""
-WAYS: tuple[tuple[float, Grow], ...] = ((SMALLEST, "channels"), (2.0, "channels"), (SMALLEST, "groups"))
-"""What is tried before a producer is said not to grow: uniform copies need twice the width, some heads a whole one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +61,8 @@ class Survey:
 def survey(gm: fx.GraphModule, analysis: Analysis, scheme: str = "auto") -> Survey:
     """Look at every producer of a model; proves each growth, applies none."""
     dims = analysis.dims
-    surroundings = _Surroundings(dims)
-    able: set[Axis] = set()
-    """Axes that have been seen to grow: all producers of one stream share theirs."""
-    sites = []
-    for path, producer in paths(gm, dims).items():
-        axis = dims.algebra.resolve(producer.axis)
-        refusal = None if axis in able else _refusal(gm, analysis, path, scheme)
-        if refusal is None:
-            able.add(axis)
-        sites.append(surroundings.site(path, producer, refusal))
+    surroundings, refusals = _Surroundings(dims), answers(gm, analysis, scheme).refusals
+    sites = [surroundings.site(path, producer, refusals.get(path)) for path, producer in paths(gm, dims).items()]
     return Survey(tuple(sites), tuple(_joins(gm, dims)))
 
 
@@ -107,21 +93,6 @@ class _Surroundings:
             tuple(dict.fromkeys(node for node, held in self.joins if mine & held)),
             refusal,
         )
-
-
-def _refusal(gm: fx.GraphModule, analysis: Analysis, name: str, scheme: str) -> Refusal | None:
-    """Why a producer cannot grow; None if the smallest growth can be planned, or twice the width, or a whole group."""
-    refusal: Refusal | None = None
-    for factor, grow in WAYS:
-        try:
-            Widen(nodes=(name,), width=Width(factor=factor), grow=grow, scheme=scheme).plan(gm, analysis)
-        except GrowthRefused as refused:
-            refusal = refusal or refused.refusal
-        except FxgrowError as error:
-            return error.refusal
-        else:
-            return None
-    return refusal
 
 
 def _joins(gm: fx.GraphModule, dims: DimsSolver) -> list[JoinSite]:

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from types import MappingProxyType
 from typing import Literal
 
 from torch import fx
 
 from fxgrow.analysis import Analysis
-from fxgrow.capture.attention import Opening
 from fxgrow.capture.opening import opening_of
-from fxgrow.dims.axis import Atom, atoms
+from fxgrow.dims.axis import Atom
 from fxgrow.dims.solver import DimsSolver
-from fxgrow.errors import GrowthRefused, Kind, usage
+from fxgrow.errors import FxgrowError, GrowthRefused, Kind, usage
 from fxgrow.plan import Plan
 from fxgrow.plan.header import is_seed
 from fxgrow.schemes import Auto, Failure, Problem, Scheme, scheme_named
 from fxgrow.schemes.auto import proved
 from fxgrow.schemes.unread import unread
 
-from .opened import closed, drawing_behind, opened, redrawn_lines
+from .opened import closed, drawing_behind, redrawn_lines
 from .proved import Inexpressible, Proved
 from .refuse import explain_refusal, failed, inexpressible
+from .settling import Grow as Grow
+from .settling import Settled, Task, companions, failures, holding, seen_at, stopped, told_beside
 from .targets import Target, find_target
 from .widths import Width, chosen_atoms, new_sizes
-from .writing import written
-
-
-@dataclass
-class Task:
-    """A model that is being planned for, and what has been found out on the way."""
-
-    gm: fx.GraphModule
-    analysis: Analysis
-    openings: tuple[Opening, ...] = ()
-    left_out: dict[str, str] = field(default_factory=dict)
-    first: GrowthRefused | None = None
-
-    def opened(self, openings: Sequence[Opening]) -> Task:
-        """The same for the model in which calls are written out."""
-        gm, analysis = opened(self.gm, self.analysis, openings)
-        return replace(self, gm=gm, analysis=analysis, openings=(*self.openings, *openings))
-
+from .writing import Writing, written
 
 Skip = Literal["couple", "reshape"]
-Grow = Literal["channels", "groups"]
 INITS = ("match", "kaiming", "xavier")
 
 
@@ -94,117 +79,190 @@ class Widen:
         if not self.nodes and not self.others:
             raise usage(Kind.BAD_OPTION, "no node is named", hint='node="layer2.conv1"')
 
-    def plan(self, gm: fx.GraphModule, analysis: Analysis) -> Plan:
+    def plan(
+        self, gm: fx.GraphModule, analysis: Analysis, left_out: Mapping[str, GrowthRefused] = MappingProxyType({})
+    ) -> Plan:
         """What would change. Reads the model's graph and the shapes of its tensors; writes nothing.
 
         Raises:
             UsageError: a name or a width is invalid.
             GrowthRefused: the growth would change the function or the interface, or cannot be written down.
         """
-        plan = self._plan(Task(gm, analysis))
-        behind = tuple(node for node in drawing_behind(plan.openings, gm, analysis) if node not in plan.redrawn)
-        return replace(plan, redrawn=(*plan.redrawn, *behind), proof=(*plan.proof, *redrawn_lines(behind)))
+        settled = self.settled(gm, analysis, left_out)
+        if settled.plan is None:
+            raise settled.first or next(iter(settled.left_out.values()))
+        return settled.plan
 
-    def _plan(self, task: Task) -> Plan:
-        """Plan, and again where that shows something that must be written out or left out first."""
-        gm, analysis = task.gm, task.analysis
-        dims = analysis.volumes if self.skip == "reshape" else analysis.dims
-        sizes, targets, closed_nodes = self.sizes(task, dims)
-        if closed_nodes:
-            return self._plan(task.opened([opening_of(gm, node, analysis.program) for node in closed_nodes]))
-        problem = Problem(analysis, dims, sizes, analysis.others(gm))
+    def settled(
+        self, gm: fx.GraphModule, analysis: Analysis, left_out: Mapping[str, GrowthRefused] = MappingProxyType({})
+    ) -> Settled:
+        """The plan, and why the names that are left out of it are.
+
+        Args:
+            gm: the model.
+            analysis: of it.
+            left_out: names of which it is known that they cannot grow, with the reason.
+
+        Raises:
+            UsageError: as `plan`.
+            GrowthRefused: as `plan`, if a name that may not be left out cannot grow.
+        """
+        task = Task(gm, analysis, left_out={name: left_out[name] for name in self.optional if name in left_out})
+        plan: Plan | None = None
+        while plan is None:
+            if task.left_out.keys() >= self._wishes.keys():
+                return Settled(None, task.left_out, task.first)
+            plan = self._tried(task)
+        behind = tuple(node for node in drawing_behind(plan.openings, gm, analysis) if node not in plan.redrawn)
+        plan = replace(plan, redrawn=(*plan.redrawn, *behind), proof=(*plan.proof, *redrawn_lines(behind)))
+        return Settled(plan, task.left_out, task.first)
+
+    def _tried(self, task: Task) -> Plan | None:
+        """The plan; None if something had to be written out, left out, or grown otherwise, and it is to be tried again.
+
+        Raises:
+            GrowthRefused: what fails has to grow, or nothing is left.
+        """
+        dims = self._dims(task)
+        task.moved.clear()
+        sizes, targets = self.sizes(task, dims)
+        if sizes is None:
+            return None
+        problem = Problem(task.analysis, dims, sizes, task.analysis.others(task.gm))
         scheme = scheme_named(self.scheme)
         found = scheme.chosen(problem) if isinstance(scheme, Auto) else proved(scheme, problem)
         failure = found if isinstance(found, Failure) else unread(problem, found[1])
         if isinstance(found, Failure) or failure is not None:
             assert failure is not None
-            node = dims.program.ops[failure.op].node
-            return self._without(task, dims, targets, sizes, node, failed(gm, dims, targets[0], failure))
+            if not self.optional and (beside := companions(scheme, problem, failure)):
+                task.beside.update(beside)
+                task.first = task.first or failed(task.gm, dims, targets[0], failure)
+                return None
+            if not self.optional and task.beside:
+                assert task.first is not None, "what grows beside the layers was needed"
+                raise task.first
+            some = list(failures(scheme, problem, failure)) if self.optional else [failure]
+            for failure in some:
+                units = stopped(dims, sizes, failure)
+                self._without(task, dims, targets, units, partial(failed, task.gm, dims, failure=failure))
+            return None
         taken = [f"{label}: scheme {text}" for label, text in found[2].items()] if len(found) == 3 else []
-        notes = (*taken, *(f"left out: {name}: {why}" for name, why in task.left_out.items()))
+        taken += [f"{text}, by the same factor" for text in told_beside(dims, task.beside)]
+        notes = (*taken, *(f"left out: {name}: {_reason(why)}" for name, why in task.left_out.items()))
         growth = Proved(dims, sizes, targets, found[0], found[1], notes)
+        how = Writing(scheme, self.adapter, self.seed, self.init, several=bool(self.optional))
         try:
-            plan = written(gm, analysis, growth, scheme=scheme, adapter=self.adapter, seed=self.seed, init=self.init)
+            plan = written(task.gm, task.analysis, growth, how)
         except Inexpressible as refused:
-            cause = inexpressible(dims, targets[0], refused)
-            return self._without(task, dims, targets, sizes, refused.refusal.chain[-1], cause)
-        return self._plan(task.opened(plan.openings)) if plan.openings else replace(plan, openings=task.openings)
+            for one in refused.all:
+                self._without(
+                    task,
+                    dims,
+                    self._guilty(task, dims, targets, seen_at(dims, sizes, one.refusal.chain[-1])),
+                    frozenset(sizes),
+                    partial(inexpressible, dims, refused=one),
+                )
+            return None
+        if plan.openings:
+            task.open(plan.openings)
+            return None
+        return replace(plan, openings=task.openings)
 
-    def sizes(self, task: Task, dims: DimsSolver) -> tuple[dict[Atom, int], list[Target], list[fx.Node]]:
-        """New sizes, the layers that asked for them, and calls that must be written out before more can be said."""
+    def _dims(self, task: Task) -> DimsSolver:
+        return task.analysis.volumes if self.skip == "reshape" else task.analysis.dims
+
+    @property
+    def _wishes(self) -> Mapping[str, Width]:
+        return {**dict.fromkeys(self.nodes, self.width), **dict(self.others)}
+
+    def sizes(self, task: Task, dims: DimsSolver) -> tuple[dict[Atom, int] | None, list[Target]]:
+        """New sizes, and the layers that ask for them; no sizes if nothing is left, or if calls had to be written out
+        before more can be said."""
         sizes: dict[Atom, int] = {}
         targets: list[Target] = []
-        first: GrowthRefused | None = None
-        wishes = {**dict.fromkeys(self.nodes, self.width), **dict(self.others)}
-        for name, width in wishes.items():
+        closed_nodes: dict[fx.Node, None] = {}
+        for name, width in self._wishes.items():
             if name in task.left_out:
                 continue
             try:
                 target = find_target(task.gm, task.analysis, dims, name)
                 in_the_way = closed(task.gm, dims, target.axis)
                 if in_the_way and not chosen_atoms(dims, target.axis, self.grow):
-                    return sizes, targets, in_the_way
-                self._grow(task.gm, dims, target, width, sizes)
+                    closed_nodes.update(dict.fromkeys(in_the_way))
+                    continue
+                self._grow(task, dims, target, width, sizes)
                 targets.append(target)
             except GrowthRefused as refused:
                 if name not in self.optional:
                     raise
-                task.left_out[name] = _reason(refused)
-                first = first or refused
-        if not targets:
-            cause = task.first or first
-            assert cause is not None
-            raise cause
-        return sizes, targets, []
+                task.left_out[name] = refused
+        if closed_nodes:
+            task.open([opening_of(task.gm, node, task.analysis.program) for node in closed_nodes])
+            return None, targets
+        sizes.update((atom, n) for atom, n in task.beside.items() if atom not in sizes)
+        return (sizes, targets) if targets else (None, targets)
 
     def _without(
         self,
         task: Task,
         dims: DimsSolver,
         targets: Sequence[Target],
-        sizes: Mapping[Atom, int],
-        node: str,
-        cause: GrowthRefused,
-    ) -> Plan:
-        """Plan without the layers whose new units an operator cannot take; if there is no choice, refuse."""
-        seen = {
-            a
-            for op in dims.program.node_ops.get(node, ())
-            for value in (*op.inputs(), *op.outputs)
-            for axis in dims.resolved(value)
-            for a in atoms(axis)
-            if a in sizes
-        }
-        near = [t for t in targets if seen & set(atoms(dims.algebra.resolve(t.axis)))]
-        guilty = [t for t in near if self._fails(self._alone(task, dims, t, sizes))]
-        stopped = [t.name for t in guilty or near]
-        if not stopped or not self.optional.issuperset(stopped):
-            raise cause
-        task.left_out.update(dict.fromkeys(stopped, _reason(cause)))
-        task.first = task.first or cause
-        return self._plan(task)
+        units: Collection[Atom],
+        cause: Callable[[Target], GrowthRefused],
+    ) -> None:
+        """Grow layers whose new units an operator cannot take by the other factor of their products, or not at all.
 
-    def _fails(self, problem: Problem) -> bool:
-        found = proved(scheme_named(self.scheme), problem)
-        return isinstance(found, Failure) or unread(problem, found[1]) is not None
+        Raises:
+            GrowthRefused: one of them has to grow, or none of them may be left out.
+        """
+        near = holding(dims, targets, units)
+        fixed = next((t for t in near if t.name not in self.optional), None)
+        if fixed is not None or not near:
+            raise cause(fixed or targets[0])
+        for target in near:
+            if target.name in task.moved:
+                continue
+            task.moved.add(target.name)
+            why = task.causes.setdefault(target.name, cause(target))
+            task.first = task.first or why
+            other: Grow = "channels" if self.grow == "groups" else "groups"
+            choices = [chosen_atoms(dims, target.axis, way) for way in (self.grow, other)]
+            if target.name not in task.other_way and choices[1] and choices[0] != choices[1]:
+                task.other_way[target.name] = other
+            else:
+                task.left_out[target.name] = why
 
-    def _alone(self, task: Task, dims: DimsSolver, target: Target, sizes: Mapping[Atom, int]) -> Problem:
-        """One of the layers by itself, with what shares its channels."""
-        mine = {a for a in atoms(dims.algebra.resolve(target.axis)) if a in sizes}
-        together = {b for a in mine for b in tied(dims, a) if b in sizes}
-        part = {a: sizes[a] for a in sizes if a in together}
-        return Problem(task.analysis, dims, part, task.analysis.others(task.gm))
+    def _guilty(self, task: Task, dims: DimsSolver, targets: Sequence[Target], units: Collection[Atom]) -> list[Target]:
+        """Which of the layers whose units a node sees it stops by themselves; all of them if it is none."""
+        near = holding(dims, targets, units) or list(targets)
+        if len(near) < 2 or not self.optional:
+            return near
+        return [t for t in near if not self._grows_alone(task, t.name)] or near
 
-    def _grow(self, gm: fx.GraphModule, dims: DimsSolver, target: Target, width: Width, sizes: dict[Atom, int]) -> None:
+    def _grows_alone(self, task: Task, name: str) -> bool:
+        alone = replace(
+            self,
+            nodes=(),
+            others=((name, self._wishes[name]),),
+            optional=frozenset(),
+            grow=task.other_way.get(name, self.grow),
+        )
+        try:
+            alone.plan(task.gm, task.analysis)
+        except FxgrowError:
+            return False
+        return True
+
+    def _grow(self, task: Task, dims: DimsSolver, target: Target, width: Width, sizes: dict[Atom, int]) -> None:
         """Add the new sizes that one target asks for."""
-        chosen = chosen_atoms(dims, target.axis, self.grow)
+        chosen = chosen_atoms(dims, target.axis, task.other_way.get(target.name, self.grow))
         if not chosen:
-            raise explain_refusal(gm, dims, target, soft=self.skip == "reshape")
-        classes: list[list[Atom]] = []
+            raise explain_refusal(task.gm, dims, target, soft=self.skip == "reshape")
+        steps: list[list[Atom]] = []
         for atom in chosen:
-            if not any(atom in known for known in classes):
-                classes.append(tied(dims, atom))
-        wanted = new_sizes(dims, target.axis, classes, width, target.name)
+            if not any(atom in known for known in steps):
+                steps.append(dims.algebra.in_step(atom))
+        wanted = new_sizes(dims, target.axis, steps, width, target.name)
         other = {a: (sizes[a], n) for a, n in wanted.items() if sizes.get(a, n) != n}
         if other and target.name not in self.optional:
             have, want = next(iter(other.values()))
@@ -220,16 +278,3 @@ def _reason(refused: GrowthRefused) -> str:
     """Why, without who."""
     what = refused.refusal.what
     return what.partition(": ")[2] if what.startswith("cannot widen ") else what
-
-
-def tied(dims: DimsSolver, atom: Atom) -> list[Atom]:
-    """An atom and all that grow in step with it; a piece that may not grow lets the others go alone."""
-    found = [atom]
-    for member in found:
-        for a, b in dims.algebra.ties:
-            x, y = dims.algebra.resolve(a), dims.algebra.resolve(b)
-            for one, other in ((x, y), (y, x)):
-                free = isinstance(other, Atom) and other.index not in dims.algebra.frozen
-                if one == member and isinstance(other, Atom) and free and other not in found:
-                    found.append(other)
-    return found

@@ -28,6 +28,18 @@ from .tensors import copy_maps, tensor_edits
 
 
 @dataclass(frozen=True, slots=True)
+class Writing:
+    """How a proved growth is written down."""
+
+    scheme: Scheme
+    adapter: str
+    seed: int
+    init: str
+    several: bool = False
+    """Whether all nodes that cannot be written are looked for, not the first one alone."""
+
+
+@dataclass(frozen=True, slots=True)
 class Edits:
     """All that a proved growth changes in a model, and what the model costs before and after."""
 
@@ -42,22 +54,20 @@ class Edits:
     """Nodes that cannot take the new size in training mode, in which the model runs other operators."""
 
 
-def written(
-    gm: fx.GraphModule, analysis: Analysis, growth: Proved, *, scheme: Scheme, adapter: str, seed: int, init: str
-) -> Plan:
+def written(gm: fx.GraphModule, analysis: Analysis, growth: Proved, how: Writing) -> Plan:
     """The plan of a proved growth.
 
     Raises:
         Inexpressible: a node cannot be written with the new size.
     """
     proof = growth.proof
-    sources = copy_maps(growth.dims, growth.sizes, growth.assignment, proof.uniform, seed)
-    edits = edits_of(gm, analysis, growth, sources, adapter)
+    sources = copy_maps(growth.dims, growth.sizes, growth.assignment, proof.uniform, how.seed)
+    edits = edits_of(gm, analysis, growth, sources, how.adapter, several=how.several)
     return Plan(
         title=_title(growth),
-        scheme=scheme.name,
-        seed=seed,
-        init=init,
+        scheme=how.scheme.name,
+        seed=how.seed,
+        init=how.init,
         growths=_growths(growth),
         tensors=edits.tensors,
         modules=edits.modules,
@@ -71,7 +81,7 @@ def written(
         after=edits.after,
         model=analysis.digest,
         openings=edits.openings,
-        noise=getattr(scheme, "noise", 0.0),
+        noise=getattr(how.scheme, "noise", 0.0),
     )
 
 
@@ -81,9 +91,17 @@ def proof_lines(proof: Proof) -> tuple[str, ...]:
 
 
 def edits_of(
-    gm: fx.GraphModule, analysis: Analysis, growth: Proved, sources: Mapping[Atom, tuple[int, ...]], adapter: str
+    gm: fx.GraphModule,
+    analysis: Analysis,
+    growth: Proved,
+    sources: Mapping[Atom, tuple[int, ...]],
+    adapter: str,
+    *,
+    several: bool = False,
 ) -> Edits:
     """What a proved growth changes; the same for the same states and copy maps (`sources`).
+
+    If it cannot be written, all nodes that stand in the way are looked for where there are `several`.
 
     Raises:
         Inexpressible: a node cannot be written with the new size.
@@ -99,9 +117,11 @@ def edits_of(
     shapes = {id(attribute(gm, name)): t.new for t in tensors for name in t.names}
     adapted = {(s.node, s.source): _adapted(analysis, s) for s in skips}
     try:
-        simulation = Simulation(analysis, gm, new, shapes, adapted).run()
+        simulation = Simulation(analysis, gm, new, shapes, adapted, several=several).run()
     except GrowthRefused as refused:
         raise Inexpressible(refused.refusal) from None
+    if simulation.refused:
+        raise Inexpressible(simulation.refused[0].refusal, simulation.refused[1:])
     failing = fails_at_other_sizes(gm, analysis, growth, simulation, copied)
     before, after = costs(analysis, gm, tensors, new, {s: _adapted(analysis, s) for s in skips})
     modules, nodes, openings = tuple(simulation.modules), tuple(simulation.nodes), tuple(simulation.openings)

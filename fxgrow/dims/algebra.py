@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import cast
 
 from ..errors import Kind
 from .axis import Atom, Axis, Fixed, Product, Sum, atoms, factors_of, product, terms_of, total
@@ -38,6 +39,11 @@ class Algebra:
         self._splits: dict[object, list[Axis]] = {}
         self.op = -1
         """The operator that is being looked at."""
+        self.version = 0
+        """It changes whenever a normal form may have become another one."""
+        self._normal: dict[int, tuple[Axis, Axis]] = {}
+        """By identity, expressions and their normal forms; those of one version."""
+        self._normal_at = 0
 
     def atom(self, size: int) -> Atom:
         """A new atom."""
@@ -61,11 +67,22 @@ class Algebra:
             settled = self.link[index]
             assert settled is not None, "a link is replaced, never removed"
             return settled
-        if type(axis) is Product:
-            return product([self.resolve(f) for f in axis.factors])
-        if type(axis) is Sum:
-            return total([self.resolve(t) for t in axis.terms])
-        return axis
+        if type(axis) is Fixed:
+            return axis
+        if self._normal_at != self.version:
+            self._normal.clear()
+            self._normal_at = self.version
+        known = self._normal.get(id(axis))
+        if known is not None:
+            return known[1]
+        found = (
+            product([self.resolve(f) for f in axis.factors])
+            if type(axis) is Product
+            else total([self.resolve(t) for t in cast("Sum", axis).terms])
+        )
+        self._normal[id(axis)] = axis, found
+        self._normal[id(found)] = found, found
+        return found
 
     def _settle(self, index: int) -> None:
         """Bring the link of an atom into normal form. Links lead to others, as deep as an axis was cut one unit after
@@ -203,6 +220,7 @@ class Algebra:
         if b.index < a.index:
             a, b = b, a
         self.link[b.index] = a
+        self.version += 1
         self.unions.append((a.index, b.index, self.op))
         reason = self.frozen.get(b.index)
         if reason is not None:
@@ -213,6 +231,7 @@ class Algebra:
             self._misfit(atom, axis)
             return
         self.link[atom.index] = axis
+        self.version += 1
         self.unions.extend((atom.index, part.index, self.op) for part in atoms(axis))
         reason = self.frozen.get(atom.index)
         if reason is not None:
@@ -316,6 +335,18 @@ class Algebra:
     def growable(self, axis: Axis) -> list[Atom]:
         """The distinct atoms of an axis that may grow, from left to right."""
         return list(dict.fromkeys(a for a in atoms(self.resolve(axis)) if a.index not in self.frozen))
+
+    def in_step(self, atom: Atom) -> list[Atom]:
+        """An atom and all that grow in step with it; a piece that may not grow lets the others go alone."""
+        found = [atom]
+        pairs = [(self.resolve(a), self.resolve(b)) for a, b in self.ties]
+        for member in found:
+            for x, y in pairs:
+                for one, other in ((x, y), (y, x)):
+                    free = isinstance(other, Atom) and other.index not in self.frozen
+                    if one == member and isinstance(other, Atom) and free and other not in found:
+                        found.append(other)
+        return found
 
     def copy(self) -> Algebra:
         """An independent copy."""

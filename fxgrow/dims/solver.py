@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -82,12 +83,8 @@ class DimsSolver:
         self.soft_joins: list[SoftJoin] = []
         self.unknown: set[str] = set()
         self._soft: dict[int, SoftJoin] = {}
-        self._held: dict[int, tuple[Atom, ...]] = {}
-        """The atoms of each value; filled when asked for, after the walk."""
-        self._touched: tuple[frozenset[Atom], list[Op]] | None = None
-        """The answer that was given last: choosing, proving and simulating a growth ask the same."""
         self._ranges: Ranges | None = None
-        self._summed: frozenset[Atom] | None = None
+        self.forget()
         self._depth: dict[int, int] = {}
         """Contractions on the longest way from a graph input; values that no input reaches have none."""
 
@@ -97,6 +94,17 @@ class DimsSolver:
         if self._ranges is None:
             self._ranges = Ranges(self.program)
         return self._ranges
+
+    def forget(self) -> None:
+        """Forget the answers that were given before, for axes that were changed by hand."""
+        self._held: dict[int, tuple[Atom, ...]] = {}
+        """The atoms of each value; filled when asked for, after the walk."""
+        self._occurring: dict[int, tuple[list[Axis], list[tuple[Atom, ...]]]] = {}
+        self._seen: dict[Atom, list[int]] | None = None
+        self._resolved: dict[int, tuple[int, Sequence[Axis], Sequence[Axis]]] = {}
+        """By value: for which state of the algebra, of which axes, and what they are in normal form."""
+        self._summed: frozenset[Atom] | None = None
+        self._bundles: tuple[tuple[Atom, ...], ...] | None = None
 
     # -- what rules call ----------------------------------------------------------------------------------------
 
@@ -252,7 +260,11 @@ class DimsSolver:
 
     def resolved(self, value: Value) -> list[Axis]:
         """The axes of a value, in normal form."""
-        return [self.algebra.resolve(axis) for axis in self.of(value)]
+        axes, version = self.axes.get(value.index) or self.of(value), self.algebra.version
+        known = self._resolved.get(value.index)
+        if known is None or known[0] != version or known[1] is not axes:
+            known = self._resolved[value.index] = (version, axes, tuple(map(self.algebra.resolve, axes)))
+        return list(known[2])
 
     @property
     def summed(self) -> frozenset[Atom]:
@@ -262,29 +274,52 @@ class DimsSolver:
             self._summed = frozenset(a for reader in self.readers for a in atoms(resolve(reader.axis)))
         return self._summed
 
+    def occurrences(self, value: Value) -> list[tuple[Atom, ...]]:
+        """For each axis of a value every occurrence of a set of units in it."""
+        axes = self.resolved(value)
+        known = self._occurring.get(value.index)
+        if known is None or len(known[0]) != len(axes) or any(map(operator.is_not, known[0], axes)):
+            known = self._occurring[value.index] = (axes, [tuple(atoms(axis)) for axis in axes])
+        return known[1]
+
+    def held(self, value: Value) -> tuple[Atom, ...]:
+        """The sets of units that the axes of a value hold."""
+        known = self._held.get(value.index)
+        if known is None:
+            axes = self.axes.get(value.index, ())
+            known = tuple(dict.fromkeys(atom for axis in axes for atom in atoms(self.algebra.resolve(axis))))
+            self._held[value.index] = known
+        return known
+
     def carries(self, value: Value, grown: Callable[[Atom], bool]) -> bool:
         """Whether some axis of a value holds a growing atom."""
-        held = self._held.get(value.index)
-        if held is None:
-            axes = self.axes.get(value.index, ())
-            held = tuple(dict.fromkeys(atom for axis in axes for atom in atoms(self.algebra.resolve(axis))))
-            self._held[value.index] = held
-        return any(map(grown, held))
+        return any(map(grown, self.held(value)))
+
+    @property
+    def bundles(self) -> Sequence[tuple[Atom, ...]]:
+        """What single axes hold, where that is more than one set of units."""
+        if self._bundles is None:
+            axes = (axis for value in self.program.values for axis in self.axes.get(value.index, ()))
+            held = (tuple(dict.fromkeys(atoms(self.algebra.resolve(axis)))) for axis in axes)
+            self._bundles = tuple(dict.fromkeys(some for some in held if len(some) > 1))
+        return self._bundles
 
     def touched(self, growing: Iterable[Atom]) -> list[Op]:
         """The operators that see a growing axis, in order."""
-        grown = frozenset(growing)
-        if self._touched is None or self._touched[0] != grown:
-            self._touched = (grown, self._find_touched(grown))
-        return self._touched[1]
+        if self._seen is None:
+            self._seen = self._find_seen()
+        numbers: set[int] = set()
+        for atom in growing:
+            numbers.update(self._seen.get(atom, ()))
+        return [self.program.ops[k] for k in sorted(numbers)]
 
-    def _find_touched(self, growing: frozenset[Atom]) -> list[Op]:
-        known: dict[int, bool] = {}
-
-        def sees(value: Value) -> bool:
-            found = known.get(value.index)
-            if found is None:
-                found = known[value.index] = self.carries(value, growing.__contains__)
-            return found
-
-        return [op for op in self.program.ops if any(map(sees, op.inputs())) or any(map(sees, op.outputs))]
+    def _find_seen(self) -> dict[Atom, list[int]]:
+        """By set of units, the positions of the operators that see it."""
+        found: dict[Atom, list[int]] = {}
+        for k, op in enumerate(self.program.ops):
+            for value in {v.index: v for v in (*op.inputs(), *op.outputs)}.values():
+                for atom in self.held(value):
+                    numbers = found.setdefault(atom, [])
+                    if not numbers or numbers[-1] != k:
+                        numbers.append(k)
+        return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -99,12 +100,20 @@ class SecondSizes:
                 if self.further and isinstance(error, NoShare):
                     self.lost = True
                     return
+                if self.simulation.several:
+                    self._take(node)
                 raise inexpressible(self.simulation.gm, node, str(error)) from None
             if not same_result(self.program.results[node.name], result):
                 self._env[node] = result
                 if self.program.rewritten:
                     old = found(self.program.results[node.name], Value)
                     self._grown.update((v.index, ref) for v, ref in zip(old, found(result, Ref), strict=False))
+
+    def _take(self, node: fx.Node) -> None:
+        """Go on behind a node that fails, with a result whose axes grow as they do at the example's sizes."""
+        old, new = self.simulation.program.results[node.name], self.simulation.lookup(node, node, False)
+        with suppress(OutOfStep):
+            self._env[node] = self._shared(old, new, self.program.results[node.name])
 
     def run(self, node: fx.Node, how: Done) -> tuple[Any, Recording | None]:
         """The result of a node after the growth, and its recording.

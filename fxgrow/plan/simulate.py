@@ -6,7 +6,7 @@ operator and argument by argument, with what the rules predict. Nothing is writt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, product
 from typing import Any
@@ -24,8 +24,10 @@ from ..capture.recorder import broken
 from ..capture.signature import Meta
 from ..capture.trees import attribute
 from ..capture.user_code import is_user_code, may_change, target_of
+from ..dims.axis import Atom
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..dims.rules.mixing import PINNED
+from ..errors import GrowthRefused
 from ..functional import ModeValue
 from .align import align
 from .arguments import argument, as_refs, at, grown_ref, put_all, result_of, same_numbers, same_result
@@ -56,9 +58,12 @@ class Simulation:
         sizes: NewSizes,
         shapes: Mapping[int, tuple[int, ...]],
         detached: Mapping[tuple[str, str], tuple[int, ...]],
+        *,
+        several: bool = False,
     ) -> None:
         """`shapes`: the new shape of each tensor that changes, by identity. `detached`: (consumer, source) edges that
-        get an adapter, with the shape that comes out of it."""
+        get an adapter, with the shape that comes out of it. `several`: go on behind a node that cannot express the
+        growth, and note it in `refused`."""
         self.analysis = analysis
         self.program = analysis.program
         self.gm = gm
@@ -86,6 +91,10 @@ class Simulation:
         """Nodes that see the growth and are given numbers which may follow the input, or compute such numbers."""
         self.scales: Scales = ()
         """The sizes to look at for them, beside the second ones."""
+        self.several = several
+        self.refused: list[GrowthRefused] = []
+        self._blamed: dict[fx.Node, frozenset[Atom]] = {}
+        """Nodes that cannot express the growth, and the growing units that they see."""
         self._cuts = analysis.kept(Cuts, lambda: Cuts(analysis.dims))
 
     def run(self) -> Simulation:
@@ -108,37 +117,71 @@ class Simulation:
         if regrouped is not None:
             raise inexpressible(self.gm, *regrouped, "write the size as a number, or choose another layer")
         for node in self.gm.graph.nodes:
-            if node.op == "output":
-                self._check_output(node)
-            if node.op in ("placeholder", "output"):
-                continue
-            if node.op == "get_attr":
-                thing = attribute(self.gm, str(node.target))
-                if isinstance(thing, Tensor) and id(thing) in self.shapes:
-                    self._change(node, grown_ref(self.program.results[node.name], self.shapes[id(thing)]))
-                continue
-            check_decision(self, node)
-            module = by_name.get(str(node.target)) if node.op == "call_module" else None
-            metas = self.kept.metas(module) if module is not None else {}
-            seen = node.name in touched or any(n in self.changed or self._now(node, n) for n in node.all_input_nodes)
-            seen = seen or any(
-                (node.name, n.name) in self.detached or n in self.elsewhere.uneven for n in node.all_input_nodes
-            )
-            if not (seen or metas):
-                continue
-            if node.name not in self.program.calls and node.target not in INTRINSICS:  # a write into a container
-                self._check_output(node)
-                self._change(node, self._predicted(self.program.results[node.name]))
-                continue
-            attributes: Mapping[str, object] = {}
-            if module is not None:
-                attributes = self.kept.edit(str(node.target), module, lambda n=node: self._facts(n))  # type: ignore[misc]  # bound early
-            self._node(node, module, metas, attributes)
-            self.elsewhere.note(node, module)
+            try:
+                self._walk(node, by_name, touched)
+            except GrowthRefused as refused:
+                if not self.several:
+                    raise
+                self._go_on(node, refused)
         for path, module in by_name.items():
             if self.kept.metas(module, recurse=False):
                 self.kept.edit(path, module, dict)
         return self
+
+    def _walk(self, node: fx.Node, by_name: Mapping[str, nn.Module], touched: Collection[str]) -> None:
+        """One node of the graph."""
+        if node.op == "output":
+            self._check_output(node)
+        if node.op in ("placeholder", "output"):
+            return
+        if node.op == "get_attr":
+            thing = attribute(self.gm, str(node.target))
+            if isinstance(thing, Tensor) and id(thing) in self.shapes:
+                self._change(node, grown_ref(self.program.results[node.name], self.shapes[id(thing)]))
+            return
+        check_decision(self, node)
+        module = by_name.get(str(node.target)) if node.op == "call_module" else None
+        metas = self.kept.metas(module) if module is not None else {}
+        seen = node.name in touched or any(n in self.changed or self._now(node, n) for n in node.all_input_nodes)
+        seen = seen or any(
+            (node.name, n.name) in self.detached or n in self.elsewhere.uneven for n in node.all_input_nodes
+        )
+        if not (seen or metas):
+            return
+        if node.name not in self.program.calls and node.target not in INTRINSICS:  # a write into a container
+            self._check_output(node)
+            self._change(node, self._predicted(self.program.results[node.name]))
+            return
+        attributes: Mapping[str, object] = {}
+        if module is not None:
+            attributes = self.kept.edit(str(node.target), module, lambda: self._facts(node))
+        self._node(node, module, metas, attributes)
+        self.elsewhere.note(node, module)
+
+    def _go_on(self, node: fx.Node, refused: GrowthRefused) -> None:
+        """Note a node that cannot express the growth, and take the result that the rules predict.
+
+        What follows from it alone is not noted: a node behind one that is noted, which fails at the same units.
+        """
+        if node.op != "output":
+            self._change(node, self._predicted(self.program.results[node.name]))
+        units = self._units(refused.refusal.chain[-1]) or self._units(node.name)
+        waiting, seen = list(node.all_input_nodes), set(node.all_input_nodes)
+        while waiting:
+            read = waiting.pop()
+            if self._blamed.get(read, frozenset()) & units:
+                return
+            more = [n for n in read.all_input_nodes if n not in seen and self._units(n.name) & units]
+            seen.update(more)
+            waiting += more
+        self._blamed[node] = units
+        self.refused.append(refused)
+
+    def _units(self, name: str) -> frozenset[Atom]:
+        """The growing units that a node sees."""
+        dims = self.sizes.dims
+        values = (value for op in self.program.node_ops.get(name, ()) for value in (*op.inputs(), *op.outputs))
+        return frozenset(atom for value in values for atom in dims.held(value) if atom in self.sizes.new)
 
     @property
     def modules(self) -> list[ModuleEdit]:

@@ -16,7 +16,6 @@ from ..capture.program import Value
 from ..dims.axis import ONE, Atom, Axis, Product, Sum, factors_of
 from ..dims.solver import DimsSolver
 from ..passes.tensors import Blocks
-from ..passes.widen import tied
 from ..plan import AxisGrowth, Chain, Grid, Layout, Leaf, Plan, TensorEdit, Woven
 from ..plan.layout import leaves
 from ..schemes import Place, State
@@ -59,7 +58,7 @@ def recover(plan: Plan, dims: DimsSolver) -> Recovered:
             for atom, leaf in pairs:
                 _grow(found, dims, edit, atom, leaf)
     for atom in list(found.sizes):  # what no tensor shows grows in step with what one shows
-        for other in tied(dims, atom):
+        for other in dims.algebra.in_step(atom):
             if found.sizes[atom] > dims.algebra.size[other.index]:
                 found.sizes.setdefault(other, found.sizes[atom])
     _all_there(plan, dims, found)

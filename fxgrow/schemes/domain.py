@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from ..capture.program import Op
 from ..dims.rules.domains import Domain as Interval
 from ..dims.rules.mixing import Mixing
-from .states import Place
+from .states import Failure, Place
 
 S = TypeVar("S")
 
@@ -19,6 +19,8 @@ class Domain(Protocol[S]):
     same: S
     zero: S
     null: S
+    failure: Failure | None
+    """Why the growth must fail, if that has shown: the walk need not go on."""
 
     def place(self, place: Place) -> S:
         """The state of a parameter at one occurrence."""

@@ -34,7 +34,7 @@ class Propagation(Generic[S]):
         self._op = dims.program.ops[0]
 
     def run(self) -> Propagation[S]:
-        """Walk forward."""
+        """Walk forward, as far as the domain finds no reason why it must fail."""
         for op in self.dims.touched(self.growing):
             self._op = op
             self._made.update((out.index, op) for out in op.outputs)
@@ -49,6 +49,8 @@ class Propagation(Generic[S]):
                         hint="nothing was changed; please report the model, or mend the rule if it is yours",
                     )
                 ) from error
+            if self.domain.failure is not None:
+                break
         return self
 
     @property
@@ -94,8 +96,8 @@ class Propagation(Generic[S]):
 
     def set(self, value: Value, marks: list[list[Any]]) -> None:
         """Say what the states of an output are."""
-        axes = self.axes(value)
-        counts = [self.count(axis) for axis in axes]
+        axes, growing = self.axes(value), self.growing
+        counts = [sum(atom in growing for atom in held) for held in self.dims.occurrences(value)]
         assert len(counts) == len(marks), f"{value} has {len(counts)} axes, not {len(marks)}"
         rows = [self.fit(row, count) for row, count in zip(marks, counts, strict=True)]
         self._marks[value.index] = [[self._held(x, axes) for x in row] for row in rows]

@@ -29,6 +29,8 @@ class ProofDomain:
     """States as they are."""
 
     same, zero, null = State.SAME, State.ZERO, State.NULL
+    failure: Failure | None = None
+    """A step that does not hold is raised instead."""
 
     def __init__(
         self,

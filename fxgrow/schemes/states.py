@@ -67,6 +67,8 @@ class Failure:
     text: str
     hint: str = ""
     """A way out, if the scheme knows one."""
+    atoms: frozenset[Atom] = frozenset()
+    """The growing units that it stops, if others of the growth could go on without them; all if none are named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from ..dims.axis import Atom
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from ..passes.tensors import copy_maps
-from ..passes.widen import tied
 from ..schemes.flow import Propagation
 from ..schemes.occurrences import places_of
 from ..schemes.proof import ProofDomain, Refuted
@@ -156,7 +155,7 @@ class _Examination:
         for value in self.values.values():
             for axis in self.dims.of(value):
                 for atom in self.dims.algebra.growable(axis):
-                    members = tied(self.dims, atom)
+                    members = self.dims.algebra.in_step(atom)
                     known = any(atom in some for some in classes)
                     if not known and all(m.index not in self.dims.algebra.frozen for m in members):
                         classes.append(members)

@@ -18,10 +18,11 @@ from torch import Tensor, fx, nn
 from fxgrow.passes.around import look_around
 from fxgrow.passes.positions import Position, find_position
 from fxgrow.passes.proved import Proved
-from fxgrow.passes.widen import Task, Widen
+from fxgrow.passes.settling import Task
+from fxgrow.passes.widen import Widen
 from fxgrow.passes.widths import Width
 from fxgrow.passes.wishes import activation_named
-from fxgrow.passes.writing import written
+from fxgrow.passes.writing import Writing, written
 
 from ...api import analysis_of
 from ...dims.axis import Atom
@@ -146,32 +147,33 @@ def force_widening(model: fx.GraphModule, inputs: Inputs, growth: Widening, stan
         nodes=growth.nodes, width=Width(**size_of(growth)), skip=growth.skip, grow=growth.grow, scheme=growth.scheme
     )
     try:
-        sizes, targets, closed = recipe.sizes(Task(model, analysis), dims)
+        sizes, targets = recipe.sizes(Task(model, analysis), dims)
     except (FxgrowError, AssertionError, KeyError):
         return Forced(0)
-    if closed:
+    if sizes is None:
         return Forced(0)
     tried = 0
     for states, proof in _ways(dims, sizes, growth.scheme):
         try:
             found = Proved(dims, sizes, targets, states, proof, ())
-            scheme = scheme_named(growth.scheme)
-            plan = written(model, analysis, found, scheme=scheme, adapter=growth.adapter, seed=0, init="match")
+            how = Writing(scheme_named(growth.scheme), growth.adapter, 0, "match")
+            plan = written(model, analysis, found, how)
             grown = Stand(apply(plan, model, checked=True), own=True)
             same = _same(stand, grown, inputs)
         except (FxgrowError, RuntimeError, ValueError, AssertionError, IndexError, KeyError):
             continue  # it cannot even be written, or does not run
         tried += 1
         if same and reached(plan, grown, inputs):  # else they are dead
-            how = "provable" if proof.steps else "not provable"
-            return Forced(tried, f"{', '.join(sorted({state.value for state in states.values()}))} ({how})")
+            said = "provable" if proof.steps else "not provable"
+            return Forced(tried, f"{', '.join(sorted({state.value for state in states.values()}))} ({said})")
     return Forced(tried)
 
 
 def _freed(dims: DimsSolver) -> DimsSolver:
     """Axes that may grow although something would go wrong."""
     free = copy.copy(dims)
-    free.algebra, free.axes, free._held, free._touched = dims.algebra.copy(), dict(dims.axes), {}, None
+    free.algebra, free.axes = dims.algebra.copy(), dict(dims.axes)
+    free.forget()
     free.algebra.frozen = {k: reason for k, reason in dims.algebra.frozen.items() if reason.kind not in FORCED}
     return free
 

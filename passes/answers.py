@@ -1,0 +1,74 @@
+"""Which layers of a model can grow: found once for all of them, and read by `inspect` and by plans of many layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from fxgrow.analysis import Analysis
+from fxgrow.errors import GrowthRefused, Refusal
+from fxgrow.plan import Plan
+
+from .targets import paths
+from .widen import Widen
+from .widths import Width
+
+TWICE = Width(factor=2.0)
+"""Twice the width: uniform copies need it, and what can grow at all can grow to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Of all layers, named as in `paths`: the plan in which they grow to twice their widths, and why others cannot."""
+
+    recipe: Widen | None
+    """What was planned; None for a model without layers."""
+    plan: Plan | None
+    """None if nothing can grow."""
+    left_out: Mapping[str, GrowthRefused]
+
+    @property
+    def refusals(self) -> Mapping[str, Refusal]:
+        """Why layers cannot grow, by name."""
+        return {name: why.refusal for name, why in self.left_out.items()}
+
+
+@dataclass(slots=True)
+class _Kept:
+    """By scheme."""
+
+    found: dict[str, Answers] = field(default_factory=dict)
+
+
+def answers(gm: fx.GraphModule, analysis: Analysis, scheme: str = "auto") -> Answers:
+    """Which layers can grow with the coupled stream that they belong to; found once, and kept with the analysis."""
+    kept = analysis.kept(_Kept, _Kept).found
+    if scheme not in kept:
+        kept[scheme] = _answers(gm, analysis, scheme)
+    return kept[scheme]
+
+
+def _answers(gm: fx.GraphModule, analysis: Analysis, scheme: str) -> Answers:
+    names = tuple(paths(gm, analysis.dims))
+    if not names:
+        return Answers(None, None, {})
+    recipe = Widen(nodes=(), others=tuple((n, TWICE) for n in names), optional=frozenset(names), scheme=scheme)
+    settled = recipe.settled(gm, analysis)
+    return Answers(recipe, settled.plan, settled.left_out)
+
+
+def planned(recipe: Widen, gm: fx.GraphModule, analysis: Analysis) -> Plan:
+    """The plan of a recipe in which layers may be left out: those that cannot grow, as `inspect` says.
+
+    Raises:
+        UsageError: a name or a width is invalid.
+        GrowthRefused: a layer that must grow cannot, or none can.
+    """
+    if not recipe.optional or recipe.scheme != "auto" or recipe.skip != "couple":
+        return recipe.plan(gm, analysis)
+    known = answers(gm, analysis)
+    if recipe == known.recipe and known.plan is not None:
+        return known.plan
+    return recipe.plan(gm, analysis, known.left_out)

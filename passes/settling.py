@@ -1,0 +1,124 @@
+"""What has been found out on the way to a plan, and which of the layers that are to grow stand in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from torch import fx
+
+from fxgrow.analysis import Analysis
+from fxgrow.capture.attention import Opening
+from fxgrow.dims.axis import Atom, atoms
+from fxgrow.dims.sets import connected
+from fxgrow.dims.solver import DimsSolver
+from fxgrow.errors import GrowthRefused, Kind
+from fxgrow.plan import Plan
+from fxgrow.schemes import Auto, Failure, Problem, Scheme
+from fxgrow.schemes.auto import ORDER, proved
+from fxgrow.schemes.unread import unread
+
+from .opened import opened
+from .targets import Target
+
+Grow = Literal["channels", "groups"]
+_MIXED = (Kind.NORM, Kind.SOFTMAX, Kind.STATISTIC)
+"""Reasons that copies of all units of an axis may do away with."""
+
+
+@dataclass
+class Task:
+    """A model that is being planned for, and what has been found out on the way."""
+
+    gm: fx.GraphModule
+    analysis: Analysis
+    openings: tuple[Opening, ...] = ()
+    left_out: dict[str, GrowthRefused] = field(default_factory=dict)
+    other_way: dict[str, Grow] = field(default_factory=dict)
+    """Names of which the other factor of their products grows, because the first one cannot."""
+    causes: dict[str, GrowthRefused] = field(default_factory=dict)
+    """Why the first one cannot."""
+    moved: set[str] = field(default_factory=set)
+    """Names that are left out, or grow the other way, since the last try."""
+    beside: dict[Atom, int] = field(default_factory=dict)
+    """Units that nobody named, without which the named ones cannot grow."""
+    first: GrowthRefused | None = None
+    """The first thing that went wrong."""
+
+    def open(self, openings: Sequence[Opening]) -> None:
+        """Go on with the model in which calls are written out."""
+        self.gm, self.analysis = opened(self.gm, self.analysis, openings)
+        self.openings = (*self.openings, *openings)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A plan, and the names that it leaves out with the reason."""
+
+    plan: Plan | None
+    """None if all of them are left out."""
+    left_out: Mapping[str, GrowthRefused]
+    first: GrowthRefused | None = None
+    """What stood in the way first."""
+
+
+def failures(scheme: Scheme, problem: Problem, first: Failure) -> Iterator[Failure]:
+    """Why some of the units of a growth that fails cannot grow: for each set of them that fails by itself, else for
+    all of them."""
+    found = False
+    if isinstance(scheme, Auto):
+        for _, lost in scheme.each(problem):
+            found = found or bool(lost)
+            yield from lost
+    for some in connected(problem.dims, problem.sizes) if not found else ():
+        part = replace(problem, sizes={a: problem.sizes[a] for a in some})
+        made = scheme.chosen(part) if isinstance(scheme, Auto) else proved(scheme, part)
+        failure = made if isinstance(made, Failure) else unread(part, made[1])
+        if failure is not None:
+            found = True
+            yield replace(failure, atoms=failure.atoms or frozenset(some))
+    if not found:
+        yield first
+
+
+def stopped(dims: DimsSolver, sizes: Mapping[Atom, int], failure: Failure) -> frozenset[Atom]:
+    """The units that a failure stops."""
+    return failure.atoms or seen_at(dims, sizes, dims.program.ops[failure.op].node) or frozenset(sizes)
+
+
+def companions(scheme: Scheme, problem: Problem, failure: Failure) -> dict[Atom, int]:
+    """Units without which some others cannot grow, with their new sizes: they stand in one axis that is normalised, or
+    of which a statistic is taken, so that all of them have to be copied equally often. Empty if it is not for that."""
+    dims, sizes = problem.dims, problem.sizes
+    if isinstance(scheme, Auto) and failure.kind in _MIXED:
+        found = proved(ORDER[-1], problem)
+        failure = found if isinstance(found, Failure) else failure
+    if failure.kind not in _MIXED:
+        return {}
+    old: Sequence[int] = dims.algebra.size
+    more: dict[Atom, int] = {}
+    for value in dims.program.ops[failure.op].inputs():
+        for held in dims.occurrences(value):
+            factors = {sizes[atom] / old[atom.index] for atom in held if atom in sizes}
+            if len(factors) == 1 and (factor := factors.pop()).is_integer():
+                free = (a for a in held if a not in sizes and a.index not in dims.algebra.frozen)
+                more.update({b: old[b.index] * int(factor) for a in free for b in dims.algebra.in_step(a)})
+    return {atom: n for atom, n in more.items() if atom not in sizes}
+
+
+def told_beside(dims: DimsSolver, beside: Collection[Atom]) -> list[str]:
+    """Layers that grow although nobody named them, in words."""
+    nodes = [p.node for p in dims.producers if not set(beside).isdisjoint(atoms(dims.algebra.resolve(p.axis)))]
+    return [f"{', '.join(dict.fromkeys(nodes))}: normalised together with the layers that are named"] if nodes else []
+
+
+def holding(dims: DimsSolver, targets: Sequence[Target], units: Collection[Atom]) -> list[Target]:
+    """The layers whose axes hold some of these units."""
+    return [t for t in targets if not set(units).isdisjoint(atoms(dims.algebra.resolve(t.axis)))]
+
+
+def seen_at(dims: DimsSolver, sizes: Mapping[Atom, int], node: str) -> frozenset[Atom]:
+    """Growing units that the operators of a node see."""
+    values = (value for op in dims.program.node_ops.get(node, ()) for value in (*op.inputs(), *op.outputs))
+    return frozenset(atom for value in values for atom in dims.held(value) if atom in sizes)

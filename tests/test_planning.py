@@ -1,0 +1,288 @@
+"""What `inspect` offers grows in plans of many layers, and what it calls impossible does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
+
+import fxgrow
+from fxgrow.models_zoo import ZOO
+from fxgrow.models_zoo.subjects import settle, subjects
+from fxgrow.verify.certificate import FLOAT64_BOUND
+from fxgrow.verify.compare import distance
+
+
+class FusedAttention(nn.Module):
+    """Queries, keys and values in one weight, with biases of which that of the keys is a constant: only heads may be
+    added, for the bias holds no features of a head."""
+
+    def __init__(self, width: int = 8, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.randn(width))
+        self.register_buffer("k_bias", torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.randn(width))
+        self.out = nn.Linear(width, width)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        bias = torch.cat((self.q_bias, self.k_bias, self.v_bias))
+        qkv = F.linear(self.norm(x), self.qkv.weight, bias)
+        q, k, v = qkv.reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, -1)
+        return self.head(x + self.out(mixed))
+
+
+class CosineAttention(nn.Module):
+    """Queries and keys are normalised, so that features of a head cannot grow by halves; heads can."""
+
+    def __init__(self, width: int = 8, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv[0], qkv[1], qkv[2]
+        cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        return self.out((cosines.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, -1))
+
+
+class DenseNorms(nn.Module):
+    """Features that are put side by side and normalised together: they grow together, or not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(5, 6)
+        self.norm = nn.LayerNorm(6)
+        self.first = nn.Linear(6, 4)
+        self.both = nn.LayerNorm(10)
+        self.second = nn.Linear(10, 7)
+        self.head = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = torch.cat((x, F.gelu(self.first(self.norm(x)))), -1)
+        return self.head(F.gelu(self.second(self.both(x))))
+
+
+class PartlyNormalised(nn.Module):
+    """Part of the channels passes a norm that takes copies only; of the others a vector norm is taken, which zeros
+    leave as it is, and copies do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 12, 3, padding=1)
+        self.norm = nn.GroupNorm(1, 4)
+        self.mixed = nn.Conv2d(4, 4, 1)
+        self.query = nn.Conv2d(4, 3, 1)
+        self.key = nn.Conv2d(4, 3, 1)
+        self.out = nn.Conv2d(12, 6, 1)
+        self.head = nn.Conv2d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = torch.split(self.stem(x), [4, 8], dim=1)
+        one, other = self.norm(one), F.normalize(other, dim=1)
+        gate = (self.query(one) * self.key(one)).sum(1, keepdim=True)
+        one = self.mixed(one) * gate.sigmoid()
+        return self.head(F.relu(self.out(F.silu(torch.cat((one, other), 1)))))
+
+
+def of_timm(name: str, **options: object) -> Callable[[], nn.Module]:
+    """A small network of one of timm's families."""
+
+    def make() -> nn.Module:
+        model: nn.Module = timm.create_model(name, num_classes=3, **options)
+        return model
+
+    return make
+
+
+def shifted_windows() -> nn.Module:
+    """A small network of torchvision's second kind of shifted windows, whose attention takes cosines."""
+    return SwinTransformer(
+        patch_size=[2, 2],
+        embed_dim=8,
+        depths=[2, 1],
+        num_heads=[2, 2],
+        window_size=[2, 2],
+        num_classes=3,
+        block=SwinTransformerBlockV2,
+        downsample_layer=PatchMergingV2,
+    )
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "fused attention": (FusedAttention, (2, 5, 8)),
+    "cosine attention": (CosineAttention, (2, 5, 8)),
+    "dense norms": (DenseNorms, (2, 4, 5)),
+    "partly normalised": (PartlyNormalised, (2, 2, 6, 6)),
+    "shifted windows": (shifted_windows, (2, 3, 16, 16)),
+    "timm beit": (
+        of_timm("beit_base_patch16_224", img_size=32, patch_size=16, embed_dim=16, depth=1, num_heads=2),
+        (2, 3, 32, 32),
+    ),
+    "timm rdnet": (
+        of_timm(
+            "rdnet_tiny",
+            num_init_features=16,
+            growth_rates=(8, 12),
+            num_blocks_list=(2, 1),
+            is_downsample_block=(None, True),
+            block_type=("Block", "BlockESE"),
+        ),
+        (2, 3, 32, 32),
+    ),
+    "timm edgenext": (
+        of_timm(
+            "edgenext_xx_small",
+            depths=(1, 2, 1, 1),
+            dims=(8, 16, 24, 32),
+            global_block_counts=(0, 1, 0, 0),
+            heads=(2, 2, 2, 2),
+        ),
+        (2, 3, 64, 64),
+    ),
+    "timm shvit": (
+        of_timm(
+            "shvit_s1",
+            embed_dim=(16, 24, 32),
+            partial_dim=(4, 6, 8),
+            qk_dim=(4, 4, 4),
+            depth=(1, 1, 1),
+            types=("i", "s", "s"),
+        ),
+        (2, 3, 64, 64),
+    ),
+}
+
+
+def made(name: str) -> tuple[nn.Module, Tensor]:
+    """A model in float64 whose weights hide nothing, and an input."""
+    torch.manual_seed(0)
+    make, shape = MODELS[name]
+    x = torch.randn(shape, dtype=torch.float64)
+    return settle(make().double(), (x,)), x
+
+
+def left_out(plan: fxgrow.Plan) -> set[str]:
+    """The names of layers that a plan leaves out."""
+    return {note.split(": ")[1] for note in plan.notes if note.startswith("left out: ")}
+
+
+def agree(traced: fx.GraphModule) -> None:
+    """Check that plans of many layers leave out what `inspect` refuses, and nothing else, and that each offer holds."""
+    found = fxgrow.inspect(traced)
+    refused = {site.path for site in found.refused}
+    if not found.widenable:
+        with pytest.raises(fxgrow.GrowthRefused):
+            fxgrow.plan_grow(traced, widen=2.0)
+        return
+    for seed in (0, 1):  # the plan that is kept, and one that is made
+        assert left_out(fxgrow.plan_grow(traced, widen=2.0, seed=seed)) == refused
+    for site in found.widenable:
+        assert grows_alone(traced, site.path), site.path
+    for site in found.refused:
+        assert not grows_alone(traced, site.path), site.path
+
+
+def grows_alone(traced: fx.GraphModule, name: str) -> bool:
+    """Whether a layer can be widened, by channels or by groups."""
+    for grow in ("channels", "groups"):
+        try:
+            fxgrow.plan_widen(traced, name, grow=grow)  # type: ignore[arg-type]  # both are ways
+        except fxgrow.FxgrowError:
+            continue
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_plans_of_many_layers_hold_what_inspect_offers(name: str) -> None:
+    (subject,) = subjects([name])
+    model, inputs = subject.made()
+    agree(fxgrow.trace(model, inputs))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_they_agree_where_axes_depend_on_each_other(name: str) -> None:
+    model, x = made(name)
+    traced = fxgrow.trace(model, (x,))
+    agree(traced)
+    refused = fxgrow.inspect(traced).refused
+    assert {site.refusal.kind for site in refused if site.refusal} <= {fxgrow.Kind.OUTPUT, fxgrow.Kind.INPUT}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("training", [False, True])
+def test_all_of_them_grow_at_once_and_compute_the_same(name: str, training: bool) -> None:
+    model, x = made(name)
+    traced = fxgrow.trace(model.train(training), (x,))
+    grown = fxgrow.grow(traced, widen=2.0)
+    torch.manual_seed(1)
+    expected = model(x)
+    torch.manual_seed(1)
+    assert distance(expected, grown(x)) <= FLOAT64_BOUND
+    assert sum(p.numel() for p in grown.parameters()) > 1.5 * sum(p.numel() for p in model.parameters())
+
+
+def test_heads_are_added_where_their_features_cannot_grow() -> None:
+    model, x = made("cosine attention")
+    plan = fxgrow.plan_grow(fxgrow.trace(model, (x,)), widen=2.0)
+    (edit,) = [edit for edit in plan.tensors if "qkv.weight" in edit.names]
+    assert edit.new == (48, 8)
+    assert [(growth.old, growth.new) for growth in plan.growths] == [(2, 4)]
+
+
+def test_one_layer_takes_along_what_is_normalised_with_it() -> None:
+    model, x = made("dense norms")
+    traced = fxgrow.trace(model, (x,))
+    plan = fxgrow.plan_widen(traced, "stem", factor=3)
+    assert [note.partition(": ")[2] for note in plan.notes if note.startswith("first")] == [
+        "normalised together with the layers that are named, by the same factor"
+    ]
+    grown = fxgrow.apply(plan, traced)
+    assert grown.get_parameter("stem.weight").shape == (18, 5)
+    assert grown.get_parameter("first.weight").shape == (12, 18)
+    assert distance(model(x), grown(x)) <= FLOAT64_BOUND
+
+
+def test_one_layer_takes_nothing_along_where_copies_cannot_be_even() -> None:
+    model, x = made("dense norms")
+    with pytest.raises(fxgrow.GrowthRefused, match="normalisation that mixes them"):
+        fxgrow.plan_widen(fxgrow.trace(model, (x,)), "stem", by=1)
+
+
+def test_several_schemes_serve_one_set_of_axes() -> None:
+    model, x = made("partly normalised")
+    plan = fxgrow.plan_grow(fxgrow.trace(model, (x,)), widen=2.0)
+    (edit,) = [edit for edit in plan.tensors if "stem.weight" in edit.names]
+    assert all(f"state='{state}'" in str(edit) for state in ("copy", "zero"))
+
+
+def test_answers_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = made("dense norms")
+    traced = fxgrow.trace(model, (x,))
+    found = fxgrow.inspect(traced)
+    monkeypatch.setattr("fxgrow.passes.answers._answers", None)  # what is asked again fails
+    assert left_out(fxgrow.plan_grow(traced, widen=2.0)) == {site.path for site in found.refused}
+    assert fxgrow.inspect(traced).widenable == found.widenable
+
+
+def test_answers_are_found_anew_for_a_changed_model() -> None:
+    model, x = made("dense norms")
+    traced = fxgrow.trace(model, (x,))
+    assert {site.width for site in fxgrow.inspect(traced).sites if site.path == "stem"} == {6}
+    fxgrow.widen(traced, "stem", inplace=True)
+    assert {site.width for site in fxgrow.inspect(traced).sites if site.path == "stem"} == {12}
