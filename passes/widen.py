@@ -23,6 +23,7 @@ from fxgrow.schemes.unread import unread
 from .opened import closed, drawing_behind, opened, redrawn_lines
 from .proved import Inexpressible, Proved
 from .refuse import explain_refusal, failed, inexpressible
+from .skips import behind
 from .targets import Target, find_target
 from .widths import Width, chosen_atoms, new_sizes
 from .writing import written
@@ -200,6 +201,7 @@ class Widen:
         chosen = chosen_atoms(dims, target.axis, self.grow)
         if not chosen:
             raise explain_refusal(gm, dims, target, soft=self.skip == "reshape")
+        chosen = behind(dims, target.axis, chosen)
         classes: list[list[Atom]] = []
         for atom in chosen:
             if not any(atom in known for known in classes):
