@@ -114,6 +114,21 @@ def carried(
     return found, states
 
 
+def counterparts(dims: DimsSolver, sizes: Mapping[Atom, int], other: DimsSolver) -> dict[Atom, set[Atom]]:
+    """By set of units of another program, the growing sets of this one that are the same units of some parameter.
+
+    Raises:
+        Unlike: the axes of a tensor are made of other parts there.
+    """
+    found: dict[Atom, set[Atom]] = {}
+    for name, value in dims.program.parameters.items():
+        there = other.program.parameters.get(name)
+        for ours, theirs in zip(dims.resolved(value), other.resolved(there) if there is not None else (), strict=False):
+            for mine, atom in _pairs(name, ours, theirs, sizes):
+                found.setdefault(atom, set()).add(mine)
+    return found
+
+
 def _pairs(name: str, ours: Axis, theirs: Axis, sizes: Mapping[Atom, int]) -> Iterator[tuple[Atom, Atom]]:
     if isinstance(ours, Atom) and isinstance(theirs, Atom):
         if ours in sizes:
