@@ -78,6 +78,7 @@ def window_attention(
     proj_bias: Tensor | None = None,
     logit_scale: Tensor | None = None,
     training: bool = True,
+    norms: Sequence[float] = (1.0, 1.0),
 ) -> Tensor:
     """Attention within shifted windows, as torchvision's Swin transformers have it, with sizes that are free.
 
@@ -85,30 +86,32 @@ def window_attention(
     of the logits as a number, so that channels, heads and their width can grow one without the other.
 
     Args:
-        x: (N, H, W, C).
+        x: (N, H, W, C), or with another number of axes in the place of H and W, as (N, T, H, W, C) for videos.
         qkv_weight: (3 heads head_dim, C), rows of queries, keys and values.
         proj_weight: (C', heads head_dim).
         relative_position_bias: (1, heads, tokens, tokens) for the tokens of one window.
-        window_size: height and width of a window; the image is padded with zeros to whole windows.
+        window_size: of a window along each of these axes; `x` is padded with zeros to whole windows.
         shift_size: how far windows are shifted, cyclically; tokens that were not neighbours do not attend.
         scale: of the logits, unless `logit_scale` is given.
         logit_scale: (heads, 1, 1), the logarithm of the scale of cosine attention (Swin V2), at most log 100.
+        norms: what the lengths of queries and of keys are multiplied by before they are divided by them.
 
-    Source: Liu et al. 2021, arXiv 2103.14030; 2022, arXiv 2111.09883.
+    Source: Liu et al. 2021, arXiv 2103.14030; 2022, arXiv 2111.09883 and 2106.13230.
     """
     tensors = (x, qkv_weight, proj_weight, relative_position_bias)
     if has_torch_function(tensors):  # traced again by torch.fx, it stays one node
         named = {k: v for k, v in locals().items() if k not in ("x", "tensors")}
         result: Tensor = handle_torch_function(window_attention, tensors, x, **named)
         return result
-    n, height, width, _ = x.shape
-    rows, columns = window_size
-    x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
-    tall, wide = x.shape[1] // rows, x.shape[2] // columns
-    shift = [0 if side >= full else by for side, full, by in zip(window_size, x.shape[1:3], shift_size, strict=True)]
+    n, *sides, _ = x.shape
+    axes = tuple(range(1, len(sides) + 1))
+    lacking = [-side % size for side, size in zip(sides, window_size, strict=True)]
+    x = F.pad(x, [0, 0, *(k for more in reversed(lacking) for k in (0, more))])
+    counts = [x.shape[k] // size for k, size in zip(axes, window_size, strict=True)]
+    shift = [0 if size >= x.shape[k] else by for k, size, by in zip(axes, window_size, shift_size, strict=True)]
     if any(shift):
-        x = x.roll((-shift[0], -shift[1]), (1, 2))
-    x = x.unflatten(2, (wide, columns)).unflatten(1, (tall, rows)).transpose(2, 3).flatten(3, 4).flatten(0, 2)
+        x = x.roll([-by for by in shift], axes)
+    x = _windows(x, counts, window_size)
     if logit_scale is not None and qkv_bias is not None:  # keys have no bias under cosine attention
         bias = qkv_bias.chunk(3)
         qkv_bias = torch.cat([bias[0], torch.zeros_like(bias[1]), bias[2]])
@@ -116,34 +119,59 @@ def window_attention(
     packed = F.linear(x, qkv_weight, qkv_bias).chunk(3, -1)
     q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in packed)
     if logit_scale is not None:
-        logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        logits = _direction(q, norms[0]) @ _direction(k, norms[1]).transpose(-2, -1)
         logits = logits * logit_scale.clamp(max=math.log(100.0)).exp()
     else:
         logits = (q * scale) @ k.transpose(-2, -1)
     logits = logits + relative_position_bias
     if any(shift):
-        apart = _apart(x, (tall, rows), (wide, columns), shift)
-        logits = (logits.unflatten(0, (n, tall * wide)) + apart.unsqueeze(1)).flatten(0, 1)
+        apart = _apart(x, counts, window_size, shift)
+        logits = (logits.unflatten(0, (n, math.prod(counts))) + apart.unsqueeze(1)).flatten(0, 1)
     weights = F.dropout(logits.softmax(-1), attention_dropout, training)
     out = F.linear((weights @ v).transpose(1, 2).flatten(2), proj_weight, proj_bias)
-    out = F.dropout(out, dropout, training).unflatten(1, (rows, columns)).unflatten(0, (n, tall, wide))
-    out = out.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    out = _together(F.dropout(out, dropout, training), n, counts, window_size)
     if any(shift):
-        out = out.roll((shift[0], shift[1]), (1, 2))
-    out = out[:, :height, :width]
+        out = out.roll(shift, axes)
+    for k, side in zip(axes, sides, strict=True):
+        out = out.narrow(k, 0, side)
     result = out.contiguous()
     return result
 
 
-def _apart(like: Tensor, tall: tuple[int, int], wide: tuple[int, int], shift: Sequence[int]) -> Tensor:
+def _windows(x: Tensor, counts: Sequence[int], size: Sequence[int]) -> Tensor:
+    """(N, *sides, C) as (N windows, tokens of a window, C)."""
+    rank = len(counts)
+    for k in range(rank, 0, -1):
+        x = x.unflatten(k, (counts[k - 1], size[k - 1]))
+    order = [0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2), 2 * rank + 1]
+    return x.permute(order).flatten(rank + 1, 2 * rank).flatten(0, rank)
+
+
+def _together(x: Tensor, n: int, counts: Sequence[int], size: Sequence[int]) -> Tensor:
+    """The inverse of `_windows`."""
+    rank = len(counts)
+    x = x.unflatten(1, tuple(size)).unflatten(0, (n, *counts))
+    order = [0, *(k for pair in zip(range(1, rank + 1), range(rank + 1, 2 * rank + 1), strict=True) for k in pair)]
+    x = x.permute([*order, 2 * rank + 1])
+    for k in range(1, rank + 1):
+        x = x.flatten(k, k + 1)
+    return x
+
+
+def _direction(x: Tensor, multiple: float) -> Tensor:
+    """`F.normalize(x, dim=-1)`, which divides by a multiple of the length."""
+    y: Tensor = x / (x.norm(2.0, -1, keepdim=True) * multiple).clamp_min(1e-12)
+    return y
+
+
+def _apart(like: Tensor, counts: Sequence[int], sizes: Sequence[int], shift: Sequence[int]) -> Tensor:
     """(windows, tokens, tokens): -100 where two tokens of a shifted window come from different sides of the image."""
-    regions = []
-    for (count, size), by in ((tall, shift[0]), (wide, shift[1])):
+    number = torch.zeros((1, 1), dtype=torch.long, device=like.device)
+    for count, size, by in zip(counts, sizes, shift, strict=True):
         place = torch.arange(count * size, device=like.device)
         region = (place >= count * size - size).long() + (place >= count * size - by).long()
-        regions.append(region.view(count, size))
-    one, other = regions
-    number = (one[:, None, :, None] * 3 + other[None, :, None, :]).flatten(2).flatten(0, 1)
+        region = region.view(count, size)
+        number = (number[:, None, :, None] * 3 + region[None, :, None, :]).flatten(2).flatten(0, 1)
     differ = number.unsqueeze(1) != number.unsqueeze(2)
     return torch.zeros(differ.shape, dtype=like.dtype, device=like.device).masked_fill(differ, -100.0)
 

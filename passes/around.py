@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from inspect import signature
 from typing import Any
 
@@ -26,11 +26,11 @@ from fxgrow.dims.rules.idempotent import (
 )
 from fxgrow.plan.insert import options
 
+from .masks import MASKING, hides
 from .one_value import one_value
 from .veils import veils
 
 ATTENTION = "aten::scaled_dot_product_attention"
-MASKS = frozenset({"aten::masked_fill", "aten::tril", "aten::triu"})
 Options = tuple[tuple[str, object], ...]
 _ACTIVATIONS: dict[str, str] = {
     "relu": "ReLU",
@@ -96,6 +96,7 @@ def look_around(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Va
     if kind == "batch" and one_value(gm, analysis, node.name):
         kind = "none"
     attention = [op for op in ops if op.name == ATTENTION]
+    masks = [op.args["attn_mask"] for op in attention if op.args.get("attn_mask") is not None]
     nodes = {n.name: n for n in gm.graph.nodes}
     return Around(
         like=like,
@@ -106,7 +107,7 @@ def look_around(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Va
         activation=next((a for op in ops if (a := _activation(gm, nodes[op.node], op)) is not None), None),
         heads=attention[0].args["query"].shape[-3] if attention and len(attention[0].args["query"].shape) > 3 else 0,
         causal=any(op.args.get("is_causal") for op in attention),
-        masked=any(op.args.get("attn_mask") is not None for op in attention) or any(op.name in MASKS for op in ops),
+        masked=any(map(partial(hides, program), masks)) or any(op.name in MASKING for op in ops),
     )
 
 

@@ -24,12 +24,14 @@ from fxgrow.capture.user_code import is_user_code, target_of
 from fxgrow.dims.axis import Atom
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal
+from fxgrow.functional import window_attention
+from fxgrow.plan.align import pin_within
 from fxgrow.plan.recordings import Predictions, Recording, difference
 from fxgrow.plan.second import OutOfStep, SecondSizes
 from fxgrow.plan.simulate import Simulation
 from fxgrow.plan.sizes import NewSizes
 from fxgrow.schemes import Failure
-from fxgrow.schemes.modes import Unlike, carried
+from fxgrow.schemes.modes import Unlike, carried, counterparts
 from fxgrow.schemes.proof import prove
 
 from .proved import Inexpressible, Proved
@@ -143,7 +145,8 @@ def _problem(
     proof = prove(there, sizes, states)
     if isinstance(proof, Failure):
         return nodes[0], proof.text
-    if proof.uniform and not growth.proof.uniform.issuperset(growth.sizes):
+    here = counterparts(growth.dims, growth.sizes, there)
+    if any(not growth.proof.uniform.issuperset(here.get(atom, growth.sizes)) for atom in proof.uniform):
         return nodes[0], "each unit would have to be copied equally often"
     if simulation is None:
         return nodes[0], ""
@@ -176,7 +179,10 @@ def _unlike(node: fx.Node, second: SecondSizes, simulation: Simulation, new: New
     program = new.dims.program
     call = program.calls[node.name]
     ops = [op for op in program.node_ops[node.name] if op.step >= 0]
-    expected = Predictions(ops, [new.arguments(op) for op in ops], new.shape, program.results[node.name])
+    predicted = [dict(new.arguments(op)) for op in ops]
+    if node.target is window_attention:
+        list(pin_within(node, ops, predicted))
+    expected = Predictions(ops, predicted, new.shape, program.results[node.name])
     old = Recording.of(call.template, call.args, call.kwargs, recording.own)
     return difference(old, recording, expected, simulation.analysis.lowering.compared)
 

@@ -1,4 +1,4 @@
-"""Models with some attention written out, made once for each model and kept as long as it lives."""
+"""Models with some calls written out, made once for each model and kept as long as it lives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from fxgrow.analysis import Analysis, analyse
 from fxgrow.capture.attention import Opening
-from fxgrow.capture.opening import kind_of, open_nodes
+from fxgrow.capture.opening import NORMALIZE, kind_of, open_nodes
 from fxgrow.capture.storages import place_of
 from fxgrow.capture.trees import attribute
 from fxgrow.dims.axis import Axis
@@ -62,10 +62,12 @@ def drawing_behind(openings: Sequence[Opening], gm: fx.GraphModule, analysis: An
         gm: the model before.
         analysis: of that.
     """
-    if not openings:
+    nodes = {node.name: node for node in gm.graph.nodes}
+    attention = [o.node for o in openings if o.node in nodes and kind_of(gm, nodes[o.node]) != NORMALIZE]
+    if not attention:
         return ()
     order = analysis.program.position()
-    first = min(order[opening.node] for opening in openings)
+    first = min(map(order.__getitem__, attention))
     others = (other.analysis for other in analysis.others(gm))
     programs = (analysis.program, *(other.program for other in others if other is not None))
     drawing = dict.fromkeys(op.node for program in programs for op in program.ops if op.draws[0])

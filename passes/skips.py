@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import fx
 
-from fxgrow.dims.axis import Atom, Axis, atoms
+from fxgrow.dims.axis import Atom, Axis, Sum, atoms, last_growing
 from fxgrow.dims.solver import DimsSolver, SoftJoin
 from fxgrow.errors import GrowthRefused, Kind, Refusal
 from fxgrow.functional import adapt_skip
@@ -46,6 +46,21 @@ def skip_edits(
     return tuple(edits)
 
 
+def behind(dims: DimsSolver, axis: Axis, chosen: list[Atom]) -> list[Atom]:
+    """Of the sets of units that were chosen in an axis those that may grow where a skip path is adapted: an adapter
+    takes new channels that lie behind all old ones, so of a volume that is read by slices only the last piece grows."""
+    resolve = dims.algebra.resolve
+    sides = [{resolve(soft.out), resolve(soft.skip)} for soft in dims.soft_joins]
+    axes = [axis for pair in sides if len(pair) > 1 for axis in pair]
+    for op in dims.program.ops:
+        if op.name == "fxgrow::adapt_skip":
+            axes += [dims.resolved(value)[op.args["dim"]] for value in (op.args["x"], op.outputs[0])]
+    met = {a for axis in axes if isinstance(axis, Sum) for a in atoms(axis)}
+    resolved = resolve(axis)
+    last = resolved.terms[-1] if isinstance(resolved, Sum) and met.issuperset(chosen) else None
+    return [last] if isinstance(last, Atom) and last in chosen else chosen
+
+
 def _grows(axis: Axis, sizes: Mapping[Atom, int]) -> bool:
     return any(a in sizes for a in atoms(axis))
 
@@ -64,7 +79,7 @@ def _edit(
 ) -> SkipEdit:
     join = soft.join
     for axis in (out, skip):
-        if _grows(axis, sizes) and not isinstance(axis, Atom):
+        if _grows(axis, sizes) and last_growing(axis, sizes) is None:
             raise GrowthRefused(
                 Refusal(
                     Kind.NON_ALIGNED,
@@ -91,21 +106,23 @@ def _edit(
     before = algebra.measure(skip)
     pairs = (read - before) // 2
     blocks = ((before, pairs),) if pairs and paired else ()
-    source_of = copied.get(join.node, {}).get(out, ()) if isinstance(out, Atom) else ()
-    copies = tuple(enumerate(source_of, algebra.measure(out)))
+    last = last_growing(out, sizes)
+    source_of = copied.get(join.node, {}).get(last, ()) if last is not None else ()
+    start = algebra.measure(out) - (algebra.measure(last) if last is not None else 0)
+    copies = tuple(enumerate((start + unit for unit in source_of), algebra.measure(out)))
     rank = len(join.skip.shape)
     return SkipEdit(node.name, source.name, position, kind, soft.at, rank, before, blocks, read, width, copies)
 
 
 def _adapters_stay_simple(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int], target: Target) -> None:
-    """An adapter that is there already speaks of blocks behind old channels: its axes must be plain sets of units."""
+    """An adapter that is there already speaks of blocks behind old channels, so that new ones must lie there."""
     for node in gm.graph.nodes:
         if node.op != "call_function" or node.target is not adapt_skip:
             continue
         op = dims.program.node_ops[node.name][0]
         for value in (op.args["x"], op.outputs[0]):
             axis = dims.resolved(value)[op.args["dim"]]
-            if _grows(axis, sizes) and not isinstance(axis, Atom):
+            if _grows(axis, sizes) and last_growing(axis, sizes) is None:
                 raise GrowthRefused(
                     Refusal(
                         Kind.NON_ALIGNED,

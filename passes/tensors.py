@@ -158,7 +158,8 @@ def tensor_edits(
     among, rows = weights(dims), _padding(dims)
     edits: dict[int, TensorEdit] = {}
     for value in dims.program.parameters.values():
-        if value.index in edits or not dims.carries(value, sizes.__contains__):
+        grows = dims.carries(value, sizes.__contains__)
+        if value.index in edits or not (grows or value.index in scales):
             continue
         axes = tuple(
             AxisGrowth(k, blocks.layout(axis, value.index, k)[0])

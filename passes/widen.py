@@ -26,6 +26,7 @@ from .proved import Inexpressible, Proved
 from .refuse import explain_refusal, failed, inexpressible
 from .settling import Grow as Grow
 from .settling import Settled, Task, companions, failures, holding, seen_at, stopped, told_beside
+from .skips import behind
 from .targets import Target, find_target
 from .widths import Width, chosen_atoms, new_sizes
 from .writing import Writing, written
@@ -258,6 +259,7 @@ class Widen:
         chosen = chosen_atoms(dims, target.axis, task.other_way.get(target.name, self.grow))
         if not chosen:
             raise explain_refusal(task.gm, dims, target, soft=self.skip == "reshape")
+        chosen = behind(dims, target.axis, chosen)
         steps: list[list[Atom]] = []
         for atom in chosen:
             if not any(atom in known for known in steps):

@@ -70,7 +70,7 @@ CALLS = {
     "output layer": node("fc", Kind.OUTPUT, "cannot widen fc", "output", "a hidden layer; e.g.", error=GrowthRefused),
     "output weight": node("fc.weight", Kind.OUTPUT, "cannot widen fc.weight", "hidden layer", error=GrowthRefused),
     "barrier on the way": node(
-        "conv1", Kind.STATISTIC, "cannot widen conv1", "max", error=GrowthRefused, model="refuse_statistic_max"
+        "conv1", Kind.STATISTIC, "cannot widen conv1", "argmax", error=GrowthRefused, model="refuse_statistic_argmax"
     ),
     # widths
     "the present width": option(Kind.BAD_TARGET, "layer2.conv1 has 32 channels", "to=33 or more", to=32),

@@ -362,6 +362,51 @@ def test_masked_attention_is_not_guessed() -> None:
     assert torch.allclose(deeper(x, mask), gm(x, mask), atol=1e-6)
 
 
+class Biased(nn.Module):
+    """Attention whose logits get a bias that is looked up by the distance of two tokens, and perhaps something else."""
+
+    def __init__(self, more: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.q, self.out, self.table = nn.Linear(8, 8), nn.Linear(8, 8), nn.Parameter(torch.randn(9, 2))
+        place = torch.arange(5)
+        self.index: Tensor
+        self.shut: Tensor
+        self.register_buffer("index", place[:, None] - place[None, :] + 4)
+        self.register_buffer("shut", torch.full((5, 5), -100.0).triu(1))
+        self.more = more
+
+    def forward(self, x: Tensor) -> Tensor:
+        q: Tensor = self.q(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        bias = self.more(self.table[self.index.view(-1)].view(5, 5, 2).permute(2, 0, 1).unsqueeze(0), self.shut)
+        y = nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=bias)
+        z: Tensor = self.out(y.transpose(1, 2).flatten(2) + x)
+        return z
+
+
+def test_a_bias_that_is_learned_is_no_mask() -> None:
+    for more in (lambda bias, _: bias, lambda bias, _: 16 * bias.sigmoid()):
+        module, x = Biased(more), torch.randn(2, 5, 8)
+        deeper = fxgrow.deepen(fxgrow.trace(module, (x,)), after="add", block="transformer")
+        assert len(list(deeper.parameters())) > len(list(module.parameters())) + 4
+        torch.testing.assert_close(deeper(x), module(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        lambda bias, shut: bias + shut,
+        lambda bias, shut: torch.where(shut < 0, -100.0, bias),
+        lambda bias, shut: bias * (shut == 0) + shut,
+        lambda bias, shut: shut.expand(1, 2, 5, 5),
+    ],
+    ids=["a mask beside it", "entries of it chosen", "both", "a mask alone"],
+)
+def test_what_is_added_to_a_learned_bias_or_cut_out_of_it_is_a_mask(more: Callable[[Tensor, Tensor], Tensor]) -> None:
+    gm = fxgrow.trace(Biased(more), (torch.randn(2, 5, 8),))
+    with pytest.raises(fxgrow.UsageError, match="attention in this network is masked"):
+        fxgrow.deepen(gm, after="add", block="transformer")
+
+
 class Flattened(nn.Module):
     """A mean over the pixels of an image, of whatever size, in front of a layer."""
 

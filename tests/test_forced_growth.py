@@ -70,7 +70,7 @@ CASES = {
         Kind.SOFTMAX, "refuse_softmax", Surgery(CONVS), without="torch.nn.functional.softmax", scheme="r2r"
     ),
     "mean": Case(Kind.STATISTIC, "refuse_statistic_mean", Surgery(written("conv1"))),
-    "max": Case(Kind.STATISTIC, "refuse_statistic_max", Surgery(written("conv1"))),
+    "max": Case(Kind.STATISTIC, "refuse_statistic_max", Surgery(written("conv1")), scheme="r2r"),
     "argmax": Case(Kind.STATISTIC, "refuse_statistic_argmax", Surgery(written("conv1"))),
     "graph input": Case(
         Kind.INPUT,

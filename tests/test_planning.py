@@ -28,6 +28,7 @@ class FusedAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.q_bias = nn.Parameter(torch.randn(width))
+        self.k_bias: Tensor
         self.register_buffer("k_bias", torch.zeros(width))
         self.v_bias = nn.Parameter(torch.randn(width))
         self.out = nn.Linear(width, width)
@@ -39,7 +40,8 @@ class FusedAttention(nn.Module):
         qkv = F.linear(self.norm(x), self.qkv.weight, bias)
         q, k, v = qkv.reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, -1)
-        return self.head(x + self.out(mixed))
+        y: Tensor = self.head(x + self.out(mixed))
+        return y
 
 
 class CosineAttention(nn.Module):
@@ -56,7 +58,8 @@ class CosineAttention(nn.Module):
         qkv = self.qkv(x).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv[0], qkv[1], qkv[2]
         cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
-        return self.out((cosines.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, -1))
+        y: Tensor = self.out((cosines.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, -1))
+        return y
 
 
 class DenseNorms(nn.Module):
@@ -74,7 +77,8 @@ class DenseNorms(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         x = torch.cat((x, F.gelu(self.first(self.norm(x)))), -1)
-        return self.head(F.gelu(self.second(self.both(x))))
+        y: Tensor = self.head(F.gelu(self.second(self.both(x))))
+        return y
 
 
 class PartlyNormalised(nn.Module):
@@ -96,10 +100,11 @@ class PartlyNormalised(nn.Module):
         one, other = self.norm(one), F.normalize(other, dim=1)
         gate = (self.query(one) * self.key(one)).sum(1, keepdim=True)
         one = self.mixed(one) * gate.sigmoid()
-        return self.head(F.relu(self.out(F.silu(torch.cat((one, other), 1)))))
+        y: Tensor = self.head(F.relu(self.out(F.silu(torch.cat((one, other), 1)))))
+        return y
 
 
-def of_timm(name: str, **options: object) -> Callable[[], nn.Module]:
+def of_timm(name: str, **options: Any) -> Callable[[], nn.Module]:
     """A small network of one of timm's families."""
 
     def make() -> nn.Module:
@@ -111,7 +116,7 @@ def of_timm(name: str, **options: object) -> Callable[[], nn.Module]:
 
 def shifted_windows() -> nn.Module:
     """A small network of torchvision's second kind of shifted windows, whose attention takes cosines."""
-    return SwinTransformer(
+    model: nn.Module = SwinTransformer(
         patch_size=[2, 2],
         embed_dim=8,
         depths=[2, 1],
@@ -121,6 +126,7 @@ def shifted_windows() -> nn.Module:
         block=SwinTransformerBlockV2,
         downsample_layer=PatchMergingV2,
     )
+    return model
 
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -201,7 +207,7 @@ def grows_alone(traced: fx.GraphModule, name: str) -> bool:
     """Whether a layer can be widened, by channels or by groups."""
     for grow in ("channels", "groups"):
         try:
-            fxgrow.plan_widen(traced, name, grow=grow)  # type: ignore[arg-type]  # both are ways
+            fxgrow.plan_widen(traced, name, grow=grow)
         except fxgrow.FxgrowError:
             continue
         return True

@@ -66,6 +66,7 @@ GROWN_OTHERWISE = {
     "refuse_norm_channels_last": "mean",
     "refuse_softmax": "net2net",
     "refuse_statistic_mean": "net2net",
+    "refuse_statistic_max": "net2net",
 }
 """What r2r refuses and another scheme grows: the one that "auto" takes."""
 REFUSING = {name: entry for name, entry in ZOO.items() if entry.refuses}

@@ -124,7 +124,7 @@ BY_COPIES: dict[str, Function] = {
 STOPPED: dict[str, tuple[Function, Kind]] = {
     "softmax over channels and numbers": (lambda x: F.pad(x, (0, 0, 0, 0, 0, 1)).softmax(1), Kind.SOFTMAX),
     "log_softmax over channels": (lambda x: x.log_softmax(1), Kind.SOFTMAX),
-    "maximum over channels": (lambda x: x - x.amax(1, keepdim=True), Kind.STATISTIC),
+    "place of the maximum": (lambda x: x * x.max(1, keepdim=True).indices, Kind.STATISTIC),
     "flipped": (lambda x: x.flip(1), Kind.INDEX),
     "every other channel": (lambda x: x[:, ::2], Kind.INDEX),
     "local response": (lambda x: F.local_response_norm(x, 3), Kind.WINDOW),
@@ -162,6 +162,14 @@ def test_the_function_is_kept_by_equally_many_copies_only(name: str) -> None:
     assert certificate.held, str(certificate)
     with pytest.raises(GrowthRefused, match="two or three times the width: copies of every unit"):
         fxgrow.widen(before, node="writer", factor=1.5)
+
+
+@pytest.mark.parametrize("factor", [1.5, 2])
+def test_extrema_over_channels_stay_however_often_each_is_copied(factor: float) -> None:
+    before = fxgrow.trace(model(lambda x: x - x.amax(1, keepdim=True) * x.min(1, keepdim=True)[0]), (INPUT,))
+    plan = fxgrow.plan_widen(before, "writer", factor=factor)
+    assert "scheme net2net, because r2r cannot" in plan.notes[0]
+    assert fxgrow.verify(before, fxgrow.apply(plan, before)).held
 
 
 @pytest.mark.parametrize("name", STOPPED)

@@ -13,8 +13,8 @@ from torch import fx, nn
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """One call to be written out: the node, the scale of its logits, the rank of its first operand, and of its masks
-    whether they hold flags."""
+    """One call to be written out: the node, the scale of its logits (1 if it is no attention), the rank of its first
+    operand, and of its masks whether they hold flags."""
 
     node: str
     scale: float
@@ -37,13 +37,19 @@ FUNCTION_ARGUMENTS = (
 MODULE_ARGUMENTS = (
     "query", "key", "value", "key_padding_mask", "need_weights", "attn_mask", "average_attn_weights", "is_causal",
 )  # fmt: skip
+VIDEO_WINDOWS = "shifted_window_attention_3d"
+NORMALIZE_ARGUMENTS = ("input", "p", "dim", "eps", "out")
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of a call of attention, by name."""
+    """The arguments of a call that can be written out, by name."""
     names: tuple[str, ...] = MODULE_ARGUMENTS if node.op == "call_module" else WINDOW_ARGUMENTS
     if node.target is F.multi_head_attention_forward:
         names = FUNCTION_ARGUMENTS
+    elif node.target is F.normalize:
+        names = NORMALIZE_ARGUMENTS
+    elif node.op == "call_function" and getattr(node.target, "__name__", "") == VIDEO_WINDOWS:
+        names = tuple(name for name in names if name != "logit_scale")  # which attention over images has
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 

@@ -1,11 +1,13 @@
-"""Opening: attention that a module or a fixed function keeps, written out as fx nodes, so that its sizes can differ.
+"""Opening: calls that a module or a fixed function keeps, written out as fx nodes, so that their sizes can differ.
 
 `nn.MultiheadAttention` ties heads x head_dim to the embedding, and torchvision's window attention ties them to its
-input. Where a growth unties them, the call is replaced by plain operators on the same parameters.
+input. Where a growth unties them, the call is replaced by plain operators on the same parameters. `F.normalize` takes
+the norm and divides by it in one call; where a growth needs a multiple of the norm, it becomes several.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,20 +19,29 @@ from ..functional import window_attention
 from .attention import Call, Opening, arguments, taken
 from .program import Program
 
-WINDOWS = "torchvision.models.swin_transformer.shifted_window_attention"
+NORMALIZE = "normalize"
+WINDOW = "window"
+WINDOWS = frozenset(
+    {
+        "torchvision.models.swin_transformer.shifted_window_attention",
+        "torchvision.models.video.swin_transformer.shifted_window_attention_3d",
+    }
+)
 
 
 def kind_of(gm: fx.GraphModule, node: fx.Node) -> str:
-    """What kind of attention a node calls; empty if it is none that can be opened."""
+    """What kind of call a node is; empty if it is none that can be opened."""
     if node.op == "call_module":
         module = gm.get_submodule(str(node.target))
         return "module" if type(module) is nn.MultiheadAttention and not _attached(module) else ""
     if node.op == "call_function" and node.target is F.multi_head_attention_forward:
         given = arguments(node)  # static keys are heads already, and no projection of the call's own
         return "function" if given.get("static_k") is None and given.get("static_v") is None else ""
+    if node.op == "call_function" and node.target is F.normalize:
+        return NORMALIZE if arguments(node).get("out") is None else ""
     if node.op == "call_function":
         name = f"{getattr(node.target, '__module__', '')}.{getattr(node.target, '__name__', '')}"
-        return "window" if name == WINDOWS else ""
+        return WINDOW if name in WINDOWS else ""
     return ""
 
 
@@ -66,8 +77,12 @@ def open_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Opening])
     for opening in openings:
         node = nodes[opening.node]
         with graph.inserting_before(node):
-            if kind_of(gm, node) == "window":
+            kind = kind_of(gm, node)
+            if kind == WINDOW:
                 _open_window(graph, node, opening.scale)
+                continue
+            if kind == NORMALIZE:
+                _open_normalize(graph, node)
                 continue
             module = gm.get_submodule(str(node.target)) if node.op == "call_module" else None
             out, weights = Call(graph, node, module, opening).run(added)
@@ -103,6 +118,8 @@ def opening_of(gm: fx.GraphModule, node: fx.Node, program: Program) -> Opening:
         flags = tuple(m.dtype is torch.bool for m in masks)
         each = "attn_mask" in values and len(values["attn_mask"].shape) == 3
         return Opening(node.name, head**-0.5, len(values["query"].shape), flags, each)
+    if node.target is F.normalize:
+        return Opening(node.name, 1.0, len(values["input"].shape))
     width = values["qkv_weight"].shape[0] // 3 // given["num_heads"]
     return Opening(node.name, width**-0.5, len(values["input"].shape))
 
@@ -110,7 +127,28 @@ def opening_of(gm: fx.GraphModule, node: fx.Node, program: Program) -> Opening:
 def _open_window(graph: fx.Graph, node: fx.Node, scale: float) -> None:
     given = arguments(node)
     del given["num_heads"]
+    if given.get("logit_scale") is not None:
+        given["norms"] = (1.0, 1.0)
     new = graph.call_function(window_attention, (given.pop("input"),), {**given, "scale": scale})
+    new.meta = dict(node.meta)
+    node.replace_all_uses_with(new)
+    graph.erase_node(node)
+
+
+def _open_normalize(graph: fx.Graph, node: fx.Node) -> None:
+    """The calls that torch makes."""
+    given = {"p": 2.0, "dim": 1, "eps": 1e-12, **arguments(node)}
+    x, made = given["input"], {k: v for k, v in node.meta.items() if k in ("nn_module_stack", "stack_trace")}
+
+    def step(name: str, op: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        new = graph.create_node(op, target, args, kwargs, name=f"{node.name}_{name}")
+        new.meta = dict(made)
+        return new
+
+    norm = step("norm", "call_method", "norm", x, given["p"], given["dim"], keepdim=True)
+    least = step("least", "call_method", "clamp_min", norm, given["eps"])
+    wide = step("wide", "call_method", "expand_as", least, x)
+    new = step("unit", "call_function", operator.truediv, x, wide)
     new.meta = dict(node.meta)
     node.replace_all_uses_with(new)
     graph.erase_node(node)

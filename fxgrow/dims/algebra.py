@@ -194,11 +194,32 @@ class Algebra:
             return [axis]
         if isinstance(axis, Fixed):
             return [Fixed(s) for s in sizes]
+        if isinstance(axis, Product) and [self.measure(factor) for factor in axis.factors] == list(sizes):
+            return list(axis.factors)  # with ones among them, which are what they were
         parts: list[Axis] = [Fixed(1) if s == 1 else self.atom(s) for s in sizes]
         if sum(s != 1 for s in sizes) == 1:  # nothing to split: the axis itself among ones
             return [axis if s != 1 else Fixed(1) for s in sizes]
         self.unify(axis, product(parts))
         return [self.resolve(p) for p in parts]
+
+    def counted(self, axis: Axis, sizes: Sequence[int]) -> list[Axis] | None:
+        """View a sum of equally large terms as a number of them, by what each is made of; None if it is no such sum.
+
+        The first part counts the terms and keeps their states apart, as that of (3 h d) does for queries, keys and
+        values in one tensor.
+        """
+        axis = self.resolve(axis)
+        terms = axis.terms if isinstance(axis, Sum) else ()
+        if len(sizes) < 2 or len(terms) != sizes[0] or len(set(map(self.measure, terms))) != 1:
+            return None
+        if any(isinstance(term, Fixed) for term in terms):
+            return None
+        parts = self.split(terms[0], sizes[1:])
+        for term in terms[1:]:
+            self.unify(terms[0], term)
+        count = self.atom(len(terms))
+        self.freeze(count, Kind.INDEX, "it counts the terms of a concatenation")
+        return [count, *map(self.resolve, parts)]
 
     def cut(self, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
         """View one axis as a concatenation of axes of these sizes."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass
 
 
@@ -122,3 +122,12 @@ def show(axis: Axis, name: Callable[[Atom], str]) -> str:
 def _inner(axis: Axis, name: Callable[[Atom], str]) -> str:
     text = show(axis, name)
     return f"({text})" if isinstance(axis, Sum) else text
+
+
+def last_growing(axis: Axis, growing: Container[Atom]) -> Atom | None:
+    """The set of units that grows in an axis, if all new ones lie behind the old: the axis itself, or the last term
+    of a sum of which no other grows."""
+    if isinstance(axis, Sum):
+        fixed = not any(atom in growing for term in axis.terms[:-1] for atom in atoms(term))
+        return last_growing(axis.terms[-1], growing) if fixed else None
+    return axis if isinstance(axis, Atom) and axis in growing else None

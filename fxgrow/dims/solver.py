@@ -84,6 +84,7 @@ class DimsSolver:
         self.unknown: set[str] = set()
         self._soft: dict[int, SoftJoin] = {}
         self._ranges: Ranges | None = None
+        self._read: frozenset[int] | None = None
         self.forget()
         self._depth: dict[int, int] = {}
         """Contractions on the longest way from a graph input; values that no input reaches have none."""
@@ -145,6 +146,13 @@ class DimsSolver:
         """This axis of the output is born from a weight."""
         if weight.index not in self._depth:
             self.producers.append(Producer(self.algebra.op, op.node, weight, axis))
+
+    def read(self, value: Value) -> bool:
+        """Whether an operator takes a value, or the model returns it."""
+        if self._read is None:
+            taken = (v.index for op in self.program.ops for v in op.inputs())
+            self._read = frozenset([*taken, *(v.index for v in self.program.outputs)])
+        return value.index in self._read
 
     def join(self, op: Op, operands: tuple[str, str]) -> bool:
         """Note a residual join; in soft mode write the output's axes with the skip kept apart."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
 from torch import fx
 
 from ..capture.program import Op
+from ..dims.rules.mixing import PINNED
 from .arguments import is_tuple, left_out, numbers, scalar, scalars_in
 from .plan import Path
 
@@ -78,3 +79,15 @@ def _defaults(node: fx.Node, ops: Sequence[Op], predicted: Sequence[Mapping[str,
 def _typed(number: object) -> tuple[bool, object]:
     """A number that is told from an equal flag."""
     return isinstance(number, bool), number
+
+
+def pin_within(node: fx.Node, ops: Sequence[Op], predicted: list[dict[str, Any]]) -> Iterator[tuple[Path, object]]:
+    """The edits that make norms in a call of `window_attention` multiples of what they are, each by the number that it
+    is multiplied by there; what is predicted of these products is changed accordingly."""
+    pinned = [k for k, arguments in enumerate(predicted) if PINNED in arguments]
+    places = scalars_in(("kwargs", "norms"), node.kwargs.get("norms", ()))
+    for k, (path, old) in zip(pinned, places, strict=False):
+        product = next(n for n, op in enumerate(ops) if op.name == "aten::mul" and op.args["self"] in ops[k].outputs)
+        new = old * predicted[k].pop(PINNED)
+        predicted[product]["other"] = new
+        yield path, new

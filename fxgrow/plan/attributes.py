@@ -71,6 +71,8 @@ def attributes_of(module: nn.Module, shape: Shape, facts: Mapping[str, Any]) -> 
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         sizes = {"normalized_shape": tuple(facts.get("normalized_shape", m.normalized_shape))}
         return {**sizes, "eps": facts.get("eps", m.eps)}
+    if isinstance(module, nn.CosineSimilarity):
+        return {"eps": facts.get("eps", m.eps)}
     if isinstance(module, nn.PReLU):
         return {"num_parameters": shape(m.weight)[0]}
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):

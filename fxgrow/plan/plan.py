@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from ..capture.attention import Opening
+from ..dims.rules.mixing import MULTIPLIED
 from .header import odd_header
 from .insert import Insert
 from .layout import AxisGrowth, leaves, size
@@ -19,9 +20,9 @@ Path = tuple[str | int, ...]
 
 
 STATISTIC = "statistic"
-"""The path of an edit that makes a mean or a variance divide by what it divided by before: (family, axes, whether they
-are kept, number). A mean is multiplied by the number, of a variance it is the correction."""
-STATISTICS = frozenset({"mean", "var", "std", "var_mean", "std_mean"})
+"""The path of an edit that makes a mean, a norm or a variance divide by what it divided by before: (family, axes,
+whether they are kept, number). A mean or a norm is multiplied by the number, of a variance it is the correction."""
+STATISTICS = MULTIPLIED | {"var", "std", "var_mean", "std_mean"}
 SPLIT = "split"
 """The path of an edit that turns a call (chunk, say) into a torch.split at written places: (sizes, axis)."""
 
@@ -161,7 +162,7 @@ class Plan:
     noise: float = 0.0
     """What is added to entries that follow from old ones, as a share of the spread of the old ones."""
     openings: tuple[Opening, ...] = ()
-    """Attention that is written out, because its module cannot express the growth; done before all other edits."""
+    """Calls that are written out, because they cannot express the growth as they are; done before all other edits."""
     inserts: tuple[Insert, ...] = ()
     """New blocks, those behind one node in a row."""
     clone_keys: tuple[tuple[str, str], ...] = ()
@@ -226,7 +227,7 @@ class Plan:
         edits = [f"  {n.explain()}" for n in self.nodes]
         lines += ["", "graph constants", *edits] if edits else []
         edits = [f"  {o.node}" for o in self.openings]
-        lines += ["", "attention written out as plain operators on the same parameters", *edits] if edits else []
+        lines += ["", "calls written out as plain operators on the same parameters", *edits] if edits else []
         edits = [f"  {_skip(s)}" for s in self.skips]
         lines += ["", "skip paths", *edits] if edits else []
         lines += ["", f"why the function stays the same (scheme {self.scheme})", *(f"  {p}" for p in self.proof)]

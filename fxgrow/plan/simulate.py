@@ -26,10 +26,10 @@ from ..capture.trees import attribute
 from ..capture.user_code import is_user_code, may_change, target_of
 from ..dims.axis import Atom
 from ..dims.rules.concat import CUTS, piece_sizes
-from ..dims.rules.mixing import PINNED
+from ..dims.rules.mixing import MULTIPLIED, NORMS, PINNED
 from ..errors import GrowthRefused
-from ..functional import ModeValue
-from .align import align
+from ..functional import ModeValue, window_attention
+from .align import align, pin_within
 from .arguments import argument, as_refs, at, grown_ref, put_all, result_of, same_numbers, same_result
 from .attributes import ModuleSizes
 from .cuts import Cuts
@@ -222,19 +222,20 @@ class Simulation:
             return
         ops = [op for op in ops if op.step >= 0]  # others say what a write does to other views
         self._check_cuts(node, target, ops)
-        predicted = [self.sizes.arguments(op) for op in ops]
+        predicted = [dict(self.sizes.arguments(op)) for op in ops]
+        multiples = dict(pin_within(node, ops, predicted)) if node.target is window_attention else {}
         pinned = next(((op, x[PINNED]) for op, x in zip(ops, predicted, strict=True) if PINNED in x), None)
         if pinned is not None:
             self._pin(node, *pinned, alone=len(ops) == 1 and module is None)
             return
-        how = Done(target, {}, metas, attributes)
+        how = Done(target, multiples, metas, attributes)
         expected = Predictions(ops, predicted, self.sizes.shape, self.program.results[node.name])
         for attempt in range(2):
             recording, result, problem = self._record(node, how, expected)
             if not problem or attempt or module is not None:
                 break
             numbers = align(node, ops, predicted, *self.both(node), self._kept)
-            how = replace(how, numbers={**numbers, **whole_slices(node, *self.both(node))})
+            how = replace(how, numbers={**numbers, **whole_slices(node, *self.both(node)), **multiples})
         if problem and len(ops) == 1 and module is None and ops[0].name.removeprefix("aten::") in CUTS:
             self._split(node, ops[0])
             return
@@ -358,16 +359,21 @@ class Simulation:
         self._change(node, tuple(grown_ref(out, self.sizes.shape(out)) for out in op.outputs))
 
     def _pin(self, node: fx.Node, op: Op, number: float, *, alone: bool) -> None:
-        """A mean or variance that goes on dividing by what it divides by now."""
-        if not alone or op.args.get("dtype") is not None:
+        """A mean, a norm or a variance that goes on dividing by what it divides by now."""
+        if not alone and kind_of(self.gm, node):
+            self.openings.append(opening_of(self.gm, node, self.program))
+            self._change(node, self._predicted(self.program.results[node.name]))
+            return
+        family = op.name.removeprefix("aten::")
+        if not alone or (op.args.get("dtype") is not None and family not in NORMS):
             text = f"{plain_name(op.name)} would divide by another number of units, which cannot be written there"
             raise inexpressible(self.gm, node, text)
         x, dims = op.args["self"], op.args.get("dim")
         rank = len(x.shape)
-        axes = tuple(range(rank)) if dims is None or dims == [] else tuple(d % rank for d in dims)
-        family = op.name.removeprefix("aten::")
+        some = [dims] if isinstance(dims, int) else dims
+        axes = tuple(range(rank)) if some is None or some == [] else tuple(d % rank for d in some)
         if (
-            family != "mean"
+            family not in MULTIPLIED
             and not proportional(op, axes, number, self.sizes.shape(x))
             and self.elsewhere.varies(node, (x,), *axes)
         ):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..capture.program import Op, Value
-from ..dims.axis import Atom, Axis
+from ..dims.axis import Atom, Axis, last_growing
 from ..dims.rules import RULES
 from ..dims.solver import DimsSolver
 
@@ -62,4 +62,8 @@ class NewSizes:
     def copied(self, op: Op, axis: Axis) -> tuple[int, ...]:
         """Of what an adapter's missing channels along a growing axis are copies; nothing if they are zero."""
         resolved, maps = self.algebra.resolve(axis), self._copied.get(op.node, {})
-        return maps.get(resolved, ()) if isinstance(resolved, Atom) else ()
+        last = last_growing(resolved, self.new)
+        if last is None:
+            return ()
+        before = self.algebra.measure(resolved) - self.algebra.measure(last)
+        return tuple(before + unit for unit in maps.get(last, ()))

@@ -20,6 +20,7 @@ from ..plan import AxisGrowth, Chain, Grid, Layout, Leaf, Plan, TensorEdit, Wove
 from ..plan.layout import leaves
 from ..schemes import Place, State
 from ..schemes.occurrences import cells, indices_of
+from ..schemes.states import share_of
 
 
 class Unread(Exception):
@@ -65,6 +66,8 @@ def recover(plan: Plan, dims: DimsSolver) -> Recovered:
     for edit, value in edits:
         for growth in edit.axes:
             _read(found, dims, edit, value, growth)
+        if edit.scale != 1:
+            found.assignment[share_of(value)] = State.SPLIT
     return found
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from ..capture.opening import open_nodes
+from ..dims.rules.mixing import MULTIPLIED
 from ..functional import adapt_skip
 from ..plan import NodeEdit, Plan, SkipEdit
 from ..plan.plan import FOLLOWED, RECOMPUTED, SPLIT, STATISTIC
@@ -63,9 +64,9 @@ def _edit_node(node: fx.Node, edit: NodeEdit) -> None:
 
 
 def _pin(node: fx.Node, edit: tuple[str, tuple[int, ...], bool, float]) -> None:
-    """Let a mean or a variance divide by what it divided by before."""
+    """Let a mean, a norm or a variance divide by what it divided by before."""
     family, axes, keep, number = edit
-    if family != "mean":
+    if family not in MULTIPLIED:
         node.op, node.target = "call_function", getattr(torch, family)
         node.args, node.kwargs = (node.all_input_nodes[0],), {"dim": list(axes), "correction": number, "keepdim": keep}
         return

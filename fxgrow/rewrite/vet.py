@@ -73,7 +73,7 @@ def odd_edits(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) -> 
         yield from _skip(skip, nodes[skip.node], widest)
     for opening in plan.openings:
         if not kind_of(gm, nodes[opening.node]) or not math.isfinite(opening.scale) or not 0 < opening.rank < 8:
-            yield f"the plan writes out {opening.node}, which cannot be written out as attention"
+            yield f"the plan writes out {opening.node}, which cannot be written out"
 
 
 def _tensor(edit: TensorEdit) -> Iterator[str]:

@@ -27,7 +27,7 @@ def repeated(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) -> I
     yield from _row("tensors", [name for edit in plan.tensors for name in edit.names], len(tensors))
     yield from _row("modules", [edit.path for edit in plan.modules], modules)
     yield from _row("adapted skip paths", [(s.node, s.source, s.position) for s in plan.skips], 2 * nodes)
-    yield from _row("attention written out", [o.node for o in plan.openings], nodes)
+    yield from _row("calls written out", [o.node for o in plan.openings], nodes)
     most = nodes * MOST_PARTS if plan.openings else 99
     if len(plan.nodes) > most and not plan.openings:
         most += sum(1 + _numbers((n.args, n.kwargs)) for n in gm.graph.nodes)

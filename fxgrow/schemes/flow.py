@@ -14,6 +14,7 @@ from ..dims.solver import DimsSolver
 from ..errors import GrowthRefused, Kind, Refusal
 from .domain import Domain
 from .drawn import taken
+from .gains import gain_of
 from .indexed import ByIndex, blurred, each, joined, nested, one, part, parted
 from .occurrences import cells, indices_of, opened_in, places_of, times
 
@@ -203,6 +204,10 @@ class Propagation(Generic[S]):
     def maker(self, value: Value) -> Op | None:
         """The operator that a value comes from, if it sees the growth."""
         return self._made.get(value.index)
+
+    def gain(self, value: Value) -> Value | None:
+        """The parameter that a value is a multiple of, if nothing else is made of it."""
+        return gain_of(self.dims.program, value)
 
     def kept_apart(self, op: Op) -> tuple[Value, int] | None:
         """The skip operand of a join, and the axis along which an adapter stands between it and the result."""

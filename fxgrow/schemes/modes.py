@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ..analysis import OtherMode
-from ..dims.axis import Atom, Axis, Product, Sum, atoms
+from ..dims.axis import Atom, Axis, Product, Sum, atoms, product
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .proof import prove
@@ -96,7 +96,10 @@ def carried(
         there = other.program.parameters.get(name)
         if there is not None:
             values[value.index] = there.index
-            both += [(name, a, b) for a, b in zip(dims.resolved(value), other.resolved(there), strict=True)]
+            lone = any(dims.algebra.size[atom.index] == 1 for atom in sizes)
+            rows = (map(_without_ones, (d,) * len(v.shape), d.resolved(v)) for d, v in ((dims, value), (other, there)))
+            pairs = zip(dims.resolved(value), other.resolved(there), strict=True) if lone else zip(*rows, strict=True)
+            both += [(name, a, b) for a, b in pairs]
     for name, ours, theirs in both:
         for mine, atom in _pairs(name, ours, theirs, sizes):
             if atom.index in other.algebra.frozen:
@@ -112,6 +115,28 @@ def carried(
             raise Unlike(name, "its units are tied to others that grow")
     states = {replace(p, value=values[p.value]): state for p, state in assignment.items() if p.value in values}
     return found, states
+
+
+def _without_ones(dims: DimsSolver, axis: Axis) -> Axis:
+    """An axis without factors of one unit, which a view adds for some sizes of the inputs."""
+    if not isinstance(axis, Product):
+        return axis
+    return product([factor for factor in axis.factors if dims.algebra.measure(factor) > 1])
+
+
+def counterparts(dims: DimsSolver, sizes: Mapping[Atom, int], other: DimsSolver) -> dict[Atom, set[Atom]]:
+    """By set of units of another program, the growing sets of this one that are the same units of some parameter.
+
+    Raises:
+        Unlike: the axes of a tensor are made of other parts there.
+    """
+    found: dict[Atom, set[Atom]] = {}
+    for name, value in dims.program.parameters.items():
+        there = other.program.parameters.get(name)
+        for ours, theirs in zip(dims.resolved(value), other.resolved(there) if there is not None else (), strict=False):
+            for mine, atom in _pairs(name, _without_ones(dims, ours), _without_ones(other, theirs), sizes):
+                found.setdefault(atom, set()).add(mine)
+    return found
 
 
 def _pairs(name: str, ours: Axis, theirs: Axis, sizes: Mapping[Atom, int]) -> Iterator[tuple[Atom, Atom]]:

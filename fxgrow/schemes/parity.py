@@ -21,16 +21,14 @@ from ..dims.rules.mixing import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .flow import Propagation
-from .states import Assignment, Failure, Place, State
+from .states import SHARE, Assignment, Failure, Place, State, share_of
 
+_NORM = Kind.NORM, "its channels reach a normalisation that mixes them"
+_STATISTIC = Kind.STATISTIC, "its channels reach a statistic over the whole axis"
 MIXED = {
     "softmax": (Kind.SOFTMAX, "its channels reach a softmax over the whole axis"),
-    **dict.fromkeys(
-        ("layer_norm", "rms_norm", "group_norm"), (Kind.NORM, "its channels reach a normalisation that mixes them")
-    ),
-    **dict.fromkeys(
-        ("mean", "variance", "norm"), (Kind.STATISTIC, "its channels reach a statistic over the whole axis")
-    ),
+    **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "batch_norm"), _NORM),
+    **dict.fromkeys(("mean", "variance", "norm", "cosine", "extremum"), _STATISTIC),
 }
 """What a growth runs into when its units are mixed."""
 
@@ -180,12 +178,14 @@ class ParityDomain:
             return 0
         if not self.copies:
             self._fail(op, text, kind)
-        elif mixing.kind == "norm":
-            self._fail(op, f"{text}: a norm of copies is not the norm of the units", kind)
-        elif not mixing.even:
+        elif not mixing.even and mixing.kind != "extremum":
             self._fail(op, text, kind, UNIFORM)
+        elif mixing.kind in ("norm", "cosine"):
+            return 0  # of copies and of shares it is a known multiple
         elif state is not None and state != NULL:
             self._demand(op, state, 0, "a normalisation needs copies")
+        if mixing.gain is not None and self.copies:  # which may hold the share of each copy
+            return self.place(share_of(mixing.gain))
         return self.one if mixing.kind == "softmax" else 0
 
     def centre(self, op: Op, state: Parity) -> Parity:
@@ -208,6 +208,7 @@ class ParityDomain:
             readers += self._reader(x)
         readers = [r for r in readers if len(factors) > 1]
         self.summed.update(readers)
+        readers = [r for r in readers if r.axis != SHARE]
         self._demand(op, form, 1, "the new units add up and nothing can cancel them", tuple(readers))
 
     def _reader(self, form: int) -> list[Place]:

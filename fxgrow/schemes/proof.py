@@ -13,7 +13,7 @@ from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .flow import Propagation
 from .parity import DRAWN, MIXED, UNIFORM, stored_name
-from .states import Assignment, Failure, Place, Proof, State, Step, add, multiply, through
+from .states import SHARE, Assignment, Failure, Place, Proof, State, Step, add, multiply, share_of, through
 from .unread import read
 
 
@@ -142,9 +142,8 @@ class ProofDomain:
             return state
         if state is State.COPY and mixing.even:
             self.uniform.update(mixing.atoms)
-            result = State.SPLIT if mixing.kind == "softmax" else State.COPY
             self._say(op, f"{mixing.kind} over {mixing.old} -> {mixing.new} units, all copied equally often")
-            return result
+            return State.SPLIT if mixing.kind == "softmax" else self._shared(op, mixing)
         mean = mixing.kind == "layer_norm" and state is State.MEAN and mixing.alone
         if not (mean or (mixing.kind == "rms_norm" and state is State.ZERO)):
             raise self._refute(op, f"{text}: new units that are {state.value} change its statistics", kind)
@@ -160,6 +159,14 @@ class ProofDomain:
             self.numbers[id(op)] = {"eps": mixing.epsilon * mixing.old / mixing.new}
         self._say(op, f"{state.value} units leave {mixing.kind} as zeros; scale x sqrt({mixing.old}/{mixing.new})")
         return State.ZERO
+
+    def _shared(self, op: Op, mixing: Mixing) -> State:
+        """Copies, or their shares if the parameter that scales them is divided by their number."""
+        if mixing.gain is None or self.assignment.get(share_of(mixing.gain)) is not State.SPLIT:
+            return State.COPY
+        self.scales[mixing.gain.index] = mixing.old / mixing.new  # which nothing else reads
+        self._say(op, f"scale x {mixing.old}/{mixing.new}: each copy has its share")
+        return State.SPLIT
 
     def centre(self, op: Op, state: State) -> State:
         """Units that are the mean become zero."""
@@ -190,6 +197,20 @@ class ProofDomain:
                 how = f"the sum of which stays, times {new}/{old}"
             case ("norm", State.ZERO):
                 how = "of which the new ones are zero"
+            case ("extremum", State.COPY):
+                how = "of which the new ones are copies"
+            case ("cosine", State.COPY | State.SPLIT) if mixing.even and mixing.epsilon is not None:
+                self.uniform.update(mixing.atoms)
+                factor = math.sqrt(new / old if state is State.COPY else old / new)
+                self.numbers[id(op)] = {"eps": mixing.epsilon * factor}
+                how = f"all {'copied' if state is State.COPY else 'shared out'} equally often, epsilon x {factor:g}"
+            case ("norm", State.COPY | State.SPLIT) if mixing.even:
+                self.uniform.update(mixing.atoms)
+                share = (1 if state is State.SPLIT else 0) - 1 / mixing.order
+                how = "all copied equally often" if state is State.COPY else "all shared out equally often"
+                if share:
+                    self.numbers[id(op)] = {PINNED: (new / old) ** share}
+                    how += f", times ({new}/{old})^{share:g}"
             case _:
                 kind, text = MIXED[mixing.kind]
                 raise self._refute(op, f"{text}: new units that are {state.value} change it", kind)
@@ -251,7 +272,8 @@ class ProofDomain:
     def scaled_alone(self, ops: Sequence[Op]) -> None:
         """A scale that makes up for a width has no other reader."""
         for op in ops:
-            if id(op) not in self.scaling and any(v.index in self.scales for v in op.inputs()):
+            gains = {i for i in self.scales if self.assignment.get(Place(i, SHARE, 0)) is State.SPLIT}
+            if id(op) not in self.scaling and any(v.index in self.scales.keys() - gains for v in op.inputs()):
                 text = "it reads the scale of a normalisation that has to make up for the new width"
                 raise self._refute(op, text, hint=OWN_SCALE)
 

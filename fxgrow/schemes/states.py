@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Protocol
 
 from ..analysis import Analysis, OtherMode
+from ..capture.program import Value
 from ..dims.axis import Atom
 from ..dims.solver import DimsSolver
 from ..errors import Kind, usage
@@ -53,6 +54,15 @@ class Place:
     axis: int
     occurrence: int
     index: int = -1
+
+
+SHARE = -1
+"""Stands for the axis in the place of a parameter as a whole."""
+
+
+def share_of(gain: Value) -> Place:
+    """Where it is said of a parameter that scales copies whether it is divided by their number (SPLIT), or not."""
+    return Place(gain.index, SHARE, 0)
 
 
 Assignment = Mapping[Place, State]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..capture.program import STORED, Args, Op, Program, Value
-from ..dims.rules.mixing import PINNED
+from ..dims.rules.mixing import MULTIPLIED, PINNED
 from ..functional import adapt_skip
 
 INTRINSICS: dict[str, Callable[..., Any]] = {"fxgrow::adapt_skip": adapt_skip}
@@ -54,12 +54,11 @@ def call(op: Op, args: Mapping[str, Any]) -> Any:
 
 
 def _pinned(op: Op, args: Mapping[str, Any]) -> Any:
-    """A mean or a variance that divides by another number, as in a plan."""
-    dim = args.get("dim") or list(range(args["self"].dim()))
-    keep, number = bool(args.get("keepdim")), args[PINNED]
-    name = op.name.removeprefix("aten::")
-    if name == "mean":
-        return torch.mean(args["self"], dim, keep) * number
+    """A mean, a norm or a variance that divides by another number, as in a plan."""
+    number, name = args[PINNED], op.name.removeprefix("aten::")
+    if name in MULTIPLIED:
+        return call(op, {k: v for k, v in args.items() if k != PINNED}) * number
+    dim, keep = args.get("dim") or list(range(args["self"].dim())), bool(args.get("keepdim"))
     return getattr(torch, name)(args["self"], dim, correction=number, keepdim=keep)
 
 

@@ -13,6 +13,7 @@ from ..analysis import analyse
 from ..capture.call import Call, as_call
 from ..capture.other_modes import MODES
 from ..capture.source import location
+from ..dims.rules.mixing import MULTIPLIED
 from ..errors import FxgrowError, Kind, usage
 from ..plan import Plan
 from ..plan.plan import STATISTIC
@@ -120,7 +121,7 @@ class Both:
         known = {n.name for n in before.graph.nodes}
         opened = {n.name for n in base.graph.nodes} - known
         statistics = {e.node: e.new for plan in history for e in plan.nodes if e.path == (STATISTIC,)}
-        rescaled = {node for node, new in statistics.items() if isinstance(new, tuple) and new[0] == "mean"}
+        rescaled = {node for node, new in statistics.items() if isinstance(new, tuple) and new[0] in MULTIPLIED}
         some = matches(base, after, followed.nodes if followed is not None else None, opened, rescaled)
         return cls(before, base, after, history, followed, tuple(some), tuple(notes))
 

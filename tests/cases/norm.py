@@ -33,8 +33,19 @@ ROWS: list[Row] = [
         why=NORM,
         draw=RUNNING,
     ),
-    row("batch_norm (no statistics)", lambda x: F.batch_norm(x, None, None, training=True), "3. 4+", why=NORM),
-    row("instance_norm", lambda x, w, b: F.instance_norm(x, None, None, w, b), "2. 4+ 3.", "4+", "4+", why=NORM),
+    row("batch_norm (no statistics)", lambda x: F.batch_norm(x, None, None, training=True), "3+ 4+"),
+    row(
+        "batch_norm (of kernels)",
+        lambda x, w: F.batch_norm(x, None, None, w, training=True),
+        "1+ 4+ 3+",
+        "4+",
+    ),
+    row(
+        "batch_norm (of kernels, shifted)",
+        lambda x, w, b: F.batch_norm(x.flatten(2), None, None, w, b, True),
+        *("2+ 4+ 3+ 2+", "4+", "4+"),
+    ),
+    row("instance_norm", lambda x, w, b: F.instance_norm(x, None, None, w, b), "2. 4+ 3+", "4+", "4+", why=NORM),
     row(
         "instance_norm (running)",
         lambda x, m, v: F.instance_norm(x, m, v, use_input_stats=False),

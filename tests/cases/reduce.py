@@ -39,10 +39,18 @@ def whole(names: str) -> list[Row]:
 
 
 ROWS: list[Row] = [
-    *over("nanmean nansum amax amin max min median mode prod logsumexp argmax argmin all any"),
-    *over("mean std var var_mean std_mean norm", grows=True),
-    *whole("max min median prod argmax all any nanmean"),
-    *(row(f"{name} (of all)", getattr(torch, name), "2+ 3+") for name in ("mean", "std", "var", "norm")),
+    *over("nanmean nansum median mode prod logsumexp argmax argmin"),
+    *over("mean std var var_mean std_mean norm amax amin max min all any", grows=True),
+    *whole("median prod argmax nanmean"),
+    *(
+        row(f"{name} (of all)", getattr(torch, name), "2+ 3+")
+        for name in ("mean", "std", "var", "norm", "max", "min", "all", "any")
+    ),
+    row("max (its values)", lambda x: x.max(1).values, "2+ 3+ 4+"),
+    row("min (its values)", lambda x: x.min(-1, keepdim=True)[0], "2+ 3+ 4+"),
+    row("cosine_similarity", lambda x, y: F.cosine_similarity(x, y, dim=-1, eps=0.7), "2+ 3+ 4+", "2+ 3+ 4+"),
+    row("cosine_similarity (broadcast)", lambda x, y: F.cosine_similarity(x[:, None], y, dim=-1), "2+ 4+", "3+ 4+"),
+    row("cosine_similarity (of two axes)", lambda x, y: F.cosine_similarity(x, y, 1), "2+ 3+", "2+ 3+"),
     row("mean (of a product)", lambda x: x.flatten(1).mean(1), "2+ 3+ 2+"),
     row("mean (of a concatenation)", lambda x, y: torch.cat([x, y], 1).mean(1), "2+ 3+", "2+ 2+"),
     row("mean (of squares)", lambda x: x.pow(2).mean(-1, keepdim=True), "2+ 4+"),
@@ -60,7 +68,7 @@ ROWS: list[Row] = [
     row("sum (of all)", torch.sum, "2+ 3+"),
     row("mean (two axes)", lambda x: x.mean((2, 3)), "2+ 3+ 4+ 2+"),
     row("count_nonzero", lambda x: torch.count_nonzero(x, 1), "2+ 3. 4+", why=STATISTIC),
-    row("aminmax", lambda x: torch.aminmax(x, dim=1), "2+ 3. 4+", why=STATISTIC),
+    row("aminmax", lambda x: torch.aminmax(x, dim=1), "2+ 3+ 4+"),
     row("norm (of all, aten)", lambda x: aten.norm(x), "2+ 3+"),
     row("norm (p=1)", lambda x: aten.norm(x, 1, [1], True), "2+ 3+ 4+"),
     row("linalg_norm", lambda x: torch.linalg.norm(x, dim=1), "2+ 3+ 4+"),

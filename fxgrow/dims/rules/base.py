@@ -55,6 +55,9 @@ class Dims(Protocol):
     def produce(self, op: Op, axis: Axis, weight: Value) -> None:
         """The operator gives birth to this axis of its output, from a weight."""
 
+    def read(self, value: Value) -> bool:
+        """Whether an operator takes a value, or the model returns it."""
+
     def join(self, op: Op, operands: tuple[str, str]) -> bool:
         """Note that two volumes meet by addition; True if the axes of the skip operand have been dealt with."""
 
@@ -141,6 +144,9 @@ class Flow(Protocol):
 
     def maker(self, value: Value) -> Op | None:
         """The operator that a value comes from, if it sees the growth."""
+
+    def gain(self, value: Value) -> Value | None:
+        """The parameter that a value is a multiple of, if nothing else is made of it."""
 
     def kept_apart(self, op: Op) -> tuple[Value, int] | None:
         """The skip operand of a join, and the axis along which an adapter stands between it and the result."""

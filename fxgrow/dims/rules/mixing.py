@@ -27,7 +27,11 @@ class Mixing:
     epsilon: float | None = None
     correction: float = 0
     """What a variance takes off the count that it divides by."""
+    order: float = 2
+    """Of a norm: the power whose sum it is the root of; infinite for the largest modulus."""
 
+    gain: Value | None = None
+    """A parameter that the result is a multiple of, the same along these axes, and that serves nothing else."""
     paired: int = 0
     """How many units the atoms have together that grow."""
 
@@ -35,13 +39,17 @@ class Mixing:
     def degenerate(self) -> bool:
         """Whether two equal units, and perhaps copies of them, are all that it is taken over: they have no deviation.
 
-        A group norm is taken over space, too, where they have one.
+        A group norm is taken over space, too, where they have one, and a batch norm over the batch.
         """
-        return (self.old if self.kind == "group_norm" else self.paired) <= TWINS
+        return self.kind != "batch_norm" and (self.old if self.kind == "group_norm" else self.paired) <= TWINS
 
 
 TWINS = 2
 """Of two equal values a norm leaves nothing but rounding, divided by √ε."""
 PINNED = "pinned"
-"""An argument that no operator has: of a mean what its result is multiplied by, of a variance its correction, so that
-it divides by what it divided by before."""
+"""An argument that no operator has: of a mean or a norm what its result is multiplied by, of a variance its correction,
+so that it divides by what it divided by before."""
+NORMS = frozenset({"norm", "linalg_vector_norm", "linalg_norm"})
+"""Operators that take a norm."""
+MULTIPLIED = NORMS | {"mean"}
+"""Statistics whose result can be multiplied by a number."""

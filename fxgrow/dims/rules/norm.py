@@ -26,35 +26,56 @@ class PerChannel(SameSizes):
     """
 
     by_index = True
-    shifts = ("bias", "running_mean")
-    scales = ("weight", "running_var")
+    vectors = ("weight", "bias", "running_mean", "running_var")
 
-    def _vectors(self, op: Op, names: tuple[str, ...]) -> list[Value]:
-        return [op.args[name] for name in names if op.args.get(name) is not None]
+    def _over(self, op: Op) -> list[int]:
+        """The axes over which statistics are taken that no call keeps: those of kernels that are standardised."""
+        if any(op.args.get(name) is not None for name in ("running_mean", "running_var")):
+            return []
+        rank = len(op.args["input"].shape)
+        if op.args.get("training"):
+            return [0, *range(2, rank)]
+        return list(range(2, rank)) if op.args.get("use_input_stats") else []
 
     def dims(self, op: Op, d: Dims) -> None:
         """Affine entries and running statistics lie along the channels; other axes pass if their units are new."""
-        axes = d.of(op.args["input"])
-        for vector in self._vectors(op, self.shifts + self.scales):
+        axes, over = d.of(op.args["input"]), self._over(op)
+        for vector in (op.args[name] for name in self.vectors if op.args.get(name) is not None):
             axes[1] = d.unify(axes[1], d.of(vector)[0])
         alone = op.name == "aten::instance_norm" and prod(op.args["input"].shape[2:]) <= TWINS
-        for axis in axes[:1] if d.fresh and not alone else axes[2:] + axes[:1]:
-            d.freeze(axis, Kind.NORM, _TAKEN.format("a normalisation"))
+        held = [0] if d.fresh and not alone else [k for k in range(len(axes)) if k != 1 and (d.fresh or k not in over)]
+        for k in held:
+            d.freeze(axes[k], Kind.NORM, _TAKEN.format("a normalisation"))
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: Flow) -> None:
-        """Scales equal; shifts of the same parity as the volume."""
+        """What is subtracted is of the parity of the volume, what is added of that of the scaled volume."""
         marks, axes = s.of(op.args["input"]), s.axes(op.args["input"])
         out = [s.blurred(x, axes[:1] + axes[2:]) for x in marks[1]]
         out = [s.require(op, x, even=False, why="it is divided by its own deviation") for x in out]
         out = [s.apply(op, [x], odd=True, zero=True) for x in out]
-        for vector in self._vectors(op, self.scales):
-            scale = [s.require(op, state, even=True, why="halves need one scale") for state in s.of(vector)[0]]
-            out = [s.mul(op, pair) for pair in zip(out, scale, strict=True)]
-        for vector in self._vectors(op, self.shifts):
-            out = [s.add(op, pair) for pair in zip(out, s.of(vector)[0], strict=True)]
-        seen = [[s.require(op, x, even=True, why="twins need one mean") for x in row] for row in marks[2:]]
-        s.set(op.outputs[0], [marks[0], out, *seen])
+        for name, combine in (("running_mean", s.add), ("running_var", s.mul), ("weight", s.mul), ("bias", s.add)):
+            if op.args.get(name) is None:
+                continue
+            some = s.of(op.args[name])[0]
+            if name == "running_var":
+                some = [s.require(op, state, even=True, why="halves need one deviation") for state in some]
+            out = [combine(op, pair) for pair in zip(out, some, strict=True)]
+        rest = [marks[0], *marks[2:]]
+        if any(rest):
+            mixing = self._mixing(op, s)
+            for row in rest:
+                row[:] = [s.mix(op, x, mixing) for x in row]
+                if op.args.get("bias") is not None:
+                    row[:] = [s.add(op, [x, s.same]) for x in row]
+        s.set(op.outputs[0], [rest[0], out, *rest[1:]])
+
+    def _mixing(self, op: Op, s: Flow) -> Mixing:
+        axes, rank = s.axes(op.args["input"]), len(op.args["input"].shape)
+        weight, bias = op.args.get("weight"), op.args.get("bias")
+        gain = s.gain(weight) if weight is not None and bias is None else None
+        over = [axes[k] for k in self._over(op) or range(2, rank)]
+        return mixed(op, s, over, kind="batch_norm", gain=gain)
 
 
 class GroupNorm(SameSizes):
@@ -99,8 +120,7 @@ class GroupNorm(SameSizes):
             row = [s.apply(op, [y], odd=False, zero=False) for y in row]
         for name, combine in (("weight", s.mul), ("bias", s.add)):
             if op.args[name] is not None:
-                some = [s.require(op, y, even=True, why="twins need one affine map") for y in s.of(op.args[name])[0]]
-                row = [combine(op, pair) for pair in zip(row, some, strict=True)]
+                row = [combine(op, pair) for pair in zip(row, s.of(op.args[name])[0], strict=True)]
         affine = op.args["bias"] is not None
         out = each(op, s, marks, odd=not affine, zero=not affine, unsafe=True)
         s.set(op.outputs[0], [out[0], row, *out[2:]])
@@ -169,6 +189,8 @@ def mixed(
     *,
     kind: str = "",
     correction: float = 0,
+    order: float = 2,
+    gain: Value | None = None,
 ) -> Mixing:
     """What a normalisation or a statistic over some axes sees of a growth."""
     old = new = 1
@@ -182,7 +204,7 @@ def mixed(
     alone = len(axes) == 1 and s.algebra.resolve(axes[0]) == (growing or (None,))[0]
     name = kind or op.name.removeprefix("aten::").removeprefix("_")
     paired = prod(s.algebra.measure(atom) for atom in dict.fromkeys(growing))
-    return Mixing(name, old, new, alone, even, growing, scale, epsilon, correction, paired)
+    return Mixing(name, old, new, alone, even, growing, scale, epsilon, correction, order, gain, paired)
 
 
 def _evenly(s: Flow, axis: Axis) -> bool:

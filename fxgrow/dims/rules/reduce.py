@@ -1,7 +1,9 @@
-"""Reductions: over other axes they keep the halves; over a growing axis sums cancel, and means, variances and norms are
-a matter of the scheme."""
+"""Reductions: over other axes they keep the halves; over a growing axis sums cancel, and means, variances, norms and
+extrema are a matter of the scheme."""
 
 from __future__ import annotations
+
+import torch
 
 from ...capture.program import Op
 from ...errors import Kind
@@ -71,14 +73,24 @@ class Reduce(SameSizes):
 
 
 class Statistic(Reduce):
-    """A mean, a variance or a norm: which new units leave it as it is, or change it by a known factor, the proof knows.
+    """A mean, a variance, a norm or an extremum: which new units leave it as it is, or change it by a known factor, the
+    proof knows.
 
-    `family`: "mean", "variance" (or its root, or either beside the mean) or "norm".
+    `family`: "mean", "variance" (or its root, or either beside the mean), "norm" or "extremum" (of which the number of
+    equal units does not matter, nor to whether all or any are true).
     """
 
-    def __init__(self, family: str) -> None:
-        super().__init__(linear=family == "mean", zero=True, homogeneous=family == "norm")
+    def __init__(self, family: str, *, zero: bool = True, homogeneous: bool = False) -> None:
+        super().__init__(linear=family == "mean", zero=zero, homogeneous=homogeneous)
         self.family = family
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """The places of extrema are numbers of units, which may be others among copies."""
+        if any(d.read(out) for out in op.outputs if out.dtype is torch.int64 and next(op.inputs()).dtype != out.dtype):
+            axes = d.of(next(op.inputs()))
+            for k in self._over(op):
+                d.freeze(axes[k], self.kind, "a statistic is taken over the whole axis")
+        super().dims(op, d)
 
     def _order(self, op: Op) -> float:
         """Of a norm; 0 if it is no sum of powers, nor a maximum, or has an infinite slope at zero."""
@@ -105,15 +117,17 @@ class Statistic(Reduce):
     def _over_units(self, op: Op, s: Flow, states: list[State]) -> None:
         if states:
             axes = s.axes(next(op.inputs()))
-            mixing = mixed(op, s, [axes[k] for k in self._over(op)], kind=self.family, correction=self._correction(op))
+            over = [axes[k] for k in self._over(op)]
+            order = self._order(op) if self.family == "norm" else 2
+            mixing = mixed(op, s, over, kind=self.family, correction=self._correction(op), order=order)
             s.mix(op, s.merge(op, states), mixing)
 
 
-class Extremum(Reduce):
+class Extremum(Statistic):
     """max and min: over an axis, or of two tensors."""
 
     def __init__(self) -> None:
-        super().__init__(linear=False, zero=True, homogeneous=True)
+        super().__init__("extremum", homogeneous=True)
 
     def dims(self, op: Op, d: Dims) -> None:
         """Of two tensors they are pointwise."""
@@ -133,10 +147,12 @@ class Extremum(Reduce):
 register(Reduce(linear=True, zero=True, sums=True), "sum")
 register(Statistic("mean"), "mean")
 register(Statistic("variance"), "var", "std", "var_mean", "std_mean")
-register(Statistic("norm"), "norm", "linalg_vector_norm", "linalg_norm")
+register(Statistic("norm", homogeneous=True), "norm", "linalg_vector_norm", "linalg_norm")
+register(Statistic("extremum", homogeneous=True), "amax", "amin", "aminmax")
+register(Statistic("extremum", zero=False), "all", "any")
+register(Reduce(linear=False, zero=True, homogeneous=True), "median", "mode")
 register(Reduce(linear=True, zero=True), "nanmean", "nansum")
-register(Reduce(linear=False, zero=True, homogeneous=True), "amax", "amin", "median", "mode", "aminmax")
 register(Reduce(linear=False, zero=True, homogeneous=True), "nanmedian", "kthvalue")
 register(Reduce(linear=False, zero=True), "prod")
 register(Extremum(), "max", "min")
-register(Reduce(linear=False, zero=False), "logsumexp", "argmax", "argmin", "all", "any", "count_nonzero")
+register(Reduce(linear=False, zero=False), "logsumexp", "argmax", "argmin", "count_nonzero")

@@ -7,8 +7,8 @@ from typing import Any
 
 from ...capture.program import Op, Value
 from ...errors import Kind
-from ..axis import Axis, Fixed, product
-from .base import Dims, Flow, Marks, SameSizes, Sizes, normal, normal_dims, register, regroup
+from ..axis import Atom, Axis, Fixed, Sum, product
+from .base import Dims, Flow, Marks, SameSizes, Sizes, State, normal, normal_dims, register, regroup
 
 Groups = list[tuple[list[int], list[int]]]
 
@@ -62,7 +62,9 @@ class View:
                 if not right:
                     d.freeze(whole, Kind.FIXED, "a view drops it")
                     continue
-                for k, part in zip(right, d.algebra.split(whole, [out.shape[k] for k in right]), strict=True):
+                sizes = [out.shape[k] for k in right]
+                parts = d.algebra.counted(whole, sizes) if len(left) == 1 else None
+                for k, part in zip(right, parts or d.algebra.split(whole, sizes), strict=True):
                     result[k] = part
         d.set(out, alike(d, result, op.args[self.like]) if self.like else result)
 
@@ -75,9 +77,20 @@ class View:
             row, parts = [state for k in left for state in marks[k]], [axes[k] for k in right]
             if len(left) != 1 or len(right) != 1:
                 row = s.joined([before[k] for k in left], [marks[k] for k in left])
-            for k, some in zip(right, s.parted(row, parts) or regroup(s, op, row, parts), strict=True):
+            told = self._told(op, s, before[left[0]], row, parts) if len(left) == 1 else None
+            for k, some in zip(right, told or s.parted(row, parts) or regroup(s, op, row, parts), strict=True):
                 result[k] = some
         s.set(out, result)
+
+    def _told(self, op: Op, s: Flow, axis: Axis, row: list[State], parts: list[Axis]) -> Marks | None:
+        """States of terms that are counted by the first part, which tells them apart; None if it is another view."""
+        if not (isinstance(axis, Sum) and parts and isinstance(parts[0], Atom) and len(parts) > 1):
+            return None
+        count, each = len(axis.terms), len(row) // len(axis.terms)
+        if s.algebra.measure(parts[0]) != count or not row or each != sum(map(s.count, parts)):
+            return None
+        some = [s.told(op, parts[0], row[k::each]) for k in range(each)]
+        return [[], *regroup(s, op, some, parts[1:])]
 
     def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
         """Sizes that are written out follow their axes."""

@@ -1,0 +1,74 @@
+"""Attention within shifted windows, written out: over images and over videos, by products and by cosines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
+
+import fxgrow
+
+SAME = 1e-12
+KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]]] = {
+    "images": (lambda: ShiftedWindowAttention(16, [4, 4], [2, 2], 2), (1, 8, 8, 16), (2, 6, 9, 16)),
+    "images, by cosines": (lambda: ShiftedWindowAttentionV2(16, [4, 4], [2, 2], 2), (1, 8, 8, 16), (2, 6, 9, 16)),
+    "videos": (lambda: ShiftedWindowAttention3d(16, [2, 4, 4], [1, 2, 2], 2), (1, 4, 8, 8, 16), (2, 5, 6, 9, 16)),
+}
+
+
+class Attending(nn.Module):
+    """Attention between two layers."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.before, self.attention, self.after = nn.Linear(16, 16), attention, nn.Linear(16, 3)
+        for parameter in attention.parameters():
+            nn.init.normal_(parameter, std=0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.after(self.attention(self.before(x)))
+        return y
+
+
+@cache
+def traced(name: str) -> tuple[nn.Module, fx.GraphModule, list[Tensor]]:
+    torch.manual_seed(0)
+    kind, *sizes = KINDS[name]
+    module = Attending(kind()).double().eval()
+    inputs = [torch.randn(size, dtype=torch.float64) for size in sizes]
+    return module, fxgrow.trace(module, (inputs[0],)), inputs
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    ("layer", "grow"),
+    [
+        ("before", "channels"),
+        ("attention.qkv", "channels"),
+        ("attention.qkv", "groups"),
+        ("attention.proj", "channels"),
+    ],
+)
+def test_heads_their_width_and_the_stream_grow(name: str, layer: str, grow: Literal["channels", "groups"]) -> None:
+    module, gm, inputs = traced(name)
+    grown = fxgrow.widen(gm, f"{layer}.weight", factor=2, grow=grow)
+    assert grown.get_parameter(f"{layer}.weight").shape[0] == 2 * gm.get_parameter(f"{layer}.weight").shape[0]
+    for x in inputs:
+        torch.testing.assert_close(grown(x), module(x), rtol=0, atol=SAME)
+
+
+def test_the_lengths_that_cosines_are_divided_by_are_numbers_of_the_plan() -> None:
+    module, gm, inputs = traced("images, by cosines")
+    plan = fxgrow.plan_widen(gm, "attention.qkv.weight", factor=4, scheme="net2net")
+    norms = {edit.path: edit.new for edit in plan.nodes if "norms" in edit.path}
+    assert norms == {("kwargs", "norms", 0): 0.5, ("kwargs", "norms", 1): 2.0}
+    grown = fxgrow.apply(type(plan).from_json(plan.to_json()), gm)
+    again = fxgrow.widen(grown, "attention.qkv.weight", factor=4, scheme="net2net")
+    for x in inputs:
+        torch.testing.assert_close(again(x), module(x), rtol=0, atol=SAME)
