@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 import pytest
 import timm
@@ -205,7 +206,8 @@ def agree(traced: fx.GraphModule) -> None:
 
 def grows_alone(traced: fx.GraphModule, name: str) -> bool:
     """Whether a layer can be widened, by channels or by groups."""
-    for grow in ("channels", "groups"):
+    ways: tuple[Literal["channels", "groups"], ...] = ("channels", "groups")
+    for grow in ways:
         try:
             fxgrow.plan_widen(traced, name, grow=grow)
         except fxgrow.FxgrowError:
