@@ -95,16 +95,18 @@ class ChannelSpectrum(nn.Module):
         return y
 
 
-class PrototypeDistance(nn.Module):
-    """Refuses ``fc1``: its distance to learned prototypes is an operator that has no rule, other than ``cdist``."""
+class QuantileCentred(nn.Module):
+    """Refuses ``fc1``: a quantile of all its units is an operator that has no rule."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fc1 = nn.Linear(10, 8)
-        self.prototypes = nn.Parameter(torch.randn(4, 8))
+        self.fc2 = nn.Linear(8, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pairwise_distance(self.fc1(x).unsqueeze(1), self.prototypes)
+        h = self.fc1(x)
+        y: Tensor = self.fc2(h - torch.quantile(h, 0.5, dim=1, keepdim=True))
+        return y
 
 
 class StraddlingGroupNorm(nn.Module):

@@ -67,7 +67,7 @@ CALLS = {
     "add": node("add", Kind.NO_AXIS, "add gives birth to no axis", "conv1, layer1_conv2", error=GrowthRefused),
     "input": node("x", Kind.NO_AXIS, "x gives birth to no axis", "fxgrow.inspect(model)", error=GrowthRefused),
     "output node": node("output", Kind.NO_AXIS, "output gives birth", "fxgrow.inspect(model)", error=GrowthRefused),
-    "output layer": node("fc", Kind.OUTPUT, "cannot widen fc", "output", "a hidden layer; e.g.", error=GrowthRefused),
+    "output layer": node("fc", Kind.OUTPUT, "cannot widen fc", "output", "a hidden layer; or", error=GrowthRefused),
     "output weight": node("fc.weight", Kind.OUTPUT, "cannot widen fc.weight", "hidden layer", error=GrowthRefused),
     "barrier on the way": node(
         "conv1", Kind.STATISTIC, "cannot widen conv1", "argmax", error=GrowthRefused, model="refuse_statistic_argmax"

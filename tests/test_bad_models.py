@@ -161,7 +161,6 @@ class Reads(nn.Module):
         lambda x: torch.from_numpy(np.array(x)),
         lambda x: torch.from_numpy(x.numpy()),
         lambda x: np.sqrt(x),
-        lambda x: torch.as_tensor(x),
         lambda x: torch.frombuffer(x, dtype=torch.float32),
         lambda x: len(f"{x.sum():.3f}"),
         lambda x: len("%d" % x.sum()),  # noqa: UP031  # as users write it
@@ -226,13 +225,6 @@ class Flagged(Net):
         return z
 
 
-class Loops(Net):
-    """Counts samples."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([self.b(self.a(x[i])) for i in range(len(x))])
-
-
 class Broken(Net):
     """Has a mistake that has nothing to do with tracing."""
 
@@ -246,7 +238,6 @@ class Broken(Net):
     [
         (Branches, "in forward:  if y.sum() > 0:"),
         (Flagged, "in forward:  z: Tensor = self.b(-y if flag else y)"),
-        (Loops, "in forward:  return torch.stack([self.b(self.a(x[i])) for i in range(len(x))])"),
         (Broken, 'in forward:  y: Tensor = self.get_submodule("c")(x)'),
     ],
 )

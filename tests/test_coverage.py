@@ -17,7 +17,7 @@ from fxgrow.models_zoo.subjects import TORCHVISION, subjects
 from fxgrow.verify.certificate import FLOAT64_BOUND
 
 INTERFACE = {"OUTPUT", "INPUT"}
-REFUSED_IN_TORCHVISION = {"shufflenet_v2_x1_0": {"OUTPUT", "NON_ALIGNED"}, "swin_v2_t": {"OUTPUT", "STATISTIC"}}
+REFUSED_IN_TORCHVISION = {"shufflenet_v2_x1_0": {"OUTPUT", "FIXED"}}
 """Kinds of refusal by model; all others lose their output layer only."""
 LONG = ("maxvit_t", "mvit_v2_s")
 """Models that take minutes: for `make zoo`."""

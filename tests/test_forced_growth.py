@@ -90,8 +90,8 @@ CASES = {
         Kind.OUTPUT, "mlp", Surgery(written("head")), breaks="interface: (5, 10) became (5, 14)", layer="head"
     ),
     "fft": Case(Kind.STATISTIC, "refuse_spectrum", Surgery(CONVS), without="torch.fft.fft"),
-    "pairwise distance": Case(
-        Kind.UNKNOWN_OP, "refuse_unknown_distance", Surgery({**written("fc1"), "prototypes": COLUMNS}), layer="fc1"
+    "quantile": Case(
+        Kind.UNKNOWN_OP, "refuse_unknown_quantile", Surgery({**written("fc1"), **read("fc2")}), layer="fc1"
     ),
     "group norm over a seam": Case(
         Kind.NORM,

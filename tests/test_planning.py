@@ -15,6 +15,7 @@ from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer,
 import fxgrow
 from fxgrow.models_zoo import ZOO
 from fxgrow.models_zoo.subjects import settle, subjects
+from fxgrow.passes.survey import Site
 from fxgrow.verify.certificate import FLOAT64_BOUND
 from fxgrow.verify.compare import distance
 
@@ -45,8 +46,9 @@ class FusedAttention(nn.Module):
         return y
 
 
-class CosineAttention(nn.Module):
-    """Queries and keys are normalised, so that features of a head cannot grow by halves; heads can."""
+class LogitAttention(nn.Module):
+    """Queries and keys are measured from the logarithm of a sum over the features of a head, which cannot grow; heads
+    can."""
 
     def __init__(self, width: int = 8, heads: int = 2) -> None:
         super().__init__()
@@ -58,8 +60,8 @@ class CosineAttention(nn.Module):
         batch, length, _ = x.shape
         qkv = self.qkv(x).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv[0], qkv[1], qkv[2]
-        cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
-        y: Tensor = self.out((cosines.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, -1))
+        logits = F.log_softmax(q, -1) @ F.log_softmax(k, -1).transpose(-2, -1)
+        y: Tensor = self.out((logits.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, -1))
         return y
 
 
@@ -83,7 +85,7 @@ class DenseNorms(nn.Module):
 
 
 class PartlyNormalised(nn.Module):
-    """Part of the channels passes a norm that takes copies only; of the others a vector norm is taken, which zeros
+    """Part of the channels passes a norm that takes copies only; of the others a sum is taken, which zeros
     leave as it is, and copies do not."""
 
     def __init__(self) -> None:
@@ -98,7 +100,7 @@ class PartlyNormalised(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         one, other = torch.split(self.stem(x), [4, 8], dim=1)
-        one, other = self.norm(one), F.normalize(other, dim=1)
+        one, other = self.norm(one), other + other.sum(1, keepdim=True)
         gate = (self.query(one) * self.key(one)).sum(1, keepdim=True)
         one = self.mixed(one) * gate.sigmoid()
         y: Tensor = self.head(F.relu(self.out(F.silu(torch.cat((one, other), 1)))))
@@ -132,7 +134,7 @@ def shifted_windows() -> nn.Module:
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "fused attention": (FusedAttention, (2, 5, 8)),
-    "cosine attention": (CosineAttention, (2, 5, 8)),
+    "logit attention": (LogitAttention, (2, 5, 8)),
     "dense norms": (DenseNorms, (2, 4, 5)),
     "partly normalised": (PartlyNormalised, (2, 2, 6, 6)),
     "shifted windows": (shifted_windows, (2, 3, 16, 16)),
@@ -199,20 +201,21 @@ def agree(traced: fx.GraphModule) -> None:
     for seed in (0, 1):  # the plan that is kept, and one that is made
         assert left_out(fxgrow.plan_grow(traced, widen=2.0, seed=seed)) == refused
     for site in found.widenable:
-        assert grows_alone(traced, site.path), site.path
+        assert grows_alone(traced, site), site.path
     for site in found.refused:
-        assert not grows_alone(traced, site.path), site.path
+        assert not grows_alone(traced, site), site.path
 
 
-def grows_alone(traced: fx.GraphModule, name: str) -> bool:
-    """Whether a layer can be widened, by channels or by groups."""
+def grows_alone(traced: fx.GraphModule, site: Site) -> bool:
+    """Whether a layer can be widened, by channels or by groups, by half or by one unit."""
     ways: tuple[Literal["channels", "groups"], ...] = ("channels", "groups")
     for grow in ways:
-        try:
-            fxgrow.plan_widen(traced, name, grow=grow)
-        except fxgrow.FxgrowError:
-            continue
-        return True
+        for to in (None, site.width + 1):
+            try:
+                fxgrow.plan_widen(traced, site.path, grow=grow, to=to)
+            except fxgrow.FxgrowError:
+                continue
+            return True
     return False
 
 
@@ -246,7 +249,7 @@ def test_all_of_them_grow_at_once_and_compute_the_same(name: str, training: bool
 
 
 def test_heads_are_added_where_their_features_cannot_grow() -> None:
-    model, x = made("cosine attention")
+    model, x = made("logit attention")
     plan = fxgrow.plan_grow(fxgrow.trace(model, (x,)), widen=2.0)
     (edit,) = [edit for edit in plan.tensors if "qkv.weight" in edit.names]
     assert edit.new == (48, 8)

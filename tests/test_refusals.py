@@ -47,7 +47,7 @@ STOPS = {
     "refuse_interface_input": "x",
     "refuse_interface_output": "output",
     "refuse_spectrum": "fft_fft",
-    "refuse_unknown_distance": "pairwise_distance",
+    "refuse_unknown_quantile": "quantile",
     "refuse_straddling_norm": "norm",
     "refuse_straddling_view": "head",
     "refuse_regrouped": "threes",

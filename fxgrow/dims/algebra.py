@@ -212,7 +212,7 @@ class Algebra:
         terms = axis.terms if isinstance(axis, Sum) else ()
         if len(sizes) < 2 or len(terms) != sizes[0] or len(set(map(self.measure, terms))) != 1:
             return None
-        if any(isinstance(term, Fixed) for term in terms):
+        if not all(isinstance(term, Atom) for term in terms):
             return None
         parts = self.split(terms[0], sizes[1:])
         for term in terms[1:]:

@@ -368,7 +368,7 @@ class Simulation:
         if not alone or (op.args.get("dtype") is not None and family not in NORMS):
             text = f"{plain_name(op.name)} would divide by another number of units, which cannot be written there"
             raise inexpressible(self.gm, node, text)
-        x, dims = op.args["self"], op.args.get("dim")
+        x, dims = next(op.inputs()), op.args.get("dim")
         rank = len(x.shape)
         some = [dims] if isinstance(dims, int) else dims
         axes = tuple(range(rank)) if some is None or some == [] else tuple(d % rank for d in some)

@@ -18,7 +18,7 @@ _NAMES: dict[str, str] = {
         special_modified_bessel_i0 special_bessel_j0 special_spherical_bessel_j0 prod std std_mean var var_mean norm
         linalg_norm linalg_vector_norm special_chebyshev_polynomial_t special_chebyshev_polynomial_u
         special_hermite_polynomial_h special_hermite_polynomial_he special_legendre_polynomial_p
-        det linalg_det cdist""",
+        det linalg_det cdist cosine_similarity""",
     _PARTLY: """atan2 arctan2 copysign fmod frexp heaviside hypot ldexp lerp nextafter floor_divide remainder
         xlogy special_xlogy special_xlog1py""",
     _SINGULAR: "div divide true_divide addcdiv reciprocal igamma igammac slogdet inverse",

@@ -129,7 +129,7 @@ class Distances(SameSizes):
         over = [s.axes(v)[-1] for v in (x, y)]
         ours, theirs = ([[s.blurred(state, over) for state in row] for row in s.of(v)] for v in (x, y))
         for pair in zip(ours[-1], theirs[-1], strict=True):
-            s.mix(op, s.add(op, pair), mixed(op, s, over[:1], kind="norm"))
+            s.mix(op, s.add(op, pair), mixed(op, s, over[:1], kind="norm", order=float(op.args["p"])))
         *batch, _, _ = aligned(op, s, [x, y])
         rows: Marks = [
             [s.apply(op, leaf, odd=False, zero=True, homogeneous=True) for leaf in zip(*sides, strict=True)]

@@ -49,7 +49,7 @@ TWINS = 2
 PINNED = "pinned"
 """An argument that no operator has: of a mean or a norm what its result is multiplied by, of a variance its correction,
 so that it divides by what it divided by before."""
-NORMS = frozenset({"norm", "linalg_vector_norm", "linalg_norm"})
+NORMS = frozenset({"norm", "linalg_vector_norm", "linalg_norm", "cdist"})
 """Operators that take a norm."""
 MULTIPLIED = NORMS | {"mean"}
 """Statistics whose result can be multiplied by a number."""
