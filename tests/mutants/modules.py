@@ -203,9 +203,14 @@ SIZES: dict[str, Plant] = {
         changed(plan__other_sizes__followers=_whole), method(SecondSizes, "problem", lambda *_: "")
     ),
     "blocks are tried at one set of sizes": changed(passes__inserting__check_other_sizes=lambda *_: None),
-    "other units may be taken at other sizes": method(Cuts, "problem", lambda *_, **__: ""),
+    "other units may be taken at other sizes": both(
+        method(Cuts, "problem", lambda *_, **__: ""), changed(passes__writing__fails_at_other_sizes=lambda *_: ())
+    ),
+    "code is proved for the example's sizes alone": changed(passes__writing__fails_at_other_sizes=lambda *_: ()),
     "units may be grouped otherwise at other sizes": method(Cuts, "regrouped", lambda *_: None),
-    "axes of one size change together only": method(Group, "parts", lambda _: []),
+    "axes of one size change together only": both(
+        method(Group, "parts", lambda _: []), changed(analysis__of_one=lambda *_: iter(()))
+    ),
     "a block takes one value": changed(passes__inserting__fails_in_training=lambda *_: ()),
     "images stay square": both(
         changed(capture__second_sizes__MOST_APART=0), changed(analysis__apart=lambda *_: iter(()))

@@ -409,6 +409,22 @@ def cuts() -> str:
     return ""
 
 
+@fx.wrap
+def _along_units_if_long(h: Tensor) -> Tensor:
+    return torch.softmax(h, -1 if h.shape[1] > 16 else 1)
+
+
+def axes() -> str:
+    """Which axis the user's code runs along does not follow the sizes, or the growth is refused."""
+    model, x = Net(lambda m, h: _along_units_if_long(h)).eval(), torch.randn(2, 3, 4).double()
+    traced = fxgrow.trace(model, (x,))
+    try:
+        grown = fxgrow.widen(traced, "a", by=6)
+    except FxgrowError:
+        return ""
+    return _apart(model, grown, torch.randn(2, 20, 4).double(), False)
+
+
 def _between(function: Callable[[Tensor], Tensor]) -> fx.GraphModule:
     """Two layers with a call of a function between them that torch.fx does not look into."""
     root = nn.ModuleDict({"a": nn.Linear(4, 6), "b": nn.Linear(6, 3)}).double()
@@ -858,6 +874,7 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "lengths": lengths,
     "a batch of one": one_sample,
     "cuts": cuts,
+    "axes": axes,
     "proportions": proportions,
     "pooling in a block": pooled_inside,
     "the end of a table": ends,
