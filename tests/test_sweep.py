@@ -49,7 +49,7 @@ class Branching(nn.Module):
 
 
 class Heads(nn.Module):
-    """Attention, in front of features whose maximum is taken, which stops them."""
+    """Attention, in front of features that end in the logarithm of a sum, which stops them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Heads(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.attention(x, x, x, need_weights=False)[0]
-        z: Tensor = self.head(self.hidden(y).amax(-1, keepdim=True))
+        z: Tensor = self.head(self.hidden(y).logsumexp(-1, keepdim=True))
         return z
 
 

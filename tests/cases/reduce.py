@@ -46,6 +46,7 @@ ROWS: list[Row] = [
         row(f"{name} (of all)", getattr(torch, name), "2+ 3+")
         for name in ("mean", "std", "var", "norm", "max", "min", "all", "any")
     ),
+    row("any (of few)", lambda x: (x > 1).any(1), "2+ 3+"),
     row("max (its values)", lambda x: x.max(1).values, "2+ 3+ 4+"),
     row("min (its values)", lambda x: x.min(-1, keepdim=True)[0], "2+ 3+ 4+"),
     row("cosine_similarity", lambda x, y: F.cosine_similarity(x, y, dim=-1, eps=0.7), "2+ 3+ 4+", "2+ 3+ 4+"),

@@ -109,7 +109,7 @@ WORST: dict[type, tuple[str, ...]] = {
     recurrent.Sequence: (SUMS, FIRST, LINEAR, APART),
     reduce.Reduce: (OPEN,),
     reduce.Statistic: (MIXED,),
-    reduce.Extremum: (OPEN, LINEAR),
+    reduce.Extremum: (MIXED, LINEAR),
     repeat.RepeatInterleave: (ZEROS, UNSIZED),
     repeat.Repeat: (ZEROS, UNSIZED),
     shape.View: (ZEROS, ORDER),
