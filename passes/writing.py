@@ -137,13 +137,9 @@ def _check_repeated(gm: fx.GraphModule, analysis: Analysis, growth: Proved, skip
     Raises:
         GrowthRefused: a skip path has another number of channels for other inputs.
     """
-    here = analysis.program.results.get(skip.source)
-    assert isinstance(here, Value), "a skip path is one tensor"
-    second = analysis.second(gm)
-    for other in [*([second] if second is not None else []), *analysis.alone(gm)]:
-        there = other.results.get(skip.source)
-        if not isinstance(there, Value) or here.shape[skip.axis] == there.shape[skip.axis]:
-            continue
+    other = analysis.second(gm)
+    here, there = (p.results.get(skip.source) if p is not None else None for p in (analysis.program, other))
+    if isinstance(here, Value) and isinstance(there, Value) and here.shape[skip.axis] != there.shape[skip.axis]:
         sizes = f"{here.shape[skip.axis]} channels for the example, and {there.shape[skip.axis]} for other inputs"
         raise GrowthRefused(
             Refusal(
