@@ -193,6 +193,10 @@ class Analysis:
     def further(self, gm: fx.GraphModule, sizes: Mapping[tuple[int, int], int]) -> Program | None:
         """The program for inputs of still other sizes, given for each of `following`; None if the model does not take
         them."""
+        if all(n == here for (here, _), n in sizes.items()):
+            return self.program
+        if all(n == there for (_, there), n in sizes.items()):
+            return self.second(gm)
         key = tuple(sorted(sizes.items()))
         if key not in self._further:
             self._further[key] = self._lowered(Snapshot(gm), self._resized(sizes))
@@ -231,7 +235,7 @@ class Analysis:
         if second is None:
             return
         yield second
-        seen: list[Program] = []
+        seen = [self.program, second]
         for row in scales:
             for times, over, more in row:
                 sizes = {(here, there): max(here * times // over + more, 1) for here, there in self.following()}

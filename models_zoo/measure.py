@@ -1,11 +1,12 @@
 """What is measured of one model: is it captured, which of its axes grow, and do the grown networks compute the same.
 
-The yardstick of every comparison is the original module, not its trace: in float64, in evaluation mode, and in training
-mode where the trace stands for that and the growth keeps it.
+The yardstick of every comparison is the original module, not its trace: in float64 where it runs in that, else in
+float32; in evaluation mode, and in training mode where the trace stands for that and the growth keeps it.
 """
 
 from __future__ import annotations
 
+import copy
 import gc
 import random
 import re
@@ -34,6 +35,8 @@ SAMPLE = 5
 """So many axes that `inspect` offers are drawn and planned alone, each by itself."""
 TRIES = 30
 """So many places are drawn for an insertion before it is given up."""
+FLOAT32_BOUND = 1e-4
+"""Largest relative difference in float32, in which models are compared that do not run in float64."""
 LEFT_OUT = "left out: "
 WHOLE = 2.0
 """How much wider the whole network becomes."""
@@ -103,8 +106,9 @@ def measure(subject: Subject, seed: int, say: Say = lambda _: None) -> Measured:
         inputs, model = subject.inputs(), subject.build().eval()
         found["parameters"] = sum(p.numel() for p in model.parameters())
         small = found["parameters"] < SMALL
-        if small:
+        if small and _takes_double(model, inputs):
             model, inputs = model.double(), _double(inputs)
+        if small:
             settle(model, inputs)
     with clock("trace"):
         try:
@@ -155,6 +159,16 @@ class _Clock:
             yield
         finally:
             self.found["seconds"][what] = round(time.process_time() - start, 2)
+
+
+def _takes_double(model: nn.Module, inputs: Sequence[Any]) -> bool:
+    """Whether a model runs in float64; one that makes tensors of float32 may not."""
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).double()(*_double(inputs))
+    except RuntimeError:  # dtypes that do not fit
+        return False
+    return True
 
 
 def _double(thing: Any) -> Any:
@@ -264,6 +278,8 @@ class _Judge:
     def __init__(self, model: nn.Module, gm: fx.GraphModule, inputs: Sequence[Any]) -> None:
         self.model, self.gm = model, gm
         self.probe: Probe = probes(inputs, 0)[0]
+        dtypes = {p.dtype for p in model.parameters()}
+        self.bound = FLOAT32_BOUND if torch.float32 in dtypes else FLOAT64_BOUND
         self.before = {False: run(twin(model, None, training=False), self.probe, seed=0)}
         modes = gm.meta.get("fxgrow_modes")
         self.untrained = f"the trace stands for {' and '.join(modes)} only" if modes else ""
@@ -288,7 +304,7 @@ class _Judge:
                 errors[training] = _difference(known, run(grown.train(training), self.probe, seed=0))
         if redrawn:
             return {"what": what, "result": f"random in evaluation mode too: {', '.join(redrawn[:3])}"}
-        held = all(error <= FLOAT64_BOUND for error in errors.values())
+        held = all(error <= self.bound for error in errors.values())
         made: Compared = {"what": what, "result": "same" if held else "differs", "evaluation": errors[False]}
         if True in errors:
             made["training"] = errors[True]

@@ -11,6 +11,7 @@ from fxgrow.analysis import Analysis, analyse
 from fxgrow.capture.attention import Opening
 from fxgrow.capture.opening import NORMALIZE, kind_of, open_nodes
 from fxgrow.capture.storages import place_of
+from fxgrow.capture.traced import TracedModule
 from fxgrow.capture.trees import attribute
 from fxgrow.dims.axis import Axis
 from fxgrow.dims.solver import DimsSolver
@@ -85,9 +86,21 @@ def _twin(gm: fx.GraphModule, openings: Sequence[Opening]) -> fx.GraphModule:
     graph.output(graph.graph_copy(gm.graph, {}))
     added = open_nodes(gm, graph, openings)
     targets = {str(n.target) for n in graph.nodes if n.op in ("call_module", "get_attr")}
-    twin = fx.GraphModule({t: added[t] if t in added else attribute(gm, t) for t in targets}, graph)
+    kind = TracedModule if isinstance(gm, TracedModule) else fx.GraphModule
+    twin = kind({t: added[t] if t in added else attribute(gm, t) for t in targets}, graph)
     _tie(twin, gm)
+    twin.meta.update(gm.meta)
+    _as_before(twin, gm)
     return twin
+
+
+def _as_before(twin: fx.GraphModule, gm: fx.GraphModule) -> None:
+    """Put a twin into the mode of the model, and the modules in which it holds others into the modes that these have
+    there: new ones are in training mode."""
+    modules = dict(gm.named_modules(remove_duplicate=False))
+    for path, module in twin.named_modules(remove_duplicate=False):
+        if path in modules:
+            module.training = modules[path].training
 
 
 def _tie(twin: fx.GraphModule, gm: fx.GraphModule) -> None:

@@ -122,7 +122,7 @@ def edits_of(
         raise Inexpressible(refused.refusal) from None
     if simulation.refused:
         raise Inexpressible(simulation.refused[0].refusal, simulation.refused[1:])
-    failing = fails_at_other_sizes(gm, analysis, growth, simulation, copied)
+    failing = () if simulation.openings else fails_at_other_sizes(gm, analysis, growth, simulation, copied)
     before, after = costs(analysis, gm, tensors, new, {s: _adapted(analysis, s) for s in skips})
     modules, nodes, openings = tuple(simulation.modules), tuple(simulation.nodes), tuple(simulation.openings)
     edits = Edits(tensors, modules, nodes, skips, openings, before, after, failing)

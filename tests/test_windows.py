@@ -13,6 +13,9 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedW
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 import fxgrow
+from fxgrow.analysis import analyse
+from fxgrow.capture.opening import kind_of, opening_of
+from fxgrow.passes.opened import opened
 
 SAME = 1e-12
 KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]]] = {
@@ -72,3 +75,18 @@ def test_the_lengths_that_cosines_are_divided_by_are_numbers_of_the_plan() -> No
     again = fxgrow.widen(grown, "attention.qkv.weight", factor=4, scheme="net2net")
     for x in inputs:
         torch.testing.assert_close(again(x), module(x), rtol=0, atol=SAME)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_model_in_which_calls_are_written_out_is_in_the_mode_of_the_model(training: bool) -> None:
+    image = torch.zeros(1, 8, 8, 16)
+    gm = fxgrow.trace(Attending(ShiftedWindowAttentionV2(16, [4, 4], [2, 2], 2, dropout=0.1)).train(training), (image,))
+    gm.get_submodule("attention.cpb_mlp").train(not training)
+    analysis = analyse(gm, (image,))
+    nodes = [node for node in gm.graph.nodes if kind_of(gm, node)]
+    twin, found = opened(gm, analysis, [opening_of(gm, node, analysis.program) for node in nodes])
+    assert len(nodes) == 1
+    assert found.program.training is training
+    before = {path: module.training for path, module in gm.named_modules()}
+    assert {path: module.training for path, module in twin.named_modules()}.items() <= before.items()
+    assert {"fxgrow_compared"} < twin.meta.keys()

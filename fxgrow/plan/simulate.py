@@ -109,13 +109,9 @@ class Simulation:
         opaque = [n for n in called if is_user_code(target_of(n, by_name)) and (n.name in touched or self._grows(n))]
         seeing = [node for node in called if node.name in touched or node in opaque]
         self.told = self._cuts.told(seeing, opaque)
-        others: Iterable[Program] = ()
-        if self.told:
-            self.scales = self._cuts.scales(self.told, opaque, ambiguous=self.analysis.ambiguous(self.gm))
-            others = self.analysis.elsewhere(self.gm, self.scales)
-        regrouped = self._cuts.regrouped(self.told, self.sizes, others)
-        if regrouped is not None:
-            raise inexpressible(self.gm, *regrouped, "write the size as a number, or choose another layer")
+        closed = any(kind_of(self.gm, node) for node in seeing)
+        if not closed:
+            self._check_groups(opaque)
         for node in self.gm.graph.nodes:
             try:
                 self._walk(node, by_name, touched)
@@ -123,10 +119,22 @@ class Simulation:
                 if not self.several:
                     raise
                 self._go_on(node, refused)
+        if closed and not self.openings:
+            self._check_groups(opaque)
         for path, module in by_name.items():
             if self.kept.metas(module, recurse=False):
                 self.kept.edit(path, module, dict)
         return self
+
+    def _check_groups(self, opaque: Collection[fx.Node]) -> None:
+        """Refuse a growth of units that are grouped otherwise for inputs of other sizes."""
+        others: Iterable[Program] = ()
+        if self.told:
+            self.scales = self._cuts.scales(self.told, opaque, ambiguous=self.analysis.ambiguous(self.gm))
+            others = self.analysis.elsewhere(self.gm, self.scales)
+        regrouped = self._cuts.regrouped(self.told, self.sizes, others)
+        if regrouped is not None:
+            raise inexpressible(self.gm, *regrouped, "write the size as a number, or choose another layer")
 
     def _walk(self, node: fx.Node, by_name: Mapping[str, nn.Module], touched: Collection[str]) -> None:
         """One node of the graph."""
@@ -221,7 +229,9 @@ class Simulation:
             self._intrinsic(node, ops[0])
             return
         ops = [op for op in ops if op.step >= 0]  # others say what a write does to other views
-        self._check_cuts(node, target, ops)
+        closed = bool(kind_of(self.gm, node))
+        if not closed:
+            self._check_cuts(node, target, ops)
         predicted = [dict(self.sizes.arguments(op)) for op in ops]
         multiples = dict(pin_within(node, ops, predicted)) if node.target is window_attention else {}
         pinned = next(((op, x[PINNED]) for op, x in zip(ops, predicted, strict=True) if PINNED in x), None)
@@ -240,12 +250,14 @@ class Simulation:
             self._split(node, ops[0])
             return
         edits: list[NodeEdit] = []
-        if recording is not None and not problem:
+        if recording is not None and not problem and not self.openings:
             how, edits, problem = self._followed(node, how, recording)
-        if problem and kind_of(self.gm, node):
+        if problem and closed:
             self.openings.append(opening_of(self.gm, node, self.program))
             self._change(node, self._predicted(self.program.results[node.name]))
             return
+        if closed:
+            self._check_cuts(node, target, ops)
         if problem:
             raise inexpressible(self.gm, node, problem)
         self.nodes.extend(edits)
@@ -266,6 +278,8 @@ class Simulation:
 
     def _check_cuts(self, node: fx.Node, target: Any, ops: Sequence[Op]) -> None:
         """Refuse a growth of an axis of which another part is taken for inputs of other sizes."""
+        if self.openings:  # all is looked at again in the model in which they are written out
+            return
         opaque = is_user_code(target) and not kind_of(self.gm, node)
         programs = self._cuts.programs(node, self._other_programs, self._is_user)
         problem = self._cuts.problem(node, ops, self.sizes.shape, programs, opaque=opaque)
