@@ -23,8 +23,8 @@ a quarter wider, or else twice as wide.
 **What is compared.** In models of fewer than 30 million parameters: one axis that is drawn, one inserted block, and the
 whole network at twice its width. The grown network and the original module run in float64, in evaluation mode, and in
 training mode where the trace stands for that mode and no random numbers are drawn for new units. The errors are the
-largest relative differences; the bound is 1e-10, and 1e-4 for the two RAFT models, which run in float32 only. What is
-drawn follows from seed {seed}.
+largest relative differences; the bound is 1e-10 (1e-4 for the two RAFT models, which run in float32 only), or ten times
+what a change of the inputs in their last place makes, where that is more. What is drawn follows from seed {seed}.
 
 **How long it takes.** *capture*: processor time of `trace` and `analyse` in one thread; *answer*: that of `inspect` and
 `plan_grow(widen=2.0)`. *in time*: of models of up to 100 million parameters, those whose answer takes at most twice

@@ -21,11 +21,11 @@ from fxgrow.testing.fuzzing.draw import draw_sketch
 from fxgrow.testing.fuzzing.features import features
 from fxgrow.testing.fuzzing.forms import RETURNS, TAKES
 from fxgrow.testing.fuzzing.growths import Deepening, Growth, Whole, Widening
+from fxgrow.testing.fuzzing.moves import KINDS
 from fxgrow.testing.fuzzing.pairs import Breach, pairs, subject
 from fxgrow.testing.fuzzing.promises import LawBroken
 from fxgrow.testing.fuzzing.script import save
 from fxgrow.testing.fuzzing.sketch import Input, Sketch, Step, step
-from fxgrow.testing.fuzzing.state import KINDS
 from fxgrow.testing.fuzzing.tally import Tally
 from fxgrow.testing.fuzzing.wishes import draw_growth
 

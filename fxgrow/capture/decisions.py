@@ -8,7 +8,8 @@ an error for others. Answers that are the same for all inputs need no such node.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 import torch
@@ -24,6 +25,15 @@ _RANKS = frozenset({"dim", "ndimension"})
 _AS_ARGUMENTS = frozenset({"view", "reshape", "permute", "expand"})
 """Methods whose arguments are one for each axis of the result."""
 _PINS = frozenset({"int", "index", "float", "complex", "key"})
+
+
+Instruction = tuple[int, int]
+"""Of code that runs: the identity of its frame, and the place in its code."""
+
+
+def instruction(frame: FrameType) -> Instruction:
+    """What a frame is running."""
+    return id(frame), frame.f_lasti
 
 
 def is_plain(value: object) -> bool:
@@ -110,8 +120,13 @@ class Decisions:
     def __init__(self, tracer: fx.Tracer) -> None:
         self._tracer = tracer
         self._made: dict[tuple[fx.Node, str], Any] = {}
+        self._tested: tuple[Instruction, dict[fx.Node, fx.Node]] | None = None
+        """The last instruction that has asked for whole numbers, and the guards that were made for it, by what was
+        asked."""
 
-    def answer(self, proxy: fx.Proxy, asked: str, value: Any, *, guarded: bool = True) -> Any:
+    def answer(
+        self, proxy: fx.Proxy, asked: str, value: Any, *, guarded: bool = True, by: Instruction | None = None
+    ) -> Any:
         """The answer for the example inputs; the graph is guarded against others.
 
         Args:
@@ -119,16 +134,32 @@ class Decisions:
             asked: a key of `fxgrow.functional.QUESTIONS`.
             value: what it stands for, for the example inputs.
             guarded: whether the graph needs a guard, unless the answer is the same for all inputs.
+            by: the instruction that asks, if it may do so to test for a number only (see `passed_on`).
         """
         key = proxy.node, asked
         if key not in self._made:
             answer = QUESTIONS[asked](value)
             if guarded and not is_fixed(asked, proxy.node, value):
-                self._tracer.create_proxy(
+                guard = self._tracer.create_proxy(
                     "call_function", decided, (proxy, asked, answer, user_code_line(sys._getframe(1))), {}
                 )
+                if by is not None:
+                    if self._tested is None or self._tested[0] != by:
+                        self._tested = by, {}
+                    self._tested[1][proxy.node] = guard.node
             self._made[key] = answer
         return self._made[key]
+
+    def passed_on(self, given: Iterable[fx.Node], by: Instruction) -> None:
+        """What an instruction has asked for, it gives to a function of torch's that becomes a node: torch's parser of
+        arguments has only tested whether they are numbers, and nothing is decided."""
+        if self._tested is None or self._tested[0] != by:
+            return
+        for node in given:
+            guard = self._tested[1].pop(node, None)
+            if guard is not None:
+                guard.graph.erase_node(guard)
+                del self._made[node, "index"]
 
 
 def guards(graph: fx.Graph) -> Iterator[fx.Node]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.proxy import Attribute
 
-from .decisions import GRADIENTS, Decisions, can_answer, cannot_be_short
+from .containers import leaves
+from .decisions import GRADIENTS, Decisions, Instruction, can_answer, cannot_be_short, instruction
 from .error_tracker import ErrorTracker
 from .questions import asks_for_class, asks_for_hash, is_size, is_value, unpacked
 from .recorder import data_assigned
@@ -206,7 +207,16 @@ class Assignable(fx.Proxy):
         return self._decided("complex")  # type: ignore[no-any-return]
 
     def __index__(self) -> int:
-        return self._decided("index")  # type: ignore[no-any-return]
+        return self._decided("index", instruction(sys._getframe(1)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = None, kwargs: Any = None) -> Any:
+        """A node. torch has asked for the whole numbers among the arguments, to see whether they are some."""
+        given = [leaf for leaf in leaves((args or (), kwargs or {})) if isinstance(leaf, fx.Proxy)]
+        decisions: Decisions | None = getattr(given[0].tracer, "decisions", None)
+        if decisions is not None:
+            decisions.passed_on([proxy.node for proxy in given], instruction(sys._getframe(1)))
+        return super().__torch_function__(function, types, args, kwargs)
 
     def __round__(self, digits: int | None = None) -> Any:
         return self._numeric(round, *(() if digits is None else (digits,)))
@@ -239,7 +249,7 @@ class Assignable(fx.Proxy):
         except Unknown:
             return False
 
-    def _decided(self, asked: str) -> Any:
+    def _decided(self, asked: str, by: Instruction | None = None) -> Any:
         """The answer to a question for the example inputs; the graph is guarded against others.
 
         Raises:
@@ -248,7 +258,7 @@ class Assignable(fx.Proxy):
         if not self._is_decided(asked):
             raise self._value_read(_NAMES[asked])
         decisions: Decisions = self.tracer.decisions  # type: ignore[attr-defined]  # there is one
-        return decisions.answer(self, asked, self._value())
+        return decisions.answer(self, asked, self._value(), by=by)
 
     def _value_read(self, what: str) -> Exception:
         buffers = buffers_behind(self.node)

@@ -26,6 +26,9 @@ from .sizes import NewSizes
 
 PARTS = frozenset(f"aten::{name}" for name in (*CUTS, "slice", "narrow", "select"))
 """Operators that take a part of an axis, or cut it into parts."""
+_BOUNDED = frozenset({"aten::alias", "aten::slice", "aten::narrow", "aten::select", "aten::split"})
+"""Those that take as many units as a number says, however many there are; a slice that takes all of them is no more
+than a name for them."""
 PADS = frozenset({"aten::pad", "aten::constant_pad_nd"})
 """Operators that put units beside those of an axis."""
 _SMOOTH = (getattr, operator.getitem, operator.add, operator.sub, operator.mul, operator.neg, "size", "dim", "numel")
@@ -64,10 +67,11 @@ class Cuts:
         for program in looked_at:
             if not _same_pads(ops, program.node_ops.get(node.name, ()), shape):
                 return "it adds other units for inputs of other sizes"
-        for place, (x, parts) in _parts(ops, all_axes=told).items():
+        bounded = any(op.name in _BOUNDED for op in ops)
+        for place, (x, parts) in _parts(ops, all_axes=told or bounded).items():
             at = place[1]
             grown = [v for v in (x, *(op.args["self"] for op in parts)) if v.shape[at] != shape(v)[at]]
-            if all(not told and self._is_width(v, at) for v in grown):
+            if all(not told and self._is_width(v, at) and not (bounded and self._is_product(v, at)) for v in grown):
                 continue
             looked_at = looked_at or list(programs)
             for program in looked_at:
@@ -178,6 +182,10 @@ class Cuts:
                     waiting.append(read)
         if user:
             yield from programs
+
+    def _is_product(self, value: Value, at: int) -> bool:
+        """Whether units are repeated along an axis, as often as another size says; it may be one of the input."""
+        return any(len(list(atoms(term))) > 1 for term in terms_of(self.dims.resolved(value)[at]))
 
     def _is_width(self, value: Value, at: int) -> bool:
         """Whether parameters alone give the size of an axis."""

@@ -18,11 +18,12 @@ from torch import Tensor, fx, nn
 
 from ..capture.call import Call, as_call
 from ..capture.comparison import is_our_own
+from ..capture.decisions import guards
 from ..capture.fidelity import difference
 from ..capture.other_modes import MODES, modes_of
 from ..capture.second_sizes import second
 from ..capture.whole import StandIns, record_model
-from ..errors import Kind, UsageError
+from ..errors import FxgrowError, Kind, UsageError
 from ..verify.compare import flat, forward, seeded
 
 OTHER = 1.125
@@ -71,8 +72,8 @@ def check_fidelity(
             continue
         if not _runs(model, given, training, known):
             continue
-        if other is None or train_call is not None or not _runs(model, other, training, known):
-            other = second_call(model, given, training=training, stand_ins=known)
+        if other is None or train_call is not None or not _taken(model, traced, other, training, known):
+            other = second_call(model, given, training=training, stand_ins=known, traced=traced)
         for which, some in {"the example's": given, "other": other}.items():
             if some is None:
                 continue
@@ -86,7 +87,14 @@ def check_fidelity(
     return tuple(found)
 
 
-def second_call(model: nn.Module, call: Call, *, training: bool, stand_ins: StandIns | None = None) -> Call | None:
+def second_call(
+    model: nn.Module,
+    call: Call,
+    *,
+    training: bool,
+    stand_ins: StandIns | None = None,
+    traced: fx.GraphModule | None = None,
+) -> Call | None:
     """A call of other sizes, as many of them as a module takes; None if it takes none.
 
     Args:
@@ -94,14 +102,28 @@ def second_call(model: nn.Module, call: Call, *, training: bool, stand_ins: Stan
         call: the example's.
         training: the mode.
         stand_ins: fake tensors of earlier recordings of this model.
+        traced: what was made of it; it must stand for the call, too, if it was decided by the example inputs.
     """
     known = stand_ins or StandIns()
 
     def takes(some: tuple[Any, ...]) -> bool:
-        return _runs(model, Call(some[0], some[1]), training, known)
+        return _taken(model, traced, Call(some[0], some[1]), training, known)
 
     found = second((call.args, dict(call.kwargs)), takes)
     return None if found is None else Call(found[0], found[1])
+
+
+def _taken(model: nn.Module, traced: fx.GraphModule | None, call: Call, training: bool, stand_ins: StandIns) -> bool:
+    """Whether a module takes a call, and what was decided by the example inputs is decided likewise for it."""
+    if not _runs(model, call, training, stand_ins):
+        return False
+    if traced is None or not any(guards(traced.graph)):
+        return True
+    try:
+        record_model(traced, call.args, call.kwargs, training=training, stand_ins=stand_ins)
+    except FxgrowError as error:
+        return error.kind is not Kind.OTHER_DECISION
+    return True
 
 
 def _runs(model: nn.Module, call: Call, training: bool, stand_ins: StandIns) -> bool:

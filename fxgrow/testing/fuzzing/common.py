@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from .choose import Choose
 from .images import IMAGES, MOST
+from .moves import KINDS, MOVES
 from .parts import LAYOUTS, Do, Options, Part, divisors, same_shape
-from .state import KINDS, STATE
+from .state import STATE
 from .vectors import VECTORS
 
 POINTWISE: tuple[Callable[[], nn.Module], ...] = (
@@ -142,5 +143,5 @@ def channel_options(name: str, choose: Choose, xs: Sequence[Tensor], image: bool
 
 
 ALONG_CHANNELS = frozenset({"chunk", "split", "slice", "glu", "minus_mean", "cat", *KINDS})
-PARTS: dict[str, Part] = {**IMAGES, **VECTORS, **COMMON, **STATE}
+PARTS: dict[str, Part] = {**IMAGES, **VECTORS, **COMMON, **STATE, **MOVES}
 """Every kind of step but those that use earlier steps' weights again (`again`, `tied`)."""

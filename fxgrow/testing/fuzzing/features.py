@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .moves import KINDS
 from .parts import several
 from .sketch import Sketch, Step
-from .state import KINDS
 
 SUMS = (0, 1, 4)
 """Kinds of `binary` steps that add up or subtract."""

@@ -71,7 +71,7 @@ def subject(sketch: Sketch, *, double: bool = True, fidelity: bool = True) -> Su
         built = build(sketch, double=double)
         try:
             model = trace(built.model, built.inputs)
-            second = _second(built, modes_of(model))
+            second = _second(built, model)
             if fidelity:
                 check_fidelity(built.model, model, built.inputs, other=second)
             return Subject(sketch, model, built.inputs, sites_of(model), built.model, second)
@@ -83,10 +83,10 @@ def subject(sketch: Sketch, *, double: bool = True, fidelity: bool = True) -> Su
             raise LawBroken("every model is analysed", f"{type(error).__name__}: {error}") from error
 
 
-def _second(built: Built, modes: Sequence[str]) -> Call | None:
+def _second(built: Built, traced: fx.GraphModule) -> Call | None:
     call = as_call(built.inputs)
     assert call is not None, "a model has inputs"
-    return second_call(built.model, call, training="eval" not in modes)
+    return second_call(built.model, call, training="eval" not in modes_of(traced), traced=traced)
 
 
 @dataclass(frozen=True, slots=True)
