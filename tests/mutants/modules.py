@@ -19,6 +19,7 @@ from torch import Tensor, fx
 
 from fxgrow.analysis import Analysis
 from fxgrow.capture.contexts import Contexts
+from fxgrow.capture.decisions import Decisions
 from fxgrow.capture.error_tracker import ErrorTracker
 from fxgrow.capture.expressions import Numbers, Reader
 from fxgrow.capture.proxies import Assignable, BufferProxy
@@ -172,6 +173,7 @@ FIDELITY: dict[str, Plant] = {
         changed(capture__trace__settings_kept=lambda _: nullcontext()),
         changed(capture__whole__settings_kept=lambda _: nullcontext()),
     ),
+    "what torch tests is decided": method(Decisions, "passed_on", lambda *_: None),
     "decisions are not guarded": changed(capture__decisions__is_fixed=lambda *_: True),
     "layers with another forward are called": changed(capture__trace__check_called=lambda *_: None),
 }
@@ -207,6 +209,7 @@ SIZES: dict[str, Plant] = {
         method(Cuts, "problem", lambda *_, **__: ""), changed(passes__writing__fails_at_other_sizes=lambda *_: ())
     ),
     "code is proved for the example's sizes alone": changed(passes__writing__fails_at_other_sizes=lambda *_: ()),
+    "slices of products are looked at for the example alone": method(Cuts, "_is_product", lambda *_: False),
     "units may be grouped otherwise at other sizes": method(Cuts, "regrouped", lambda *_: None),
     "axes of one size change together only": both(
         method(Group, "parts", lambda _: []), changed(analysis__of_one=lambda *_: iter(()))

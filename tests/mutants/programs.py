@@ -395,14 +395,20 @@ def cuts() -> str:
         sums: Tensor = torch.relu(h).unflatten(-1, (h.shape[0], -1)).sum(-1)
         return (sums * sums).sum(-1, keepdim=True).repeat(1, 1, 6)
 
-    for body, size in ((cut, 4), (grouped, 3)):
+    def flat(m: Any, h: Tensor) -> Tensor:
+        return torch.relu(h).transpose(1, 2).flatten(1)[:, :18]
+
+    for body, size in ((cut, 4), (grouped, 3), (flat, 2)):
         model, x = Net(body).eval(), torch.randn(size, 3, 4).double()
+        if body is flat:
+            model.b = nn.Linear(18, 3).double()
         traced = fxgrow.trace(model, (x,))
         try:
             grown = fxgrow.widen(traced, "a", by=6)
         except FxgrowError:
             continue
-        others = (torch.randn(n, 3, 4).double() for n in range(1, 7) if body is cut or 6 % n == 0)
+        others = [torch.randn(n, 3, 4).double() for n in range(1, 7) if body is not grouped or 6 % n == 0]
+        others += [torch.randn(2, 4, 4).double()] if body is flat else []
         problem = next(filter(None, (_apart(model, grown, other, False) for other in (x, *others))), "")
         if problem:
             return problem
@@ -423,6 +429,17 @@ def axes() -> str:
     except FxgrowError:
         return ""
     return _apart(model, grown, torch.randn(2, 20, 4).double(), False)
+
+
+def passed_on() -> str:
+    """Sizes that are only given to functions of torch's follow the input."""
+    model = Net(lambda m, h: torch.relu(torch.roll(h, h.shape[0] // 2, 0))).eval()
+    traced = fxgrow.trace(model, (X,))
+    x = torch.randn(8, 4).double()
+    try:
+        return "" if torch.equal(traced(x), model(x)) else "a size is fixed"
+    except UsageError:
+        return "an input is refused without need"
 
 
 def _between(function: Callable[[Tensor], Tensor]) -> fx.GraphModule:
@@ -874,6 +891,7 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "lengths": lengths,
     "a batch of one": one_sample,
     "cuts": cuts,
+    "sizes that are passed on": passed_on,
     "axes": axes,
     "proportions": proportions,
     "pooling in a block": pooled_inside,
