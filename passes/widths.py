@@ -76,7 +76,8 @@ class Width:
 
 def chosen_atoms(dims: DimsSolver, axis: Axis, grow: str) -> list[Atom]:
     """Which factors of an axis grow: in each product the first that may ("groups"), or the last ("channels"), which is
-    one of several units if any is: a gain of shape (c, 1, 1) that is flattened is c channels ("units": the last of all).
+    one of several units if any is, as a gain of shape (c, 1, 1) that is flattened is c channels; or the last, whatever
+    its size ("units").
     """
     frozen, size = dims.algebra.frozen, dims.algebra.size
     chosen: dict[Atom, None] = {}
