@@ -243,13 +243,9 @@ class Widen:
         return [t for t in near if not self._grows_alone(task, t.name)] or near
 
     def _grows_alone(self, task: Task, name: str) -> bool:
-        alone = replace(
-            self,
-            nodes=(),
-            others=((name, self._wishes[name]),),
-            optional=frozenset(),
-            grow=task.other_way.get(name, self.grow),
-        )
+        way = task.other_way.get(name, self.grow)
+        grow = self.grow if way == "units" else way  # which is tried if the other factor fails
+        alone = replace(self, nodes=(), others=((name, self._wishes[name]),), optional=frozenset(), grow=grow)
         try:
             alone.plan(task.gm, task.analysis)
         except FxgrowError:
