@@ -21,8 +21,11 @@ from fxgrow.schemes.unread import unread
 
 from .opened import opened
 from .targets import Target
+from .widths import chosen_atoms
 
 Grow = Literal["channels", "groups"]
+Factor = Literal["channels", "groups", "units"]
+"""Which factor of a product grows, in words of `chosen_atoms`."""
 _MIXED = (Kind.NORM, Kind.SOFTMAX, Kind.STATISTIC)
 """Reasons that copies of all units of an axis may do away with."""
 
@@ -35,7 +38,7 @@ class Task:
     analysis: Analysis
     openings: tuple[Opening, ...] = ()
     left_out: dict[str, GrowthRefused] = field(default_factory=dict)
-    other_way: dict[str, Grow] = field(default_factory=dict)
+    other_way: dict[str, Factor] = field(default_factory=dict)
     """Names of which the other factor of their products grows, because the first one cannot."""
     causes: dict[str, GrowthRefused] = field(default_factory=dict)
     """Why the first one cannot."""
@@ -61,6 +64,27 @@ class Settled:
     left_out: Mapping[str, GrowthRefused]
     first: GrowthRefused | None = None
     """What stood in the way first."""
+
+
+def another_factor(task: Task, dims: DimsSolver, target: Target, grow: Grow, *, optional: bool) -> Factor | None:
+    """The next factor of products by which a layer may grow, after those that have been tried.
+
+    Args:
+        task: what has been tried.
+        dims: the axes.
+        target: the layer.
+        grow: the factor that was asked for.
+        optional: whether nobody asked for this layer by name, so that the factor does not matter.
+    """
+    other: tuple[Factor, ...] = ("channels" if grow == "groups" else "groups",) if optional else ()
+    ways: tuple[Factor, ...] = (grow, *other, *(("units",) if grow == "channels" else ()))
+    now = task.other_way.get(target.name, grow)
+    tried = [chosen_atoms(dims, target.axis, way) for way in ways[: ways.index(now) + 1]]
+    for way in ways[ways.index(now) + 1 :]:
+        chosen = chosen_atoms(dims, target.axis, way)
+        if chosen and chosen not in tried:
+            return way
+    return None
 
 
 def failures(scheme: Scheme, problem: Problem, first: Failure) -> Iterator[Failure]:

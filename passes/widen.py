@@ -25,7 +25,7 @@ from .opened import closed, drawing_behind, redrawn_lines
 from .proved import Inexpressible, Proved
 from .refuse import explain_refusal, failed, inexpressible
 from .settling import Grow as Grow
-from .settling import Settled, Task, companions, failures, holding, seen_at, stopped, told_beside
+from .settling import Settled, Task, another_factor, companions, failures, holding, seen_at, stopped, told_beside
 from .skips import behind
 from .targets import Target, find_target
 from .widths import Width, chosen_atoms, new_sizes
@@ -217,21 +217,23 @@ class Widen:
             GrowthRefused: one of them has to grow, or none of them may be left out.
         """
         near = holding(dims, targets, units)
-        fixed = next((t for t in near if t.name not in self.optional), None)
-        if fixed is not None or not near:
-            raise cause(fixed or targets[0])
-        for target in near:
-            if target.name in task.moved:
+        if not near:
+            raise cause(targets[0])
+        for target in sorted(near, key=lambda t: t.name in self.optional):
+            name, optional = target.name, target.name in self.optional
+            if name in task.moved:
                 continue
-            task.moved.add(target.name)
-            why = task.causes.setdefault(target.name, cause(target))
-            task.first = task.first or why
-            other: Grow = "channels" if self.grow == "groups" else "groups"
-            choices = [chosen_atoms(dims, target.axis, way) for way in (self.grow, other)]
-            if target.name not in task.other_way and choices[1] and choices[0] != choices[1]:
-                task.other_way[target.name] = other
+            way = another_factor(task, dims, target, self.grow, optional=optional)
+            if name not in task.causes:
+                task.causes[name] = cause(target)
+            if way is None and not optional:
+                raise task.causes[name]
+            task.moved.add(name)
+            task.first = task.first or task.causes[name]
+            if way is not None:
+                task.other_way[name] = way
             else:
-                task.left_out[target.name] = why
+                task.left_out[name] = task.causes[name]
 
     def _guilty(self, task: Task, dims: DimsSolver, targets: Sequence[Target], units: Collection[Atom]) -> list[Target]:
         """Which of the layers whose units a node sees it stops by themselves; all of them if it is none."""
@@ -241,13 +243,9 @@ class Widen:
         return [t for t in near if not self._grows_alone(task, t.name)] or near
 
     def _grows_alone(self, task: Task, name: str) -> bool:
-        alone = replace(
-            self,
-            nodes=(),
-            others=((name, self._wishes[name]),),
-            optional=frozenset(),
-            grow=task.other_way.get(name, self.grow),
-        )
+        way = task.other_way.get(name, self.grow)
+        grow = self.grow if way == "units" else way  # which is tried if the other factor fails
+        alone = replace(self, nodes=(), others=((name, self._wishes[name]),), optional=frozenset(), grow=grow)
         try:
             alone.plan(task.gm, task.analysis)
         except FxgrowError:
@@ -264,7 +262,12 @@ class Widen:
         for atom in chosen:
             if not any(atom in known for known in steps):
                 steps.append(dims.algebra.in_step(atom))
-        wanted = new_sizes(dims, target.axis, steps, width, target.name)
+        try:
+            wanted = new_sizes(dims, target.axis, steps, width, target.name)
+        except FxgrowError:
+            if target.name in task.other_way:
+                raise task.causes[target.name] from None
+            raise
         other = {a: (sizes[a], n) for a, n in wanted.items() if sizes.get(a, n) != n}
         if other and target.name not in self.optional:
             have, want = next(iter(other.values()))

@@ -75,15 +75,19 @@ class Width:
 
 
 def chosen_atoms(dims: DimsSolver, axis: Axis, grow: str) -> list[Atom]:
-    """Which factors of an axis grow: in each product the last that may ("channels") or the first ("groups")."""
-    frozen = dims.algebra.frozen
+    """Which factors of an axis grow: in each product the first that may ("groups"), or the last ("channels"), which is
+    one of several units if any is, as a gain of shape (c, 1, 1) that is flattened is c channels; or the last, whatever
+    its size ("units").
+    """
+    frozen, size = dims.algebra.frozen, dims.algebra.size
     chosen: dict[Atom, None] = {}
     for term in terms_of(dims.algebra.resolve(axis)):
         able = [a for a in atoms(term) if a.index not in frozen]
         if not able:
             continue
         if isinstance(term, Product):
-            chosen[able[0] if grow == "groups" else able[-1]] = None
+            several = [a for a in able if size[a.index] > 1] if grow == "channels" else []
+            chosen[able[0] if grow == "groups" else (several or able)[-1]] = None
         else:
             chosen.update(dict.fromkeys(able))
     return list(chosen)

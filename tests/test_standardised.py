@@ -79,6 +79,52 @@ def test_inputs_of_standardised_kernels_grow_by_copies(name: str) -> None:
     assert fxgrow.verify(module, once).held
 
 
+class Stack(nn.Module):
+    """Kernels in a row, each of which reads the units of the one before it and has units of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kernels = nn.ModuleList(Scaled(n, 4, size) for n, size in ((3, 3), (4, 3), (4, 1)))
+        self.last = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for kernel in self.kernels:
+            x = F.silu(kernel(x))
+        y: Tensor = self.last(x)
+        return y
+
+
+def test_kernels_in_a_row_grow_together_each_with_a_share_of_its_own() -> None:
+    module = Stack().double().eval()
+    gm = fxgrow.trace(module, (IMAGE,))
+    able = [site.path for site in fxgrow.inspect(gm).widenable]
+    assert able == [f"kernels.{k}.weight" for k in range(3)]
+    grown = fxgrow.grow(gm, widen=2.0)
+    assert [grown.get_parameter(name).shape[0] for name in able] == [8, 8, 8]
+    for k in (1, 2):  # of the units that are copied, those of the last kernel are drawn
+        gain, old = grown.get_parameter(f"kernels.{k}.gain"), module.get_parameter(f"kernels.{k}.gain")
+        torch.testing.assert_close(gain.flatten()[:4] * 2, old.flatten())
+    for x in (IMAGE, torch.randn(3, 3, 9, 8, dtype=torch.float64)):
+        for training in (True, False):
+            torch.testing.assert_close(grown.train(training)(x), module.train(training)(x), rtol=0, atol=SAME)
+    assert fxgrow.verify(module, grown).held
+
+
+def test_a_gain_keeps_its_shape_but_for_the_channels_where_the_width_allows_it() -> None:
+    module = Stack().double().eval()
+    gm = fxgrow.trace(module, (IMAGE,))
+    grown = fxgrow.widen(gm, "kernels.2.weight", to=5)
+    assert grown.get_parameter("kernels.2.gain").shape == (5, 1, 1, 1)
+    torch.testing.assert_close(grown(IMAGE), module(IMAGE), rtol=0, atol=SAME)
+    by_copies = fxgrow.widen(gm, "kernels.0.weight", factor=1.25)  # which there must be equally many of
+    assert by_copies.get_parameter("kernels.0.weight").shape[0] == 8
+    torch.testing.assert_close(by_copies(IMAGE), module(IMAGE), rtol=0, atol=SAME)
+    with pytest.raises(fxgrow.GrowthRefused) as caught:
+        fxgrow.widen(gm, "kernels.0.weight", to=5)
+    assert caught.value.kind is fxgrow.Kind.NORM
+
+
 def test_the_gain_is_divided_by_the_number_of_copies_and_the_plan_is_data() -> None:
     module = NETWORKS["the gain takes the share"]().double().eval()
     gm = fxgrow.trace(module, (IMAGE,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -306,7 +306,18 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
     program.order = tuple(n.name for n in model.nodes)
     builder.store()
     _drop_unused(program)
+    if program.unread:
+        program.written = _written(model.nodes, program)
     return program
+
+
+def _written(nodes: Iterable[fx.Node], program: Program) -> frozenset[str]:
+    """Nodes of unread operators that are given tensors and written numbers only."""
+    unread = {op.node for op in program.unread}
+    some = (node for node in nodes if node.name in unread)
+    return frozenset(
+        node.name for node in some if all(isinstance(program.results[n.name], Value) for n in node.all_input_nodes)
+    )
 
 
 def _undecided(node: fx.Node, error: Undecided) -> UsageError:
@@ -356,16 +367,24 @@ def _drop_unused(program: Program) -> None:
             if not sized.isdisjoint(inputs):
                 sized.update(out.index for out in op.outputs)
     needed = {v.index for v in program.outputs}
+    used = set(needed)
+    """What results depend on; a layer that nobody reads needs more."""
     keep: list[Op] = []
+    unread: list[Op] = []
     for op, inputs in zip(reversed(program.ops), reversed(read), strict=True):
-        effect = (op.name in _EFFECTS and not sized.isdisjoint(inputs)) or _runs_layer(inputs, own, ties)
-        if effect or any(out.index in needed for out in op.outputs):
+        effect = op.name in _EFFECTS and not sized.isdisjoint(inputs)
+        if effect or any(out.index in used for out in op.outputs):
+            used.update(inputs)
+        else:
+            unread.append(op)
+        if effect or _runs_layer(inputs, own, ties) or any(out.index in needed for out in op.outputs):
             keep.append(op)
             needed.update(inputs)
             if op.repeats is not None:  # whose sizes are those of the user's own call
                 needed.update(v.index for v in op.repeats.outputs)
     if len(keep) == len(program.ops):
         return
+    program.unread = tuple(reversed(unread))
     program.ops = keep[::-1]
     kept = {id(op) for op in keep}
     program.node_ops = {n: [op for op in ops if id(op) in kept] for n, ops in program.node_ops.items()}

@@ -162,6 +162,10 @@ class Program:
     """Nodes whose results hold plain inputs of the model (numbers, flags, texts), or what is computed from them."""
     measured: set[int] = field(default_factory=set)
     """Indices of the values whose shape may depend on such an input."""
+    unread: tuple[Op, ...] = ()
+    """Operators whose results nobody reads, which are not among the others, but for layers: these are."""
+    written: frozenset[str] = frozenset()
+    """Nodes among theirs of which all numbers are written in the model's code, none computed."""
     picked: list[Value] = field(default_factory=list)
     """Values of which such an input says which one is read."""
 

@@ -374,8 +374,15 @@ class Algebra:
         twin = Algebra()
         twin.size, twin.link, twin.frozen = self.size.copy(), self.link.copy(), self.frozen.copy()
         twin.unions, twin.ties = self.unions.copy(), self.ties.copy()
-        twin._splits = self._splits.copy()
+        twin._tied, twin._splits = self._tied.copy(), self._splits.copy()
         return twin
+
+    def restore(self, before: Algebra) -> None:
+        """Forget all that was found out since a copy was made."""
+        self.size, self.link, self.frozen = before.size, before.link, before.frozen
+        self.unions, self.ties = before.unions, before.ties
+        self._tied, self._splits = before._tied, before._splits
+        self.version += 1
 
     def name(self, atom: Atom) -> str:
         """A short name for an atom in printed expressions."""

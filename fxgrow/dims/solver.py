@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..capture.program import Op, Origin, Program, Value
 from ..errors import Kind
 from .algebra import Algebra
+from .aside import Aside
 from .axis import Atom, Axis, Fixed, atoms
 from .bounds import Ranges
 from .rules import RULES
@@ -228,14 +229,26 @@ class DimsSolver:
                 for out in op.outputs:
                     depth[out.index] = deepest
         freeze_varying(self.program, self)
-        algebra.settle_ties()
         algebra.op = len(self.program.ops)
+        self._look_aside()
+        algebra.settle_ties()
         returned = len(self.program.outputs) - len(self.program.left)
         for n, value in enumerate(self.program.outputs):
             what = f"graph output {n}" if n < returned else "a list, dict or dataclass among the inputs"
             for k, axis in enumerate(self.of(value)):
                 self.freeze(axis, Kind.OUTPUT, f"axis {k} of {what} has its size")
         return self
+
+    def _look_aside(self) -> None:
+        """See what operators that run in vain ask of the sizes of others."""
+        unread = {id(op) for op in self.program.unread}
+        if unread:
+            ops = [op for op in self.program.ops if id(op) not in unread]
+            kept = {id(op) for op in self.program.ops}
+            seen = {v.index: v for op in ops for v in (*op.inputs(), *op.outputs)}
+            seen.update((v.index, v) for v in (*self.program.inputs, *self.program.outputs))
+            vain = [op for op in self.program.unread if id(op) not in kept]
+            Aside(self, seen.values()).run(vain, self.program.written)
 
     def _barrier(self, op: Op) -> None:
         if not op.varies:

@@ -244,7 +244,9 @@ class Simulation:
             recording, result, problem = self._record(node, how, expected)
             if not problem or attempt or module is not None:
                 break
-            numbers = align(node, ops, predicted, *self.both(node), self._kept)
+            meant = ops or [op for op in self.program.unread if op.node == node.name]
+            new = [dict(self.sizes.arguments(op)) for op in meant]
+            numbers = align(node, meant, new, *self.both(node), self._kept)
             how = replace(how, numbers={**numbers, **whole_slices(node, *self.both(node)), **multiples})
         if problem and len(ops) == 1 and module is None and ops[0].name.removeprefix("aten::") in CUTS:
             self._split(node, ops[0])

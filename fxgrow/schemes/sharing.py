@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..dims.axis import Atom, atoms
-from .states import Assignment, Place, Problem, State
+from .states import SHARE, Assignment, Place, Problem, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,9 @@ def shared(problem: Problem, parts: Sequence[Part]) -> dict[Place, State]:
     found: dict[Place, State] = {}
     for k, part in enumerate(parts):
         for place, state in part.states.items():
+            if place.axis == SHARE:  # of the parameter as a whole
+                found[place] = state
+                continue
             key = (k, place.value, place.axis)
             if key not in numbers:
                 axis = problem.dims.resolved(values[place.value])[place.axis]
