@@ -180,3 +180,40 @@ def test_attention_whose_heads_stand_in_a_tuple(name: str, grow: Any) -> None:
     for shape in ((2, 5, 6), (3, 7, 6)):
         x = torch.randn(shape, dtype=torch.float64)
         torch.testing.assert_close(wider(x), model(x), rtol=0, atol=1e-12)
+
+
+class Warped(nn.Module):
+    """Channels that are sampled along an affine map, which is computed from them; its grid has some sizes."""
+
+    def __init__(self, sizes: Callable[[Any], Any], rank: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layer: Any = (nn.Conv2d, nn.Conv3d)[rank - 2]
+        self.a, self.map, self.b = layer(3, 8, 3, padding=1), nn.Linear(8, rank * (rank + 1)), layer(8, 2, 1)
+        self.sizes, self.rank = sizes, rank
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.a(x))
+        theta = self.map(h.flatten(2).mean(2)).view(-1, self.rank, self.rank + 1)
+        grid = nn.functional.affine_grid(theta, self.sizes(h), align_corners=False)
+        out: Tensor = self.b(nn.functional.grid_sample(h, grid, align_corners=False))
+        return out
+
+
+GRIDS: dict[str, tuple[Callable[[Any], Any], int]] = {
+    "sizes of an image": (lambda h: h.size(), 2),
+    "sizes of a volume": (lambda h: h.shape, 3),
+    "a list": (lambda h: list(h.shape), 2),
+    "channels that are written": (lambda h: (h.shape[0], 8, *h.shape[2:]), 2),
+    "channels that are computed": (lambda h: (h.shape[0], h.shape[1] // 2, h.shape[2] * 2, h.shape[3]), 2),
+    "a written space": (lambda h: h.shape[:2] + (5, 4), 2),
+    "a width as the height": (lambda h: (h.shape[0], 3, h.shape[1], h.shape[3]), 2),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_has_no_channels(name: str) -> None:
+    sizes, rank = GRIDS[name]
+    shapes = [(2, 3, *[6] * rank), (1, 3, *range(4, 4 + rank)), (3, 3, *[8] * rank)]
+    inputs = [(torch.randn(shape, dtype=torch.float64),) for shape in shapes]
+    grown(Warped(sizes, rank).double().eval(), inputs[0], *inputs[1:])

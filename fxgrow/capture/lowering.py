@@ -217,7 +217,7 @@ def _call(target: str | Callable[..., Any], args: tuple[Any, ...], kwargs: Mappi
 
 def _as_parameter(fake: Tensor, real: Tensor, grad: bool) -> Tensor:
     if isinstance(real, nn.Parameter) and grad:
-        return nn.Parameter(fake, requires_grad=real.is_floating_point())
+        return nn.Parameter(fake, requires_grad=real.is_floating_point() or real.is_complex())
     return fake
 
 

@@ -118,7 +118,7 @@ class DimsSolver:
             if value.origin is Origin.INPUT:
                 for k, axis in enumerate(known):
                     self.algebra.freeze(axis, Kind.INPUT, f"axis {k} of graph input {value.node} has its size")
-            elif value.origin is Origin.CONSTANT or not value.dtype.is_floating_point:
+            elif value.origin is Origin.CONSTANT or not (value.dtype.is_floating_point or value.dtype.is_complex):
                 for axis in known:
                     self.algebra.freeze(axis, Kind.CONSTANT, "a constant or integer tensor has no units to draw")
         return list(known)

@@ -1,23 +1,23 @@
 """Guards under a growth: what the example inputs have decided stays decided so, for every input that the model takes.
 
-A width that grows may take part in a decision (`if x.shape[1] < 64`) as long as the answer is the same. One that is
-computed from a width and from a size of the inputs together (`if x.shape[1] * x.shape[2] < 4096`) would be another
-question afterwards, with another answer for some inputs.
+A width that grows may take part in a decision (`if x.shape[1] < 64`) as long as the answer is the same, and so may two
+sizes that grow alike (`if x.shape == y.shape`). What is computed otherwise from a width and from a size of the inputs
+together (`if x.shape[1] * x.shape[2] < 4096`) would be another question afterwards, with another answer for some.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
 from ..capture.containers import found
-from ..capture.program import Value
+from ..capture.program import Ref, Value
 from ..capture.source import location
 from ..errors import GrowthRefused, Kind, Refusal
 from ..functional import QUESTIONS, decided
+from .shares import Shares, all_stay, is_read, is_true_as_before
 
 if TYPE_CHECKING:
     from .simulate import Simulation
@@ -34,17 +34,24 @@ def check_decision(simulation: Simulation, node: fx.Node) -> None:
     asking, asked, answer, place = node.args
     if not isinstance(asking, fx.Node):
         return
-    grown = [source for source in _numbers(simulation, asking) if source in simulation.changed]
-    if not grown and asking not in simulation.changed:
-        return
     what = {"condition": "the condition", "length": "the length"}.get(str(asked), "the number")
-    now = QUESTIONS[str(asked)](simulation.lookup(node, asking, False))
+    if asking not in simulation.changed and not _reads_growth(simulation, asking):
+        return
+    now = _answer(str(asked), simulation.lookup(node, asking, False))
     if isinstance(answer, fx.Node):
-        answer = QUESTIONS[str(asked)](simulation.lookup(node, asking, True))
+        answer = _answer(str(asked), simulation.lookup(node, asking, True))
     if now != answer:
         _refuse(simulation, node, f"{what} in {place} is {answer!r}, and at the new width it would be {now!r}")
-    if grown and any(_follows_inputs(simulation, source) for source in _numbers(simulation, asking)):
+    if asked in ("length", "keys") or found(simulation.program.results[asking.name], Value):
+        return
+    share = Shares(simulation, node).of(asking)
+    if not (is_true_as_before(share) if asked == "condition" else all_stay(share)):
         _refuse(simulation, node, f"{what} in {place} depends on the width and on sizes of the inputs together")
+
+
+def _answer(asked: str, value: Any) -> Any:
+    """What a question is answered by; a tensor is known by its shape, and can be asked for its length alone."""
+    return QUESTIONS[asked](range(value.value.shape[0]) if isinstance(value, Ref) else value)
 
 
 def _refuse(simulation: Simulation, node: fx.Node, why: str) -> None:
@@ -59,31 +66,17 @@ def _refuse(simulation: Simulation, node: fx.Node, why: str) -> None:
     )
 
 
-def _numbers(simulation: Simulation, last: fx.Node) -> Iterator[fx.Node]:
-    """A node and those from which it is computed, as far as they hold numbers and no tensors.
-
-    A part of a shape speaks for itself, whatever the other parts are.
-    """
+def _reads_growth(simulation: Simulation, last: fx.Node) -> bool:
+    """Whether a number is computed from one that changes; a part of a shape speaks for itself."""
     queue, seen = [last], {last}
     while queue:
         node = queue.pop()
         if found(simulation.program.results.get(node.name), Value):
             continue
-        yield node
-        new = [] if _is_part(node) else [source for source in node.all_input_nodes if source not in seen]
+        if node in simulation.changed:
+            return True
+        is_part = node.target is operator.getitem and is_read(node, simulation.program.results)
+        new = [] if is_part else [source for source in node.all_input_nodes if source not in seen]
         seen.update(new)
         queue += new
-
-
-def _is_part(node: fx.Node) -> bool:
-    return node.op == "call_function" and node.target is operator.getitem
-
-
-def _follows_inputs(simulation: Simulation, node: fx.Node) -> bool:
-    """Whether a number is another one for inputs of other sizes."""
-    results = simulation.program.results
-    other = simulation.analysis.second(simulation.gm)
-    if other is not None:
-        return bool(results.get(node.name) != other.results.get(node.name))
-    of_tensor = any(found(results.get(source.name), Value) for source in node.all_input_nodes)
-    return (of_tensor or _is_part(node)) and node not in simulation.changed
+    return False

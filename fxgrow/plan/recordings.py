@@ -15,6 +15,7 @@ from ..capture.program import Op, Ref, Value
 from ..capture.signature import PLAIN, ById, positions
 from ..capture.template import Local, Step, Template, locals_in, same_constant
 from ..capture.trees import leaves
+from ..dims.rules.sampling import UNREAD
 from .arguments import equal_numbers, is_number, numbers, shape_text
 
 Shape = Callable[[Value], tuple[int, ...]]
@@ -104,7 +105,7 @@ def _unpredicted(old: Recording, new: Recording, like: Likeness, op: Op, want: M
         if predicted is present:
             if (op.step, name) in like.changed:
                 return _text(old, new, like, op.step, name)
-        elif not equal_numbers(numbers(now.args[name]), numbers(predicted)):
+        elif not equal_numbers(_read(op, name, now.args[name]), _read(op, name, predicted)):
             return _call(op.name, name, now.args[name], predicted)
     for out, local in zip(op.outputs, now.outputs or now.writes, strict=True):
         have_shape, want_shape = new.template.metas[local.index][0], shape(out)
@@ -112,6 +113,12 @@ def _unpredicted(old: Recording, new: Recording, like: Likeness, op: Op, want: M
             sizes = f"{shape_text(have_shape)}, and the growth needs {shape_text(want_shape)}"
             return f"{plain_name(op.name)} would return {sizes}"
     return ""
+
+
+def _read(op: Op, name: str, arg: Any) -> list[object]:
+    """The numbers of an argument that an operator reads."""
+    unread = UNREAD.get((plain_name(op.name), name), ())
+    return [number for k, number in enumerate(numbers(arg)) if k not in unread]
 
 
 def _text(old: Recording, new: Recording, like: Likeness, number: int, name: str) -> str:

@@ -38,6 +38,7 @@ from .follow import Sight, computes, given
 from .inexpressible import failed, inexpressible, returned_number
 from .other_sizes import OtherSizes
 from .plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit
+from .put_in_tensors import put_in_tensors
 from .recordings import Predictions, Recording, difference, other_numbers, plain_name
 from .second import Done, proportional
 from .sizes import NewSizes
@@ -247,7 +248,8 @@ class Simulation:
             meant = ops or [op for op in self.program.unread if op.node == node.name]
             new = [dict(self.sizes.arguments(op)) for op in meant]
             numbers = align(node, meant, new, *self.both(node), self._kept)
-            how = replace(how, numbers={**numbers, **whole_slices(node, *self.both(node)), **multiples})
+            numbers |= put_in_tensors(node, ops, *self.both(node)) | whole_slices(node, *self.both(node))
+            how = replace(how, numbers={**numbers, **multiples})
         if problem and len(ops) == 1 and module is None and ops[0].name.removeprefix("aten::") in CUTS:
             self._split(node, ops[0])
             return

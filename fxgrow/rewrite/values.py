@@ -53,7 +53,8 @@ def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str, noise: float =
 
 def _add_noise(out: Tensor, old: Tensor, edit: TensorEdit, share: float, random: torch.Generator) -> None:
     """Disturb new entries, old ones not."""
-    drawn = torch.randn(edit.new, generator=random, dtype=torch.float32) * share * spread(old, "match", weight=True)
+    dtype = torch.cfloat if old.is_complex() else torch.float32
+    drawn = torch.randn(edit.new, generator=random, dtype=dtype) * share * spread(old, "match", weight=True)
     kept = torch.ones(edit.old, dtype=torch.bool)
     for growth in edit.axes:
         shape = list(kept.shape)
@@ -215,6 +216,9 @@ def _draw(
         return now.index_select(axis, chosen.to(old.device))
     random = generator(seed, edit.names[0], str(axis))
     bound = spread(old, init, len(edit.new) > 1) * math.sqrt(3)
+    if old.is_complex():
+        parts = torch.empty((*shape, 2), dtype=torch.float32)
+        return torch.view_as_complex(parts.uniform_(-bound / math.sqrt(2), bound / math.sqrt(2), generator=random))
     return torch.empty(shape, dtype=torch.float32).uniform_(-bound, bound, generator=random)
 
 
@@ -229,7 +233,8 @@ def spread(old: Tensor, init: str, weight: bool) -> float:
     if weight and init == "xavier":
         fan_out = old.shape[0] * (old[0].numel() // max(1, old.shape[1])) if old.dim() > 1 else fan_in
         return math.sqrt(2 / (fan_in + fan_out))
-    values = old.detach().double() if old.numel() < 2**16 else old.detach().float()
+    single, double = (torch.cfloat, torch.cdouble) if old.is_complex() else (torch.float, torch.double)
+    values = old.detach().to(double if old.numel() < 2**16 else single)
     found = float(values.std()) if old.numel() > 1 else 0.0
     if found > 0 and math.isfinite(found):
         return found

@@ -69,9 +69,10 @@ def epsilon_of(model: nn.Module) -> float:
 
 
 def standing(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a model is, and the real dtype in which it computes: that of its first parameter or buffer of fractions."""
+    """Where a model is, and the real dtype in which it computes: that of its first parameter or buffer of fractions, or
+    else of complex numbers, which `double()` leaves as they are."""
     tensors = [*model.parameters(), *model.buffers()]
-    some = next((t for t in tensors if t.is_floating_point() or t.is_complex()), None)
+    some = next((t for t in tensors if t.is_floating_point()), next((t for t in tensors if t.is_complex()), None))
     if some is None:
         return (tensors[0].device if tensors else torch.device("cpu")), torch.float64
     if some.is_complex():

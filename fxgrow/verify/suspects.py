@@ -49,15 +49,20 @@ def _changed(old: Tensor, new: Tensor, places: Places) -> tuple[int, ...] | None
     if places.shape != tuple(new.shape) or len(places.axes) != old.dim():
         return ()
     bound = _bound(old)
-    a = old.detach().to("cpu", torch.float64)
-    readings = places.readings(new.detach().to("cpu", torch.float64))
+    a = _precise(old)
+    readings = places.readings(_precise(new))
     wrong = torch.stack([~torch.isclose(a, x, rtol=bound, atol=0.0, equal_nan=True) for x in readings]).all(0)
     return tuple(int(i) for i in wrong.nonzero()[0]) if bool(wrong.any()) else None
 
 
+def _precise(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.complex128 if tensor.is_complex() else torch.float64)
+
+
 def _bound(tensor: Tensor) -> float:
     """Shares and scales are rounded to the tensor's dtype."""
-    if not tensor.is_floating_point() or tensor.dtype is torch.float64:
+    fractions = tensor.is_floating_point() or tensor.is_complex()
+    if not fractions or tensor.dtype in (torch.float64, torch.complex128):
         return FLOAT64_BOUND
     return float(ULPS * torch.finfo(tensor.dtype).eps)
 
@@ -75,7 +80,7 @@ def _blocks(after: fx.GraphModule, history: Sequence[Plan]) -> Iterator[str]:
     for name, (shape, axes) in found.items():
         tensor = tensors.get(name)
         if tensor is not None and tuple(tensor.shape) == shape:
-            yield from _states(name, tensor.detach().to("cpu", torch.float64), axes, _bound(tensor))
+            yield from _states(name, _precise(tensor), axes, _bound(tensor))
 
 
 def _states(name: str, tensor: Tensor, axes: Sequence[AxisGrowth], bound: float) -> Iterator[str]:

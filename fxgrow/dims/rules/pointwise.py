@@ -150,7 +150,7 @@ class Cast(Unary):
         """As under any odd function."""
         dtype = op.outputs[0].dtype
         odd = dtype.is_signed and dtype is not torch.bool
-        linear = odd and dtype.is_floating_point
+        linear = odd and (dtype.is_floating_point or dtype.is_complex)
         marks = s.of(op.args["self"])
         s.set(op.outputs[0], [[s.apply(op, [x], odd=odd, zero=True, linear=linear) for x in r] for r in marks])
 

@@ -65,7 +65,7 @@ class Reduce(SameSizes):
                 if k in over:
                     rows.extend([[]] if keep else [])
                 else:
-                    number = out.dtype.is_floating_point  # the place of an extremum among zeros is any
+                    number = out.dtype.is_floating_point or out.dtype.is_complex  # places among zeros are any
                     how = {"zero": self.zero and number, "homogeneous": self._scales(op) and number}
                     states = [s.blurred(y, [axes[i] for i in over]) for y in states]
                     rows.append([s.apply(op, [y], odd=self.linear, linear=self.linear, **how) for y in states])

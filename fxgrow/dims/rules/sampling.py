@@ -10,6 +10,10 @@ from ...errors import Kind
 from ..axis import Axis, Fixed
 from .base import Dims, Flow, SameSizes, Sizes, register
 
+UNREAD = {("affine_grid_generator", "size"): frozenset({1})}
+"""Entries of arguments that an operator does not look at, by its name and that of the argument: affine_grid is told all
+sizes of an image, and its channels do not matter."""
+
 
 class GridSample(SameSizes):
     """grid_sample, in two or three dimensions: each channel is sampled at the places of a grid, by itself.
@@ -74,7 +78,7 @@ class Unpool(SameSizes):
 
 
 class AffineGrid:
-    """affine_grid: a grid for each map in a batch of affine maps; its size is written out."""
+    """affine_grid: a grid for each map in a batch of affine maps; its size is written out, with channels."""
 
     by_index = True
 

@@ -27,7 +27,7 @@ class Copy(SameSizes):
         """Nothing stays of the first operand; another dtype is a function unit by unit."""
         dtype = op.outputs[0].dtype
         odd = dtype.is_signed and dtype is not torch.bool
-        linear = odd and dtype.is_floating_point
+        linear = odd and (dtype.is_floating_point or dtype.is_complex)
         rows = [sides[-1] for sides in aligned(op, s, operands(op))]
         out: Marks = [[s.apply(op, [x], odd=odd, zero=True, linear=linear) for x in row] for row in rows]
         s.set(op.outputs[0], out)
