@@ -197,7 +197,8 @@ def _is_statistic(new: object) -> bool:
 
 
 def _skip(skip: SkipEdit, consumer: fx.Node, widest: int) -> Iterator[str]:
-    shape = 0 <= skip.axis < skip.rank <= MOST_DIMENSIONS and 0 < skip.width <= widest and 0 < skip.read <= widest
+    front = 0 if skip.kind == "conv" else -skip.rank
+    shape = front <= skip.axis < skip.rank <= MOST_DIMENSIONS and 0 < skip.width <= widest and 0 < skip.read <= widest
     pairs = all(start >= 0 and count >= 0 and start + 2 * count <= skip.read for start, count in skip.pairs)
     pairs = pairs and all(0 <= original < channel < skip.width for channel, original in skip.copies)
     place = 0 <= skip.position <= len(consumer.args) and consumer.op != "output"
