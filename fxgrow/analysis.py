@@ -20,7 +20,7 @@ from .capture.locks import one_at_a_time
 from .capture.lowering import Lowering
 from .capture.other_modes import capture_notes, other_programs, speak_for
 from .capture.program import Program
-from .capture.second_sizes import apart, of_one, resized, second, sizes_between
+from .capture.second_sizes import apart, of_one, of_other_ranks, resized, second, sizes_between
 from .capture.signature import meta_of
 from .capture.snapshot import Snapshot
 from .capture.tables import may_run, rows
@@ -109,6 +109,7 @@ class Analysis:
         """Those for sizes of single axes."""
         self._alone: list[Program] | None = None
         """Those for single entries along axes that have one size only otherwise."""
+        self._ranks: tuple[Program, ...] | None = None
         self._asked = False
         self._kept: dict[type, Any] = {}
         self._further: dict[tuple[tuple[tuple[int, int], int], ...], Program | None] = {}
@@ -265,6 +266,15 @@ class Analysis:
             found = (self._lowered(model, inputs) for inputs in of_one(first, self._second_inputs))
             self._alone = [program for program in found if program is not None]
         yield from self._alone
+
+    @one_at_a_time
+    def at_other_ranks(self, gm: fx.GraphModule) -> tuple[Program, ...]:
+        """The programs for inputs with one axis more and with one less, as far as the model takes them."""
+        if self._ranks is None:
+            model, first = Snapshot(gm), self._without_values(self.inputs)
+            found = (self._lowered(model, inputs) for inputs in of_other_ranks(first))
+            self._ranks = tuple(program for program in found if program is not None)
+        return self._ranks
 
     def ambiguous(self, gm: fx.GraphModule) -> bool:
         """Whether the second inputs add the same to several sizes, so that differences of these stay what they are."""

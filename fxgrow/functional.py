@@ -33,7 +33,7 @@ def adapt_skip(
 
     Args:
         x: the volume the skip path starts from; any rank.
-        dim: the channel axis.
+        dim: the channel axis; counted from the end where it is negative.
         keep: how many leading channels of `x` pass unchanged, at most `width`.
         pairs: blocks of later channels as (start, number of pairs); a block is laid out l r l r ....
             Channels after `keep` that lie in no block do not enter.
@@ -45,6 +45,7 @@ def adapt_skip(
     if has_torch_function_unary(x):  # traced again by torch.fx, it stays one node
         result: Tensor = handle_torch_function(adapt_skip, (x,), x, dim, keep, pairs, width, copies)
         return result
+    dim = dim % x.dim()
     old = x.narrow(dim, 0, keep)
     rest = list(x.shape)
     rest[dim] = width - keep

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import fx
 
+from fxgrow.analysis import Analysis
 from fxgrow.dims.axis import Atom, Axis, Sum, atoms, last_growing
 from fxgrow.dims.solver import DimsSolver, SoftJoin
 from fxgrow.errors import GrowthRefused, Kind, Refusal
@@ -20,6 +22,7 @@ CopyMaps = Mapping[str, Mapping[Atom, tuple[int, ...]]]
 
 def skip_edits(
     gm: fx.GraphModule,
+    analysis: Analysis,
     dims: DimsSolver,
     sizes: Mapping[Atom, int],
     kind: str,
@@ -43,7 +46,21 @@ def skip_edits(
         if out == skip or not (_grows(out, sizes) or _grows(skip, sizes)):
             continue
         edits.append(_edit(gm, dims, sizes, soft, out, skip, kind, target, soft.join.node in paired, copied))
-    return tuple(edits)
+    from_the_end = _counted_from_the_end(gm, analysis) if edits and kind == "pad" else frozenset()
+    return tuple(
+        replace(edit, axis=edit.axis - edit.rank) if (edit.node, edit.axis - edit.rank) in from_the_end else edit
+        for edit in edits
+    )
+
+
+def _counted_from_the_end(gm: fx.GraphModule, analysis: Analysis) -> frozenset[tuple[str, int]]:
+    """The joins whose channels keep their distance from the last axis if the inputs have more or fewer axes; and that.
+
+    `nn.Linear` reads the last axis of any number of axes; a convolution has its channels as many axes before the last
+    one as its window has, with a batch and without; a batch norm has them second.
+    """
+    joins = (j for program in analysis.at_other_ranks(gm) for j in DimsSolver(program, soft=True).solve().soft_joins)
+    return frozenset((soft.join.node, soft.at - len(soft.join.skip.shape)) for soft in joins)
 
 
 def behind(dims: DimsSolver, axis: Axis, chosen: list[Atom]) -> list[Atom]:

@@ -110,7 +110,7 @@ def edits_of(
     dims, sizes, proof = growth.dims, growth.sizes, growth.proof
     copied = dict.fromkeys(proof.copied, sources)
     new = NewSizes(dims, sizes, proof.numbers, proof.paired, copied)
-    skips = skip_edits(gm, dims, sizes, adapter, growth.targets[0], proof.paired, copied)
+    skips = skip_edits(gm, analysis, dims, sizes, adapter, growth.targets[0], proof.paired, copied)
     for skip in skips:
         _check_repeated(gm, analysis, growth, skip)
     tensors = tensor_edits(dims, sizes, growth.assignment, proof, sources)

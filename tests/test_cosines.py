@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -99,6 +101,50 @@ def test_a_plan_is_data_and_names_what_is_written_out() -> None:
     wider = fxgrow.apply(type(plan).from_json(plan.to_json()), gm)
     torch.testing.assert_close(wider(inputs()), module(inputs()), rtol=0, atol=SAME)
     assert fxgrow.plan_widen(gm, "features", factor=2).openings  # the model itself stays as it was
+
+
+class Residual(nn.Module):
+    """A unit vector beside a residual branch that compares it with the directions of sixteen classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.start, self.end, self.down = nn.Linear(4, 8), nn.Linear(8, 2), nn.Linear(16, 8)
+        self.classes = nn.Parameter(torch.randn(16, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.normalize(self.start(x), dim=-1)
+        y: Tensor = self.end(h + self.down(F.silu(F.linear(h, F.normalize(self.classes, dim=-1)))))
+        return y
+
+
+@pytest.mark.parametrize("adapter", ["pad", "conv"])
+def test_a_plan_may_edit_the_nodes_of_a_call_that_it_writes_out(adapter: Literal["pad", "conv"]) -> None:
+    module = Residual().double().eval()
+    gm = fxgrow.trace(module, (inputs()[:5],))
+    plan = fxgrow.plan_widen(gm, "start", skip="reshape", adapter=adapter)
+    assert plan.openings
+    assert {skip.source for skip in plan.skips} == {"normalize_unit"}
+    for read in (plan, type(plan).from_json(plan.to_json())):
+        wider = fxgrow.apply(read, gm)
+        torch.testing.assert_close(wider(inputs()), module(inputs()), rtol=0, atol=SAME)
+        assert fxgrow.verify(module, wider).held
+
+
+def test_a_plan_is_refused_that_edits_a_node_which_no_call_becomes() -> None:
+    _, gm = traced(HEADS["an epsilon that matters"])
+    plan = fxgrow.plan_widen(gm, "features", factor=2)
+    (edit, *others), (opening, *_) = plan.nodes, plan.openings
+    damaged = {
+        "no such node": replace(plan, nodes=(replace(edit, node="normalize_half"), *others)),
+        "cannot be written out": replace(plan, openings=(replace(opening, node="relu"),)),
+        "speaks of node elsewhere": replace(plan, openings=(replace(opening, node="elsewhere"),)),
+        "is not an argument": replace(plan, nodes=(replace(edit, path=("args", 9), new=3), *others)),
+    }
+    for said, damage in damaged.items():
+        with pytest.raises(fxgrow.UsageError, match=said) as caught:
+            fxgrow.apply(damage, gm)
+        assert caught.value.kind is fxgrow.Kind.STALE_PLAN
 
 
 class Cosines(nn.Module):

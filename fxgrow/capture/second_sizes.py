@@ -169,6 +169,23 @@ def of_one(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[An
             yield _rebuilt(first, _changed(leaves, [((place,), 1)]))
 
 
+def of_other_ranks(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """The inputs with one more axis behind the first one, and without the first one: layers that read the last axis take
+    any number of axes before it. Masks and numbers of words get them, too."""
+    leaves = leaves_of(inputs)
+    tensors = [x for x in leaves if _resizable(x) and x.dim()]
+    if not tensors or any(x.shape[0] == 0 for x in tensors):
+        return
+    yield _rebuilt(inputs, [_stacked(x) if _resizable(x) and x.dim() else x for x in leaves])
+    if all(x.dim() > 1 for x in tensors):
+        yield _rebuilt(inputs, [x.select(0, 0) if _resizable(x) and x.dim() else x for x in leaves])
+
+
+def _stacked(tensor: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.stack([tensor, tensor], 1)
+
+
 def _rebuilt(inputs: tuple[Any, ...], leaves: list[Any]) -> tuple[Any, ...]:
     """The inputs with other leaves."""
     some = iter(leaves)

@@ -110,6 +110,7 @@ class SkipEdit:
     """Which operand of the join the skip path is."""
     kind: str
     axis: int
+    """Of channels; counted from the end if it is negative, where models with inputs of other ranks have them there."""
     rank: int
     keep: int
     pairs: tuple[tuple[int, int], ...]

@@ -9,8 +9,9 @@ from torch import Tensor, fx
 from ..plan import Plan, TensorEdit
 from ..plan.layout import leaves, size
 from ..plan.plan import grown_shape
+from .graph import opened_graph
 from .limits import overflow
-from .vet import HIDDEN_SIZES, LARGEST_GROWTH, odd_edits
+from .vet import HIDDEN_SIZES, LARGEST_GROWTH, odd_edits, odd_openings
 from .vet_blocks import odd_blocks
 from .vet_counts import repeated
 
@@ -33,14 +34,19 @@ def misfit(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) -> str
         for name, _, _ in module.attributes:
             if (name.startswith("_") and name not in HIDDEN_SIZES) or not hasattr(modules[module.path], name):
                 return f"the plan edits {module.path}.{name}, which is no attribute of that module"
-    nodes = {node.name for node in gm.graph.nodes}
-    named = [o.node for o in plan.openings] + [name for s in plan.skips for name in (s.node, s.source)]
-    if not plan.openings:  # written out, a call becomes nodes of other names
-        named += [n.node for n in plan.nodes]
+    text = next(odd_openings(plan, gm), "")
+    if text:
+        return text
+    try:
+        graph, _ = opened_graph(gm, plan)
+    except (AttributeError, StopIteration, TypeError, ValueError):
+        return f"the plan does not know the arguments of {plan.openings[0].node}, which it writes out"
+    nodes = {node.name: node for node in graph.nodes}
+    named = [name for s in plan.skips for name in (s.node, s.source)] + [n.node for n in plan.nodes]
     missing = [name for name in named if name not in nodes]
     if missing:
         return f"the plan speaks of node {missing[0]}, but this model has no such node"
-    text = next(odd_edits(plan, gm, tensors), "") or next(odd_blocks(plan, gm, tensors), "")
+    text = next(odd_edits(plan, gm, nodes, tensors), "") or next(odd_blocks(plan, gm, tensors), "")
     return text or overflow(plan, tensors)
 
 

@@ -24,14 +24,8 @@ _CONVOLUTIONS: dict[int, type[nn.Module]] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.C
 
 def edit_graph(gm: fx.GraphModule, plan: Plan, undo: list[Undo]) -> fx.Graph:
     """A copy of a model's graph with a plan's edits; modules that adapters need are added to the model."""
-    graph = fx.Graph(owning_module=gm, tracer_cls=gm.graph._tracer_cls)
-    mapping: dict[fx.Node, fx.Node] = {}
-    output = graph.graph_copy(gm.graph, mapping)
-    old_output = next(n for n in gm.graph.nodes if n.op == "output")
-    new_output = graph.output(output)
-    new_output.meta = dict(old_output.meta)
-    graph.set_codegen(gm.graph._codegen)
-    for name, module in open_nodes(gm, graph, plan.openings).items():
+    graph, added = opened_graph(gm, plan)
+    for name, module in added.items():
         undo.append(lambda name=name: gm._modules.pop(name, None))  # type: ignore[misc]  # bound early
         gm.add_submodule(name, module)
     nodes = {node.name: node for node in graph.nodes}
@@ -47,6 +41,18 @@ def edit_graph(gm: fx.GraphModule, plan: Plan, undo: list[Undo]) -> fx.Graph:
     insert_blocks(gm, graph, nodes, plan, undo)
     graph.lint()
     return graph
+
+
+def opened_graph(gm: fx.GraphModule, plan: Plan) -> tuple[fx.Graph, dict[str, nn.Module]]:
+    """A copy of a model's graph in which calls are written out as a plan has it, so that it has the nodes of which the
+    other edits speak; and the modules that must be added to the model for it, by name."""
+    graph = fx.Graph(owning_module=gm, tracer_cls=gm.graph._tracer_cls)
+    output = graph.graph_copy(gm.graph, {})
+    old_output = next(n for n in gm.graph.nodes if n.op == "output")
+    new_output = graph.output(output)
+    new_output.meta = dict(old_output.meta)
+    graph.set_codegen(gm.graph._codegen)
+    return graph, open_nodes(gm, graph, plan.openings)
 
 
 def _edit_node(node: fx.Node, edit: NodeEdit) -> None:

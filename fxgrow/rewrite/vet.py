@@ -54,26 +54,34 @@ def is_path(text: str) -> bool:
     return _PATH.fullmatch(text) is not None
 
 
-def odd_edits(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+def odd_openings(plan: Plan, gm: fx.GraphModule) -> Iterator[str]:
+    """What is wrong with the calls that a plan writes out, in words; asked before they are."""
+    nodes = {node.name: node for node in gm.graph.nodes}
+    for opening in plan.openings:
+        if opening.node not in nodes:
+            yield f"the plan speaks of node {opening.node}, but this model has no such node"
+        elif not kind_of(gm, nodes[opening.node]) or not math.isfinite(opening.scale) or not 0 < opening.rank < 8:
+            yield f"the plan writes out {opening.node}, which cannot be written out"
+
+
+def odd_edits(
+    plan: Plan, gm: fx.GraphModule, nodes: Mapping[str, fx.Node], tensors: Mapping[str, Tensor]
+) -> Iterator[str]:
     """What is wrong with a plan's numbers and edits, in words. Names of tensors, modules and nodes are known to be
-    there."""
+    there; `nodes` are those of the graph in which calls are written out as the plan has it."""
     if not 0 <= plan.noise <= 1:
         yield f"the plan adds noise of {plan.noise}"
     if plan.init not in INITS:
         yield f"the plan draws values by {_short(plan.init)}, which is unknown"
     widest = LARGEST_GROWTH * max((n for t in tensors.values() for n in t.shape), default=1)
-    nodes = {node.name: node for node in gm.graph.nodes}
     for tensor in plan.tensors:
         yield from _tensor(tensor)
     for module in plan.modules:
         yield from _module(module, gm.get_submodule(module.path))
     for edit in plan.nodes:
-        yield from _node(edit, nodes.get(edit.node))
+        yield from _node(edit, nodes[edit.node])
     for skip in plan.skips:
         yield from _skip(skip, nodes[skip.node], widest)
-    for opening in plan.openings:
-        if not kind_of(gm, nodes[opening.node]) or not math.isfinite(opening.scale) or not 0 < opening.rank < 8:
-            yield f"the plan writes out {opening.node}, which cannot be written out"
 
 
 def _tensor(edit: TensorEdit) -> Iterator[str]:
@@ -149,7 +157,7 @@ def _flat(value: object) -> Iterator[float]:
         yield value
 
 
-def _node(edit: NodeEdit, node: fx.Node | None) -> Iterator[str]:
+def _node(edit: NodeEdit, node: fx.Node) -> Iterator[str]:
     where = f"the plan edits {_short(edit.node)} at {_short(edit.path)}"
     if edit.path == (SPLIT,):
         right = isinstance(edit.new, tuple) and len(edit.new) == 2 and isinstance(edit.new[0], tuple)
@@ -169,7 +177,7 @@ def _node(edit: NodeEdit, node: fx.Node | None) -> Iterator[str]:
         yield f"{where}, which is not an argument"
     elif not _numbers(edit.new):
         yield f"{where}, and {_short(edit.new)} is no number"
-    elif node is not None and node.target != "output":
+    elif node.target != "output":
         try:
             now = at(node, edit.path)
         except (KeyError, IndexError, TypeError, AttributeError):
@@ -189,7 +197,8 @@ def _is_statistic(new: object) -> bool:
 
 
 def _skip(skip: SkipEdit, consumer: fx.Node, widest: int) -> Iterator[str]:
-    shape = 0 <= skip.axis < skip.rank <= MOST_DIMENSIONS and 0 < skip.width <= widest and 0 < skip.read <= widest
+    front = 0 if skip.kind == "conv" else -skip.rank
+    shape = front <= skip.axis < skip.rank <= MOST_DIMENSIONS and 0 < skip.width <= widest and 0 < skip.read <= widest
     pairs = all(start >= 0 and count >= 0 and start + 2 * count <= skip.read for start, count in skip.pairs)
     pairs = pairs and all(0 <= original < channel < skip.width for channel, original in skip.copies)
     place = 0 <= skip.position <= len(consumer.args) and consumer.op != "output"

@@ -17,9 +17,8 @@ LARGEST_FACTOR = 2**20
 CALLS = frozenset({"call_function", "call_method"})
 
 
-def odd_number(edit: NodeEdit, node: fx.Node | None) -> Iterator[str]:
-    """What is wrong with an edit of a number that is computed, in words. `node` is None if it is not there yet, because
-    attention is written out first."""
+def odd_number(edit: NodeEdit, node: fx.Node) -> Iterator[str]:
+    """What is wrong with an edit of a number that is computed, in words."""
     where = f"the plan edits {_short(edit.node)} at {_short(edit.path)}"
     place = edit.path[1:]
     if len(place) < 2 or place[0] not in ("args", "kwargs"):
@@ -28,8 +27,6 @@ def odd_number(edit: NodeEdit, node: fx.Node | None) -> Iterator[str]:
     right = _is_factor(edit.new) if edit.path[0] == FOLLOWED else _are_places(edit.new)
     if not right:
         yield f"{where}, and {_short(edit.new)} is not arithmetic"
-        return
-    if node is None:
         return
     number = _at(node, place)
     if not isinstance(number, fx.Node):
