@@ -170,8 +170,8 @@ def of_one(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[An
 
 
 def of_other_ranks(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """The inputs with one more axis behind the first one, and without the first one: layers that read the last axis take
-    any number of axes before it. Masks and numbers of words get them, too."""
+    """The inputs with one more axis behind the first one, and without the first one: layers that read the last axis
+    take any number of axes before it. Masks and numbers of words get them, too."""
     leaves = leaves_of(inputs)
     tensors = [x for x in leaves if _resizable(x) and x.dim()]
     if not tensors or any(x.shape[0] == 0 for x in tensors):
