@@ -22,6 +22,11 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]
     "images": (lambda: ShiftedWindowAttention(16, [4, 4], [2, 2], 2), (1, 8, 8, 16), (2, 6, 9, 16)),
     "images, by cosines": (lambda: ShiftedWindowAttentionV2(16, [4, 4], [2, 2], 2), (1, 8, 8, 16), (2, 6, 9, 16)),
     "videos": (lambda: ShiftedWindowAttention3d(16, [2, 4, 4], [1, 2, 2], 2), (1, 4, 8, 8, 16), (2, 5, 6, 9, 16)),
+    "videos of one window": (
+        lambda: ShiftedWindowAttention3d(16, [2, 4, 4], [1, 2, 2], 2),
+        (1, 2, 4, 4, 16),
+        (2, 5, 6, 9, 16),
+    ),
 }
 
 
