@@ -16,7 +16,7 @@ from fxgrow.schemes import Failure
 from fxgrow.schemes.occurrences import MOST_INDICES, crowded
 
 from .targets import Target
-from .ways import UNTRIED, Refused, Way, of_scheme, text
+from .ways import UNTRIED, Named, Refused, Way, of_scheme, text
 from .words import of_units
 
 _WHAT = {
@@ -103,7 +103,7 @@ def _short(way: tuple[str, ...]) -> tuple[str, ...]:
 def _with_ways(refusal: Refusal, ways: Sequence[Way]) -> GrowthRefused:
     """Nothing has been tried yet, and only what need not be is said."""
     sure = [way for way in ways if not (way.options or way.layers)]
-    return Refused(replace(refusal, hint=text(sure, lambda _: ()) or UNTRIED), ways)
+    return Refused(replace(refusal, hint=text(sure, lambda _: Named()) or UNTRIED), ways)
 
 
 def _ways_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: bool) -> list[Way]:
@@ -116,7 +116,7 @@ def _ways_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: boo
     near = tuple(sorted(dict.fromkeys(able), key=lambda n: abs(order.get(n, 0) - limit)))
     ways = [Way(_OUT[kind])] if kind in _OUT else []
     if near:
-        ways.append(Way("widen a layer whose channels end elsewhere:", layers=near))
+        ways.append(Way("widen a layer whose channels end elsewhere", layers=near))
     volumes = [v for join in dims.joins for v in (join.main, join.skip)]
     if not soft and any(mine & set(atoms(a)) for v in volumes for a in dims.resolved(v)):
         ways.append(Way('keep the stream as it is with skip="reshape"', {"skip": "reshape"}))
