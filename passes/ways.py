@@ -60,6 +60,14 @@ def of_scheme(hint: str) -> Sequence[Way]:
     return _OF_SCHEMES.get(hint, (Way(hint),) if hint else ())
 
 
+def by_factors() -> Sequence[Way]:
+    """The ways out of a refusal of units that are a product: either factor of it can grow."""
+    return (
+        Way('add whole groups with grow="groups"', {"grow": "groups"}),
+        Way('add channels to each group with grow="channels"', {"grow": "channels"}),
+    )
+
+
 def text(ways: Sequence[Way], layers: Callable[[Way], Named]) -> str:
     """Ways in one line; `layers`: those of a way that are named; empty if there are none."""
     named = [(way, layers(way)) for way in ways]

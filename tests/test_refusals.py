@@ -341,6 +341,34 @@ def test_a_width_is_recommended_for_a_whole_network() -> None:
     fxgrow.plan_grow(gm, widen=2.0)
 
 
+class Summing(nn.Module):
+    """Attention without a softmax, of which the keys of a head are added up; or heads whose width is looked at."""
+
+    def __init__(self, width: int = 0) -> None:
+        super().__init__()
+        self.width = width
+        self.enter, self.keys, self.leave = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        k = self.keys(self.enter(x)).unflatten(-1, (2, 4))
+        if self.width and k.shape[-1] != self.width:
+            raise ValueError("heads of another width")
+        weight = 1 if self.width else 1 / (1 + k.sigmoid().sum(-1, keepdim=True))
+        y: Tensor = self.leave((k * weight).flatten(-2))
+        return y
+
+
+@pytest.mark.parametrize(("width", "kind"), [(0, fxgrow.Kind.NO_PROOF), (4, fxgrow.Kind.DECIDED)])
+def test_groups_are_recommended_where_they_help(width: int, kind: fxgrow.Kind) -> None:
+    gm = fxgrow.trace(Summing(width).eval(), (torch.randn(2, 5, 4),))
+    said = refusal_of(gm, "keys", factor=1.5)
+    assert said.kind is kind
+    assert 'add whole groups with grow="groups"' in said.hint
+    assert 'grow="channels"' not in said.hint
+    fxgrow.plan_widen(gm, "keys", factor=1.5, grow="groups")
+    assert "keys" in {site.path for site in fxgrow.inspect(gm).widenable}
+
+
 def refusal_of(gm: fx.GraphModule, layer: str, **options: Any) -> Refusal:
     """What a growth with options is answered."""
     with pytest.raises(fxgrow.GrowthRefused) as caught:
