@@ -16,7 +16,8 @@ from fxgrow.schemes import Failure
 from fxgrow.schemes.occurrences import MOST_INDICES, crowded
 
 from .targets import Target
-from .ways import UNTRIED, Refused, Way, of_scheme, text
+from .ways import UNTRIED, Named, Refused, Way, by_factors, of_scheme, text
+from .widths import chosen_atoms
 from .words import of_units
 
 _WHAT = {
@@ -93,7 +94,9 @@ def inexpressible(dims: DimsSolver, target: Target, refused: GrowthRefused) -> G
     """The refusal for a node that cannot be written with the new size, told from the layer that was to grow."""
     r = refused.refusal
     way = chain(dims, target.axis, target.node, r.chain[-1]) if r.chain else ()
-    return GrowthRefused(Refusal(r.kind, f"cannot widen {target.name}: {r.what}", r.where, _short(way), r.hint))
+    refusal = Refusal(r.kind, f"cannot widen {target.name}: {r.what}", r.where, _short(way), r.hint)
+    ways = _by_factors(dims, target)
+    return _with_ways(refusal, [*ways, Way(r.hint)]) if ways else GrowthRefused(refusal)
 
 
 def _short(way: tuple[str, ...]) -> tuple[str, ...]:
@@ -103,7 +106,13 @@ def _short(way: tuple[str, ...]) -> tuple[str, ...]:
 def _with_ways(refusal: Refusal, ways: Sequence[Way]) -> GrowthRefused:
     """Nothing has been tried yet, and only what need not be is said."""
     sure = [way for way in ways if not (way.options or way.layers)]
-    return Refused(replace(refusal, hint=text(sure, lambda _: ()) or UNTRIED), ways)
+    return Refused(replace(refusal, hint=text(sure, lambda _: Named()) or UNTRIED), ways)
+
+
+def _by_factors(dims: DimsSolver, target: Target) -> Sequence[Way]:
+    """To grow products by their other factor."""
+    first, last = (chosen_atoms(dims, target.axis, grow) for grow in ("groups", "channels"))
+    return by_factors() if first != last else ()
 
 
 def _ways_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: bool) -> list[Way]:
@@ -115,8 +124,9 @@ def _ways_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: boo
     able = [p.node for p in others if not mine & set(atoms(dims.algebra.resolve(p.axis)))]
     near = tuple(sorted(dict.fromkeys(able), key=lambda n: abs(order.get(n, 0) - limit)))
     ways = [Way(_OUT[kind])] if kind in _OUT else []
+    ways += _by_factors(dims, target)
     if near:
-        ways.append(Way("widen a layer whose channels end elsewhere:", layers=near))
+        ways.append(Way("widen a layer whose channels end elsewhere", layers=near))
     volumes = [v for join in dims.joins for v in (join.main, join.skip)]
     if not soft and any(mine & set(atoms(a)) for v in volumes for a in dims.resolved(v)):
         ways.append(Way('keep the stream as it is with skip="reshape"', {"skip": "reshape"}))

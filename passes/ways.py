@@ -28,6 +28,14 @@ class Way:
     """Layers that could grow instead, the nearest first; the text introduces them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Layers that could grow instead, as they are named, and to which width they can if it is not the one asked for."""
+
+    names: Sequence[str] = ()
+    width: str = ""
+
+
 class Refused(GrowthRefused):
     """A refusal with ways out that have not been tried yet."""
 
@@ -37,6 +45,7 @@ class Refused(GrowthRefused):
 
 
 TWICE: Mapping[str, object] = {"width": Width(factor=2.0)}
+"""Of all layers that were to grow."""
 _OF_SCHEMES: Mapping[str, Sequence[Way]] = {
     UNIFORM: (Way(UNIFORM, TWICE),),
     COPIES: (Way(COPIES, {"scheme": "net2net"}),),
@@ -51,8 +60,23 @@ def of_scheme(hint: str) -> Sequence[Way]:
     return _OF_SCHEMES.get(hint, (Way(hint),) if hint else ())
 
 
-def text(ways: Sequence[Way], layers: Callable[[Way], Sequence[str]]) -> str:
+def by_factors() -> Sequence[Way]:
+    """The ways out of a refusal of units that are a product: either factor of it can grow."""
+    return (
+        Way('add whole groups with grow="groups"', {"grow": "groups"}),
+        Way('add channels to each group with grow="channels"', {"grow": "channels"}),
+    )
+
+
+def text(ways: Sequence[Way], layers: Callable[[Way], Named]) -> str:
     """Ways in one line; `layers`: those of a way that are named; empty if there are none."""
-    named = [(way, layers(way)[:MOST_NAMED]) for way in ways]
-    parts = [f"{way.text} {', '.join(some)}".strip() for way, some in named if some or not way.layers]
+    named = [(way, layers(way)) for way in ways]
+    parts = [_told(way, some) for way, some in named if some.names or not way.layers]
     return "; or ".join(part for part in parts if part)
+
+
+def _told(way: Way, some: Named) -> str:
+    if not some.names:
+        return way.text
+    names = ", ".join(some.names[:MOST_NAMED])
+    return f"{way.text}: {names}" if not some.width else f"{way.text}, to {some.width}: {names}"

@@ -281,6 +281,94 @@ def test_a_width_is_recommended_only_where_it_helps() -> None:
     assert "two or three times the width" not in refusal_of(gm, "conv1", scheme="r2r", factor=1.25).hint
 
 
+class Dense(nn.Module):
+    """Layers that read all those before them, and a norm over all channels, which copies of all of them leave alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.layers = nn.ModuleList(nn.Conv2d(4 + 3 * k, 3, 3, padding=1) for k in range(3))
+        self.norm, self.before, self.last = nn.GroupNorm(1, 13), nn.Conv2d(3, 3, 1), nn.Conv2d(13, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = [self.stem(self.before(x) if self.deep else x)]
+        for layer in self.layers:
+            found.append(torch.nn.functional.elu(layer(torch.cat(found, 1))))
+        y: Tensor = self.last(self.norm(torch.cat(found, 1)))
+        return y
+
+    deep = False
+
+
+def test_layers_are_recommended_for_the_width_that_was_asked_for() -> None:
+    x = torch.randn(2, 3, 6, 6)
+    gm = fxgrow.trace(Dense().eval(), (x,))
+    hint = refusal_of(gm, "stem", factor=1.25).hint
+    assert "widen a layer whose channels end elsewhere, to twice the width: layers_2, layers_1, layers_0" in hint
+    for name in ("layers_0", "layers_1", "layers_2"):
+        fxgrow.plan_widen(gm, name, factor=2)
+        with pytest.raises(fxgrow.GrowthRefused):
+            fxgrow.plan_widen(gm, name, factor=1.25)
+    model = Dense().eval()
+    model.deep = True
+    gm = fxgrow.trace(model, (x,))
+    for width in ({"factor": 1.25}, {"by": 1}, {"to": 5}):
+        assert refusal_of(gm, "stem", **width).hint.endswith("end elsewhere: before")
+        fxgrow.plan_widen(gm, "before", **width)
+    assert refusal_of(gm, "layers.0", to=4).hint.endswith("end elsewhere: before")
+    network = nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 4), nn.Softmax(-1), nn.Linear(4, 2))
+    gm = fxgrow.trace(network, (torch.randn(2, 3),))
+    assert refusal_of(gm, "1", to=7, scheme="r2r").hint.endswith("end elsewhere, to twice the width: _0")
+
+
+class Cosine(nn.Module):
+    """What copies alone leave as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 6), nn.Linear(5, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cosine_similarity(self.a(x), self.b(x), dim=-1)
+
+
+def test_a_width_is_recommended_for_a_whole_network() -> None:
+    gm = fxgrow.trace(Cosine().eval(), (torch.randn(4, 5),))
+    for widths in (1.25, {"a": 1.25, "b": 1.25}, {"*": fxgrow.Width(by=1)}):
+        with pytest.raises(fxgrow.GrowthRefused) as caught:
+            fxgrow.plan_grow(gm, widen=widths)
+        assert "two or three times the width" in caught.value.refusal.hint
+    fxgrow.plan_grow(gm, widen=2.0)
+
+
+class Summing(nn.Module):
+    """Attention without a softmax, of which the keys of a head are added up; or heads whose width is looked at."""
+
+    def __init__(self, width: int = 0) -> None:
+        super().__init__()
+        self.width = width
+        self.enter, self.keys, self.leave = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        k = self.keys(self.enter(x)).unflatten(-1, (2, 4))
+        if self.width and k.shape[-1] != self.width:
+            raise ValueError("heads of another width")
+        weight = 1 if self.width else 1 / (1 + k.sigmoid().sum(-1, keepdim=True))
+        y: Tensor = self.leave((k * weight).flatten(-2))
+        return y
+
+
+@pytest.mark.parametrize(("width", "kind"), [(0, fxgrow.Kind.NO_PROOF), (4, fxgrow.Kind.DECIDED)])
+def test_groups_are_recommended_where_they_help(width: int, kind: fxgrow.Kind) -> None:
+    gm = fxgrow.trace(Summing(width).eval(), (torch.randn(2, 5, 4),))
+    said = refusal_of(gm, "keys", factor=1.5)
+    assert said.kind is kind
+    assert 'add whole groups with grow="groups"' in said.hint
+    assert 'grow="channels"' not in said.hint
+    fxgrow.plan_widen(gm, "keys", factor=1.5, grow="groups")
+    assert "keys" in {site.path for site in fxgrow.inspect(gm).widenable}
+
+
 def refusal_of(gm: fx.GraphModule, layer: str, **options: Any) -> Refusal:
     """What a growth with options is answered."""
     with pytest.raises(fxgrow.GrowthRefused) as caught:
