@@ -137,6 +137,9 @@ STAYS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "any entries": lambda x, h, c: h + c if h.numel() else x,
     "more than none": lambda x, h, c: h + c if h.numel() > 0 else x,
     "joined axes": lambda x, h, c: h + c if h.flatten(1).shape == c.flatten(1).shape else h,
+    "pieces of a width": lambda x, h, c: torch.cat(list((h + c).split(64, -1)), -1),
+    "parts of a width": lambda x, h, c: torch.cat([part for part in (h + c).chunk(2, -1) if len(part) > 0], -1),
+    "parts of the samples": lambda x, h, c: torch.cat(list((h + c).split(8)), 0),
     "sums": lambda x, h, c: h + c if h.numel() + c.numel() == 2 * h.numel() else h,
 }
 
@@ -156,6 +159,8 @@ CHANGES: dict[str, tuple[Callable[[Any, Any, Any], Any], str]] = {
     "shape and length": (lambda x, h, c: h + c if h.shape[-1:] == x.shape[1:2] else h, MIXED),
     "smaller": (lambda x, h, c: (h + c) * min(h.shape[-1], x.shape[1]), MIXED),
     "order": (lambda x, h, c: h + c if h.shape >= c.shape else h, MIXED),
+    "number of pieces": (lambda x, h, c: torch.cat(list((h + c).flatten(1).split(64, 1)), 1).view(h.shape), MIXED),
+    "number of some": (lambda x, h, c: (h + c) * (1 + len((h + c).flatten(1).split(64, 1)[1:])), MIXED),
     "a written shape": (lambda x, h, c: h + c if h.shape[1:] == (3, 8) else h, "at the new width it would be False"),
     "two widths": (lambda x, h, c: h + c if h.shape[-1] == 2 * x.shape[-1] else h, "at the new width it would be"),
 }
@@ -168,3 +173,21 @@ def test_answers_that_a_growth_may_change_are_refused(name: str) -> None:
     with pytest.raises(fxgrow.GrowthRefused, match="FXG119") as caught:
         fxgrow.widen(traced, "a")
     assert why in str(caught.value)
+
+
+PIECES: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "of samples": lambda x, h, c: (h + c).split(8)[0],
+    "of a length": lambda x, h, c: (h + c).split(8, 1)[0],
+    "of a narrow width": lambda x, h, c: (h + c).split(9, -1)[0],
+    "of a width": lambda x, h, c: (h + c).split(8, -1)[0],
+    "of a wide width": lambda x, h, c: (h + c).split(64, -1)[0],
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_piece_that_takes_all_of_the_example_takes_no_more_than_is_written(name: str) -> None:
+    net = Hidden(PIECES[name]).double().eval()
+    grown = fxgrow.widen(fxgrow.trace(net, (sample(2, 3, 4),)), "a")
+    for shape in ((2, 3, 4), (3, 7, 4), (9, 1, 4), (2, 12, 4)):
+        x = sample(*shape)
+        torch.testing.assert_close(grown(x), net(x), rtol=0, atol=1e-12)

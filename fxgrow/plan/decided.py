@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from ..capture.containers import found
+from ..capture.containers import found, replaced
 from ..capture.program import Ref, Value
 from ..capture.source import location
 from ..errors import GrowthRefused, Kind, Refusal
@@ -35,6 +35,9 @@ def check_decision(simulation: Simulation, node: fx.Node) -> None:
     if not isinstance(asking, fx.Node):
         return
     what = {"condition": "the condition", "length": "the length"}.get(str(asked), "the number")
+    mixed = f"{what} in {place} depends on the width and on sizes of the inputs together"
+    if asked == "length" and _is_cut_from_both(simulation, asking):
+        _refuse(simulation, node, mixed)
     if asking not in simulation.changed and not _reads_growth(simulation, asking):
         return
     now = _answer(str(asked), simulation.lookup(node, asking, False))
@@ -42,16 +45,38 @@ def check_decision(simulation: Simulation, node: fx.Node) -> None:
         answer = _answer(str(asked), simulation.lookup(node, asking, True))
     if now != answer:
         _refuse(simulation, node, f"{what} in {place} is {answer!r}, and at the new width it would be {now!r}")
-    if asked in ("length", "keys") or found(simulation.program.results[asking.name], Value):
+    if asked in ("length", "keys"):  # neither a number of axes nor the names in a dict depend on a width
         return
     share = Shares(simulation, node).of(asking)
     if not (is_true_as_before(share) if asked == "condition" else all_stay(share)):
-        _refuse(simulation, node, f"{what} in {place} depends on the width and on sizes of the inputs together")
+        _refuse(simulation, node, mixed)
 
 
 def _answer(asked: str, value: Any) -> Any:
     """What a question is answered by; a tensor is known by its shape, and can be asked for its length alone."""
     return QUESTIONS[asked](range(value.value.shape[0]) if isinstance(value, Ref) else value)
+
+
+def _is_cut_from_both(simulation: Simulation, pieces: fx.Node) -> bool:
+    """Whether some tensors are pieces of an axis, as many as it has entries for, and the axis is made of a width and of
+    a size of the inputs."""
+    while pieces.target is operator.getitem and isinstance(pieces.args[0], fx.Node):
+        pieces = pieces.args[0]
+    program, other = simulation.program, simulation.analysis.second(simulation.gm)
+    call = program.calls.get(pieces.name)
+    cuts = [step for step in call.template.steps if step.name in ("aten::split", "aten::chunk")] if call else []
+    if not cuts or other is None:
+        return False
+    source = pieces.all_input_nodes[0]
+    old, new, second = (
+        found(tree, Value)[0].shape
+        for tree in (
+            program.results[source.name],
+            replaced(simulation.lookup(pieces, source, False), Ref, lambda ref: ref.value),
+            other.results[source.name],
+        )
+    )
+    return any(old[axis] != new[axis] and old[axis] != second[axis] for axis in (step.args["dim"] for step in cuts))
 
 
 def _refuse(simulation: Simulation, node: fx.Node, why: str) -> None:

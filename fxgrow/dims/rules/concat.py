@@ -115,8 +115,9 @@ class Pieces:
         for name in ("split_sizes", "split_size"):
             if isinstance(op.args.get(name), list | tuple):
                 return {name: sizes}
-            if isinstance(op.args.get(name), int):
-                return {name: sizes[0]}
+            number = op.args.get(name)
+            if isinstance(number, int):
+                return {name: number if len(sizes) == 1 and sizes[0] <= number else sizes[0]}
         if isinstance(op.args.get("indices"), list | tuple):
             return {"indices": [sum(sizes[: k + 1]) for k in range(len(sizes) - 1)]}
         return {}
