@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from fxgrow.analysis import EXTREMES, FURTHER, Analysis
+from fxgrow.analysis import EXTREMES, FURTHER, Analysis, analyse
 from fxgrow.capture.build import lower
+from fxgrow.capture.guards import guards_of
 from fxgrow.capture.other_modes import in_mode
 from fxgrow.capture.program import Program, Value
 from fxgrow.capture.snapshot import Snapshot
@@ -65,8 +66,17 @@ def check_other_sizes(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes,
         where: the place, in words.
 
     Raises:
-        GrowthRefused: the model takes inputs of other sizes, and the block would not.
+        GrowthRefused: the model takes inputs of other sizes, and the block would not; or it refuses them by a guard that
+            the block would forestall by an error of its own.
     """
+    _check(gm, analysis, sizes, where)
+    _, later = guards_of(sizes.position.node)
+    if later:
+        free = _without(gm, later)
+        _check(free, analyse(free, analysis.call, lowering=analysis.lowering), sizes, where)
+
+
+def _check(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes, where: str) -> None:
     value, name = sizes.position.value, sizes.position.node.name
     for program in analysis.alone(gm):
         sizes.check(gm, program, where)
@@ -76,6 +86,16 @@ def check_other_sizes(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes,
             longer = _longer(analysis, value, _shape(program, name))
             if _takes(sizes.block, longer, value.dtype, sizes.beside(analysis.program)):
                 return
+
+
+def _without(gm: fx.GraphModule, guards: Sequence[fx.Node]) -> fx.GraphModule:
+    """The model without some of its guards, on the same tensors."""
+    graph = fx.Graph(owning_module=gm, tracer_cls=gm.graph._tracer_cls)
+    nodes: dict[fx.Node, fx.Node] = {}
+    graph.output(graph.graph_copy(gm.graph, nodes))
+    for guard in guards:
+        graph.erase_node(nodes[guard])
+    return fx.GraphModule(gm, graph)
 
 
 def fails_in_training(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes) -> tuple[int, ...]:

@@ -13,15 +13,14 @@ from torch import fx, nn
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """One call to be written out: the node, the scale of its logits (1 if it is no attention), the rank of its first
-    operand, and of its masks whether they hold flags."""
+    """One call to be written out: the node, the scale of its logits (1 if it is no attention), and of its masks whether
+    they hold flags."""
 
     node: str
     scale: float
-    rank: int
     flags: tuple[bool, ...] = ()
     each: bool = False
-    """Whether the attention mask holds a matrix for each head of each example."""
+    """Whether the attention mask holds a matrix for each head, of each example if there is a batch."""
 
 
 WINDOW_ARGUMENTS = (
@@ -66,7 +65,11 @@ def taken(user: fx.Node) -> int | None:
 
 
 class Call:
-    """One call of torch's multi-head attention, of the module or of the function."""
+    """One call of torch's multi-head attention, of the module or of the function.
+
+    It is written with and without a batch alike: the axes of (batch, tokens, features) are counted from the end, and
+    where the batch changes places with the tokens (axis 0 and axis -2 of three), a single example keeps its axes.
+    """
 
     def __init__(self, graph: fx.Graph, node: fx.Node, module: nn.Module | None, opening: Opening) -> None:
         self.tracer = fx.proxy.GraphAppendingTracer(graph)
@@ -74,8 +77,8 @@ class Call:
         self.given = arguments(node)
         m: Any = module
         self.heads: int = m.num_heads if m is not None else self.given["num_heads"]
-        self.turned = opening.rank == 3 and not (m is not None and m.batch_first)
-        """Whether the batch is the second axis."""
+        self.turned = not (m is not None and m.batch_first)
+        """Whether the batch, if there is one, is the second axis."""
 
     def get(self, name: str) -> Any:
         """A parameter of the module, or one that the function is given; None if there is none."""
@@ -92,7 +95,7 @@ class Call:
         if given is None:
             return None
         proxy = fx.Proxy(given, self.tracer)
-        return proxy.transpose(0, 1) if "mask" not in name and self.turned else proxy
+        return proxy.transpose(0, -2) if "mask" not in name and self.turned else proxy
 
     def run(self, added: dict[str, nn.Module]) -> tuple[Any, Any]:
         """Project, attend, project back; and the attention weights, if somebody reads them."""
@@ -113,10 +116,9 @@ class Call:
             out = weights @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self._causal(), scale=scale)
-        batched = self.opening.rank == 3
-        out = (out.permute(2, 0, 1, 3) if batched else out.transpose(-3, -2)).flatten(-2)
+        out = out.transpose(-3, -2).transpose(0, -3).flatten(-2)  # time first in memory, as dropout draws it
         out = F.linear(out, self.get("out_proj.weight"), self.get("out_proj.bias"))
-        out = out.transpose(0, 1) if batched and not self.turned else out  # time first in memory, as dropout draws it
+        out = out if self.turned else out.transpose(0, -2)
         if used and self.given.get("average_attn_weights", True):
             weights = weights.mean(-3)
         return out, weights if used else None
@@ -129,7 +131,7 @@ class Call:
         more = self.get(name)
         if more is None:
             return keys
-        return torch.cat([keys, more.expand(keys.size(0), 1, -1) if self.opening.rank == 3 else more.squeeze(0)], -2)
+        return torch.cat([keys, more.squeeze(0).expand(keys.shape[:-2] + (1, -1))], -2)
 
     def _drops(self) -> bool:
         if self.module is not None:
@@ -170,8 +172,8 @@ class Call:
         attention, padding = self.operand("attn_mask"), self.operand("key_padding_mask")
         if self._causal():
             return None
-        if self.opening.each and self.opening.rank == 3:
-            attention = attention.unflatten(0, (-1, self.heads))
+        if self.opening.each:
+            attention = attention.unflatten(0, q.shape[:-3] + (self.heads,))
         flags = iter(self.opening.flags)
         parts: list[Any] = []
         for mask, view in ((attention, _plain), (padding, _over_keys)):

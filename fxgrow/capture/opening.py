@@ -117,11 +117,11 @@ def opening_of(gm: fx.GraphModule, node: fx.Node, program: Program) -> Opening:
         head = module.head_dim if module is not None else given["embed_dim_to_check"] // given["num_heads"]
         flags = tuple(m.dtype is torch.bool for m in masks)
         each = "attn_mask" in values and len(values["attn_mask"].shape) == 3
-        return Opening(node.name, head**-0.5, len(values["query"].shape), flags, each)
+        return Opening(node.name, head**-0.5, flags, each)
     if node.target is F.normalize:
-        return Opening(node.name, 1.0, len(values["input"].shape))
+        return Opening(node.name, 1.0)
     width = values["qkv_weight"].shape[0] // 3 // given["num_heads"]
-    return Opening(node.name, width**-0.5, len(values["input"].shape))
+    return Opening(node.name, width**-0.5)
 
 
 def _open_window(graph: fx.Graph, node: fx.Node, scale: float) -> None:

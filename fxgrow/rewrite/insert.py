@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ..capture.guards import guards_of
 from ..plan import Plan
 from ..plan.assemble import BESIDE, assemble
 from ..plan.insert import ENTRY, Copies, Insert
@@ -31,14 +32,20 @@ def insert_blocks(
         undo: takes what would undo the registrations.
     """
     ends: dict[tuple[str, tuple[str, ...]], fx.Node] = {}
-    readers = {insert.node: list(nodes[insert.node].users) for insert in plan.inserts}
+    ahead = {insert.node: guards_of(nodes[insert.node])[0] for insert in plan.inserts}
+    readers = {name: [n for n in nodes[name].users if n not in guards] for name, guards in ahead.items()}
+    for name, guards in ahead.items():
+        last = _after(graph, nodes[name], [])
+        for guard in guards:  # they are asked before a block is given sizes for which the model does not stand
+            last.append(guard)
+            last = guard
     tensors = {**dict(gm.named_parameters(remove_duplicate=False)), **dict(gm.named_buffers(remove_duplicate=False))}
     for insert in plan.inserts:
         place = (insert.node, insert.users)
         entry = ends.get(place, nodes[insert.node])
         block = _made(gm, insert, tensors, nodes, plan)
         _register(gm, insert.name, block, undo)
-        ends[place] = _write(graph, insert, block, entry, nodes)
+        ends[place] = _write(graph, insert, block, entry, nodes, ahead[insert.node])
     for (node, users), end in ends.items():
         for reader in readers[node]:
             if not users or reader.name in {nodes[u].name for u in users}:
@@ -90,13 +97,18 @@ def _register(gm: fx.GraphModule, path: str, block: fx.GraphModule, undo: list[U
 
 
 def _write(
-    graph: fx.Graph, insert: Insert, block: fx.GraphModule, entry: fx.Node, nodes: Mapping[str, fx.Node]
+    graph: fx.Graph,
+    insert: Insert,
+    block: fx.GraphModule,
+    entry: fx.Node,
+    nodes: Mapping[str, fx.Node],
+    guards: list[fx.Node],
 ) -> fx.Node:
-    """Copy a block's nodes behind its entry; returns its result."""
+    """Copy a block's nodes behind its entry and the guards that stand there; returns its result."""
     made: dict[fx.Node, fx.Node] = {}
     stem = insert.name.replace(".", "_")
     end = entry
-    anchor = _after(graph, entry, [nodes[n.name.removeprefix(BESIDE)] for n in _shared(block)])
+    anchor = _after(graph, entry, [*guards[-1:], *(nodes[n.name.removeprefix(BESIDE)] for n in _shared(block))])
     for node in block.graph.nodes:
         if node.op == "placeholder":
             made[node] = entry if node.name == ENTRY or not made else nodes[node.name.removeprefix(BESIDE)]
@@ -116,10 +128,10 @@ def _shared(block: fx.GraphModule) -> list[fx.Node]:
     return [n for n in block.graph.nodes if n.op == "placeholder"][1:]
 
 
-def _after(graph: fx.Graph, entry: fx.Node, shared: list[fx.Node]) -> fx.Node:
-    """The last of the nodes that a block reads."""
+def _after(graph: fx.Graph, entry: fx.Node, others: list[fx.Node]) -> fx.Node:
+    """The last of the nodes behind which a block stands."""
     order = {node: i for i, node in enumerate(graph.nodes)}
-    last = max([entry, *shared], key=order.__getitem__)
+    last = max([entry, *others], key=order.__getitem__)
     while last.op == "placeholder" and last.next.op == "placeholder":
         last = last.next
     return last
