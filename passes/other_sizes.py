@@ -66,8 +66,8 @@ def check_other_sizes(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes,
         where: the place, in words.
 
     Raises:
-        GrowthRefused: the model takes inputs of other sizes, and the block would not; or it refuses them by a guard that
-            the block would forestall by an error of its own.
+        GrowthRefused: the model takes inputs of other sizes, and the block would not; or it refuses them by a guard
+            that the block would forestall by an error of its own.
     """
     _check(gm, analysis, sizes, where)
     _, later = guards_of(sizes.position.node)

@@ -1,4 +1,4 @@
-"""New blocks and the guards of a trace: inputs for which a model does not stand are told so before a block takes them."""
+"""New blocks and the guards of a trace: inputs for which a model does not stand are told so before a block runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guards of a graph, and a place in it: which of them can be asked before anything else runs there, and which cannot."""
+"""Guards of a graph, and a place in it: which of them can be asked before anything else runs there."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def guards_of(node: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
         node: of a graph.
 
     Returns:
-        The nodes that can stand directly behind it, in order: guards that look at sizes of what has been computed there,
-        and the arithmetic that they need. And the guards that look at what is computed later.
+        The nodes that can stand directly behind it, in order: guards that look at sizes of what has been computed
+        there, and the arithmetic that they need. And the guards that look at what is computed later.
     """
     order = {n: k for k, n in enumerate(node.graph.nodes)}
     ahead: set[fx.Node] = set()
