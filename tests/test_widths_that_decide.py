@@ -175,6 +175,17 @@ def test_answers_that_a_growth_may_change_are_refused(name: str) -> None:
     assert why in str(caught.value)
 
 
+def is_large(h: Tensor) -> bool:
+    return h.numel() > 40
+
+
+def test_code_that_is_kept_whole_and_sees_the_width_does_not_decide() -> None:
+    model = Hidden(lambda x, h, c: h + c if is_large(h) else h).double().eval()
+    traced = fxgrow.trace(model, (sample(2, 3, 4),), leaf=[is_large])
+    with pytest.raises(fxgrow.GrowthRefused, match="answered by is_large, code that sees this width"):
+        fxgrow.widen(traced, "a")
+
+
 PIECES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "of samples": lambda x, h, c: (h + c).split(8)[0],
     "of a length": lambda x, h, c: (h + c).split(8, 1)[0],

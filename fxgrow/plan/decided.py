@@ -15,6 +15,7 @@ from torch import fx
 from ..capture.containers import found, replaced
 from ..capture.program import Ref, Value
 from ..capture.source import location
+from ..capture.user_code import is_user_code, target_of
 from ..errors import GrowthRefused, Kind, Refusal
 from ..functional import QUESTIONS, decided
 from .shares import Shares, all_stay, is_read, is_true_as_before
@@ -38,6 +39,9 @@ def check_decision(simulation: Simulation, node: fx.Node) -> None:
     mixed = f"{what} in {place} depends on the width and on sizes of the inputs together"
     if asked == "length" and _is_cut_from_both(simulation, asking):
         _refuse(simulation, node, mixed)
+    code = _code_that_sees_growth(simulation, asking)
+    if code is not None:
+        _refuse(simulation, node, f"{what} in {place} is answered by {code.name}, code that sees this width")
     if asking not in simulation.changed and not _reads_growth(simulation, asking):
         return
     now = _answer(str(asked), simulation.lookup(node, asking, False))
@@ -89,6 +93,22 @@ def _refuse(simulation: Simulation, node: fx.Node, why: str) -> None:
             hint="let forward do the same for every width, choose a width for which it does, or grow another axis",
         )
     )
+
+
+def _code_that_sees_growth(simulation: Simulation, last: fx.Node) -> fx.Node | None:
+    """The user's code that computes a plain value from a tensor that grows: it may do so from all of its sizes."""
+    queue, seen = [last], {last}
+    while queue:
+        node = queue.pop()
+        if found(simulation.program.results.get(node.name), Value):
+            continue
+        called = node.op.startswith("call_") and is_user_code(target_of(node, simulation.modules_by_name))
+        if called and any(source in simulation.changed for source in node.all_input_nodes):
+            return node
+        new = [source for source in node.all_input_nodes if source not in seen]
+        seen.update(new)
+        queue += new
+    return None
 
 
 def _reads_growth(simulation: Simulation, last: fx.Node) -> bool:

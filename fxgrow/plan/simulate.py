@@ -87,7 +87,7 @@ class Simulation:
         self.done: dict[fx.Node, Done] = {}
         """How each node was carried through, in order."""
         self.elsewhere = OtherSizes(self)
-        self._by_name = dict(gm.named_modules(remove_duplicate=False))
+        self.modules_by_name = dict(gm.named_modules(remove_duplicate=False))
         self.told: list[fx.Node] = []
         """Nodes that see the growth and are given numbers which may follow the input, or compute such numbers."""
         self.scales: Scales = ()
@@ -104,7 +104,7 @@ class Simulation:
         Raises:
             GrowthRefused: a node cannot express the growth: its sizes are computed or kept where fxgrow cannot edit.
         """
-        by_name = self._by_name
+        by_name = self.modules_by_name
         touched = {op.node for op in self.sizes.dims.touched(self.sizes.new)}
         called = [node for node in self.gm.graph.nodes if node.op.startswith("call_")]
         opaque = [n for n in called if is_user_code(target_of(n, by_name)) and (n.name in touched or self._grows(n))]
@@ -275,7 +275,7 @@ class Simulation:
 
     def _is_user(self, node: fx.Node) -> bool:
         """Whether a node runs code of the user's."""
-        return node.op.startswith("call_") and may_change(target_of(node, self._by_name))
+        return node.op.startswith("call_") and may_change(target_of(node, self.modules_by_name))
 
     def _other_programs(self) -> Iterable[Program]:
         return self.analysis.elsewhere(self.gm)
