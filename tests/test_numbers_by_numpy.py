@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
+from typing import Any
 
-import numpy as np
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 import fxgrow
 from fxgrow.functional import numpy_number
 
+np: Any = numpy  # whose numbers and torch's tensors know nothing of each other's types
 EXACT = 1e-12
 SCALE = np.sqrt(64)
 SIZES: dict[str, Callable[[Tensor], Tensor]] = {
