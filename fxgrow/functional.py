@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
 from .errors import Kind, usage
+from .optional import optional
 
 
 def adapt_skip(
@@ -330,6 +331,26 @@ def decision(asked: str, answer: Any, place: str) -> str:
     names = {"condition": "the condition", "length": "the length", "keys": "the keys"}
     what = names.get(asked, "a number or a name")
     return f"this model stands for inputs for which {what} in {place} is {answer!r}, as it was for the example inputs"
+
+
+def numpy_number(name: str, *args: Any, **kwargs: Any) -> Any:
+    """A function of NumPy's, called on numbers: a plain number, or an array where it returns one.
+
+    `fxgrow.trace` writes it down where `forward` computes with sizes as in `np.sqrt(q.shape[-1])`: torch takes plain
+    numbers.
+
+    Args:
+        name: of the function, in the namespace of NumPy.
+        args: numbers, or lists of them.
+        kwargs: the same by name.
+
+    Example:
+        >>> numpy_number("prod", [2, 3])
+        6
+    """
+    numpy = optional("numpy", extra="numpy", what="a model that computes with np." + name)
+    result = getattr(numpy, name)(*args, **kwargs)
+    return result.item() if isinstance(result, numpy.generic) else result
 
 
 FACTORIES: dict[str, Callable[[], Any]] = {kind.__name__: kind for kind in (list, dict, set, tuple, int, float, str)}

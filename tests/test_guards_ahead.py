@@ -1,4 +1,4 @@
-"""New blocks and the guards of a trace: inputs for which a model does not stand are told so before a block runs."""
+"""New blocks and the guards of a trace: other inputs are refused before a block takes them."""
 
 from __future__ import annotations
 

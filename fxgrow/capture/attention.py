@@ -131,7 +131,7 @@ class Call:
         more = self.get(name)
         if more is None:
             return keys
-        return torch.cat([keys, more.squeeze(0).expand((*keys.shape[:-2], 1, -1))], -2)
+        return torch.cat([keys, more.squeeze(0).expand(operator.add(keys.shape[:-2], (1, -1)))], -2)
 
     def _drops(self) -> bool:
         if self.module is not None:
@@ -173,7 +173,7 @@ class Call:
         if self._causal():
             return None
         if self.opening.each:
-            attention = attention.unflatten(0, (*q.shape[:-3], self.heads))
+            attention = attention.unflatten(0, operator.add(q.shape[:-3], (self.heads,)))
         flags = iter(self.opening.flags)
         parts: list[Any] = []
         for mask, view in ((attention, _plain), (padding, _over_keys)):

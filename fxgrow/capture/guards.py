@@ -1,13 +1,14 @@
-"""Guards of a graph, and a place in it: which of them can be asked before anything else runs there."""
+"""Guards of a graph and a place in it: which of them can be asked before all else runs there, and which cannot."""
 
 from __future__ import annotations
 
 from torch import fx
 
+from ..functional import numpy_number
 from .decisions import guards
 from .questions import is_value
 
-_OF_NUMBERS = frozenset({"math", "builtins"})
+_OF_NUMBERS = frozenset({"_operator", "math", "builtins"})
 """Modules whose functions, called on sizes, return numbers."""
 
 
@@ -50,5 +51,5 @@ def _is_number(node: fx.Node) -> bool:
     if is_value(node):
         return True
     module = getattr(node.target, "__module__", "") if node.op == "call_function" else ""
-    computes = module in ("_operator", *_OF_NUMBERS) and node.target is not getattr
+    computes = node.target is numpy_number or (module in _OF_NUMBERS and node.target is not getattr)
     return computes and bool(node.all_input_nodes) and all(map(_is_number, node.all_input_nodes))

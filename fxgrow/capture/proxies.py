@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.proxy import Attribute
 
+from ..functional import numpy_number
+from .arrays import OPERATORS, is_array, name_of, plain_number
 from .containers import leaves
 from .decisions import GRADIENTS, Decisions, Instruction, can_answer, cannot_be_short, instruction
 from .error_tracker import ErrorTracker
@@ -235,6 +237,23 @@ class Assignable(fx.Proxy):
 
     def __rdivmod__(self, other: Any) -> Any:
         return other // self, other % self
+
+    def __array_ufunc__(self, function: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        """A node for a function of NumPy's, `np.sqrt(x.shape[-1])` or `np.float64(2) * x`."""
+        arithmetic = OPERATORS.get(name_of(function, method, kwargs))
+        if arithmetic is not None and not kwargs and not any(map(is_array, args)):
+            return arithmetic(*map(plain_number, args))
+        return self._by_numpy(name_of(function, method, kwargs), args, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        """A node for a function of NumPy's that takes several numbers, `np.prod(x.shape)`."""
+        return self._by_numpy(name_of(function, "__call__", kwargs), args, kwargs)
+
+    def _by_numpy(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        given = [leaf for leaf in leaves((args, dict(kwargs))) if isinstance(leaf, Assignable)]
+        if not name or not all(proxy._is_value() for proxy in given):
+            raise self._value_read("an array of numbers")
+        return self.tracer.create_proxy("call_function", numpy_number, (name, *args), dict(kwargs))
 
     def _numeric(self, function: Callable[..., Any], *args: Any) -> Any:
         """A node for a function of numbers."""

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..functional import FACTORIES, default_dict
+from ..functional import FACTORIES, default_dict, numpy_number
+from .arrays import is_array, namespaces, of_lists, plain_number
 from .contexts import Contexts, Forgotten, applied
 from .decisions import Decisions
 from .error_tracker import ErrorTracker
@@ -64,8 +65,9 @@ class GrowthTracer(ErrorTracker):
             values: what nodes hold for the example inputs.
             functions: calls of these become nodes, beside those of torch's.
         """
-        super().__init__(autowrap_functions=(*WITH_SIZES, *functions))
-        self._autowrap_search += [torch, *modules_of(functions)]
+        self._of_lists = of_lists()
+        super().__init__(autowrap_functions=(*WITH_SIZES, *self._of_lists, *functions))
+        self._autowrap_search += [torch, *namespaces(), *modules_of(functions)]
         self.decisions = Decisions(self)
         self.defaults = defaults or {}
         self.values = values
@@ -96,7 +98,7 @@ class GrowthTracer(ErrorTracker):
             with torch.set_grad_enabled(torch.is_grad_enabled()), factories:
                 graph = super().trace(root, concrete_args)
             for node in graph.nodes:
-                if node.target in WITH_SIZES:
+                if node.target in WITH_SIZES or node.target is numpy_number:
                     node.meta.pop("is_wrapped", None)  # for which fx would write `wrap("torch.zeros")`, and fail
             return graph
         except Exception as error:  # fx may take an interruption for a fault of its own
@@ -118,6 +120,25 @@ class GrowthTracer(ErrorTracker):
             node.stack_trace = user_stack(sys._getframe(1))
         return node
 
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *others: Any, **options: Any) -> fx.Proxy:
+        """A node, and what stands for its result."""
+        name = self._of_lists.get(target) if kind == "call_function" else None
+        if name is not None:
+            target, args = numpy_number, (name, *args)
+        made: fx.Proxy = super().create_proxy(kind, target, args, kwargs, *others, **options)
+        if target is numpy_number:
+            self._check_number(made)
+        return made
+
+    def _check_number(self, made: fx.Proxy) -> None:
+        """Refuse a function of NumPy's that makes an array of sizes: what is done with that is not noted."""
+        try:
+            found = self.values.of(made.node) if self.values is not None else None
+        except Unknown:
+            return
+        if is_array(found):
+            raise TypeError("a size becomes an array of NumPy's, of which no trace is kept")
+
     @property
     def place(self) -> str:
         """The path of the module that is being traced."""
@@ -133,6 +154,7 @@ class GrowthTracer(ErrorTracker):
         """The arguments of a node that is being made: the moment to look at what torch's context managers have set, and
         fx has patched. The last node, the output, is made when all of it is."""
         self._patches.note()
+        a = plain_number(a)
         entered = Contexts.now().entered(self._contexts)
         if entered:
             raise Forgotten(entered, applied(sys._getframe(1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import fx
 
 from ..capture.opening import why_closed
@@ -15,6 +16,11 @@ def inexpressible(gm: fx.GraphModule, node: fx.Node, problem: str, way_out: str 
     way_out = way_out or "write the size as a number or compute it from x.shape, or choose another layer"
     if is_user_code(gm.get_submodule(str(node.target)) if node.op == "call_module" else node.target):
         way_out = "let this code do the same for every width, or choose another layer"
+    if node.target is torch._assert:
+        problem = f"it asserts of a width what is not so for the new one (it says {problem!r})"
+        way_out = (
+            "compare with a size that grows along, as self.head.weight.shape[1], or choose a width for which it is so"
+        )
     text, hint = why_closed(gm, node) or (problem, way_out)
     what = f"{node.name} cannot take the new size: {text}"
     return GrowthRefused(Refusal(Kind.INEXPRESSIBLE, what, location(gm, node.name), (node.name,), hint))

@@ -31,6 +31,7 @@ from ..errors import GrowthRefused
 from ..functional import ModeValue, window_attention
 from .align import align, pin_within
 from .arguments import argument, as_refs, at, grown_ref, put_all, result_of, same_numbers, same_result
+from .asserted import asserted_number
 from .attributes import ModuleSizes
 from .cuts import Cuts
 from .decided import check_decision
@@ -149,6 +150,12 @@ class Simulation:
                 self._change(node, grown_ref(self.program.results[node.name], self.shapes[id(thing)]))
             return
         check_decision(self, node)
+        asserted = asserted_number(self, node)
+        if asserted is not None:
+            path, number = asserted
+            self.nodes.append(NodeEdit(node.name, path, at(node, path), number))
+            self._change(node, self.program.results[node.name], Done(node.target, {path: number}, {}, {}))
+            return
         module = by_name.get(str(node.target)) if node.op == "call_module" else None
         metas = self.kept.metas(module) if module is not None else {}
         seen = node.name in touched or any(n in self.changed or self._now(node, n) for n in node.all_input_nodes)

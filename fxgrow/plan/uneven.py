@@ -16,6 +16,7 @@ from torch import fx
 
 from ..capture.program import Ref, Value
 from ..capture.user_code import may_change
+from ..functional import numpy_number
 from .arguments import equal_numbers, is_number
 from .follow import Sight, arithmetic
 
@@ -26,6 +27,7 @@ SMOOTH = frozenset(
         *(float, sum, len, "size", "numel", "nelement", "dim", "__len__"),
     ]
 )
+_OF_NUMPY = frozenset({"sqrt", "square", "exp", "log", "log2", "log10", "prod", "sum", "mean"})
 """What follows a width as a formula does. Whatever else computes with numbers may jump between two of them."""
 MOST_SIZES = 6
 """Further sizes at which a node is checked."""
@@ -57,7 +59,7 @@ class Uneven:
         sources = [n for n in inputs if n in self._uneven or (n in self._reading and is_number(see(n)))]
         if changed or sources:
             self._reading.add(node)
-        jumps = bool(sources) and not _smooth(target)
+        jumps = bool(sources) and not _smooth(target, node)
         own = beside and not isinstance(target, str) and may_change(target)  # the user's code, which may do anything
         if jumps or own or any(n in self._uneven for n in inputs):
             self._uneven.add(node)
@@ -82,7 +84,9 @@ def is_plain(value: Any) -> bool:
     return is_number(value) or (isinstance(value, tuple | list) and bool(value) and all(map(is_number, value)))
 
 
-def _smooth(target: Any) -> bool:
+def _smooth(target: Any, node: fx.Node) -> bool:
+    if target is numpy_number:
+        return node.args[0] in _OF_NUMPY
     try:
         return target in SMOOTH
     except TypeError:  # a callable that cannot be hashed
