@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -94,9 +95,9 @@ class Named(nn.Module):
         return y
 
 
-LOOK_UPS: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
-    "an attribute": lambda m, h: getattr(m, f"l{h.shape[-1]}"),  # type: ignore[no-any-return]  # a layer
-    "a table": lambda m, h: m.table[str(h.shape[-1])],  # type: ignore[index, no-any-return, operator]  # a ModuleDict
+LOOK_UPS: dict[str, Callable[[Any, Tensor], Any]] = {
+    "an attribute": lambda m, h: getattr(m, f"l{h.shape[-1]}"),
+    "a table": lambda m, h: m.table[str(h.shape[-1])],
 }
 
 

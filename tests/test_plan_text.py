@@ -41,6 +41,17 @@ def test_a_plan_comes_back_and_gives_identical_bits_on_another_copy(name: str) -
     assert identical(fxgrow.apply(plan, traced), fxgrow.apply(again, other))
 
 
+def test_fields_of_earlier_plans_are_left_aside() -> None:
+    model = nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)).eval()
+    traced = fxgrow.trace(model, (torch.zeros(2, 3, 4),))
+    plan = fxgrow.plan_widen(traced, "0.self_attn.in_proj_weight")
+    data = json.loads(plan.to_json())
+    for opening in data["plan"]["openings"]:
+        opening["rank"] = 3
+    assert data["plan"]["openings"]
+    assert fxgrow.Plan.from_json(json.dumps(data)) == plan
+
+
 @pytest.mark.parametrize("skip", ["couple", "reshape"])
 def test_skip_paths_and_new_blocks_come_back(skip: str) -> None:
     torch.manual_seed(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import types
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -105,11 +106,15 @@ def _read(kind: Any, data: Any, where: str, depth: int) -> Any:
     return data
 
 
+_EARLIER: Mapping[str, tuple[str, ...]] = {"Opening": ("rank",)}
+"""Fields that earlier plans have, and that say nothing any more."""
+
+
 def _object(kind: Any, data: Any, where: str, depth: int) -> Any:
     if not isinstance(data, dict):
         raise malformed(where, f"{_short(data)} is no {kind.__name__}")
     hints = _hints(kind)
-    known = {k: v for k, v in data.items() if k != "is"}
+    known = {k: v for k, v in data.items() if k != "is" and k not in _EARLIER.get(kind.__name__, ())}
     unknown = [k for k in known if k not in hints]
     if unknown:
         raise malformed(where, f"{kind.__name__} has no field {_short(unknown[0])}")
