@@ -14,7 +14,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Lowest first; rooms on one line do not import each other. A new module or folder of fxgrow gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("functional", "optional", "surroundings"),
+    ("optional", "surroundings"),
+    ("functional",),
     ("capture",),
     ("dims",),
     ("analysis",),
