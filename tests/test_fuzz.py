@@ -143,9 +143,9 @@ class Backwards(Cat):
 
 
 FAULTS: dict[str, tuple[str, Rule, int, str]] = {
-    "layer norm is pointwise": (*PLANTED["layer norm is pointwise"][:2], 9, ""),
-    "softmax is pointwise": (*PLANTED["softmax is pointwise"][:2], 10, ""),
-    "a concatenation runs backwards": ("cat", Backwards(), 10, "cat"),
+    "layer norm is pointwise": (*PLANTED["layer norm is pointwise"][:2], 14, "layer_norm"),
+    "softmax is pointwise": (*PLANTED["softmax is pointwise"][:2], 14, "softmax"),
+    "a concatenation runs backwards": ("cat", Backwards(), 11, "cat"),
 }
 """The operator, its rule, a seed with which it is found soon, and the step of models that show it, where few do."""
 
