@@ -7,6 +7,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._mode_utils import no_dispatch
 
 from .locks import ONE_AT_A_TIME
 from .signature import Meta, meta_of
@@ -61,7 +62,5 @@ def fake_of(tensor: Tensor, mode: FakeTensorMode) -> FakeTensor:
 def empty_fake(meta: Meta, mode: FakeTensorMode) -> FakeTensor:
     """A new fake tensor of a known shape, whose values nobody knows."""
     shape, stride, dtype, device = meta
-    with ONE_AT_A_TIME, mode:
-        made = torch.empty_strided(shape, stride, dtype=dtype, device=device)
-    assert isinstance(made, FakeTensor), "the mode makes fake tensors only"
-    return made
+    with ONE_AT_A_TIME, no_dispatch():
+        return FakeTensor(mode, torch.empty_strided(shape, stride, dtype=dtype, device="meta"), device)

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..functional import adapt_skip
 from .container_state import contents, mutable
-from .fakes import fake_of, standing_for
+from .fakes import empty_fake, fake_of, standing_for
 from .locks import ONE_AT_A_TIME, one_at_a_time
 from .numbers import compared, valued
 from .program import Ref
@@ -45,10 +45,7 @@ class Lowering:
         """A fake tensor; one object for each slot, because recordings tell tensors apart by identity."""
         found = self._fakes.get((slot, meta))
         if found is None or meta_of(found) != meta:  # `x.unsqueeze_(0)` has changed its shape
-            shape, stride, dtype, device = meta
-            with ONE_AT_A_TIME, self.mode:
-                found = torch.empty_strided(shape, stride, dtype=dtype, device=device)
-            self._fakes[slot, meta] = found
+            found = self._fakes[slot, meta] = empty_fake(meta, self.mode)
         return found
 
     @one_at_a_time

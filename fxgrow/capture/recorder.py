@@ -20,6 +20,7 @@ from ..errors import Kind, UsageError, usage
 from .composites import opens
 from .containers import found
 from .locks import ONE_AT_A_TIME
+from .meta_kernels import run
 from .shapes import SHAPES
 from .silent import silent
 from .specs import spec_of, storage_of
@@ -84,7 +85,7 @@ class Recorder(ProxyTorchDispatchMode):
             self.kept.keep(func, args, kwargs, _NOTHING)
         by_shape = SHAPES.get(func) if self.by_shape else None
         try:
-            out: object = func(*args, **kwargs) if by_shape is None else by_shape(*args, **kwargs)
+            out: object = run(func, args, kwargs) if by_shape is None else by_shape(*args, **kwargs)
         except DataDependentOutputException:
             self.asked = True
             raise

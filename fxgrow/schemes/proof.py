@@ -271,14 +271,18 @@ class ProofDomain:
 
     def scaled_alone(self, ops: Sequence[Op]) -> None:
         """A scale that makes up for a width has no other reader."""
+        scales = {i for i in self.scales if self.assignment.get(Place(i, SHARE, 0)) is not State.SPLIT}
+        if not scales:
+            return
         for op in ops:
-            gains = {i for i in self.scales if self.assignment.get(Place(i, SHARE, 0)) is State.SPLIT}
-            if id(op) not in self.scaling and any(v.index in self.scales.keys() - gains for v in op.inputs()):
+            if id(op) not in self.scaling and any(v.index in scales for v in op.inputs()):
                 text = "it reads the scale of a normalisation that has to make up for the new width"
                 raise self._refute(op, text, hint=OWN_SCALE)
 
     def alive(self, ops: Sequence[Op]) -> None:
         """Zeros that meet zeros get no gradient, unless a parameter among them is used elsewhere too (tied weights)."""
+        if not self.idle:
+            return
         idle = {id(op) for op in self.idle}
         busy = {v.index for op in ops if id(op) not in idle for v in op.inputs()}
         for op in self.idle:
