@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Literal
@@ -78,10 +78,9 @@ def plan_grow(
     analysis = analysis_of(model, example_inputs, example_kwargs)
     steps: list[Plan] = []
     if widen is not None:
-        wishes, optional = _wishes(model, analysis, widen)
-        recipe = Widen(
-            nodes=(), others=wishes, optional=optional, scheme=scheme, skip=skip, grow=grow, seed=seed, init=init
-        )
+        wishes = _wishes(model, analysis, widen)
+        options: dict[str, Any] = {"scheme": scheme, "skip": skip, "grow": grow, "seed": seed, "init": init}
+        recipe = Widen(nodes=(), others=wishes.widths, optional=wishes.optional, fixed=wishes.fixed, **options)
         steps.append(advised(partial(planned, recipe, model, analysis), recipe, model, analysis))
     twin = model
     for name, wish in places:
@@ -164,17 +163,23 @@ def grow(
     return grown
 
 
-def _wishes(
-    gm: fx.GraphModule, analysis: Analysis, widen: Widths
-) -> tuple[tuple[tuple[str, Width], ...], frozenset[str]]:
-    """Names with their widths, and which of them may be left out."""
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """What `widen=` says of the layers."""
+
+    widths: tuple[tuple[str, Width], ...]
+    optional: frozenset[str]
+    """Those that no one named in full, which are left out if they cannot grow."""
+    fixed: frozenset[str]
+    """Those that are to stay as they are."""
+
+
+def _wishes(gm: fx.GraphModule, analysis: Analysis, widen: Widths) -> _Wishes:
+    """Names with their widths, which of them may be left out, and which are to keep theirs."""
     known = {name: analysis.dims.algebra.measure(p.axis) for name, p in paths(gm, analysis.dims).items()}
     if callable(widen) and not isinstance(widen, Width):
         found = {name: _width(widen(name, now)) for name, now in known.items()}
-        wishes = tuple((name, width) for name, width in found.items() if width is not None)
-        if not wishes:
-            raise _nothing()
-        return wishes, frozenset(known)
+        return _as_wishes(found, found)
     rules: Mapping[Any, Size] = widen if isinstance(widen, Mapping) else {"*": widen}
     unnamed = [name for name in rules if not isinstance(name, str)]
     if unnamed:
@@ -185,15 +190,17 @@ def _wishes(
     for pattern in wild:
         if not any(fnmatchcase(name, pattern) for name in known):
             raise usage(Kind.UNKNOWN_NODE, f"no layer is called like {pattern!r}", hint=f"layers are {_some(known)}")
-    matched = {
-        name: next((width for pattern, width in wild.items() if fnmatchcase(name, pattern)), None)
-        for name in known
-        if name not in exact
-    }
-    wishes = tuple((name, width) for name, width in {**exact, **matched}.items() if width is not None)
-    if not wishes:
+    fitting = {name: [w for pattern, w in wild.items() if fnmatchcase(name, pattern)] for name in known}
+    matched = {name: widths[0] for name, widths in fitting.items() if widths and name not in exact}
+    return _as_wishes({**exact, **matched}, matched)
+
+
+def _as_wishes(widths: Mapping[str, Width | None], optional: Iterable[str]) -> _Wishes:
+    wanted = tuple((name, width) for name, width in widths.items() if width is not None)
+    if not wanted:
         raise _nothing()
-    return wishes, frozenset(matched)
+    fixed = frozenset(name for name, width in widths.items() if width is None)
+    return _Wishes(wanted, frozenset(optional) - fixed, fixed)
 
 
 def _nothing() -> FxgrowError:

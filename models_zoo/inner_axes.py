@@ -42,7 +42,7 @@ class Inner:
 
     @property
     def inner(self) -> bool:
-        """Whether the inputs or the outputs fix it."""
+        """Whether it is one that neither the inputs nor the outputs fix."""
         return self.refusal is None or self.refusal.kind not in INTERFACE
 
 

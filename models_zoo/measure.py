@@ -23,6 +23,7 @@ from torch import fx, nn
 import fxgrow
 from fxgrow.api import analysis_of
 from fxgrow.capture.call import Call
+from fxgrow.passes.answers import BY_WIDTH
 from fxgrow.verify.certificate import FLOAT64_BOUND
 from fxgrow.verify.compare import distance, nothing_finite, run, twin
 from fxgrow.verify.probes import Probe, probes
@@ -193,10 +194,11 @@ def _stopped(axis: Inner) -> Stopped:
 
 
 def _decided(gm: fx.GraphModule, inspected: dict[str, fxgrow.Refusal | None]) -> Iterator[Inner]:
-    """Each axis with its refusal. What `inspect` says of a layer answers for its axis, unless it has two."""
+    """Each axis with its refusal. What `inspect` says of a layer answers for its axis, unless it has two, or may grow
+    to a smaller width than the one that `inspect` looks at."""
     for axis in asks(gm, analysis_of(gm)):
         refusal = inspected[axis.ask.name]
-        if refusal is None and not axis.alone:
+        if (refusal is None and not axis.alone) or (refusal is not None and refusal.kind in BY_WIDTH):
             plan = planned(gm, axis.ask)
             refusal = plan if isinstance(plan, fxgrow.Refusal) else None
         yield Inner(axis.ask, axis.width, axis.alone, refusal)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import fx
 
 from fxgrow.analysis import Analysis
-from fxgrow.errors import GrowthRefused, Refusal
+from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal
 from fxgrow.plan import Plan
 
 from .targets import paths
@@ -16,7 +16,10 @@ from .widen import Widen
 from .widths import Width
 
 TWICE = Width(factor=2.0)
-"""Twice the width: uniform copies need it, and what can grow at all can grow to it."""
+"""Twice the width: uniform copies need it, and all but `BY_WIDTH` says the same of every width that is as large."""
+BY_WIDTH = frozenset({Kind.DECIDED, Kind.INEXPRESSIBLE})
+"""Refusals that may hold for one width and not for another: the model's code does something else at that width."""
+_LESS = {"factor=1.25": Width(factor=1.25), "by=1": Width(by=1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,22 @@ def _answers(gm: fx.GraphModule, analysis: Analysis, scheme: str) -> Answers:
         return Answers(None, None, {})
     recipe = Widen(nodes=(), others=tuple((n, TWICE) for n in names), optional=frozenset(names), scheme=scheme)
     settled = recipe.settled(gm, analysis)
-    return Answers(recipe, settled.plan, settled.left_out)
+    left_out = {name: _by_less(name, why, recipe, gm, analysis) for name, why in settled.left_out.items()}
+    return Answers(recipe, settled.plan, left_out)
+
+
+def _by_less(name: str, why: GrowthRefused, recipe: Widen, gm: fx.GraphModule, analysis: Analysis) -> GrowthRefused:
+    """The refusal of a layer, which says so if the layer can grow to a smaller width than twice its own."""
+    if why.refusal.kind not in BY_WIDTH:
+        return why
+    for text, width in _LESS.items():
+        try:
+            replace(recipe, others=((name, width),), optional=frozenset()).plan(gm, analysis)
+        except FxgrowError:
+            continue
+        what = why.refusal.what.replace(f"cannot widen {name}:", f"cannot widen {name} to twice its width:", 1)
+        return GrowthRefused(replace(why.refusal, what=what, hint=f"a smaller width: {text}"))
+    return why
 
 
 def planned(recipe: Widen, gm: fx.GraphModule, analysis: Analysis) -> Plan:
@@ -71,4 +89,10 @@ def planned(recipe: Widen, gm: fx.GraphModule, analysis: Analysis) -> Plan:
     known = answers(gm, analysis)
     if recipe == known.recipe and known.plan is not None:
         return known.plan
-    return recipe.plan(gm, analysis, known.left_out)
+    asked = dict(recipe.others)
+    left_out = {
+        name: why
+        for name, why in known.left_out.items()
+        if why.refusal.kind not in BY_WIDTH or asked.get(name, TWICE) == TWICE
+    }
+    return recipe.plan(gm, analysis, left_out)

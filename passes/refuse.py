@@ -17,7 +17,7 @@ from fxgrow.schemes.occurrences import MOST_INDICES, crowded
 
 from .targets import Target
 from .ways import UNTRIED, Named, Refused, Way, by_factors, of_scheme, text
-from .widths import chosen_atoms
+from .widths import Width, chosen_atoms
 from .words import of_units
 
 _WHAT = {
@@ -95,8 +95,8 @@ def inexpressible(dims: DimsSolver, target: Target, refused: GrowthRefused) -> G
     r = refused.refusal
     way = chain(dims, target.axis, target.node, r.chain[-1]) if r.chain else ()
     refusal = Refusal(r.kind, f"cannot widen {target.name}: {r.what}", r.where, _short(way), r.hint)
-    ways = _by_factors(dims, target)
-    return _with_ways(refusal, [*ways, Way(r.hint)]) if ways else GrowthRefused(refusal)
+    less = Way("a smaller width, such as factor=1.25", {"width": Width(factor=1.25)})
+    return _with_ways(refusal, [*_by_factors(dims, target), less, Way(r.hint)])
 
 
 def _short(way: tuple[str, ...]) -> tuple[str, ...]:

@@ -46,6 +46,8 @@ class Task:
     """Names that are left out, or grow the other way, since the last try."""
     beside: dict[Atom, int] = field(default_factory=dict)
     """Units that nobody named, without which the named ones cannot grow."""
+    in_vain: set[Atom] = field(default_factory=set)
+    """Such units with which they cannot, either."""
     first: GrowthRefused | None = None
     """The first thing that went wrong."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from torch import fx
 
 from fxgrow.analysis import Analysis
 from fxgrow.capture.opening import opening_of
-from fxgrow.dims.axis import Atom
+from fxgrow.dims.axis import Atom, atoms
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, usage
 from fxgrow.plan import Plan
@@ -27,7 +27,7 @@ from .refuse import explain_refusal, failed, inexpressible
 from .settling import Grow as Grow
 from .settling import Settled, Task, another_factor, companions, failures, holding, seen_at, stopped, told_beside
 from .skips import behind
-from .targets import Target, find_target
+from .targets import Target, find_target, paths
 from .widths import Width, chosen_atoms, new_sizes
 from .writing import Writing, written
 
@@ -44,6 +44,7 @@ class Widen:
         width: to, by, factor (default 2), round_to.
         others: further names, each with a width of its own.
         optional: names that are left out if they cannot grow, which the plan's notes say; refused only if nothing can.
+        fixed: names that keep their widths, even where others can grow only together with them.
         skip: what happens at residual joins. "couple": every tensor of the stream widens together and no node is
             added. "reshape": only the named volume widens, and each skip path from or to it is adapted (equation 38).
         adapter: with skip="reshape", r is zero padding ("pad") or a learnable 1x1 convolution ("conv").
@@ -57,6 +58,7 @@ class Widen:
     width: Width = field(default_factory=Width)
     others: tuple[tuple[str, Width], ...] = ()
     optional: frozenset[str] = frozenset()
+    fixed: frozenset[str] = frozenset()
     skip: Skip = "couple"
     adapter: Literal["pad", "conv"] = "pad"
     grow: Grow = "channels"
@@ -135,14 +137,12 @@ class Widen:
         failure = found if isinstance(found, Failure) else unread(problem, found[1])
         if isinstance(found, Failure) or failure is not None:
             assert failure is not None
-            if not self.optional and (beside := companions(scheme, problem, failure)):
-                task.beside.update(beside)
-                task.first = task.first or failed(task.gm, dims, targets[0], failure)
+            some = list(failures(scheme, problem, failure)) if self.optional else [failure]
+            if self._beside(task, scheme, problem, targets, some):
                 return None
             if not self.optional and task.beside:
                 assert task.first is not None, "what grows beside the layers was needed"
                 raise task.first
-            some = list(failures(scheme, problem, failure)) if self.optional else [failure]
             for failure in some:
                 units = stopped(dims, sizes, failure)
                 self._without(task, dims, targets, units, partial(failed, task.gm, dims, failure=failure))
@@ -168,6 +168,30 @@ class Widen:
             task.open(plan.openings)
             return None
         return replace(plan, openings=task.openings)
+
+    def _beside(
+        self, task: Task, scheme: Scheme, problem: Problem, targets: Sequence[Target], some: Sequence[Failure]
+    ) -> bool:
+        """Whether there are units, not tried yet, with which what fails may grow; they grow from now on."""
+        dims, found = problem.dims, False
+        kept = {*self._atoms(task, dims, (*self.fixed, *task.left_out)), *task.in_vain}
+        for failure in some:
+            units = stopped(dims, problem.sizes, failure) if self.optional else problem.sizes.keys()
+            part = replace(problem, sizes={atom: problem.sizes[atom] for atom in units})
+            beside = companions(scheme, part, failure)
+            if beside.keys() - problem.sizes.keys() and kept.isdisjoint(beside):
+                task.beside.update(beside)
+                task.first = task.first or failed(task.gm, dims, targets[0], failure)
+                found = True
+            elif self.optional:
+                task.in_vain.update(units & task.beside.keys())
+        return found
+
+    def _atoms(self, task: Task, dims: DimsSolver, names: Collection[str]) -> Iterator[Atom]:
+        """The units of some layers."""
+        known = paths(task.gm, dims) if names else {}
+        for name in names:
+            yield from atoms(dims.algebra.resolve(known[name].axis)) if name in known else ()
 
     def _dims(self, task: Task) -> DimsSolver:
         return task.analysis.volumes if self.skip == "reshape" else task.analysis.dims
@@ -234,6 +258,7 @@ class Widen:
                 task.other_way[name] = way
             else:
                 task.left_out[name] = task.causes[name]
+            task.beside.clear()
 
     def _guilty(self, task: Task, dims: DimsSolver, targets: Sequence[Target], units: Collection[Atom]) -> list[Target]:
         """Which of the layers whose units a node sees it stops by themselves; all of them if it is none."""

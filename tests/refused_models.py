@@ -109,6 +109,21 @@ class DecidedByWidth(nn.Module):
         return z
 
 
+class AssertedWidth(nn.Module):
+    """Refuses ``conv1`` at twice its width, which it says is too much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.conv1(x))
+        assert y.shape[1] <= 12, "too wide"
+        z: Tensor = self.conv2(y)
+        return z
+
+
 class Join(nn.Module):
     """A residual join inside a leaf."""
 

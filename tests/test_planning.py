@@ -19,6 +19,8 @@ from fxgrow.passes.survey import Site
 from fxgrow.verify.certificate import FLOAT64_BOUND
 from fxgrow.verify.compare import distance
 
+from .refused_models import AssertedWidth, DecidedByWidth
+
 
 class FusedAttention(nn.Module):
     """Queries, keys and values in one weight, with biases of which that of the keys is a constant: only heads may be
@@ -203,7 +205,8 @@ def agree(traced: fx.GraphModule) -> None:
     for site in found.widenable:
         assert grows_alone(traced, site), site.path
     for site in found.refused:
-        assert not grows_alone(traced, site), site.path
+        assert site.refusal is not None
+        assert grows_alone(traced, site) == site.refusal.hint.startswith("a smaller width"), site.path
 
 
 def grows_alone(traced: fx.GraphModule, site: Site) -> bool:
@@ -231,8 +234,10 @@ def test_they_agree_where_axes_depend_on_each_other(name: str) -> None:
     model, x = made(name)
     traced = fxgrow.trace(model, (x,))
     agree(traced)
-    refused = fxgrow.inspect(traced).refused
-    assert {site.refusal.kind for site in refused if site.refusal} <= {fxgrow.Kind.OUTPUT, fxgrow.Kind.INPUT}
+    found = fxgrow.inspect(traced)
+    assert {site.refusal.kind for site in found.refused if site.refusal} <= {fxgrow.Kind.OUTPUT, fxgrow.Kind.INPUT}
+    for site in found.widenable:
+        fxgrow.plan_grow(traced, widen={site.path: 2.0})
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -254,6 +259,48 @@ def test_heads_are_added_where_their_features_cannot_grow() -> None:
     (edit,) = [edit for edit in plan.tensors if "qkv.weight" in edit.names]
     assert edit.new == (48, 8)
     assert [(growth.old, growth.new) for growth in plan.growths] == [(2, 4)]
+
+
+@pytest.mark.parametrize("make", [DecidedByWidth, AssertedWidth])
+def test_a_width_that_is_refused_says_nothing_of_smaller_ones(make: Callable[[], nn.Module]) -> None:
+    model, x = make().double(), torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    traced = fxgrow.trace(model, (x,))
+    agree(traced)
+    (site,) = [site for site in fxgrow.inspect(traced).refused if site.path == "conv1"]
+    assert site.refusal is not None
+    assert site.refusal.what.startswith("cannot widen conv1 to twice its width: ")
+    for widen in (fxgrow.Width(by=1), {"conv1*": fxgrow.Width(by=1)}):
+        grown = fxgrow.grow(traced, widen=widen)
+        assert grown.get_parameter("conv1.weight").shape[0] == 9
+        assert distance(model(x), grown(x)) <= FLOAT64_BOUND
+    with pytest.raises(fxgrow.GrowthRefused) as refused:
+        fxgrow.plan_widen(traced, "conv1", to=16)
+    takes_a_quarter_more = make is AssertedWidth
+    assert ("a smaller width, such as factor=1.25" in refused.value.refusal.hint) == takes_a_quarter_more
+
+
+WIDEN: dict[str, Any] = {
+    "a name": {"stem": 2.0},
+    "a pattern": {"stem*": 2.0},
+    "several": {"s*": 2.0},
+    "all but one that is needed": {"first": None, "*": 2.0},
+    "a pattern that says None": {"f*": None, "*": 2.0},
+    "a function": lambda name, width: None if name == "first" else 2.0,
+}
+
+
+@pytest.mark.parametrize("asked", WIDEN)
+def test_plans_of_some_layers_take_along_what_nobody_named(asked: str) -> None:
+    model, x = made("dense norms")
+    traced = fxgrow.trace(model, (x,))
+    plan = fxgrow.plan_grow(traced, widen=WIDEN[asked])
+    grown = fxgrow.apply(plan, traced)
+    wide = {name for name in ("stem", "first", "second") if grown.get_parameter(f"{name}.bias").numel() > 7}
+    kept = asked in ("all but one that is needed", "a pattern that says None", "a function")
+    assert wide == ({"second"} if kept else {"stem", "first", *(["second"] if asked == "several" else [])})
+    assert ("stem" in left_out(plan)) == kept
+    assert "first" not in left_out(plan)
+    assert distance(model(x), grown(x)) <= FLOAT64_BOUND
 
 
 def test_one_layer_takes_along_what_is_normalised_with_it() -> None:
