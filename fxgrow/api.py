@@ -93,7 +93,7 @@ def plan_widen(
     names = _names(node)
     recipe = Widen(nodes=names, width=width, skip=skip, adapter=adapter, grow=grow, scheme=scheme, seed=seed, init=init)
     analysis = analysis_of(model, example_inputs, example_kwargs)
-    return remember(advised(partial(recipe.plan, model, analysis), recipe, model, analysis))
+    return remember(advised(partial(recipe.plan, model, analysis), recipe, model, analysis), analysis)
 
 
 @plain
@@ -190,7 +190,7 @@ def apply(
 
     A plan from a file, or one that was changed, is proved once more for this model, from the states that it lists, and
     all that it says of the model is compared with what follows from them. A plan that `plan_widen`, `plan_deepen` or
-    `plan_grow` has just returned is proved already.
+    `plan_grow` has returned in this process is proved already, as long as the model does what it did then.
 
     Args:
         plan: what to change.
@@ -207,7 +207,7 @@ def apply(
         UsageError: the plan was made for another model, or was changed; or a parameter that grows has a hook, or lies
             in the same memory as another part of the model. Nothing has been written then.
     """
-    if not proved_here(plan):
+    if not proved_here(plan, model):
         check_plan(plan, model)
         plan = prove_again(plan, model, analysis_of(model, example_inputs, example_kwargs))
     return write(plan, model, inplace=inplace)

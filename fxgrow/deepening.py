@@ -71,7 +71,8 @@ def plan_deepen(
         seed=seed,
         init=init,
     )
-    return remember(recipe.plan(model, analysis_of(model, example_inputs, example_kwargs)))
+    analysis = analysis_of(model, example_inputs, example_kwargs)
+    return remember(recipe.plan(model, analysis), analysis)
 
 
 @plain

@@ -89,7 +89,7 @@ def plan_grow(
         call = replace(analysis.call.on("meta"), guessed=()) if steps else analysis.call
         options = {"scheme": _DEEPER.get(scheme_named(scheme).name, "r2r"), "seed": seed, "init": init, **wish}
         steps.append(plan_deepen(twin, name, example_inputs=call, **options))
-    return remember(replace(steps[0], then=tuple(steps[1:])))
+    return remember(replace(steps[0], then=tuple(steps[1:])), analysis)
 
 
 @plain

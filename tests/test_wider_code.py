@@ -162,6 +162,18 @@ class Halving(nn.Module):
         return x if self.training or width(x) <= 12 else x / 2
 
 
+class Turning(nn.Module):
+    """A module that fx keeps whole because it looks at `training`, and that may turn its units about."""
+
+    def __init__(self, flip: bool) -> None:
+        super().__init__()
+        self.flip = flip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + 1 if self.training else x
+        return x.flip(1) if self.flip else x
+
+
 @pytest.mark.parametrize("hook", [True, False])
 def test_a_module_kept_whole_is_compared(hook: bool) -> None:
     torch.manual_seed(0)
@@ -195,6 +207,43 @@ class TestStale:
             return x.flip(1) if settings.flip else x * 2
 
         self.refused_after(function, lambda: setattr(settings, "flip", True))
+
+    @pytest.mark.parametrize("through_text", [False, True])
+    def test_a_settings_object_after_the_plan_was_made(self, through_text: bool) -> None:
+        settings = types.SimpleNamespace(flip=False)
+
+        def function(x: Tensor) -> Tensor:
+            return x.flip(1) if settings.flip else x * 2
+
+        model = between(function)
+        plan = fxgrow.plan_widen(model, "a", example_inputs=self.inputs)
+        assert fxgrow.apply(plan, model).get_submodule("a").out_features == 16
+        settings.flip = True
+        with pytest.raises(fxgrow.FxgrowError):
+            fxgrow.apply(fxgrow.Plan.from_json(plan.to_json()) if through_text else plan, model)
+
+    def test_a_hook_after_the_plan_was_made(self) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval()
+        traced = fxgrow.trace(model, self.inputs)
+        for plan in (fxgrow.plan_widen(traced, "0"), fxgrow.plan_grow(traced, widen={"0": 2.0}, deepen="1")):
+            handle = traced.get_submodule("1").register_forward_hook(lambda m, args, out: out.cumsum(1))
+            with pytest.raises(fxgrow.FxgrowError):
+                fxgrow.apply(plan, traced)
+            handle.remove()
+            torch.testing.assert_close(fxgrow.apply(plan, traced)(self.inputs[0]), traced(self.inputs[0]))
+
+    def test_a_plan_for_a_model_that_only_looks_the_same(self) -> None:
+        def made(flip: bool) -> fx.GraphModule:
+            torch.manual_seed(0)
+            return fxgrow.trace(nn.Sequential(nn.Linear(5, 8), Turning(flip), nn.Linear(8, 3)).double(), self.inputs)
+
+        one, copied, other = made(False), made(False), made(True)
+        plan = fxgrow.plan_widen(one, "0")
+        grown = fxgrow.apply(plan, copied)
+        torch.testing.assert_close(grown(self.inputs[0]), copied(self.inputs[0]))
+        with pytest.raises(fxgrow.FxgrowError):
+            fxgrow.apply(plan, other)
 
     def test_a_threshold_that_only_the_new_width_reaches(self) -> None:
         settings = types.SimpleNamespace(most=100)

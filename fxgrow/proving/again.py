@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import fx
 
 from ..analysis import Analysis, analyse
+from ..capture.snapshot import Snapshot
 from ..errors import FxgrowError, Kind, usage
 from ..plan import Plan
 from ..rewrite import apply
@@ -15,23 +16,29 @@ from ..rewrite.apply import check, sketch
 from .deepened import deepened_again
 from .widened import widened_again
 
-_MADE: dict[int, weakref.ref[Plan]] = {}
-"""Plans that passes of this process have made and proved, by identity."""
+_MADE: dict[int, tuple[weakref.ref[Plan], weakref.ref[Analysis]]] = {}
+"""Plans that passes of this process have made and proved, by identity, with the analysis that they were proved on."""
 _DAMAGE = (LookupError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError, SyntaxError, OverflowError)
 """What comes of a plan that is not what it says it is, where no check has seen through it."""
 
 
-def remember(plan: Plan) -> Plan:
-    """Note that a plan was proved when it was made, so that it need not be proved once more when it is applied."""
+def remember(plan: Plan, analysis: Analysis) -> Plan:
+    """Note that a plan was proved when it was made, so that it need not be proved once more when it is applied.
+
+    Args:
+        plan: what was proved.
+        analysis: of the model that it was proved for.
+    """
     key = id(plan)
-    _MADE[key] = weakref.ref(plan, lambda _: _MADE.pop(key, None))
+    _MADE[key] = weakref.ref(plan, lambda _: _MADE.pop(key, None)), weakref.ref(analysis)
     return plan
 
 
-def remembered(plan: Plan) -> bool:
-    """Whether this very plan was made, and so proved, in this process."""
-    found = _MADE.get(id(plan))
-    return found is not None and found() is plan
+def remembered(plan: Plan, gm: fx.GraphModule) -> bool:
+    """Whether this very plan was made, and so proved, in this process, for a model that is still like this one."""
+    made, analysis = _MADE.get(id(plan), (None, None))
+    known = analysis() if analysis is not None and made is not None and made() is plan else None
+    return known is not None and known.fits(Snapshot(gm))
 
 
 def prove_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan:
