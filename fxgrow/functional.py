@@ -264,17 +264,22 @@ class BufferGuard(nn.Module):
 
         Raises:
             UsageError: the buffer holds other values.
+            RuntimeError: it does, in compiled code.
         """
-        if isinstance(buffer, FakeTensor) or buffer.is_meta or torch.compiler.is_compiling():
+        what = (
+            f"this model stands for the values that the buffer {self.name} had when it was traced, because forward "
+            "reads them as numbers or conditions, and the buffer holds others now"
+        )
+        hint = "load the buffers into the original module, and trace that again"
+        if torch.compiler.is_compiling():  # as an operator, so that compiled code asks in each call
+            values = self.values.to(buffer.device, buffer.dtype)
+            torch._assert_async((_without_nan(buffer.detach()) == _without_nan(values)).all(), f"{what}; {hint}")
+            return
+        if isinstance(buffer, FakeTensor) or buffer.is_meta:
             return
         here = buffer.detach().cpu()
         if here.shape != self.values.shape or not torch.equal(*map(_without_nan, (here, self.values.to(here.dtype)))):
-            raise usage(
-                Kind.WRONG_MODE,
-                f"this model stands for the values that the buffer {self.name} had when it was traced, because forward "
-                "reads them as numbers or conditions, and the buffer holds others now",
-                hint="load the buffers into the original module, and trace that again",
-            )
+            raise usage(Kind.WRONG_MODE, what, hint=hint)
 
     def extra_repr(self) -> str:
         """The buffer."""

@@ -157,6 +157,18 @@ def test_other_values_of_a_buffer_that_is_read_as_a_number_raise(name: str) -> N
             model(X)
 
 
+@pytest.mark.parametrize("name", READ)
+def test_compiled_code_raises_too(name: str) -> None:
+    net = Body(READ[name]).double()
+    traced, expected = fxgrow.trace(net, (X,)), net(X)
+    for model in (fxgrow.widen(traced, "a"), traced):
+        compiled = torch.compile(model, backend="aot_eager")
+        torch.testing.assert_close(compiled(X), expected, rtol=0, atol=1e-12)
+        model.load_state_dict({**model.state_dict(), "ready": torch.tensor(False)})
+        with pytest.raises(RuntimeError, match="the buffer ready had when it was traced"):
+            compiled(X)
+
+
 class Remembers(nn.Module):
     """A default that is written to."""
 

@@ -118,6 +118,14 @@ def test_the_module_itself_is_what_counts() -> None:
     )
     traced.meta["fxgrow_original"] = Snapshot(traced).digest
     assert "which was compared with its module" in str(fxgrow.verify(traced, grown))
+    wider = fxgrow.apply(fxgrow.plan_widen(grown, "0"), grown)
+    assert "grown from a trace that was compared" in str(fxgrow.verify(grown, wider))
+    for node in grown.graph.nodes:
+        if node.op == "output":
+            with grown.graph.inserting_before(node):
+                node.args = (grown.graph.call_function(torch.tanh, node.args),)
+    grown.recompile()
+    assert "the trace itself was not compared" in str(fxgrow.verify(grown, fxgrow.widen(grown, "0")))
 
 
 def test_plans_that_do_not_begin_at_a_module_prove_nothing_of_it() -> None:

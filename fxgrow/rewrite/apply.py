@@ -44,17 +44,26 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: boo
     undo: list[Undo] = []
     gradients = torch.is_grad_enabled()
     try:
+        compared = was_compared(gm)
         new = _ready(plan, gm, checked)
         target = gm if inplace else _copy(gm, new)
         _commit(plan, target, {edit.names[0]: t for edit, (_, t) in zip(plan.tensors, new, strict=True)}, undo)
         for step in plan.then:
             ready = _ready(step, target, checked)
             _commit(step, target, {edit.names[0]: t for edit, (_, t) in zip(step.tensors, ready, strict=True)}, undo)
+        if compared:
+            target.meta["fxgrow_grown"] = Snapshot(target).digest
         return target
     except BaseException:
         _take_back(undo)
         torch.set_grad_enabled(gradients)  # an interruption may come while torch.no_grad() ends
         raise
+
+
+def was_compared(gm: fx.GraphModule) -> bool:
+    """Whether a graph is a trace that was compared with its module, or was grown from one, and was not edited since."""
+    told = {gm.meta.get("fxgrow_original"), gm.meta.get("fxgrow_grown")} - {None}
+    return bool(told) and Snapshot(gm).digest in told
 
 
 def _take_back(undo: list[Undo], attempts: int = ATTEMPTS) -> None:

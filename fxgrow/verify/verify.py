@@ -17,6 +17,7 @@ from ..capture.snapshot import Snapshot
 from ..capture.trace import trace
 from ..errors import Kind, usage
 from ..plan import Plan
+from ..rewrite.apply import was_compared
 from .bisect import explained
 from .blocks import blocks_step
 from .certificate import Certificate
@@ -255,6 +256,8 @@ def _compared(before: nn.Module, after: nn.Module) -> str:
         return "compared with the original module" if isinstance(after, fx.GraphModule) else ""
     if before.meta.get("fxgrow_original") == Snapshot(before).digest:
         return "compared with the traced graph, which was compared with its module when it was traced"
+    if was_compared(before):
+        return "compared with a grown graph, which was grown from a trace that was compared with its module"
     return "compared with the traced graph; the trace itself was not compared with a module"
 
 
