@@ -8,6 +8,7 @@ import gc
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import fxgrow
+from fxgrow.loading import restore, save
 
 torchvision = pytest.importorskip("torchvision")
 
@@ -163,7 +165,7 @@ def test_no_copy_of_the_whole_model_stays_alive() -> None:
         pass
 
     model = Alone(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval()
-    model._register_load_state_dict_pre_hook(model.pre)
+    LOADING["pre, bound"](model)
     grown = fxgrow.widen(fxgrow.trace(model, (X,)), "0")
     del model
     gc.collect()
@@ -317,9 +319,9 @@ class Filtered(nn.Sequential):
         """What does not belong to the first layer."""
         return {k: v for k, v in super().state_dict(*args, **kwargs).items() if not k.startswith("0.")}
 
-    def load_state_dict(self, state: Any, *args: Any, **kwargs: Any) -> Any:
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """What there is."""
-        return super().load_state_dict(state, strict=False)
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
 
 
 def test_methods_that_save_otherwise_are_followed() -> None:
@@ -336,7 +338,7 @@ def test_a_buffer_that_is_saved_under_another_name_is_still_saved() -> None:
             super().__init__()
             self.a, self.b = nn.Linear(5, 8), nn.Linear(8, 3)
             self.register_buffer("mean", torch.ones(3))
-            self._register_state_dict_hook(self.rename)
+            self._register_state_dict_hook(self.rename)  # type: ignore[no-untyped-call]
 
         @staticmethod
         def rename(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
@@ -374,7 +376,7 @@ class Holds:
         SEEN.append(self.module)
 
 
-HOLDING: dict[str, Callable[[Part], object]] = {
+HOLDING: dict[str, Register] = {
     "a layer's hook that is bound to the model": lambda m: m[0][0]._register_load_state_dict_pre_hook(m.note),
     "a container's hook that is bound to the model": lambda m: m[0]._register_load_state_dict_pre_hook(m.note),
     "a hook that holds the model": lambda m: m._register_load_state_dict_pre_hook(Holds(m)),
@@ -466,10 +468,41 @@ class Lock:
 def test_state_that_needs_what_cannot_be_copied_is_refused() -> None:
     model = Locked(layers()).double().eval()
     model.lock = threading.Lock()
-    with pytest.raises(
-        fxgrow.UsageError, match=r"state_dict of Locked uses an attribute that cannot be copied \(lock\)"
-    ):
+    with pytest.raises(fxgrow.UsageError, match=r"Locked uses an attribute that cannot be copied \(lock\)"):
         fxgrow.trace(model, (X,))
     model.lock = Lock()
     grown = fxgrow.widen(fxgrow.trace(model, (X,)), "inner.0")
     assert grown.state_dict()["_extra_state"] == {"steps": 7}
+
+
+def test_a_block_of_the_user_keeps_its_state() -> None:
+    class Block(Stateful):
+        def __init__(self, channels: int) -> None:
+            super().__init__(nn.Linear(channels, channels))
+
+    traced = fxgrow.trace(nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval(), (X,))
+    deeper = fxgrow.deepen(traced, after="1", block=Block, scheme="zero")
+    state = deeper.state_dict()
+    (name,) = (key for key in state if key.endswith("_extra_state"))
+    state[name] = {"steps": 8}
+    deeper.load_state_dict(state)
+    assert copy.deepcopy(deeper).state_dict()[name] == {"steps": 8}
+
+
+def test_the_saved_form_holds_all_tensors_whatever_the_model_saves(tmp_path: Path) -> None:
+    model = Filtered(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval()
+    grown = fxgrow.widen(fxgrow.trace(model, (X,)), "0")
+    with torch.no_grad():
+        grown.get_parameter("0.bias").add_(1)
+    save(fxgrow.trace(model, (X,)), grown, tmp_path / "grown")
+    again = restore(model, tmp_path / "grown", (X,))
+    assert torch.equal(again(X), grown(X))
+
+
+def test_the_saved_form_is_refused_to_models_with_further_state(tmp_path: Path) -> None:
+    traced = fxgrow.trace(Stateful(layers()).double().eval(), (X,))
+    grown = fxgrow.widen(traced, "inner.0")
+    with pytest.raises(fxgrow.UsageError, match=r"has get_extra_state, and the saved form"):
+        save(traced, grown, tmp_path / "grown")
+    torch.save(grown.state_dict(), tmp_path / "state.pt")
+    grown.load_state_dict(torch.load(tmp_path / "state.pt"))

@@ -14,7 +14,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.module import _WrappedHook
 
 from ..errors import Kind, usage
@@ -52,6 +52,22 @@ def user_of(gm: nn.Module) -> nn.Module | None:
     made: nn.Module = held.module
     made.__dict__.update({name: gm.__dict__[name] for name in _OF_TORCH})
     return made
+
+
+def saved_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by every name: what `state_dict` holds where nobody changes it."""
+    found: dict[str, Tensor | None] = {}
+    for path, part in module.named_modules(remove_duplicate=False):
+        start = f"{path}." if path else ""
+        found.update((start + name, t) for name, t in part._parameters.items())
+        found.update((start + n, t) for n, t in part._buffers.items() if n not in part._non_persistent_buffers_set)
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+def has_extra_state(module: nn.Module) -> bool:
+    """Whether `state_dict` holds more than tensors, by `get_extra_state`."""
+    parts = (user_of(part) or part for part in module.modules())
+    return any(type(part).get_extra_state is not nn.Module.get_extra_state for part in parts)
 
 
 def saves_itself(module: nn.Module) -> bool:
@@ -101,7 +117,7 @@ def carry(model: nn.Module, gm: fx.GraphModule) -> None:
     if not sources:
         return
     stands = {path: _stand(gm, path, source) for path, source in sources.items()}
-    rebound = _Rebound({id(source): stands[path] for path, source in reversed(sources.items())})
+    rebound = Rebound({id(source): stands[path] for path, source in reversed(sources.items())})
     known = _unchanged(model, gm, *stands.values())
     missing: list[str] = []
     for path, source in sources.items():
@@ -162,7 +178,7 @@ def _stand(gm: nn.Module, path: str, source: nn.Module) -> nn.Module:
     return made
 
 
-class _Rebound(Twin):
+class Rebound(Twin):
     """Values and hooks in which stand-ins stand in the place of modules; tensors and other modules are the same."""
 
     def __init__(self, stands: dict[int, nn.Module]) -> None:
@@ -184,10 +200,12 @@ class _Rebound(Twin):
                 return value  # it is of a module that exists no more
             return _WrappedHook(self._value(value.hook), None if module is None else self(module))
         held = getattr(value, "__dict__", None)
-        if type(held) is dict and any(id(x) in self.stands for x in held.values()) and id(value) not in self._known:
-            if not isinstance(value, nn.Module | partial | MethodType | FunctionType | type):
-                return self._object(value, held)
-        return super()._value(value)
+        if type(held) is not dict or isinstance(value, nn.Module | partial | MethodType | FunctionType | type):
+            return super()._value(value)
+        if id(value) in self._known:
+            return self._known[id(value)]
+        leads = any(id(x) in self.stands for x in held.values())
+        return self._object(value, held) if leads else super()._value(value)
 
     def _object(self, value: Any, held: Mapping[str, Any]) -> Any:
         """A copy of an object that holds a module."""
@@ -204,7 +222,7 @@ def _unchanged(*roots: nn.Module) -> dict[int, Any]:
     return {id(thing): thing for thing in (*modules, *tensors)}
 
 
-def _fill(made: nn.Module, source: nn.Module, rebound: _Rebound, known: Mapping[int, Any]) -> Iterator[str]:
+def _fill(made: nn.Module, source: nn.Module, rebound: Rebound, known: Mapping[int, Any]) -> Iterator[str]:
     """Copy a module's attributes to its stand-in; the names of those that cannot be copied, which would keep the traced
     model from growing."""
     if isinstance(source, fx.GraphModule):
@@ -226,7 +244,7 @@ def _fill(made: nn.Module, source: nn.Module, rebound: _Rebound, known: Mapping[
             made.__dict__[name] = carried
 
 
-def _bind_layers(model: nn.Module, gm: nn.Module, rebound: _Rebound) -> None:
+def _bind_layers(model: nn.Module, gm: nn.Module, rebound: Rebound) -> None:
     """Put copies of layers, over the same tensors, in the place of those whose state-dict hooks are bound to modules
     that have stand-ins."""
     copies: dict[int, nn.Module] = {}

@@ -396,9 +396,8 @@ def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
     check_names(model, both.graph)
     quote_names(both.graph)
     flags = flags_of(model) if has_train_of_its_own(model) else {}
-    gm = (TracedModule if flags or root_is_carried(model) else fx.GraphModule)(
-        _root(model, both), both.graph, type(model).__name__
-    )
+    kind = TracedModule if flags or root_is_carried(model) else fx.GraphModule
+    gm = kind(_root(model, both), both.graph, type(model).__name__)
     gm.training = model.training
     _persist_what_the_model_does(gm, model)
     follow: set[str] = set()

@@ -49,17 +49,19 @@ class TracedModule(fx.GraphModule):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         """For `load_state_dict` of a module that holds this one."""
-        user = user_of(self)
-        (super() if user is None else user)._load_from_state_dict(*args, **kwargs)
+        whole: Any = user_of(self)
+        if whole is None:
+            whole = super()
+        whole._load_from_state_dict(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy, with the hooks and the stand-in for the user's model that a GraphModule's own copy leaves out."""
-        made: Self = super().__deepcopy__(memo)
+        made: Any = super().__deepcopy__(memo)
         for name in (*STATE_HOOKS, USER):
             if name in self.__dict__:
                 made.__dict__[name] = copy.deepcopy(self.__dict__[name], memo)
         user_of(made)
-        return made
+        return made  # type: ignore[no-any-return]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle, which would make a plain GraphModule of it."""
