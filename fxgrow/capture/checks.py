@@ -197,19 +197,11 @@ def check_made(model: nn.Module, traced: nn.Module, graph: fx.Graph) -> None:
         )
 
 
-_STATE_HOOKS = (
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
-
-
 def check_hooks(model: nn.Module, gm: nn.Module, visited: Iterable[str]) -> None:
     """Carry hooks over from modules that the graph looks into, or refuse those that it cannot call.
 
-    The model's own backward hooks and all state-dict hooks go to the traced model. Forward hooks of modules inside are
-    traced like any other code.
+    The model's own backward hooks go to the traced model. Forward hooks of modules inside are traced like any other
+    code; `carry` has the state-dict hooks.
 
     Raises:
         UsageError: a module inside that is not kept whole has a backward hook.
@@ -224,15 +216,9 @@ def check_hooks(model: nn.Module, gm: nn.Module, visited: Iterable[str]) -> None
                 where=f"{path} ({type(source).__name__})",
                 hint="take them off before tracing, or register them on the modules of torch.nn inside it",
             )
-        target = _at(gm, path)
-        if target is None:
-            continue
-        if not path:
-            target._backward_hooks.update(source._backward_hooks)
-            target._backward_pre_hooks.update(source._backward_pre_hooks)
-            target._is_full_backward_hook = source._is_full_backward_hook
-        for name in _STATE_HOOKS:
-            getattr(target, name).update(getattr(source, name))
+    gm._backward_hooks.update(model._backward_hooks)
+    gm._backward_pre_hooks.update(model._backward_pre_hooks)
+    gm._is_full_backward_hook = model._is_full_backward_hook
 
 
 def _at(root: nn.Module, path: str) -> Any:

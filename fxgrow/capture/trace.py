@@ -14,6 +14,7 @@ from ..errors import FxgrowError, Kind, usage
 from ..surroundings import settings_kept, surroundings
 from .caches import Caches, caches_kept_clean
 from .call import Call, as_call, as_training_call, remember, remember_training
+from .carried import carry, root_is_carried
 from .checks import check_called, check_hooks, check_made, check_model, check_root, check_train
 from .code_traits import patterns, read_by_others
 from .compared import compare
@@ -395,7 +396,8 @@ def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
     check_names(model, both.graph)
     quote_names(both.graph)
     flags = flags_of(model) if has_train_of_its_own(model) else {}
-    gm = (TracedModule if flags else fx.GraphModule)(_root(model, both), both.graph, type(model).__name__)
+    kind = TracedModule if flags or root_is_carried(model) else fx.GraphModule
+    gm = kind(_root(model, both), both.graph, type(model).__name__)
     gm.training = model.training
     _persist_what_the_model_does(gm, model)
     follow: set[str] = set()
@@ -424,6 +426,7 @@ def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
         elif name in follow:
             module.training = own.get(name.rpartition(".")[0], model.training)
     check_hooks(model, gm, both.visited)
+    carry(model, gm)
     gm.recompile()
     return gm
 
@@ -442,10 +445,10 @@ def _root(model: nn.Module, both: Traces) -> nn.Module:
 
 def _persist_what_the_model_does(gm: fx.GraphModule, model: nn.Module) -> None:
     """Let state_dict hold what the model's holds: without constants, and tensors that are plain attributes."""
-    saved = model.state_dict(keep_vars=True).keys()
-    theirs = dict(model.named_modules())
+    theirs = dict(model.named_modules(remove_duplicate=False))
     for path, module in gm.named_modules():
-        if path and theirs.get(path) is module:
+        source = theirs.get(path)
+        if source is module:
             continue
-        lost = [name for name in module._buffers if (f"{path}.{name}" if path else name) not in saved]
-        module._non_persistent_buffers_set.update(lost)
+        kept = set() if source is None else source._buffers.keys() - source._non_persistent_buffers_set
+        module._non_persistent_buffers_set.update(module._buffers.keys() - kept)

@@ -1,7 +1,8 @@
-"""A GraphModule whose `train` sets the flags that the traced model's own `train` sets."""
+"""A GraphModule that sets flags, saves and loads as the model that was traced does."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from ..functional import ModeGuard, ModeValue
 from .call import has_numbers
+from .carried import STANDS_IN, STATE_HOOKS, USER, user_of
 from .recorder import Recorder, run_recorded
 from .silent import silent
 from .twin import Twin
@@ -20,11 +22,14 @@ FLAGS = "fxgrow_flags"
 
 
 class TracedModule(fx.GraphModule):
-    """What `fxgrow.trace` returns of a model with a `train` method of its own: one that keeps norms frozen, say."""
+    """What `fxgrow.trace` returns of a model with a `train` method of its own (one that keeps norms frozen, say), or
+    with hooks or methods of its own for `state_dict` and `load_state_dict`."""
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode, as the model that was traced does."""
-        super().train(mode)
+        if not isinstance(mode, bool):
+            raise ValueError("training mode is expected to be boolean")
+        _train(self, mode)
         for path, flag in self.meta.get(FLAGS, {}).get(bool(mode), ()):
             for name, module in self.named_modules(remove_duplicate=False):
                 if name == path:
@@ -32,9 +37,45 @@ class TracedModule(fx.GraphModule):
         follow_owners(self)
         return self
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model that was traced saves."""
+        user = user_of(self)
+        return super().state_dict(*args, **kwargs) if user is None else user.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load, as the model that was traced does."""
+        user = user_of(self)
+        return super().load_state_dict(*args, **kwargs) if user is None else user.load_state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """For `load_state_dict` of a module that holds this one."""
+        whole: Any = user_of(self)
+        if whole is None:
+            whole = super()
+        whole._load_from_state_dict(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy, with the hooks and the stand-in for the user's model that a GraphModule's own copy leaves out."""
+        made: Any = super().__deepcopy__(memo)
+        for name in (*STATE_HOOKS, USER):
+            if name in self.__dict__:
+                made.__dict__[name] = copy.deepcopy(self.__dict__[name], memo)
+        user_of(made)
+        return made  # type: ignore[no-any-return]
+
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle, which would make a plain GraphModule of it."""
         return _reloaded, (super().__reduce__(), type(self).__name__, self.meta.get(FLAGS, {}))
+
+
+def _train(module: nn.Module, mode: bool) -> None:
+    """Set the mode without the `train` of modules that are not called: `FLAGS` has what that does."""
+    module.training = mode
+    for child in module.children():
+        if STANDS_IN in child.__dict__:
+            _train(child, mode)
+        else:
+            child.train(mode)
 
 
 def follow_owners(gm: nn.Module) -> None:
@@ -51,8 +92,10 @@ def _reloaded(reduced: tuple[Any, ...], name: str, flags: dict[bool, Any]) -> Tr
     made = TracedModule(gm, gm.graph, name)
     for held in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
         made.__dict__[held] = gm.__dict__[held]  # the ones that the graph does not use, too
+    made.__dict__.update({held: arguments[0][held] for held in (*STATE_HOOKS, USER) if held in arguments[0]})
     made.training = gm.training
     made.meta[FLAGS] = flags
+    user_of(made)
     return made
 
 

@@ -89,7 +89,9 @@ class Twin:
             return self._function(value)
         if kind is functools.partial:
             arguments = (self._value(item) for item in value.args)
-            return functools.partial(self._value(value.func), *arguments, **self._value(value.keywords))
+            made = functools.partial(self._value(value.func), *arguments, **self._value(value.keywords))
+            made.__dict__.update(value.__dict__)
+            return made
         if isinstance(value, dict | list | set | deque | UserDict | UserList):
             return self._container(value)
         if kind in _ITERATORS:

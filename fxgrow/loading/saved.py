@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn
 
 from ..capture.call import Call
+from ..capture.carried import has_extra_state, saved_tensors
 from ..capture.trace import trace
 from ..errors import FxgrowError, Kind, usage
 from ..plan import Plan
@@ -121,9 +122,13 @@ def _apart(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     first: dict[int, str] = {}
     ties: dict[str, str] = {}
     storages: set[int] = set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if not isinstance(tensor, Tensor):
-            raise usage(Kind.BAD_OPTION, f"{name} in the state_dict is no tensor", hint="drop get_extra_state")
+    if has_extra_state(model):
+        raise usage(
+            Kind.BAD_OPTION,
+            "the model has get_extra_state, and the saved form of a grown model holds parameters and buffers only",
+            hint="remove get_extra_state, or save grown.state_dict() with torch.save",
+        )
+    for name, tensor in saved_tensors(model).items():
         if id(tensor) in first:
             ties[name] = first[id(tensor)]
             continue
@@ -212,5 +217,5 @@ def restore(
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise _broken(folder, error) from error
-    use_weights(grown, tensors, str(folder / WEIGHTS))
+    use_weights(grown, tensors, str(folder / WEIGHTS), saved_tensors(grown))
     return grown

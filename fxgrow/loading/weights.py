@@ -81,13 +81,22 @@ def _tensors(path: Path, found: Any) -> dict[str, Tensor]:
     return dict(found)
 
 
-def use_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+def use_weights(
+    model: nn.Module, weights: Mapping[str, Tensor], source: str, tensors: Mapping[str, Tensor] | None = None
+) -> None:
     """Put tensors into a model. Names that are tied to one another may be given once.
+
+    Args:
+        model: changed.
+        weights: by name.
+        source: where they are from.
+        tensors: those of the model, by the names that they have there; by default those that it saves.
 
     Raises:
         UsageError: names or shapes differ. Nothing is written then.
     """
-    own = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
+    saved = model.state_dict(keep_vars=True) if tensors is None else tensors
+    own = {k: v for k, v in saved.items() if isinstance(v, Tensor)}
     given = {id(own[name]) for name in weights if name in own}
     missing = [name for name, tensor in own.items() if name not in weights and id(tensor) not in given]
     extra = [name for name in weights if name not in own]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ..capture.carried import STANDS_IN, user_of
 from ..capture.guards import guards_of
 from ..plan import Plan
 from ..plan.assemble import BESIDE, assemble
@@ -84,10 +85,13 @@ def _training(gm: fx.GraphModule, name: str) -> bool:
 
 
 def _register(gm: fx.GraphModule, path: str, block: fx.GraphModule, undo: list[Undo]) -> None:
-    """Give the block's modules and tensors to a plain container, as tracing would have made it."""
+    """Give the block's modules and tensors to a container, as tracing would have made it."""
     above, _, name = path.rpartition(".")
     owner = gm.get_submodule(above)
-    container = nn.Module()
+    user = user_of(block)
+    container = nn.Module() if user is None else user
+    if user is not None:
+        container.__dict__[STANDS_IN] = True
     container._parameters, container._buffers = block._parameters, block._buffers
     container._modules = block._modules
     container._non_persistent_buffers_set = block._non_persistent_buffers_set

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, fx, nn
 
+from ..capture.carried import saved_tensors
 from ..plan import Plan
 from ..plan.assemble import assemble
 from ..plan.insert import ENTRY, Call, Copies, Factory, Insert, Layers, Link, Part
@@ -126,7 +127,7 @@ def _tensors(insert: Insert, gm: fx.GraphModule) -> Iterator[str]:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         yield f"the block {insert.name} cannot be made: {reason}"
         return
-    shapes = {k: tuple(t.shape) for k, t in block.state_dict(keep_vars=True).items()}
+    shapes = {k: tuple(t.shape) for k, t in saved_tensors(block).items()}
     for new in insert.tensors:
         if shapes.get(new.name) != new.shape or new.fill not in FILLS:
             yield f"the plan says that {insert.name} has {new.name!r:.40} of shape {new.shape}, and it does not"
@@ -139,5 +140,5 @@ def _tensors(insert: Insert, gm: fx.GraphModule) -> Iterator[str]:
                 yield f"the plan counts units of {insert.name}.{new.name} that are not there"
                 return
     unsaid = [k for k in shapes if k not in {new.name for new in insert.tensors}]
-    if unsaid and sum(t.numel() for k, t in block.state_dict(keep_vars=True).items() if k in unsaid) > 2**20:
+    if unsaid and sum(t.numel() for k, t in saved_tensors(block).items() if k in unsaid) > 2**20:
         yield f"the plan does not say that {insert.name} has {unsaid[0]}"

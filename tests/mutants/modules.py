@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from fxgrow.analysis import Analysis
+from fxgrow.capture.carried import Rebound
 from fxgrow.capture.contexts import Contexts
 from fxgrow.capture.decisions import Decisions
 from fxgrow.capture.error_tracker import ErrorTracker
@@ -163,6 +164,10 @@ FIDELITY: dict[str, Plant] = {
     "what is left in the inputs may grow": method(WrittenContainers, "left", lambda _: []),
     "what is left in the inputs is not verified": changed(verify__compare__changes=lambda *_: {}),
     "classes of containers are not compared": changed(capture__expressions__classes=lambda _: ""),
+    "state-dict hooks stay bound to the original": method(Rebound, "__call__", lambda _, model: model),
+    "state-dict methods are forgotten": changed(capture__trace__carry=lambda *_: None),
+    "layers with state-dict hooks are shared": changed(capture__carried___bind_layers=lambda *_: None),
+    "copies forget who saves them": method(TracedModule, "__deepcopy__", fx.GraphModule.__deepcopy__),
     "pickle makes a plain graph": method(TracedModule, "__reduce__", fx.GraphModule.__reduce__),
     "slots are not put back": changed(capture__user_state__slots_of=lambda _: None),
     "arrays are not put back": changed(capture__user_state__entries_of=lambda _: None),
@@ -291,6 +296,12 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "settings are not put back",
     ),
     "an iterator": ("iterators begin again for each recording",),
+    "what is saved": (
+        "state-dict hooks stay bound to the original",
+        "state-dict methods are forgotten",
+        "layers with state-dict hooks are shared",
+        "copies forget who saves them",
+    ),
     "sizes that are passed on": ("what torch tests is decided",),
     "another forward": ("layers with another forward are called",),
     "flags": (

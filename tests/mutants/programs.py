@@ -877,6 +877,45 @@ def written_by_train() -> str:
         return ""
 
 
+class Saving(Net):
+    """Saves a number, and counts on itself, and on a layer's behalf, what is loaded."""
+
+    def __init__(self) -> None:
+        super().__init__(_relu)
+        self.steps, self.loads = 0, 0
+        on_model: Any = self
+        on_layer: Any = self.a
+        on_model.register_load_state_dict_pre_hook(Saving.noted)
+        on_layer._register_load_state_dict_pre_hook(self.noted)
+
+    def noted(self, *_: Any) -> None:
+        """Once more."""
+        self.loads += 1
+
+    def get_extra_state(self) -> Any:
+        """Both numbers."""
+        return self.steps, self.loads
+
+    def set_extra_state(self, state: Any) -> None:
+        """The first one."""
+        self.steps = state[0]
+
+
+def saved() -> str:
+    """What a model saves and loads beside its tensors, a grown one does."""
+    model = Saving().eval()
+    grown = fxgrow.widen(fxgrow.trace(model, (X,)), "a")
+    for made in (grown, copy.deepcopy(grown), pickle.loads(pickle.dumps(grown))):
+        state: dict[str, Any] = dict(made.state_dict())
+        if "_extra_state" not in state:
+            return "further state is lost"
+        state["_extra_state"] = (9, 0)
+        made.load_state_dict(state)
+        if made.state_dict()["_extra_state"] != (9, 2):
+            return "state is loaded into another module"
+    return "" if (model.steps, model.loads) == (0, 0) else "the model that was traced has changed"
+
+
 PROGRAMS: dict[str, Callable[[], str]] = {
     "unfaithful traces": unfaithful,
     "traces of one mode": unfaithful_in_training,
@@ -912,6 +951,7 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "writes of train": written_by_train,
     "what is left": left,
     "an iterator": moving,
+    "what is saved": saved,
     "another forward": replaced_forward,
     "one mode inside": one_mode_inside,
     "a flag that is asked from outside": asked_from_outside,
