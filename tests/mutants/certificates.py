@@ -217,8 +217,9 @@ class _Many(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for branch in self.live:
             x = x + branch(x)
-        y = self.dead(x)
-        return x + (y - y.detach() if self.through else self.gate * y)
+        y: Tensor = self.dead(x)
+        x = x + (y - y.detach() if self.through else self.gate * y)
+        return x
 
 
 def _inputs() -> Iterator[str]:
