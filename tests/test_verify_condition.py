@@ -107,6 +107,14 @@ class Modes(nn.Module):
                 raise RuntimeError("no training here")
             case "raises something else":
                 raise KeyError("no training here")
+            case "raises for another reason":
+                raise RuntimeError("no training there")
+            case "raises at other sizes":
+                raise RuntimeError("no training here\n  at [4, 12], 1.5e-3, object at 0x7fA0")
+            case "raises at sizes":
+                raise RuntimeError("no training here\n  at [4, 8], 2, object at 0x7f9b")
+            case "raises with another last line":
+                raise RuntimeError("no training here\n  in [4, 8], 2, object at 0x7f9b")
             case "returns two":
                 return y, y * 2
             case "other shape":
@@ -135,6 +143,54 @@ def test_training_mode_in_which_neither_runs_is_not_claimed() -> None:
         certificate
     )
     assert not fxgrow.verify(Modes("raises"), Modes("raises something else"), example_inputs=(X,))
+
+
+def test_models_that_fail_in_training_mode_for_different_reasons_are_not_the_same() -> None:
+    certificate = fxgrow.verify(Modes("raises"), Modes("raises for another reason"), example_inputs=(X,))
+    assert not certificate
+    assert "no training here, and no training there" in str(certificate)
+    lines = fxgrow.verify(Modes("raises at sizes"), Modes("raises with another last line"), example_inputs=(X,))
+    assert not lines
+    assert "no training here: at [4, 8], 2, object at 0x7f9b, and no training here: in [4, 8]" in str(lines)
+    assert fxgrow.verify(Modes("raises at sizes"), Modes("raises at other sizes"), example_inputs=(X,))
+
+
+class Normed(nn.Module):
+    """A batch norm over one value per channel, behind it a product whose sizes need not fit."""
+
+    def __init__(self, width: int, *, fits: bool = True) -> None:
+        super().__init__()
+        self.a, self.norm = nn.Linear(5, width), nn.BatchNorm1d(width)
+        self.fits = fits
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and not self.fits:
+            y: Tensor = self.a(x) @ self.a.weight.new_ones(3, 3)
+            return y
+        return torch.zeros_like(self.norm(self.a(x))[:, :1]) + x.sum() * self.a.weight.sum() * 0
+
+
+def test_a_batch_norm_that_fails_hides_no_other_error() -> None:
+    one = (X[:1],)
+    errors = "Expected more than 1 value per channel"
+    same = fxgrow.verify(Normed(8).eval(), Normed(8).eval(), example_inputs=one)
+    assert f"not claimed: a model cannot run on these inputs: {errors}" in str(same)
+    other = fxgrow.verify(Normed(8).eval(), Normed(8, fits=False).eval(), example_inputs=one)
+    assert errors in str(other)
+    assert any("raise different errors" in text for text in other.failures)
+
+
+def test_a_first_step_in_evaluation_mode_is_named() -> None:
+    module = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    for rows, expected in ((1, True), (4, False)):
+        traced = fxgrow.trace(module, (X[:rows],))
+        certificate = fxgrow.verify(module, fxgrow.widen(traced, "0"), example_inputs=(X[:rows],))
+        assert certificate
+        notes = [
+            note for note in certificate.notes if "the first step of training is watched in evaluation mode" in note
+        ]
+        assert len(notes) == expected
+        assert all("Expected more than 1 value per channel" in note for note in notes)
 
 
 class Gated(nn.Module):
@@ -176,6 +232,86 @@ def test_growths_are_felt_also_where_new_units_meet_zeros(scheme: str) -> None:
     before = perceptron()
     certificate = fxgrow.verify(before, fxgrow.widen(before, "0", scheme=scheme))
     assert certificate.unfelt == ()
+
+
+class Honest(torch.autograd.Function):
+    """What it is given."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """A copy."""
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """It cannot be differentiated."""
+        raise RuntimeError("no derivatives here")
+
+
+class Opaque(nn.Module):
+    """The same, kept whole by a trace."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = Honest.apply(x)
+        return y
+
+
+class Many(nn.Module):
+    """Branches that are added to a stream, of which gates silence some."""
+
+    def __init__(self, live: int, dead: int, kind: str) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            branches = [
+                nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
+                for _ in range(live + dead)
+            ]
+        self.live, self.dead = nn.ModuleList(branches[:live]), nn.ModuleList(branches[live:])
+        self.gate = nn.Parameter(torch.zeros(()))
+        self.kind, self.end = kind, Opaque()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for branch in self.live:
+            x = x + branch(x)
+        for branch in self.dead:
+            y = branch(x)
+            x = x + (
+                y - y.detach() if self.kind == "straight through" else self.gate * y
+            )  # the former has a derivative
+        match self.kind:
+            case "detached":
+                return x.detach()
+            case "no derivative":
+                z: Tensor = self.end(x)
+                return z
+        return x
+
+
+@pytest.mark.parametrize(
+    ("live", "dead", "kind"),
+    [
+        (4, 1, ""),
+        (2, 3, ""),
+        (3, 1, "detached"),
+        (3, 1, "no derivative"),
+        (3, 1, "straight through"),
+        (3, 2, "straight through"),
+    ],
+)
+def test_tensors_that_no_output_feels_are_found_among_many(live: int, dead: int, kind: str) -> None:
+    module = Many(live, dead, kind).eval()
+    traced = fxgrow.trace(module, (X,))
+    after = fxgrow.grow(traced, widen={"dead.*.0": 1.5, "live.*.0": 1.5})
+    certificate = fxgrow.verify(traced, after)
+    assert certificate
+    names = ("0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "3.weight")
+    assert set(certificate.unfelt) == {f"dead.{k}.{name}" for k in range(dead) for name in names}
+    for k in range(dead):
+        wrong = fxgrow.verify(traced, spoiled(after, f"dead.{k}.3.weight"), training=False)
+        assert wrong.float64 < 1e-12
+        assert not wrong
+    assert not fxgrow.verify(traced, spoiled(after, "live.1.3.weight"), training=False)
 
 
 def test_models_without_plans_whose_weights_are_not_felt_are_not_certified() -> None:

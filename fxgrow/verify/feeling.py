@@ -4,7 +4,6 @@ nothing."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import ceil
 from typing import Any
 
 import torch
@@ -16,11 +15,10 @@ from ..rewrite.apply import tensors_of
 from .compare import called, epsilon_of, flat, twin
 from .probes import Probe
 from .scales import Yardstick, apart
+from .slopes import Slopes
 
 FAR_MORE = 100.0
 """A perturbed entry that moves no output by this many times its bound is not felt."""
-GROUPS = 8
-"""Tensors are perturbed one by one, or in so many groups, each of which costs a forward pass."""
 ALL = "any parameter"
 
 Masks = dict[str, Tensor]
@@ -40,7 +38,8 @@ def unfelt(
 
     All new entries together are perturbed first, each by a factor of its own, zeros by a number. Then each tensor by
     itself; and, as new entries that are multiplied by new zeros are felt only when those are perturbed, each tensor is
-    put back while all others are perturbed.
+    put back while all others are perturbed. Tensors on which derivatives show that the outputs depend need no such runs
+    (see `slopes`); of the others, those that are not felt together are not felt, and halves are looked at else.
 
     Args:
         after: the grown model. Stays as it is.
@@ -54,18 +53,13 @@ def unfelt(
     names = [name for name, mask in masks.items() if bool(mask.any())]
     if not names:
         return ()
-    if not history:
-        groups = [names]
-    else:
-        size = ceil(len(names) / GROUPS)
-        groups = [names[k : k + size] for k in range(0, len(names), size)]
     bench = _Bench(after, masks, bounds, training=training, seed=seed)
-    left = groups
+    left = names
     for probe in some:
-        left = list(bench.without_effect(left, probe))
+        left = bench.without_effect(left, probe, together=not history)
         if not left:
             return ()
-    return tuple(name for group in left for name in group) if history else (ALL,)
+    return tuple(left) if history else (ALL,)
 
 
 def new_entries(after: nn.Module, history: Sequence[Plan]) -> Masks:
@@ -111,32 +105,72 @@ class _Bench:
         self.right = {name: t.detach().clone() for name, t in self.tensors.items()}
         self.wrong = {name: _perturbed(t, masks[name], random) for name, t in self.right.items()}
 
-    def without_effect(self, groups: Sequence[list[str]], probe: Probe) -> Iterator[list[str]]:
-        """The groups of tensors that can be perturbed on a probe without any effect."""
+    def without_effect(self, names: list[str], probe: Probe, *, together: bool) -> list[str]:
+        """The tensors that can be perturbed on a probe without any effect; all or none if they count together."""
         base, loud = self._outputs(probe, ()), self._outputs(probe, self.tensors)
-        if base is None:
-            yield from groups
-            return
-        if not self._moved(base, loud):
-            yield from groups
-            return
-        for group in groups:
-            if len(groups) == 1 and set(group) == set(self.tensors):
-                return
-            alone = self._outputs(probe, group)
-            if self._moved(base, alone):
-                continue
-            others = self._outputs(probe, [name for name in self.tensors if name not in group])
-            if loud is None or others is None or self._moved(loud, others):
-                continue
-            yield group
+        if base is None or not self._moved(base, loud):
+            return names
+        if together:
+            return []
+        points = (self.tensors, ()) if loud is not None else ((),)
+        return list(self._search(self._flat_in(names, probe, base, points), probe, base, loud))
 
-    def _outputs(self, probe: Probe, wrong: Any) -> dict[str, Tensor] | None:
-        """What the model returns with some tensors perturbed; None if it raises."""
+    def _search(
+        self, names: list[str], probe: Probe, base: dict[str, Tensor], loud: dict[str, Tensor] | None
+    ) -> Iterator[str]:
+        """The tensors without any effect among some, found by halves."""
+        if not names:
+            return
+        if self._silent(names, probe, base, loud):
+            yield from names
+        elif len(names) > 1:
+            half = len(names) // 2
+            yield from self._search(names[:half], probe, base, loud)
+            yield from self._search(names[half:], probe, base, loud)
+
+    def _silent(self, names: list[str], probe: Probe, base: dict[str, Tensor], loud: dict[str, Tensor] | None) -> bool:
+        """Whether no output moves when these tensors are perturbed, nor when they are put back among all others."""
+        if set(names) == set(self.tensors) or self._moved(base, self._outputs(probe, names)):
+            return False
+        if loud is None:  # it does not run so
+            return True
+        return not self._moved(loud, self._outputs(probe, [name for name in self.tensors if name not in names]))
+
+    def _flat_in(self, names: list[str], probe: Probe, base: dict[str, Tensor], points: Sequence[Any]) -> list[str]:
+        """The tensors of which derivatives do not show that an output depends on them, where some are perturbed."""
+        units = {name: self._unit(name, base[name]) for name in base}
+        steps = {name: self.wrong[name] - self.right[name] for name in names}
+        left = names
+        for wrong in points:
+            for epsilon in (self.epsilon, None):  # casts are raised if that can be
+                self._set(wrong)
+                try:
+                    slopes = Slopes(self.model, probe, units, seed=self.seed, epsilon=epsilon)
+                    felt = slopes.felt({name: self.tensors[name] for name in left}, steps)
+                except (MemoryError, torch.OutOfMemoryError):
+                    raise
+                except Exception:  # what cannot be differentiated is perturbed tensor by tensor
+                    continue
+                left = [name for name in left if name not in felt]
+                break
+            if not left:
+                break
+        return left
+
+    def _unit(self, name: str, base: Tensor) -> Tensor:
+        """By how much each entry of an output has to move to be felt; infinite where it is not finite."""
+        return torch.where(base.isfinite(), FAR_MORE * self.bounds.get(name, 0.0) * self._scales(base), torch.inf)
+
+    def _set(self, wrong: Any) -> None:
+        """Perturb some tensors, and put all others back."""
         chosen = set(wrong)
         with torch.no_grad():
             for name, tensor in self.tensors.items():
                 tensor.copy_(self.wrong[name] if name in chosen else self.right[name])
+
+    def _outputs(self, probe: Probe, wrong: Any) -> dict[str, Tensor] | None:
+        """What the model returns with some tensors perturbed; None if it raises."""
+        self._set(wrong)
         for epsilon in (self.epsilon, None):
             try:
                 found = called(self.model, probe, seed=self.seed, epsilon=epsilon)
@@ -153,10 +187,13 @@ class _Bench:
         return any(self._far(name, base[name], other[name]) for name in base)
 
     def _far(self, name: str, a: Tensor, b: Tensor) -> bool:
+        ignored = torch.zeros_like(a, dtype=torch.bool)
+        return apart(a, b, self._scales(a), ignored) > FAR_MORE * self.bounds.get(name, 0.0)
+
+    def _scales(self, output: Tensor) -> Tensor:
         yardstick = Yardstick()
-        yardstick.learn(a)
-        scales = yardstick.scales(a, None, 1.0)
-        return apart(a, b, scales, torch.zeros_like(a, dtype=torch.bool)) > FAR_MORE * self.bounds.get(name, 0.0)
+        yardstick.learn(output)
+        return yardstick.scales(output, None, 1.0)
 
 
 def _perturbed(tensor: Tensor, mask: Tensor, random: torch.Generator) -> Tensor:

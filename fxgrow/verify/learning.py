@@ -44,18 +44,19 @@ def first_step(
         if (found := next((parameters[n] for n in edit.names if n in parameters), None)) is not None
         and tuple(found.shape) == edit.new  # else a buffer, or widened again along another axis
     }
-    trouble = backward(model, probe, seed, epsilon_of(after))
+    trouble, instead = backward(model, probe, seed, epsilon_of(after))
     frozen = {name for name, (found, _) in grown.items() if not found.requires_grad}
     checks = [GradientCheck(name, 0.0, False, "it is frozen", True) for name in grown if name in frozen]
+    notes = tuple(note for note in (instead, trouble) if note)
     if trouble:
-        return tuple(checks), (), (trouble,) if len(frozen) < len(grown) else ()
+        return tuple(checks), (), notes if len(frozen) < len(grown) else ()
     largest = max((float(g.abs().max()) for p in parameters.values() if (g := dense(p)) is not None), default=0.0)
     pairs = []
     for name, (found, edit) in grown.items():
         if name not in frozen:
             checks.append(_gradient(name, dense(found), edit, largest))
             pairs.extend(_separation(name, dense(found), edit))
-    return tuple(checks), tuple(pairs), ()
+    return tuple(checks), tuple(pairs), notes
 
 
 def dense(parameter: nn.Parameter) -> Tensor | None:
@@ -66,26 +67,39 @@ def dense(parameter: nn.Parameter) -> Tensor | None:
     return grad if grad.layout is torch.strided else grad.to_dense()
 
 
-def backward(model: nn.Module, probe: Probe, seed: int, epsilon: float) -> str:
-    """Run a model in float64 and backwards from random targets; what stands in the way, as text."""
+def backward(model: nn.Module, probe: Probe, seed: int, epsilon: float) -> tuple[str, str]:
+    """Run a model in float64 and backwards from random targets.
+
+    Returns:
+        What stands in the way; and what was done instead of a step in training mode. Empty where there is nothing to
+        say.
+    """
     trouble = Exception()
     for casts in (epsilon, None):  # raised if that can be
         try:
             _backward(model, probe, seed, casts)
         except _NoPath:
-            return "gradients not watched: no output depends on a parameter that learns in a way that is differentiated"
+            what = "no output depends on a parameter that learns in a way that is differentiated"
+            return f"gradients not watched: {what}", ""
         except ValueError as error:  # a batch norm that gets one value per channel
             trouble = error
             if model.training:
                 model.eval()
-                return backward(model, probe, seed, epsilon)
+                return backward(model, probe, seed, epsilon)[0], (
+                    "the first step of training is watched in evaluation mode: in training mode a model cannot run on "
+                    f"these inputs: {_reason(error)}"
+                )
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a model raises
             trouble = error
         else:
-            return ""
-    return f"gradients not watched: {(str(trouble).strip() or repr(trouble)).splitlines()[0]}"
+            return "", ""
+    return f"gradients not watched: {_reason(trouble)}", ""
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 class _NoPath(Exception):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from math import inf
 from typing import Any, Literal
 
@@ -21,6 +23,8 @@ from .scales import Yardstick, apart
 
 Side = Literal["before", "after"]
 SIDES: tuple[Side, Side] = ("before", "after")
+ADDRESSES = re.compile(r"\b0x[0-9a-fA-F]+")
+NUMBERS = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,25 @@ class Raised:
             reason = f"{type(self.error).__name__}: {reason}"
         return reason
 
+    @property
+    def kind(self) -> tuple[type[Exception], str]:
+        """What two models that fail for the same reason share: sizes and addresses are left out."""
+        return type(self.error), _wording(str(self.error))
+
+
+def _wording(text: str) -> str:
+    """A message without its numbers, which differ with the widths of the models, and without addresses."""
+    return " ".join(NUMBERS.sub("#", ADDRESSES.sub("#", text)).split())
+
+
+def _told_apart(before: Raised, after: Raised) -> tuple[str, str]:
+    """The reasons of two errors; where these are the same, the first lines in which the messages differ."""
+    if _wording(before.reason) != _wording(after.reason):
+        return before.reason, after.reason
+    pairs = zip_longest(str(before.error).splitlines(), str(after.error).splitlines(), fillvalue="")
+    a, b = next((a, b) for a, b in pairs if _wording(a) != _wording(b))
+    return f"{before.reason}: {a.strip()}", f"{after.reason}: {b.strip()}"
+
 
 def measure(pair: Pair, some: Sequence[Probe], *, training: bool) -> Measured:
     """Compare the outputs of two models in one mode.
@@ -113,10 +136,11 @@ def _results(pair: Pair, probe: Probe, found: Measured, *, training: bool) -> di
             )
         if fails:
             found.refused = found.refused or cannot_run(fails["before"].error, precise=precise)
-            if type(fails["before"].error) is not type(fails["after"].error):
+            if fails["before"].kind != fails["after"].kind:
+                reasons = _told_apart(fails["before"], fails["after"])
                 raise usage(
                     Kind.BAD_INPUTS,
-                    f"the models raise different errors: {fails['before'].reason}, and {fails['after'].reason}",
+                    f"the models raise different errors: {reasons[0]}, and {reasons[1]}",
                     hint="pass example_inputs= with the shapes that both models take",
                 )
             found.notes.append(

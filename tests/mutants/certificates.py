@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor, fx, nn
 import fxgrow
 from fxgrow.schemes.net2net import Net2Net
 from fxgrow.verify import Certificate
+from fxgrow.verify.learning import backward
 from fxgrow.verify.scales import Yardstick
+from fxgrow.verify.slopes import Slopes
 
 from .gates import changed
 from .lies import Plant
@@ -39,12 +42,26 @@ def always(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Certificate, "__bool__", lambda _: True)
 
 
+def believed(patch: pytest.MonkeyPatch) -> None:
+    """An output is said to depend on every tensor."""
+    patch.setattr(Slopes, "felt", lambda self, tensors, steps: set(tensors))
+
+
+def unsaid(*args: Any) -> tuple[str, str]:
+    """A step in evaluation mode passes for one in training mode."""
+    return backward(*args)[0], ""
+
+
 FAULTS: dict[str, Plant] = {
     "a certificate is always true": always,
     "every difference holds": changed(verify__certificate___all_held=lambda _: True),
     "any noise is excused": changed(verify__verify__without_noise=lambda base, after, history: base),
     "no noise is excused": changed(verify__verify__without_noise=lambda base, after, history: after),
     "everything is felt": changed(verify__verify__unfelt=lambda *_, **__: ()),
+    "every tensor among many is felt": believed,
+    "derivatives are not checked": changed(verify__slopes__CERTAIN=0.0),
+    "all errors of one class are one": changed(verify__measure___wording=lambda _: ""),
+    "a first step in evaluation mode is not named": changed(verify__learning__backward=unsaid),
     "entries that are not felt are not looked at": changed(verify__verify__suspects=lambda *_: []),
     "small columns are measured by large ones": changed(verify__measure__Yardstick=Coarse),
     "imaginary parts are dropped": changed(verify__compare__like=real),
@@ -125,8 +142,28 @@ def _wrong() -> Iterator[str]:
     if fxgrow.verify(before, Net(trains=False).eval(), example_inputs=(X,)):
         yield "a model that does not train passes for one that does"
     yield from _noise()
+    yield from _failing()
     yield from _feeling()
     yield from _inputs()
+
+
+def _failing() -> Iterator[str]:
+    """Models that do not run in training mode."""
+    if fxgrow.verify(Net(trains=False).eval(), _Fails().eval(), example_inputs=(X,)):
+        yield "models that fail for different reasons pass for the same"
+    normed = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)).eval()
+    one = fxgrow.trace(normed, (X[:1],))
+    if not any("watched in evaluation mode" in note for note in fxgrow.verify(one, fxgrow.widen(one, "0")).notes):
+        yield "a first step in evaluation mode is not named"
+
+
+class _Fails(Net):
+    """Fails in training mode, too, for another reason."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise RuntimeError("it fails elsewhere")
+        return super().forward(x)
 
 
 def _noise() -> Iterator[str]:
@@ -161,6 +198,28 @@ def _feeling() -> Iterator[str]:
         yield "frozen parameters are not named"
     if fxgrow.verify(module, _other(grown, "b.weight", -1, 1.0)):
         yield "a wrong entry behind a closed gate is missed"
+    for through in (False, True):
+        traced = fxgrow.trace(_Many(through).eval(), (X,))
+        if fxgrow.verify(traced, _other(fxgrow.grow(traced, widen=2.0), "dead.2.weight", -1, 1.0)):
+            yield "a wrong entry that no output feels is missed among many"
+
+
+class _Many(nn.Module):
+    """Branches, the last of which has no effect: it is silenced, or taken away again."""
+
+    def __init__(self, through: bool) -> None:
+        super().__init__()
+        branches = [nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 5)) for _ in range(4)]
+        self.live, self.dead = nn.ModuleList(branches[1:]), branches[0]
+        self.gate = nn.Parameter(torch.zeros(()))
+        self.through = through
+
+    def forward(self, x: Tensor) -> Tensor:
+        for branch in self.live:
+            x = x + branch(x)
+        y: Tensor = self.dead(x)
+        x = x + (y - y.detach() if self.through else self.gate * y)
+        return x
 
 
 def _inputs() -> Iterator[str]:
