@@ -170,7 +170,7 @@ def items(s: Net, x: Tensor, rest: Any, more: Any) -> Tensor:
     return s.computed(x, **{name[:1]: value for name, value in more.items()})
 
 
-def tested(s: Net, x: Tensor, rest: Any, more: Any) -> Tensor:
+def asked(s: Net, x: Tensor, rest: Any, more: Any) -> Tensor:
     return s.computed(x, more["m"]) if more else s.computed(x)
 
 
@@ -180,8 +180,8 @@ MORE: dict[str, tuple[Callable[..., Net], Callable[..., Tensor], Mapping[str, An
     "one that is None": (Rest, Net.computed, {"m": None}, {"m": M}),
     "one that is asked for": (OneByOne, lambda s, x, rest, more: s.computed(x, more.get("m")), {}, {"m": M}),
     "some that are changed": (OneByOne, changed, {"unused": 3}, {"unused": 3, "k": 4}),
-    "none, tested": (OneByOne, tested, {}, {"m": M}),
-    "some, tested": (OneByOne, tested, {"m": M}, {}),
+    "none, tested": (OneByOne, asked, {}, {"m": M}),
+    "some, tested": (OneByOne, asked, {"m": M}, {}),
     "each": (OneByOne, items, {"mask": M}, {}),
     "the values": (OneByOne, lambda s, x, rest, more: s.computed(x, *more.values()), {"mask": M}, {}),
     "a sum of the values": (
