@@ -299,6 +299,7 @@ QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "complex": complex,
     "index": operator.index,
     "key": lambda value: value,
+    "none": lambda value: value is None,
 }
 """What code may ask of a value, by name."""
 
@@ -324,18 +325,20 @@ def decided(value: Any, asked: str, answer: Any, place: str) -> None:
         return
     here = QUESTIONS[asked](value)
     if here != answer:
+        shown = f"a {type(value).__name__}" if asked == "none" else repr(here)
         raise usage(
             Kind.OTHER_DECISION,
-            f"{decision(asked, answer, place)}, and for these inputs it is {here!r}",
+            f"{decision(asked, answer, place)}, and for these inputs it is {shown}",
             hint="trace the original module with inputs like these, and grow that trace",
         )
 
 
 def decision(asked: str, answer: Any, place: str) -> str:
     """What was decided when a model was traced, as the beginning of a sentence."""
-    names = {"condition": "the condition", "length": "the length", "keys": "the keys"}
+    names = {"condition": "the condition", "length": "the length", "keys": "the keys", "none": "an entry that is read"}
     what = names.get(asked, "a number or a name")
-    return f"this model stands for inputs for which {what} in {place} is {answer!r}, as it was for the example inputs"
+    shown = None if asked == "none" else answer
+    return f"this model stands for inputs for which {what} in {place} is {shown!r}, as it was for the example inputs"
 
 
 def numpy_number(name: str, *args: Any, **kwargs: Any) -> Any:

@@ -14,6 +14,8 @@ from timm.models._efficientnet_builder import decode_arch_def
 from torch import Tensor, fx, nn
 
 import fxgrow
+from fxgrow.capture import comparison
+from fxgrow.capture.whole import record_model
 from fxgrow.functional import ModeGuard, ModeValue
 from fxgrow.models_zoo.catalogue import ZOO
 from fxgrow.testing import fidelity
@@ -278,3 +280,53 @@ def test_the_law_holds_for_models_of_libraries(name: str) -> None:
     found = check_fidelity(model, fxgrow.trace(model, (x,)), (x,))
     assert len(found) == case.compared
     assert f"{'training' if case.training else 'eval'} mode, other sizes" in found
+
+
+def recordings(monkeypatch: pytest.MonkeyPatch, model: nn.Module, x: Tensor) -> set[tuple[bool, bool | None, int]]:
+    """What `trace` records: of the graph or of the module, the mode, and the size of the batch."""
+    made: set[tuple[bool, bool | None, int]] = set()
+
+    def noted(which: nn.Module, args: tuple[Tensor], *rest: Any, **options: Any) -> Any:
+        recording = record_model(which, args, *rest, **options)
+        made.add((isinstance(which, fx.GraphModule), options["training"], len(args[0])))
+        return recording
+
+    monkeypatch.setattr(comparison, "record_model", noted)
+    traced = fxgrow.trace(model, (x,))
+    assert "fxgrow_modes" not in traced.meta
+    assert len(traced.meta["fxgrow_compared"]) == 4
+    return made
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_trace_is_compared_on_both_sides_in_both_modes_at_two_sizes(
+    monkeypatch: pytest.MonkeyPatch, training: bool
+) -> None:
+    made = recordings(monkeypatch, Net().train(training), X)
+    assert made == {(graph, mode, size) for graph in (False, True) for mode in (False, True) for size in (5, 6)}
+
+
+class Mixes(nn.Module):
+    """It takes one kind of batches in one of the modes, and perhaps another kind in the other one."""
+
+    def __init__(self, in_training: int, in_evaluation: int) -> None:
+        super().__init__()
+        self.in_training, self.in_evaluation = in_training, in_evaluation
+
+    def forward(self, h: Tensor) -> Tensor:
+        count = self.in_training if self.training else self.in_evaluation
+        n, c = h.shape
+        return h.view(count, n // count, c).flip(0).reshape(n, c) if count > 1 else h
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("counts", "batch"), [((2, 1), 4), ((1, 2), 4), ((4, 3), 12), ((2, 3), 6)])
+def test_sizes_that_one_mode_does_not_take_are_searched_again(
+    monkeypatch: pytest.MonkeyPatch, counts: tuple[int, int], batch: int, training: bool
+) -> None:
+    x = torch.randn(batch, 4, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(nn.Linear(4, 6), Mixes(*counts), nn.Linear(6, 2)).train(training)
+    made = recordings(monkeypatch, model, x)
+    for mode in (False, True):
+        some, others = ({size for which, at, size in made if at is mode and which is side} for side in (False, True))
+        assert len(some & others) >= 2

@@ -89,6 +89,6 @@ def _refusal(model: nn.Module, found: Difference, at: str) -> FxgrowError:
         f"the graph that torch.fx makes of {type(model).__name__} does not run what the module runs: {found}{at}",
         where=found.where,
         hint=found.hint
-        or "keep that part in a function under torch.fx.wrap or in a module of its own, or trace and grow the "
-        "submodules around it",
+        or "put that part into a function or into a module inside the model, and name it in leaf=, or trace and grow "
+        "the submodules around it",
     )

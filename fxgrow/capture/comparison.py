@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,13 +20,14 @@ from .call import Call, has_numbers, placeholders, spread
 from .code_traits import traits_of_calls
 from .containers import leaves, replaced
 from .decisions import guards
+from .expressions import OUTPUT
 from .fidelity import Difference, difference
 from .inputs import example_values, where_the_model_is
 from .lowering import Lowering
 from .other_modes import MODES, modes_of
 from .second_sizes import second
 from .snapshot import Snapshot
-from .source import user_line
+from .source import forward_line, raising_node, user_line
 from .streams import Drawn, draws
 from .traced import follow_owners, set_mode
 from .twin import Twin
@@ -52,6 +53,10 @@ _STAND_INS = (
     "this code on stand-ins for tensors, which have another class and no values"
 )
 _GRADIENTS = "let forward run the same operators with and without gradients; only one of them could be grown"
+_REMEMBERED = (
+    "keep what the next call reads in a buffer, self.register_buffer(name, tensor), or put the code that changes it "
+    "into a module inside the model, and name that module or its class in leaf="
+)
 _HERE = __file__.rpartition("/")[0] + "/"
 _IN_PLACE = re.compile("in-?place", re.IGNORECASE)
 """In what autograd says of a write that it does not follow."""
@@ -141,8 +146,8 @@ class Comparison:
             if ours is None:
                 continue
             if theirs is None:
-                return Difference("on such inputs", f"raises {_reason(wrong)}", "")
-            found = difference(ours, theirs, self.names)
+                return self._raised(wrong)
+            found = self._difference(ours, theirs)
             if found is not None:
                 return found
         return None
@@ -150,10 +155,27 @@ class Comparison:
     def _others(self, first: Inputs, training: bool | None) -> Inputs | None:
         """Inputs of other sizes that the module accepts; those of one mode serve the other, if it takes the same."""
         if self._second is not None and self.examples.train_call is None:
-            return self._second if self._taken(self._second, training) else None
+            return self._second if self._taken(self._second, training) else self._further(first, training)
         found = second(first, lambda some: self._module((some[0], some[1]), training)[0] is not None)
         if found is not None and not self._taken((found[0], found[1]), training):
             found = second(first, lambda some: self._taken((some[0], some[1]), training))
+        return self._noted(found)
+
+    def _further(self, first: Inputs, training: bool | None) -> Inputs | None:
+        """Inputs of other sizes for a mode that does not take those that were found for another one: if possible, such
+        as both take."""
+        if self._module(first, training)[0] is None:  # it reads values, so it takes no sizes without them
+            return None
+
+        def taken(some: tuple[Any, ...], modes: Iterable[bool | None]) -> bool:
+            return all(self._taken((some[0], some[1]), mode) for mode in modes)
+
+        both = dict.fromkeys((training, *sorted(self.modes, key=str)))
+        found = second(first, lambda some: taken(some, both))
+        return self._noted(found or second(first, lambda some: taken(some, [training])))
+
+    def _noted(self, found: tuple[Any, ...] | None) -> Inputs | None:
+        """Inputs of other sizes, which later analyses use, too."""
         if found is None:
             return None
         self._second = found[0], found[1]
@@ -183,9 +205,9 @@ class Comparison:
             return self._really(inputs, training, error)
         theirs, wrong = self._record(self.gm, inputs, training)
         if theirs is None:
-            return Difference("on such inputs", f"raises {_reason(wrong)}", "")
+            return self._raised(wrong)
         found = self._draws(ours, theirs, lambda: self._record(self.model, self._concrete(inputs), training)[0])
-        found = found or difference(ours, theirs, self.names)
+        found = found or self._difference(ours, theirs)
         if found is None and ours.remembers:
             found = self._twice(inputs, training)
         if found is None and (ours.asked or self._traits.sees_stand_ins):
@@ -203,7 +225,7 @@ class Comparison:
         if real is None:
             self.notes.append(f"not compared with a real run {mode_text(training)}: {_reason(error)}")
             return None
-        found = difference(real, graph, self.names)
+        found = self._difference(real, graph)
         return None if found is None else replace(found, module=f"{found.module} on real tensors", hint=_STAND_INS)
 
     def _without_gradients(self, ours: Recording, inputs: Inputs, training: bool | None) -> Difference | None:
@@ -246,9 +268,9 @@ class Comparison:
             return None
         theirs, wrong = self._run(self.gm, inputs, training)
         if theirs is None:
-            return Difference("on such inputs", f"raises {_reason(wrong)}", "")
+            return self._raised(wrong)
         found = self._draws(ours, theirs, lambda: self._run(self.model, concrete, training)[0])
-        found = found or difference(ours, theirs, self.names)
+        found = found or self._difference(ours, theirs)
         return self._told(found, inputs, training, ", with the values of the example")
 
     def _told(self, found: Difference | None, inputs: Inputs, training: bool | None, how: str) -> Difference | None:
@@ -266,9 +288,22 @@ class Comparison:
             self.notes.append(f"not compared {mode_text(training)} {again}: it raises an error then")
             return None
         if theirs is None:
-            return Difference(f"on such inputs {again}", f"raises {_reason(wrong)}", "")
+            return replace(self._raised(wrong, f" {again}"), hint=_REMEMBERED)
+        found = self._difference(ours, theirs)
+        hint = _REMEMBERED if found is None else found.hint or _REMEMBERED
+        return found if found is None else replace(found, module=f"{found.module} {again}", hint=hint)
+
+    def _raised(self, wrong: Exception | None, when: str = "") -> Difference:
+        """The difference where the graph raises an error."""
+        return Difference(f"on such inputs{when}", f"raises {_reason(wrong)}", raising_node(self.gm, wrong))
+
+    def _difference(self, ours: Recording, theirs: Recording) -> Difference | None:
+        """The first difference, with a line of the user's."""
         found = difference(ours, theirs, self.names)
-        return found if found is None else replace(found, module=f"{found.module} {again}")
+        if found is None or found.where or not found.end:
+            return found
+        returns = found.end.startswith(OUTPUT) or found.end.endswith(OUTPUT)
+        return replace(found, where=forward_line(self.model, returns=returns))
 
     def _concrete(self, inputs: Inputs) -> Inputs:
         return inputs[0], {**inputs[1], **self.examples.concrete}

@@ -8,7 +8,7 @@ an error for others. Answers that are the same for all inputs need no such node.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MappingView
 from types import FrameType
 from typing import Any
 
@@ -50,8 +50,10 @@ def knows_gradients(node: fx.Node) -> bool:
 
 def can_answer(asked: str, value: object) -> bool:
     """Whether a question about a value is answered by sizes and other plain things alone."""
-    if asked == "length":
-        return isinstance(value, list | tuple | Mapping) or (isinstance(value, Tensor) and value.dim() > 0)
+    if asked == "length" and isinstance(value, Tensor):
+        return value.dim() > 0
+    if asked == "length" or (asked == "condition" and isinstance(value, list | tuple | Mapping)):
+        return isinstance(value, list | tuple | Mapping | MappingView)
     return isinstance(value, Mapping) and is_plain(tuple(value)) if asked == "keys" else is_plain(value)
 
 
@@ -137,8 +139,8 @@ class Decisions:
             by: the instruction that asks, if it may do so to test for a number only (see `passed_on`).
         """
         key = proxy.node, asked
-        if key not in self._made:
-            answer = QUESTIONS[asked](value)
+        answer = QUESTIONS[asked](value)
+        if key not in self._made or self._made[key] != answer:  # `forward` may have written to a list or a dict
             if guarded and not is_fixed(asked, proxy.node, value):
                 guard = self._tracer.create_proxy(
                     "call_function", decided, (proxy, asked, answer, user_code_line(sys._getframe(1))), {}
@@ -176,8 +178,8 @@ def sentences(graph: fx.Graph) -> tuple[str, ...]:
     """What a graph holds to, for reports: a sentence for each line that has decided something."""
     answers: dict[str, list[str]] = {}
     for node in guards(graph):
-        _, _, answer, place = node.args
-        text = "the same in each mode" if isinstance(answer, fx.Node) else repr(answer)
+        _, asked, answer, place = node.args
+        text = "the same in each mode" if isinstance(answer, fx.Node) else repr(None if asked == "none" else answer)
         known = answers.setdefault(str(place), [])
         if text not in known:
             known.append(text)

@@ -31,6 +31,12 @@ AFTERWARDS = " after the call"
 """Ends the names of entries that a call has written into a container among its inputs."""
 
 
+OUTPUT = "output"
+"""Begins the names of what is returned."""
+LEFT = "what is left in "
+"""Begins the names of tensors that outlive the call."""
+
+
 @dataclass(slots=True)
 class Numbers:
     """Numbers of expressions; one table for both sides."""
@@ -91,18 +97,18 @@ class Reader:
             if number is not None:
                 steps.append((number, k))
         ends: dict[str, Any] = {}
-        for label, leaf in paths(self.recording.output, "output"):
+        for label, leaf in paths(self.recording.output, OUTPUT):
             ends[label] = self._leaf(leaf)
         ends["the class of output"] = classes(self.recording.output)
         for label, leaf in paths(self.recording.inputs, "input"):
             if isinstance(leaf, Tensor) and self.versions.get(storage_of(leaf)):
-                ends[f"what is left in {label}"] = self._number(leaf)
+                ends[f"{LEFT}{label}"] = self._number(leaf)
         for label, what in changes(self.given, self._contents(self.recording.after)).items():
             ends[f"{label}{AFTERWARDS}"] = what
         for name, tensor in self.recording.left.items():
             number = self._number(tensor)
             if name in self.known and number != self.table.of(("own", name)):
-                ends[f"what is left in {name}"] = number
+                ends[f"{LEFT}{name}"] = number
         ends |= _outlives(self.recording, self.names, self.versions, self.outside)
         ends["draws"] = f"{self.draws} random draws"
         return Side(ends, steps, self.recording)

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .expressions import AFTERWARDS, Numbers, Reader, Side
+from .containers import found, paths
+from .expressions import AFTERWARDS, LEFT, OUTPUT, Numbers, Reader, Side
 from .recorder import spec_of
 from .whole import Note, Recording
 
@@ -37,6 +38,8 @@ class Difference:
     verb: str = "runs"
     hint: str = ""
     """A way out of its own."""
+    end: str = ""
+    """Where nothing but what is left in the end differs, its name."""
 
     def __str__(self) -> str:
         return f"the module {self.verb} {self.module}, and the graph {self.graph or 'does not'}"
@@ -67,10 +70,23 @@ def _first(ours: Side, theirs: Side) -> Difference:
     if mine is None and other is None:
         name = next(k for k in (*ours.ends, *theirs.ends) if ours.ends.get(k) != theirs.ends.get(k))
         left, right = (_end(side.ends.get(name)) for side in (ours, theirs))
-        return Difference(f"{left} as {name}", f"has {right} there", "", "has", _WRITE if AFTERWARDS in name else "")
+        where = next(filter(None, (_last_line(side, name) for side in (ours, theirs))), "")
+        hint = _WRITE if AFTERWARDS in name else ""
+        return Difference(f"{left} as {name}", f"has {right} there", where, "has", hint, end=name)
     left, right = ("" if k is None else _text(side, k) for k, side in ((mine, ours), (other, theirs)))
     where = _where((ours if mine is not None else theirs), mine if mine is not None else other)
     return Difference(left or "nothing more", f"runs {right}" if right else "", where)
+
+
+def _last_line(side: Side, end: str) -> str:
+    """The user's line that was the last to compute or write a tensor that is left in the end."""
+    recording = side.recording
+    outputs = dict(paths(recording.output, OUTPUT))
+    tensor = outputs.get(end, recording.left.get(end.removeprefix(LEFT)))
+    if not isinstance(tensor, Tensor):
+        return ""
+    calls = enumerate(recording.calls)
+    return _where(side, max((k for k, call in calls if any(t is tensor for t in found(call[3], Tensor))), default=None))
 
 
 def _end(end: Any) -> str:

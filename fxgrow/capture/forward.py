@@ -38,12 +38,26 @@ def given_names(parameters: Mapping[str, inspect.Parameter], call: Call | None) 
     return {**dict(zip(by_place, call.args, strict=False)), **named}
 
 
+def given_inputs(parameters: Mapping[str, inspect.Parameter], call: Call | None) -> dict[str, Any]:
+    """The same by the names that placeholders have, those of `*rest` and `**more` among them."""
+    found = given_names(parameters, call)
+    if call is None:
+        return found
+    by_place = [p for p in parameters.values() if p.kind not in (*_MANY, inspect.Parameter.KEYWORD_ONLY)]
+    for name, parameter in parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            found[f"*{name}"] = tuple(call.args[len(by_place) :])
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            found[f"**{name}"] = {key: value for key, value in call.kwargs.items() if key not in found}
+    return found
+
+
 def fixed_arguments(model: nn.Module, call: Call | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `forward` that the graph does not take: those of `concrete_args`, and plain defaults (flags,
     numbers, None) that the example leaves alone. None that is given is fixed, too: code asks `if mask is None`.
 
     Raises:
-        UsageError: `concrete_args` names an argument that there is not.
+        UsageError: `concrete_args` names an argument that there is not, or one that takes any number of them.
     """
     parameters = parameters_of(model)
     unknown = [name for name in wanted if name not in parameters]
@@ -52,6 +66,13 @@ def fixed_arguments(model: nn.Module, call: Call | None, wanted: Mapping[str, An
             Kind.BAD_OPTION,
             f"forward of {type(model).__name__} has no argument {unknown[0]!r}",
             hint=f"its arguments are {', '.join(parameters)}",
+        )
+    many = next((name for name in wanted if parameters[name].kind in _MANY), None)
+    if many is not None:
+        raise usage(
+            Kind.BAD_OPTION,
+            f"concrete_args cannot fix {many!r}, which takes any number of arguments",
+            hint="give them with example_inputs= and example_kwargs=; the trace takes as many, of the same names",
         )
     given = given_names(parameters, call)
     fixed: dict[str, Any] = {}

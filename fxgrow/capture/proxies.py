@@ -18,8 +18,9 @@ from .arrays import OPERATORS, is_array, name_of, plain_number
 from .containers import leaves
 from .decisions import GRADIENTS, Decisions, Instruction, can_answer, cannot_be_short, instruction
 from .error_tracker import ErrorTracker
-from .questions import asks_for_class, asks_for_hash, is_size, is_value, unpacked
+from .questions import READS, asks_for_class, asks_for_hash, is_read, is_size, is_value, unpacked
 from .recorder import data_assigned
+from .signature import PLAIN
 from .trace_options import TraceOptions
 from .values import Unknown, Values
 
@@ -74,11 +75,45 @@ class Assignable(fx.Proxy):
                 self.tracer.create_proxy("call_function", setattr, (self, name, value), {})
 
     def __getitem__(self, index: Any) -> Any:
-        known = self._entries().get((self.node, index)) if isinstance(index, str) else None
-        return known if known is not None else super().__getitem__(index)  # type: ignore[misc]  # set by fx
+        entries = self._entries()
+        if isinstance(index, str) and (self.node, index) in entries:
+            return entries[self.node, index]
+        return self._or_none(super().__getitem__(index))  # type: ignore[misc]  # set by fx
 
     def __getattr__(self, name: str) -> Any:
-        return Shape(self, name) if name == "shape" else Property(self, name)
+        return Shape(self, name) if name == "shape" else self._or_none(Property(self, name))
+
+    def keys(self) -> Any:
+        """The names in a dict, which `f(**batch)` asks for, too."""
+        return dict.fromkeys(self._decided("keys")).keys() if self._is_decided("keys") else super().keys()
+
+    def _or_none(self, read: Assignable) -> Any:
+        """An entry of an input; None where it is None in the example: code asks `if batch["mask"] is None`. The graph
+        is guarded against inputs that have something there."""
+        decisions: Decisions | None = getattr(self.tracer, "decisions", None)
+        if decisions is None or not self._holds_entries():
+            return read
+        try:
+            value = read._value()
+        except Unknown:
+            return read
+        if value is not None:
+            return read
+        decisions.answer(read, "none", value)
+        return None
+
+    def _holds_entries(self) -> bool:
+        """Whether it is an input, or was read from one, that is a list, a dict or an object."""
+        values: Values | None = getattr(self.tracer, "values", None)
+        proxy: Any = self
+        while isinstance(proxy, Property):
+            proxy = proxy.root
+        node = proxy.node
+        while node.op != "placeholder":
+            if not is_read(node):
+                return False
+            node = node.args[0]
+        return values is not None and not isinstance(values.given(node), (Tensor, *PLAIN))
 
     def _entries(self) -> dict[tuple[fx.Node, str], Any]:
         """What `forward` has written into dicts."""
@@ -157,7 +192,10 @@ class Assignable(fx.Proxy):
         values: Values | None = getattr(self.tracer, "values", None)
         if values is None:
             raise Unknown
-        return values.of(self.node)
+        found = values.of(self.node)
+        if not isinstance(found, (Tensor, tuple, *PLAIN)):
+            values.catch_up(self.node.graph)
+        return found
 
     @property  # type: ignore[misc]  # nothing assigns to it
     def __class__(self) -> Any:
@@ -184,13 +222,17 @@ class Assignable(fx.Proxy):
         return self._decided("length")  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[Any]:
-        names = unpacked(sys._getframe(1))
+        caller = sys._getframe(1)
+        entries = self._of_dict()
+        if entries is not None:
+            self.__dict__["_iterated"] = caller.f_code, caller.f_lasti
+            return iter(entries)
+        names = unpacked(caller)
         if names is not None:
             return iter([self[k] for k in range(names)])
         if not self._is_decided("length"):
             return self.tracer.iter(self)
         count = len(self._value())
-        caller = sys._getframe(1)
         self.__dict__["_iterated"] = caller.f_code, caller.f_lasti
         if isinstance(self._value(), Mapping):
             return iter(self._decided("keys"))
@@ -198,6 +240,16 @@ class Assignable(fx.Proxy):
             count = self._decided("length")
         parts = self.unbind(0) if isinstance(self._value(), Tensor) else self
         return iter([parts[k] for k in range(count)])
+
+    def _of_dict(self) -> list[Any] | None:
+        """What `batch.items()` or `batch.values()` holds; None if it is something else, or the keys are not known."""
+        if self.node.op != "call_method" or self.node.target not in ("items", "values") or len(self.node.args) != 1:
+            return None
+        batch = self.tracer.proxy(self.node.args[0])  # type: ignore[arg-type]  # a node
+        if not isinstance(batch, Assignable) or not batch._is_decided("keys"):
+            return None
+        entries = {key: batch[key] for key in batch._decided("keys")}
+        return list(entries.items() if self.node.target == "items" else entries.values())
 
     def __int__(self) -> int:
         return self._decided("int")  # type: ignore[no-any-return]
@@ -300,10 +352,18 @@ class Property(Attribute, Assignable):
             raise Unknown
         if self.attr in GRADIENTS:
             raise Unknown
+        owner = values.of(self.root.node)
+        if not isinstance(owner, (Tensor, tuple, *PLAIN)):
+            values.catch_up(self.root.node.graph)
         try:
-            return getattr(values.of(self.root.node), self.attr)
+            return getattr(owner, self.attr)
         except AttributeError:
             raise Unknown from None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """A call of a method."""
+        called = super().__call__(*args, **kwargs)
+        return self.root._or_none(called) if self.attr in READS else called
 
     def _python_class(self) -> type:
         known = {"ndim": int, "dtype": torch.dtype, "shape": torch.Size}.get(self.attr)

@@ -24,6 +24,8 @@ _SIZES = frozenset({"size", "dim", "numel", "nelement", "ndimension", "stride", 
 _LIBRARY = ("<", sysconfig.get_paths()["stdlib"])
 """Files of code that is generated, of a dataclass say, and of Python's library."""
 _SITE = re.compile("(site|dist)-packages")
+READS = frozenset({"get", "pop", "setdefault"})
+"""Methods that return an entry of a dict or a list."""
 _NUMBERS = frozenset({"dim", "numel", "nelement", "ndimension"})
 _WHOLE = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod)
 
@@ -38,6 +40,13 @@ def is_value(node: fx.Node) -> bool:
         return node.args[1] in _PROPERTIES
     module = getattr(node.target, "__module__", "")
     return module == "_operator" and bool(node.all_input_nodes) and all(map(is_value, node.all_input_nodes))
+
+
+def is_read(node: fx.Node) -> bool:
+    """Whether a node reads an entry of a container or an attribute of an object."""
+    if node.op == "call_method":
+        return node.target in READS
+    return node.op == "call_function" and node.target in (operator.getitem, getattr)
 
 
 def is_size(node: fx.Node) -> bool:

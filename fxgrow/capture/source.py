@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 import linecache
+import re
 import sysconfig
 import traceback
 from types import CodeType, FrameType
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 _OTHERS = (torch.__file__.rpartition("/")[0] + "/", __file__.rpartition("/")[0] + "/")
 """Folders whose lines are not the user's: torch, and the tracer."""
@@ -17,6 +20,8 @@ _LIBRARY = ("<", sysconfig.get_paths()["stdlib"])
 _SITES = ("site-packages", "dist-packages")
 """Folders inside that of Python's library that are not of it."""
 _TRACE = fx.Tracer.trace.__code__
+_ASSIGNED = re.compile(r"(\w+) = ")
+"""In a line of code that torch.fx has written: the first name is that of the node."""
 
 
 def location(gm: fx.GraphModule, name: str) -> str:
@@ -26,6 +31,33 @@ def location(gm: fx.GraphModule, name: str) -> str:
         return name
     frame = user_frame(node.stack_trace or "")
     return f"{name}, {frame}" if frame else f"{name}:  {node.format_node()}"
+
+
+def raising_node(gm: fx.GraphModule, error: Exception | None) -> str:
+    """The node of a graph, with its line of user code, that has raised an error; empty if none can be told."""
+    names, code = {node.name for node in gm.graph.nodes}, gm.code.splitlines()
+    for frame, line in traceback.walk_tb(error.__traceback__ if error is not None else None):
+        if frame.f_code.co_filename.startswith("<eval_with_key") and line <= len(code):
+            assigned = _ASSIGNED.findall(code[line - 1])
+            return next((location(gm, name) for name in assigned if name in names), "")
+    return ""
+
+
+def forward_line(model: nn.Module, *, returns: bool) -> str:
+    """The line of user code in which `forward` of a model begins.
+
+    Args:
+        model: any module.
+        returns: whether the line is wanted in which it returns, if there is one such line only.
+    """
+    code = getattr(inspect.unwrap(model.forward), "__code__", None)
+    if code is None:
+        return ""
+    steps = [step.positions for step in dis.get_instructions(code) if step.opname.startswith("RETURN_")]
+    lines = {positions.lineno for positions in steps if positions is not None}
+    line = lines.pop() if returns and len(lines) == 1 else None
+    text = linecache.getline(code.co_filename, line or code.co_firstlineno).strip()
+    return f"{code.co_filename.rsplit('/', 1)[-1]}:{line or code.co_firstlineno}, in {code.co_name}:  {text}"
 
 
 def user_frame(stack: str) -> str:

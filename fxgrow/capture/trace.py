@@ -21,7 +21,7 @@ from .compared import compare
 from .comparison import Examples
 from .contexts import Forgotten
 from .decisions import pins
-from .forward import fixed_arguments, given_names, kept_defaults, parameters_of, restore_signature
+from .forward import fixed_arguments, given_inputs, kept_defaults, parameters_of, restore_signature
 from .kept import Kept, container
 from .leaves import Leaf, Leaves, leaves_of, registered
 from .locks import ONE_AT_A_TIME
@@ -71,7 +71,8 @@ def trace(
         example_inputs: what the model takes: tensors, numbers, flags, texts, None, and lists, tuples, dicts and
             dataclasses of them; by default inferred from the first layers. All later calls remember it: shapes and
             dtypes, of whole numbers and flags their values. It also decides which arguments of `forward` are inputs. A
-            number among them may be another one in the next call; where None is given, the trace takes None only.
+            number among them may be another one in the next call; where None is given, the trace takes None only. Of
+            `*rest` and `**more` it takes as many as are given, of the same names, where `forward` asks for them.
         example_kwargs: the same by name.
         train_inputs: what the model takes in training mode, where that is something else (a detector's targets, say). A
             model that is in training mode is traced with it.
@@ -294,7 +295,7 @@ def _traced(
         defaults = kept_defaults(model, call, concrete)
         written = [kept for kept in map(container, defaults.values()) if kept is not None]
         leaves, fixed, follows = settings.leaves, settings.fixed, settings.follows_dtypes
-        values = Values(twin, given_names(parameters_of(model), call))
+        values = Values(twin, given_inputs(parameters_of(model), call))
         tracer = GrowthTracer(
             leaves,
             fixed,

@@ -6,6 +6,7 @@ Nothing is computed before code asks for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -60,6 +61,15 @@ class Values:
         if isinstance(found, Unknown):
             raise found
         return found
+
+    def given(self, node: fx.Node) -> Any:
+        """What an input is in the example; None if it is not known."""
+        return self._given.get(str(node.target))
+
+    def catch_up(self, graph: fx.Graph) -> None:
+        """Do what all nodes of the graph do, which write to lists, dicts and objects among the inputs."""
+        with suppress(Unknown):
+            self.of(next(iter(reversed(graph.nodes))))
 
     def _run(self, node: fx.Node) -> Any:
         self.busy = True

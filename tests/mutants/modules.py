@@ -32,7 +32,7 @@ from fxgrow.capture.traced import TracedModule
 from fxgrow.capture.values import Unknown, Values
 from fxgrow.capture.whole import Note
 from fxgrow.capture.written_containers import WrittenContainers
-from fxgrow.functional import BufferGuard, ModeGuard, ModeValue
+from fxgrow.functional import QUESTIONS, BufferGuard, ModeGuard, ModeValue
 from fxgrow.plan import NodeEdit
 from fxgrow.plan.cuts import Cuts
 from fxgrow.plan.recordings import Pairs
@@ -179,6 +179,10 @@ FIDELITY: dict[str, Plant] = {
         changed(capture__whole__settings_kept=lambda _: nullcontext()),
     ),
     "what torch tests is decided": method(Decisions, "passed_on", lambda *_: None),
+    "entries are never None": method(Assignable, "_or_none", lambda _, read: read),
+    "None is not guarded": lambda patch: patch.setitem(QUESTIONS, "none", lambda _: True),
+    "names of arguments are not guarded": lambda patch: patch.setitem(QUESTIONS, "keys", lambda _: ()),
+    "sizes are not searched again": method(comparison.Comparison, "_further", lambda *_: None),
     "decisions are not guarded": changed(capture__decisions__is_fixed=lambda *_: True),
     "layers with another forward are called": changed(capture__trace__check_called=lambda *_: None),
 }
@@ -276,6 +280,12 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "dtypes of buffers are fixed",
         "decisions are not guarded",
     ),
+    "missing entries": (
+        "entries are never None",
+        "None is not guarded",
+        "names of arguments are not guarded",
+    ),
+    "sizes of one mode": ("sizes are not searched again",),
     "classes": (
         "classes are those of stand-ins",
         "nothing is known of the example",

@@ -612,6 +612,46 @@ def asked() -> str:
     return "the dtype of a buffer is fixed"
 
 
+class _Optional(Net):
+    """It takes a batch that may lack a mask, and further arguments by name."""
+
+    def forward(self, x: Any, **more: Any) -> Tensor:
+        return super().forward(self._masked(x["x"], x.get("mask"), **more))
+
+    def _masked(self, x: Tensor, mask: Tensor | None, scale: float = 1.0) -> Tensor:
+        return x * scale if mask is None else x * mask
+
+
+def missing_entries() -> str:
+    """What the example lacks, others may not have."""
+    net = _Optional(_relu).eval()
+    traced = fxgrow.trace(net, ({"x": X},))
+    if not torch.equal(traced({"x": X}), net({"x": X})):
+        return "an entry that is missing is read"
+    for batch, more in (({"x": X, "mask": X}, {}), ({"x": X}, {"scale": 2.0})):
+        try:
+            if not torch.equal(traced(batch, **more), net(batch, **more)):
+                return "an entry that the example lacks is dropped"
+        except UsageError:
+            continue
+    return ""
+
+
+class _Pairs(nn.Module):
+    """It takes even batches only in training mode."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        n, c = h.shape
+        return h.view(2, n // 2, c).flip(0).reshape(n, c) if self.training else h
+
+
+def sizes_of_one_mode() -> str:
+    """Each mode is compared at two sizes that it takes."""
+    net = nn.Sequential(nn.Linear(4, 6), _Pairs(), nn.Linear(6, 3)).double().eval()
+    told = fxgrow.trace(net, (X[:4],)).meta["fxgrow_compared"]
+    return "" if all(note.startswith("compared") for note in told) else "a mode is compared at one size"
+
+
 class _Kept(nn.Sequential):
     """It keeps its norm in evaluation mode, and draws in training mode."""
 
@@ -942,6 +982,8 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "in place": in_place,
     "constants": constants,
     "what is asked": asked,
+    "missing entries": missing_entries,
+    "sizes of one mode": sizes_of_one_mode,
     "containers": containers,
     "surroundings": surroundings,
     "classes": classes,
