@@ -390,7 +390,7 @@ def test_a_bias_that_is_learned_is_no_mask() -> None:
         lambda bias, _: nn.functional.pad(bias[..., :3], (0, 2)),
         lambda bias, _: nn.functional.pad(bias[..., :3], (0, 2, 0, 0), mode="replicate"),
         lambda bias, _: torch.cat([bias[..., :3], bias[..., :2]], -1),
-        lambda bias, _: 2 * torch.cat([bias[..., :3], torch.zeros(1, 2, 5, 2)], -1),
+        lambda bias, _: 2 * torch.cat([bias[..., :3], bias.new_zeros(1, 2, 5, 2)], -1),
     ):
         module, x = Biased(more), torch.randn(2, 5, 8)
         deeper = fxgrow.deepen(fxgrow.trace(module, (x,)), after="add", block="transformer")

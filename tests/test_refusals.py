@@ -408,12 +408,9 @@ def test_each_layer_of_a_mixer_makes_what_it_makes(*, stem: bool) -> None:
     for layer, units, now in (("t1", "units", 12), ("c1", "channels", 16)):
         said = fxgrow.plan_widen(gm, layer, to=now + 4).title
         assert said == f"widen {layer}: {now} -> {now + 4} {units}"
-        for options, what in (
-            ({"to": 3}, f"{layer} has {now} {units}; to=3 is not wider"),
-            ({"to": 99999}, f"{layer} has {now} {units}; 99999 is more than 1024 times as many"),
-        ):
-            with pytest.raises(fxgrow.UsageError, match=what):
-                fxgrow.widen(gm, layer, **options)
+        for to, what in ((3, "to=3 is not wider"), (99999, "99999 is more than 1024 times as many")):
+            with pytest.raises(fxgrow.UsageError, match=f"{layer} has {now} {units}; {what}"):
+                fxgrow.widen(gm, layer, to=to)
         widths = {layer: fxgrow.Width(to=now + 4), f"{layer}.weight": fxgrow.Width(to=now + 5)}
         with pytest.raises(fxgrow.UsageError, match=f"shares {units} with another layer that is named"):
             fxgrow.grow(gm, widen=widths)
