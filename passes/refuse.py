@@ -18,7 +18,7 @@ from fxgrow.schemes.occurrences import MOST_INDICES, crowded
 from .targets import Target
 from .ways import UNTRIED, Named, Refused, Way, by_factors, of_scheme, text
 from .widths import Width, chosen_atoms
-from .words import of_units
+from .words import of_units, word
 
 _WHAT = {
     Kind.UNKNOWN_OP: "its channels reach an operator that fxgrow has no rule for",
@@ -126,7 +126,7 @@ def _ways_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: boo
     ways = [Way(_OUT[kind])] if kind in _OUT else []
     ways += _by_factors(dims, target)
     if near:
-        ways.append(Way("widen a layer whose channels end elsewhere", layers=near))
+        ways.append(Way(f"widen a layer whose {word(dims, near)} end elsewhere", layers=near))
     volumes = [v for join in dims.joins for v in (join.main, join.skip)]
     if not soft and any(mine & set(atoms(a)) for v in volumes for a in dims.resolved(v)):
         ways.append(Way('keep the stream as it is with skip="reshape"', {"skip": "reshape"}))

@@ -15,6 +15,7 @@ from fxgrow.functional import adapt_skip
 from fxgrow.plan import SkipEdit
 
 from .targets import Target
+from .words import word
 
 CopyMaps = Mapping[str, Mapping[Atom, tuple[int, ...]]]
 """By node: for each set of units the old ones that its new ones are copies of."""
@@ -100,8 +101,8 @@ def _edit(
             raise GrowthRefused(
                 Refusal(
                     Kind.NON_ALIGNED,
-                    f"cannot widen {target.name} alone: new channels would lie between old ones where a skip path "
-                    f"enters {join.node}",
+                    f"cannot widen {target.name} alone: new {word(dims, [target.node])} would lie between old ones "
+                    f"where a skip path enters {join.node}",
                     where=join.node,
                     hint='skip="couple" widens the whole stream',
                 )
@@ -143,8 +144,8 @@ def _adapters_stay_simple(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[A
                 raise GrowthRefused(
                     Refusal(
                         Kind.NON_ALIGNED,
-                        f"cannot widen {target.name}: the skip adapter {node.name} reads channels that would be "
-                        "interleaved with new ones",
+                        f"cannot widen {target.name}: the skip adapter {node.name} reads {word(dims, [target.node])} "
+                        "that would be interleaved with new ones",
                         where=node.name,
                         hint="widen the layers by themselves before reshaping their skip paths",
                     )

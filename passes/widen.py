@@ -29,6 +29,7 @@ from .settling import Settled, Task, another_factor, companions, failures, holdi
 from .skips import behind
 from .targets import Target, find_target, paths
 from .widths import Width, chosen_atoms, new_sizes
+from .words import of_units
 from .writing import Writing, written
 
 Skip = Literal["couple", "reshape"]
@@ -288,7 +289,7 @@ class Widen:
             if not any(atom in known for known in steps):
                 steps.append(dims.algebra.in_step(atom))
         try:
-            wanted = new_sizes(dims, target.axis, steps, width, target.name)
+            wanted = new_sizes(dims, target, steps, width)
         except FxgrowError:
             if target.name in task.other_way:
                 raise task.causes[target.name] from None
@@ -296,9 +297,10 @@ class Widen:
         other = {a: (sizes[a], n) for a, n in wanted.items() if sizes.get(a, n) != n}
         if other and target.name not in self.optional:
             have, want = next(iter(other.values()))
+            what = f"shares channels with another layer that is named, and they are to be {have} and {want}"
             raise usage(
                 Kind.BAD_TARGET,
-                f"{target.name} shares channels with another layer that is named, and they are to be {have} and {want}",
+                f"{target.name} {of_units(dims, target, what)}",
                 hint="give one width for both, or name one of them only",
             )
         sizes.update({a: max(n, sizes.get(a, n)) for a, n in wanted.items()})

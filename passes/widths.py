@@ -10,6 +10,9 @@ from fxgrow.dims.axis import Atom, Axis, Product, atoms, terms_of
 from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import Kind, usage
 
+from .targets import Target
+from .words import word
+
 LARGEST = 1024
 """No layer is made wider than this many times."""
 
@@ -47,8 +50,8 @@ class Width:
         """Whether only this width will do."""
         return self.factor is None and (self.to is not None or self.by is not None) and self.round_to is None
 
-    def target(self, now: int, name: str) -> int:
-        """The width that is aimed at.
+    def target(self, now: int, name: str, units: str) -> int:
+        """The width that is aimed at; `units` is what the layer makes.
 
         Raises:
             UsageError: it is no wider than now.
@@ -63,12 +66,12 @@ class Width:
         if self.round_to is not None:
             aim = ceil(aim / self.round_to) * self.round_to
         if aim > LARGEST * now:
-            what = f"{name} has {now} channels; {aim} is more than {LARGEST} times as many"
+            what = f"{name} has {now} {units}; {aim} is more than {LARGEST} times as many"
             raise usage(Kind.BAD_TARGET, what, hint=f"to={2 * now}, say")
         if aim <= now:
             raise usage(
                 Kind.BAD_TARGET,
-                f"{name} has {now} channels; to={aim} is not wider",
+                f"{name} has {now} {units}; to={aim} is not wider",
                 hint=f"to={now + 1} or more",
             )
         return aim
@@ -93,15 +96,15 @@ def chosen_atoms(dims: DimsSolver, axis: Axis, grow: str) -> list[Atom]:
     return list(chosen)
 
 
-def new_sizes(dims: DimsSolver, axis: Axis, classes: list[list[Atom]], width: Width, name: str) -> Mapping[Atom, int]:
+def new_sizes(dims: DimsSolver, target: Target, classes: list[list[Atom]], width: Width) -> Mapping[Atom, int]:
     """New sizes of classes of atoms (each class keeps one size) so that the axis gets the width that is wanted.
 
     Raises:
         UsageError: the width is not wider, or cannot be reached; the message names the nearest that can.
     """
-    algebra = dims.algebra
-    now = algebra.measure(axis)
-    aim = width.target(now, name)
+    algebra, axis, name = dims.algebra, target.axis, target.name
+    now, units = algebra.measure(axis), word(dims, [target.node])
+    aim = width.target(now, name, units)
     old = [algebra.size[c[0].index] for c in classes]
 
     def measure(sizes: list[int]) -> int:
@@ -124,7 +127,7 @@ def new_sizes(dims: DimsSolver, axis: Axis, classes: list[list[Atom]], width: Wi
             nearest = [str(w) for w in (reached, measure(above)) if w > now]
             raise usage(
                 Kind.BAD_TARGET,
-                f"{name} cannot have {aim} channels: they come in steps of {steps[last]} from {now}",
+                f"{name} cannot have {aim} {units}: they come in steps of {steps[last]} from {now}",
                 hint=f"the nearest possible widths are {' and '.join(nearest)}",
             )
         sizes = above
@@ -135,7 +138,7 @@ def new_sizes(dims: DimsSolver, axis: Axis, classes: list[list[Atom]], width: Wi
         else:
             raise usage(
                 Kind.BAD_TARGET,
-                f"no width of {name} is a multiple of {multiple}: channels come in steps of {steps[last]} from {now}",
+                f"no width of {name} is a multiple of {multiple}: {units} come in steps of {steps[last]} from {now}",
                 hint=f"round_to={steps[last]} fits",
             )
     return {a: n for c, n in zip(classes, sizes, strict=True) for a in c if n > algebra.size[a.index]}

@@ -25,6 +25,7 @@ from .at_other_sizes import fails_at_other_sizes
 from .proved import Inexpressible, Proved
 from .skips import skip_edits
 from .tensors import copy_maps, tensor_edits
+from .words import word
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,7 @@ def _title(growth: Proved) -> str:
     now = [algebra.measure(t.axis) for t in targets]
     then = [algebra.measure(t.axis, growth.sizes) for t in targets]
     widths = ", ".join(f"{a} -> {b}" for a, b in zip(now, then, strict=True))
-    return f"widen {', '.join(t.name for t in targets)}: {widths} channels"
+    return f"widen {', '.join(t.name for t in targets)}: {widths} {word(growth.dims, [t.node for t in targets])}"
 
 
 def _growths(growth: Proved) -> tuple[Growth, ...]:

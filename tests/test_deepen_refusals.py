@@ -384,7 +384,14 @@ class Biased(nn.Module):
 
 
 def test_a_bias_that_is_learned_is_no_mask() -> None:
-    for more in (lambda bias, _: bias, lambda bias, _: 16 * bias.sigmoid()):
+    for more in (
+        lambda bias, _: bias,
+        lambda bias, _: 16 * bias.sigmoid(),
+        lambda bias, _: nn.functional.pad(bias[..., :3], (0, 2)),
+        lambda bias, _: nn.functional.pad(bias[..., :3], (0, 2, 0, 0), mode="replicate"),
+        lambda bias, _: torch.cat([bias[..., :3], bias[..., :2]], -1),
+        lambda bias, _: 2 * torch.cat([bias[..., :3], bias.new_zeros(1, 2, 5, 2)], -1),
+    ):
         module, x = Biased(more), torch.randn(2, 5, 8)
         deeper = fxgrow.deepen(fxgrow.trace(module, (x,)), after="add", block="transformer")
         assert len(list(deeper.parameters())) > len(list(module.parameters())) + 4
@@ -398,8 +405,20 @@ def test_a_bias_that_is_learned_is_no_mask() -> None:
         lambda bias, shut: torch.where(shut < 0, -100.0, bias),
         lambda bias, shut: bias * (shut == 0) + shut,
         lambda bias, shut: shut.expand(1, 2, 5, 5),
+        lambda bias, shut: nn.functional.pad(bias[..., :3], (0, 2), value=-torch.inf),
+        lambda bias, shut: 16 * nn.functional.pad(bias[..., :3], (0, 2), value=-100.0).tanh(),
+        lambda bias, shut: (
+            nn.functional.pad(bias[..., :3], (0, 2)) + nn.functional.pad(bias[..., :3], (0, 2), value=-9)
+        ),
+        lambda bias, shut: torch.cat([bias[..., :3], torch.full((1, 2, 5, 2), -torch.inf)], -1),
+        lambda bias, shut: 2 * torch.cat([bias[..., :3], shut[:, 3:].expand(1, 2, 5, 2)], -1),
+        lambda bias, shut: torch.slice_scatter(torch.full((1, 2, 5, 5), -torch.inf), bias[..., :3], 3, 0, 3),
     ],
-    ids=["a mask beside it", "entries of it chosen", "both", "a mask alone"],
+    ids=[
+        *("a mask beside it", "entries of it chosen", "both", "a mask alone"),
+        *("padded", "padded and computed with", "padded twice", "numbers beside it", "a mask in a row with it"),
+        "written into numbers",
+    ],
 )
 def test_what_is_added_to_a_learned_bias_or_cut_out_of_it_is_a_mask(more: Callable[[Tensor, Tensor], Tensor]) -> None:
     gm = fxgrow.trace(Biased(more), (torch.randn(2, 5, 8),))

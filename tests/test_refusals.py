@@ -381,6 +381,47 @@ def test_tokens_are_not_called_channels() -> None:
     assert refusal(gm, "mix", "auto").what == "cannot widen mix: its units are joined with an input of the model"
 
 
+class Mixer(nn.Module):
+    """A block that mixes tokens, then channels, of an image's patches or of tokens."""
+
+    def __init__(self, *, stem: bool = False, soft: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4) if stem else None
+        self.n1, self.n2 = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.t1, self.t2 = nn.Linear(4, 12), nn.Linear(12, 4)
+        self.c1, self.c2 = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.soft = soft
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stem is not None:
+            x = self.stem(x).flatten(2).transpose(1, 2)
+        y = nn.functional.gelu(self.t1(self.n1(x).transpose(1, 2)))
+        x = x + self.t2(y.softmax(-1) if self.soft else y).transpose(1, 2)
+        x = x + self.c2(nn.functional.gelu(self.c1(self.n2(x))))
+        return x if self.stem is None else x.mean(1)
+
+
+@pytest.mark.parametrize("stem", [False, True])
+def test_each_layer_of_a_mixer_makes_what_it_makes(*, stem: bool) -> None:
+    x = torch.randn(2, 3, 8, 8) if stem else torch.randn(2, 4, 8)
+    gm = fxgrow.trace(Mixer(stem=stem).eval(), (x,))
+    for layer, units, now in (("t1", "units", 12), ("c1", "channels", 16)):
+        said = fxgrow.plan_widen(gm, layer, to=now + 4).title
+        assert said == f"widen {layer}: {now} -> {now + 4} {units}"
+        for to, what in ((3, "to=3 is not wider"), (99999, "99999 is more than 1024 times as many")):
+            with pytest.raises(fxgrow.UsageError, match=f"{layer} has {now} {units}; {what}"):
+                fxgrow.widen(gm, layer, to=to)
+        widths = {layer: fxgrow.Width(to=now + 4), f"{layer}.weight": fxgrow.Width(to=now + 5)}
+        with pytest.raises(fxgrow.UsageError, match=f"shares {units} with another layer that is named"):
+            fxgrow.grow(gm, widen=widths)
+    assert refusal_of(gm, "t2").what.startswith("cannot widen t2: its units ")
+    assert refusal_of(gm, "c2").what.startswith("cannot widen c2: its channels ")
+    assert re.match("widen a layer whose units end elsewhere: (c1, )?t1", refusal_of(gm, "t2").hint)
+    soft = fxgrow.trace(Mixer(stem=stem, soft=True).eval(), (x,))
+    assert refusal_of(soft, "t1", to=13).what == "cannot widen t1: its units reach a softmax over the whole axis"
+    assert refusal_of(soft, "t2").what.startswith("cannot widen t2: its units ")
+
+
 def test_lines_of_torchvision_are_named() -> None:
     model = torchvision.models.shufflenet_v2_x0_5(num_classes=5).eval()
     gm = fxgrow.trace(model, (torch.randn(1, 3, 64, 64),))

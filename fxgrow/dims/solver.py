@@ -12,6 +12,7 @@ from .algebra import Algebra
 from .aside import Aside
 from .axis import Atom, Axis, Fixed, atoms
 from .bounds import Ranges
+from .flags import is_continuous, masks
 from .rules import RULES
 from .varying import freeze_varying
 
@@ -86,6 +87,7 @@ class DimsSolver:
         self._soft: dict[int, SoftJoin] = {}
         self._ranges: Ranges | None = None
         self._read: frozenset[int] | None = None
+        self._masks: frozenset[int] | None = None
         self.forget()
         self._depth: dict[int, int] = {}
         """Contractions on the longest way from a graph input; values that no input reaches have none."""
@@ -118,10 +120,16 @@ class DimsSolver:
             if value.origin is Origin.INPUT:
                 for k, axis in enumerate(known):
                     self.algebra.freeze(axis, Kind.INPUT, f"axis {k} of graph input {value.node} has its size")
-            elif value.origin is Origin.CONSTANT or not (value.dtype.is_floating_point or value.dtype.is_complex):
+            elif value.origin is Origin.CONSTANT or not (is_continuous(value.dtype) or self._may_be_copied(value)):
                 for axis in known:
                     self.algebra.freeze(axis, Kind.CONSTANT, "a constant or integer tensor has no units to draw")
         return list(known)
+
+    def _may_be_copied(self, value: Value) -> bool:
+        """Whether a tensor of flags or whole numbers is a mask, of which new entries are copies of old ones."""
+        if self._masks is None:
+            self._masks = masks(self.program)
+        return value.index in self._masks
 
     def set(self, value: Value, axes: Sequence[Axis]) -> None:
         """Say what the axes of an output are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..capture.program import Op, Origin, Value
+from ..dims.flags import is_continuous
 from ..dims.solver import DimsSolver
 
 _WEIGHTS = ("linear", "embedding", "matmul", "mm", "bmm", "addmm", "einsum", "bilinear")
@@ -20,14 +21,14 @@ def weights(dims: DimsSolver) -> set[int]:
 
 def is_drawn(dims: DimsSolver, value: Value, among: set[int]) -> bool:
     """Whether new entries of a parameter or buffer are drawn. Those of vectors that scale or shift channels, and of
-    buffers, are taken from old units, from the same ones for all tensors of a module.
+    buffers and of flags and whole numbers, are taken from old units, from the same ones for all tensors of a module.
 
     Args:
         dims: the axes.
         value: the parameter or buffer.
         among: the result of `weights`.
     """
-    if value.index in dims.program.buffers:
+    if value.index in dims.program.buffers or not is_continuous(value.dtype):
         return False
     return sum(n > 1 for n in value.shape) > 1 or value.index in among
 

@@ -11,11 +11,12 @@ many.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..capture.program import Op
 from ..dims.axis import Atom
+from ..dims.flags import flags
 from ..dims.rules.domains import Domain
 from ..dims.rules.mixing import Mixing
 from ..dims.solver import DimsSolver
@@ -84,6 +85,7 @@ class ParityDomain:
         copies: bool = False,
         fresh: bool = False,
         buffers: Collection[int] = (),
+        flags: Container[int] = (),
     ) -> None:
         self.zeros = zeros
         self.positions = positions
@@ -92,6 +94,8 @@ class ParityDomain:
         """Whether all units are new, so that statistics may be anything."""
         self.buffers = buffers
         """Values that do not learn: of a weight under a mask it is the weight that changes its sign."""
+        self.flags = flags
+        """Values that hold flags or whole numbers, which have no sign and cannot be shared out."""
         self.places: dict[Place, int] = {}
         self.rows: list[Place] = []
         self.demands: list[Demand] = [Demand(self.one, 1, 0, "")]
@@ -108,13 +112,13 @@ class ParityDomain:
             self.demands.append(Demand(form, value, self.positions[id(op)], text, readers))
 
     def place(self, place: Place) -> Parity:
-        """One unknown bit, unless it has been set to zero."""
+        """One unknown bit, unless it has been set to zero, or is known to be 0."""
         if place in self.zeros:
             return None
         bit = self.places.setdefault(place, len(self.places) + 1)
         if bit == len(self.rows) + 1:
             self.rows.append(place)
-        return 1 << bit
+        return 0 if place.value in self.flags else 1 << bit
 
     def add(self, op: Op, states: Sequence[Parity]) -> Parity:
         """All signs equal; zero is neutral."""
@@ -254,8 +258,9 @@ def choose_parities(dims: DimsSolver, sizes: Mapping[Atom, int], *, copies: bool
     positions = {id(op): i for i, op in enumerate(dims.program.ops)}
     zeros: frozenset[Place] = frozenset()
     first: Failure | None = None
+    unlearned = {"buffers": dims.program.buffers, "flags": flags(dims.program)}
     while True:
-        domain = ParityDomain(zeros, positions, copies=copies, fresh=dims.fresh, buffers=dims.program.buffers)
+        domain = ParityDomain(zeros, positions, copies=copies, fresh=dims.fresh, **unlearned)
         Propagation(dims, sizes, domain).run()
         if domain.failure is not None and first is not None:  # zeros were only a way out; what they came for counts
             return Failure(first.kind, first.op, f"{first.text}; nor will zeros do: {domain.failure.text}")

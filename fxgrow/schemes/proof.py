@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from ..capture.program import Op, Origin
 from ..dims.axis import Atom
+from ..dims.flags import flags
 from ..dims.rules.domains import NOT_ZERO, Domain
 from ..dims.rules.mixing import PINNED, Mixing
 from ..dims.solver import DimsSolver
@@ -39,8 +40,11 @@ class ProofDomain:
         *,
         fresh: bool = False,
         inside: bool = False,
+        flags: Container[int] = (),
     ) -> None:
+        """`flags`: values that hold flags or whole numbers."""
         self.assignment = assignment
+        self.flags = flags
         self.positions = positions
         self.fresh = fresh
         """Whether all units are new, so that statistics may be anything."""
@@ -76,6 +80,8 @@ class ProofDomain:
         if state not in HELD:
             said = "nothing" if state is None else repr(state)
             raise Unfounded(f"the scheme says {said} of new units of a parameter, which is nothing that they can hold")
+        if state not in HELD_BY_FLAGS and place.value in self.flags:
+            raise Unfounded(f"new units of a tensor of flags or whole numbers cannot be {state.value}")
         return state
 
     def add(self, op: Op, states: Sequence[State]) -> State:
@@ -301,6 +307,8 @@ WRITES = "another scheme, such as zero, or grow the model in a mode in which it 
 """A way out where a buffer that is written to would not keep its state."""
 HELD = frozenset({State.ZERO, State.EVEN, State.ODD, State.COPY, State.SPLIT, State.MEAN, State.FREE})
 """States that new units of a parameter can be put in."""
+HELD_BY_FLAGS = frozenset({State.ZERO, State.EVEN, State.COPY, State.FREE})
+"""Those that flags and whole numbers can be put in: they have no opposite, no share and no mean."""
 COPIES = 'scheme="net2net": copies of old units have values that those have'
 """A way out where new units may leave the domain of a function."""
 _ANYWHERE = frozenset({State.FREE, State.EVEN, State.ODD, State.ZERO, State.MEAN})
@@ -321,7 +329,8 @@ _TWINS = frozenset({State.EVEN, State.COPY, State.SAME, State.FREE})
 
 def prove(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment) -> Proof | Failure:
     """Prove a growth with these states, or say which step fails."""
-    domain = ProofDomain(assignment, {id(op): i for i, op in enumerate(dims.program.ops)}, fresh=dims.fresh)
+    positions = {id(op): i for i, op in enumerate(dims.program.ops)}
+    domain = ProofDomain(assignment, positions, fresh=dims.fresh, flags=flags(dims.program))
     flow = Propagation(dims, sizes, domain)
     try:
         flow.run()

@@ -94,7 +94,8 @@ def _obey(out: Tensor, axis: int, layout: Layout, number: int, state: State) -> 
             out.index_fill_(axis, fresh, 0)
         case State.EVEN | State.ODD:
             sign = -1 if state is State.ODD else 1
-            out.index_copy_(axis, right, sign * out.index_select(axis, left))
+            twins = out.index_select(axis, left)
+            out.index_copy_(axis, right, twins if sign > 0 else -twins)
             if sign < 0:
                 out.index_fill_(axis, lone, 0)
         case State.COPY | State.SPLIT:

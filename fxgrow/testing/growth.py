@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..capture.program import Args, Op, Program, Value
 from ..dims.axis import Atom
+from ..dims.flags import is_continuous
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..dims.solver import DimsSolver
 from ..passes.tensors import Blocks
@@ -161,7 +162,7 @@ class Growth:
         """Blocks of zeros must bring no infinities, neither as values nor as gradients."""
         state = random.get_state()
         _, large = self.drawn(random, False)
-        zeros = [p for p, x in self.assignment.items() if x is State.ZERO]
+        zeros = [p for p, x in self.assignment.items() if x is State.ZERO and is_continuous(large[p.value].dtype)]
         for place in zeros:
             large[place.value].requires_grad_()
         try:

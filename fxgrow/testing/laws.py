@@ -21,12 +21,13 @@ from ..capture.build import lower
 from ..capture.program import STORED, Origin, Program
 from ..capture.snapshot import Snapshot
 from ..dims.axis import Atom
+from ..dims.flags import flags
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from ..passes.tensors import copy_maps
 from ..schemes.flow import Propagation
 from ..schemes.occurrences import places_of
-from ..schemes.proof import ProofDomain, Refuted
+from ..schemes.proof import HELD_BY_FLAGS, ProofDomain, Refuted
 from ..schemes.states import Assignment, State
 from .blocks import Draw, anything
 from .families import FAMILIES, SIGN, Family
@@ -172,7 +173,10 @@ class _Examination:
             for place in places_of(self.dims, sizes, value, k, axis)
         ]
         accepted = self.accepted
+        whole = [k for k, place in enumerate(places) if place.value in flags(self.program)]
         for row in family.rows(len(places), self.choice):
+            if any(row[k] not in HELD_BY_FLAGS for k in whole):
+                continue
             self._assign(family, sizes, dict(zip(places, row, strict=True)))
             if self.accepted - accepted >= family.enough:
                 break

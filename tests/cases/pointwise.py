@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fxgrow.errors import Kind
-from fxgrow.testing.blocks import Draw, above_one, anything, below_one, flags, positive, unit
+from fxgrow.testing.blocks import Draw, above_one, anything, below, below_one, flags, positive, unit
 
 from .row import Row, row
 
@@ -75,7 +74,6 @@ POLYNOMIALS = """special_chebyshev_polynomial_t special_chebyshev_polynomial_u s
     special_chebyshev_polynomial_w special_shifted_chebyshev_polynomial_t special_shifted_chebyshev_polynomial_u
     special_shifted_chebyshev_polynomial_v special_shifted_chebyshev_polynomial_w special_hermite_polynomial_h
     special_hermite_polynomial_he special_laguerre_polynomial_l special_legendre_polynomial_p"""
-CONST = Kind.CONSTANT
 
 ROWS: list[Row] = [
     *unary(SMOOTH),
@@ -137,7 +135,18 @@ ROWS: list[Row] = [
     *on_whole("bitwise_left_shift bitwise_right_shift __lshift__ __rshift__", amounts=True),
     row("max (of two)", torch.max, "4+ 3+", "3+"),
     row("min (of two)", torch.min, "4+ 3+", "4+ 3+"),
-    row("where (of a mask)", torch.where, "4. 3.", "4. 3.", "4. 3.", why=CONST, draw=(flags, anything, anything)),
+    row("where (of a mask)", torch.where, "4+ 3+", "4+ 3+", "4+ 3+", draw=(flags, anything, anything)),
+    row("where (of a mask and zero)", lambda m, x: torch.where(m, x, 0), "4+ 3+", "4+ 3+", draw=(flags, anything)),
+    row("where (of zero and a mask)", lambda m, x: torch.where(m, 0, x), "3+", "4+ 3+", draw=(flags, anything)),
+    row("where (of a number)", lambda m, x: torch.where(m, x, 2), "4+ 3+", "3+", draw=(flags, anything)),
+    row(
+        "where (of whole numbers)", lambda m, x: torch.where(m == 1, x, 0), "4+ 3+", "4+ 3+", draw=(below(3), anything)
+    ),
+    row("where (of two)", lambda x, y, z: torch.where(x > 0, y, z), "4+ 3+", "4+ 3+", "3+"),
+    row("masked_fill (by a mask)", lambda m, x: x.masked_fill(m, 0), "4+ 3+", "4+ 3+", draw=(flags, anything)),
+    row("masked_fill (with a tensor)", lambda x, y: x.masked_fill(y > 0, x.new_ones(())), "4+ 3+", "3+"),
+    row("mul (by flags)", torch.mul, "4+ 3+", "4+ 3+", draw=(flags, anything)),
+    row("mul (by whole numbers)", lambda m, x: x * m.unsqueeze(0), "3+", "4+ 3+", draw=(below(3), anything)),
     row("where (of a comparison)", lambda x, y: torch.where(x > 0, x, y), "4+ 3+", "3+"),
     row("masked_fill", lambda x: x.masked_fill(x > 1, 3.0), "4+ 3+"),
     row("masked_fill_", lambda x: x.clone().masked_fill_(x > 1, 0.0), "4+ 3+"),

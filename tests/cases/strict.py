@@ -33,6 +33,7 @@ _NAMES: dict[str, str] = {
     "slopes of zero make it a relu": "prelu",
     "a number that pads the new axis itself leaves the halves as they are": "pad",
     "an empty slice": "slice",
+    "a mask that is false at all new units chooses one operand there; those of models are copies": "where",
 }
 
 STRICT: dict[str, str] = {

@@ -205,7 +205,7 @@ _NEITHER = """acos arccos cos cosh sinc special_sinc exp exp2 special_exp2 erfc 
     special_bessel_j0 special_spherical_bessel_j0 special_airy_ai special_ndtr special_log_ndtr special_xlog1py
     atan2 arctan2 heaviside ldexp lerp logaddexp logaddexp2 nextafter frexp signbit
     isfinite isinf isnan isneginf isposinf isclose eq ne gt ge lt le greater greater_equal less less_equal not_equal
-    logical_not logical_and logical_or logical_xor where masked_fill gcd lcm
+    logical_not logical_and logical_or logical_xor gcd lcm
     bitwise_not bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift
     __and__ __or__ __xor__ __lshift__ __rshift__ __iand__ __ior__ __ixor__ __ilshift__ __irshift__"""
 _UNSAFE = """sqrt rsqrt reciprocal log log2 log10 logit special_logit special_entr special_ndtri acosh arccosh
