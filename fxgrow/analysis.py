@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .capture.build import lower
 from .capture.call import Call, remembered
-from .capture.checks import check_model
+from .capture.checks import check_model, check_wrapper
 from .capture.containers import changed, leaves
 from .capture.fakes import empty_fake
 from .capture.inputs import example_values
@@ -344,6 +344,8 @@ def analyse(
             do not fit or cannot be inferred.
     """
     if not isinstance(gm, fx.GraphModule):
+        if isinstance(gm, nn.Module):
+            check_wrapper(gm)
         raise usage(
             Kind.NOT_TRACEABLE,
             f"{type(gm).__name__} is not traced",

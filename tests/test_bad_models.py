@@ -251,6 +251,127 @@ def test_models_that_cannot_be_traced_name_the_line(kind: type[Net], line: str) 
     assert snapshot(model) == before
 
 
+class Assigns(Net):
+    """Assigns to the data of a tensor that it has computed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.a(x)
+        y.data = y.data * 2
+        z: Tensor = self.b(y)
+        return z
+
+
+class Copies(Net):
+    """The way out of that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.a(x)
+        y.data.copy_(y.data * 2)
+        z: Tensor = self.b(y)
+        return z
+
+
+@pytest.mark.parametrize("inputs", [(torch.zeros(2, 4),), None], ids=["given", "guessed"])
+def test_an_error_of_fxgrows_own_inside_a_trace_is_passed_on(inputs: Any) -> None:
+    with pytest.raises(UsageError) as caught:
+        fxgrow.trace(Assigns(), inputs)
+    says = ("FXG006  forward assigns to the data", "in forward:  y.data = y.data * 2", "x.data.copy_(y)")
+    expect(caught.value, Kind.UNSUPPORTED_MODEL, says)
+    assert "FXG007" not in str(caught.value)
+    fxgrow.widen(fxgrow.trace(Copies(), inputs), "a")  # the way out
+
+
+def count(x: Tensor) -> int:
+    """How many entries are not zero."""
+    return len(x.nonzero())
+
+
+@torch.library.custom_op("fxgrow_tests::count", mutates_args=())
+def registered_count(x: Tensor) -> Tensor:
+    """The same, as an operator."""
+    return torch.tensor(len(x.nonzero()))
+
+
+@registered_count.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty((), dtype=torch.int64)
+
+
+class Counts(Net):
+    """Reads a length that depends on values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(torch.relu(self.a(x)))
+        return y * count(y)
+
+
+class CountsByOperator(Net):
+    """The same by an operator of the user's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(torch.relu(self.a(x)))
+        z: Tensor = y * registered_count(y)
+        return z
+
+
+class Covariance(Net):
+    """Calls a function of torch's that reads a value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(torch.relu(self.a(x)))
+        return torch.cov(y)
+
+
+class CovarianceByHand(Net):
+    """The same by operators that read none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(torch.relu(self.a(x)))
+        c = y - y.mean(1, keepdim=True)
+        return c @ c.T / (y.shape[1] - 1)
+
+
+class Picks(Net):
+    """Calls a method whose result has a shape that depends on values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(torch.relu(self.a(x)))
+        return y.nonzero()
+
+
+def test_a_length_that_depends_on_values_is_named() -> None:
+    x = torch.randn(3, 4)
+    with pytest.raises(UsageError) as caught:
+        fxgrow.trace(Counts(), (x,))
+    says = ("the length of a traced value is known only when the model runs", "return len(x.nonzero())", "leaf=")
+    expect(caught.value, Kind.NOT_TRACEABLE, says)
+    assert "torch.fx.wrap" not in str(caught.value)
+    model = Counts()
+    torch.testing.assert_close(fxgrow.trace(model, (x,), leaf=count)(x), model(x))  # the way out
+
+
+@pytest.mark.parametrize("inputs", [(torch.randn(3, 4),), None], ids=["given", "guessed"])
+@pytest.mark.parametrize(
+    ("bad", "leaf", "says", "way_out"),
+    [
+        (Covariance, (), "(torch.cov) runs aten.equal, which reads values", CovarianceByHand),
+        (Counts, count, "(count) runs aten.nonzero, which returns a tensor whose shape depends", CountsByOperator),
+        (Picks, (), "(Tensor.nonzero) runs aten.nonzero, which returns a tensor whose shape", CountsByOperator),
+    ],
+)
+def test_calls_that_read_values_are_named_with_the_line(
+    bad: type[Net], leaf: Any, says: str, way_out: type[Net], inputs: Any
+) -> None:
+    traced = fxgrow.trace(bad(), inputs, leaf=leaf)
+    with pytest.raises(UsageError) as caught:
+        fxgrow.widen(traced, "a")
+    expect(caught.value, Kind.UNSUPPORTED_MODEL, (says, "where   test_bad_models.py:", "torch.library.custom_op"))
+    model = way_out()
+    grown = fxgrow.widen(fxgrow.trace(model, inputs), "a")
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(grown(x), model(x))
+
+
 def test_concrete_args_that_forward_does_not_take() -> None:
     with pytest.raises(UsageError) as caught:
         fxgrow.trace(Flagged(), concrete_args={"flagg": True})

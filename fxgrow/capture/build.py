@@ -23,6 +23,7 @@ from .snapshot import Snapshot
 from .storages import place_of
 from .template import Local, Step, Template, fill, locals_in
 from .trees import attribute, leaves, plain, value_tree
+from .value_errors import reads_values
 from .varying import note, varying
 from .writes import forgotten, refreshed, root_of, stored, understood
 from .written_containers import WrittenContainers
@@ -298,7 +299,7 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
             except (MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
-                raise _cannot_run(node, args, error) from error
+                raise (reads_values(node, target, error) or _cannot_run(node, args, error)) from error
             if program.varying and done is None:
                 note(program, node, env, target)
         program.results[node.name] = value_tree(env[node])

@@ -14,6 +14,8 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.optim.swa_utils import AveragedModel
 
 from ..errors import Kind, usage
+from .code_traits import differs_when_compiled
+from .compiled import is_compiled, original
 from .source import user_frame
 from .traced import written_by_train
 
@@ -31,7 +33,7 @@ def check_model(model: nn.Module) -> None:
         raise usage(
             Kind.UNSUPPORTED_MODEL, f"{type(model).__name__} is no torch.nn.Module", hint="fxgrow.trace(nn_module)"
         )
-    _check_wrapper(model)
+    check_wrapper(model)
     for path, module in model.named_modules():
         tensors = [*module._parameters.values(), *module._buffers.values()]
         if isinstance(module, torch.jit.ScriptModule):
@@ -68,16 +70,16 @@ def check_model(model: nn.Module) -> None:
             )
 
 
-def _check_wrapper(model: nn.Module) -> None:
-    """Refuse models that only call another one, compiled or on several devices, with the way to that one."""
+def check_wrapper(model: nn.Module) -> None:
+    """Refuse models that only call another one, compiled or on several devices, with the way to that one.
+
+    Raises:
+        UsageError: the model is such a wrapper, or torch.compile has wrapped a module in it.
+    """
     for path, module in model.named_modules():
         if "_orig_mod" in module._modules:
             place = ".".join(filter(None, ["model", path]))
-            hint = (
-                f"set {place} = {place}._orig_mod before tracing"
-                if path
-                else "trace the model inside, fxgrow.trace(model._orig_mod, …)"
-            )
+            hint = f"set {place} = {place}._orig_mod before tracing" if path else _way_inside(module, "_orig_mod")
             raise usage(
                 Kind.UNSUPPORTED_MODEL,
                 "torch.compile has replaced a module by one that runs compiled code, which torch.fx cannot trace",
@@ -86,13 +88,19 @@ def _check_wrapper(model: nn.Module) -> None:
             )
     name = type(model).__name__
     if isinstance(model, _WRAPPERS):
-        inner = next(iter(model._modules))
         raise usage(
             Kind.UNSUPPORTED_MODEL,
             f"{name} only calls the model inside it, with whatever it is given, which torch.fx cannot trace",
             where="the model itself",
-            hint=f"trace the model inside, fxgrow.trace(model.{inner}, …), and wrap the grown one",
+            hint=f"{_way_inside(model, next(iter(model._modules)))}, and wrap the grown one",
         )
+
+
+def _way_inside(model: nn.Module, name: str) -> str:
+    """How to pass what a wrapper holds under a name."""
+    if isinstance(getattr(model, name), fx.GraphModule):
+        return f"pass the traced model inside, model.{name}"
+    return f"trace the model inside, fxgrow.trace(model.{name}, …)"
 
 
 def _where(path: str, module: nn.Module) -> str:
@@ -113,6 +121,22 @@ def check_train(model: nn.Module) -> None:
             f"{mode} of {type(model).__name__} changes {names} each time that it is called, and that of the traced "
             "model would not",
             hint="let train() set flags, and write to tensors in forward or in a method of another name",
+        )
+
+
+def check_compiled(model: nn.Module) -> None:
+    """Refuse compiled code that does something else than the eager code, which is what is traced.
+
+    Raises:
+        UsageError: some code asks whether torch.compile compiles it.
+    """
+    if differs_when_compiled(model):
+        raise usage(
+            Kind.UNSUPPORTED_MODEL,
+            f"code of {type(model).__name__} asks torch.compiler.is_compiling(), and torch.compile compiles a part of "
+            "the model: the eager code, which is traced, may compute something else",
+            hint="trace a model that is not compiled, and compile the grown one: copy.deepcopy(model) undoes "
+            "module.compile(); take torch.compile off functions",
         )
 
 
@@ -140,8 +164,8 @@ def check_root(model: nn.Module) -> None:
 
 
 def has_other_forward(module: nn.Module) -> bool:
-    """Whether a module has a `forward` of its own in the place of its class's."""
-    own = vars(module).get("forward")
+    """Whether a module has a `forward` of its own in the place of its class's, but for one that is that, compiled."""
+    own = original(vars(module).get("forward"))
     same = isinstance(own, MethodType) and own.__self__ is module and own.__func__ is type(module).forward
     return own is not None and not same
 
@@ -155,8 +179,16 @@ def check_called(model: nn.Module, graph: fx.Graph) -> None:
     """
     for path in dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "call_module"):
         for inner, module in model.get_submodule(path).named_modules():
+            full = f"{path}.{inner}" if inner else path
+            if is_compiled(vars(module).get("forward")):
+                raise usage(
+                    Kind.UNSUPPORTED_MODEL,
+                    f"{full}.forward has been replaced by a compiled function on the instance, and a grown copy of "
+                    f"{full} would call the layer that it was made from",
+                    where=f"{full} ({type(module).__name__})",
+                    hint=f"del {full}.forward before tracing, and call {full}.compile() of the grown model",
+                )
             if has_other_forward(module):
-                full = f"{path}.{inner}" if inner else path
                 raise usage(
                     Kind.UNSUPPORTED_MODEL,
                     f"the `forward` of {full} has been replaced on the instance, and a grown copy of {full} would call "

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from .compiled import has_compiled_call, is_compiled
 from .user_code import is_own
 
 _GRADIENTS = frozenset({"requires_grad", "grad_fn", "is_grad_enabled", "is_leaf"})
@@ -22,6 +23,8 @@ _MEMORY = frozenset({"numpy", "tolist", "asarray", "array", "data_ptr", "untyped
 _KINDS = frozenset({"type", "repr", "str", "__class__"})
 _STAND_INS = frozenset({"FakeTensor", "Proxy", "fake_mode", "is_fx_tracing", "is_fake", "_get_current_dispatch_mode"})
 """Names by which code finds out that it runs on stand-ins."""
+_COMPILING = frozenset({"is_compiling", "is_dynamo_compiling"})
+"""Names by which code finds out that torch.compile compiles it."""
 _OTHER_ERRORS = frozenset({"AttributeError", "ImportError", "KeyError", "IndexError", "NameError"})
 """Errors that a stand-in does not raise for want of a value."""
 
@@ -89,6 +92,27 @@ def traits_of_calls(model: nn.Module) -> Traits:
     return traits_of(code for function in _called(model.modules()) for code in _codes(function.__code__))
 
 
+def names_in(model: nn.Module) -> frozenset[str]:
+    """The names that code reads which a call of a model may come to."""
+    functions = _called(model.modules())
+    return frozenset(name for function in functions for code in _codes(function.__code__) for name in code.co_names)
+
+
+def may_compile(model: nn.Module) -> bool:
+    """Whether code that a call of a model may come to calls torch.compile."""
+    codes = (code for function in _called(model.modules()) for code in _codes(function.__code__))
+    return any({"torch", "compile"} <= {*code.co_names} for code in codes)
+
+
+def differs_when_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile compiles some code of a model, and some code asks whether it is being compiled."""
+    reached = list(_reached(model.modules()))
+    codes = (code for _, function in reached for code in _codes(function.__code__))
+    if all(_COMPILING.isdisjoint(code.co_names) for code in codes):
+        return False
+    return any(map(has_compiled_call, model.modules())) or any(is_compiled(thing) for thing, _ in reached)
+
+
 def looks_at_mode(module: nn.Module) -> bool:
     """Whether code of the user's that a call of a module runs itself, not by the modules in it, reads `training`."""
     codes = (code for function in _called([module]) for code in _codes(function.__code__))
@@ -137,6 +161,11 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 def _called(modules: Iterable[nn.Module]) -> Iterator[FunctionType]:
     """The functions of the user and of libraries of models that a call may come to."""
+    return (function for _, function in _reached(modules))
+
+
+def _reached(modules: Iterable[nn.Module]) -> Iterator[tuple[Any, FunctionType]]:
+    """The same, each after what it is wrapped in."""
     seen: set[tuple[int, type | None]] = set()
     waiting: list[tuple[Any, type | None]] = []
     kind: type | None
@@ -157,6 +186,7 @@ def _called(modules: Iterable[nn.Module]) -> Iterator[FunctionType]:
             continue
         if isinstance(thing, property | functools.cached_property):
             thing = thing.fget if isinstance(thing, property) else thing.func
+        outer = thing
         thing = inspect.unwrap(getattr(thing, "__func__", thing)) if callable(thing) else thing
         if not isinstance(thing, FunctionType):
             called = getattr(type(thing), "__call__", None)  # noqa: B004  # the function itself is wanted
@@ -164,7 +194,7 @@ def _called(modules: Iterable[nn.Module]) -> Iterator[FunctionType]:
         if thing is None or not is_own(thing) or (id(thing), kind) in seen:
             continue
         seen.add((id(thing), kind))
-        yield thing
+        yield outer, thing
         waiting += _named(thing, kind)
 
 

@@ -27,7 +27,7 @@ from .lowering import Lowering
 from .other_modes import MODES, modes_of
 from .second_sizes import second
 from .snapshot import Snapshot
-from .source import forward_line, raising_node, user_line
+from .source import forward_line, located, raising_node, user_line
 from .streams import Drawn, draws
 from .traced import follow_owners, set_mode
 from .twin import Twin
@@ -335,7 +335,7 @@ class Comparison:
             if isinstance(error, FxgrowError) and error.kind is Kind.OTHER_DECISION:
                 return None, error
             if isinstance(error, FxgrowError) and not error.refusal.where:
-                raise type(error)(replace(error.refusal, where=user_line(error))) from None
+                raise located(error) from None
             if is_our_own(error):
                 raise
             if self._gradients and _IN_PLACE.search(str(error)):

@@ -141,6 +141,8 @@ def _inferred(
             failure = failure or error
             continue
         return call_of(places, values, _said(made)), values, program
+    if failure is not None and failure.kind is not Kind.BAD_INPUTS:  # other sizes would be refused, too
+        raise failure
     what = f"cannot tell the shape of input {unknown[0]}" if unknown else "no usual input shape fits this model"
     raise usage(
         Kind.BAD_INPUTS,

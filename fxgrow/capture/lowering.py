@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..functional import adapt_skip
+from .compiled import eager
 from .container_state import contents, mutable
 from .fakes import empty_fake, fake_of, standing_for
 from .locks import ONE_AT_A_TIME, one_at_a_time
@@ -130,7 +131,7 @@ class Lowering:
                 made = self._recorded(*asked, watched=reach.traits.assigns_data)
                 return made, streams.drawn()
 
-        with ONE_AT_A_TIME, nothing_left_behind(target) as reach:
+        with ONE_AT_A_TIME, eager(), nothing_left_behind(target) as reach:
             made, some = drawn()
             if not some:
                 return made

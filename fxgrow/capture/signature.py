@@ -20,6 +20,7 @@ _PLAIN = frozenset(PLAIN)
 _STRUCTURE = frozenset({"_parameters", "_buffers", "_modules"})
 _BOOKKEEPING = frozenset(
     {"_non_persistent_buffers_set", "_backward_hooks", "_backward_pre_hooks", "_flat_weights", "_flat_weight_refs"}
+    | {"_compiled_call_impl"}
 )
 
 

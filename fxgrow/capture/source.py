@@ -8,11 +8,16 @@ import linecache
 import re
 import sysconfig
 import traceback
+from dataclasses import replace
 from types import CodeType, FrameType
+from typing import TypeVar
 
 import torch
 from torch import fx, nn
 
+from ..errors import FxgrowError
+
+E = TypeVar("E", bound=FxgrowError)
 _OTHERS = (torch.__file__.rpartition("/")[0] + "/", __file__.rpartition("/")[0] + "/")
 """Folders whose lines are not the user's: torch, and the tracer."""
 _LIBRARY = ("<", sysconfig.get_paths()["stdlib"])
@@ -119,6 +124,11 @@ def user_place(frame: FrameType | None) -> tuple[CodeType, int] | None:
     while frame is not None and frame.f_code.co_filename.startswith(_OTHERS):
         frame = frame.f_back
     return None if frame is None else (frame.f_code, frame.f_lasti)
+
+
+def located(error: E) -> E:
+    """An error of fxgrow's own that user code has met, with the line of that code if it names no other place."""
+    return error if error.refusal.where else type(error)(replace(error.refusal, where=user_line(error)))
 
 
 def user_line(error: Exception) -> str:

@@ -15,10 +15,11 @@ from ..surroundings import settings_kept, surroundings
 from .caches import Caches, caches_kept_clean
 from .call import Call, as_call, as_training_call, remember, remember_training
 from .carried import carry, root_is_carried
-from .checks import check_called, check_hooks, check_made, check_model, check_root, check_train
-from .code_traits import patterns, read_by_others
+from .checks import check_called, check_compiled, check_hooks, check_made, check_model, check_root, check_train
+from .code_traits import may_compile, patterns, read_by_others
 from .compared import compare
 from .comparison import Examples
+from .compiled import eager
 from .contexts import Forgotten
 from .decisions import pins
 from .forward import fixed_arguments, given_inputs, kept_defaults, parameters_of, restore_signature
@@ -31,7 +32,7 @@ from .other_modes import MODES, modes_of
 from .proxies import ReadsValues
 from .reasons import in_plain_words
 from .silent import silent
-from .source import user_line
+from .source import located, user_line
 from .streams import streams_kept
 from .trace_options import TraceOptions
 from .traced import FLAGS, TracedModule, flags_in, flags_of, has_train_of_its_own, set_mode, written_by_train
@@ -79,8 +80,11 @@ def trace(
         train_kwargs: the same by name.
         concrete_args: values for other arguments of `forward`. Arguments with plain defaults (flags, numbers, None)
             are specialised to them, so that `if flag:` does not stop the trace.
-        leaf: what the trace does not look into: modules of the model, classes of modules, functions. Each call of one
-            becomes one node. Torch's own layers always do.
+        leaf: what the trace does not look into: modules of the model or their paths, classes of modules, functions.
+            Each call of one becomes one node. Torch's own layers always do.
+
+    Code that `torch.compile` compiles (`module.compile()`, a compiled function or `forward`) is traced as the eager
+    code that it is made from, and the traced model runs that.
 
     What `forward` decides by sizes (`if x.shape[1] < 8`, a loop over `x.unbind(1)`, `int(x.shape[0])`) the example
     inputs decide. The graph raises FXG010 for inputs for which it would be decided otherwise.
@@ -102,10 +106,11 @@ def trace(
     check_model(model)
     check_root(model)
     check_train(model)
+    check_compiled(model)
     fixed = fixed_arguments(model, call, concrete_args or {})
     whole = leaves_of(model, leaf)
-    left = nothing_left_behind(model)
-    with ONE_AT_A_TIME, surroundings(), caches_kept_clean() as caches, left as reach, iterators_copied_once():
+    left, plain = nothing_left_behind(model), eager(load=may_compile(model))
+    with ONE_AT_A_TIME, plain, surroundings(), caches_kept_clean() as caches, left as reach, iterators_copied_once():
         examples = Examples(given, in_training, concrete_args or {})
 
         def compared(options: TraceOptions, whole: Leaves) -> fx.GraphModule:
@@ -120,7 +125,7 @@ def trace(
             return _best(lambda options: compared(options, whole))
         except FxgrowError as error:
             further = registered(model, whole)
-            if further is None or error.kind is not Kind.NOT_TRACEABLE:
+            if further is None or error.kind not in (Kind.NOT_TRACEABLE, Kind.UNSUPPORTED_MODEL):
                 raise
             try:
                 return _best(lambda options: compared(options, further))
@@ -341,6 +346,8 @@ def _traced(
                 continue
             if training is not model.training:
                 raise
+            if isinstance(error, FxgrowError):
+                raise located(error) from None
             raise usage(
                 Kind.NOT_TRACEABLE,
                 f"torch.fx cannot trace {type(model).__name__}: {in_plain_words(error)}",

@@ -7,6 +7,7 @@ know their source lines, and other threads are left alone.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import threading
 from collections import defaultdict
@@ -280,5 +281,5 @@ class GrowthTracer(ErrorTracker):
             return True
         if next(m.parameters(), None) is not None or next(m.children(), None) is not None:
             return False
-        code = getattr(type(m).forward, "__code__", None)
+        code = getattr(inspect.unwrap(type(m).forward), "__code__", None)
         return code is not None and "training" in code.co_names

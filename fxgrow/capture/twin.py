@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .compiled import CALL, original
 from .signature import flat_weights
 from .silent import silent
 from .stand_ins import dict_class, slots
@@ -22,7 +23,8 @@ from .stand_ins import dict_class, slots
 class Twin:
     """Copies the modules of a tree, and all lists, dicts, sets and deques in them; a function replaces the tensors.
 
-    Bound methods of a module in the tree (hooks, a replaced `forward`) are bound to its copy. Other objects are shared.
+    Bound methods of a module in the tree (hooks, a replaced `forward`) are bound to its copy. Functions that
+    torch.compile has made become the eager ones that they were made from. Other objects are shared.
 
     Example:
         >>> twin = Twin(lambda tensor: tensor)(model)
@@ -57,6 +59,7 @@ class Twin:
                 state[name] = of() if of in _CONTAINERS and not value else self._value(value)
         for name, value in slots(model).items():
             object.__setattr__(made, name, self._value(value))
+        state.pop(CALL, None)  # it runs the module itself
         if isinstance(made, nn.RNNBase):  # it keeps weak references to its weights
             state.update(flat_weights(made))
         return made
@@ -86,7 +89,8 @@ class Twin:
         if kind is MethodType and isinstance(value.__self__, nn.Module):
             return MethodType(value.__func__, self(value.__self__))
         if kind is FunctionType and value.__closure__:
-            return self._function(value)
+            eager = original(value)
+            return self._function(value) if eager is value else self._value(eager)
         if kind is functools.partial:
             arguments = (self._value(item) for item in value.args)
             made = functools.partial(self._value(value.func), *arguments, **self._value(value.keywords))

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from ..analysis import analyse
 from ..capture.call import Call, as_call
+from ..capture.checks import check_wrapper
 from ..capture.other_modes import MODES
 from ..capture.source import location
 from ..dims.rules.mixing import MULTIPLIED
@@ -57,6 +58,7 @@ def bisect(
     """
     for model in (before, after):
         if not isinstance(model, fx.GraphModule):
+            check_wrapper(model)
             raise usage(
                 Kind.NOT_TRACEABLE,
                 f"{type(model).__name__} is not traced, so there are no nodes to compare",

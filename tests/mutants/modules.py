@@ -23,6 +23,7 @@ from fxgrow.capture.contexts import Contexts
 from fxgrow.capture.decisions import Decisions
 from fxgrow.capture.error_tracker import ErrorTracker
 from fxgrow.capture.expressions import Numbers, Reader
+from fxgrow.capture.leaves import registered
 from fxgrow.capture.proxies import Assignable, BufferProxy
 from fxgrow.capture.recorder import DataAssigned
 from fxgrow.capture.second_sizes import Group
@@ -185,6 +186,15 @@ FIDELITY: dict[str, Plant] = {
     "sizes are not searched again": method(comparison.Comparison, "_further", lambda *_: None),
     "decisions are not guarded": changed(capture__decisions__is_fixed=lambda *_: True),
     "layers with another forward are called": changed(capture__trace__check_called=lambda *_: None),
+    "what is compiled runs compiled": changed(
+        capture__trace__eager=lambda **_: nullcontext(), capture__lowering__eager=nullcontext
+    ),
+    "twins call what they are made from": changed(capture__twin__CALL="", capture__twin__original=lambda thing: thing),
+    "nothing depends on being compiled": changed(capture__trace__check_compiled=lambda _: None),
+    "libraries name no leaves": changed(capture__trace__registered=lambda *_: None),
+    "leaves of libraries come first": replaced(
+        traces, "leaves_of", lambda old, model, leaf: registered(model, old(model, leaf)) or old(model, leaf)
+    ),
 }
 """Of the comparison of a trace with its module."""
 MODES: dict[str, Plant] = {
@@ -314,6 +324,12 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     ),
     "sizes that are passed on": ("what torch tests is decided",),
     "another forward": ("layers with another forward are called",),
+    "compiled code": (
+        "what is compiled runs compiled",
+        "twins call what they are made from",
+        "nothing depends on being compiled",
+    ),
+    "leaves of libraries": ("libraries name no leaves", "leaves of libraries come first"),
     "flags": (
         "flags are the wrong way round",
         "flags do not follow",

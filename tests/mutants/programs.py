@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import timm.layers._fx
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
@@ -956,6 +957,64 @@ def saved() -> str:
     return "" if (model.steps, model.loads) == (0, 0) else "the model that was traced has changed"
 
 
+def _kernels(graph: fx.GraphModule, _: Any) -> Callable[..., Any]:
+    """A backend whose code runs other operators to the same end, as those of a compiler do."""
+    return lambda *given: tuple(out * 1 for out in graph(*given))
+
+
+def _asks(m: Any, h: Tensor) -> Tensor:
+    return h * 2 if torch.compiler.is_compiling() else h
+
+
+def compiled() -> str:
+    """Compiled code is traced as its eager code, if it computes the same."""
+    fast: Any = torch.compile(torch.relu, backend=_kernels)
+    models = [Net(lambda m, h: fast(h)), Net(_relu), Net(_relu), Net(_asks)]
+    models[1].compile(backend=_kernels)
+    models[2].a.compile(backend=_kernels)
+    for model in models[:3]:
+        grown = fxgrow.widen(fxgrow.trace(model.eval(), (X,)), "a")
+        with torch.compiler.set_stance("force_eager"):
+            if (grown(X) - model(X)).abs().max() > SAME:
+                return "a growth of compiled code computes something else"
+    models[3].compile(backend=_kernels)
+    try:
+        fxgrow.trace(models[3].eval(), (X,))
+    except UsageError:
+        return ""
+    return "code that asks whether it is compiled is traced"
+
+
+class Reads(nn.Module):
+    """A layer that reads a value."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h if h.sum() > 0 else torch.relu(h)
+
+
+class Looks(nn.Module):
+    """A layer that does not."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return torch.relu(h)
+
+
+def leaves_of_libraries() -> str:
+    """What they name is kept whole where nothing else serves, and only there."""
+    known: set[Any] = timm.layers._fx._leaf_modules
+    known |= {Reads, Looks}
+    try:
+        for kind, whole in ((Reads, True), (Looks, False)):
+            model = Net(lambda m, h: m.inner(h))
+            model.add_module("inner", kind())
+            traced = fxgrow.trace(model.eval(), (X,))
+            if any(node.target == "inner" for node in traced.graph.nodes) is not whole:
+                return f"{kind.__name__} is {'looked into' if whole else 'kept whole'}"
+        return ""
+    finally:
+        known -= {Reads, Looks}
+
+
 PROGRAMS: dict[str, Callable[[], str]] = {
     "unfaithful traces": unfaithful,
     "traces of one mode": unfaithful_in_training,
@@ -995,6 +1054,8 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "an iterator": moving,
     "what is saved": saved,
     "another forward": replaced_forward,
+    "compiled code": compiled,
+    "leaves of libraries": leaves_of_libraries,
     "one mode inside": one_mode_inside,
     "a flag that is asked from outside": asked_from_outside,
 }
