@@ -181,7 +181,7 @@ class Simulation:
     def _opened(self, node: fx.Node, refused: GrowthRefused) -> GrowthRefused | None:
         """Trace a function of the user's through that cannot express the growth; why it is refused if that is
         impossible, or if the node calls none."""
-        if not is_whole_function(node) or refused.kind is not Kind.INEXPRESSIBLE:
+        if not is_whole_function(node) or kind_of(self.gm, node) or refused.kind is not Kind.INEXPRESSIBLE:
             return refused
         why = why_kept_whole(self.gm, self.analysis, node)
         if why:
