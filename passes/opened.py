@@ -64,7 +64,7 @@ def drawing_behind(openings: Sequence[Opening], gm: fx.GraphModule, analysis: An
         analysis: of that.
     """
     nodes = {node.name: node for node in gm.graph.nodes}
-    attention = [o.node for o in openings if o.node in nodes and kind_of(gm, nodes[o.node]) != NORMALIZE]
+    attention = [o.node for o in openings if o.node in nodes and kind_of(gm, nodes[o.node]) not in ("", NORMALIZE)]
     if not attention:
         return ()
     order = analysis.program.position()

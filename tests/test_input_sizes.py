@@ -287,6 +287,11 @@ def by_windows(h: Tensor) -> Tensor:
 
 
 @fx.wrap
+def by_whole_windows(h: Tensor) -> Tensor:
+    return h * (len(range(h.size(2) // h.size(1))) + 1)
+
+
+@fx.wrap
 def longer_than_wide(h: Tensor) -> Tensor:
     return h.tanh() if h.size(2) > h.size(1) else h.sin()
 
@@ -343,6 +348,7 @@ UNEVEN: dict[str, Callable[[Tensor], Tensor]] = {
     "round": lambda h: h * (1 + round(h.size(2) / h.size(1))),
     "int": lambda h: h * (1 + int(h.size(2) / h.size(1))),
     "wrapped": lambda h: h * windows(h.size(2), h.size(1)),
+    "in a wrapped function": lambda h: by_windows(h),
     "batch": lambda h: h * (h.size(0) // h.size(1) + 1),
     "batch x length": lambda h: h * (h.size(0) * h.size(2) // h.size(1) + 1),
     "numel": lambda h: h * (1 + h.numel() // 100),
@@ -401,7 +407,7 @@ def test_a_whole_number_that_is_returned_may_read_a_width() -> None:
 @pytest.mark.parametrize(
     ("body", "node"),
     [
-        (lambda m, h: by_windows(h), "by_windows"),
+        (lambda m, h: by_whole_windows(h), "by_whole_windows"),
         (lambda m, h: longer_than_wide(h), "longer_than_wide"),
         (lambda m, h: h * (quotient_and_rest(h.size(2), h.size(1))[0] + 1), "mul"),
         (

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 import torch
 from torch import Tensor, fx, nn
-from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
+from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2, SwinTransformer
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 import fxgrow
@@ -95,3 +95,14 @@ def test_the_model_in_which_calls_are_written_out_is_in_the_mode_of_the_model(tr
     before = {path: module.training for path, module in gm.named_modules()}
     assert {path: module.training for path, module in twin.named_modules()}.items() <= before.items()
     assert {"fxgrow_compared"} < twin.meta.keys()
+
+
+def test_a_clone_of_a_block_whose_inner_units_follow_its_input_says_what_helps() -> None:
+    model = SwinTransformer([4, 4], 16, [2], [2], [4, 4], num_classes=5).eval()
+    gm = fxgrow.trace(model, (torch.randn(1, 3, 32, 32),))
+    with pytest.raises(fxgrow.GrowthRefused, match="because its code computes their number from it") as caught:
+        fxgrow.deepen(gm, after="features.1", block="clone")
+    assert 'scheme="zero"' in str(caught.value.refusal.hint)
+    deeper = fxgrow.deepen(gm, after="features.1", block="clone", scheme="zero")
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(deeper(x), model(x))

@@ -1,8 +1,9 @@
-"""Opening: calls that a module or a fixed function keeps, written out as fx nodes, so that their sizes can differ.
+"""Opening: calls that a module or a function keeps, written out as fx nodes, so that their sizes can differ.
 
 `nn.MultiheadAttention` ties heads x head_dim to the embedding, and torchvision's window attention ties them to its
 input. Where a growth unties them, the call is replaced by plain operators on the same parameters. `F.normalize` takes
-the norm and divides by it in one call; where a growth needs a multiple of the norm, it becomes several.
+the norm and divides by it in one call; where a growth needs a multiple of the norm, it becomes several. A function of
+the user's is traced through (`bodies.py`), if it can be.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import fx, nn
 
 from ..functional import window_attention
 from .attention import Call, Opening, arguments, taken
+from .bodies import Closed, is_whole_function, write_out
 from .program import Program
 
 NORMALIZE = "normalize"
@@ -30,7 +32,8 @@ WINDOWS = frozenset(
 
 
 def kind_of(gm: fx.GraphModule, node: fx.Node) -> str:
-    """What kind of call a node is; empty if it is none that can be opened."""
+    """What kind of call a node is; empty if it is none of those that are always written out alike. (A function of the
+    user's is none: see `may_open`.)"""
     if node.op == "call_module":
         module = gm.get_submodule(str(node.target))
         return "module" if type(module) is nn.MultiheadAttention and not _attached(module) else ""
@@ -43,6 +46,11 @@ def kind_of(gm: fx.GraphModule, node: fx.Node) -> str:
         name = f"{getattr(node.target, '__module__', '')}.{getattr(node.target, '__name__', '')}"
         return WINDOW if name in WINDOWS else ""
     return ""
+
+
+def may_open(gm: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node may be written out: a call of one of these kinds, or of a function that may be traced through."""
+    return bool(kind_of(gm, node)) or is_whole_function(node)
 
 
 def why_closed(gm: fx.GraphModule, node: fx.Node) -> tuple[str, str] | None:
@@ -71,13 +79,21 @@ def _attached(module: nn.MultiheadAttention) -> str:
 
 
 def open_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Opening]) -> dict[str, nn.Module]:
-    """Write calls out in a copy of a model's graph; returns the modules that must be added to the model by name."""
+    """Write calls out in a copy of a model's graph; returns the modules that must be added to the model by name.
+
+    Raises:
+        Closed: a function cannot be traced through, or a node is not there.
+    """
     added: dict[str, nn.Module] = {}
-    nodes = {n.name: n for n in graph.nodes}
     for opening in openings:
-        node = nodes[opening.node]
+        node = next((n for n in graph.nodes if n.name == opening.node), None)  # it may have been made by the last one
+        if node is None or not may_open(gm, node):
+            raise Closed(f"{opening.node} is not such a call")
         with graph.inserting_before(node):
             kind = kind_of(gm, node)
+            if not kind:
+                write_out(graph, node)
+                continue
             if kind == WINDOW:
                 _open_window(graph, node, opening.scale)
                 continue
@@ -109,6 +125,8 @@ def _swap(user: fx.Node, old: fx.Node, new: Any) -> None:
 
 def opening_of(gm: fx.GraphModule, node: fx.Node, program: Program) -> Opening:
     """What must be known of a call to write it out."""
+    if not kind_of(gm, node):
+        return Opening(node.name, 1.0)
     given = arguments(node)
     values = {k: program.results[v.name] for k, v in given.items() if isinstance(v, fx.Node)}
     if "query" in given:

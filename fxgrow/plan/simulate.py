@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from ..analysis import Analysis, Scales
 from ..capture.attention import Opening
+from ..capture.bodies import is_whole_function
 from ..capture.containers import found, replaced
 from ..capture.lowering import INTRINSICS
 from ..capture.opening import kind_of, opening_of
@@ -27,7 +28,7 @@ from ..capture.user_code import is_user_code, may_change, target_of
 from ..dims.axis import Atom
 from ..dims.rules.concat import CUTS, piece_sizes
 from ..dims.rules.mixing import MULTIPLIED, NORMS, PINNED
-from ..errors import GrowthRefused
+from ..errors import GrowthRefused, Kind
 from ..functional import ModeValue, window_attention
 from .align import align, pin_within
 from .arguments import argument, as_refs, at, grown_ref, put_all, result_of, same_numbers, same_result
@@ -44,6 +45,7 @@ from .recordings import Predictions, Recording, difference, other_numbers, plain
 from .second import Done, proportional
 from .sizes import NewSizes
 from .uneven import is_plain
+from .whole_functions import why_kept_whole
 from .whole_slices import whole_slices
 
 MOST_TRIES = 16
@@ -75,7 +77,7 @@ class Simulation:
         self.nodes: list[NodeEdit] = []
         self.kept = ModuleSizes(shapes)
         self.openings: list[Opening] = []
-        """Attention whose module cannot express the growth, and which must be written out first."""
+        """Calls that cannot express the growth, and which must be written out first."""
         self._refs: dict[int, Ref] = {}
         self._grown: dict[int, Ref] = {}
         """By index of a value that changes, what stands for it afterwards, where containers are written to."""
@@ -118,9 +120,11 @@ class Simulation:
             try:
                 self._walk(node, by_name, touched)
             except GrowthRefused as refused:
-                if not self.several:
-                    raise
-                self._go_on(node, refused)
+                left = self._opened(node, refused)
+                if left is not None and not self.several:
+                    raise left from None
+                if left is not None:
+                    self._go_on(node, left)
         if closed and not self.openings:
             self._check_groups(opaque)
         for path, module in by_name.items():
@@ -173,6 +177,19 @@ class Simulation:
             attributes = self.kept.edit(str(node.target), module, lambda: self._facts(node))
         self._node(node, module, metas, attributes)
         self.elsewhere.note(node, module)
+
+    def _opened(self, node: fx.Node, refused: GrowthRefused) -> GrowthRefused | None:
+        """Trace a function of the user's through that cannot express the growth; why it is refused if that is
+        impossible, or if the node calls none."""
+        if not is_whole_function(node) or kind_of(self.gm, node) or refused.kind is not Kind.INEXPRESSIBLE:
+            return refused
+        why = why_kept_whole(self.gm, self.analysis, node)
+        if why:
+            text = f"{refused.refusal.what}; and the function cannot be traced through: {why}"
+            return GrowthRefused(replace(refused.refusal, what=text))
+        self.openings.append(opening_of(self.gm, node, self.program))
+        self._change(node, self._predicted(self.program.results[node.name]))
+        return None
 
     def _go_on(self, node: fx.Node, refused: GrowthRefused) -> None:
         """Note a node that cannot express the growth, and take the result that the rules predict.

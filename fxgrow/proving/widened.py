@@ -8,7 +8,8 @@ from dataclasses import replace
 from torch import fx
 
 from ..analysis import Analysis
-from ..capture.opening import opening_of
+from ..capture.attention import Opening
+from ..capture.opening import kind_of, opening_of
 from ..dims.solver import DimsSolver
 from ..errors import FxgrowError, Kind
 from ..passes.opened import drawing_behind, opened, redrawn_lines
@@ -16,6 +17,7 @@ from ..passes.proved import Proved
 from ..passes.targets import Target
 from ..passes.writing import edits_of, proof_lines
 from ..plan import Plan
+from ..plan.whole_functions import why_kept_whole
 from ..schemes import Failure, Problem, Proof, State, prove, prove_in_modes
 from ..schemes.unread import unread
 from .differences import cost_difference, first_difference
@@ -48,18 +50,16 @@ def proved_again(plan: Plan, dims: DimsSolver) -> tuple[Recovered, Proof] | Fail
 def widened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | str:
     """A plan of wider layers with the proof and the costs that follow from its states; or what it says otherwise than
     they allow, or why they prove nothing, in words."""
-    for opening in plan.openings:
-        try:
-            node = next(n for n in gm.graph.nodes if n.name == opening.node)
-            right = opening_of(gm, node, analysis.program)
-        except (StopIteration, FxgrowError, LookupError, AttributeError, TypeError, AssertionError):
-            return f"the plan writes out {opening.node}, which cannot be written out as attention"
-        text = first_difference([opening], [right], "attention")
+    behind = drawing_behind(plan.openings, gm, analysis)
+    left = plan.openings
+    while left:
+        names = {node.name for node in gm.graph.nodes}
+        some = tuple(opening for opening in left if opening.node in names)  # others are in what these become
+        text = next(filter(None, (_not_opened(o, gm, analysis) for o in some or left)), "")
         if text:
             return text
-    behind = drawing_behind(plan.openings, gm, analysis)
-    if plan.openings:
-        gm, analysis = opened(gm, analysis, plan.openings)
+        left = tuple(opening for opening in left if opening not in some)
+        gm, analysis = opened(gm, analysis, some)
     problems = []
     for dims in solvers(plan, analysis):
         found = _again(plan, gm, analysis, dims, behind)
@@ -67,6 +67,19 @@ def widened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | 
             return found
         problems.append(found)
     return problems[0]
+
+
+def _not_opened(opening: Opening, gm: fx.GraphModule, analysis: Analysis) -> str:
+    """Why a call cannot be written out as a plan has it, in words; empty if it can."""
+    try:
+        node = next(n for n in gm.graph.nodes if n.name == opening.node)
+        right = opening_of(gm, node, analysis.program)
+    except (StopIteration, FxgrowError, LookupError, AttributeError, TypeError, AssertionError):
+        return f"the plan writes out {opening.node}, which cannot be written out as attention"
+    why = "" if kind_of(gm, node) else why_kept_whole(gm, analysis, node)
+    if why:
+        return f"the plan writes out {opening.node}, which cannot be traced through: {why}"
+    return first_difference([opening], [right], "attention")
 
 
 def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, behind: Sequence[str]) -> Plan | str:

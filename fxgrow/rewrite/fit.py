@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, fx
 
+from ..capture.bodies import Closed
 from ..plan import Plan, TensorEdit
 from ..plan.layout import leaves, size
 from ..plan.plan import grown_shape
@@ -39,6 +40,8 @@ def misfit(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) -> str
         return text
     try:
         graph, _ = opened_graph(gm, plan)
+    except Closed as error:
+        return f"the plan writes out calls that cannot be written out: {error}"
     except (AttributeError, StopIteration, TypeError, ValueError):
         return f"the plan does not know the arguments of {plan.openings[0].node}, which it writes out"
     nodes = {node.name: node for node in graph.nodes}

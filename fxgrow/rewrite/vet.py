@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor, fx, nn
 from torch.nn.modules import activation
 
-from ..capture.opening import kind_of
+from ..capture.bodies import is_whole_function
+from ..capture.opening import may_open
 from ..plan import ModuleEdit, NodeEdit, Plan, SkipEdit, TensorEdit
 from ..plan.arguments import at
 from ..plan.layout import Chain, Grid, Layout, Leaf, Woven, size
@@ -57,11 +58,14 @@ def is_path(text: str) -> bool:
 def odd_openings(plan: Plan, gm: fx.GraphModule) -> Iterator[str]:
     """What is wrong with the calls that a plan writes out, in words; asked before they are."""
     nodes = {node.name: node for node in gm.graph.nodes}
+    inner = False  # whether calls may stand in the code of functions that are written out before
     for opening in plan.openings:
-        if opening.node not in nodes:
+        node = nodes.get(opening.node)
+        if node is None and not inner:
             yield f"the plan speaks of node {opening.node}, but this model has no such node"
-        elif not kind_of(gm, nodes[opening.node]) or not math.isfinite(opening.scale):
+        elif (node is not None and not may_open(gm, node)) or not math.isfinite(opening.scale):
             yield f"the plan writes out {opening.node}, which cannot be written out"
+        inner = inner or (node is not None and is_whole_function(node))
 
 
 def odd_edits(

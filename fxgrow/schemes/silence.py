@@ -141,7 +141,11 @@ def _halves(
     reason = dims.algebra.reason(axis)
     if worst is None and reason is not None and reason.kind is not Kind.INPUT:
         worst = Failure(Kind.NOT_SILENT, at, f"{op.node} sums over units that cannot be two halves: {reason.text}")
-    return worst or Failure(Kind.NOT_SILENT, at, f"{op.node} sums over the block's own input, which is not free")
+    text = (
+        f"{op.node} sums over units of the block's input, or over as many as that has because its code computes their "
+        f"number from it; such units cannot be two equal halves, whose sums would cancel"
+    )
+    return worst or Failure(Kind.NOT_SILENT, at, text)
 
 
 def _cost(found: Silence) -> tuple[int, bool]:

@@ -244,6 +244,7 @@ SIZES: dict[str, Plant] = {
 """Of sizes."""
 WIDER: dict[str, Plant] = {
     "code is not compared at the new width": changed(plan__simulate__difference=lambda *_: ""),
+    "functions are traced through unseen": changed(plan__whole_functions___difference=lambda *_: None),
     "operands may change places at the new width": method(Pairs, "same", lambda *_: True),
     "dtypes may change at the new width": both(wrapped(Pairs, "trees", _plain), wrapped(Pairs, "step", _any_dtype)),
     "what is known is never stale": method(Analysis, "fits", _fits),
@@ -371,6 +372,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "operands may change places at the new width",
         "dtypes may change at the new width",
     ),
+    "functions traced through": ("functions are traced through unseen",),
     "what is stale": ("what is known is never stale",),
     "plans": ("plans are believed",),
     "ties": ("ties by memory are forgotten",),

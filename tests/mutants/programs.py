@@ -482,6 +482,21 @@ def wider() -> str:
     return ""
 
 
+def _named(x: Tensor) -> Tensor:
+    """Its scale follows the width, and a stand-in has attributes of all names."""
+    return torch.tanh(x) * x.shape[1] ** -0.5 * (3 if hasattr(x * 1, "no_such_name") else 2)
+
+
+def opened() -> str:
+    """A function is traced through only if its nodes run what it runs."""
+    model = _between(_named)
+    try:
+        grown = fxgrow.widen(model, "a", by=6, example_inputs=(X,))
+    except FxgrowError:
+        return ""
+    return "a function grows into something else" if _apart(model, grown, X, False) else ""
+
+
 SETTINGS = {"centred": False}
 
 
@@ -1035,6 +1050,7 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "pooling in a block": pooled_inside,
     "the end of a table": ends,
     "wider code": wider,
+    "functions traced through": opened,
     "what is stale": stale,
     "plans": plans,
     "ties": ties,
