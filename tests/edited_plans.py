@@ -154,6 +154,22 @@ def _rows(row: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
         yield (*row, 1)
 
 
+def rows(plan: fxgrow.Plan) -> Iterator[tuple[Where, tuple[Any, ...]]]:
+    """Every field of a plan that holds a row of any length which is not empty, and where it is."""
+    yield from _all_rows(plan, ())
+
+
+def _all_rows(thing: Any, where: Where) -> Iterator[tuple[Where, tuple[Any, ...]]]:
+    if is_dataclass(thing) and not isinstance(thing, type):
+        for field in fields(thing):
+            yield from _all_rows(getattr(thing, field.name), (*where, field.name))
+    elif isinstance(thing, tuple | list):
+        if thing and isinstance(where[-1], str):
+            yield where, tuple(thing)
+        for k, item in enumerate(thing):
+            yield from _all_rows(item, (*where, k))
+
+
 def _others(value: Any) -> Iterator[Any]:
     states = [state.value for state in State]
     if value in states:

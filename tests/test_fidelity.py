@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
-import timm
 import torch
-import torchvision
-from timm.models._efficientnet_builder import decode_arch_def
 from torch import Tensor, fx, nn
 
 import fxgrow
@@ -20,6 +15,8 @@ from fxgrow.functional import ModeGuard, ModeValue
 from fxgrow.models_zoo.catalogue import ZOO
 from fxgrow.testing import fidelity
 from fxgrow.testing.fidelity import FidelityBroken, check_fidelity
+
+from .library_models import LIBRARY
 
 X = torch.linspace(-2, 2, 20).view(5, 4).sin()
 
@@ -225,59 +222,12 @@ def test_the_law_holds_for_the_zoo(name: str) -> None:
     assert len(check_fidelity(model, fxgrow.trace(model, inputs), inputs)) == 4
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A model of a library, small, and the shape of its input."""
-
-    build: Callable[[], nn.Module]
-    side: int = 32
-    training: bool = False
-    compared: int = 4
-
-
-def efficientnet() -> nn.Module:
-    """timm's, of three blocks: its norms bring their activation and read their mode."""
-    decode: Callable[..., Any] = decode_arch_def
-    blocks = decode([["ds_r1_k3_s1_e1_c16_se0.25"], ["ir_r2_k3_s2_e4_c24_se0.25"]])
-    model: nn.Module = timm.models.efficientnet.EfficientNet(blocks, num_classes=5, num_features=32, stem_size=16)
-    return model
-
-
-def convnext() -> nn.Module:
-    """Two stages."""
-    blocks = [
-        torchvision.models.convnext.CNBlockConfig(16, 32, 1),
-        torchvision.models.convnext.CNBlockConfig(32, None, 1),
-    ]
-    model: nn.Module = torchvision.models.ConvNeXt(blocks, num_classes=5)
-    return model
-
-
-BEIT: dict[str, Any] = {"img_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 5}
-MODELS = {
-    "resnet18": Case(lambda: torchvision.models.resnet18(num_classes=5)),
-    "mobilenet_v3": Case(lambda: torchvision.models.mobilenet_v3_small(num_classes=5)),
-    "densenet": Case(lambda: torchvision.models.DenseNet(8, (2, 2), 16, num_classes=5)),
-    "googlenet": Case(lambda: torchvision.models.googlenet(init_weights=False, num_classes=5), 64, False, 2),
-    "googlenet in training": Case(lambda: torchvision.models.googlenet(init_weights=False, num_classes=5), 64, True, 2),
-    "inception_v3": Case(lambda: torchvision.models.inception_v3(init_weights=False, num_classes=5), 96, False, 2),
-    "swin": Case(lambda: torchvision.models.SwinTransformer([4, 4], 16, [1, 1], [2, 4], [4, 4], num_classes=5)),
-    "vit": Case(lambda: torchvision.models.VisionTransformer(16, 4, 2, 4, 32, 64, num_classes=5), 16),
-    "convnext": Case(convnext),
-    "maxvit": Case(lambda: torchvision.models.MaxVit((32, 32), 16, 4, [16, 32], [1, 1], 8, 0.2, num_classes=5)),
-    "timm efficientnet": Case(efficientnet),
-    "timm densenet": Case(lambda: timm.models.densenet.DenseNet(growth_rate=8, block_config=(2, 2), num_classes=5)),
-    "timm beit": Case(lambda: timm.create_model("beit_base_patch16_224", **BEIT)),
-    "timm vit": Case(lambda: timm.create_model("vit_tiny_patch16_224", **BEIT)),
-}
-
-
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", LIBRARY)
 def test_the_law_holds_for_models_of_libraries(name: str) -> None:
-    case = MODELS[name]
+    case = LIBRARY[name]
     torch.manual_seed(0)
-    model, x = case.build().train(case.training), torch.randn(2, 3, case.side, case.side)
-    found = check_fidelity(model, fxgrow.trace(model, (x,)), (x,))
+    model, inputs = case.build().train(case.training), case.inputs()
+    found = check_fidelity(model, fxgrow.trace(model, inputs), inputs)
     assert len(found) == case.compared
     assert f"{'training' if case.training else 'eval'} mode, other sizes" in found
 

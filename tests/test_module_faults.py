@@ -1,10 +1,13 @@
-"""Faults between the user's module and a proof are noticed, and nothing is noticed where none is planted."""
+"""Faults between the user's module and a proof, and of what keeps objects, threads and the process as they were, are
+noticed, and nothing is noticed where none is planted."""
 
 from __future__ import annotations
 
 import pytest
 
+from .mutants import safeguards
 from .mutants.modules import FAULTS, SHOWN_BY, noticed
+from .mutants.programs import first_wrong
 
 FIRST = {fault: program for program, faults in SHOWN_BY.items() for fault in faults}
 
@@ -17,3 +20,17 @@ def test_a_look_that_is_switched_off_is_noticed(name: str, monkeypatch: pytest.M
 
 def test_nothing_is_noticed_without_a_fault() -> None:
     assert noticed() == ""
+
+
+SAFEGUARDS = {fault: program for program, faults in safeguards.SHOWN_BY.items() for fault in faults}
+
+
+@pytest.mark.parametrize("name", SAFEGUARDS)
+def test_a_safeguard_that_is_switched_off_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    safeguards.FAULTS[name](monkeypatch)
+    assert first_wrong({name: safeguards.PROGRAMS[SAFEGUARDS[name]]})
+
+
+@pytest.mark.parametrize("name", safeguards.PROGRAMS)
+def test_nothing_is_noticed_with_all_safeguards(name: str) -> None:
+    assert first_wrong({name: safeguards.PROGRAMS[name]}) == ""

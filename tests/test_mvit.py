@@ -7,13 +7,14 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor, fx
-from torchvision.models.video.mvit import MSBlockConfig, MViT
 
 import fxgrow
 from fxgrow import Kind
 from fxgrow.capture.build import lower
 from fxgrow.capture.snapshot import Snapshot
 from fxgrow.testing.agreement import compare
+
+from .library_models import small_mvit
 
 SAME = 1e-12
 """Relative difference in float64 of two models that compute the same: some hundred roundings."""
@@ -27,24 +28,7 @@ def small(*, first: bool = False) -> fx.GraphModule:
     Of its last block only the class token is read, which has no relative positions, so tests look at the one before.
     """
     torch.manual_seed(0)
-    blocks = [
-        MSBlockConfig(1, 8, 16, [3, 3, 3], [3, 3, 3], [1, 1, 1], [1, 2, 2]),
-        MSBlockConfig(2, 16, 16, [3, 3, 3], [3, 3, 3], [1, 2, 2], [1, 1, 1]),
-        MSBlockConfig(2, 16, 16, [3, 3, 3], [3, 3, 3], [1, 1, 1], [1, 1, 1]),
-    ]
-    model = MViT(
-        spatial_size=(16, 16),
-        temporal_size=4,
-        block_setting=blocks,
-        residual_pool=not first,
-        residual_with_cls_embed=first,
-        rel_pos_embed=not first,
-        proj_after_attn=not first,
-        num_classes=7,
-        patch_embed_kernel=(3, 3, 3),
-        patch_embed_stride=(2, 4, 4),
-        patch_embed_padding=(1, 1, 1),
-    ).double()
+    model = small_mvit(first=first).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.3 + (parameter.dim() == 1))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +19,13 @@ from fxgrow.plan import Leaf
 from fxgrow.proving import remembered
 from fxgrow.rewrite import apply as write
 
-from .edited_plans import SUBJECTS, Where, changed, changes, outputs
+from .edited_plans import SUBJECTS, Where, changed, changes, outputs, rows
+from .faults import OutOfMemory
 
 TRIED = 40
 """Changes of each plan."""
+REPEATED = 20_000
+"""Times that an entry of a plan is repeated; more than a model of these has calls, and than a growth of it makes."""
 
 
 Prepared = tuple[nn.Module, tuple[Tensor, ...], fx.GraphModule, fxgrow.Plan]
@@ -88,6 +95,47 @@ def test_the_first_difference_is_named() -> None:
     assert error.value.kind is fxgrow.Kind.STALE_PLAN
     assert "3.weight: scale 2.0, expected 1.0" in error.value.refusal.what
     assert error.value.refusal.hint
+
+
+@contextmanager
+def counted_calls() -> Iterator[list[int]]:
+    """How many functions are called, Python's and others."""
+    count, known = [0], sys.getprofile()
+
+    def note(*_: object) -> None:
+        count[0] += 1
+
+    sys.setprofile(note)
+    try:
+        yield count
+    finally:
+        sys.setprofile(known)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_a_plan_that_repeats_an_entry_is_refused_before_anything_is_done_for_each(name: str) -> None:
+    _, _, traced, plan = prepared(name)
+    kinds = {tuple(key for key in where if isinstance(key, str)): (where, row) for where, row in rows(plan)}
+    assert len(kinds) > 5
+    for where, row in kinds.values():
+        long = changed(plan, where, (*row, *[row[-1]] * REPEATED))
+        with (
+            OutOfMemory(1, MemoryError, late=False),  # no operation on tensors
+            counted_calls() as calls,
+            pytest.raises(fxgrow.UsageError) as error,
+        ):
+            fxgrow.apply(long, traced)
+        assert error.value.kind is fxgrow.Kind.STALE_PLAN, where
+        assert calls[0] < REPEATED, where
+
+
+def test_a_plan_of_a_file_names_what_it_repeats() -> None:
+    _, _, traced, plan = prepared("statistics")
+    data = json.loads(plan.to_json())
+    edit = next(edit for edit in data["plan"]["tensors"] if edit["padding"])
+    edit["padding"] *= 500_000
+    with pytest.raises(fxgrow.UsageError, match=r"the plan lists 500,000 rows of padding of table\.weight"):
+        fxgrow.apply(fxgrow.Plan.from_json(json.dumps(data)), traced)
 
 
 def test_the_writer_alone_believes_a_plan() -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
-import timm
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
 
 import fxgrow
 from fxgrow.models_zoo import ZOO
@@ -19,6 +17,7 @@ from fxgrow.passes.survey import Site
 from fxgrow.verify.certificate import FLOAT64_BOUND
 from fxgrow.verify.compare import distance
 
+from .library_models import LIBRARY
 from .refused_models import AssertedWidth, DecidedByWidth
 
 
@@ -109,73 +108,17 @@ class PartlyNormalised(nn.Module):
         return y
 
 
-def of_timm(name: str, **options: Any) -> Callable[[], nn.Module]:
-    """A small network of one of timm's families."""
-
-    def make() -> nn.Module:
-        model: nn.Module = timm.create_model(name, num_classes=3, **options)
-        return model
-
-    return make
-
-
-def shifted_windows() -> nn.Module:
-    """A small network of torchvision's second kind of shifted windows, whose attention takes cosines."""
-    model: nn.Module = SwinTransformer(
-        patch_size=[2, 2],
-        embed_dim=8,
-        depths=[2, 1],
-        num_heads=[2, 2],
-        window_size=[2, 2],
-        num_classes=3,
-        block=SwinTransformerBlockV2,
-        downsample_layer=PatchMergingV2,
-    )
-    return model
-
-
+OF_LIBRARIES = {
+    "shifted windows": "swin v2",
+    "timm beit": "timm beit of one block",
+    **{name: name for name in ("timm rdnet", "timm edgenext", "timm shvit")},
+}
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "fused attention": (FusedAttention, (2, 5, 8)),
     "logit attention": (LogitAttention, (2, 5, 8)),
     "dense norms": (DenseNorms, (2, 4, 5)),
     "partly normalised": (PartlyNormalised, (2, 2, 6, 6)),
-    "shifted windows": (shifted_windows, (2, 3, 16, 16)),
-    "timm beit": (
-        of_timm("beit_base_patch16_224", img_size=32, patch_size=16, embed_dim=16, depth=1, num_heads=2),
-        (2, 3, 32, 32),
-    ),
-    "timm rdnet": (
-        of_timm(
-            "rdnet_tiny",
-            num_init_features=16,
-            growth_rates=(8, 12),
-            num_blocks_list=(2, 1),
-            is_downsample_block=(None, True),
-            block_type=("Block", "BlockESE"),
-        ),
-        (2, 3, 32, 32),
-    ),
-    "timm edgenext": (
-        of_timm(
-            "edgenext_xx_small",
-            depths=(1, 2, 1, 1),
-            dims=(8, 16, 24, 32),
-            global_block_counts=(0, 1, 0, 0),
-            heads=(2, 2, 2, 2),
-        ),
-        (2, 3, 64, 64),
-    ),
-    "timm shvit": (
-        of_timm(
-            "shvit_s1",
-            embed_dim=(16, 24, 32),
-            partial_dim=(4, 6, 8),
-            qk_dim=(4, 4, 4),
-            depth=(1, 1, 1),
-            types=("i", "s", "s"),
-        ),
-        (2, 3, 64, 64),
-    ),
+    **{name: (LIBRARY[case].build, LIBRARY[case].shape) for name, case in OF_LIBRARIES.items()},
 }
 
 

@@ -11,7 +11,7 @@ import threading
 import types
 import warnings
 from collections import OrderedDict, UserDict, UserList, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -513,6 +513,15 @@ def test_forward_hooks_on_a_traced_model_survive_a_growth() -> None:
     assert torch.allclose(grown(X), traced(X), rtol=0, atol=1e-12)
 
 
+@pytest.fixture
+def often() -> Iterator[None]:
+    """Threads change places often."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
 def test_threads_that_run_models_are_left_alone_while_another_grows_one() -> None:
     model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval()
     wanted, stop, trouble = model(X), threading.Event(), list[str]()
@@ -538,9 +547,31 @@ def test_threads_that_run_models_are_left_alone_while_another_grows_one() -> Non
     assert nn.Module.__call__.__qualname__ == "Module._wrapped_call_impl"
 
 
-def test_one_model_is_planned_for_in_several_threads() -> None:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
+def test_several_threads_grow_models_of_their_own(often: None) -> None:
+    trouble = list[str]()
+
+    def work() -> None:
+        for scheme in ("r2r", "zero", "net2net"):
+            model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval()
+            try:
+                traced = fxgrow.trace(model, (X,))
+                wide = fxgrow.widen(traced, "0", by=8, scheme=scheme)
+                deep = fxgrow.deepen(traced, "0")
+                if not all(torch.allclose(grown(X), model(X), rtol=0, atol=1e-12) for grown in (traced, wide, deep)):
+                    trouble.append("another function")
+            except BaseException as error:  # whatever another thread makes of this one
+                trouble.append(f"{type(error).__name__}: {error}")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not trouble
+    assert nn.Module.__call__.__qualname__ == "Module._wrapped_call_impl"
+
+
+def test_one_model_is_planned_for_in_several_threads(often: None) -> None:
     traced = fxgrow.trace(nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval(), (X,))
     plans: list[Any] = []
 
@@ -557,7 +588,6 @@ def test_one_model_is_planned_for_in_several_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    sys.setswitchinterval(interval)
     assert len(plans) == 12
     assert len(set(map(str, plans))) == 3
 

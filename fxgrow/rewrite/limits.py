@@ -57,4 +57,5 @@ def overflow(plan: Plan, tensors: Mapping[str, Tensor]) -> str:
     wants, has = needed(plan, tensors), memory()
     if wants <= has:
         return ""
-    return f"the plan makes tensors of {wants / 2**30:,.0f} GiB, and this machine has {has / 2**30:,.0f} GiB of memory"
+    size = f"{wants / 2**30:,.0f}" if wants < 2**90 else f"more than {2**60:,}"  # a shape from a file may be any
+    return f"the plan makes tensors of {size} GiB, and this machine has {has / 2**30:,.0f} GiB of memory"

@@ -7,7 +7,6 @@ fault switches one look off, and one of the small programs in `programs` is wron
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -44,7 +43,7 @@ from fxgrow.schemes.proof import ProofDomain
 
 from .gates import changed
 from .lies import Plant
-from .programs import PROGRAMS
+from .programs import PROGRAMS, first_wrong
 from .ways import both, replaced
 
 comparison: Any = importlib.import_module("fxgrow.capture.comparison")
@@ -386,15 +385,4 @@ def noticed(first: str = "") -> str:
     Args:
         first: the program that runs before the others.
     """
-    names = dict.fromkeys((first, *PROGRAMS) if first else PROGRAMS)
-    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in names:
-            torch.manual_seed(0)
-            try:
-                wrong = PROGRAMS[name]()
-            except Exception as error:  # whatever a fault leads to
-                wrong = f"{type(error).__name__}: {error}"
-            if wrong:
-                return f"{name}: {wrong}"
-    return ""
+    return first_wrong(PROGRAMS, first)

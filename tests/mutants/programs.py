@@ -8,7 +8,8 @@ import copy
 import itertools
 import pickle
 import random
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm.layers._fx
@@ -1076,3 +1077,24 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "a flag that is asked from outside": asked_from_outside,
 }
 """Each says what is wrong with it, or nothing."""
+
+
+def first_wrong(programs: Mapping[str, Callable[[], str]], first: str = "") -> str:
+    """What is wrong with the first program of which something is; empty if all are right.
+
+    Args:
+        programs: by what each is about; they say what is wrong.
+        first: the one that runs before the others.
+    """
+    names = dict.fromkeys((first, *programs) if first else programs)
+    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in names:
+            torch.manual_seed(0)
+            try:
+                wrong = programs[name]()
+            except Exception as error:  # whatever a fault leads to
+                wrong = f"{type(error).__name__}: {error}"
+            if wrong:
+                return f"{name}: {wrong}"
+    return ""

@@ -12,14 +12,16 @@ from multiprocessing import get_context
 
 import pytest
 
-from . import certificates, modules
+from . import certificates, modules, safeguards
 from .catalogue import CATALOGUE
 from .lies import Plant
 from .rules import caught, faults
 from .watch import breaches
 
 WATCHED: dict[str, tuple[Plant, Callable[[], str]]] = {
-    name: (plant, watch.noticed) for watch in (modules, certificates) for name, plant in watch.FAULTS.items()
+    name: (plant, watch.noticed)
+    for watch in (modules, certificates, safeguards)
+    for name, plant in watch.FAULTS.items()
 }
 """Faults with a watch of their own: how each is planted, and what says what is wrong then."""
 
@@ -70,7 +72,7 @@ def fates(jobs: int) -> Iterator[Fate]:
 def report(jobs: int) -> int:
     """Write a line for each fault and the kill rate; 0 if every fault was caught, and none where none is planted."""
     start, found = time.monotonic(), list[Fate]()
-    alarm = str(next(breaches(), "")) or modules.noticed() or certificates.noticed()
+    alarm = str(next(breaches(), "")) or modules.noticed() or certificates.noticed() or safeguards.noticed()
     if alarm:
         sys.stdout.write(f"a law is broken without any fault, so that nothing would follow: {alarm}\n")
         return 1
