@@ -485,7 +485,8 @@ def wider() -> str:
 
 def _named(x: Tensor) -> Tensor:
     """Its scale follows the width, and a stand-in has attributes of all names."""
-    return torch.tanh(x) * x.shape[1] ** -0.5 * (3 if hasattr(x * 1, "no_such_name") else 2)
+    made: Tensor = torch.tanh(x) * x.shape[1] ** -0.5 * (3 if hasattr(x * 1, "no_such_name") else 2)
+    return made
 
 
 def opened() -> str:
