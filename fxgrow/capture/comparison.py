@@ -27,7 +27,7 @@ from .lowering import Lowering
 from .other_modes import MODES, modes_of
 from .second_sizes import second
 from .snapshot import Snapshot
-from .source import forward_line, located, raising_node, user_line
+from .source import forward_line, located, raising_node
 from .streams import Drawn, draws
 from .traced import follow_owners, set_mode
 from .twin import Twin
