@@ -483,7 +483,8 @@ def wider() -> str:
 
 def _named(x: Tensor) -> Tensor:
     """Its scale follows the width, and a stand-in has attributes of all names."""
-    return torch.tanh(x) * x.shape[1] ** -0.5 * (3 if hasattr(x * 1, "no_such_name") else 2)
+    y: Tensor = torch.tanh(x) * x.shape[1] ** -0.5 * (3 if hasattr(x * 1, "no_such_name") else 2)
+    return y
 
 
 def opened() -> str:
