@@ -29,7 +29,7 @@ from .deepened import traced
 from .faults import Lines, OutOfMemory, first_and_last, followed
 from .untouched import snapshot
 
-WRITERS = ("fxgrow/rewrite/", "fxgrow/capture/opening.py", "fxgrow/plan/assemble.py")
+WRITERS = ("fxgrow/rewrite/", "fxgrow/capture/opening.py", "fxgrow/capture/bodies.py", "fxgrow/plan/assemble.py")
 """The code that writes, and what it makes new modules with."""
 TORCHS_WRITERS = ("torch/fx/graph_module.py", "torch/nn/modules/module.py", "torch/nn/modules/rnn.py")
 """What it calls to write: setters of attributes, modules and graphs."""

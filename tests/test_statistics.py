@@ -177,22 +177,28 @@ def test_grouped_queries_grow(layer: str, grow: str, expanded: bool) -> None:
 
 
 def squashed(x: Tensor) -> Tensor:
-    """A mean that no edit of the graph can reach."""
+    """A mean that an edit of the graph reaches once the function is traced through."""
     return x / (1 + x.pow(2).mean(-1, keepdim=True))
 
 
+def squashed_if_any(x: Tensor) -> Tensor:
+    """A mean that no edit of the graph can reach: the function branches on a size."""
+    return x / (1 + x.pow(2).mean(-1, keepdim=True)) if x.shape[0] else x
+
+
 torch.fx.wrap("squashed")
+torch.fx.wrap("squashed_if_any")
 
 
 class Inside(nn.Module):
     """A linear layer whose channels are divided by a mean inside a function that fx does not look into."""
 
-    def __init__(self) -> None:
+    def __init__(self, branching: bool = True) -> None:
         super().__init__()
-        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.a, self.b, self.branching = nn.Linear(6, 8), nn.Linear(8, 3), branching
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.b(squashed(self.a(x)))
+        y: Tensor = self.b(squashed_if_any(self.a(x)) if self.branching else squashed(self.a(x)))
         return y
 
 
@@ -212,6 +218,13 @@ def test_a_mean_out_of_reach_is_refused_by_name() -> None:
     with pytest.raises(fxgrow.GrowthRefused, match="mean would divide by another number of units") as caught:
         fxgrow.widen(gm, "a", scheme="zero")
     assert caught.value.kind is Kind.INEXPRESSIBLE
+
+
+def test_a_mean_within_a_function_that_can_be_traced_through_is_multiplied() -> None:
+    gm = fxgrow.trace(Inside(branching=False).double(), (torch.ones(2, 6, dtype=torch.float64),))
+    wider = fxgrow.widen(gm, "a", scheme="zero")
+    x = torch.randn(5, 6, dtype=torch.float64)
+    torch.testing.assert_close(wider(x), gm(x), rtol=0, atol=1e-12)
 
 
 def test_zeros_that_would_never_learn_are_refused() -> None:

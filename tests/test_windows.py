@@ -100,7 +100,7 @@ def test_the_model_in_which_calls_are_written_out_is_in_the_mode_of_the_model(tr
 def test_a_clone_of_a_block_whose_inner_units_follow_its_input_says_what_helps() -> None:
     model = SwinTransformer([4, 4], 16, [2], [2], [4, 4], num_classes=5).eval()
     gm = fxgrow.trace(model, (torch.randn(1, 3, 32, 32),))
-    with pytest.raises(fxgrow.GrowthRefused, match="because its code computes their number from it") as caught:
+    with pytest.raises(fxgrow.GrowthRefused, match="inner units whose number its code computes from them") as caught:
         fxgrow.deepen(gm, after="features.1", block="clone")
     assert 'scheme="zero"' in str(caught.value.refusal.hint)
     deeper = fxgrow.deepen(gm, after="features.1", block="clone", scheme="zero")

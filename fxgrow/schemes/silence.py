@@ -142,8 +142,8 @@ def _halves(
     if worst is None and reason is not None and reason.kind is not Kind.INPUT:
         worst = Failure(Kind.NOT_SILENT, at, f"{op.node} sums over units that cannot be two halves: {reason.text}")
     text = (
-        f"{op.node} sums over units of the block's input, or over as many as that has because its code computes their "
-        f"number from it; such units cannot be two equal halves, whose sums would cancel"
+        f"{op.node} sums over the units of the block's own input, or over inner units whose number its code computes "
+        "from them; neither can be made two equal halves, so its sums cannot cancel"
     )
     return worst or Failure(Kind.NOT_SILENT, at, text)
 
