@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fxgrow
 from fxgrow.capture.caches import caches_kept_clean
+from fxgrow.capture.call import Call
 from fxgrow.capture.locks import ONE_AT_A_TIME
 from fxgrow.capture.trace import _graph_module, _in_both_modes, _Settings
 from fxgrow.capture.trace_options import TraceOptions
@@ -72,13 +73,14 @@ def compared(model: nn.Module, image: Tensor) -> Callable[[], object]:
     return lambda: fxgrow.trace(model, (image,))
 
 
-def uncompared(model: nn.Module, image: Tensor) -> Callable[[], object]:
+def uncompared(model: nn.Module, image: Tensor, *, analysed: bool = True) -> Callable[[], object]:
     """A trace in both modes that nothing compares with the model, and its analysis."""
+    example = Call((image,))
 
     def call() -> object:
         with ONE_AT_A_TIME, caches_kept_clean() as caches:
-            gm = _graph_module(model, _in_both_modes(model, {}, None, caches, _Settings(TraceOptions(), ())))
-        return fxgrow.analyse(gm, (image,))
+            gm = _graph_module(model, _in_both_modes(model, {}, example, caches, _Settings(TraceOptions(), ())))
+        return fxgrow.analyse(gm, (image,)) if analysed else gm
 
     FakeTensorMode.cache_clear()
     return call

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fxgrow
+from fxgrow.analysis import Analysis
 
 SECTION = "trace + inspect + plan_grow(widen=2.0), batch 1, 224x224 (processor time; the comparison in trace aside)"
 MODELS = (
@@ -38,8 +39,9 @@ def planning() -> Iterator[Row]:
         image = torch.zeros(1, 3, 224, 224)
         traced = fxgrow.trace(model, (image,))
         sides: dict[str, Side] = {
-            "trace": lambda _, m=model, x=image: uncompared(m, x),  # type: ignore[misc]  # bound early
+            "trace": lambda _, m=model, x=image: uncompared(m, x, analysed=False),  # type: ignore[misc]  # bound early
             "plan": lambda _, t=traced: whole(t),  # type: ignore[misc]
+            "here": lambda _, t=traced: at_one_size(whole(t)),  # type: ignore[misc]
             "forward": lambda _, m=model, x=image: forward(m, x),  # type: ignore[misc]
         }
         if importlib.util.find_spec("nncf") is not None:
@@ -52,6 +54,8 @@ def planning() -> Iterator[Row]:
             continue
         both = [a + b for a, b in zip(took["trace"], took["plan"], strict=True)]
         yield alone(SECTION, what, both, below=SECONDS)
+        without = [a + b for a, b in zip(took["trace"], took["here"], strict=True)]
+        yield alone(SECTION, f"{what}, proved at the example's sizes alone", without)
         yield compare(SECTION, what, "one forward pass", both, took["forward"])
         if "nncf" in took:
             yield compare(SECTION, what, "nncf's build_nncf_graph", both, took["nncf"])
@@ -68,6 +72,20 @@ def whole(traced: fx.GraphModule) -> Callable[[], object]:
         return fxgrow.plan_grow(twin, widen=2.0)
 
     return call
+
+
+def at_one_size(call: Callable[[], object]) -> Callable[[], object]:
+    """The same as if the model took inputs of one size only, so that nothing is proved again at other sizes."""
+
+    def alone() -> object:
+        second = Analysis.second
+        Analysis.second = lambda *_: None  # type: ignore[method-assign]
+        try:
+            return call()
+        finally:
+            Analysis.second = second  # type: ignore[method-assign]
+
+    return alone
 
 
 def forward(model: nn.Module, image: Tensor) -> Callable[[], object]:
