@@ -36,7 +36,7 @@ def _channels(dims: DimsSolver, node: str) -> bool:
     if any(op.name.startswith("aten::conv") or op.name == "aten::embedding" for op in ops):
         return True
     read = [op.args.get("input") for op in ops if op.name == "aten::linear"]
-    makers = {out.index: op for op in dims.program.ops for out in op.outputs}
+    makers = {out.index: op for op in dims.program.ops for out in op.outputs if out not in op.inputs()}
     return bool(read) and not any(isinstance(x, Value) and _turned(x, makers) for x in read)
 
 

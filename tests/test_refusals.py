@@ -401,6 +401,14 @@ class Mixer(nn.Module):
         return x if self.stem is None else x.mean(1)
 
 
+@pytest.mark.parametrize(
+    "nothing", [nn.Dropout(0.1), nn.Identity(), nn.Flatten(1, 1)], ids=lambda module: type(module).__name__
+)
+def test_layers_behind_operators_that_return_what_they_are_given_make_channels(nothing: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nothing, nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    assert fxgrow.plan_widen(fxgrow.trace(model, (torch.randn(3, 4),)), "3").title == "widen 3: 8 -> 16 channels"
+
+
 @pytest.mark.parametrize("stem", [False, True])
 def test_each_layer_of_a_mixer_makes_what_it_makes(*, stem: bool) -> None:
     x = torch.randn(2, 3, 8, 8) if stem else torch.randn(2, 4, 8)
