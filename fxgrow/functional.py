@@ -325,7 +325,7 @@ def decided(value: Any, asked: str, answer: Any, place: str) -> None:
         return
     here = QUESTIONS[asked](value)
     if here != answer:
-        shown = f"a {type(value).__name__}" if asked == "none" else repr(here)
+        shown = repr(here) if asked != "none" else "None" if here else f"a {type(value).__name__}"
         raise usage(
             Kind.OTHER_DECISION,
             f"{decision(asked, answer, place)}, and for these inputs it is {shown}",
@@ -337,6 +337,8 @@ def decision(asked: str, answer: Any, place: str) -> str:
     """What was decided when a model was traced, as the beginning of a sentence."""
     names = {"condition": "the condition", "length": "the length", "keys": "the keys", "none": "an entry that is read"}
     what = names.get(asked, "a number or a name")
+    if asked == "none" and not answer:
+        return f"this model stands for inputs that have something at {place}, as the example inputs had"
     shown = None if asked == "none" else answer
     return f"this model stands for inputs for which {what} in {place} is {shown!r}, as it was for the example inputs"
 

@@ -4,6 +4,7 @@ is traced, and other inputs raise an error."""
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -222,3 +223,63 @@ def test_arguments_of_any_number_cannot_be_fixed() -> None:
     with pytest.raises(fxgrow.UsageError, match="takes any number of arguments") as error:
         fxgrow.trace(Rest(Net.computed).double(), (X,), concrete_args={"more": {}})
     assert "example_kwargs=" in error.value.refusal.hint
+
+
+def attends(s: Net, x: Tensor, mask: Any) -> Tensor:
+    """Where a mask is left out, another branch runs, which the operators of the first one would take, too."""
+    value = s.a(x) * 0.5 if mask is not None else s.a(x)
+    y: Tensor = s.b(torch.nn.functional.scaled_dot_product_attention(x, x, value, attn_mask=mask))
+    return y
+
+
+def over_fields(s: Net, batch: Any) -> Tensor:
+    h = s.a(batch.x)
+    for field in dataclasses.fields(batch):
+        value = getattr(batch, field.name)
+        h = h if field.name == "x" or value is None else h * value
+    y: Tensor = s.b(h)
+    return y
+
+
+MASK = torch.randn(4, 4, dtype=torch.float64)
+GIVEN: dict[str, tuple[type[Net], Any, tuple[Any, ...], list[tuple[Any, ...]]]] = {
+    "an argument": (Rest, lambda s, x, *rest: attends(s, x, rest[0]), (X, MASK), [(X, None)]),
+    "an entry": (
+        One,
+        lambda s, b: attends(s, b["x"], b.get("m")),
+        ({"x": X, "m": MASK},),
+        [({"x": X, "m": None},), ({"x": X},)],
+    ),
+    "a field": (One, lambda s, b: attends(s, b.x, b.m), (Batch(X, MASK),), [(Batch(X),)]),
+    "a part of a list": (One, lambda s, b: attends(s, b[0], b[1]), ([X, MASK],), [([X, None],)]),
+    "an entry that the branch does not read": (
+        One,
+        lambda s, b: s.b(s.a(b["x"]) * (2 if b.get("m") is not None else 1)),
+        ({"x": X, "m": MASK},),
+        [({"x": X},)],
+    ),
+    "a field that a loop finds": (One, over_fields, (Batch(X),), [(Batch(X, X.sum(1, keepdim=True)),)]),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_what_is_given_must_be_given_again(name: str) -> None:
+    kind, run, example, others = GIVEN[name]
+    net = kind(run).double()
+    traced = fxgrow.trace(net, example)
+    grown = fxgrow.widen(traced, "a")
+    for model in (traced, grown):
+        torch.testing.assert_close(model(*example), net(*example))
+        for other in others:
+            assert not torch.allclose(net(*other), net(*example))
+            with pytest.raises(fxgrow.UsageError, match="FXG010"):
+                model(*other)
+
+
+def test_inputs_that_nothing_runs_without_need_no_guard() -> None:
+    def run(s: Net, x: Tensor, *rest: Any) -> Tensor:
+        y: Tensor = s.b(s.a(x) + (rest[0] if rest[0] is not None else 0))
+        return y
+
+    net = Rest(run)
+    assert not fxgrow.trace(net, (X, X.sum(1, keepdim=True))).code.count("'none'")

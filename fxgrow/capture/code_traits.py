@@ -98,6 +98,27 @@ def names_in(model: nn.Module) -> frozenset[str]:
     return frozenset(name for function in functions for code in _codes(function.__code__) for name in code.co_names)
 
 
+def tests_for_none(model: nn.Module) -> bool:
+    """Whether code that a call of a model may come to asks whether something is None that is not an attribute of
+    `self`."""
+    return any(map(_tests_for_none, (c for f in _called(model.modules()) for c in _codes(f.__code__))))
+
+
+@functools.lru_cache(maxsize=4096)
+def _tests_for_none(code: CodeType) -> bool:
+    steps = [step for step in dis.get_instructions(code) if step.opname not in ("COPY", "CACHE", "NOP", "EXTENDED_ARG")]
+    for k, step in enumerate(steps):
+        compared = step.opname == "IS_OP" and steps[k - 1].argval is None
+        if not compared and not ("JUMP" in step.opname and "NONE" in step.opname):
+            continue
+        first = k - 2 if compared else k - 1
+        while first > 0 and steps[first].opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            first -= 1
+        if first == k - (2 if compared else 1) or steps[first].argval != "self":
+            return True
+    return False
+
+
 def may_compile(model: nn.Module) -> bool:
     """Whether code that a call of a model may come to calls torch.compile."""
     codes = (code for function in _called(model.modules()) for code in _codes(function.__code__))

@@ -179,7 +179,8 @@ def sentences(graph: fx.Graph) -> tuple[str, ...]:
     answers: dict[str, list[str]] = {}
     for node in guards(graph):
         _, asked, answer, place = node.args
-        text = "the same in each mode" if isinstance(answer, fx.Node) else repr(None if asked == "none" else answer)
+        text = "the same in each mode" if isinstance(answer, fx.Node) else repr(answer)
+        text = text if asked != "none" else "None" if answer else "not None"
         known = answers.setdefault(str(place), [])
         if text not in known:
             known.append(text)

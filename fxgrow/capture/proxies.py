@@ -6,6 +6,7 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import CodeType
 from typing import Any
 
@@ -48,6 +49,10 @@ _OF_PROXIES = ("tracer", "node", "data", "_real", "root", "attr", "_node")
 """Attributes that a proxy itself has: their assignment is not traced."""
 
 
+_OF_CLASSES = frozenset({"__dataclass_fields__", "_fields"})
+"""Attributes of dataclasses and named tuples that all objects of one class share."""
+
+
 class Assignable(fx.Proxy):
     """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace, and `x += y` and `x.n = y`, where the
     tracer keeps such operators in place: fx makes a new tensor of `x + y`, and sets the attribute of the proxy."""
@@ -81,6 +86,9 @@ class Assignable(fx.Proxy):
         return self._or_none(super().__getitem__(index))  # type: ignore[misc]  # set by fx
 
     def __getattr__(self, name: str) -> Any:
+        if name in _OF_CLASSES:
+            with suppress(Unknown, AttributeError):
+                return getattr(type(self._value()), name)
         return Shape(self, name) if name == "shape" else self._or_none(Property(self, name))
 
     def keys(self) -> Any:

@@ -16,7 +16,7 @@ from .caches import Caches, caches_kept_clean
 from .call import Call, as_call, as_training_call, remember, remember_training
 from .carried import carry, root_is_carried
 from .checks import check_called, check_compiled, check_hooks, check_made, check_model, check_root, check_train
-from .code_traits import may_compile, patterns, read_by_others
+from .code_traits import may_compile, patterns, read_by_others, tests_for_none
 from .compared import compare
 from .comparison import Examples
 from .compiled import eager
@@ -28,6 +28,7 @@ from .leaves import Leaf, Leaves, leaves_of, registered
 from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, guard_buffers, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
+from .optional_inputs import guard_what_is_given
 from .other_modes import MODES, modes_of
 from .proxies import ReadsValues
 from .reasons import in_plain_words
@@ -316,6 +317,8 @@ def _traced(
                 graph = _graph(tracer, twin, concrete, written)
             if tracer.noted_error is not None:
                 raise tracer.noted_error  # `forward` has gone on after it, and may have done something else
+            if tests_for_none(model):
+                guard_what_is_given(graph, twin, values)
             restore_signature(graph, model, concrete, call, defaults)
             rename_self(graph)
             return Traces(graph, twin, tracer.visited, _fixed(model, graph, settings.fixed))
