@@ -15,6 +15,7 @@ from .analysis import Analysis
 from .api import _ANALYSES, analysis_of
 from .capture.locks import one_at_a_time
 from .deepening import plan_deepen
+from .dims.axis import atoms
 from .errors import FxgrowError, Kind, VerificationFailed, usage
 from .passes import Widen, Width
 from .passes.advice import advised
@@ -176,7 +177,8 @@ class _Wishes:
 
 def _wishes(gm: fx.GraphModule, analysis: Analysis, widen: Widths) -> _Wishes:
     """Names with their widths, which of them may be left out, and which are to keep theirs."""
-    known = {name: analysis.dims.algebra.measure(p.axis) for name, p in paths(gm, analysis.dims).items()}
+    layers = paths(gm, analysis.dims)
+    known = {name: analysis.dims.algebra.measure(p.axis) for name, p in layers.items()}
     if callable(widen) and not isinstance(widen, Width):
         found = {name: _width(widen(name, now)) for name, now in known.items()}
         return _as_wishes(found, found)
@@ -190,6 +192,11 @@ def _wishes(gm: fx.GraphModule, analysis: Analysis, widen: Widths) -> _Wishes:
     for pattern in wild:
         if not any(fnmatchcase(name, pattern) for name in known):
             raise usage(Kind.UNKNOWN_NODE, f"no layer is called like {pattern!r}", hint=f"layers are {_some(known)}")
+    held = {name: {*atoms(analysis.dims.algebra.resolve(layers[name].axis))} for name in exact if name in layers}
+    for name, other in ((a, b) for a in held for b in held if exact[a] is None and exact[b] is not None):
+        if held[name] & held[other]:
+            what = f"{other} shares channels with {name}, which is to stay as it is"
+            raise usage(Kind.BAD_TARGET, what, hint="give both the same factor, or leave both as they are")
     fitting = {name: [w for pattern, w in wild.items() if fnmatchcase(name, pattern)] for name in known}
     matched = {name: widths[0] for name, widths in fitting.items() if widths and name not in exact}
     return _as_wishes({**exact, **matched}, matched)

@@ -153,6 +153,13 @@ def test_two_names_of_one_volume_with_two_widths_contradict_each_other(traced: f
         fxgrow.grow(traced, widen={site.path: 2, site.together[0]: 1.5})
 
 
+def test_a_name_that_is_to_stay_and_one_that_is_to_grow_contradict_each_other(traced: fx.GraphModule) -> None:
+    site = next(s for s in fxgrow.inspect(traced).survey.sites if s.together and s.refusal is None)
+    other = next(s.path for s in fxgrow.inspect(traced).survey.sites if s.node == site.together[0])
+    with pytest.raises(fxgrow.UsageError, match=f"{site.path} shares channels with {other}, which is to stay as it is"):
+        fxgrow.plan_grow(traced, widen={site.path: 2.0, other: None})
+
+
 def test_what_is_named_in_full_must_grow(traced: fx.GraphModule) -> None:
     head = next(s for s in fxgrow.inspect(traced).survey.sites if s.refusal is not None)
     with pytest.raises(fxgrow.GrowthRefused, match="output"):
