@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torchvision
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 import fxgrow
 from fxgrow.models_zoo import ZOO, ResNet
@@ -194,3 +194,32 @@ def test_a_torchvision_resnet_grows_in_both_directions() -> None:
     with torch.no_grad():
         a, b = model(x), one(x)
     assert float((a - b).abs().max() / a.abs().max()) < EXACT
+
+
+class Causal(nn.Module):
+    """Attention that makes its mask in each call, on the device that tensors are made on by default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(5, 8) for _ in range(3))
+        self.inner, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        hidden = torch.ones(x.shape[1], x.shape[1]).triu(1).bool()
+        scores = (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(hidden, float("-inf"))
+        y: Tensor = self.head(torch.relu(self.inner(torch.relu(scores.softmax(-1) @ v))))
+        return y
+
+
+def test_models_that_make_tensors_grow_wider_and_deeper_in_one_plan() -> None:
+    torch.manual_seed(0)
+    model, x = Causal().double().eval(), torch.randn(2, 4, 5, dtype=torch.float64)
+    traced = fxgrow.trace(model, (x,))
+    grown = fxgrow.grow(traced, widen={"v": 2, "k": 2}, deepen="inner")
+    for length in (4, 7):
+        x = torch.randn(2, length, 5, dtype=torch.float64)
+        torch.testing.assert_close(grown(x), model(x), rtol=0, atol=1e-12)
+    assert fxgrow.verify(model, grown)
+    read = fxgrow.Plan.from_json(fxgrow.plan_grow(traced, widen={"v": 2}, deepen="inner").to_json())
+    assert fxgrow.verify(model, fxgrow.apply(read, traced))

@@ -43,7 +43,12 @@ class Lowering:
         self._fakes: dict[tuple[int, Meta], Tensor] = {}
 
     def fake(self, meta: Meta, slot: int) -> Tensor:
-        """A fake tensor; one object for each slot, because recordings tell tensors apart by identity."""
+        """A fake tensor; one object for each slot, because recordings tell tensors apart by identity.
+
+        Those of the meta device are on the CPU, where code makes tensors that names no device (`torch.ones(n, n)`).
+        """
+        if meta[3].type == "meta":
+            meta = (*meta[:3], torch.device("cpu"))
         found = self._fakes.get((slot, meta))
         if found is None or meta_of(found) != meta:  # `x.unsqueeze_(0)` has changed its shape
             found = self._fakes[slot, meta] = empty_fake(meta, self.mode)
