@@ -83,6 +83,36 @@ def test_all_layers_around_attention_of_the_users_grow(function: Callable[..., A
     agree(grown, model)
 
 
+def heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    b, n, c = q.shape
+    q, k, v = (t.view(b, n, 2, c // 2).transpose(1, 2) for t in (q, k, v))
+    y: Tensor = ((q @ k.mT * (c // 2) ** -0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+    return y
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(5, 8) for _ in range(3))
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.out(heads(self.q(x), self.k(x), self.v(x)))
+        return y
+
+
+def test_a_certificate_traces_the_module_as_it_was_traced() -> None:
+    torch.manual_seed(0)
+    model = Attention().double().eval()
+    grown = fxgrow.widen(fxgrow.trace(model, (torch.randn(2, 6, 5).double(),), leaf=heads), "k")
+    certificate = fxgrow.verify(model, grown)
+    assert certificate.unfelt == ("k.bias",), "a softmax does not feel the biases of keys"
+    assert certificate, "each entry is what the plan says"
+    with torch.no_grad():
+        grown.get_parameter("k.bias")[-1] += 1
+    assert not fxgrow.verify(model, grown)
+
+
 def test_inspect_offers_them_and_one_plan_grows_them_all() -> None:
     model, gm = traced(tied, 2)
     report = fxgrow.inspect(gm)

@@ -16,6 +16,8 @@ from .code_traits import names_in
 
 Leaf = nn.Module | str | type[nn.Module] | Callable[..., Any]
 """A module of the model or its path, a class of modules, or a function that they call."""
+LEAVES = "fxgrow_leaf"
+"""Where the `meta` of a traced model keeps what was kept whole, as `trace(leaf=…)` takes it."""
 
 
 @dataclass(frozen=True, slots=True)

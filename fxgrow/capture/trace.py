@@ -24,7 +24,7 @@ from .contexts import Forgotten
 from .decisions import pins
 from .forward import fixed_arguments, given_inputs, kept_defaults, parameters_of, restore_signature
 from .kept import Kept, container
-from .leaves import Leaf, Leaves, leaves_of, registered
+from .leaves import LEAVES, Leaf, Leaves, leaves_of, registered
 from .locks import ONE_AT_A_TIME
 from .modes import can_stay_whole, culprits, follow_flags, guard, guard_buffers, keep_unused, same_wiring
 from .names import check_names, quote_names, rename_self
@@ -119,6 +119,8 @@ def trace(
             settings.follows_dtypes = options.follows_dtypes
             gm = _graph_module(model, _in_both_modes(model, fixed, call, caches, settings))
             _remember(gm, call, in_training)
+            if whole != Leaves():
+                gm.meta[LEAVES] = (*whole.functions, *sorted(whole.paths))
             compare(model, gm, examples, caches, reach)
             return gm
 

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from ..analysis import analyse
 from ..capture.call import Call, as_call, as_training_call
+from ..capture.leaves import LEAVES
 from ..capture.other_modes import MODES, capture_notes, modes_of
 from ..capture.snapshot import Snapshot
 from ..capture.trace import trace
@@ -240,8 +241,11 @@ def _felt(
 
 def _traced(job: Job) -> fx.GraphModule:
     """The model before as a graph."""
-    before = job.pair.before
-    return before if isinstance(before, fx.GraphModule) else trace(before, job.given[job.modes[0]])
+    before, after = job.pair.before, job.pair.after
+    if isinstance(before, fx.GraphModule):
+        return before
+    leaf = after.meta.get(LEAVES, ()) if isinstance(after, fx.GraphModule) else ()
+    return trace(before, job.given[job.modes[0]], leaf=leaf)
 
 
 def _claims(before: nn.Module, after: nn.Module) -> tuple[str, ...]:
