@@ -221,7 +221,7 @@ _REFUSED = (
         "features picked by a graph input",
         ("index",),
     ),
-    Entry("refuse_constant", fixed_widths.NumberedChannels, _small, "a constant of the old width", ("constant",)),
+    Entry("refuse_constant", fixed_widths.NumberedChannels, _small, "channels counted in each call", ("constant",)),
     Entry("refuse_no_reader", refusals.UnweightedSum, _small, "channels that no weight reads", ("no-reader",)),
 )
 

@@ -98,7 +98,7 @@ class GatheredFeatures(nn.Module):
 
 
 class NumberedChannels(nn.Module):
-    """Refuses ``conv1``: adds to each channel its own number, a constant of the old width built inside ``forward``."""
+    """Refuses ``conv1``: adds to each channel its own number, and counts them in each call, new ones, too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,6 +106,6 @@ class NumberedChannels(nn.Module):
         self.conv2 = nn.Conv2d(8, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        numbers = torch.arange(8).view(1, 8, 1, 1)
-        y: Tensor = self.conv2(F.relu(self.conv1(x) + numbers))
-        return y
+        y: Tensor = self.conv1(x)
+        z: Tensor = self.conv2(F.relu(y + torch.arange(y.shape[1]).view(1, -1, 1, 1)))
+        return z

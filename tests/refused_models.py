@@ -31,15 +31,6 @@ class LastChannel(nn.Module):
         return y
 
 
-class CountedChannels(TwoConvs):
-    """Refuses ``conv1``: each channel gets its own number, so no two new ones can be twins."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv1(x)
-        z: Tensor = self.conv2(F.relu(y + torch.arange(y.shape[1]).view(1, -1, 1, 1)))
-        return z
-
-
 class KeptState(TwoConvs):
     """Refuses ``conv1``: an expanded tensor that lasts from call to call, part of which is written in place."""
 

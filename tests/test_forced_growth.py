@@ -20,7 +20,6 @@ from fxgrow.schemes import Assignment, Place, Problem, State
 
 from .by_hand import BROKEN, COLUMNS, DEAD_COLUMNS, DEAD_ROWS, NEW, ROWS, SAME, Surgery, effect, grown, read, written
 from .refused_models import (
-    CountedChannels,
     DecidedByWidth,
     InnerJoin,
     KeptState,
@@ -135,13 +134,7 @@ CASES = {
         Kind.INDEX, "refuse_index_input", Surgery(LINEARS), breaks="mat1 and mat2 shapes", layer="fc1"
     ),
     "last channel": Case(Kind.INDEX, LastChannel, Surgery(written("conv1"))),
-    "constant": Case(
-        Kind.CONSTANT,
-        "refuse_constant",
-        Surgery(CONVS),
-        breaks="error: The size of tensor a (12) must match the size of tensor b (8)",
-    ),
-    "numbers that go on": Case(Kind.CONSTANT, CountedChannels, Surgery(CONVS), without="torch.arange"),
+    "numbers that go on": Case(Kind.CONSTANT, "refuse_constant", Surgery(CONVS), without="torch.arange"),
     "a lasting tensor written through a view": Case(
         Kind.ALIAS, KeptState, Surgery({**CONVS, "gain": ROWS}), without="torch.Tensor.mul_"
     ),

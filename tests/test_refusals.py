@@ -57,7 +57,7 @@ STOPS = {
     "refuse_index_list": "getitem",
     "refuse_index_buffer": "index_select",
     "refuse_index_input": "gather",
-    "refuse_constant": "add",
+    "refuse_constant": "arange",
     "refuse_no_reader": "sum_1",
 }
 """The node that is to blame."""

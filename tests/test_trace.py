@@ -14,7 +14,6 @@ from torch import Tensor, fx, nn
 
 import fxgrow
 from fxgrow.capture.source import location
-from fxgrow.models_zoo import NumberedChannels
 
 from .untouched import snapshot
 
@@ -178,11 +177,23 @@ def frozen_norm() -> nn.Module:
     return model
 
 
+class Numbered(nn.Module):
+    """Adds a constant that `forward` makes to its channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv2(torch.relu(self.conv1(x) + torch.arange(8).view(1, 8, 1, 1)))
+        return y
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "mixed flags": frozen_norm,
     "functional dropout": Dropping,
     "two modes": lambda: Auxiliary().eval(),
-    "a constant": NumberedChannels,
+    "a constant": Numbered,
 }
 
 
@@ -199,12 +210,14 @@ def test_tracing_leaves_the_model_as_it_was(name: str) -> None:
 
 
 def test_a_constant_made_in_forward_belongs_to_the_graph_alone() -> None:
-    model = NumberedChannels()
+    model = Numbered()
     x = torch.randn(2, 3, 8, 8)
     gm = fxgrow.trace(model)
     assert torch.equal(gm(x), model(x))
     assert not [name for name in vars(model) if "constant" in name]
     assert gm.state_dict().keys() == model.state_dict().keys()
+    grown = fxgrow.widen(gm, "conv1", example_inputs=(x,))
+    torch.testing.assert_close(grown(x), model(x))
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])

@@ -151,7 +151,9 @@ class Certificate:
     @property
     def _stands(self) -> bool:
         """Whether nothing but the numbers is in doubt."""
-        return not self.failures and (not self.unfelt or (bool(self.proof) and self.suspects == ()))
+        return (
+            not self.failures and not self.suspects and (not self.unfelt or (bool(self.proof) and self.suspects == ()))
+        )
 
     @property
     def float64(self) -> float:
@@ -173,7 +175,10 @@ class Certificate:
         """The failure in words."""
         if not self.broken:
             where = "; ".join(self.suspects or ()) or "the entries could not be compared with the plans"
-            what = self.failures[0] if self.failures else "no output that was compared depends on the growth"
+            what = "new entries are not what the plans say, though no probe shows it"
+            if self.unfelt or not self.suspects:
+                what = "no output that was compared depends on the growth"
+            what = self.failures[0] if self.failures else what
             return Refusal(
                 Kind.CHECK_FAILED,
                 f"the function is not shown to be the same: {what}",
@@ -232,7 +237,8 @@ class Certificate:
     def _feeling(self) -> list[str]:
         """What the numbers are worth."""
         if not self.unfelt:
-            return []
+            lines = [] if not self.suspects else ["  something is not what the plans say, though no probe shows it:"]
+            return lines + [f"    {suspect}" for suspect in self.suspects or ()]
         names = ", ".join(self.unfelt[:MOST_NAMES]) + (" …" if len(self.unfelt) > MOST_NAMES else "")
         lines = [f"  no output changes when the new entries of {names} are perturbed, so these numbers"]
         if not self.proof:

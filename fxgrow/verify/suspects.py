@@ -33,6 +33,11 @@ def suspects(
     )
 
 
+def new_entries_that_differ(after: nn.Module, history: Sequence[Plan]) -> tuple[str, ...]:
+    """New blocks that are not in the state that the plans gave them, a line each."""
+    return tuple(dict.fromkeys(_blocks(after, history)))
+
+
 def _entries(before: fx.GraphModule, after: fx.GraphModule, followed: Followed) -> Iterator[str]:
     """Tensors whose old entries changed."""
     new = tensors_of(after)
@@ -67,7 +72,7 @@ def _bound(tensor: Tensor) -> float:
     return float(ULPS * torch.finfo(tensor.dtype).eps)
 
 
-def _blocks(after: fx.GraphModule, history: Sequence[Plan]) -> Iterator[str]:
+def _blocks(after: nn.Module, history: Sequence[Plan]) -> Iterator[str]:
     """New blocks that are not in the state that they were given, as far as no later growth has moved them."""
     tensors = tensors_of(after)
     found: dict[str, tuple[tuple[int, ...], tuple[AxisGrowth, ...]]] = {}

@@ -30,7 +30,7 @@ from .learning import first_step
 from .measure import Measured, Pair, nowhere_finite
 from .probes import Probe
 from .quiet import without_noise
-from .suspects import suspects
+from .suspects import new_entries_that_differ, suspects
 from .undrawn import Undrawn
 
 __all__ = ["plans_since", "verify"]
@@ -218,7 +218,7 @@ def _quieter(certificate: Certificate, job: Job, history: tuple[Plan, ...]) -> t
 def _felt(
     certificate: Certificate, job: Job, history: tuple[Plan, ...], some: Sequence[Probe], mode: str
 ) -> Certificate:
-    """Whether the probes feel the growth; if not, whether every entry is what the plans say."""
+    """Whether the probes feel the growth, and new entries are what the plans say; if not, whether all entries are."""
     bounds: dict[str, float] = {}
     for e in certificate.errors:
         bounds[e.output] = max(e.bound, bounds.get(e.output, 0.0))
@@ -226,7 +226,7 @@ def _felt(
     chosen = [p for p in some if p.name in names]
     left = unfelt(job.pair.after, history, chosen, bounds, training=mode == "training", seed=job.pair.seed)
     if not left or not history:
-        return replace(certificate, unfelt=left)
+        return replace(certificate, unfelt=left, suspects=new_entries_that_differ(job.pair.after, history))
     after, wrong = job.pair.after, None
     if isinstance(after, fx.GraphModule):
         try:

@@ -194,13 +194,18 @@ def _feeling() -> Iterator[str]:
     certificate = fxgrow.verify(module, grown)
     if not certificate:
         yield "a growth behind a closed gate is a fault"
+    if not certificate.unfelt:
+        yield "what is behind a closed gate is felt"
     if "frozen" not in str(certificate):
         yield "frozen parameters are not named"
     if fxgrow.verify(module, _other(grown, "b.weight", -1, 1.0)):
         yield "a wrong entry behind a closed gate is missed"
     for through in (False, True):
         traced = fxgrow.trace(_Many(through).eval(), (X,))
-        if fxgrow.verify(traced, _other(fxgrow.grow(traced, widen=2.0), "dead.2.weight", -1, 1.0)):
+        grown = fxgrow.grow(traced, widen=2.0)
+        if "dead.2.weight" not in fxgrow.verify(traced, grown).unfelt:
+            yield "a tensor that no output feels is missed among many"
+        if fxgrow.verify(traced, _other(grown, "dead.2.weight", -1, 1.0)):
             yield "a wrong entry that no output feels is missed among many"
 
 

@@ -610,7 +610,7 @@ SHOWN_BY: dict[str, dict[str, Plant]] = {
     },
     "hooks": {
         "hooks are forgotten": changed(capture__trace__check_hooks=nothing),
-        "hooks of the state dict are forgotten": changed(capture__checks___STATE_HOOKS=()),
+        "hooks of the state dict are forgotten": changed(capture__carried__STATE_HOOKS=()),
     },
     "names": {
         "names are not quoted": changed(capture__trace__quote_names=nothing),
