@@ -17,6 +17,8 @@ MOST_PARTS = 1000
 """Layers, calls and tensors of a block that is written out."""
 MOST_AXES = 64
 """Axes of a tensor; torch has no more."""
+SLACK = 1024
+"""So many parts are no harm; that a size is another one than the model has is told later, and more clearly."""
 MOST_LINES = 100
 """Lines that a plan says in words, for each node and each tensor of the model."""
 LONGEST_LINE = 2**14
@@ -107,7 +109,7 @@ def _axes(name: str, shape: Sequence[int], axes: Iterable[AxisGrowth]) -> Iterat
         return
     for growth in axes:
         size = shape[growth.axis] if 0 <= growth.axis < len(shape) else 0
-        if any(count > 4 * size + 8 for count in _widths(growth.layout)):
+        if any(count > 4 * size + SLACK for count in _widths(growth.layout)):
             yield f"the plan makes axis {growth.axis} of {name:.60} of more parts than it has units"
 
 
