@@ -112,7 +112,7 @@ def parts(x: Tensor) -> Any:
 
 @pytest.mark.parametrize(
     "function",
-    [more, fewer, other, order, dtype, constant, constant_list, item, filled, text, turns, flag, number, outside],
+    [more, fewer, other, order, dtype, constant_list, item, text, turns, flag, outside],
 )
 def test_a_function_that_does_something_else_is_refused(function: Function) -> None:
     x = torch.linspace(-2, 2, 64, dtype=torch.float64).view(4, 16) * torch.tensor([1.0, -1.0]).repeat(8)
@@ -121,6 +121,11 @@ def test_a_function_that_does_something_else_is_refused(function: Function) -> N
         kept(between(function))
     assert refused.value.refusal.hint
     assert function.__name__ in str(refused.value)
+
+
+@pytest.mark.parametrize("function", [constant, filled, number])
+def test_a_function_that_computes_with_the_width_keeps_the_old_one(function: Function) -> None:
+    kept(between(function))
 
 
 def test_another_tree_of_results_is_refused() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..analysis import Analysis
+from ..analysis import Analysis, analyse
 from ..capture.bodies import is_whole_function, pair, read_by
 from ..capture.containers import found, replaced
 from ..capture.fakes import empty_fake
@@ -58,7 +58,10 @@ def _why(gm: fx.GraphModule, analysis: Analysis, node: fx.Node) -> str:
                     return f"{where} it cannot be run"
                 if _writes_to_shared(call):
                     return "it writes to one of several arguments that share memory"
-                other = _difference(models, read_by(node, call.args, call.kwargs))
+                given = _given(read_by(node, call.args, call.kwargs))
+                if program is analysis.program:
+                    analyse(models[1], given)  # raises an error where nobody can tell what its nodes do
+                other = _difference(models, given)
                 if other is not None:
                     return f"{where} it does what its trace does not: it {other.verb} {other.module}"
     except (MemoryError, torch.OutOfMemoryError):
@@ -68,10 +71,16 @@ def _why(gm: fx.GraphModule, analysis: Analysis, node: fx.Node) -> str:
     return ""
 
 
-def _difference(models: tuple[fx.GraphModule, fx.GraphModule], given: Sequence[Any]) -> Difference | None:
+def _given(read: Sequence[Any]) -> tuple[Any, ...]:
+    """Inputs like those of a call."""
+    mode = FakeTensorMode()
+    made: tuple[Any, ...] = replaced(tuple(read), Ref, lambda ref: empty_fake(meta_of_ref(ref), mode))
+    return made
+
+
+def _difference(models: tuple[fx.GraphModule, fx.GraphModule], inputs: tuple[Any, ...]) -> Difference | None:
     """What the trace of a function does otherwise than the function, for such arguments."""
-    mode, stand_ins = FakeTensorMode(), StandIns()
-    inputs = replaced(tuple(given), Ref, lambda ref: empty_fake(meta_of_ref(ref), mode))
+    stand_ins = StandIns()
     ours, theirs = (record_model(model, inputs, {}, training=None, stand_ins=stand_ins) for model in models)
     return difference(ours, theirs, {})
 
