@@ -53,8 +53,9 @@ class Task:
 
     def open(self, openings: Sequence[Opening]) -> None:
         """Go on with the model in which calls are written out."""
-        self.gm, self.analysis = opened(self.gm, self.analysis, openings)
-        self.openings = (*self.openings, *openings)
+        once = tuple({opening.node: opening for opening in openings}.values())  # several layers may ask for one call
+        self.gm, self.analysis = opened(self.gm, self.analysis, once)
+        self.openings = (*self.openings, *once)
 
 
 @dataclass(frozen=True, slots=True)
