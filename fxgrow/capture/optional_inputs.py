@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 from ..functional import decided
 from .questions import is_read
@@ -32,7 +33,10 @@ def guard_what_is_given(graph: fx.Graph, root: nn.Module, values: Values) -> Non
             continue
         try:
             given = values.of(node)
+            source = values.of(node.args[0]) if node.op != "placeholder" else None
         except Unknown:
+            continue
+        if isinstance(source, Tensor | torch.Size):  # its parts are never None
             continue
         if given is None or (node.op == "placeholder" and values.given(node) is None):
             continue
