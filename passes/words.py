@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fxgrow.capture.program import Op, Origin, Value
 from fxgrow.dims.rules.base import normal
@@ -36,15 +36,15 @@ def _channels(dims: DimsSolver, node: str) -> bool:
     if any(op.name.startswith("aten::conv") or op.name == "aten::embedding" for op in ops):
         return True
     read = [op.args.get("input") for op in ops if op.name == "aten::linear"]
-    makers = {out.index: op for op in dims.program.ops for out in op.outputs if out not in op.inputs()}
+    makers = dims.program.makers()
     return bool(read) and not any(isinstance(x, Value) and _turned(x, makers) for x in read)
 
 
-def _turned(value: Value, makers: dict[int, Op]) -> bool:
+def _turned(value: Value, makers: Mapping[int, Op]) -> bool:
     """Whether the last axis of a value holds tokens or positions: what it is computed from has channels last, but for
     images, and an odd number of transpositions has moved that axis."""
     times = 0
-    while (op := makers.get(value.index)) is not None:
+    while (op := makers.get(value.index)) is not None and value not in op.inputs():
         if op.name.startswith("aten::conv"):
             return times % 2 == 0
         times += _moves_last(op)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import fxgrow  # noqa: F401  # its rules say which operators stay whole
 from fxgrow.capture.containers import leaves
 from fxgrow.capture.fakes import empty_fake
-from fxgrow.capture.meta_kernels import KNOWN, run
+from fxgrow.capture.meta_kernels import FRESH, KNOWN, run
 from fxgrow.capture.recorder import record, storage_of
 from fxgrow.capture.signature import meta_of
 
@@ -92,7 +93,22 @@ CALLS: dict[str, Callable[[Tensor], Any]] = {
     "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, 2),
     "avg_pool2d": lambda x: F.avg_pool2d(x, 2, ceil_mode=True),
     "max_pool2d": lambda x: F.max_pool2d(x, 3, 2, 1),
+    "conv1d": lambda x: F.conv1d(x[:, :, 0], x.new_ones(3, x.shape[1], 2)),
+    "conv2d": lambda x: F.conv2d(x, x.new_ones(3, x.shape[1], 3, 3), x.new_ones(3), padding=1),
+    "conv2d that does not fit": lambda x: F.conv2d(x, x.new_ones(3, 7, 3, 3)),
+    "conv3d": lambda x: F.conv3d(x.unsqueeze(2), x.new_ones(3, x.shape[1], 1, 2, 2), stride=2),
 }
+
+
+@contextmanager
+def torch_default(dtype: torch.dtype) -> Iterator[None]:
+    """With another default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def outcome(call: Callable[[Tensor], Any], x: Tensor) -> list[Any]:
@@ -114,9 +130,22 @@ def test_results_are_those_of_the_operator(name: str, layout: str) -> None:
             with pytest.raises((RuntimeError, IndexError)):
                 record(lambda: outcome(CALLS[name], fake), mode, grad=False)
         return
-    recorded, calls = record(lambda: outcome(CALLS[name], fake), mode, grad=False)
-    assert calls
-    assert recorded == real
+    for _ in ("computed", "remembered"):
+        recorded, calls = record(lambda: outcome(CALLS[name], fake), mode, grad=False)
+        assert calls
+        assert recorded == real
+
+
+def test_numbers_of_other_kinds_are_not_taken_for_each_other() -> None:
+    mode = FakeTensorMode()
+    fake = empty_fake(meta_of(X.int()), mode)
+    for number, dtype in ((1, torch.int32), (1.0, torch.float32), (True, torch.int32)) * 2:
+        made, _ = record(lambda: fake + number, mode, grad=False)  # noqa: B023  # called at once
+        assert made.dtype is dtype
+    for default in (torch.float32, torch.float64):
+        with torch_default(default):
+            made, _ = record(lambda: fake / 2, mode, grad=False)
+        assert made.dtype is default
 
 
 def test_every_known_operator_is_called() -> None:
@@ -129,7 +158,7 @@ def test_every_known_operator_is_called() -> None:
         except (RuntimeError, IndexError):
             continue
         called.update(func for func, *_ in calls)
-    assert called >= KNOWN
+    assert called >= KNOWN | FRESH
 
 
 def test_what_is_not_alike_is_left_to_the_mode() -> None:

@@ -168,6 +168,15 @@ class Program:
     """Nodes among theirs of which all numbers are written in the model's code, none computed."""
     picked: list[Value] = field(default_factory=list)
     """Values of which such an input says which one is read."""
+    _makers: tuple[int, dict[int, Op]] = field(default=(0, {}), init=False, repr=False, compare=False)
+
+    def makers(self) -> Mapping[int, Op]:
+        """By the index of a value, the operator that makes it."""
+        count, found = self._makers
+        if count != len(self.ops):
+            found = {out.index: op for op in self.ops for out in op.outputs}
+            self._makers = len(self.ops), found
+        return found
 
     def position(self) -> dict[str, int]:
         """Place of each node in execution order."""

@@ -30,7 +30,7 @@ def _axis_exists(op: Op) -> bool:
 
 def rows(program: Program) -> list[int]:
     """How many rows the tables have that are read at the positions 0, 1, 2, …, or cut to their number."""
-    makers = {out.index: op for op in program.ops for out in op.outputs}
+    makers = program.makers()
     own = {value.index for value in program.parameters.values()}
     found = [
         op.args["weight"].shape[0] for op in program.ops if _looks_up(op) and _last(op.args["indices"], makers) >= 0
@@ -43,7 +43,7 @@ def rows(program: Program) -> list[int]:
 
 def reads_within_tables(program: Program) -> bool:
     """Whether every table that is read at the positions 0, 1, 2, … has as many rows as there are positions."""
-    makers = {out.index: op for op in program.ops for out in op.outputs}
+    makers = program.makers()
     return all(_last(op.args["indices"], makers) < op.args["weight"].shape[0] for op in program.ops if _looks_up(op))
 
 

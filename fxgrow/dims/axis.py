@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
+from typing import cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +95,19 @@ def factors_of(axis: Axis) -> list[Axis]:
     return list(axis.factors) if isinstance(axis, Product) else [axis]
 
 
-def atoms(axis: Axis) -> Iterator[Atom]:
+def atoms(axis: Axis) -> tuple[Atom, ...]:
     """Every occurrence of an atom, from left to right."""
-    match axis:
-        case Atom():
-            yield axis
-        case Product(parts) | Sum(parts):
-            for part in parts:
-                yield from atoms(part)
-        case Fixed():
-            return
+    if type(axis) is Atom:
+        return (axis,)
+    if type(axis) is Fixed:
+        return ()
+    found: list[Atom] = []
+    for part in axis.factors if type(axis) is Product else cast("Sum", axis).terms:
+        if type(part) is Atom:
+            found.append(part)
+        else:
+            found += atoms(part)
+    return tuple(found)
 
 
 def show(axis: Axis, name: Callable[[Atom], str]) -> str:

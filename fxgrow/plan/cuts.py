@@ -139,17 +139,50 @@ class Cuts:
         return True
 
     def _by_steps(self, node: fx.Node) -> bool:
-        """Whether a number that a node is given is computed otherwise than by sums, differences and products."""
+        """Whether a number that a node is given is computed otherwise than by sums, differences and products, from a
+        size that inputs may change."""
         waiting, seen = [node], {node}
         while waiting:
             for read in waiting.pop().all_input_nodes:
                 if read in seen or not varying(self.program.results[read.name]):
+                    continue
+                if self._of_widths(read):
                     continue
                 if read.op.startswith("call_") and read.all_input_nodes and read.target not in _SMOOTH:
                     return True
                 seen.add(read)
                 waiting.append(read)
         return False
+
+    def _of_widths(self, node: fx.Node) -> bool:
+        """Whether a number is computed from widths of layers alone, so that it is the same for all inputs."""
+        waiting, found = [node], False
+        while waiting:
+            one = waiting.pop()
+            size = self._size(one)
+            if size is None and not (one.all_input_nodes and varying(self.program.results[one.name])):
+                return False
+            if size is None:
+                waiting += one.all_input_nodes
+            elif not self._is_width(*size):
+                return False
+            else:
+                found = True
+        return found
+
+    def _size(self, node: fx.Node) -> tuple[Value, int] | None:
+        """The value and the axis whose size a node gives, in `x.size(k)`, `x.size()[k]` and `x.shape[k]`."""
+        source, at = node, node.args[1] if len(node.args) == 2 and not node.kwargs else None
+        if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
+            source = node.args[0]
+            if source.target != "size" and (source.target is not getattr or source.args[1:] != ("shape",)):
+                return None
+        elif node.target != "size":
+            return None
+        value = self.program.results.get(source.all_input_nodes[0].name) if source.all_input_nodes else None
+        if type(at) is not int or not isinstance(value, Value) or not -len(value.shape) <= at < len(value.shape):
+            return None
+        return value, at
 
     def _regroups(self, node: fx.Node, other: Program) -> bool:
         """Whether a node gives another number of axes than it reads, and other sizes of them for other inputs."""

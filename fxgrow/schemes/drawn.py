@@ -36,7 +36,7 @@ def is_drawn(dims: DimsSolver, value: Value, among: set[int]) -> bool:
 def taken(dims: DimsSolver, value: Value) -> bool:
     """Whether new entries of a value are those of old units, because it is computed from such tensors of one module
     alone, as in `torch.rsqrt(self.running_var + self.eps)`."""
-    makers = {out.index: op for op in dims.program.ops for out in op.outputs}
+    makers = dims.program.makers()
     sources: dict[int, Value] = {}
     todo, seen = [value], set[int]()
     while todo:

@@ -10,7 +10,7 @@ _MULTIPLES = ("mul", "multiply", "div", "divide", "neg", "clone", "view", "resha
 
 def gain_of(program: Program, value: Value) -> Value | None:
     """The parameter that a value is a multiple of; None if it is none, or if anything else is made of it on the way."""
-    makers = {out.index: op for op in program.ops for out in op.outputs}
+    makers = program.makers()
     while value.origin is not Origin.PARAMETER:
         made = makers.get(value.index)
         if made is None or not _multiple(made) or _times_read(program, value) != 1:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .choose import Choose
+from .functions import FUNCTIONS
 from .images import IMAGES, MOST
 from .moves import KINDS, MOVES
 from .parts import LAYOUTS, Do, Options, Part, divisors, same_shape
@@ -143,5 +144,5 @@ def channel_options(name: str, choose: Choose, xs: Sequence[Tensor], image: bool
 
 
 ALONG_CHANNELS = frozenset({"chunk", "split", "slice", "glu", "minus_mean", "cat", *KINDS})
-PARTS: dict[str, Part] = {**IMAGES, **VECTORS, **COMMON, **STATE, **MOVES}
+PARTS: dict[str, Part] = {**IMAGES, **VECTORS, **COMMON, **STATE, **MOVES, **FUNCTIONS}
 """Every kind of step but those that use earlier steps' weights again (`again`, `tied`)."""

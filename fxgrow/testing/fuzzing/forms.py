@@ -13,7 +13,17 @@ from .parts import several
 from .running import Inputs
 from .sketch import Misfit, Sketch, Step
 
-TAKES = ("tensors", "list", "dict", "dataclass", "keyword", "number", "written", "appended")
+TAKES = (
+    "tensors",
+    "list",
+    "dict",
+    "dataclass",
+    "keyword",
+    "number",
+    "written",
+    "appended",
+    *("keywords", "rest", "absent"),
+)
 RETURNS = ("tensors", "list", "dict", "dataclass")
 FACTOR = 1.5
 """The number that is given."""
@@ -186,6 +196,34 @@ class Batched(Counted):
         return self.run(batch.x, *(batch.rest[k] for k in range(self.count - 1)))
 
 
+class Keywords(Counted):
+    """With any keyword arguments, of which it reads some."""
+
+    def forward(self, **batch: Any) -> Any:
+        """The outputs."""
+        return self.run(*(batch[name] for name in NAMES[: self.count]))
+
+
+class Rest(Counted):
+    """With as many arguments as it is given."""
+
+    def forward(self, x: Any, *rest: Any) -> Any:
+        """The outputs."""
+        return self.run(x, *rest)
+
+
+class Absent(Counted):
+    """With one dict that may hold a factor, and holds None in its place."""
+
+    def forward(self, batch: Any) -> Any:
+        """The outputs."""
+        found = self.values(*(batch[name] for name in NAMES[: self.count]))
+        factor = batch.get("factor")
+        if factor is not None:
+            found = [found[0] * factor, *found[1:]]
+        return _pack(self.returns, found)
+
+
 class Numbered(Counted):
     """With a number in front of a list of inputs; the first output is that many times as large."""
 
@@ -204,6 +242,9 @@ CONTAINERS: dict[str, type[Counted]] = {
     "number": Numbered,
     "written": Written,
     "appended": Appended,
+    "keywords": Keywords,
+    "rest": Rest,
+    "absent": Absent,
 }
 
 
@@ -229,6 +270,8 @@ _GIVEN: dict[str, Callable[[list[Tensor]], Call]] = {
     "dict": lambda xs: Call((dict(zip(NAMES, xs, strict=False)),)),
     "dataclass": lambda xs: Call((Batch(xs[0], xs[1:]),)),
     "number": lambda xs: Call((FACTOR, xs)),
+    "keywords": lambda xs: Call((), dict(zip(NAMES, xs, strict=False))),
+    "absent": lambda xs: Call(({**dict(zip(NAMES, xs, strict=False)), "factor": None},)),
 }
 _GIVEN |= {"written": _GIVEN["dict"], "appended": _GIVEN["list"]}
 

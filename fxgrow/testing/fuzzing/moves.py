@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import state
+from . import functions, state
 from .images import CONV, rank
 from .parts import LAYOUTS, Do, Options, Part
 
@@ -153,6 +153,7 @@ MOVES: dict[str, Part] = {
 """By name."""
 KINDS = {
     **state.KINDS,
+    **functions.KINDS,
     "along_others": 7,
     "whole_slice": 2,
     "direction": 2,
