@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fxgrow
 from fxgrow.analysis import Analysis
+from fxgrow.capture.meta_kernels import REMEMBERED
 
 SECTION = "trace + inspect + plan_grow(widen=2.0), batch 1, 224x224 (processor time; the comparison in trace aside)"
 MODELS = (
@@ -55,7 +56,7 @@ def planning() -> Iterator[Row]:
         both = [a + b for a, b in zip(took["trace"], took["plan"], strict=True)]
         yield alone(SECTION, what, both, below=SECONDS)
         without = [a + b for a, b in zip(took["trace"], took["here"], strict=True)]
-        yield alone(SECTION, f"{what}, proved at the example's sizes alone", without)
+        yield alone(SECTION, f"{what}, proved at the example's sizes alone", without, below=SECONDS)
         yield compare(SECTION, what, "one forward pass", both, took["forward"])
         if "nncf" in took:
             yield compare(SECTION, what, "nncf's build_nncf_graph", both, took["nncf"])
@@ -66,6 +67,7 @@ def whole(traced: fx.GraphModule) -> Callable[[], object]:
     twin = fx.GraphModule(traced, traced.graph)
     twin.meta.update(traced.meta)
     FakeTensorMode.cache_clear()
+    REMEMBERED.clear()
 
     def call() -> object:
         fxgrow.inspect(twin)

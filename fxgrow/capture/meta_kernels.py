@@ -47,8 +47,8 @@ KNOWN = frozenset(map(_operator, _NAMES.split()))
 """Operators whose meta kernels give the shapes, strides, dtypes and views that the operators give."""
 FRESH = frozenset(map(_operator, _NAMES_OF_FRESH.split()))
 """Operators whose one result is a new tensor; its shape, strides and dtype are told by those of the operands alone."""
-_MOST = 20_000
-_results: dict[Any, Meta] = {}
+MOST = 20_000
+REMEMBERED: dict[Any, Meta] = {}
 """The results of such operators, by the operator and its operands; at most so many."""
 
 
@@ -68,14 +68,14 @@ def run(func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> A
     key = None
     if fresh and not any(tensor.is_complex() for tensor in given):
         key = func, torch.get_default_dtype(), _key(args), _key(tuple(kwargs.items()))
-        found = _results.get(key)
+        found = REMEMBERED.get(key)
         if found is not None:
             return empty_fake(found, first.fake_mode)
     out = _by_meta_kernel(func, args, kwargs, first) if known else func(*args, **kwargs)
     if key is not None and type(out) is FakeTensor and out.constant is None:
-        if len(_results) >= _MOST:
-            _results.clear()
-        _results[key] = meta_of(out)
+        if len(REMEMBERED) >= MOST:
+            REMEMBERED.clear()
+        REMEMBERED[key] = meta_of(out)
     return out
 
 
