@@ -17,6 +17,7 @@ from fxgrow.api import analysis_of
 from fxgrow.capture.call import as_call, placeholders, spread
 from fxgrow.capture.other_modes import modes_of
 from fxgrow.capture.program import Value
+from fxgrow.capture.running import Interpreter
 from fxgrow.dims.bounds import bounds_of
 from fxgrow.testing.fuzzing.choose import Seeded
 from fxgrow.testing.fuzzing.draw import draw_sketch
@@ -103,7 +104,7 @@ def test_no_value_of_a_drawn_model_is_out_of_bounds() -> None:
         for name, inputs in probes(one.inputs):
             seen: dict[str, object] = {}
 
-            class Watch(fx.Interpreter):
+            class Watch(Interpreter):
                 """Keeps what every node returns, before others write to it."""
 
                 def run_node(self, n: fx.Node) -> object:

@@ -3,9 +3,14 @@ noticed, and nothing is noticed where none is planted."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import torch
+from torch.fx import _symbolic_trace
 
 from .mutants import safeguards
+from .mutants.fx_patches import fx_put_back
 from .mutants.modules import FAULTS, SHOWN_BY, noticed
 from .mutants.programs import first_wrong
 
@@ -27,8 +32,18 @@ SAFEGUARDS = {fault: program for program, faults in safeguards.SHOWN_BY.items() 
 
 @pytest.mark.parametrize("name", SAFEGUARDS)
 def test_a_safeguard_that_is_switched_off_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    safeguards.FAULTS[name](monkeypatch)
-    assert first_wrong({name: safeguards.PROGRAMS[SAFEGUARDS[name]]})
+    with fx_put_back():
+        safeguards.FAULTS[name](monkeypatch)
+        assert first_wrong({name: safeguards.PROGRAMS[SAFEGUARDS[name]]})
+
+
+def test_no_patch_of_torch_fx_is_left_by_a_planted_fault() -> None:
+    arange: Any = torch.arange
+    with fx_put_back():
+        wrapped = _symbolic_trace._create_wrapped_func(arange)
+        _symbolic_trace._Patcher().patch(vars(torch), "arange", wrapped)
+        assert torch.arange is wrapped
+    assert torch.arange is arange
 
 
 @pytest.mark.parametrize("name", safeguards.PROGRAMS)

@@ -14,6 +14,7 @@ import pytest
 
 from . import certificates, modules, safeguards
 from .catalogue import CATALOGUE
+from .fx_patches import fx_put_back
 from .lies import Plant
 from .rules import caught, faults
 from .watch import breaches
@@ -48,7 +49,7 @@ def names() -> list[str]:
 def fate(name: str) -> Fate:
     """Plant one fault and see what notices it."""
     start = time.monotonic()
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+    with fx_put_back(), pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a warning would be an error in pytest, and give the fault away
         if name in CATALOGUE:
             plant, first = CATALOGUE[name]
