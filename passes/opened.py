@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import fx, nn
 
 from fxgrow.analysis import Analysis, analyse
-from fxgrow.capture.attention import Opening
-from fxgrow.capture.opening import NORMALIZE, kind_of, open_nodes
+from fxgrow.capture.attention import Opening, arguments
+from fxgrow.capture.opening import NORMALIZE, WINDOW, kind_of, open_nodes
+from fxgrow.capture.program import Value
 from fxgrow.capture.storages import place_of
 from fxgrow.capture.traced import TracedModule
 from fxgrow.capture.trees import attribute
-from fxgrow.dims.axis import Axis
+from fxgrow.dims.axis import ONE, Atom, Axis
 from fxgrow.dims.solver import DimsSolver
 
 _KNOWN: weakref.WeakKeyDictionary[
@@ -30,6 +32,26 @@ def closed(gm: fx.GraphModule, dims: DimsSolver, axis: Axis) -> list[fx.Node]:
     nodes = {n.name: n for n in gm.graph.nodes}
     kind = kind_of(gm, nodes[dims.program.ops[reason.op].node])
     return [n for n in nodes.values() if kind and kind_of(gm, n) == kind]
+
+
+def with_other_heads(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int]) -> list[fx.Node]:
+    """Calls of window attention after which heads x head width are not the channels, or heads have another width. Their
+    code computes that width from the channels, so they are written out whatever the states of the new units are."""
+    measure = dims.algebra.measure
+
+    def size(argument: Any, at: int) -> tuple[int, int]:
+        value = dims.program.results.get(argument.name) if isinstance(argument, fx.Node) else None
+        axis = dims.resolved(value)[at] if isinstance(value, Value) else ONE
+        return measure(axis), measure(axis, sizes)
+
+    found = []
+    for node in gm.graph.nodes:
+        if kind_of(gm, node) == WINDOW:
+            given = arguments(node)
+            (old, new), (heads, more) = size(given.get("input"), -1), size(given.get("relative_position_bias"), 1)
+            if new != size(given.get("proj_weight"), 1)[1] or new * heads != old * more:
+                found.append(node)
+    return found
 
 
 def opened(gm: fx.GraphModule, analysis: Analysis, openings: Sequence[Opening]) -> tuple[fx.GraphModule, Analysis]:

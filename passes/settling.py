@@ -50,6 +50,14 @@ class Task:
     """Such units with which they cannot, either."""
     first: GrowthRefused | None = None
     """The first thing that went wrong."""
+    expected: int | None = None
+    """How many names were left out when calls were written out before anything was proved; None if none were."""
+
+    def anew(self, gm: fx.GraphModule, analysis: Analysis) -> Task:
+        """The same without what was left out, in the model as it was before calls were written out."""
+        return Task(
+            gm, analysis, left_out=self.left_out, other_way=self.other_way, causes=self.causes, first=self.first
+        )
 
     def open(self, openings: Sequence[Opening]) -> None:
         """Go on with the model in which calls are written out."""

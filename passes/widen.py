@@ -21,7 +21,7 @@ from fxgrow.schemes import Auto, Failure, Problem, Scheme, scheme_named
 from fxgrow.schemes.auto import proved
 from fxgrow.schemes.unread import unread
 
-from .opened import closed, drawing_behind, redrawn_lines
+from .opened import closed, drawing_behind, redrawn_lines, with_other_heads
 from .proved import Inexpressible, Proved
 from .refuse import explain_refusal, failed, inexpressible
 from .settling import Grow as Grow
@@ -112,14 +112,22 @@ class Widen:
             GrowthRefused: as `plan`, if a name that may not be left out cannot grow.
         """
         task = Task(gm, analysis, left_out={name: left_out[name] for name in self.optional if name in left_out})
-        plan: Plan | None = None
-        while plan is None:
-            if task.left_out.keys() >= self._wishes.keys():
-                return Settled(None, task.left_out, task.first)
-            plan = self._tried(task)
+        plan = self._found(task)
+        if plan is not None and task.expected is not None and len(task.left_out) > task.expected:
+            task = task.anew(gm, analysis)  # fewer calls may have to be written out
+            plan = self._found(task)
+        if plan is None:
+            return Settled(None, task.left_out, task.first)
         behind = tuple(node for node in drawing_behind(plan.openings, gm, analysis) if node not in plan.redrawn)
         plan = replace(plan, redrawn=(*plan.redrawn, *behind), proof=(*plan.proof, *redrawn_lines(behind)))
         return Settled(plan, task.left_out, task.first)
+
+    def _found(self, task: Task) -> Plan | None:
+        """The plan; None if all names are left out."""
+        plan: Plan | None = None
+        while plan is None and not task.left_out.keys() >= self._wishes.keys():
+            plan = self._tried(task)
+        return plan
 
     def _tried(self, task: Task) -> Plan | None:
         """The plan; None if something had to be written out, left out, or grown otherwise, and it is to be tried again.
@@ -131,6 +139,10 @@ class Widen:
         task.moved.clear()
         sizes, targets = self.sizes(task, dims)
         if sizes is None:
+            return None
+        if windows := with_other_heads(task.gm, dims, sizes):
+            task.expected = len(task.left_out) if task.expected is None else task.expected
+            task.open([opening_of(task.gm, node, task.analysis.program) for node in windows])
             return None
         problem = Problem(task.analysis, dims, sizes, task.analysis.others(task.gm))
         scheme = scheme_named(self.scheme)
