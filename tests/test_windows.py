@@ -9,7 +9,12 @@ from typing import Literal
 import pytest
 import torch
 from torch import Tensor, fx, nn
-from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2, SwinTransformer
+from torchvision.models.swin_transformer import (
+    ShiftedWindowAttention,
+    ShiftedWindowAttentionV2,
+    SwinTransformer,
+    SwinTransformerBlockV2,
+)
 from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 import fxgrow
@@ -106,3 +111,18 @@ def test_a_clone_of_a_block_whose_inner_units_follow_its_input_says_what_helps()
     deeper = fxgrow.deepen(gm, after="features.1", block="clone", scheme="zero")
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(deeper(x), model(x))
+
+
+@pytest.mark.parametrize("scheme", ["auto", "zero", "mean"])
+def test_what_is_written_out_before_a_proof_is_what_would_be_after_it(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned() -> tuple[set[str], set[tuple[int, int]]]:
+        gm = fxgrow.trace(model, (torch.randn(2, 3, 16, 16),))
+        plan = fxgrow.plan_grow(gm, widen=1.25, scheme=scheme)
+        return {opening.node for opening in plan.openings}, {(growth.old, growth.new) for growth in plan.growths}
+
+    model = SwinTransformer([2, 2], 12, [1, 1], [3, 3], [4, 4], num_classes=3, block=SwinTransformerBlockV2).eval()
+    early = planned()
+    monkeypatch.setattr(fxgrow.passes.widen, "with_other_heads", lambda *_: [])
+    assert planned() == early
