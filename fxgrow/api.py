@@ -207,10 +207,11 @@ def apply(
         UsageError: the plan was made for another model, or was changed; or a parameter that grows has a hook, or lies
             in the same memory as another part of the model. Nothing has been written then.
     """
-    if not proved_here(plan, model):
+    fresh = proved_here(plan, model)
+    if not fresh:
         check_plan(plan, model)
         plan = prove_again(plan, model, analysis_of(model, example_inputs, example_kwargs))
-    return write(plan, model, inplace=inplace)
+    return write(plan, model, inplace=inplace, checked=fresh)
 
 
 @plain

@@ -25,9 +25,12 @@ class Snapshot:
         self.parameters, buffers = tensors_in(self.modules)
         self.tensors: list[tuple[str, Tensor]] = [*self.parameters, *buffers]
         """Parameters and buffers by every name they have."""
-        called = dict.fromkeys(str(n.target) for n in self.nodes if n.op == "call_module")
-        self.keys: dict[str, Any] = {path: module_key(self.modules[path], {}, {}) for path in called}
+
+    @cached_property
+    def keys(self) -> dict[str, Any]:
         """The signature of each module that the graph calls."""
+        called = dict.fromkeys(str(n.target) for n in self.nodes if n.op == "call_module")
+        return {path: module_key(self.modules[path], {}, {}) for path in called}
 
     @cached_property
     def fingerprint(self) -> int:

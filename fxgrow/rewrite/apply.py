@@ -44,7 +44,7 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: boo
     undo: list[Undo] = []
     gradients = torch.is_grad_enabled()
     try:
-        compared = was_compared(gm)
+        compared = was_compared(gm, plan.model if checked else "")
         new = _ready(plan, gm, checked)
         target = gm if inplace else _copy(gm, new)
         _commit(plan, target, {edit.names[0]: t for edit, (_, t) in zip(plan.tensors, new, strict=True)}, undo)
@@ -60,10 +60,11 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: boo
         raise
 
 
-def was_compared(gm: fx.GraphModule) -> bool:
-    """Whether a graph is a trace that was compared with its module, or was grown from one, and was not edited since."""
+def was_compared(gm: fx.GraphModule, digest: str = "") -> bool:
+    """Whether a graph is a trace that was compared with its module, or was grown from one, and was not edited since.
+    `digest`: of the graph, where it is known."""
     told = {gm.meta.get("fxgrow_original"), gm.meta.get("fxgrow_grown")} - {None}
-    return bool(told) and Snapshot(gm).digest in told
+    return bool(told) and (digest or Snapshot(gm).digest) in told
 
 
 def _take_back(undo: list[Undo], attempts: int = ATTEMPTS) -> None:
