@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fxgrow.errors import GrowthRefused, Refusal
-from fxgrow.schemes.parity import DRAWN, UNIFORM
 from fxgrow.schemes.proof import COPIES, OWN_SCALE, WRITES
+from fxgrow.schemes.reasons import DRAWN, UNIFORM
 
 from .widths import Width
 

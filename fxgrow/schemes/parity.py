@@ -22,26 +22,8 @@ from ..dims.rules.mixing import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .flow import Propagation
+from .reasons import DRAWN, MIXED, UNIFORM, stored_name
 from .states import SHARE, Assignment, Failure, Place, State, share_of
-
-_NORM = Kind.NORM, "its channels reach a normalisation that mixes them"
-_STATISTIC = Kind.STATISTIC, "its channels reach a statistic over the whole axis"
-MIXED = {
-    "softmax": (Kind.SOFTMAX, "its channels reach a softmax over the whole axis"),
-    **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "batch_norm"), _NORM),
-    **dict.fromkeys(("mean", "variance", "norm", "cosine", "extremum"), _STATISTIC),
-}
-"""What a growth runs into when its units are mixed."""
-
-
-UNIFORM = "two or three times the width: copies of every unit leave its statistics alone"
-"""A way out where units are mixed."""
-
-
-DRAWN = (
-    "scheme='zero', or let it draw in training mode only and trace again: F.dropout(x, p, self.training), nn.Dropout"
-)
-"""A way out where numbers are drawn in evaluation mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +35,6 @@ class Demand:
     op: int
     text: str
     readers: tuple[Place, ...] = ()
-
-
-def stored_name(op: Op) -> str:
-    """The name of the parameter or buffer that a call leaves something in."""
-    before = op.args["before"]
-    return str((before.names or (before.node,))[0])
 
 
 Parity = int | None

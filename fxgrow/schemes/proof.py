@@ -13,7 +13,7 @@ from ..dims.rules.mixing import PINNED, Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .flow import Propagation
-from .parity import DRAWN, MIXED, UNIFORM, stored_name
+from .reasons import DRAWN, MIXED, UNIFORM, stored_name
 from .states import SHARE, Assignment, Failure, Place, Proof, State, Step, add, multiply, share_of, through
 from .unread import read
 

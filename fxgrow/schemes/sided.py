@@ -17,7 +17,7 @@ from ..dims.rules.mixing import Mixing
 from ..dims.solver import DimsSolver
 from ..errors import Kind
 from .flow import Propagation
-from .parity import MIXED
+from .reasons import MIXED
 from .states import Assignment, Failure, Place, State
 from .support import IDLE, Mark, Support, live, union, zero_of
 
