@@ -26,7 +26,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(DONE)/demo  ## grow small trained models and show that they compute the same function
-	$(BIN)/python -m fxgrow.models_zoo.demo
+	$(BIN)/python -m fxgrow.models_zoo.demo.digits
 
 test: lint types  ## everything CI checks: lint, types, pytest (JOBS=2 processes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
@@ -53,11 +53,11 @@ bench: $(DONE)/bench  ## run the benchmarks
 
 # Goes on where it was stopped: what is found is kept in zoo.jsonl. MINUTES=30 on the command line ends it sooner.
 zoo: $(DONE)/bench  ## measure all models of torchvision and timm (JOBS=2 processes), into docs/coverage.md
-	OMP_NUM_THREADS=1 $(BIN)/python -m fxgrow.models_zoo.sweep --jobs $(JOBS) --write docs/coverage.md \
+	OMP_NUM_THREADS=1 $(BIN)/python -m fxgrow.models_zoo.coverage.sweep --jobs $(JOBS) --write docs/coverage.md \
 	  $(if $(filter-out file,$(origin MINUTES)),--minutes $(MINUTES))
 
 schemes: $(DONE)/bench  ## measure every scheme on every axis of the small catalogue, into docs/coverage.md
-	$(BIN)/python -m fxgrow.models_zoo.coverage --write docs/coverage.md
+	$(BIN)/python -m fxgrow.models_zoo.coverage.schemes --write docs/coverage.md
 
 links: $(LINKS)  ## show passes/ and models_zoo/ to type checkers and editors
 

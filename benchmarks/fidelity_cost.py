@@ -14,11 +14,11 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fxgrow
-from fxgrow.capture.caches import caches_kept_clean
-from fxgrow.capture.call import Call
+from fxgrow.capture.inputs.call import Call
 from fxgrow.capture.locks import ONE_AT_A_TIME
-from fxgrow.capture.trace import _graph_module, _in_both_modes, _Settings
-from fxgrow.capture.trace_options import TraceOptions
+from fxgrow.capture.tracing.trace import _graph_module, _in_both_modes, _Settings
+from fxgrow.capture.tracing.trace_options import TraceOptions
+from fxgrow.capture.user_objects.caches import caches_kept_clean
 
 FEW = 3
 """Rounds, for calls that take seconds."""

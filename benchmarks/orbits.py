@@ -14,15 +14,15 @@ from functools import partial
 import torch
 import torchvision
 
-from fxgrow.capture.build import lower
-from fxgrow.capture.program import Op
-from fxgrow.capture.snapshot import Snapshot
+from fxgrow.capture.lowering.build import lower
+from fxgrow.capture.lowering.snapshot import Snapshot
+from fxgrow.capture.program.program import Op
 from fxgrow.dims.axis import Axis, Fixed
-from fxgrow.dims.rules import RULES
-from fxgrow.dims.rules.base import Dims
 from fxgrow.models_zoo import ZOO
-from fxgrow.testing.agreement import Agreement, compare
-from tests.orbit_models import MODELS, program_of
+from fxgrow.rules import RULES
+from fxgrow.rules.base import Dims
+from tests.models.orbit import MODELS, program_of
+from tests.oracles.agreement import Agreement, compare
 
 _SMALL_INPUT = """alexnet vgg11_bn squeezenet1_0 resnet18 resnext50_32x4d regnet_y_400mf densenet121 mobilenet_v3_small
     mnasnet0_5 efficientnet_b0 shufflenet_v2_x0_5 convnext_tiny googlenet swin_t"""

@@ -17,8 +17,8 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fxgrow
-from fxgrow.analysis import Analysis
-from fxgrow.capture.meta_kernels import REMEMBERED
+from fxgrow.analysis.analysis import Analysis
+from fxgrow.capture.recording.meta_kernels import REMEMBERED
 
 SECTION = "trace + inspect + plan_grow(widen=2.0), batch 1, 224x224 (processor time; the comparison in trace aside)"
 MODELS = (

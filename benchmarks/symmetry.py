@@ -17,9 +17,9 @@ from torch import fx, nn
 
 import fxgrow
 from fxgrow.diagnostics import Course, Filters, Recorder, diversity, filters
-from fxgrow.models_zoo.data import Digits, digits
-from fxgrow.models_zoo.resnet import ResNet
-from fxgrow.models_zoo.training import BATCH, held_out_correct
+from fxgrow.models_zoo.demo.data import Digits, digits
+from fxgrow.models_zoo.demo.training import BATCH, held_out_correct
+from fxgrow.models_zoo.models.resnet import ResNet
 
 SITE = "layer2.conv1"
 """32 filters of 16x3x3 that become 48 (the paper's factor of 1.5): eight pairs."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import fxgrow
 from fxgrow.models_zoo import Bottleneck, ResNet
-from fxgrow.rewrite.values import grown
+from fxgrow.rewrite.new_values import grown
 
 FIRST = "layer1.0.conv1"
 THEN = (

@@ -6,17 +6,17 @@ print(fxgrow.verify(traced, wider))
 """
 
 from . import diagnostics
-from .analysis import Analysis, analyse
-from .api import apply, bisect, inspect, plan_widen, verify, widen
-from .capture.trace import trace
-from .deepening import deepen, plan_deepen
-from .dims.rules import register as register_rule
+from .analysis.analysis import Analysis, analyse
+from .api.deepening import deepen, plan_deepen
+from .api.growing import grow, plan_grow
+from .api.verbs import apply, bisect, inspect, plan_widen, verify, widen
+from .capture.tracing.trace import trace
 from .errors import FxgrowError, GrowthRefused, Kind, Refusal, UsageError, VerificationFailed
-from .growing import grow, plan_grow
-from .inspection import Inspection
+from .inspection.table import Inspection
 from .passes import Width
-from .plan import Plan
-from .verify import Certificate, FirstDifference
+from .plans import Plan
+from .rules import register as register_rule
+from .verification import Certificate, FirstDifference
 
 __all__ = [
     "Analysis",

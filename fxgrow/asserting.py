@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .api import analysis_of, calls_of, verify
-from .capture.call import Call, as_call, as_training_call
-from .capture.trace import trace
+from .api.verbs import analysis_of, calls_of, verify
+from .bisection.bisect import bisect
+from .capture.inputs.call import Call, as_call, as_training_call
+from .capture.tracing.trace import trace
 from .errors import Kind, UsageError, usage
-from .verify import Certificate, OutputError, bisect
-from .verify.compare import epsilon_of, run, twin
-from .verify.lookups import rows_read
-from .verify.probes import Probe, as_given, batches_of_one, probes
-from .verify.scales import Yardstick, gaps
+from .verification import Certificate, OutputError
+from .verification.compare import epsilon_of, run, twin
+from .verification.embedding_ranges import rows_read
+from .verification.probes import Probe, as_given, batches_of_one, probes
+from .verification.scales import Yardstick, gaps
 
 MOST = 5
 """Outputs of which a failure speaks."""

@@ -3,12 +3,12 @@
 if __name__ != "fxgrow.models_zoo":
     raise ImportError("import fxgrow.models_zoo, not models_zoo")
 
-from .catalogue import ZOO
-from .convnext import ConvNeXt
-from .densenet import DenseNet
-from .encoder import PostNormEncoder, PreNormEncoder
-from .entry import Entry
-from .fixed_widths import (
+from .models.catalogue import ZOO
+from .models.convnext import ConvNeXt
+from .models.densenet import DenseNet
+from .models.encoder import PostNormEncoder, PreNormEncoder
+from .models.entry import Entry
+from .models.fixed_widths import (
     GatheredFeatures,
     InputResidual,
     ListedChannels,
@@ -17,14 +17,14 @@ from .fixed_widths import (
     ReturnedFeatures,
     SpatialAttention,
 )
-from .generator import Generator
-from .gpt import GPT
-from .inception import Inception
-from .mlp import MLP
-from .mobilenet import MobileNet
-from .oddities import ChannelPReLU, Conv1dNet, Conv3dNet, GatedConv, MeanGate, ResizeAndPad, TwoInTwoOut
-from .recurrent import BagOfWords, SequenceClassifier, Tagger, UnrolledCells
-from .refusals import (
+from .models.generator import Generator
+from .models.gpt import GPT
+from .models.inception import Inception
+from .models.mlp import MLP
+from .models.mobilenet import MobileNet
+from .models.oddities import ChannelPReLU, Conv1dNet, Conv3dNet, GatedConv, MeanGate, ResizeAndPad, TwoInTwoOut
+from .models.recurrent import BagOfWords, SequenceClassifier, Tagger, UnrolledCells
+from .models.refusals import (
     ChannelLayerNorm,
     ChannelPool,
     ChannelSoftmax,
@@ -37,13 +37,13 @@ from .refusals import (
     StraddlingView,
     UnweightedSum,
 )
-from .resnet import BasicBlock, Bottleneck, ResNet
-from .shapes import Mixer, SizeArithmetic, WidthScaled
-from .sharing import FunctionalConv, LoopedConv, SharedLinear, TiedAutoencoder, TiedLinears
-from .shufflenet import ShuffleNet, ShuffleNetV2
-from .unet import UNet
-from .upscaler import Upscaler
-from .vgg import VGG
+from .models.resnet import BasicBlock, Bottleneck, ResNet
+from .models.shapes import Mixer, SizeArithmetic, WidthScaled
+from .models.sharing import FunctionalConv, LoopedConv, SharedLinear, TiedAutoencoder, TiedLinears
+from .models.shufflenet import ShuffleNet, ShuffleNetV2
+from .models.unet import UNet
+from .models.upscaler import Upscaler
+from .models.vgg import VGG
 
 __all__ = [
     "GPT",

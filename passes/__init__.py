@@ -3,8 +3,8 @@
 if __name__ != "fxgrow.passes":
     raise ImportError("import fxgrow.passes, not passes")
 
+from ..planning.widths import Width
 from .deepen import Deepen
 from .widen import Widen
-from .widths import Width
 
 __all__ = ["Deepen", "Widen", "Width"]

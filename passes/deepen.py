@@ -8,22 +8,22 @@ from typing import Any
 
 from torch import fx, nn
 
-from fxgrow.analysis import Analysis
+from fxgrow.analysis.analysis import Analysis
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, usage
-from fxgrow.plan import Plan
-from fxgrow.plan.header import is_seed
-from fxgrow.plan.insert import Layers
+from fxgrow.plans import Plan
+from fxgrow.plans.insertion import Layers
+from fxgrow.plans.limits import is_seed
 
-from .around import look_around
-from .blocks import BLOCKS
-from .clone import copies, find_block
-from .inserting import Drafted, draft, made_by
-from .keys import Clone, clone_in_a_row, deeper_keys
-from .morph import factors
-from .net2net import draft_identity
-from .positions import Position, Side, find_position, free_name
-from .repeats import Stretch
-from .wishes import NORMS, Make, block_for, check_block, wish_for
+from ..insertion.block_options import NORMS, Make, block_for, check_block, wish_for
+from ..insertion.blocks import BLOCKS
+from ..insertion.clone import copies, find_block
+from ..insertion.clone_keys import Clone, clone_in_a_row, deeper_keys
+from ..insertion.context import look_around
+from ..insertion.factorize import factors
+from ..insertion.identity_layer import draft_identity
+from ..insertion.inserting import Drafted, draft, made_by
+from ..insertion.positions import Position, Side, find_position, free_name
+from ..insertion.segments import Stretch
 
 SCHEMES = ("r2r", "zero", "net2net", "morphism")
 INITS = ("match", "kaiming", "xavier", "copy")

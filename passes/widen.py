@@ -10,27 +10,37 @@ from typing import Literal
 
 from torch import fx
 
-from fxgrow.analysis import Analysis
-from fxgrow.capture.opening import opening_of
+from fxgrow.analysis.analysis import Analysis
+from fxgrow.analysis.solver import DimsSolver
+from fxgrow.capture.decomposition.inline_calls import opening_of
 from fxgrow.dims.axis import Atom, atoms
-from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, usage
-from fxgrow.plan import Plan
-from fxgrow.plan.header import is_seed
+from fxgrow.plans import Plan
+from fxgrow.plans.limits import is_seed
+from fxgrow.proof.unread import unread
 from fxgrow.schemes import Auto, Failure, Problem, Scheme, scheme_named
 from fxgrow.schemes.auto import proved
-from fxgrow.schemes.unread import unread
 
-from .opened import closed, drawing_behind, redrawn_lines, with_other_heads
-from .proved import Inexpressible, Proved
-from .refuse import explain_refusal, failed, inexpressible
-from .settling import Grow as Grow
-from .settling import Settled, Task, another_factor, companions, failures, holding, seen_at, stopped, told_beside
-from .skips import behind
-from .targets import Target, find_target, paths
-from .widths import Width, chosen_atoms, new_sizes
-from .words import of_units
-from .writing import Writing, written
+from ..planning.build_plan import Writing, written
+from ..planning.decompose_attention import closed, drawing_behind, redrawn_lines, with_other_heads
+from ..planning.proved import Inexpressible, Proved
+from ..planning.refusals import explain_refusal, failed, inexpressible
+from ..planning.settling import Grow as Grow
+from ..planning.settling import (
+    Settled,
+    Task,
+    another_factor,
+    companions,
+    failures,
+    holding,
+    seen_at,
+    stopped,
+    told_beside,
+)
+from ..planning.skip_edits import behind
+from ..planning.targets import Target, find_target, paths
+from ..planning.unit_names import of_units
+from ..planning.widths import Width, chosen_atoms, new_sizes
 
 Skip = Literal["couple", "reshape"]
 INITS = ("match", "kaiming", "xavier")

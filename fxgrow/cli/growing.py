@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..api import plan_widen
-from ..deepening import plan_deepen
-from ..growing import plan_grow
+from ..api.deepening import plan_deepen
+from ..api.growing import plan_grow
+from ..api.verbs import plan_widen
 from ..loading import load
 from ..loading.wishes import depths, widths
 from . import growths as g

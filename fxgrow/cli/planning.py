@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..api.growing import plan_grow
 from ..errors import Kind, usage
-from ..growing import plan_grow
 from ..loading import load
 from ..loading.saved import read_plan
 from ..loading.wishes import depths, widths

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ..api.verifying import verify
 from ..errors import Kind, Refusal, VerificationFailed, usage
 from ..loading import Loaded, grown_by, save
 from ..loading.saved import check_folder
-from ..plan import Plan
-from ..verify import verify
+from ..plans import Plan
 from .terminal import note, say, show_certificate, show_growth, show_plan
 
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import Refusal
-from ..plan import Plan
-from ..verify import Certificate
+from ..plans import Plan
+from ..verification import Certificate
 
 WIDTH = 120
 """Columns where no terminal says how many it has, and at most."""

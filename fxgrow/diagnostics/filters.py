@@ -9,7 +9,7 @@ from math import nan
 import torch
 from torch import Tensor, nn
 
-from ..plan.layout import leaves
+from ..plans.layout import leaves
 from .pairs import PRODUCED, changes, new_positions
 from .text import number, table
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Kind, usage
-from ..plan import AxisGrowth, Layout, Leaf, Plan
-from ..plan.layout import leaves, old_positions, partners, units
+from ..plans import AxisGrowth, Layout, Leaf, Plan
+from ..plans.layout import leaves, old_positions, partners, units
 
 PRODUCED = ("even", "copy", "free", "mean")
 """States of new units in the weights that they are born from."""

@@ -14,13 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..capture.call import Call
+from ..capture.inputs.call import Call
 from ..errors import FxgrowError, Kind, usage
 from ..loading.saved import replacing
-from ..verify.certificate import FLOAT64_BOUND
-from ..verify.compare import distance, nothing_finite, run, twin
-from ..verify.lookups import rows_read
-from ..verify.probes import Probe, probes
+from ..verification.certificate import FLOAT64_BOUND
+from ..verification.compare import distance, nothing_finite, run, twin
+from ..verification.embedding_ranges import rows_read
+from ..verification.probes import Probe, probes
 from .file import Gate, Subject
 from .models import loaded_for
 from .row import Difference

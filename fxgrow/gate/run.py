@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 
-from ..api import plan_widen
-from ..deepening import plan_deepen
+from ..api.deepening import plan_deepen
+from ..api.growing import plan_grow
+from ..api.verbs import plan_widen
+from ..api.verifying import verify
 from ..errors import FxgrowError, GrowthRefused, Kind, Refusal
-from ..growing import plan_grow
 from ..loading import Loaded, grown_by
 from ..loading.inputs import SYNTAX
-from ..plan import Plan
-from ..verify import Certificate, verify
+from ..plans import Plan
+from ..verification import Certificate
 from .baseline import compare_with, read_baseline
 from .file import Gate, Growth, Subject
 from .models import loaded_for

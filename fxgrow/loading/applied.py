@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..api import apply
+from ..api.verbs import apply
 from ..errors import FxgrowError, Kind, usage
-from ..plan import Plan
+from ..plans import Plan
 from ..rewrite import apply as write
 from ..rewrite.apply import tensors_of
-from ..rewrite.limits import check_memory
+from ..rewrite.memory_limits import check_memory
 
 
 def grown_by(plan: Plan, model: fx.GraphModule, *, checked: bool = False) -> fx.GraphModule:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import FxgrowError, Kind, usage
-from ..verify.compare import seeded
+from ..verification.compare import seeded
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 HINT = "module:factory, torchvision.models:resnet18 say; modules are looked for here and among what is installed"

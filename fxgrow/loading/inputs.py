@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..capture.call import Call
+from ..capture.inputs.call import Call
 from ..errors import FxgrowError, Kind, usage
 from .factory import call
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import fx
 
-from ..api import analysis_of
-from ..capture.call import Call
-from ..capture.trace import trace
+from ..api.verbs import analysis_of
+from ..capture.inputs.call import Call
+from ..capture.tracing.trace import trace
 from ..errors import Kind, usage
 from .factory import build
 from .inputs import parse_inputs

@@ -15,12 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn
 
-from ..capture.call import Call
-from ..capture.carried import has_extra_state, saved_tensors
-from ..capture.trace import trace
+from ..api.verifying import plans_since
+from ..capture.inputs.call import Call
+from ..capture.tracing.trace import trace
+from ..capture.user_objects.state_dict_hooks import has_extra_state, saved_tensors
 from ..errors import FxgrowError, Kind, usage
-from ..plan import Plan
-from ..verify.verify import plans_since
+from ..plans import Plan
 from .applied import grown_by
 from .inputs import parse_inputs, written
 from .weights import use_weights

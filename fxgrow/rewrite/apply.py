@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..capture.signature import flat_weights
-from ..capture.snapshot import Snapshot, tensors_in
-from ..capture.storages import in_storages_of, overlapping, place_of
+from ..capture.lowering.shared_storage import in_storages_of, overlapping, place_of
+from ..capture.lowering.snapshot import Snapshot, tensors_in
+from ..capture.program.call_key import flat_weights
 from ..errors import Kind, usage
-from ..plan import Plan, TensorEdit
+from ..plans import Plan, TensorEdit
 from .copies import alike, copied, tangled
-from .fit import misfit
-from .graph import edit_graph
-from .values import grown
+from .edit_graph import edit_graph
+from .new_values import grown
+from .validate import misfit
 
 Undo = Callable[[], object]
 """Takes one write back; noted before the write, and safe to run twice, or when there was none."""

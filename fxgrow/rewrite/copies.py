@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..capture.storages import in_storages_of, overlapping, place_of
+from ..capture.lowering.shared_storage import in_storages_of, overlapping, place_of
 from ..errors import FxgrowError, Kind, usage
 
 HOOKS = frozenset(

@@ -1,15 +1,15 @@
 """Schemes: what new units hold. Each chooses states; one proof serves all."""
 
 from ..errors import Kind, usage
-from ..plan.header import is_scheme_name
+from ..plans.limits import is_scheme_name
+from ..proof.both_modes import prove_in_modes
+from ..proof.prove import prove
+from ..proof.states import Assignment, Failure, Place, Problem, Proof, Scheme, State, Step
 from .auto import Auto
 from .mean import Mean
-from .modes import prove_in_modes
 from .morphism import Morphism
 from .net2net import Net2Net
-from .proof import prove
 from .r2r import R2R
-from .states import Assignment, Failure, Place, Problem, Proof, Scheme, State, Step
 from .zero import Zero
 
 SCHEMES: dict[str, Scheme] = {s.name: s for s in (Auto(), R2R(), Net2Net(), Morphism(), Zero(), Mean())}

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..analysis.dependent_sets import classes, connected
 from ..dims.axis import Atom, atoms
-from ..dims.sets import classes, connected
 from ..errors import Kind, usage
+from ..proof.both_modes import prove_in_modes
+from ..proof.states import Assignment, Failure, Problem, Proof, Scheme
 from .mean import Mean
-from .modes import prove_in_modes
 from .morphism import Morphism
 from .net2net import Net2Net
 from .r2r import R2R
 from .sharing import Part, shared
-from .states import Assignment, Failure, Problem, Proof, Scheme
 from .zero import Zero
 
 ORDER: tuple[Scheme, ...] = (R2R(), Zero(), Mean(), Morphism(), Net2Net())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .sided import ZEROED, choose_sides
-from .states import Assignment, Failure, Problem, State, check_noise
-from .support import Support
+from ..proof.states import Assignment, Failure, Problem, State, check_noise
+from .dependence import Support
+from .zero_side import ZEROED, choose_sides
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..proof.states import Assignment, Failure, Problem, check_noise
 from .parity import choose_parities
-from .states import Assignment, Failure, Problem, check_noise
 
 
 @dataclass(frozen=True, slots=True)

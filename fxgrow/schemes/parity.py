@@ -14,16 +14,16 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..capture.program import Op
+from ..analysis.flags import flags
+from ..analysis.solver import DimsSolver
+from ..capture.program.program import Op
 from ..dims.axis import Atom
-from ..dims.flags import flags
-from ..dims.rules.domains import Domain
-from ..dims.rules.mixing import Mixing
-from ..dims.solver import DimsSolver
 from ..errors import Kind
-from .flow import Propagation
-from .reasons import DRAWN, MIXED, UNIFORM, stored_name
-from .states import SHARE, Assignment, Failure, Place, State, share_of
+from ..proof.propagate import Propagation
+from ..proof.reasons import DRAWN, MIXED, UNIFORM, stored_name
+from ..proof.states import SHARE, Assignment, Failure, Place, State, share_of
+from ..rules.domains import Domain
+from ..rules.mixing import Mixing
 
 
 @dataclass(frozen=True, slots=True)

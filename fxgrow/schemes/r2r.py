@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..proof.states import Assignment, Failure, Problem
 from .parity import choose_parities
-from .states import Assignment, Failure, Problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..dims.axis import Atom, atoms
-from .states import SHARE, Assignment, Place, Problem, State
+from ..proof.states import SHARE, Assignment, Place, Problem, State
 
 
 @dataclass(frozen=True, slots=True)

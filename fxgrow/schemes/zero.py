@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .sided import ZEROED, choose_sides
-from .states import Assignment, Failure, Problem, State
+from ..proof.states import Assignment, Failure, Problem, State
+from .zero_side import ZEROED, choose_sides
 
 
 @dataclass(frozen=True, slots=True)

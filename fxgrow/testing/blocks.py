@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..plan.layout import Layout, coordinates, leaves, old_positions, partners, size, units
-from ..schemes.states import State
+from ..plans.layout import Layout, coordinates, leaves, old_positions, partners, size, units
+from ..proof.states import State
 
 ROUNDING = 1e-9
 """Entries of two results in float64 that differ by less, relative to the larger or to one, are equal: the laws draw

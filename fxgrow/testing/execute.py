@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..capture.program import STORED, Args, Op, Program, Value
-from ..dims.rules.mixing import MULTIPLIED, PINNED
+from ..capture.program.program import STORED, Args, Op, Program, Value
 from ..functional import adapt_skip
+from ..rules.mixing import MULTIPLIED, PINNED
 
 INTRINSICS: dict[str, Callable[..., Any]] = {"fxgrow::adapt_skip": adapt_skip}
 

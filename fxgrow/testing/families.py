@@ -9,7 +9,7 @@ from random import Random
 from typing import Literal
 
 from ..dims.axis import Atom
-from ..schemes.states import Assignment, State
+from ..proof.states import Assignment, State
 from .blocks import SIGNS
 
 NEW_UNITS = (4, 3, 2, 5)

@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..capture.call import Call, as_call
-from ..capture.comparison import is_our_own
-from ..capture.decisions import guards
-from ..capture.fidelity import difference
-from ..capture.other_modes import MODES, modes_of
-from ..capture.second_sizes import second
-from ..capture.whole import StandIns, record_model
+from ..capture.comparison.comparison import is_our_own
+from ..capture.inputs.call import Call, as_call
+from ..capture.inputs.second_sizes import second
+from ..capture.recording.fidelity import difference
+from ..capture.recording.module_recording import StandIns, record_model
+from ..capture.traced_model.decisions import guards
+from ..capture.traced_model.other_modes import MODES, modes_of
 from ..errors import FxgrowError, Kind, UsageError
-from ..verify.compare import flat, forward, seeded
+from ..verification.compare import flat, forward, seeded
 
 OTHER = 1.125
 """Factor by which tensors are changed: variances stay positive, and rates and scales what they are."""

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..capture.program import Args, Op, Program, Value
+from ..analysis.flags import is_continuous
+from ..analysis.solver import DimsSolver
+from ..capture.program.program import Args, Op, Program, Value
 from ..dims.axis import Atom
-from ..dims.flags import is_continuous
-from ..dims.rules.concat import CUTS, piece_sizes
-from ..dims.solver import DimsSolver
-from ..passes.tensors import Blocks
-from ..plan.layout import leaves
-from ..plan.sizes import NewSizes
-from ..schemes.indexed import ByIndex
-from ..schemes.states import Assignment, Place, State
+from ..planning.new_sizes import NewSizes
+from ..planning.tensor_edits import Blocks
+from ..plans.layout import leaves
+from ..proof.per_index import ByIndex
+from ..proof.states import Assignment, Place, State
+from ..rules.concat import CUTS, piece_sizes
 from .blocks import (
     ROUNDING,
     SIGNS,

@@ -17,18 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..capture.build import lower
-from ..capture.program import STORED, Origin, Program
-from ..capture.snapshot import Snapshot
+from ..analysis.flags import flags
+from ..analysis.solver import DimsSolver
+from ..capture.lowering.build import lower
+from ..capture.lowering.snapshot import Snapshot
+from ..capture.program.program import STORED, Origin, Program
 from ..dims.axis import Atom
-from ..dims.flags import flags
-from ..dims.solver import DimsSolver
 from ..errors import Kind
-from ..passes.tensors import copy_maps
-from ..schemes.flow import Propagation
-from ..schemes.occurrences import places_of
-from ..schemes.proof import HELD_BY_FLAGS, ProofDomain, Refuted
-from ..schemes.states import Assignment, State
+from ..planning.tensor_edits import copy_maps
+from ..proof.occurrences import places_of
+from ..proof.propagate import Propagation
+from ..proof.prove import HELD_BY_FLAGS, ProofDomain, Refuted
+from ..proof.states import Assignment, State
 from .blocks import Draw, anything
 from .families import FAMILIES, SIGN, Family
 from .growth import Growth, Trial

@@ -1,7 +1,7 @@
 """The catalogue of faults that change a grown model.
 
-Each is watched by the laws of growth on the models of `subjects`. There are others in tests/test_planted.py, with a
-model for each.
+Each is watched by the laws of growth on the models of `subjects`. There are others in
+tests/verification/test_planted.py, with a model for each.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from torch import Tensor, fx, nn
 
 import fxgrow
 from fxgrow.schemes.net2net import Net2Net
-from fxgrow.verify import Certificate
-from fxgrow.verify.learning import backward
-from fxgrow.verify.scales import Yardstick
-from fxgrow.verify.slopes import Slopes
+from fxgrow.verification import Certificate
+from fxgrow.verification.derivatives import Slopes
+from fxgrow.verification.first_step import backward
+from fxgrow.verification.scales import Yardstick
 
 from .gates import changed
 from .lies import Plant
@@ -54,22 +54,22 @@ def unsaid(*args: Any) -> tuple[str, str]:
 
 FAULTS: dict[str, Plant] = {
     "a certificate is always true": always,
-    "every difference holds": changed(verify__certificate___all_held=lambda _: True),
-    "any noise is excused": changed(verify__verify__without_noise=lambda base, after, history: base),
-    "no noise is excused": changed(verify__verify__without_noise=lambda base, after, history: after),
-    "everything is felt": changed(verify__verify__unfelt=lambda *_, **__: ()),
+    "every difference holds": changed(verification__certificate___all_held=lambda _: True),
+    "any noise is excused": changed(api__verifying__without_noise=lambda base, after, history: base),
+    "no noise is excused": changed(api__verifying__without_noise=lambda base, after, history: after),
+    "everything is felt": changed(api__verifying__unfelt=lambda *_, **__: ()),
     "every tensor among many is felt": believed,
-    "derivatives are not checked": changed(verify__slopes__CERTAIN=0.0),
-    "all errors of one class are one": changed(verify__measure___wording=lambda _: ""),
-    "a first step in evaluation mode is not named": changed(verify__learning__backward=unsaid),
-    "entries that are not felt are not looked at": changed(verify__verify__suspects=lambda *_: []),
-    "small columns are measured by large ones": changed(verify__measure__Yardstick=Coarse),
-    "imaginary parts are dropped": changed(verify__compare__like=real),
-    "casts are not raised": changed(verify__compare__raised=lambda _: nullcontext()),
-    "masks hide everything": changed(verify__probes___mask=lambda x, *_, **__: torch.ones_like(x)),
-    "a batch of one is cut from anything": changed(verify__job__called=lambda *_, **__: None),
-    "training mode is left out": changed(verify__verify___claims=lambda *_: ("eval",)),
-    "frozen parameters are asked for gradients": changed(verify__certificate___gradients=lambda some: []),
+    "derivatives are not checked": changed(verification__derivatives__CERTAIN=0.0),
+    "all errors of one class are one": changed(verification__measure___wording=lambda _: ""),
+    "a first step in evaluation mode is not named": changed(verification__first_step__backward=unsaid),
+    "entries that are not felt are not looked at": changed(api__verifying__suspects=lambda *_: []),
+    "small columns are measured by large ones": changed(verification__measure__Yardstick=Coarse),
+    "imaginary parts are dropped": changed(verification__compare__like=real),
+    "casts are not raised": changed(verification__compare__raised=lambda _: nullcontext()),
+    "masks hide everything": changed(verification__probes___mask=lambda x, *_, **__: torch.ones_like(x)),
+    "a batch of one is cut from anything": changed(verification__job__called=lambda *_, **__: None),
+    "training mode is left out": changed(api__verifying___claims=lambda *_: ("eval",)),
+    "frozen parameters are asked for gradients": changed(verification__certificate___gradients=lambda some: []),
 }
 """By what is wrong: how it is planted."""
 

@@ -9,7 +9,7 @@ from types import FunctionType
 
 from torch.fx import _symbolic_trace
 
-from fxgrow.capture.patches import Patches
+from fxgrow.capture.tracing.fx_patch_guard import Patches
 
 _MARK = "_Patcher__fx_already_patched"
 """The attribute by which torch.fx marks the functions that it puts in the place of others."""

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from fxgrow.verify.certificate import FLOAT64_BOUND
-from fxgrow.verify.compare import distance
+from fxgrow.verification.certificate import FLOAT64_BOUND
+from fxgrow.verification.compare import distance
 
-from ..command import fxgrow as run
+from ..cli.command import fxgrow as run
 from .lies import Plant
 
 NAME = "watched_by_the_gate"
@@ -59,9 +59,9 @@ def nothing(*_: Any, **__: Any) -> float:
 
 
 FAULTS: dict[str, Plant] = {
-    "the comparison of models says 0": changed(verify__measure__apart=nothing),
+    "the comparison of models says 0": changed(verification__measure__apart=nothing),
     "the comparison with a baseline says 0": changed(gate__baseline__distance=nothing),
-    "a tolerance 10,000 times as large": changed(verify__measure__FLOAT64_BOUND=LENIENT),
+    "a tolerance 10,000 times as large": changed(verification__measure__FLOAT64_BOUND=LENIENT),
     "a tolerance 10,000 times as large for baselines": changed(gate__baseline__FLOAT64_BOUND=LENIENT),
     "the exit code of a changed function is 0": changed(cli__terminal__BROKEN=0),
     "the exit code of what cannot be checked is 0": changed(cli__terminal__MISUSED=0),

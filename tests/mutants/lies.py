@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from fxgrow.capture.program import Op, Value
+from fxgrow.capture.program.program import Op, Value
 from fxgrow.dims.axis import Fixed
-from fxgrow.dims.rules import RULES
-from fxgrow.dims.rules.base import Dims, Flow, Marks, Rule, Sizes
+from fxgrow.rules import RULES
+from fxgrow.rules.base import Dims, Flow, Marks, Rule, Sizes
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 """Plants a fault; it is gone when the patch is undone."""

@@ -16,39 +16,39 @@ import pytest
 import torch
 from torch import Tensor, fx
 
-from fxgrow.analysis import Analysis
-from fxgrow.capture.carried import Rebound
-from fxgrow.capture.contexts import Contexts
-from fxgrow.capture.decisions import Decisions
-from fxgrow.capture.error_tracker import ErrorTracker
-from fxgrow.capture.expressions import Numbers, Reader
-from fxgrow.capture.leaves import registered
-from fxgrow.capture.proxies import Assignable, BufferProxy
-from fxgrow.capture.recorder import DataAssigned
-from fxgrow.capture.second_sizes import Group
-from fxgrow.capture.streams import Streams
-from fxgrow.capture.trace_options import TraceOptions
-from fxgrow.capture.traced import TracedModule
-from fxgrow.capture.values import Unknown, Values
-from fxgrow.capture.whole import Note
-from fxgrow.capture.written_containers import WrittenContainers
+from fxgrow.analysis.analysis import Analysis
+from fxgrow.capture.inputs.second_sizes import Group
+from fxgrow.capture.lowering.container_writes import WrittenContainers
+from fxgrow.capture.recording.contexts import Contexts
+from fxgrow.capture.recording.expressions import Numbers, Reader
+from fxgrow.capture.recording.module_recording import Note
+from fxgrow.capture.recording.recorder import DataAssigned
+from fxgrow.capture.traced_model.decisions import Decisions
+from fxgrow.capture.traced_model.traced import TracedModule
+from fxgrow.capture.tracing.error_tracker import ErrorTracker
+from fxgrow.capture.tracing.leaves import registered
+from fxgrow.capture.tracing.proxies import Assignable, BufferProxy
+from fxgrow.capture.tracing.trace_options import TraceOptions
+from fxgrow.capture.tracing.values import Unknown, Values
+from fxgrow.capture.user_objects.random_streams import Streams
+from fxgrow.capture.user_objects.state_dict_hooks import Rebound
 from fxgrow.functional import QUESTIONS, BufferGuard, ModeGuard, ModeValue
-from fxgrow.plan import NodeEdit
-from fxgrow.plan.cuts import Cuts
-from fxgrow.plan.recordings import Pairs
-from fxgrow.plan.second import SecondSizes
+from fxgrow.planning.cuts import Cuts
+from fxgrow.planning.recordings import Pairs
+from fxgrow.planning.second_sizes import SecondSizes
+from fxgrow.plans import NodeEdit
+from fxgrow.proof.prove import ProofDomain
 from fxgrow.schemes import prove
 from fxgrow.schemes.parity import ParityDomain
-from fxgrow.schemes.proof import ProofDomain
 
 from .gates import changed
 from .lies import Plant
 from .programs import PROGRAMS, first_wrong
 from .ways import both, replaced
 
-comparison: Any = importlib.import_module("fxgrow.capture.comparison")
-expressions: Any = importlib.import_module("fxgrow.capture.expressions")
-traces: Any = importlib.import_module("fxgrow.capture.trace")
+comparison: Any = importlib.import_module("fxgrow.capture.comparison.comparison")
+expressions: Any = importlib.import_module("fxgrow.capture.recording.expressions")
+traces: Any = importlib.import_module("fxgrow.capture.tracing.trace")
 
 
 def method(place: type, name: str, function: Any) -> Plant:
@@ -129,17 +129,19 @@ def _unknown(*_: Any) -> Any:
 
 
 FIDELITY: dict[str, Plant] = {
-    "traces are not compared": changed(capture__trace__compare=lambda *_: None),
+    "traces are not compared": changed(capture__tracing__trace__compare=lambda *_: None),
     "arguments are not compared": method(Reader, "_key", _tensors_only),
     "operands are not compared": method(Reader, "_key", _others_only),
-    "contexts are not compared": changed(capture__whole___note=lambda: Note("", 0, "", Contexts(True, False, ()))),
+    "contexts are not compared": changed(
+        capture__recording__module_recording___note=lambda: Note("", 0, "", Contexts(True, False, ()))
+    ),
     "operands are compared in any order": wrapped(Numbers, "of", _in_any_order),
     "what is left in buffers is not compared": replaced(comparison, "record_model", _without_what_is_left),
     "tensors are compared by value": replaced(
         comparison, "difference", lambda old, ours, theirs, names, **options: old(ours, theirs, {}, **options)
     ),
     "the other mode is not compared": wrapped(comparison.Comparison, "differs", _own_mode),
-    "other sizes are not compared": changed(capture__comparison__second=lambda *_: None),
+    "other sizes are not compared": changed(capture__comparison__comparison__second=lambda *_: None),
     "draws are not seen": method(Streams, "drawn", lambda _: ()),
     "draws of torch are not counted": replaced(expressions, "spec_of", _never_seeded),
     "streams are not put back": method(Streams, "restore", lambda _: None),
@@ -150,47 +152,52 @@ FIDELITY: dict[str, Plant] = {
         method(DataAssigned, "__torch_function__", lambda _, func, types, args=(), kwargs=None: func(*args)),
     ),
     "constants are kept from call to call": both(
-        method(TraceOptions, "try_next", lambda _: False), changed(capture__expressions___outlives=lambda *_: {})
+        method(TraceOptions, "try_next", lambda _: False),
+        changed(capture__recording__expressions___outlives=lambda *_: {}),
     ),
-    "lookups are not noticed": changed(capture__proxies__asks_for_hash=lambda _: False),
-    "classes are those of stand-ins": changed(capture__proxies__asks_for_class=lambda _: False),
+    "lookups are not noticed": changed(capture__tracing__proxies__asks_for_hash=lambda _: False),
+    "classes are those of stand-ins": changed(capture__tracing__proxies__asks_for_class=lambda _: False),
     "nothing is known of the example": method(Values, "of", _unknown),
     "buffers that are read may change": method(BufferGuard, "forward", lambda *_: None),
-    "pickle loses writes": changed(capture__tracer__TraceOptions=lambda **_: TraceOptions()),
+    "pickle loses writes": changed(capture__tracing__tracer__TraceOptions=lambda **_: TraceOptions()),
     "errors that are handled are not noticed": method(ErrorTracker, "note_error", lambda *_: None),
     "dtypes of buffers are fixed": method(BufferProxy, "dtype", property(lambda proxy: proxy._real.dtype)),
     "all is traced out of place": method(Assignable, "_in_place", lambda *_: NotImplemented),
-    "what is left in the inputs is not compared": changed(capture__expressions__changes=lambda *_: {}),
+    "what is left in the inputs is not compared": changed(capture__recording__expressions__changes=lambda *_: {}),
     "what is left in the inputs may grow": method(WrittenContainers, "left", lambda _: []),
-    "what is left in the inputs is not verified": changed(verify__compare__changes=lambda *_: {}),
-    "classes of containers are not compared": changed(capture__expressions__classes=lambda _: ""),
+    "what is left in the inputs is not verified": changed(verification__compare__changes=lambda *_: {}),
+    "classes of containers are not compared": changed(capture__recording__expressions__classes=lambda _: ""),
     "state-dict hooks stay bound to the original": method(Rebound, "__call__", lambda _, model: model),
-    "state-dict methods are forgotten": changed(capture__trace__carry=lambda *_: None),
-    "layers with state-dict hooks are shared": changed(capture__carried___bind_layers=lambda *_: None),
+    "state-dict methods are forgotten": changed(capture__tracing__trace__carry=lambda *_: None),
+    "layers with state-dict hooks are shared": changed(
+        capture__user_objects__state_dict_hooks___bind_layers=lambda *_: None
+    ),
     "copies forget who saves them": method(TracedModule, "__deepcopy__", fx.GraphModule.__deepcopy__),
     "pickle makes a plain graph": method(TracedModule, "__reduce__", fx.GraphModule.__reduce__),
-    "slots are not put back": changed(capture__user_state__slots_of=lambda _: None),
-    "arrays are not put back": changed(capture__user_state__entries_of=lambda _: None),
-    "iterators move on": changed(capture__twin___iterator=lambda iterator: iterator),
-    "iterators begin again for each recording": changed(capture__trace__iterators_copied_once=nullcontext),
-    "gradients are not put back": changed(capture__trace__gradients_kept=lambda _: nullcontext()),
+    "slots are not put back": changed(capture__user_objects__user_state__slots_of=lambda _: None),
+    "arrays are not put back": changed(capture__user_objects__user_state__entries_of=lambda _: None),
+    "iterators move on": changed(capture__user_objects__module_twin___iterator=lambda iterator: iterator),
+    "iterators begin again for each recording": changed(capture__tracing__trace__iterators_copied_once=nullcontext),
+    "gradients are not put back": changed(capture__tracing__trace__gradients_kept=lambda _: nullcontext()),
     "settings are not put back": both(
-        changed(capture__trace__settings_kept=lambda _: nullcontext()),
-        changed(capture__whole__settings_kept=lambda _: nullcontext()),
+        changed(capture__tracing__trace__settings_kept=lambda _: nullcontext()),
+        changed(capture__recording__module_recording__settings_kept=lambda _: nullcontext()),
     ),
     "what torch tests is decided": method(Decisions, "passed_on", lambda *_: None),
     "entries are never None": method(Assignable, "_or_none", lambda _, read: read),
     "None is not guarded": lambda patch: patch.setitem(QUESTIONS, "none", lambda _: True),
     "names of arguments are not guarded": lambda patch: patch.setitem(QUESTIONS, "keys", lambda _: ()),
     "sizes are not searched again": method(comparison.Comparison, "_further", lambda *_: None),
-    "decisions are not guarded": changed(capture__decisions__is_fixed=lambda *_: True),
-    "layers with another forward are called": changed(capture__trace__check_called=lambda *_: None),
+    "decisions are not guarded": changed(capture__traced_model__decisions__is_fixed=lambda *_: True),
+    "layers with another forward are called": changed(capture__tracing__trace__check_called=lambda *_: None),
     "what is compiled runs compiled": changed(
-        capture__trace__eager=lambda **_: nullcontext(), capture__lowering__eager=nullcontext
+        capture__tracing__trace__eager=lambda **_: nullcontext(), capture__lowering__lowering__eager=nullcontext
     ),
-    "twins call what they are made from": changed(capture__twin__CALL="", capture__twin__original=lambda thing: thing),
-    "nothing depends on being compiled": changed(capture__trace__check_compiled=lambda _: None),
-    "libraries name no leaves": changed(capture__trace__registered=lambda *_: None),
+    "twins call what they are made from": changed(
+        capture__user_objects__module_twin__CALL="", capture__user_objects__module_twin__original=lambda thing: thing
+    ),
+    "nothing depends on being compiled": changed(capture__tracing__trace__check_compiled=lambda _: None),
+    "libraries name no leaves": changed(capture__tracing__trace__registered=lambda *_: None),
     "leaves of libraries come first": replaced(
         traces, "leaves_of", lambda old, model, leaf: registered(model, old(model, leaf)) or old(model, leaf)
     ),
@@ -198,20 +205,22 @@ FIDELITY: dict[str, Plant] = {
 """Of the comparison of a trace with its module."""
 MODES: dict[str, Plant] = {
     "flags are the wrong way round": method(ModeValue, "forward", _swapped),
-    "flags do not follow": changed(capture__trace__follow_flags=lambda *_, **__: set()),
+    "flags do not follow": changed(capture__tracing__trace__follow_flags=lambda *_, **__: set()),
     "a guard lets everything pass": method(ModeGuard, "forward", lambda _: None),
-    "flags that other modules read are not compared": changed(capture__compared__read_by_others=lambda _: ()),
-    "modules inside are not guarded": changed(capture__modes___deciding=lambda *_: []),
-    "writes of a train method are not seen": both(
-        changed(capture__trace__written_by_train=lambda *_: []),
-        changed(capture__checks__written_by_train=lambda *_: []),
+    "flags that other modules read are not compared": changed(
+        capture__comparison__compare_trace__read_by_others=lambda _: ()
     ),
-    "a train method of its own is forgotten": changed(capture__trace__has_train_of_its_own=lambda _: False),
+    "modules inside are not guarded": changed(capture__traced_model__modes___deciding=lambda *_: []),
+    "writes of a train method are not seen": both(
+        changed(capture__tracing__trace__written_by_train=lambda *_: []),
+        changed(capture__traced_model__checks__written_by_train=lambda *_: []),
+    ),
+    "a train method of its own is forgotten": changed(capture__tracing__trace__has_train_of_its_own=lambda _: False),
     "buffers are frozen": replaced(traces, "_Settings", lambda old, *given: old(*given, fixed=None)),
     "other modes are not known": method(Analysis, "others", lambda *_: ()),
     "other modes are not proved": changed(schemes__auto__prove_in_modes=_in_one_mode),
-    "other modes are not simulated": changed(passes__writing___in_other_modes=lambda *_: ()),
-    "new units may be read nowhere": changed(schemes__unread___sets=lambda _: []),
+    "other modes are not simulated": changed(planning__build_plan___in_other_modes=lambda *_: ()),
+    "new units may be read nowhere": changed(proof__unread___sets=lambda _: []),
     "what is stored need not stay": both(
         method(ProofDomain, "keep", lambda *_: None), method(ParityDomain, "keep", lambda *_: None)
     ),
@@ -220,38 +229,45 @@ MODES: dict[str, Plant] = {
 SIZES: dict[str, Plant] = {
     "other sizes are not known": method(Analysis, "second", lambda *_: None),
     "numbers are pinned whole": both(
-        changed(plan__other_sizes__followers=_whole), method(SecondSizes, "problem", lambda *_: "")
+        changed(planning__input_sizes__followers=_whole), method(SecondSizes, "problem", lambda *_: "")
     ),
-    "blocks are tried at one set of sizes": changed(passes__inserting__check_other_sizes=lambda *_: None),
+    "blocks are tried at one set of sizes": changed(insertion__inserting__check_other_sizes=lambda *_: None),
     "other units may be taken at other sizes": both(
-        method(Cuts, "problem", lambda *_, **__: ""), changed(passes__writing__fails_at_other_sizes=lambda *_: ())
+        method(Cuts, "problem", lambda *_, **__: ""), changed(planning__build_plan__fails_at_other_sizes=lambda *_: ())
     ),
-    "code is proved for the example's sizes alone": changed(passes__writing__fails_at_other_sizes=lambda *_: ()),
+    "code is proved for the example's sizes alone": changed(planning__build_plan__fails_at_other_sizes=lambda *_: ()),
     "slices of products are looked at for the example alone": method(Cuts, "_is_product", lambda *_: False),
     "units may be grouped otherwise at other sizes": method(Cuts, "regrouped", lambda *_: None),
     "axes of one size change together only": both(
-        method(Group, "parts", lambda _: []), changed(analysis__of_one=lambda *_: iter(()))
+        method(Group, "parts", lambda _: []), changed(analysis__analysis__of_one=lambda *_: iter(()))
     ),
-    "a block takes one value": changed(passes__inserting__fails_in_training=lambda *_: ()),
+    "a block takes one value": changed(insertion__inserting__fails_in_training=lambda *_: ()),
     "images stay square": both(
-        changed(capture__second_sizes__MOST_APART=0), changed(analysis__apart=lambda *_: iter(()))
+        changed(capture__inputs__second_sizes__MOST_APART=0), changed(analysis__analysis__apart=lambda *_: iter(()))
     ),
-    "a block pools nothing": changed(passes__other_sizes__smaller=lambda *_: iter(())),
-    "a table has no end": changed(analysis__may_run=lambda _: True),
-    "blocks are tried at two sets of sizes": changed(passes__other_sizes__FURTHER=(), passes__other_sizes__EXTREMES=()),
+    "a block pools nothing": changed(insertion__other_sizes__smaller=lambda *_: iter(())),
+    "a table has no end": changed(analysis__analysis__may_run=lambda _: True),
+    "blocks are tried at two sets of sizes": changed(
+        insertion__other_sizes__FURTHER=(), insertion__other_sizes__EXTREMES=()
+    ),
 }
 """Of sizes."""
 WIDER: dict[str, Plant] = {
-    "code is not compared at the new width": changed(plan__simulate__difference=lambda *_: ""),
-    "functions are traced through unseen": changed(plan__whole_functions___difference=lambda *_: None),
+    "code is not compared at the new width": changed(planning__graph_edits__difference=lambda *_: ""),
+    "functions are traced through unseen": changed(planning__whole_functions___difference=lambda *_: None),
     "operands may change places at the new width": method(Pairs, "same", lambda *_: True),
     "dtypes may change at the new width": both(wrapped(Pairs, "trees", _plain), wrapped(Pairs, "step", _any_dtype)),
     "what is known is never stale": method(Analysis, "fits", _fits),
-    "plans are believed": changed(api__proved_here=lambda _: True),
+    "plans are believed": changed(api__verbs__proved_here=lambda _: True),
     "ties by memory are forgotten": both(
         *(
             changed(**{f"{place}__place_of": id})
-            for place in ("capture__build", "capture__snapshot", "rewrite__apply", "rewrite__copies")
+            for place in (
+                "capture__lowering__build",
+                "capture__lowering__snapshot",
+                "rewrite__apply",
+                "rewrite__copies",
+            )
         ),
         changed(rewrite__apply__overlapping=lambda _: [], rewrite__copies__overlapping=lambda _: []),
     ),

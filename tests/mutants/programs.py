@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
 import fxgrow
-from fxgrow.capture.storages import place_of
+from fxgrow.capture.lowering.shared_storage import place_of
 from fxgrow.errors import FxgrowError, GrowthRefused, UsageError
 from fxgrow.testing.fidelity import check_fidelity
 

@@ -15,16 +15,14 @@ from functools import cache
 import pytest
 import torch
 
-from fxgrow.capture.build import lower
-from fxgrow.capture.program import STORED
-from fxgrow.capture.snapshot import Snapshot
-from fxgrow.dims.rules import (
+from fxgrow.capture.lowering.build import lower
+from fxgrow.capture.lowering.snapshot import Snapshot
+from fxgrow.capture.program.program import STORED
+from fxgrow.rules import (
     RULES,
-    along,
     arithmetic,
     attention,
     broadcasts,
-    choice,
     complexes,
     concat,
     contraction,
@@ -33,21 +31,23 @@ from fxgrow.dims.rules import (
     matmul,
     matrices,
     norm,
-    patches,
     pointwise,
     recurrent,
     reduce,
     repeat,
     sampling,
     shape,
-    skip,
     slicing,
     window,
-    writing,
 )
+from fxgrow.rules import adapt_skip as skip
+from fxgrow.rules import axis_ops as along
+from fxgrow.rules import scatter as writing
+from fxgrow.rules import unfold as patches
+from fxgrow.rules import where as choice
 from fxgrow.testing.laws import Held, examine, traced
 
-from ..cases import ROWS, Row
+from ..rules.cases import ROWS, Row
 from .lies import wrong
 
 FIRST, LAST, SUMS = "the first operand decides", "the last operand decides", "sums need not vanish"
@@ -138,7 +138,7 @@ WORST: dict[type, tuple[str, ...]] = {
 
 EXCEPT: dict[str, tuple[str, ...]] = {
     "aten::scalar_tensor": (),  # a result without axes
-    STORED: (),  # not an operator that a case could call; see tests/test_buffer_writes.py
+    STORED: (),  # not an operator that a case could call; see tests/capture/test_buffer_writes.py
     "aten::nextafter": (ZEROS,),  # linear in its first operand but for rounding
 }
 

@@ -27,18 +27,18 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import _symbolic_trace
 
 import fxgrow
-from fxgrow.analysis import Analysis
-from fxgrow.capture import meta_kernels
-from fxgrow.capture.caches import Caches
-from fxgrow.capture.kept import Items
-from fxgrow.capture.kept import Named as KeptNames
+from fxgrow.analysis.analysis import Analysis
 from fxgrow.capture.locks import Lock
-from fxgrow.capture.patches import Patches
-from fxgrow.capture.user_state import _Reached, reach_of
+from fxgrow.capture.recording import meta_kernels
+from fxgrow.capture.tracing.fx_patch_guard import Patches
+from fxgrow.capture.user_objects.caches import Caches
+from fxgrow.capture.user_objects.locations import Items
+from fxgrow.capture.user_objects.locations import Named as KeptNames
+from fxgrow.capture.user_objects.user_state import _Reached, reach_of
 from fxgrow.errors import FxgrowError, Kind, UsageError
-from fxgrow.rewrite import limits
-from fxgrow.surroundings import surroundings
-from fxgrow.verify.job import Job
+from fxgrow.global_state import surroundings
+from fxgrow.rewrite import memory_limits as limits
+from fxgrow.verification.job import Job
 
 from .gates import changed
 from .lies import Plant
@@ -586,7 +586,7 @@ def _everywhere(name: str, value: object, *places: str) -> Plant:
     return changed(**{f"{place}__{name}": value for place in places})
 
 
-_WRITES = ("capture__trace", "capture__lowering", "api")
+_WRITES = ("capture__tracing__trace", "capture__lowering__lowering", "api")
 SHOWN_BY: dict[str, dict[str, Plant]] = {
     "objects": {
         "what forward writes is left behind": _everywhere("nothing_left_behind", _reached_only, *_WRITES),
@@ -595,35 +595,38 @@ SHOWN_BY: dict[str, dict[str, Plant]] = {
     "beside a thread": {
         "stand-ins in names are not taken out": method(KeptNames, "clean", nothing),
         "stand-ins in lists are not taken out": method(Items, "clean", nothing),
-        "other threads are not thought of": changed(capture__user_state__no_other_threads=lambda: True),
+        "other threads are not thought of": changed(capture__user_objects__user_state__no_other_threads=lambda: True),
     },
     "caches": {
         "caches are not cleaned": method(Caches, "clean", nothing),
-        "caches that code names are not cleaned": changed(capture__user_state__holds_stand_in=no),
+        "caches that code names are not cleaned": changed(capture__user_objects__user_state__holds_stand_in=no),
         "all caches are emptied": changed(
-            capture__user_state__holds_stand_in=lambda _: True, capture__caches__holds_stand_in=lambda _: True
+            capture__user_objects__user_state__holds_stand_in=lambda _: True,
+            capture__user_objects__caches__holds_stand_in=lambda _: True,
         ),
     },
     "the root": {
-        "the root is not looked at": changed(capture__trace__check_root=nothing),
-        "another forward of the root is not looked at": changed(capture__checks__has_other_forward=no),
+        "the root is not looked at": changed(capture__tracing__trace__check_root=nothing),
+        "another forward of the root is not looked at": changed(capture__traced_model__checks__has_other_forward=no),
     },
     "hooks": {
-        "hooks are forgotten": changed(capture__trace__check_hooks=nothing),
-        "hooks of the state dict are forgotten": changed(capture__carried__STATE_HOOKS=()),
+        "hooks are forgotten": changed(capture__tracing__trace__check_hooks=nothing),
+        "hooks of the state dict are forgotten": changed(capture__user_objects__state_dict_hooks__STATE_HOOKS=()),
     },
     "names": {
-        "names are not quoted": changed(capture__trace__quote_names=nothing),
+        "names are not quoted": changed(capture__tracing__trace__quote_names=nothing),
         "keywords are not quoted": changed(
-            capture__names__keyword=Otherwise(importlib.import_module("keyword"), iskeyword=no)
+            capture__tracing__module_names__keyword=Otherwise(importlib.import_module("keyword"), iskeyword=no)
         ),
-        "names of torch.fx are taken": changed(capture__trace__check_names=nothing),
+        "names of torch.fx are taken": changed(capture__tracing__trace__check_names=nothing),
     },
     "threads that grow": {
         "threads take no turns": both(method(Lock, "__enter__", nothing), method(Lock, "__exit__", nothing)),
     },
     "threads that run": {
-        "threads are not told apart": changed(capture__tracer__threading=Otherwise(threading, get_ident=lambda: 0)),
+        "threads are not told apart": changed(
+            capture__tracing__tracer__threading=Otherwise(threading, get_ident=lambda: 0)
+        ),
     },
     "fork": {"a lock stays held after a fork": method(Lock, "_renew", nothing)},
     "an interruption": {
@@ -631,31 +634,33 @@ SHOWN_BY: dict[str, dict[str, Plant]] = {
         "patches are not remembered": method(Patches, "note", nothing),
     },
     "around": {
-        "surroundings show": _everywhere("surroundings", nullcontext, "surroundings", "capture__trace"),
-        "default devices show": changed(surroundings___elsewhere=no),
-        "inference mode shows": changed(surroundings__torch=Otherwise(torch, is_inference_mode_enabled=no)),
-        "autocast shows": changed(surroundings___CASTS=()),
-        "default dtypes show": changed(plan__assemble__SinglePrecision=nullcontext),
+        "surroundings show": _everywhere("surroundings", nullcontext, "surroundings", "capture__tracing__trace"),
+        "default devices show": changed(global_state___elsewhere=no),
+        "inference mode shows": changed(global_state__torch=Otherwise(torch, is_inference_mode_enabled=no)),
+        "autocast shows": changed(global_state___CASTS=()),
+        "default dtypes show": changed(insertion__assemble__SinglePrecision=nullcontext),
     },
     "guesses": {
-        "guesses are not said": changed(capture__inputs___said=lambda _: []),
-        "guesses are not said in certificates": changed(verify__verify__Job=_without_guesses),
+        "guesses are not said": changed(capture__inputs__inputs___said=lambda _: []),
+        "guesses are not said in certificates": changed(api__verifying__Job=_without_guesses),
         "guesses are not said in plans": method(Analysis, "notes", property(lambda analysis: analysis._capture)),
     },
-    "repetitions": {"plans are not counted": changed(rewrite__fit__repeated=lambda *_: iter(()))},
+    "repetitions": {"plans are not counted": changed(rewrite__validate__repeated=lambda *_: iter(()))},
     "limits": {
-        "memory has no end": _everywhere("overflow", lambda *_: "", "rewrite__limits", "rewrite__fit"),
+        "memory has no end": _everywhere("overflow", lambda *_: "", "rewrite__memory_limits", "rewrite__validate"),
         "kernels have no end": changed(passes__deepen__LARGEST_KERNEL=2**80),
-        "hidden units have no end": changed(passes__wishes__LARGEST=2**80),
+        "hidden units have no end": changed(insertion__block_options__LARGEST=2**80),
     },
     "kernels": {
         "values are forgotten": changed(
-            capture__meta_kernels___alike=lambda first, other: getattr(other, "fake_device", None) == first.fake_device
+            capture__recording__meta_kernels___alike=lambda first, other: (
+                getattr(other, "fake_device", None) == first.fake_device
+            )
         ),
         "devices are not looked at": changed(
-            capture__meta_kernels___alike=lambda first, other: getattr(other, "constant", None) is None
+            capture__recording__meta_kernels___alike=lambda first, other: getattr(other, "constant", None) is None
         ),
-        "autograd is passed by": changed(capture__meta_kernels__torch=Otherwise(torch, is_grad_enabled=no)),
+        "autograd is passed by": changed(capture__recording__meta_kernels__torch=Otherwise(torch, is_grad_enabled=no)),
     },
 }
 """By program, the faults that it shows: what is wrong, and how it is planted."""

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-import fxgrow.passes.around as around
-import fxgrow.passes.writing as writing
-import fxgrow.schemes.unread as unread
+import fxgrow.insertion.context as around
+import fxgrow.planning.build_plan as writing
+import fxgrow.proof.unread as unread
+from fxgrow.analysis.solver import DimsSolver
 from fxgrow.dims.algebra import Algebra
-from fxgrow.dims.rules import RULES
-from fxgrow.dims.rules.attention import Attention
-from fxgrow.dims.rules.pointwise import Unary
-from fxgrow.dims.solver import DimsSolver
 from fxgrow.errors import Kind
+from fxgrow.proof.propagate import Propagation
+from fxgrow.proof.prove import ProofDomain, Refuted
+from fxgrow.rules import RULES
+from fxgrow.rules.attention import Attention
+from fxgrow.rules.pointwise import Unary
 from fxgrow.schemes import SCHEMES, Assignment, Failure, Problem, Scheme, State
-from fxgrow.schemes.flow import Propagation
-from fxgrow.schemes.proof import ProofDomain, Refuted
 
 from .lies import Plant
 from .ways import Planted, both, replaced

@@ -14,7 +14,7 @@ from fxgrow.testing.fuzzing.growths import Growth, Widening
 from fxgrow.testing.fuzzing.running import Inputs
 from fxgrow.testing.fuzzing.sketch import Input, Sketch, Step, step
 
-from ..scheme_models import Between, Net
+from ..models.scheme import Between, Net
 
 IMAGE, VOLUME, SEQUENCE = Input("image", (2, 3, 4, 4)), Input("image", (2, 3, 2, 2, 2)), Input("image", (2, 3, 4))
 TOKENS, FLAT, WORDS = Input("tokens", (2, 3, 4)), Input("flat", (3, 4)), Input("words", (2, 3))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from fxgrow.testing.fuzzing.growths import Deepening, Whole, Widening
 from fxgrow.testing.fuzzing.sketch import step
 
-from ..scheme_models import NETS
+from ..models.scheme import NETS
 from .subject import (
     FLAT,
     HEADS,

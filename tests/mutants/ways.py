@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from fxgrow.plan import AxisGrowth, Plan, TensorEdit
-from fxgrow.plan.insert import Fresh
-from fxgrow.plan.layout import Grid, Layout, Leaf, leaves, partners, size
-from fxgrow.rewrite import values
+from fxgrow.plans import AxisGrowth, Plan, TensorEdit
+from fxgrow.plans.insertion import Fresh
+from fxgrow.plans.layout import Grid, Layout, Leaf, leaves, partners, size
+from fxgrow.rewrite import new_values as values
 
 from .lies import Plant
 

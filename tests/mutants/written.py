@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-import fxgrow.rewrite.fresh as fresh
-import fxgrow.rewrite.graph as graph
-import fxgrow.rewrite.insert as insert
-from fxgrow.plan import Plan, TensorEdit
-from fxgrow.plan.layout import Leaf
-from fxgrow.rewrite import values
+import fxgrow.rewrite.edit_graph as graph
+import fxgrow.rewrite.init_block as fresh
+import fxgrow.rewrite.insert_blocks as insert
+from fxgrow.plans import Plan, TensorEdit
+from fxgrow.plans.layout import Leaf
+from fxgrow.rewrite import new_values as values
 from fxgrow.rewrite.apply import tensors_of
 
 from .lies import Plant

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, fx
 
-from ...plan import Plan, TensorEdit
-from ...plan.layout import old_positions
+from ...plans import Plan, TensorEdit
+from ...plans.layout import old_positions
 from ...rewrite.apply import tensors_of
-from ...verify.compare import distance
+from ...verification.compare import distance
 
 SCALED = 1e-15
 """Of a scaled entry in float64: the product is rounded once."""

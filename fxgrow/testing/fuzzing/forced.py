@@ -15,24 +15,23 @@ from random import Random
 import torch
 from torch import Tensor, fx, nn
 
-from fxgrow.passes.around import look_around
-from fxgrow.passes.positions import Position, find_position
-from fxgrow.passes.proved import Proved
-from fxgrow.passes.settling import Task
-from fxgrow.passes.widen import Widen
-from fxgrow.passes.widths import Width
-from fxgrow.passes.wishes import activation_named
-from fxgrow.passes.writing import Writing, written
-
-from ...api import analysis_of
+from ...analysis.solver import DimsSolver
+from ...api.verbs import analysis_of
 from ...dims.axis import Atom
-from ...dims.solver import DimsSolver
 from ...errors import FxgrowError, Kind
+from ...insertion.block_options import activation_named
+from ...insertion.context import look_around
+from ...insertion.positions import Position, find_position
+from ...passes.widen import Widen
+from ...planning.build_plan import Writing, written
+from ...planning.proved import Proved
+from ...planning.settling import Task
+from ...planning.widths import Width
+from ...proof.occurrences import places_of
 from ...rewrite import apply
 from ...schemes import Assignment, Failure, Place, Proof, State, prove, scheme_named
-from ...schemes.occurrences import places_of
-from ...verify.certificate import FLOAT64_BOUND
-from ...verify.compare import distance
+from ...verification.certificate import FLOAT64_BOUND
+from ...verification.compare import distance
 from ..families import Family
 from .growths import Deepening, Growth, Widening, size_of
 from .promises import reached

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...capture.call import Call
+from ...capture.inputs.call import Call
 from .parts import several
 from .running import Inputs
 from .sketch import Misfit, Sketch, Step

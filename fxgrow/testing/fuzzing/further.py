@@ -13,16 +13,16 @@ from dataclasses import replace
 
 from torch import fx, nn
 
-from ...capture.other_modes import modes_of
-from ...capture.trace import trace
+from ...api.verifying import verify
+from ...capture.traced_model.other_modes import modes_of
+from ...capture.tracing.trace import trace
 from ...errors import FxgrowError, GrowthRefused, UsageError
-from ...plan import Plan
+from ...plans import Plan
 from ...rewrite import apply
 from ...rewrite.apply import tensors_of
-from ...verify import verify
-from ...verify.certificate import FLOAT64_BOUND
-from ...verify.compare import distance
-from ...verify.probes import probes
+from ...verification.certificate import FLOAT64_BOUND
+from ...verification.compare import distance
+from ...verification.probes import probes
 from ..bits import contents
 from .build import build
 from .entries import edits_of, old_entries, shapes

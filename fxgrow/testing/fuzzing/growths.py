@@ -7,10 +7,10 @@ from typing import Any, Literal, assert_never
 
 from torch import fx
 
-from ...api import plan_widen
-from ...deepening import plan_deepen
-from ...growing import plan_grow
-from ...plan import Plan
+from ...api.deepening import plan_deepen
+from ...api.growing import plan_grow
+from ...api.verbs import plan_widen
+from ...plans import Plan
 
 Side = Literal["after", "before"]
 

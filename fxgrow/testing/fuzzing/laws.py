@@ -25,10 +25,10 @@ from torch import fx
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ...errors import FxgrowError, GrowthRefused, Kind, Refusal, UsageError, usage
-from ...plan import Plan
+from ...plans import Plan
 from ...rewrite import apply
-from ...verify.certificate import FLOAT64_BOUND
-from ...verify.compare import distance
+from ...verification.certificate import FLOAT64_BOUND
+from ...verification.compare import distance
 from ..bits import snapshot
 from .growths import Growth, plan_of
 from .novel import novel

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, fx, nn
 
-from ...plan import Plan, TensorEdit
-from ...plan.layout import Layout, leaves, old_positions, partners
+from ...plans import Plan, TensorEdit
+from ...plans.layout import Layout, leaves, old_positions, partners
 from ...rewrite.apply import tensors_of
 from .promises import LawBroken
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from torch import fx, nn
 
-from ...capture.call import Call, as_call
-from ...capture.other_modes import modes_of
-from ...capture.trace import trace
+from ...capture.inputs.call import Call, as_call
+from ...capture.traced_model.other_modes import modes_of
+from ...capture.tracing.trace import trace
 from ...errors import FxgrowError
 from ..fidelity import FidelityBroken, check_fidelity, second_call
 from .build import Built, build

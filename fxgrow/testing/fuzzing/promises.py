@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from ...api import apply
-from ...capture.call import Call
-from ...plan import Plan
-from ...plan.layout import old_positions
+from ...api.verbs import apply
+from ...capture.inputs.call import Call
+from ...plans import Plan
+from ...plans.layout import old_positions
 from ...rewrite.apply import tensors_of
 from ..bits import contents, digest
 from .entries import EntriesChanged, look, steps

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...capture.call import Call, as_call
 from ...capture.containers import changed
-from ...capture.other_modes import MODES, modes_of
-from ...verify.compare import distance, flat, forward, seeded
+from ...capture.inputs.call import Call, as_call
+from ...capture.traced_model.other_modes import MODES, modes_of
+from ...verification.compare import distance, flat, forward, seeded
 
 LAST_PLACE = 2.0**-52
 TRIES = 4

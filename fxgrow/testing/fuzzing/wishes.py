@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from ...api import analysis_of
+from ...api.verbs import analysis_of
 from ...errors import GrowthRefused, Kind, UsageError
-from ...passes.targets import paths
+from ...planning.targets import paths
 from ...schemes import SCHEMES
 from .choose import Choose
 from .growths import Deepening, Growth, Whole, Widening, plan_of

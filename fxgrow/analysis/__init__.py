@@ -1,0 +1,1 @@
+"""The analysis of a model: its program, and what every axis in it is made of."""

@@ -1,0 +1,246 @@
+"""The verb grow, and its plan: a whole network wider, deeper, or both, in one stroke."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any, Literal
+
+from torch import fx
+
+from ..analysis.analysis import Analysis
+from ..capture.locks import one_at_a_time
+from ..dims.axis import atoms
+from ..errors import FxgrowError, Kind, VerificationFailed, usage
+from ..global_state import plain
+from ..inspection.advice import advised
+from ..inspection.growable import planned
+from ..passes import Widen, Width
+from ..passes.deepen import check_number
+from ..plan_validation import remember
+from ..planning.targets import paths
+from ..plans import Plan
+from ..rewrite import apply
+from ..rewrite.apply import sketch, tensors_of
+from ..rewrite.memory_limits import check_memory
+from ..schemes import Scheme, scheme_named
+from .deepening import plan_deepen
+from .verbs import _ANALYSES, analysis_of
+from .verifying import verify as check
+
+Size = float | Width | None
+Widths = float | Width | Mapping[str, Size] | Callable[[str, int], Size]
+Depths = str | Iterable[str] | Mapping[str, str | Mapping[str, Any]]
+_WILD = frozenset("*?[")
+_OPTIONS = frozenset(inspect.signature(plan_deepen).parameters) - {
+    "model",
+    "after",
+    "before",
+    "example_inputs",
+    "example_kwargs",
+}
+"""What can be said of a block at each place."""
+_DEEPER = {"net2net": "net2net", "zero": "zero", "mean": "zero", "morphism": "zero"}
+"""How blocks are silenced that are inserted beside a widening; r2r beside all others."""
+
+
+@plain
+@one_at_a_time
+def plan_grow(
+    model: fx.GraphModule,
+    *,
+    widen: Widths | None = None,
+    deepen: Depths | None = None,
+    scheme: str | Scheme = "auto",
+    skip: Literal["couple", "reshape"] = "couple",
+    grow: Literal["channels", "groups"] = "channels",
+    seed: int = 0,
+    init: str = "match",
+    example_inputs: Sequence[Any] | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+) -> Plan:
+    """What `grow` would change, proved but not applied, as one plan.
+
+    Takes the arguments of `grow`; `print(plan)` explains it, `plan.to_json()` keeps it.
+
+    Raises:
+        UsageError: the call is invalid.
+        GrowthRefused: the growth would change the function or the interface.
+    """
+    if widen is None and deepen is None:
+        raise usage(Kind.BAD_OPTION, "neither widen= nor deepen= is given", hint='widen=1.5, or deepen="layer2"')
+    places = list(_places(deepen))
+    if widen is None and not places:
+        raise usage(Kind.BAD_OPTION, "deepen= names no place", hint='deepen="layer2"')
+    check_number(sum(n for _, wish in places if type(n := wish.get("count", 1)) is int))
+    analysis = analysis_of(model, example_inputs, example_kwargs)
+    steps: list[Plan] = []
+    if widen is not None:
+        wishes = _wishes(model, analysis, widen)
+        options: dict[str, Any] = {"scheme": scheme, "skip": skip, "grow": grow, "seed": seed, "init": init}
+        recipe = Widen(nodes=(), others=wishes.widths, optional=wishes.optional, fixed=wishes.fixed, **options)
+        steps.append(advised(partial(planned, recipe, model, analysis), recipe, model, analysis))
+    twin = model
+    for name, wish in places:
+        if steps:  # the next step is planned for what this one will have made
+            twin = apply(steps[-1], sketch(twin), inplace=True, checked=True)
+        call = replace(analysis.call.on("meta"), guessed=()) if steps else analysis.call
+        options = {"scheme": _DEEPER.get(scheme_named(scheme).name, "r2r"), "seed": seed, "init": init, **wish}
+        steps.append(plan_deepen(twin, name, example_inputs=call, **options))
+    return remember(replace(steps[0], then=tuple(steps[1:])), analysis)
+
+
+@plain
+def grow(
+    model: fx.GraphModule,
+    *,
+    widen: Widths | None = None,
+    deepen: Depths | None = None,
+    scheme: str | Scheme = "auto",
+    skip: Literal["couple", "reshape"] = "couple",
+    grow: Literal["channels", "groups"] = "channels",
+    seed: int = 0,
+    init: str = "match",
+    example_inputs: Sequence[Any] | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    inplace: bool = False,
+    verify: bool = False,
+) -> fx.GraphModule:
+    """A larger network that computes the same function: one plan, one rewrite, one certificate.
+
+    Args:
+        model: a traced model, from `fxgrow.trace` or `torch.fx.symbolic_trace`.
+        widen: how wide. A factor (or `fxgrow.Width`) for every layer; a mapping from names or patterns
+            ("layer*.*.conv1") to factors, None for "as it is", the first pattern that fits deciding; or a function of
+            name and present width that returns one of these. Layers that share channels grow together, by the largest
+            factor. What a pattern or a function finds and cannot grow is left out, and the plan's notes say so; a
+            layer that is named in full must grow.
+        deepen: where blocks are inserted, behind the widened layers: names as in `fxgrow.deepen`, or a mapping from
+            names to a block ("clone", "basic" …) or to options of `fxgrow.deepen`.
+        scheme: of the widening, as in `fxgrow.widen`. Blocks are silenced by the scheme of that name; by "zero" beside
+            "mean" and "morphism", and by "r2r" beside "auto" and schemes of your own, unless their options say another.
+        skip: at residual joins, as in `fxgrow.widen`.
+        grow: of products of channels, as in `fxgrow.widen`.
+        seed: of the new values, which depend on it and on parameter names only.
+        init: how new weights are drawn.
+        example_inputs: what the model takes, as in `fxgrow.trace`, if it is to be other than what it was traced with.
+        example_kwargs: the same by name.
+        inplace: change `model` itself; it either succeeds or leaves everything as it was.
+        verify: also compare the two models numerically, and raise if they differ.
+
+    Returns:
+        The larger GraphModule, independent of `model` unless `inplace`.
+
+    Raises:
+        UsageError: the call is invalid.
+        GrowthRefused: the growth would change the function or the interface.
+        VerificationFailed: `verify=True` and the numbers differ.
+    """
+    plan = plan_grow(
+        model,
+        widen=widen,
+        deepen=deepen,
+        scheme=scheme,
+        skip=skip,
+        grow=grow,
+        seed=seed,
+        init=init,
+        example_inputs=example_inputs,
+        example_kwargs=example_kwargs,
+    )
+    known = _ANALYSES[model]
+    check_memory(plan, tensors_of(model))
+    grown = apply(plan, model, inplace=inplace and not verify, checked=True)
+    if verify:
+        certificate = check(model, grown, example_inputs=known.call)
+        if not certificate:
+            raise VerificationFailed(certificate.refusal())
+        if inplace:
+            grown = apply(plan, model, inplace=True, checked=True)
+    _ANALYSES.setdefault(grown, known)
+    return grown
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """What `widen=` says of the layers."""
+
+    widths: tuple[tuple[str, Width], ...]
+    optional: frozenset[str]
+    """Those that no one named in full, which are left out if they cannot grow."""
+    fixed: frozenset[str]
+    """Those that are to stay as they are."""
+
+
+def _wishes(gm: fx.GraphModule, analysis: Analysis, widen: Widths) -> _Wishes:
+    """Names with their widths, which of them may be left out, and which are to keep theirs."""
+    layers = paths(gm, analysis.dims)
+    known = {name: analysis.dims.algebra.measure(p.axis) for name, p in layers.items()}
+    if callable(widen) and not isinstance(widen, Width):
+        found = {name: _width(widen(name, now)) for name, now in known.items()}
+        return _as_wishes(found, found)
+    rules: Mapping[Any, Size] = widen if isinstance(widen, Mapping) else {"*": widen}
+    unnamed = [name for name in rules if not isinstance(name, str)]
+    if unnamed:
+        raise usage(Kind.BAD_OPTION, f"{unnamed[0]!r} is no name", hint='widen={"layer*.*.conv1": 1.5}')
+    patterns = {name: _width(size) for name, size in rules.items()}
+    wild = {name: width for name, width in patterns.items() if _WILD & set(name)}
+    exact = {name: width for name, width in patterns.items() if name not in wild}
+    for pattern in wild:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise usage(Kind.UNKNOWN_NODE, f"no layer is called like {pattern!r}", hint=f"layers are {_some(known)}")
+    held = {name: {*atoms(analysis.dims.algebra.resolve(layers[name].axis))} for name in exact if name in layers}
+    for name, other in ((a, b) for a in held for b in held if exact[a] is None and exact[b] is not None):
+        if held[name] & held[other]:
+            what = f"{other} shares channels with {name}, which is to stay as it is"
+            raise usage(Kind.BAD_TARGET, what, hint="give both the same factor, or leave both as they are")
+    fitting = {name: [w for pattern, w in wild.items() if fnmatchcase(name, pattern)] for name in known}
+    matched = {name: widths[0] for name, widths in fitting.items() if widths and name not in exact}
+    return _as_wishes({**exact, **matched}, matched)
+
+
+def _as_wishes(widths: Mapping[str, Width | None], optional: Iterable[str]) -> _Wishes:
+    wanted = tuple((name, width) for name, width in widths.items() if width is not None)
+    if not wanted:
+        raise _nothing()
+    fixed = frozenset(name for name, width in widths.items() if width is None)
+    return _Wishes(wanted, frozenset(optional) - fixed, fixed)
+
+
+def _nothing() -> FxgrowError:
+    return usage(Kind.BAD_OPTION, "widen= asks for no layer to grow", hint='widen={"layer*.*.conv1": 1.5}')
+
+
+def _width(size: object) -> Width | None:
+    if size is None or isinstance(size, Width):
+        return size
+    if isinstance(size, bool) or not isinstance(size, int | float):
+        raise usage(Kind.BAD_OPTION, f"{size!r} is no factor", hint="a factor above 1, fxgrow.Width(to=…), or None")
+    return None if size == 1 else Width(factor=float(size))
+
+
+def _some(names: Iterable[str]) -> str:
+    some = list(names)
+    return ", ".join(some[:6]) + (" …" if len(some) > 6 else "")
+
+
+def _places(deepen: Depths | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each place with the options of `deepen` there."""
+    if deepen is None:
+        return
+    if isinstance(deepen, Mapping):
+        for name, wish in deepen.items():
+            options = dict(wish) if isinstance(wish, Mapping) else {"block": wish}
+            unknown = [key for key in options if key not in _OPTIONS]
+            if unknown:
+                what = f"deepen has no option {unknown[0]!r} for a place"
+                raise usage(Kind.BAD_OPTION, what, hint=f"its options are {', '.join(sorted(_OPTIONS))}")
+            yield name, options
+        return
+    if not isinstance(deepen, Iterable):
+        raise usage(Kind.BAD_OPTION, f"deepen={deepen!r} names no place", hint='deepen="layer2"')
+    for name in (deepen,) if isinstance(deepen, str) else deepen:
+        yield name, {}

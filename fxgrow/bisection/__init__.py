@@ -1,0 +1,1 @@
+"""Find the first node at which two models differ."""

@@ -1,0 +1,1 @@
+"""What is known of the numbers in a value: intervals, and which functions are idempotent."""

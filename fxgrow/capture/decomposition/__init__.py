@@ -1,0 +1,1 @@
+"""Calls that torch.fx keeps as one node, decomposed into plain operators."""

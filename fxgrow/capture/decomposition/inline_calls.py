@@ -1,0 +1,172 @@
+"""Opening: calls that a module or a function keeps, written out as fx nodes, so that their sizes can differ.
+
+`nn.MultiheadAttention` ties heads x head_dim to the embedding, and torchvision's window attention ties them to its
+input. Where a growth unties them, the call is replaced by plain operators on the same parameters. `F.normalize` takes
+the norm and divides by it in one call; where a growth needs a multiple of the norm, it becomes several. A function of
+the user's is traced through (`bodies.py`), if it can be.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from ...functional import window_attention
+from ..program.program import Program
+from .attention import Call, Opening, arguments, taken
+from .function_bodies import Closed, is_whole_function, write_out
+
+NORMALIZE = "normalize"
+WINDOW = "window"
+WINDOWS = frozenset(
+    {
+        "torchvision.models.swin_transformer.shifted_window_attention",
+        "torchvision.models.video.swin_transformer.shifted_window_attention_3d",
+    }
+)
+
+
+def kind_of(gm: fx.GraphModule, node: fx.Node) -> str:
+    """What kind of call a node is; empty if it is none of those that are always written out alike. (A function of the
+    user's is none: see `may_open`.)"""
+    if node.op == "call_module":
+        module = gm.get_submodule(str(node.target))
+        return "module" if type(module) is nn.MultiheadAttention and not _attached(module) else ""
+    if node.op == "call_function" and node.target is F.multi_head_attention_forward:
+        given = arguments(node)  # static keys are heads already, and no projection of the call's own
+        return "function" if given.get("static_k") is None and given.get("static_v") is None else ""
+    if node.op == "call_function" and node.target is F.normalize:
+        return NORMALIZE if arguments(node).get("out") is None else ""
+    if node.op == "call_function":
+        name = f"{getattr(node.target, '__module__', '')}.{getattr(node.target, '__name__', '')}"
+        return WINDOW if name in WINDOWS else ""
+    return ""
+
+
+def may_open(gm: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node may be written out: a call of one of these kinds, or of a function that may be traced through."""
+    return bool(kind_of(gm, node)) or is_whole_function(node)
+
+
+def why_closed(gm: fx.GraphModule, node: fx.Node) -> tuple[str, str] | None:
+    """Why a call of attention cannot be written out, and a way out; None of calls that are none, or can be."""
+    module = gm.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if isinstance(module, nn.MultiheadAttention) and _attached(module):
+        text = f"it ties heads x head width to its embedding, and {_attached(module)}, which writing it out would lose"
+        way_out = (
+            f"make {node.target} a plain nn.MultiheadAttention without hooks, or grow an axis that keeps its sizes"
+        )
+        return text, way_out
+    if node.target is not F.multi_head_attention_forward or kind_of(gm, node):
+        return None
+    text = "it ties heads x head width to its embedding, and its static_k and static_v are heads already"
+    return text, "let the call project its keys and values, without static_k and static_v"
+
+
+def _attached(module: nn.MultiheadAttention) -> str:
+    """What somebody has put around or into this very module, so that its call is not torch's own; "" if nothing."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    if any(hooks):
+        return "it has hooks"
+    if "forward" in vars(module):
+        return "its `forward` has been replaced"
+    return "" if type(module) is nn.MultiheadAttention else f"it is a {type(module).__name__}"
+
+
+def open_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Opening]) -> dict[str, nn.Module]:
+    """Write calls out in a copy of a model's graph; returns the modules that must be added to the model by name.
+
+    Raises:
+        Closed: a function cannot be traced through, or a node is not there.
+    """
+    added: dict[str, nn.Module] = {}
+    for opening in openings:
+        node = next((n for n in graph.nodes if n.name == opening.node), None)  # it may have been made by the last one
+        if node is None or not may_open(gm, node):
+            raise Closed(f"{opening.node} is not such a call")
+        with graph.inserting_before(node):
+            kind = kind_of(gm, node)
+            if not kind:
+                write_out(graph, node)
+                continue
+            if kind == WINDOW:
+                _open_window(graph, node, opening.scale)
+                continue
+            if kind == NORMALIZE:
+                _open_normalize(graph, node)
+                continue
+            module = gm.get_submodule(str(node.target)) if node.op == "call_module" else None
+            out, weights = Call(graph, node, module, opening).run(added)
+        _replace(node, (out.node, None if weights is None else weights.node))
+    return added
+
+
+def _replace(call: fx.Node, results: tuple[fx.Node, fx.Node | None]) -> None:
+    """Put results into the place of a call that returns two."""
+    for user in list(call.users):
+        which = taken(user)
+        if which is None:
+            _swap(user, call, results)
+            continue
+        for reader in list(user.users):
+            _swap(reader, user, results[which])
+        call.graph.erase_node(user)
+    call.graph.erase_node(call)
+
+
+def _swap(user: fx.Node, old: fx.Node, new: Any) -> None:
+    user.args, user.kwargs = fx.map_arg((user.args, user.kwargs), lambda n: new if n is old else n)
+
+
+def opening_of(gm: fx.GraphModule, node: fx.Node, program: Program) -> Opening:
+    """What must be known of a call to write it out."""
+    if not kind_of(gm, node):
+        return Opening(node.name, 1.0)
+    given = arguments(node)
+    values = {k: program.results[v.name] for k, v in given.items() if isinstance(v, fx.Node)}
+    if "query" in given:
+        masks = [values[k] for k in ("attn_mask", "key_padding_mask") if k in values]
+        module: Any = gm.get_submodule(str(node.target)) if node.op == "call_module" else None
+        head = module.head_dim if module is not None else given["embed_dim_to_check"] // given["num_heads"]
+        flags = tuple(m.dtype is torch.bool for m in masks)
+        each = "attn_mask" in values and len(values["attn_mask"].shape) == 3
+        return Opening(node.name, head**-0.5, flags, each)
+    if node.target is F.normalize:
+        return Opening(node.name, 1.0)
+    width = values["qkv_weight"].shape[0] // 3 // given["num_heads"]
+    return Opening(node.name, width**-0.5)
+
+
+def _open_window(graph: fx.Graph, node: fx.Node, scale: float) -> None:
+    given = arguments(node)
+    del given["num_heads"]
+    if given.get("logit_scale") is not None:
+        given["norms"] = (1.0, 1.0)
+    new = graph.call_function(window_attention, (given.pop("input"),), {**given, "scale": scale})
+    new.meta = dict(node.meta)
+    node.replace_all_uses_with(new)
+    graph.erase_node(node)
+
+
+def _open_normalize(graph: fx.Graph, node: fx.Node) -> None:
+    """The calls that torch makes."""
+    given = {"p": 2.0, "dim": 1, "eps": 1e-12, **arguments(node)}
+    x, made = given["input"], {k: v for k, v in node.meta.items() if k in ("nn_module_stack", "stack_trace")}
+
+    def step(name: str, op: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        new = graph.create_node(op, target, args, kwargs, name=f"{node.name}_{name}")
+        new.meta = dict(made)
+        return new
+
+    norm = step("norm", "call_method", "norm", x, given["p"], given["dim"], keepdim=True)
+    least = step("least", "call_method", "clamp_min", norm, given["eps"])
+    wide = step("wide", "call_method", "expand_as", least, x)
+    new = step("unit", "call_function", operator.truediv, x, wide)
+    new.meta = dict(node.meta)
+    node.replace_all_uses_with(new)
+    graph.erase_node(node)

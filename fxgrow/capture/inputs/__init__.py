@@ -1,0 +1,1 @@
+"""Example inputs of a model: given, remembered or inferred, and inputs of other sizes."""

@@ -1,0 +1,238 @@
+"""Calls: what a model is called with. A traced model remembers what `trace` was given; so do models grown from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ...errors import Kind, usage
+from ..containers import changed, leaves
+from ..program.call_key import PLAIN
+
+REMEMBERED = "fxgrow_call"
+"""The key of a GraphModule's `meta` under which its call is kept."""
+TRAINING = "fxgrow_training_call"
+"""The same for the call in training mode, where that takes other inputs."""
+KEYWORD = "fxgrow_keyword_only"
+"""The key of a placeholder's `meta` that says that it is given by name only."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """Arguments of one call of a model, each a tree: tensors and plain values in lists, tuples, dicts, dataclasses."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    guessed: tuple[str, ...] = ()
+    """A sentence for each input whose shape nobody gave."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Call:
+        """Itself: nothing in it is ever written to."""
+        return self
+
+    @property
+    def leaves(self) -> list[Any]:
+        """Tensors and plain values in order: positional arguments first."""
+        return [leaf for tree in (*self.args, *self.kwargs.values()) for leaf in leaves(tree)]
+
+    def changed(self, change: Callable[[Any], Any]) -> Call:
+        """The same call with other tensors and plain values."""
+        args = tuple(changed(tree, change) for tree in self.args)
+        return replace(self, args=args, kwargs={k: changed(tree, change) for k, tree in self.kwargs.items()})
+
+    def on(self, device: torch.device | str) -> Call:
+        """The same call with its tensors on a device."""
+        return self.changed(lambda x: x.to(device) if isinstance(x, Tensor) else x)
+
+
+def as_call(given: Sequence[Any] | Tensor | Call | None, kwargs: Mapping[str, Any] | None = None) -> Call | None:
+    """Example inputs as a call; one tensor stands for itself. None if nothing is given.
+
+    Raises:
+        UsageError: neither a tensor nor a list of values; a value that holds tensors where fxgrow cannot see them.
+    """
+    if not isinstance(kwargs, Mapping | None):
+        raise usage(
+            Kind.BAD_INPUTS,
+            f"example_kwargs must be a dict from names of arguments to values, not {type(kwargs).__name__}",
+            hint="example_kwargs={'mask': tensor}",
+        )
+    if isinstance(given, Call):
+        return replace(given, kwargs={**given.kwargs, **kwargs}) if kwargs else given
+    if given is None and kwargs is None:
+        return None
+    call = Call(() if given is None else as_tuple(given), dict(kwargs or {}))
+    try:
+        leaves = call.leaves
+    except RecursionError:
+        raise usage(
+            Kind.BAD_INPUTS, "an example input contains itself", hint="give containers that are no part of themselves"
+        ) from None
+    for leaf in leaves:
+        _understood(leaf)
+    return call
+
+
+def as_training_call(
+    call: Call | None, given: Sequence[Any] | Tensor | Call | None, kwargs: Mapping[str, Any] | None
+) -> Call | None:
+    """What a model takes in training mode, where that is said; what is not said of it is as in evaluation mode."""
+    if given is None and kwargs is None:
+        return None
+    if isinstance(given, Call) or call is None:
+        return as_call(given, kwargs)
+    args = call.args if given is None else as_tuple(given)
+    return as_call(args, call.kwargs if kwargs is None else kwargs)
+
+
+def as_tuple(given: Sequence[Any] | Tensor) -> tuple[Any, ...]:
+    """Positional example inputs as a tuple; one tensor stands for itself.
+
+    Raises:
+        UsageError: neither a tensor nor a list of values.
+    """
+    if isinstance(given, Tensor):
+        return (given,)
+    if isinstance(given, list | tuple):
+        return tuple(given)
+    raise usage(
+        Kind.BAD_INPUTS,
+        f"example_inputs must be a tensor or a tuple of them, not {type(given).__name__}",
+        hint="example_inputs=(tensor, ...)",
+    )
+
+
+def _understood(leaf: Any) -> None:
+    """Refuse objects that hold tensors where nobody would look for them."""
+    if isinstance(leaf, (Tensor, *PLAIN)):
+        return
+    held = list(vars(leaf).values()) if hasattr(leaf, "__dict__") and not isinstance(leaf, type) else []
+    held += list(leaf) if isinstance(leaf, set | frozenset) else []
+    if any(isinstance(x, Tensor) for thing in held for x in leaves(thing)):
+        raise usage(
+            Kind.BAD_INPUTS,
+            f"an example input is or holds a {type(leaf).__name__}, a class whose tensors fxgrow cannot find",
+            hint="make it a dataclass, or register it with torch.utils._pytree.register_pytree_node",
+        )
+
+
+def placeholders(gm: fx.GraphModule) -> list[fx.Node]:
+    """The inputs of a graph, in its order."""
+    return [n for n in gm.graph.nodes if n.op == "placeholder"]
+
+
+def spread(places: Sequence[fx.Node], call: Call) -> tuple[Any, ...]:
+    """One value for each placeholder: `*rest` takes a tuple, `**more` a dict, and what is not given its default.
+
+    Raises:
+        UsageError: the number of inputs is wrong, or a name is unknown.
+    """
+    left, named = list(call.args), dict(call.kwargs)
+    values: list[Any] = []
+    missing: list[str] = []
+    twice: list[str] = []
+    for place in places:
+        name = str(place.target)
+        if name.startswith("**"):
+            values.append(named)
+            named = {}
+        elif name.startswith("*"):
+            values.append(tuple(left))
+            left = []
+        elif left and not place.meta.get(KEYWORD):
+            twice += [name] if name in named else []
+            values.append(left.pop(0))
+        elif name in named:
+            values.append(named.pop(name))
+        elif place.args:
+            values.append(place.args[0])
+        else:
+            missing.append(name)
+    if missing or left or twice or named:
+        raise _misfit(places, call, missing, [*twice, *named])
+    return tuple(values)
+
+
+def _misfit(places: Sequence[fx.Node], call: Call, missing: Sequence[str], odd: Sequence[str]) -> Exception:
+    names = ", ".join(str(p.target) for p in places)
+    what = f"the model takes {len(places)} inputs ({names}), example_inputs holds {len(call.args)}"
+    if call.kwargs:
+        what += f" and example_kwargs {', '.join(call.kwargs)}"
+    hint = "pass one value for each, in order"
+    if odd:
+        hint += f"; it takes no further {odd[0]}"
+    elif missing and call.kwargs:
+        hint += f"; {missing[0]} is missing"
+    return usage(Kind.BAD_INPUTS, what, hint=hint)
+
+
+def call_of(places: Sequence[fx.Node], values: Sequence[Any], guessed: Sequence[str] = ()) -> Call:
+    """The call that gives each placeholder its value; inputs that have to be, or are behind `*rest`, go by name."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    by_name = False
+    for place, value in zip(places, values, strict=True):
+        name = str(place.target)
+        by_name = by_name or bool(place.meta.get(KEYWORD))
+        if name.startswith("**"):
+            kwargs.update(value)
+        elif name.startswith("*"):
+            args.extend(value)
+            by_name = True
+        elif by_name:
+            kwargs[name] = value
+        else:
+            args.append(value)
+    return Call(tuple(args), kwargs, tuple(guessed))
+
+
+def remember(gm: fx.GraphModule, call: Call) -> None:
+    """Keep a call on a traced model: of floating-point tensors the shape, of all other values what they are.
+
+    Each placeholder's `meta["val"]` is set, too, as torch's own tracers do.
+
+    Raises:
+        UsageError: the call does not fit the graph's inputs.
+    """
+    places = placeholders(gm)
+    values = spread(places, call)
+    kept = call.changed(_kept)
+    for place, value in zip(places, values, strict=True):
+        if any(isinstance(leaf, Tensor) for leaf in leaves(value)):
+            place.meta["val"] = changed(value, _sketched)
+    gm.meta[REMEMBERED] = kept
+
+
+def remember_training(gm: fx.GraphModule, call: Call) -> None:
+    """Keep the call in training mode, where that takes other inputs; it need not fit a graph of evaluation mode."""
+    gm.meta[TRAINING] = call.changed(_kept)
+
+
+def remembered(gm: fx.GraphModule, *, training: bool = False) -> Call | None:
+    """The call that a traced model, or the model that it was grown from, was traced with; None if there was none.
+
+    In training mode it is the one that was given for that mode, if one was.
+    """
+    known = gm.meta.get(TRAINING) if training else None
+    known = known if isinstance(known, Call) else gm.meta.get(REMEMBERED)
+    return known if isinstance(known, Call) else None
+
+
+def _sketched(x: Any) -> Any:
+    return torch.empty(tuple(x.shape), dtype=x.dtype, device="meta") if isinstance(x, Tensor) else x
+
+
+def _kept(x: Any) -> Any:
+    """Whole numbers and flags say which rows are looked up and what is masked; of other tensors the shape is enough."""
+    if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or not has_numbers(x):
+        return _sketched(x)
+    return x.detach().to("cpu", copy=True).contiguous()
+
+
+def has_numbers(x: Tensor) -> bool:
+    """Whether a tensor holds numbers, and not only a shape."""
+    return type(x) is Tensor and not x.is_meta

@@ -1,0 +1,236 @@
+"""Example inputs of other sizes: which axes of a model's inputs may have another size, and one set of such inputs.
+
+A number that is the same at two sizes belongs to the model; one that differs follows the input. The sizes come from the
+example inputs, of which one group of axes after the other is changed (the batch, the height and width of images, every
+other axis of one size), as far as the model accepts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..containers import changed
+from ..containers import leaves as leaves_of
+
+IMAGE_STEP = 32
+"""Convolutional networks halve an image up to five times."""
+MOST_APART = 3
+"""Sizes that are tried for one of several axes that have been changed together."""
+IMAGE_RANK = 4
+"""Inputs of this rank or more end in a height and a width."""
+
+Place = tuple[int, int]
+"""The number of a leaf among the inputs and an axis of it; axis -1 is the value of a plain number."""
+Change = tuple[tuple[Place, ...], int | float]
+"""Axes that get a new size together, and the size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Axes, or plain numbers, that have one size and change together, and the sizes to try, the preferred one first."""
+
+    places: tuple[Place, ...]
+    old: int | float
+    sizes: tuple[int | float, ...]
+
+    def widened(self, leaves: list[Any]) -> Group:
+        """The same with every axis and every number that has this size: the nodes of a graph, and its adjacency."""
+        alike = (place for place, size in _sizes(leaves) if size == self.old)
+        return Group(tuple(dict.fromkeys((*self.places, *alike))), self.old, self.sizes)
+
+    def parts(self) -> list[Group]:
+        """The places of each axis, whatever the leaf; if it is one axis, each place alone; none if it is one place.
+
+        The length of a sequence may be what its channels are, of which the model takes one number only.
+        """
+        axes: dict[int, list[Place]] = {}
+        for place in self.places:
+            axes.setdefault(place[1], []).append(place)
+        some = list(axes.values()) if len(axes) > 1 else [[place] for place in self.places]
+        return [Group(tuple(places), self.old, self.sizes) for places in some] if len(some) > 1 else []
+
+
+def groups(leaves: list[Any]) -> list[Group]:
+    """The groups among the leaves of a tree of inputs: the batch, heights and widths, other axes, plain numbers."""
+    first = next((x for x in leaves if _resizable(x) and x.dim() and x.shape[0]), None)
+    batch: list[Place] = []
+    images: dict[int, list[Place]] = {}
+    others: dict[int | float, list[Place]] = {}
+    numbers: dict[int | float, list[Place]] = {}
+    for place, size in _sizes(leaves):
+        number, axis = place
+        if axis < 0:
+            numbers.setdefault(size, []).append(place)
+        elif axis == 0 and first is not None and size == first.shape[0]:
+            batch.append(place)
+        elif leaves[number].dim() >= IMAGE_RANK and axis >= leaves[number].dim() - 2:
+            images.setdefault(int(size), []).append(place)
+        else:
+            others.setdefault(size, []).append(place)
+    n = first.shape[0] if first is not None else 0
+    found = [_group(batch, n, n + 1, 2 * n, n - 1, n // 2)] if batch else []
+    found += [_group(p, n, n + IMAGE_STEP, 2 * n, n // 2, *_shorter(n, 16, 8, 4)) for n, p in images.items()]
+    found += [_group(p, n, n + 1, n - 1, 2 * n, n // 2, *_shorter(n, 2, 4, 8)) for n, p in others.items()]
+    return found + [_group(p, n, n + 1, *_counts(n)) for n, p in numbers.items()]
+
+
+def _counts(n: int | float) -> list[int | float]:
+    """Other numbers, in place of one that may say how many of something there are."""
+    return [2 * n, n - 1, n // 2] if type(n) is int else []
+
+
+def _shorter(n: int | float, *steps: int) -> list[int | float]:
+    """Sizes below one: a model that takes multiples of a number only may have tables of this length."""
+    return [n - step for step in steps if n > step]
+
+
+def _group(places: list[Place], old: int | float, *sizes: int | float) -> Group:
+    return Group(tuple(places), old, tuple(dict.fromkeys(n for n in sizes if n)))
+
+
+def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) -> tuple[Any, ...] | None:
+    """Inputs of other sizes that a model takes: as many axes changed as it accepts; None if it accepts no change.
+
+    Axes of equal size get different sizes as far as the model accepts them: code may compute with their difference.
+
+    Args:
+        inputs: a tuple of trees of tensors, numbers and other values. New tensors repeat the values of the old ones,
+            so that indices stay in range; fake tensors and tensors on the meta device give their like.
+        accepts: whether the model runs on such inputs. It is asked some dozen times, so it had better run on fakes.
+    """
+    leaves = leaves_of(inputs)
+
+    def takes(changes: list[Change]) -> bool:
+        return accepts(_rebuilt(inputs, _changed(leaves, changes)))
+
+    accepted: list[Change] = []
+    used: set[tuple[int | float, int | float]] = set()
+
+    def vary(*tries: Group, most: int | None = None) -> bool:
+        changes = [(g, size) for g in tries for size in g.sizes]
+        changes.sort(key=lambda change: (change[0].old, change[1]) in used)  # sizes that no other axis has got first
+        for tried, size in changes[:most]:
+            if takes([*accepted, (tried.places, size)]):
+                accepted.append((tried.places, size))
+                used.add((tried.old, size))
+                return True
+        return False
+
+    for group in groups(leaves):
+        if all(any(place in places for places, _ in accepted) for place in group.places):
+            continue
+        larger = group.widened(leaves)
+        if vary(group, *([larger] if larger != group else [])):
+            for part in group.parts()[1:] if group.places[0][1] else ():
+                n = part.old
+                vary(Group(part.places, n, (2 * n, *((n // 2,) if n > 1 else ()), n + 1, n - 1)), most=MOST_APART)
+            continue
+        for part in group.parts():
+            if not vary(part):
+                for place in part.parts():
+                    vary(place)
+    return _rebuilt(inputs, _changed(leaves, accepted)) if accepted else None
+
+
+def sizes_between(first: tuple[Any, ...], second: tuple[Any, ...]) -> list[tuple[int, int]]:
+    """Sizes of axes, and plain numbers, that are others in a second set of inputs: (in the first, in the second)."""
+    return list(dict.fromkeys(pair for _, pair in _others(first, second)))
+
+
+def resized(first: tuple[Any, ...], second: tuple[Any, ...], sizes: Mapping[tuple[int, int], int]) -> tuple[Any, ...]:
+    """The first inputs with the axes that differ in the second ones at still other sizes, given by `sizes_between`."""
+    changes: list[Change] = [((place,), sizes[pair]) for place, pair in _others(first, second) if pair in sizes]
+    return _rebuilt(first, _changed(leaves_of(first), changes))
+
+
+def apart(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """The first inputs with one axis alone at twice and at half its size, of those that have been changed together."""
+    alike: dict[tuple[int, int], list[Place]] = {}
+    for place, pair in _others(first, second):
+        if place[1]:
+            alike.setdefault(pair, []).append(place)
+    for (n, _), places in alike.items():
+        for place in places[1:]:
+            for size in filter(None, (2 * n, n // 2)):
+                yield _rebuilt(first, _changed(leaves_of(first), [((place,), size)]))
+
+
+def of_one(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """The first inputs with one entry along one of the axes that have the same size in the second ones."""
+    others = {place for place, _ in _others(first, second)}
+    leaves = leaves_of(first)
+    for place, n in _sizes(leaves):
+        if place[1] >= 0 and n > 1 and place not in others:
+            yield _rebuilt(first, _changed(leaves, [((place,), 1)]))
+
+
+def of_other_ranks(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """The inputs with one more axis behind the first one, and without the first one: layers that read the last axis
+    take any number of axes before it. Masks and numbers of words get them, too."""
+    leaves = leaves_of(inputs)
+    tensors = [x for x in leaves if _resizable(x) and x.dim()]
+    if not tensors or any(x.shape[0] == 0 for x in tensors):
+        return
+    yield _rebuilt(inputs, [_stacked(x) if _resizable(x) and x.dim() else x for x in leaves])
+    if all(x.dim() > 1 for x in tensors):
+        yield _rebuilt(inputs, [x.select(0, 0) if _resizable(x) and x.dim() else x for x in leaves])
+
+
+def _stacked(tensor: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.stack([tensor, tensor], 1)
+
+
+def _rebuilt(inputs: tuple[Any, ...], leaves: list[Any]) -> tuple[Any, ...]:
+    """The inputs with other leaves."""
+    some = iter(leaves)
+    made: tuple[Any, ...] = changed(inputs, lambda _: next(some))
+    return made
+
+
+def _others(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Place, tuple[int, int]]]:
+    pairs = zip(leaves_of(first), leaves_of(second), strict=False)
+    for number, (leaf, other) in enumerate(pairs):
+        if _resizable(leaf) and _resizable(other):
+            shapes = enumerate(zip(leaf.shape, other.shape, strict=False))
+            yield from (((number, axis), (int(a), int(b))) for axis, (a, b) in shapes if a and a != b)
+        elif type(leaf) is int and type(other) is int and leaf != other:
+            yield (number, -1), (leaf, other)
+
+
+def _resizable(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_quantized
+
+
+def _sizes(leaves: list[Any]) -> Iterator[tuple[Place, int | float]]:
+    """Every axis of a tensor that is not empty, and every plain number, with its size."""
+    for number, leaf in enumerate(leaves):
+        if _resizable(leaf):
+            yield from (((number, axis), n) for axis, n in enumerate(leaf.shape) if n)
+        elif isinstance(leaf, int | float) and not isinstance(leaf, bool):
+            yield (number, -1), leaf
+
+
+def _changed(leaves: list[Any], changes: list[Change]) -> list[Any]:
+    made = list(leaves)
+    for places, size in changes:
+        for number, axis in places:
+            made[number] = size if axis < 0 else _resized(made[number], axis, int(size))
+    return made
+
+
+def _resized(tensor: Tensor, axis: int, size: int) -> Tensor:
+    """A tensor with another size along one axis; its entries are repeated. It is a leaf that asks for what it asked."""
+    old = tensor.shape[axis]
+    if old == size:
+        return tensor  # changed already, as one of another group
+    whole, rest = divmod(size, old)
+    with torch.no_grad():
+        pieces = [tensor] * whole + ([tensor.narrow(axis, 0, rest)] if rest else [])
+        made = torch.cat(pieces, axis) if len(pieces) > 1 else pieces[0].clone()
+    return made.requires_grad_(tensor.requires_grad)

@@ -1,0 +1,1 @@
+"""The program: ATen operators over named values, as data."""

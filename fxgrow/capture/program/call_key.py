@@ -1,0 +1,142 @@
+"""Signatures: what decides which ATen operators a call runs, as a hashable key, so that each is lowered once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+
+from ..containers import found, replaced, way_into
+from .program import Ref
+
+Meta = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]
+"""Shape, stride, dtype and device: all that a fake tensor knows."""
+
+PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device, torch.memory_format, torch.layout, complex)
+_PLAIN = frozenset(PLAIN)
+_STRUCTURE = frozenset({"_parameters", "_buffers", "_modules"})
+_BOOKKEEPING = frozenset(
+    {"_non_persistent_buffers_set", "_backward_hooks", "_backward_pre_hooks", "_flat_weights", "_flat_weight_refs"}
+    | {"_compiled_call_impl"}
+)
+
+
+class ById:
+    """A key part compared by identity; it keeps its object alive so that the identity cannot be reused."""
+
+    __slots__ = ("thing",)
+
+    def __init__(self, thing: object) -> None:
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ById) and other.thing is self.thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+
+def strides_like(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of a dense tensor whose axes lie in memory in the order that other strides say."""
+    order = sorted(range(len(shape)), key=lambda k: (stride[k], k < 0), reverse=True)
+    result, step = [0] * len(shape), 1
+    for k in reversed(order):
+        result[k] = step
+        step *= max(shape[k], 1)
+    return tuple(result)
+
+
+def meta_of(tensor: Tensor) -> Meta:
+    """The signature of a tensor."""
+    return (tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype, tensor.device)
+
+
+def meta_of_ref(ref: Ref) -> Meta:
+    """The signature of a tensor of the program."""
+    value = ref.value
+    return (value.shape, value.stride, value.dtype, value.device)
+
+
+def plain_key(arg: Any) -> Any:
+    """A key for one non-tensor argument; types are part of it, for 1 and 1.0 and True are different calls."""
+    kind = type(arg)
+    if kind in _PLAIN:
+        return (kind, arg)
+    if kind in (list, tuple, torch.Size):
+        return (kind, *map(plain_key, arg))
+    if isinstance(arg, PLAIN):
+        return (kind, arg)
+    if kind is slice:
+        return (slice, plain_key(arg.start), plain_key(arg.stop), plain_key(arg.step))
+    if kind is dict:
+        return (dict, *((k, plain_key(v)) for k, v in arg.items()))
+    return ById(arg)
+
+
+def key_of(arg: Any, slots: dict[Ref, int]) -> Any:
+    """A key for one argument; each distinct tensor gets a slot."""
+    if isinstance(arg, Ref):
+        known = slots.get(arg)
+        if known is None:
+            slots[arg] = len(slots)
+            return (Ref, meta_of_ref(arg))
+        return (Ref, known)
+    kind = type(arg)
+    if kind is tuple:
+        return (tuple, *[key_of(item, slots) for item in arg])
+    if kind in _PLAIN:
+        return (kind, arg)
+    way = way_into(kind)
+    if way is None:
+        return plain_key(arg)
+    return (kind, way.names(arg), *(key_of(item, slots) for item in way.items(arg)))
+
+
+def substitute(arg: Any, tensor: Callable[[Ref], Any]) -> Any:
+    """The same argument with each tensor of the program replaced."""
+    return replaced(arg, Ref, tensor)
+
+
+def positions(arg: Any) -> list[Ref]:
+    """The tensors in a tree of arguments, in order, each as often as it is passed."""
+    return found(arg, Ref)
+
+
+def module_key(module: nn.Module, metas: Mapping[int, Meta], attributes: Mapping[str, object]) -> Any:
+    """A key for a leaf module: its class, its configuration and the signatures of its tensors.
+
+    `metas` (by tensor id) and `attributes` stand in for what the module really has: a module can be asked about
+    before it exists.
+    """
+    state = module.__dict__
+    config = [(k, plain_key(attributes.get(k, v))) for k, v in state.items() if _counts(k, v)]
+    tensors = [
+        (k, None if t is None else metas.get(id(t)) or meta_of(t))
+        for group in (module._parameters, module._buffers)
+        for k, t in group.items()
+    ]
+    children = [(k, None if m is None else module_key(m, metas, {})) for k, m in module._modules.items()]
+    return (type(module), tuple(config), tuple(tensors), tuple(children))
+
+
+def _counts(name: str, value: object) -> bool:
+    if name in _STRUCTURE or name in _BOOKKEEPING:
+        return False
+    return not (name.startswith("_") and type(value).__name__ in ("OrderedDict", "dict", "set") and not value)
+
+
+def in_mode(module: nn.Module, training: bool) -> nn.Module:
+    """A shallow twin of a module in one mode, on the same tensors; the original is not touched."""
+    twin = module.__class__.__new__(module.__class__)
+    twin.__dict__ = {**module.__dict__, "training": training}
+    twin.__dict__["_modules"] = {k: None if m is None else in_mode(m, training) for k, m in module._modules.items()}
+    return twin
+
+
+def flat_weights(module: nn.RNNBase) -> dict[str, Any]:
+    """The lists in which a recurrent layer keeps its weights a second time, as they should be."""
+    flat = [module._parameters.get(name) for name in module._flat_weights_names]
+    return {"_flat_weights": flat, "_flat_weight_refs": [None if w is None else ref(w) for w in flat]}

@@ -1,0 +1,112 @@
+"""Does a traced graph run what the module runs? Both are recorded, and compared operator by operator.
+
+Each operator becomes an expression over the inputs and the tensors of the model; equal expressions have equal numbers,
+on both sides. What a model returns, and what it leaves in its buffers and inputs (in tensors, and in lists, dicts and
+dataclasses that it is given), must be the same expressions. So the
+order of independent operators, unused ones and repeated ones do not matter, and everything else does: every argument,
+dtype, flag, and the context managers around it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..containers import found, paths
+from .expressions import AFTERWARDS, LEFT, OUTPUT, Numbers, Reader, Side
+from .module_recording import Note, Recording
+from .recorder import spec_of
+
+_WRITE = (
+    "write to inputs by plain operations that torch.fx can see, such as feats.append(y) and batch['y'] = y, or return "
+    "what is computed"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where a graph first does something else than its module."""
+
+    module: str
+    """What the module runs."""
+    graph: str
+    """What the graph runs instead; empty if it lacks it."""
+    where: str
+    """The user's line."""
+    verb: str = "runs"
+    hint: str = ""
+    """A way out of its own."""
+    end: str = ""
+    """Where nothing but what is left in the end differs, its name."""
+
+    def __str__(self) -> str:
+        return f"the module {self.verb} {self.module}, and the graph {self.graph or 'does not'}"
+
+
+def difference(
+    module: Recording, graph: Recording, names: dict[int, str], *, gradients: bool = True
+) -> Difference | None:
+    """The first thing that a graph does not do as the module does; None if they are the same program.
+
+    Args:
+        module: a recording of the module.
+        graph: one of the graph, on the same inputs in the same mode.
+        names: for each tensor of either model, by identity, the name by which both know it.
+        gradients: whether it counts that autograd is on in one of them and off in the other.
+    """
+    table = Numbers()
+    ours, theirs = (Reader(side, table, names, gradients=gradients).read() for side in (module, graph))
+    if ours.ends == theirs.ends:
+        return None
+    return _first(ours, theirs)
+
+
+def _first(ours: Side, theirs: Side) -> Difference:
+    known, made = {n for n, _ in theirs.steps}, {n for n, _ in ours.steps}
+    mine = next((k for n, k in ours.steps if n not in known), None)
+    other = next((k for n, k in theirs.steps if n not in made), None)
+    if mine is None and other is None:
+        name = next(k for k in (*ours.ends, *theirs.ends) if ours.ends.get(k) != theirs.ends.get(k))
+        left, right = (_end(side.ends.get(name)) for side in (ours, theirs))
+        where = next(filter(None, (_last_line(side, name) for side in (ours, theirs))), "")
+        hint = _WRITE if AFTERWARDS in name else ""
+        return Difference(f"{left} as {name}", f"has {right} there", where, "has", hint, end=name)
+    left, right = ("" if k is None else _text(side, k) for k, side in ((mine, ours), (other, theirs)))
+    where = _where((ours if mine is not None else theirs), mine if mine is not None else other)
+    return Difference(left or "nothing more", f"runs {right}" if right else "", where)
+
+
+def _last_line(side: Side, end: str) -> str:
+    """The user's line that was the last to compute or write a tensor that is left in the end."""
+    recording = side.recording
+    outputs = dict(paths(recording.output, OUTPUT))
+    tensor = outputs.get(end, recording.left.get(end.removeprefix(LEFT)))
+    if not isinstance(tensor, Tensor):
+        return ""
+    calls = enumerate(recording.calls)
+    return _where(side, max((k for k, call in calls if any(t is tensor for t in found(call[3], Tensor))), default=None))
+
+
+def _end(end: Any) -> str:
+    return "another value" if isinstance(end, int) else "nothing" if end is None else str(end)
+
+
+def _text(side: Side, k: int) -> str:
+    func, args, kwargs, _ = side.recording.calls[k]
+    shown = [_short(a) for a in args] + [f"{name}={_short(a)}" for name, a in kwargs.items()]
+    return f"{spec_of(func).name.removeprefix('aten::')}({', '.join(shown)})"
+
+
+def _short(arg: Any) -> str:
+    if isinstance(arg, Tensor):
+        return "x".join(map(str, arg.shape)) or "a scalar"
+    if isinstance(arg, list | tuple):
+        return f"[{', '.join(map(_short, arg))}]"
+    return repr(arg)
+
+
+def _where(side: Side, k: int | None) -> str:
+    note: Note | None = side.recording.notes[k] if k is not None else None
+    return f"{note.file.rsplit('/', 1)[-1]}:{note.line}, in {note.function}" if note is not None and note.file else ""

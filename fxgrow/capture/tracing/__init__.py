@@ -1,0 +1,1 @@
+"""Tracing: from a module to a torch.fx graph."""

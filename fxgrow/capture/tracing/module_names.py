@@ -1,0 +1,83 @@
+"""Names of modules that torch.fx writes wrongly into the code of a graph: Python's keywords, quotes, its own names."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from torch import fx, nn
+
+from ...errors import Kind, usage
+
+
+@dataclass(frozen=True, slots=True)
+class QuotedNames:
+    """Puts `getattr(self, "in")` where torch.fx writes `self.in`."""
+
+    targets: tuple[str, ...]
+
+    def __call__(self, body: list[str]) -> list[str]:
+        """The lines of the code, mended."""
+        for target in self.targets:
+            wrong = re.compile(rf"(?<!\w){re.escape(_as_torch_writes(target))}(?!\w)")  # not `self.in_proj`
+            right = _as_it_should_be(target)
+            body = [wrong.sub(right.replace("\\", r"\\"), line) for line in body]
+        return body
+
+
+def quote_names(graph: fx.Graph) -> None:
+    """Let a graph's code hold names of modules and tensors that are no Python names."""
+    targets = {str(n.target) for n in graph.nodes if n.op in ("call_module", "get_attr")}
+    odd = sorted((t for t in targets if any(map(_is_odd, t.split(".")))), key=len, reverse=True)
+    if odd:
+        graph.on_generate_code(lambda current: QuotedNames(tuple(odd)))
+
+
+def _is_odd(name: str) -> bool:
+    return keyword.iskeyword(name) or any(c in name for c in '"\\\n')
+
+
+def _as_torch_writes(target: str) -> str:
+    text = "self"
+    for name in target.split("."):
+        text = f"{text}.{name}" if name.isidentifier() else f'getattr({text}, "{name}")'
+    return text
+
+
+def _as_it_should_be(target: str) -> str:
+    text = "self"
+    for name in target.split("."):
+        text = f"{text}.{name}" if name.isidentifier() and not keyword.iskeyword(name) else f"getattr({text}, {name!r})"
+    return text
+
+
+@cache
+def _of_graph_modules() -> frozenset[str]:
+    made: nn.Module = fx.GraphModule(nn.Module(), fx.Graph())
+    return frozenset(dir(made)) - frozenset(dir(nn.Module()))
+
+
+def check_names(model: nn.Module, graph: fx.Graph) -> None:
+    """Refuse modules and tensors of the model that bear the name of something that every GraphModule has.
+
+    Raises:
+        UsageError: there is one; the message names it.
+    """
+    used = [str(n.target).partition(".")[0] for n in graph.nodes if n.op in ("call_module", "get_attr")]
+    for name in dict.fromkeys((*model._modules, *model._parameters, *model._buffers, *used)):
+        if name in _of_graph_modules():
+            raise usage(
+                Kind.UNSUPPORTED_MODEL,
+                f"{type(model).__name__} has something called {name!r}, which torch.fx keeps its own {name} under",
+                where=f"self.{name}",
+                hint="give it another name in the model",
+            )
+
+
+def rename_self(graph: fx.Graph) -> None:
+    """No value of a graph may be called `self`: a module of that name would make its code overwrite the model."""
+    for node in graph.nodes:
+        if node.name == "self" and node.op != "placeholder":
+            node._rename("self_1")

@@ -1,0 +1,124 @@
+"""What the nodes of a graph hold while it is traced, for the example inputs: fake tensors, sizes, lists.
+
+Nothing is computed before code asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
+
+from ..containers import changed
+from ..program.call_key import meta_of
+from ..recording.fake_tensors import empty_fake
+from ..recording.recorder import Recorder, run_recorded
+from ..traced_model.decisions import knows_gradients
+from ..user_objects.module_twin import Twin
+
+
+class Unknown(Exception):
+    """It cannot be said what a node holds: there is no example, or the operator needs the values of tensors."""
+
+
+class Values:
+    """The values of the nodes of one graph, which grows meanwhile."""
+
+    def __init__(self, root: nn.Module, given: Mapping[str, Any]) -> None:
+        """`root` is what is traced, and `given` the example inputs by the name of the argument."""
+        self._root = root
+        self._tensors: dict[str, Tensor] = dict(root.named_parameters(remove_duplicate=False))
+        self._tensors |= root.named_buffers(remove_duplicate=False)
+        """By name: `forward` may put stand-ins in their places."""
+        self._given = given
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._fakes: dict[int, tuple[Tensor, Tensor]] = {}
+        """By identity of a tensor of the model, itself and its fake."""
+        self._twin: nn.Module | None = None
+        self._known: dict[fx.Node, Any] = {}
+        self._last: fx.Node | None = None
+        self.busy = False
+        """Whether a value is being computed."""
+
+    def of(self, node: fx.Node) -> Any:
+        """What a node holds.
+
+        Raises:
+            Unknown: nobody knows.
+        """
+        while node not in self._known:
+            first = next(iter(node.graph.nodes))
+            self._last = first if self._last is None else self._last.next
+            if self._last.op == "root":  # it is no node of this graph
+                raise Unknown
+            self._known[self._last] = self._run(self._last)
+        found = self._known[node]
+        if isinstance(found, Unknown):
+            raise found
+        return found
+
+    def given(self, node: fx.Node) -> Any:
+        """What an input is in the example; None if it is not known."""
+        return self._given.get(str(node.target))
+
+    def catch_up(self, graph: fx.Graph) -> None:
+        """Do what all nodes of the graph do, which write to lists, dicts and objects among the inputs."""
+        with suppress(Unknown):
+            self.of(next(iter(reversed(graph.nodes))))
+
+    def _run(self, node: fx.Node) -> Any:
+        self.busy = True
+        try:
+            with _disable_current_modes():
+                return run_recorded(lambda: self._result(node), self._mode, False, Recorder())
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Unknown as error:
+            return error
+        except Exception as error:  # whatever user code or an operator raises
+            return Unknown(str(error))
+        finally:
+            self.busy = False
+
+    def _result(self, node: fx.Node) -> Any:
+        if node.op == "placeholder":
+            if node.target in self._given:
+                return changed(self._given[str(node.target)], self._input)
+            if node.args:
+                return node.args[0]
+            raise Unknown
+        if node.op == "get_attr":
+            found: Any = self._tensors.get(str(node.target))
+            if found is None:  # a constant
+                found = vars(self._root).get(str(node.target))
+            if found is None:
+                raise Unknown
+            return self._fake(found) if isinstance(found, Tensor) else found
+        if knows_gradients(node):
+            raise Unknown
+        args: Any = fx.map_arg(node.args, self.of)
+        kwargs: Any = fx.map_arg(node.kwargs, self.of)
+        if node.op == "call_method":
+            thing, *rest = args
+            return getattr(thing, str(node.target))(*rest, **kwargs)
+        if node.op == "call_module":
+            if self._twin is None:
+                self._twin = Twin(self._fake)(self._root)
+            return self._twin.get_submodule(str(node.target))(*args, **kwargs)
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
+
+    def _input(self, leaf: Any) -> Any:
+        return empty_fake(meta_of(leaf), self._mode) if isinstance(leaf, Tensor) else leaf
+
+    def _fake(self, tensor: Tensor) -> Tensor:
+        if id(tensor) not in self._fakes:
+            made: Tensor = empty_fake(meta_of(tensor), self._mode)
+            made = nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
+            self._fakes[id(tensor)] = tensor, made
+        return self._fakes[id(tensor)][1]

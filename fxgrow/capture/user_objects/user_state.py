@@ -1,0 +1,280 @@
+"""What code of the user's leaves behind when it is recorded: tensors kept in caches, lists, objects, classes, globals.
+
+A recording passes fake tensors. None of them may stay where the user's own calls would find it.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+import sysconfig
+import threading
+import types
+from collections import ChainMap, UserDict, UserList, UserString, deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from .caches import CACHED, holds_stand_in
+from .code_traits import Traits, traits_of
+from .locations import Kept, attributes_of, cells_of, class_of, container, entries_of, names_in, slots_of
+from .module_twin import filled
+from .random_streams import is_generator
+from .stand_ins import SIMPLE, attributes, slots
+from .user_code import is_own
+
+_HOLDERS = (UserDict, UserList, UserString, ChainMap, types.SimpleNamespace)
+"""Classes of Python's own whose objects hold what the user puts there."""
+_LIBRARIES = ("<frozen", *{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+_STORES = ("STORE_GLOBAL", "STORE_DEREF")
+MOST = 20_000
+"""Things that are looked through at most, the nearest first."""
+DEEPEST = 8
+"""How far objects are followed from where code names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What some code reaches by name."""
+
+    traits: Traits
+    """What it may do that stand-ins cannot show."""
+    generators: tuple[Any, ...]
+    """Generators of random numbers, beside the global ones."""
+    numpy: bool
+    """Whether it may use NumPy."""
+
+
+def reach_of(target: Any) -> Reach:
+    """What a function or a module of the user's reaches."""
+    reached = _Reached()
+    reached.look(target)
+    return reached.told()
+
+
+@contextmanager
+def nothing_left_behind(target: Any) -> Iterator[Reach]:
+    """While a function or a module of the user's is recorded; afterwards what it reaches holds no new stand-in.
+
+    Yields what its code reaches. Where no other thread runs that may have written to them, containers and objects
+    become what they were.
+    """
+    only = no_other_threads()
+    reached = _Reached()
+    reached.look(target)
+    misses = [(cached, cached.cache_info().misses) for cached in reached.caches]
+    try:
+        yield reached.told()
+    finally:
+        for kept, whole in reached.kept:
+            if whole and only and no_other_threads():
+                kept.restore()
+            else:
+                kept.clean()
+        reached.put_back()
+        for cached, before in misses:
+            if cached.cache_info().misses != before and holds_stand_in(cached):
+                cached.cache_clear()
+
+
+@contextmanager
+def gradients_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards the parameters of a model require gradients, and have them, as before. Where another thread runs that
+    may train the model, they are left as they are."""
+    only = no_other_threads()
+    before = [(tensor, tensor.requires_grad, tensor.grad) for tensor in model.parameters() if tensor.is_leaf]
+    try:
+        yield
+    finally:
+        if only and no_other_threads():
+            for tensor, flag, gradient in before:
+                if tensor.requires_grad != flag:
+                    tensor.requires_grad_(flag)
+                if tensor.grad is not gradient:
+                    tensor.grad = gradient
+
+
+def no_other_threads() -> bool:
+    """Whether no other thread runs code of the user's: threads of Python's own and of libraries (progress bars,
+    notebooks, loaders that wait) do not write to the user's objects."""
+    here = threading.get_ident()
+    return all(number == here or _waits(frame) for number, frame in sys._current_frames().items())
+
+
+def _waits(frame: types.FrameType | None) -> bool:
+    """Whether a thread runs code of libraries alone, and no model."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_LIBRARIES) or file.endswith("torch/nn/modules/module.py"):
+            return False
+        frame = frame.f_back
+    return True
+
+
+class _Reached:
+    """Caches, containers, objects, classes and names that some code reaches by the names in it."""
+
+    def __init__(self) -> None:
+        self.caches: list[Any] = []
+        self.codes: list[types.CodeType] = []
+        self.generators: list[Any] = []
+        self.numpy = False
+        self.kept: list[tuple[Kept, bool]] = []
+        """Places, and whether they may be made what they were as a whole."""
+        self._bound: list[tuple[Any, str, Any]] = []
+        """Attributes of classes and functions, and globals and closures that functions bind anew: where, under which
+        name, and to what."""
+        self._seen: set[int] = set()
+        self._next: deque[tuple[Any, int]] = deque()
+        self._alive: list[Any] = []
+        self._globals: dict[int, tuple[dict[str, Any], set[str]]] = {}
+
+    def told(self) -> Reach:
+        """What was found."""
+        return Reach(traits_of(self.codes), tuple(self.generators), self.numpy)
+
+    def put_back(self) -> None:
+        """Bind attributes, globals and closures to what they were bound to."""
+        for owner, name, value in self._bound:
+            if isinstance(owner, dict):
+                if owner.get(name) is not value:
+                    owner[name] = value
+            elif isinstance(owner, types.CellType):
+                owner.cell_contents = value
+            elif vars(owner).get(name) is not value:
+                setattr(owner, name, value)
+
+    def look(self, target: Any) -> None:
+        """Look through a function, or through a module and all that is in it."""
+        self._later([target], 0)
+        while self._next and len(self._seen) < MOST:
+            self._one(*self._next.popleft())
+        for space, names in self._globals.values():
+            self.kept.append((names_in(space, names), False))
+
+    def _later(self, things: Iterable[Any], depth: int) -> None:
+        if depth <= DEEPEST:
+            self._next.extend((thing, depth) for thing in list(things) if type(thing) not in SIMPLE)
+
+    def _keep(self, kept: Kept | None, *, whole: bool) -> None:
+        if kept is not None:
+            self.kept.append((kept, whole))
+
+    def _one(self, thing: Any, depth: int) -> None:
+        if id(thing) in self._seen:
+            return
+        self._seen.add(id(thing))
+        self._alive.append(thing)  # or its identity might be used again
+        if isinstance(thing, CACHED):
+            self.caches.append(thing)
+            self._later([getattr(thing, "__wrapped__", None)], 0)
+        elif isinstance(thing, types.MethodType):
+            self._later([thing.__func__, thing.__self__], depth)
+        elif isinstance(thing, staticmethod | classmethod):
+            self._later([thing.__func__], 0)
+        elif isinstance(thing, functools.partial):
+            self._later([thing.func, *thing.args, *thing.keywords.values()], depth)
+        elif isinstance(thing, property):
+            self._later([thing.fget, thing.fset], 0)
+        elif isinstance(thing, functools.cached_property):
+            self._later([thing.func], 0)
+        elif isinstance(thing, types.FunctionType):
+            if is_own(thing):
+                self._function(thing)
+        elif isinstance(thing, type):
+            self._class(thing)
+        elif isinstance(thing, nn.Module):
+            self._module(thing, depth)
+        elif isinstance(thing, types.ModuleType):
+            self.numpy = self.numpy or thing.__name__.partition(".")[0] == "numpy"
+        elif is_generator(thing):
+            self.generators.append(thing)
+            self.numpy = self.numpy or type(thing).__module__.startswith("numpy")
+        elif not isinstance(thing, Tensor):
+            self._object(thing, depth)
+
+    def _object(self, thing: Any, depth: int) -> None:
+        """A container or an object of the user's, and what is in it."""
+        self._keep(container(thing), whole=True)
+        self._keep(entries_of(thing), whole=True)
+        if isinstance(thing, dict):
+            self._later(dict.values(thing), depth + 1)
+        elif isinstance(thing, list | tuple | set | frozenset | deque):
+            self._later(thing, depth + 1)
+        if not (is_own(type(thing)) or isinstance(thing, _HOLDERS)):
+            return
+        whole = not callable(thing)
+        self._keep(attributes_of(thing), whole=whole)
+        self._keep(slots_of(thing), whole=whole)
+        self._later((attributes(thing) or {}).values(), depth + 1)
+        self._later(slots(thing).values(), depth + 1)
+        self._later([type(thing)], 0)
+
+    def _module(self, module: nn.Module, depth: int) -> None:
+        """A module: one that is recorded is a twin of it, but others may hold this one."""
+        self._keep(attributes_of(module), whole=False)
+        self._keep(container(module._parameters), whole=False)
+        self._keep(container(module._buffers), whole=False)
+        self._later(module._modules.values(), depth)
+        self._later((v for k, v in module.__dict__.items() if k not in _structure()), depth + 1)
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            self._later(hooks.values(), depth)
+        self._later([type(module)], 0)
+
+    def _class(self, kind: type) -> None:
+        if not is_own(kind):
+            return
+        self._keep(class_of(kind), whole=False)
+        self._bound += [(kind, name, value) for name, value in vars(kind).items() if _is_data(name, value)]
+        self._later(vars(kind).values(), 0)
+        self._later(kind.__bases__, 0)
+
+    def _function(self, function: types.FunctionType) -> None:
+        names: set[str] = set()
+        codes = [function.__code__]
+        for code in codes:
+            names.update(code.co_names)
+            codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+        self.codes += codes
+        space = function.__globals__
+        stores = {(i.opname, i.argval) for code in codes for i in dis.get_instructions(code) if i.opname in _STORES}
+        anew = {name for kind, name in stores if kind == "STORE_GLOBAL"}
+        self._bound += [(space, name, space[name]) for name in anew & space.keys()]
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        for name, cell in cells:
+            if ("STORE_DEREF", name) in stores and filled(cell):
+                self._bound.append((cell, name, cell.cell_contents))
+        self._bound += [(function, name, value) for name, value in vars(function).items() if _is_data(name, value)]
+        self._names(function.__globals__, names)
+        for name in names & function.__globals__.keys():
+            thing = function.__globals__[name]
+            if isinstance(thing, types.ModuleType) and is_own(thing):
+                self._names(vars(thing), names & vars(thing).keys())
+        self._keep(attributes_of(function), whole=False)
+        self._keep(cells_of(function), whole=False)
+        self._later((cell.cell_contents for cell in function.__closure__ or () if filled(cell)), 0)
+        self._later(function.__defaults__ or (), 0)
+        self._later((function.__kwdefaults__ or {}).values(), 0)
+        self._later(function.__dict__.values(), 0)
+
+    def _names(self, space: dict[str, Any], names: set[str]) -> None:
+        """Names of a module that some code reads or writes."""
+        self._later((space[name] for name in names & space.keys()), 0)
+        self._globals.setdefault(id(space), (space, set()))[1].update(names)
+
+
+@functools.cache
+def _structure() -> frozenset[str]:
+    """What every module holds."""
+    return frozenset(vars(nn.Module()))
+
+
+def _is_data(name: str, value: Any) -> bool:
+    """Whether a class attribute is a value, not a part of the class."""
+    if name.startswith("__") and name.endswith("__"):
+        return False
+    return not (callable(value) or hasattr(type(value), "__get__"))

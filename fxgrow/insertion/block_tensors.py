@@ -1,0 +1,115 @@
+"""What the tensors of a new block hold: from the identity proof to fills and halves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import fx, nn
+
+from ..analysis.analysis import Analysis
+from ..capture.program.program import Value
+from ..dims.axis import atoms
+from ..planning.tensor_edits import Blocks
+from ..plans import AxisGrowth, Chain, Grid, Layout, Leaf, Still, Woven
+from ..plans.insertion import Body, Copies, Fresh, Layers
+from .identity_proof import Identity
+from .silence import MAPS
+
+
+def fresh_tensors(
+    block: fx.GraphModule, analysis: Analysis, body: Body, proof: Identity, like: str, fills: Mapping[str, str]
+) -> tuple[Fresh, ...]:
+    """One entry for each parameter and buffer of a block.
+
+    Args:
+        block: the block by itself, on the meta device.
+        analysis: of it.
+        body: what it is made from.
+        proof: that it is the identity; it says what is zero and what comes in halves.
+        like: the tensor whose spread new weights have.
+        fills: fills that are known already, by name.
+    """
+    known = analysis.program.parameters
+    biases = {
+        v.index
+        for op in analysis.program.ops
+        if op.name.removeprefix("aten::").startswith(MAPS) and isinstance(v := op.args.get("bias"), Value)
+    }
+    zeros = {v.index for s in proof.silences for v in s.zeros}
+    originals = _originals(block, body)
+    found = []
+    tensors = [*block.named_parameters(remove_duplicate=False), *block.named_buffers(remove_duplicate=False)]
+    for name, tensor in tensors:
+        value = known.get(name)
+        weight = isinstance(tensor, nn.Parameter) and tensor.dim() > 1
+        drawn = isinstance(body, Layers) or (isinstance(body, Copies) and body.afresh)
+        if value is not None and value.index in zeros:
+            fill = "zero"
+        elif name in fills:
+            fill = fills[name]
+        elif drawn and weight:
+            fill = "draw"
+        elif drawn and value is not None and value.index in biases:
+            fill = "zero"
+        else:
+            fill = "keep"
+        axes = halves(analysis, value, proof) if value is not None and fill != "zero" else ()
+        learns = isinstance(tensor, nn.Parameter)
+        source = originals.get(name, like) if fill in ("draw", "isometry") else ""
+        found.append(Fresh(name, tuple(tensor.shape), fill, source, axes, learns))
+    return tuple(found)
+
+
+def _originals(block: fx.GraphModule, body: Body) -> dict[str, str]:
+    """For each tensor of a copied block the name of what it was copied from."""
+    if not isinstance(body, Copies):
+        return {}
+    names = dict(body.tensors)
+    for path, source in body.parts:
+        names.update({f"{path}.{leaf}": f"{source}.{leaf}" for leaf in block.get_submodule(path).state_dict()})
+    return names
+
+
+def halves(analysis: Analysis, value: Value, proof: Identity) -> tuple[AxisGrowth, ...]:
+    """The axes along which a tensor is two halves."""
+    dims = analysis.dims
+    growths = []
+    for silence in proof.silences:
+        blocks = Blocks(dims, silence.sizes, silence.states, {})
+        for k, axis in enumerate(dims.resolved(value)):
+            if any(atom in silence.sizes for atom in atoms(axis)):
+                growths.append(AxisGrowth(k, _all_new(blocks.layout(axis, value.index, k)[0])))
+    return tuple(growths)
+
+
+def _all_new(layout: Layout) -> Layout:
+    """A layout in which every unit of a growing set is new."""
+    match layout:
+        case Leaf():
+            return Leaf(0, layout.new, layout.state)
+        case Still():
+            return layout
+        case Grid(parts):
+            return Grid(tuple(map(_all_new, parts)))
+        case Chain(parts):
+            return Chain(tuple(map(_all_new, parts)))
+        case Woven(parts, old, new):
+            return Woven(tuple(map(_all_new, parts)), old, new)
+
+
+def slow(block: fx.GraphModule, analysis: Analysis, proof: Identity) -> tuple[str, ...]:
+    """Parameters that no gradient reaches at the first step: whatever stands in front of zeros, and in front of the
+    layer that makes two equal halves, because their gradients are opposite and meet there in equal rows."""
+    program, dims = analysis.program, analysis.dims
+    quiet: set[str] = set()
+    for silence in proof.silences:
+        zero = {v.index for v in silence.zeros}
+        wanted = {v.index for v in program.ops[silence.at].inputs()} - zero
+        for op in reversed(program.ops[: silence.at]):
+            if any(out.index in wanted and out.index not in proof.stream for out in op.outputs):
+                wanted.update(v.index for v in op.inputs())
+        for value in program.parameters.values():
+            if value.index in wanted and not dims.carries(value, silence.sizes.__contains__):
+                quiet.add(value.names[0])
+    learning = dict(block.named_parameters())
+    return tuple(sorted(name for name in quiet if name in learning))

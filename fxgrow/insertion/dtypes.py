@@ -1,0 +1,42 @@
+"""The device and the dtype of a new block: those of what passes at its place."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from ..analysis.analysis import Analysis
+from ..capture.program.program import Value
+from ..errors import GrowthRefused, Kind, Refusal
+from ..plans.insertion import Body, Copies
+from .context import Around
+
+
+def nearest_tensor(gm: fx.GraphModule, around: Around, value: Value, where: str) -> str:
+    """The tensor of the neighbourhood whose device a new block gets; "" if there is none.
+
+    Raises:
+        GrowthRefused: there is none, and the block could not read `value` where new modules are made.
+    """
+    named = (*gm.named_parameters(), *gm.named_buffers())
+    found = around.like or next((name for name, tensor in named if tensor.is_floating_point()), "")
+    if not found and value.device.type != "cpu":
+        text = f"the model has no weights on whose device a new block could be, and {where} is on {value.device}"
+        hint = "pass inputs on the CPU, or add the block to a model that has weights"
+        raise GrowthRefused(Refusal(Kind.NO_VALUE, text, where=where, hint=hint))
+    return found
+
+
+def other_dtype(gm: fx.GraphModule, analysis: Analysis, body: Body, like: str, value: Value) -> str:
+    """The dtype that a block must be brought to, because it would have another than what passes at its place, behind a
+    cast for example; "" if it has that already. A clone may hold several, as what it is a copy of does."""
+    if isinstance(body, Copies):
+        entry = analysis.program.results.get(body.entry)
+        here = entry.dtype if isinstance(entry, Value) else None
+    else:
+        tensors = {
+            **dict(gm.named_parameters(remove_duplicate=False)),
+            **dict(gm.named_buffers(remove_duplicate=False)),
+        }
+        here = tensors[like].dtype if like else torch.float32
+    return "" if here is value.dtype else str(value.dtype).removeprefix("torch.")

@@ -1,0 +1,97 @@
+"""Which layers of a model can grow: found once for all of them, and read by `inspect` and by plans of many layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import fx
+
+from ..analysis.analysis import Analysis
+from ..errors import FxgrowError, GrowthRefused, Kind, Refusal
+from ..passes.widen import Widen
+from ..planning.targets import paths
+from ..planning.widths import Width
+from ..plans import Plan
+
+TWICE = Width(factor=2.0)
+"""Twice the width: uniform copies need it, and all but `BY_WIDTH` says the same of every width that is as large."""
+BY_WIDTH = frozenset({Kind.DECIDED, Kind.INEXPRESSIBLE})
+"""Refusals that may hold for one width and not for another: the model's code does something else at that width."""
+_LESS = {"factor=1.25": Width(factor=1.25), "by=1": Width(by=1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Of all layers, named as in `paths`: the plan in which they grow to twice their widths, and why others cannot."""
+
+    recipe: Widen | None
+    """What was planned; None for a model without layers."""
+    plan: Plan | None
+    """None if nothing can grow."""
+    left_out: Mapping[str, GrowthRefused]
+
+    @property
+    def refusals(self) -> Mapping[str, Refusal]:
+        """Why layers cannot grow, by name."""
+        return {name: why.refusal for name, why in self.left_out.items()}
+
+
+@dataclass(slots=True)
+class _Kept:
+    """By scheme."""
+
+    found: dict[str, Answers] = field(default_factory=dict)
+
+
+def answers(gm: fx.GraphModule, analysis: Analysis, scheme: str = "auto") -> Answers:
+    """Which layers can grow with the coupled stream that they belong to; found once, and kept with the analysis."""
+    kept = analysis.kept(_Kept, _Kept).found
+    if scheme not in kept:
+        kept[scheme] = _answers(gm, analysis, scheme)
+    return kept[scheme]
+
+
+def _answers(gm: fx.GraphModule, analysis: Analysis, scheme: str) -> Answers:
+    names = tuple(paths(gm, analysis.dims))
+    if not names:
+        return Answers(None, None, {})
+    recipe = Widen(nodes=(), others=tuple((n, TWICE) for n in names), optional=frozenset(names), scheme=scheme)
+    settled = recipe.settled(gm, analysis)
+    left_out = {name: _by_less(name, why, recipe, gm, analysis) for name, why in settled.left_out.items()}
+    return Answers(recipe, settled.plan, left_out)
+
+
+def _by_less(name: str, why: GrowthRefused, recipe: Widen, gm: fx.GraphModule, analysis: Analysis) -> GrowthRefused:
+    """The refusal of a layer, which says so if the layer can grow to a smaller width than twice its own."""
+    if why.refusal.kind not in BY_WIDTH:
+        return why
+    for text, width in _LESS.items():
+        try:
+            replace(recipe, others=((name, width),), optional=frozenset()).plan(gm, analysis)
+        except FxgrowError:
+            continue
+        what = why.refusal.what.replace(f"cannot widen {name}:", f"cannot widen {name} to twice its width:", 1)
+        return GrowthRefused(replace(why.refusal, what=what, hint=f"a smaller width: {text}"))
+    return why
+
+
+def planned(recipe: Widen, gm: fx.GraphModule, analysis: Analysis) -> Plan:
+    """The plan of a recipe in which layers may be left out: those that cannot grow, as `inspect` says.
+
+    Raises:
+        UsageError: a name or a width is invalid.
+        GrowthRefused: a layer that must grow cannot, or none can.
+    """
+    if not recipe.optional or recipe.scheme != "auto" or recipe.skip != "couple":
+        return recipe.plan(gm, analysis)
+    known = answers(gm, analysis)
+    if recipe == known.recipe and known.plan is not None:
+        return known.plan
+    asked = dict(recipe.others)
+    left_out = {
+        name: why
+        for name, why in known.left_out.items()
+        if why.refusal.kind not in BY_WIDTH or asked.get(name, TWICE) == TWICE
+    }
+    return recipe.plan(gm, analysis, left_out)

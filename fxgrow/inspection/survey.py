@@ -1,0 +1,118 @@
+"""The survey behind `inspect`: every producer, what reads it, what grows with it, and why it may not grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import fx
+
+from ..analysis.analysis import Analysis
+from ..analysis.solver import DimsSolver, Producer
+from ..dims.axis import Atom, Axis, atoms, show
+from ..errors import Refusal
+from ..planning.targets import owned, paths
+from .growable import answers
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One producer: an axis that is born from a weight."""
+
+    path: str
+    """What to call it in `widen`: a module path, or a parameter name where no module owns it."""
+    node: str
+    parameter: str
+    width: int
+    axis: str
+    """What the axis is made of, e.g. `(g c)`; equal names are one set of units."""
+    readers: tuple[str, ...]
+    """Nodes that sum over it."""
+    together: tuple[str, ...]
+    """Other producers whose channels grow with these."""
+    joins: tuple[str, ...]
+    """Residual joins that the volume meets."""
+    refusal: Refusal | None
+
+    @property
+    def widenable(self) -> bool:
+        """Whether it can grow with the coupled stream it belongs to."""
+        return self.refusal is None
+
+
+@dataclass(frozen=True, slots=True)
+class JoinSite:
+    """One residual join: the branch point, the two paths that meet, and which of them is the skip."""
+
+    node: str
+    branch: str
+    main: str
+    skip: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All producers and joins of a model, in execution order."""
+
+    sites: tuple[Site, ...]
+    joins: tuple[JoinSite, ...]
+
+
+def survey(gm: fx.GraphModule, analysis: Analysis, scheme: str = "auto") -> Survey:
+    """Look at every producer of a model; proves each growth, applies none."""
+    dims = analysis.dims
+    surroundings, refusals = _Surroundings(dims), answers(gm, analysis, scheme).refusals
+    sites = [surroundings.site(path, producer, refusals.get(path)) for path, producer in paths(gm, dims).items()]
+    return Survey(tuple(sites), tuple(_joins(gm, dims)))
+
+
+class _Surroundings:
+    """Which readers, producers and joins see which atoms."""
+
+    def __init__(self, dims: DimsSolver) -> None:
+        self.dims = dims
+        self.producers = [(p, self._atoms(p.axis)) for p in owned(dims)]
+        self.readers = [(r.node, self._atoms(r.axis)) for r in dims.readers]
+        self.joins = [(j.node, self._atoms(*dims.of(j.main), *dims.of(j.skip))) for j in dims.joins]
+
+    def _atoms(self, *axes: Axis) -> frozenset[Atom]:
+        return frozenset(atom for axis in axes for atom in atoms(self.dims.algebra.resolve(axis)))
+
+    def site(self, path: str, p: Producer, refusal: Refusal | None) -> Site:
+        """One producer with all that shares units with it."""
+        mine, axis = self._atoms(p.axis), self.dims.algebra.resolve(p.axis)
+        together = [q.node for q, held in self.producers if q.weight is not p.weight and mine & held]
+        return Site(
+            path,
+            p.node,
+            p.weight.names[0] if p.weight.names else "",
+            self.dims.algebra.measure(axis),
+            show(axis, self.dims.algebra.name),
+            tuple(dict.fromkeys(node for node, held in self.readers if mine & held)),
+            tuple(dict.fromkeys(together)),
+            tuple(dict.fromkeys(node for node, held in self.joins if mine & held)),
+            refusal,
+        )
+
+
+def _joins(gm: fx.GraphModule, dims: DimsSolver) -> list[JoinSite]:
+    """Joins with the branch point from which both paths come."""
+    nodes = {n.name: n for n in gm.graph.nodes}
+    ancestors: dict[fx.Node, set[fx.Node]] = {}
+    order = {n: i for i, n in enumerate(gm.graph.nodes)}
+    for node in gm.graph.nodes:
+        found = set()
+        for source in node.all_input_nodes:
+            found |= ancestors[source]
+        ancestors[node] = found | {node}
+    sites = []
+    for join in dims.joins:
+        node = nodes[join.node]
+        ins = list(node.all_input_nodes)
+        if len(ins) < 2:
+            continue
+        second = join.argument == "other"
+        main, skip = (ins[0], ins[1]) if second else (ins[1], ins[0])
+        common = ancestors[main] & ancestors[skip]
+        branch = max(common, key=order.__getitem__).name if common else ""
+        sites.append(JoinSite(join.node, branch, main.name, skip.name))
+    return sites

@@ -1,0 +1,93 @@
+"""Which numbers in an fx node's arguments reach its operators, and what they must be after a growth."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+from torch import fx
+
+from ..capture.program.program import Op
+from ..plans.plan import Path
+from ..rules.mixing import PINNED
+from .arguments import is_tuple, left_out, numbers, scalar, scalars_in
+
+Env = Mapping[fx.Node, Any]
+
+
+def align(
+    node: fx.Node,
+    ops: Sequence[Op],
+    predicted: Sequence[Mapping[str, Any]],
+    old: Env,
+    new: Env,
+    varying: Collection[str] = (),
+) -> dict[Path, object]:
+    """The numbers in a node's arguments that must be others than they would be, by their place.
+
+    `old` and `new` say what nodes return before and after the growth. Numbers of the call are those of its operators in
+    the same order, so they are aligned as two texts are. `varying` names nodes whose numbers come from plain inputs: no
+    edit may replace them.
+    """
+    places = list(scalars_in(("args",), node.args)) + list(scalars_in(("kwargs",), node.kwargs))
+    ours = [(path, arg, k) for path, arg in places for k in _elements(arg, old)]
+    before = [_element(arg, k, old) for _, arg, k in ours]
+    wanted: list[tuple[object, object]] = []
+    for op, arguments in zip(ops, predicted, strict=True):
+        for name, value in op.args.items():
+            wanted.extend(zip(numbers(value), numbers(arguments[name]), strict=False))
+    keep = [i for i, value in enumerate(before) if value is not None]
+    matcher = SequenceMatcher(None, [_typed(before[i]) for i in keep], [_typed(x) for x, _ in wanted], autojunk=False)
+    found: dict[Path, object] = {}
+    tuples: dict[Path, list[Any]] = {}
+    for block in matcher.get_matching_blocks():
+        for k in range(block.size):
+            path, arg, element = ours[keep[block.a + k]]
+            value = wanted[block.b + k][1]
+            free = isinstance(arg, fx.Node) and arg.name in varying
+            if _element(arg, element, new) == value or free:
+                continue
+            if element is None:
+                found[path] = value
+            else:
+                tuples.setdefault(path, list(new[arg]))[element] = value
+    return {**found, **{path: tuple(sizes) for path, sizes in tuples.items()}, **_defaults(node, ops, predicted)}
+
+
+def _elements(arg: Any, env: Env) -> Sequence[int | None]:
+    """The elements of an argument that is a tuple of numbers; of any other there is one, itself."""
+    value: Any = env[arg] if isinstance(arg, fx.Node) else None
+    return range(len(value)) if is_tuple(value) else [None]
+
+
+def _element(arg: Any, k: int | None, env: Env) -> object:
+    return scalar(arg, env) if k is None else env[arg][k]
+
+
+def _defaults(node: fx.Node, ops: Sequence[Op], predicted: Sequence[Mapping[str, Any]]) -> dict[Path, object]:
+    """Numbers that the call leaves at their default, or None, and that must change, e.g. the scale of attention."""
+    found: dict[Path, object] = {}
+    for op, arguments in zip(ops, predicted, strict=True):
+        for name, new in arguments.items():
+            path = left_out(node, op, name) if isinstance(new, float) and new != op.args[name] else None
+            if path is not None:
+                found[path] = new
+    return found
+
+
+def _typed(number: object) -> tuple[bool, object]:
+    """A number that is told from an equal flag."""
+    return isinstance(number, bool), number
+
+
+def pin_within(node: fx.Node, ops: Sequence[Op], predicted: list[dict[str, Any]]) -> Iterator[tuple[Path, object]]:
+    """The edits that make norms in a call of `window_attention` multiples of what they are, each by the number that it
+    is multiplied by there; what is predicted of these products is changed accordingly."""
+    pinned = [k for k, arguments in enumerate(predicted) if PINNED in arguments]
+    places = scalars_in(("kwargs", "norms"), node.kwargs.get("norms", ()))
+    for k, (path, old) in zip(pinned, places, strict=False):
+        product = next(n for n, op in enumerate(ops) if op.name == "aten::mul" and op.args["self"] in ops[k].outputs)
+        new = old * predicted[k].pop(PINNED)
+        predicted[product]["other"] = new
+        yield path, new

@@ -1,0 +1,35 @@
+"""Assertions that a width is a number, `torch._assert(x.shape[1] == 8, …)`: the number grows with the width."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+from ..plans.plan import Path
+
+if TYPE_CHECKING:
+    from .graph_edits import Simulation
+
+
+def asserted_number(simulation: Simulation, node: fx.Node) -> tuple[Path, int] | None:
+    """The number that an asserted comparison must have after a growth, and its place; None if it stays as it is.
+
+    Only comparisons that nothing but assertions read are changed, and only with widths, which no input changes, and
+    what is made of them without remainders.
+    """
+    if node.target is not operator.eq or any(user.target is not torch._assert for user in node.users):
+        return None
+    sides = list(enumerate(node.args))
+    width = next((arg for _, arg in sides if isinstance(arg, fx.Node)), None)
+    place = next((k for k, arg in sides if type(arg) is int), None)
+    if width is None or place is None or width not in simulation.changed or width in simulation.elsewhere.uneven:
+        return None
+    old, new = (simulation.lookup(node, width, before) for before in (True, False))
+    other = simulation.analysis.second(simulation.gm)
+    follows = other is not None and other.results.get(width.name) != old
+    if follows or old != node.args[place] or type(new) is not int:
+        return None
+    return ("args", place), new

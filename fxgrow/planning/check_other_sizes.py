@@ -1,0 +1,212 @@
+"""Whether a proved growth holds for inputs of other sizes, where nodes may run other operators than for the example.
+
+The user's code may branch on a size, and an axis may be given as a number that is computed from one. A growth is proved
+again wherever such a node does something else, and the node is recorded at its new widths there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import fx
+
+from ..analysis.analysis import Analysis
+from ..analysis.solver import DimsSolver
+from ..capture.containers import found
+from ..capture.decomposition.inline_calls import kind_of
+from ..capture.lowering.build import lower
+from ..capture.lowering.snapshot import Snapshot
+from ..capture.program.program import Op, Program, Value
+from ..capture.source_lines import location
+from ..capture.traced_model.other_modes import in_mode
+from ..capture.user_objects.user_code import is_user_code, target_of
+from ..dims.axis import Atom
+from ..errors import FxgrowError, GrowthRefused, Kind, Refusal
+from ..functional import window_attention
+from ..proof.both_modes import Unlike, carried, counterparts
+from ..proof.prove import prove
+from ..schemes import Failure
+from .align import pin_within
+from .graph_edits import Simulation
+from .new_sizes import NewSizes
+from .proved import Inexpressible, Proved
+from .recordings import Predictions, Recording, difference
+from .second_sizes import OutOfStep, SecondSizes
+
+_AXES = ("dim", "dims", "dim0", "dim1", "start_dim", "end_dim", "axis", "axis0", "axis1", "source", "destination")
+"""Arguments that name axes."""
+Copied = Mapping[str, Mapping[Atom, tuple[int, ...]]]
+
+
+@dataclass(slots=True)
+class _Elsewhere:
+    """What is known of a model's programs for inputs of other sizes."""
+
+    other: Analysis | None = None
+    """The model in the mode that it is not in, where it runs the same operators for the example."""
+    asked: bool = False
+    differing: dict[int, frozenset[str]] = field(default_factory=dict)
+    """By identity of a program, the nodes that do something else in it."""
+    solved: dict[tuple[int, bool], DimsSolver] = field(default_factory=dict)
+
+    def nodes(self, here: Program, there: Program) -> frozenset[str]:
+        """The nodes that do not do in one program what they do in the other."""
+        if id(there) not in self.differing:
+            names = (name for name in here.calls if _work(here, name) != _work(there, name))
+            self.differing[id(there)] = frozenset(names)
+        return self.differing[id(there)]
+
+    def dims(self, program: Program, *, soft: bool) -> DimsSolver:
+        """The axes of a program."""
+        key = id(program), soft
+        if key not in self.solved:
+            self.solved[key] = DimsSolver(program, soft=soft).solve()
+        return self.solved[key]
+
+
+def fails_at_other_sizes(
+    gm: fx.GraphModule, analysis: Analysis, growth: Proved, simulation: Simulation, copied: Copied
+) -> tuple[str, ...]:
+    """The nodes at which a growth fails in training mode for inputs of other sizes, for which they do something else.
+
+    Args:
+        gm: a model in evaluation or in training mode.
+        analysis: of it.
+        growth: proved for the example.
+        simulation: of the growth, done.
+        copied: by node of an adapter, of which units its missing ones are copies.
+
+    Raises:
+        Inexpressible: it fails in evaluation mode.
+    """
+    if not simulation.told:
+        return ()
+    modules = dict(gm.named_modules(remove_duplicate=False))
+    whole = [n for n in simulation.told if is_user_code(target_of(n, modules)) and not kind_of(gm, n)]
+    told = {n.name: n for n in simulation.told if n in whole or not is_user_code(target_of(n, modules))}
+    known = analysis.kept(_Elsewhere, _Elsewhere)
+    failing = []
+    for base, model in _modes(gm, analysis, known, both=bool(whole)):
+        for other in base.elsewhere(model, simulation.scales):
+            differing = [node for name, node in told.items() if name in known.nodes(base.program, other)]
+            if not differing:
+                continue
+            try:
+                there = known.dims(other, soft=growth.dims.soft)
+            except FxgrowError:
+                node, text = differing[0], "what becomes of their axes is not known"
+            else:
+                node, text = _problem(growth, there, differing, simulation if base is analysis else None, copied)
+            if text and base.program.training and not analysis.program.training:
+                failing.append(node.name)
+            elif text:
+                what = (
+                    f"{node.name} cannot take the new size: for inputs of other sizes it runs other operators: {text}"
+                )
+                hint = "let this code run the same operators for all sizes, or choose another layer"
+                where = location(gm, node.name)
+                raise Inexpressible(Refusal(Kind.INEXPRESSIBLE, what, where=where, chain=(node.name,), hint=hint))
+    return tuple(dict.fromkeys(failing))
+
+
+def _modes(
+    gm: fx.GraphModule, analysis: Analysis, known: _Elsewhere, *, both: bool
+) -> Iterator[tuple[Analysis, fx.GraphModule]]:
+    """The analyses to look at, and the model in the mode of each: where the user's code is kept whole (`both`), it may
+    look at the mode for some sizes only."""
+    yield analysis, gm
+    if not both:
+        return
+    others = analysis.others(gm)
+    twin = in_mode(gm, not analysis.program.training)
+    if not others and not known.asked:
+        known.asked = True
+        try:
+            program = lower(Snapshot(twin), analysis.inputs, analysis.lowering)
+            known.other = Analysis(program, analysis.lowering, analysis.call, analysis.inputs, Snapshot(twin))
+        except FxgrowError:
+            known.other = None
+    for other in [mode.analysis for mode in others] or [known.other]:
+        if other is not None:
+            yield other, twin
+
+
+def _problem(
+    growth: Proved, there: DimsSolver, nodes: Sequence[fx.Node], simulation: Simulation | None, copied: Copied
+) -> tuple[fx.Node, str]:
+    """What stands against a growth in a program for inputs of other sizes, and at which of some nodes; else empty."""
+    try:
+        sizes, states = carried(growth.dims, growth.sizes, growth.assignment, there)
+    except Unlike as error:
+        return nodes[0], str(error)
+    proof = prove(there, sizes, states)
+    if isinstance(proof, Failure):
+        return nodes[0], proof.text
+    here = counterparts(growth.dims, growth.sizes, there)
+    if any(not growth.proof.uniform.issuperset(here.get(atom, growth.sizes)) for atom in proof.uniform):
+        return nodes[0], "each unit would have to be copied equally often"
+    if simulation is None:
+        return nodes[0], ""
+    second = SecondSizes(simulation, there.program, further=True)
+    try:
+        second.advance()
+    except GrowthRefused as refused:
+        at = refused.refusal.chain[-1:]
+        return next((n for n in nodes if n.name in at), nodes[0]), refused.refusal.what
+    if second.lost:
+        return nodes[0], ""
+    new = NewSizes(there, sizes, proof.numbers, proof.paired, copied)
+    for node in nodes:
+        text = _unlike(node, second, simulation, new)
+        if text:
+            return node, text
+    return nodes[0], ""
+
+
+def _unlike(node: fx.Node, second: SecondSizes, simulation: Simulation, new: NewSizes) -> str:
+    """What a node does after the growth that is not what the rules say, for inputs of other sizes."""
+    how = simulation.done.get(node)
+    if how is None or how.target is None:
+        return ""
+    try:
+        _, recording = second.run(node, how)
+    except OutOfStep as error:
+        return str(error)
+    assert recording is not None, "it is called"
+    program = new.dims.program
+    call = program.calls[node.name]
+    ops = [op for op in program.node_ops[node.name] if op.step >= 0]
+    predicted = [dict(new.arguments(op)) for op in ops]
+    if node.target is window_attention:
+        list(pin_within(node, ops, predicted))
+    expected = Predictions(ops, predicted, new.shape, program.results[node.name])
+    old = Recording.of(call.template, call.args, call.kwargs, recording.own)
+    return difference(old, recording, expected, simulation.analysis.lowering.compared)
+
+
+def _work(program: Program, node: str) -> list[Any]:
+    """What a node does, whatever the sizes: its operators, their operands, and the axes that they are told."""
+    made: dict[int, Any] = {}
+    steps: list[Any] = []
+    for op in program.node_ops.get(node, ()):
+        if op.step >= 0:
+            reads = tuple(made.get(value.index, (value.node, value.names)) for value in op.inputs())
+            steps.append((op.name, reads, *_manner(op)))
+        made |= {out.index: (len(steps), place) for place, out in enumerate(op.outputs)}
+    return [*steps, [made.get(v.index, (v.node, v.names)) for v in found(program.results.get(node), Value)]]
+
+
+def _manner(op: Op) -> Iterator[tuple[str, Any]]:
+    """The arguments that are no sizes: axes, flags and texts; of others, how many numbers they have."""
+    x = op.args.get("self")
+    rank = len(x.shape) if isinstance(x, Value) else 0
+    for name, value in op.args.items():
+        if name in _AXES and rank and isinstance(value, int | list | tuple):
+            axes = value if isinstance(value, list | tuple) else [value]
+            yield name, tuple(k % rank if type(k) is int else k for k in axes)
+        elif isinstance(value, bool | str | None):
+            yield name, value
+        elif isinstance(value, list | tuple) and op.name not in ("aten::cat", "aten::stack"):
+            yield name, len(value)

@@ -1,0 +1,283 @@
+"""Numbers made of a width and of another size: how a call gets its new number and goes on following the input.
+
+Only the width's share of such a number is edited: in the arithmetic that makes the number, where that is possible, else
+by a factor or a difference behind it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations, islice
+from typing import Any, cast
+
+from torch import fx
+
+from ..plans.plan import FOLLOWED, RECOMPUTED, NodeEdit, Path
+from .arguments import argument, equal_numbers, is_number, is_tuple, scalars_in
+
+Value = Callable[[fx.Node], Any]
+"""What a node returns."""
+_JOINING = (operator.add, operator.getitem)
+"""What puts tuples of numbers together, or takes a part of one."""
+MOST_KEPT = 4
+"""Widths in the arithmetic of one number of which every choice is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a node returns at the example's sizes and at the second ones, before the growth and after it."""
+
+    old: Value
+    new: Value
+    second_old: Value
+    second_new: Value
+
+
+def followers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight: Sight) -> list[NodeEdit]:
+    """The edits by which an argument that is computed becomes another number, the best first; none if none is known.
+
+    A number that does not vary with the sizes of the input becomes a constant. Of one that varies, the new number must
+    be to the old one at the second sizes as it is at the example's: equal, in the same ratio, or at the same distance.
+    """
+    if given(number, sight.old):
+        return []
+    old, now, second, second_now = (see(number) for see in (sight.old, sight.new, sight.second_old, sight.second_new))
+    if not (is_number(second) and is_number(second_now)):
+        return []
+    if equal_numbers([old], [second]) and equal_numbers([now], [second_now]):
+        return [NodeEdit(consumer.name, path, str(number), wanted)]
+    found: list[NodeEdit] = []
+    for target in targets_of(old, second, wanted):
+        edits = [_recomputed(number, places) for places in islice(_places(number, old, wanted, target, sight), 1)]
+        edits += [(FOLLOWED, new) for new in factors_of(now, wanted, second_now, target)]
+        found += [NodeEdit(consumer.name, (kind, *path), str(number), new) for kind, new in edits]
+    return found
+
+
+def keepers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight: Sight) -> list[NodeEdit]:
+    """The edits that put old widths into the arithmetic of a number: into all of it if the number is wanted as it was,
+    else into a part of it, so that the rest grows."""
+    old, second = sight.old(number), sight.second_old(number)
+    targets = targets_of(old, second, wanted) if is_number(second) else []
+    found = [
+        NodeEdit(consumer.name, (RECOMPUTED, *path), str(number), places)
+        for target in targets
+        for places in _places(number, old, wanted, target, sight, part=True)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def edited(edit: NodeEdit, consumer: fx.Node, see: Value) -> Any:
+    """What an argument is after its edit, for some sizes of the input; None if that cannot be told."""
+    kind, *place = edit.path
+    if kind not in (FOLLOWED, RECOMPUTED):
+        return edit.new
+    number = argument(consumer, tuple(place))
+    if kind == FOLLOWED:
+        return changed_number(cast(Change, edit.new), see(number))
+    inner = _joining(number, see) if is_tuple(see(number)) else _inner(number, see)
+    return _anew(number, inner, cast(tuple[Place, ...], edit.new), see)
+
+
+def in_step(old: Any, second: Any, new: Any, second_new: Any) -> bool:
+    """Whether a number goes with the sizes of the input after a growth as it does before."""
+
+    def same(a: Any, b: Any) -> bool:
+        return equal_numbers([a], [b])
+
+    if (same(old, new) and same(second, second_new)) or (same(old, second) and same(new, second_new)):
+        return True
+    return same(old * second_new, second * new) or same(new - old, second_new - second)
+
+
+def given(number: fx.Node, see: Value) -> bool:
+    """Whether a number is computed from one that is an input of the model: no edit could know how it is meant."""
+    return any(node.op == "placeholder" for node in arithmetic(number, see))
+
+
+def computes(consumer: fx.Node, old: Value, new: Value) -> bool:
+    """Whether a number among a node's arguments changes with the growth and is computed, not the size of an axis."""
+    args = [arg for root in ("args", "kwargs") for _, arg in scalars_in((root,), getattr(consumer, root))]
+    numbers = [arg for arg in args if isinstance(arg, fx.Node) and is_number(old(arg))]
+    return any(not equal_numbers([old(n)], [new(n)]) and not _is_size(n) for n in numbers)
+
+
+def _is_size(number: fx.Node) -> bool:
+    """Whether a number is the size of an axis as it is read from a tensor."""
+    if number.target is operator.getitem and isinstance(number.args[0], fx.Node):
+        return _is_size(number.args[0])
+    return (number.op == "call_method" and number.target == "size") or (
+        number.target is getattr and number.args[1:] == ("shape",)
+    )
+
+
+def arithmetic(number: fx.Node, see: Value) -> list[fx.Node]:
+    """A number and those that it is computed from, back to those that are read from tensors; inputs first. Of a tuple,
+    its elements and what they are computed from."""
+    found: dict[fx.Node, None] = {}
+    queue = [number, *(n for node in _joining(number, see) for n in node.all_input_nodes)]
+    while queue:
+        node = queue.pop()
+        if node not in found and is_number(see(node)):
+            found[node] = None
+            queue.extend(node.all_input_nodes)
+    return sorted(found)
+
+
+def targets_of(old: Any, second: Any, wanted: Any) -> list[int | float]:
+    """What the number may have to be at the second sizes."""
+    if equal_numbers([old], [wanted]):
+        return [second]
+    ratio = _times(second, wanted, old) if old else None
+    found = [x for x in (ratio, second + wanted - old) if x is not None]
+    return list(dict.fromkeys(found))
+
+
+def _times(number: Any, up: Any, down: Any) -> int | float | None:
+    """number x up / down; None if whole numbers give none."""
+    if all(isinstance(x, int) for x in (number, up, down)):
+        share = Fraction(number * up, down)
+        return int(share) if share.denominator == 1 else None
+    return float(number * (up / down))
+
+
+def factors_of(now: Any, wanted: Any, second_now: Any, target: Any) -> Iterator[Factor]:
+    """(factor, divisor, difference) that make the wanted numbers of the present ones, at both sizes."""
+    if now and equal_numbers([_times(second_now, wanted, now)], [target]):
+        if isinstance(now, int) and isinstance(wanted, int):
+            share = Fraction(wanted, now)
+            yield share.numerator, share.denominator, 0
+        else:
+            yield wanted / now, 1, 0
+    if equal_numbers([second_now + wanted - now], [target]):
+        yield 1, 1, wanted - now
+
+
+Factor = tuple[int | float, int, int | float]
+"""What is done to a number: (factor, divisor, difference)."""
+Change = int | float | Factor
+Place = tuple[str, Path, Change]
+"""A number in the arithmetic that is another one: the node, the place in its arguments, the number or what is done to
+the present one."""
+
+
+def _recomputed(number: fx.Node, places: tuple[Place, ...]) -> tuple[str, object]:
+    return RECOMPUTED, places
+
+
+def _joining(sizes: fx.Node, see: Value) -> list[fx.Node]:
+    """The calls that put a tuple together; inputs first."""
+    found: dict[fx.Node, None] = {}
+    queue = [sizes]
+    while queue:
+        node = queue.pop()
+        if node not in found and node.target in _JOINING and is_tuple(see(node)):
+            found[node] = None
+            queue.extend(node.all_input_nodes)
+    return sorted(found)
+
+
+def _inner(number: fx.Node, see: Value) -> list[fx.Node]:
+    """The calls behind a number that compute with numbers only; inputs first."""
+    inner = [
+        n for n in arithmetic(number, see) if n.all_input_nodes and all(is_number(see(i)) for i in n.all_input_nodes)
+    ]
+    return [n for n in inner if n.op in ("call_function", "call_method")]
+
+
+def _places(
+    number: fx.Node, old: Any, wanted: Any, target: Any, sight: Sight, *, part: bool = False
+) -> Iterator[tuple[Place, ...]]:
+    """Changes of the arithmetic that make a number the wanted one at both sizes."""
+    inner = _inner(number, sight.old)
+    if number not in inner:
+        return
+    for places in _candidates(inner, old, wanted, sight, part):
+        if _gives(number, inner, places, sight.new, wanted) and _gives(number, inner, places, sight.second_new, target):
+            yield places
+
+
+def _candidates(inner: list[fx.Node], old: Any, wanted: Any, sight: Sight, part: bool) -> Iterator[tuple[Place, ...]]:
+    """Widths that stay what they were, some of them if `part`; or one written number that takes the whole growth."""
+    numbers = [
+        (n, path, arg)
+        for n in inner
+        for root in ("args", "kwargs")
+        for path, arg in scalars_in((root,), getattr(n, root))
+    ]
+    reads = [(n, path, arg) for n, path, arg in numbers if isinstance(arg, fx.Node) and arg not in inner]
+    grown = [(n, path, arg) for n, path, arg in reads if not equal_numbers([sight.old(arg)], [sight.new(arg)])]
+    whole = equal_numbers([old], [wanted])
+    if grown and (whole or part):
+        kept = [(n.name, path, _kept(arg, sight)) for n, path, arg in grown]
+        known = [(name, path, value) for name, path, value in kept if value is not None]
+        if whole and len(known) == len(kept):
+            yield tuple(known)
+        elif not whole and len(known) <= MOST_KEPT:
+            yield from (some for count in range(1, len(known) + 1) for some in combinations(known, count))
+    if part or (whole and grown):
+        return
+    for n, path, arg in numbers:
+        if (
+            isinstance(arg, int)
+            and not isinstance(arg, bool)
+            and arg
+            and isinstance(wanted, int)
+            and isinstance(old, int)
+            and old
+        ):
+            literal = _times(arg, wanted, old)
+            if literal is not None and literal != arg:
+                yield ((n.name, path, literal),)
+
+
+def _kept(read: fx.Node, sight: Sight) -> Change | None:
+    """What a size must become to be what it was before the growth: a number, or its share of what it is now."""
+    old, new, second, second_new = (see(read) for see in (sight.old, sight.new, sight.second_old, sight.second_new))
+    if equal_numbers([old], [second]):
+        return old  # type: ignore[no-any-return]  # a number
+    return next(factors_of(new, old, second_new, second), None)
+
+
+def changed_number(change: Change, number: Any) -> Any:
+    """A number after a change of its place in some arithmetic."""
+    if not isinstance(change, tuple):
+        return change
+    factor, divisor, difference = change
+    return number * factor // divisor + difference if divisor != 1 else number * factor + difference
+
+
+def _gives(number: fx.Node, inner: list[fx.Node], places: tuple[Place, ...], see: Value, wanted: Any) -> bool:
+    """Whether the arithmetic with some changes gives a number."""
+    made = _anew(number, inner, places, see)
+    return is_number(made) and equal_numbers([made], [wanted])
+
+
+def _anew(number: fx.Node, inner: list[fx.Node], places: tuple[Place, ...], see: Value) -> Any:
+    """A number by its arithmetic with some changes; None if that fails."""
+    changed: Mapping[tuple[str, Path], Any] = {(name, path): value for name, path, value in places}
+    made: dict[fx.Node, Any] = {}
+
+    def filled(node: fx.Node, path: Path, arg: Any) -> Any:
+        value = (made[arg] if arg in made else see(arg)) if isinstance(arg, fx.Node) else arg
+        if (node.name, path) in changed:
+            return changed_number(changed[node.name, path], value)
+        if isinstance(arg, fx.Node):
+            return value
+        if isinstance(arg, tuple | list):
+            return type(arg)(filled(node, (*path, k), item) for k, item in enumerate(arg))
+        if isinstance(arg, dict):
+            return {key: filled(node, (*path, key), item) for key, item in arg.items()}
+        return arg
+
+    try:
+        for node in inner:
+            args, kwargs = filled(node, ("args",), node.args), filled(node, ("kwargs",), node.kwargs)
+            target = node.target if callable(node.target) else getattr(type(args[0]), str(node.target))
+            made[node] = target(*args, **kwargs)
+    except Exception:  # arithmetic of the user's, on numbers that it may not take
+        return None
+    return made.get(number)

@@ -1,0 +1,484 @@
+"""Carry a growth through an fx graph on paper: which constants and attributes change, and do the shapes come out right?
+
+Every node that sees a grown tensor or a changed number is lowered again at its new shapes and compared, operator by
+operator and argument by argument, with what the rules predict. Nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice, product
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..analysis.analysis import Analysis, Scales
+from ..capture.containers import found, replaced
+from ..capture.decomposition.attention import Opening
+from ..capture.decomposition.function_bodies import is_whole_function
+from ..capture.decomposition.inline_calls import kind_of, opening_of
+from ..capture.lowering.lowering import INTRINSICS
+from ..capture.program.call_key import Meta
+from ..capture.program.program import Op, Program, Ref, Value
+from ..capture.program.trees import attribute
+from ..capture.recording.recorder import broken
+from ..capture.user_objects.user_code import is_user_code, may_change, target_of
+from ..dims.axis import Atom
+from ..errors import GrowthRefused, Kind
+from ..functional import ModeValue, window_attention
+from ..plans.plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit
+from ..rules.concat import CUTS, piece_sizes
+from ..rules.mixing import MULTIPLIED, NORMS, PINNED
+from .align import align, pin_within
+from .arguments import argument, as_refs, at, grown_ref, put_all, result_of, same_numbers, same_result
+from .asserted_widths import asserted_number
+from .computed_numbers import Sight, computes, given
+from .cuts import Cuts
+from .guards import check_decision
+from .inexpressible import failed, inexpressible, returned_number
+from .input_sizes import OtherSizes
+from .module_attributes import ModuleSizes
+from .new_sizes import NewSizes
+from .recordings import Predictions, Recording, difference, other_numbers, plain_name
+from .second_sizes import Done, proportional
+from .tensor_literals import put_in_tensors
+from .uneven_numbers import is_plain
+from .whole_functions import why_kept_whole
+from .whole_slices import whole_slices
+
+MOST_TRIES = 16
+"""Ways to edit the numbers of one call that are tried."""
+
+
+class Simulation:
+    """What has to be edited for a growth, found by trying it on fake tensors."""
+
+    def __init__(
+        self,
+        analysis: Analysis,
+        gm: fx.GraphModule,
+        sizes: NewSizes,
+        shapes: Mapping[int, tuple[int, ...]],
+        detached: Mapping[tuple[str, str], tuple[int, ...]],
+        *,
+        several: bool = False,
+    ) -> None:
+        """`shapes`: the new shape of each tensor that changes, by identity. `detached`: (consumer, source) edges that
+        get an adapter, with the shape that comes out of it. `several`: go on behind a node that cannot express the
+        growth, and note it in `refused`."""
+        self.analysis = analysis
+        self.program = analysis.program
+        self.gm = gm
+        self.sizes = sizes
+        self.shapes = shapes
+        self.detached = detached
+        self.nodes: list[NodeEdit] = []
+        self.kept = ModuleSizes(shapes)
+        self.openings: list[Opening] = []
+        """Calls that cannot express the growth, and which must be written out first."""
+        self._refs: dict[int, Ref] = {}
+        self._grown: dict[int, Ref] = {}
+        """By index of a value that changes, what stands for it afterwards, where containers are written to."""
+        self._env: dict[fx.Node, Any] = {}
+        self.changed: set[fx.Node] = set()
+        flags = {path for path, module in gm.named_modules(remove_duplicate=False) if isinstance(module, ModeValue)}
+        modes = {n.name for n in gm.graph.nodes if n.op == "call_module" and n.target in flags} if flags else set()
+        self._kept = modes | self.program.varying
+        """Nodes whose numbers no edit may replace: they come from plain inputs, or depend on the mode."""
+        self.done: dict[fx.Node, Done] = {}
+        """How each node was carried through, in order."""
+        self.elsewhere = OtherSizes(self)
+        self.modules_by_name = dict(gm.named_modules(remove_duplicate=False))
+        self.told: list[fx.Node] = []
+        """Nodes that see the growth and are given numbers which may follow the input, or compute such numbers."""
+        self.scales: Scales = ()
+        """The sizes to look at for them, beside the second ones."""
+        self.several = several
+        self.refused: list[GrowthRefused] = []
+        self._blamed: dict[fx.Node, frozenset[Atom]] = {}
+        """Nodes that cannot express the growth, and the growing units that they see."""
+        self._cuts = analysis.kept(Cuts, lambda: Cuts(analysis.dims))
+
+    def run(self) -> Simulation:
+        """Walk the graph.
+
+        Raises:
+            GrowthRefused: a node cannot express the growth: its sizes are computed or kept where fxgrow cannot edit.
+        """
+        by_name = self.modules_by_name
+        touched = {op.node for op in self.sizes.dims.touched(self.sizes.new)}
+        called = [node for node in self.gm.graph.nodes if node.op.startswith("call_")]
+        opaque = [n for n in called if is_user_code(target_of(n, by_name)) and (n.name in touched or self._grows(n))]
+        seeing = [node for node in called if node.name in touched or node in opaque]
+        self.told = self._cuts.told(seeing, opaque)
+        closed = any(kind_of(self.gm, node) for node in seeing)
+        if not closed:
+            self._check_groups(opaque)
+        for node in self.gm.graph.nodes:
+            try:
+                self._walk(node, by_name, touched)
+            except GrowthRefused as refused:
+                left = self._opened(node, refused)
+                if left is not None and not self.several:
+                    raise left from None
+                if left is not None:
+                    self._go_on(node, left)
+        if closed and not self.openings:
+            self._check_groups(opaque)
+        for path, module in by_name.items():
+            if self.kept.metas(module, recurse=False):
+                self.kept.edit(path, module, dict)
+        return self
+
+    def _check_groups(self, opaque: Collection[fx.Node]) -> None:
+        """Refuse a growth of units that are grouped otherwise for inputs of other sizes."""
+        others: Iterable[Program] = ()
+        if self.told:
+            self.scales = self._cuts.scales(self.told, opaque, ambiguous=self.analysis.ambiguous(self.gm))
+            others = self.analysis.elsewhere(self.gm, self.scales)
+        regrouped = self._cuts.regrouped(self.told, self.sizes, others)
+        if regrouped is not None:
+            raise inexpressible(self.gm, *regrouped, "write the size as a number, or choose another layer")
+
+    def _walk(self, node: fx.Node, by_name: Mapping[str, nn.Module], touched: Collection[str]) -> None:
+        """One node of the graph."""
+        if node.op == "output":
+            self._check_output(node)
+        if node.op in ("placeholder", "output"):
+            return
+        if node.op == "get_attr":
+            thing = attribute(self.gm, str(node.target))
+            if isinstance(thing, Tensor) and id(thing) in self.shapes:
+                self._change(node, grown_ref(self.program.results[node.name], self.shapes[id(thing)]))
+            return
+        check_decision(self, node)
+        asserted = asserted_number(self, node)
+        if asserted is not None:
+            path, number = asserted
+            self.nodes.append(NodeEdit(node.name, path, at(node, path), number))
+            self._change(node, self.program.results[node.name], Done(node.target, {path: number}, {}, {}))
+            return
+        module = by_name.get(str(node.target)) if node.op == "call_module" else None
+        metas = self.kept.metas(module) if module is not None else {}
+        seen = node.name in touched or any(n in self.changed or self._now(node, n) for n in node.all_input_nodes)
+        seen = seen or any(
+            (node.name, n.name) in self.detached or n in self.elsewhere.uneven for n in node.all_input_nodes
+        )
+        if not (seen or metas):
+            return
+        if node.name not in self.program.calls and node.target not in INTRINSICS:  # a write into a container
+            self._check_output(node)
+            self._change(node, self._predicted(self.program.results[node.name]))
+            return
+        attributes: Mapping[str, object] = {}
+        if module is not None:
+            attributes = self.kept.edit(str(node.target), module, lambda: self._facts(node))
+        self._node(node, module, metas, attributes)
+        self.elsewhere.note(node, module)
+
+    def _opened(self, node: fx.Node, refused: GrowthRefused) -> GrowthRefused | None:
+        """Trace a function of the user's through that cannot express the growth; why it is refused if that is
+        impossible, or if the node calls none."""
+        if not is_whole_function(node) or kind_of(self.gm, node) or refused.kind is not Kind.INEXPRESSIBLE:
+            return refused
+        why = why_kept_whole(self.gm, self.analysis, node)
+        if why:
+            text = f"{refused.refusal.what}; and the function cannot be traced through: {why}"
+            return GrowthRefused(replace(refused.refusal, what=text))
+        self.openings.append(opening_of(self.gm, node, self.program))
+        self._change(node, self._predicted(self.program.results[node.name]))
+        return None
+
+    def _go_on(self, node: fx.Node, refused: GrowthRefused) -> None:
+        """Note a node that cannot express the growth, and take the result that the rules predict.
+
+        What follows from it alone is not noted: a node behind one that is noted, which fails at the same units.
+        """
+        if node.op != "output":
+            self._change(node, self._predicted(self.program.results[node.name]))
+        units = self._units(refused.refusal.chain[-1]) or self._units(node.name)
+        waiting, seen = list(node.all_input_nodes), set(node.all_input_nodes)
+        while waiting:
+            read = waiting.pop()
+            if self._blamed.get(read, frozenset()) & units:
+                return
+            more = [n for n in read.all_input_nodes if n not in seen and self._units(n.name) & units]
+            seen.update(more)
+            waiting += more
+        self._blamed[node] = units
+        self.refused.append(refused)
+
+    def _units(self, name: str) -> frozenset[Atom]:
+        """The growing units that a node sees."""
+        dims = self.sizes.dims
+        values = (value for op in self.program.node_ops.get(name, ()) for value in (*op.inputs(), *op.outputs))
+        return frozenset(atom for value in values for atom in dims.held(value) if atom in self.sizes.new)
+
+    @property
+    def modules(self) -> list[ModuleEdit]:
+        """Attributes of modules that change."""
+        return self.kept.edits
+
+    def _now(self, node: fx.Node, source: fx.Node) -> bool:
+        """Whether a node reads a container into which something was written that is changed by the growth."""
+        tree = self.program.rewritten.get((node.name, source.name))
+        return tree is not None and not same_result(tree, self._predicted(tree))
+
+    def _facts(self, node: fx.Node) -> dict[str, Any]:
+        """What a module may have to know of its call: the arguments of its operators, and how many channels it reads
+        before and after, for norms without tensors keep that number."""
+        ops = self.program.node_ops.get(node.name, [])
+        facts = {k: v for op in ops for k, v in self.sizes.arguments(op).items()}
+        read = self.program.results.get(node.all_input_nodes[0].name) if node.all_input_nodes else None
+        if isinstance(read, Value) and len(read.shape) > 1:
+            facts["channels"] = (read.shape[1], self.sizes.shape(read)[1])
+        return facts
+
+    def _check_output(self, node: fx.Node) -> None:
+        """Numbers that the model returns, or writes into a container, must not change."""
+        for source in node.all_input_nodes:
+            changed = source in self.changed and not same_numbers(self.program.results[source.name], self._env[source])
+            if changed or (source in self.elsewhere.uneven and self.elsewhere.jumps(node, source)):
+                raise returned_number(self.gm, source)
+
+    # -- one node -----------------------------------------------------------------------------------------------
+
+    def _node(
+        self, node: fx.Node, module: nn.Module | None, metas: dict[int, Meta], attributes: Mapping[str, object]
+    ) -> None:
+        target: Any = module if module is not None else node.target
+        ops = self.program.node_ops.get(node.name, [])
+        if module is None and node.target in INTRINSICS:
+            self._intrinsic(node, ops[0])
+            return
+        ops = [op for op in ops if op.step >= 0]  # others say what a write does to other views
+        closed = bool(kind_of(self.gm, node))
+        if not closed:
+            self._check_cuts(node, target, ops)
+        predicted = [dict(self.sizes.arguments(op)) for op in ops]
+        multiples = dict(pin_within(node, ops, predicted)) if node.target is window_attention else {}
+        pinned = next(((op, x[PINNED]) for op, x in zip(ops, predicted, strict=True) if PINNED in x), None)
+        if pinned is not None:
+            self._pin(node, *pinned, alone=len(ops) == 1 and module is None)
+            return
+        how = Done(target, multiples, metas, attributes)
+        expected = Predictions(ops, predicted, self.sizes.shape, self.program.results[node.name])
+        for attempt in range(2):
+            recording, result, problem = self._record(node, how, expected)
+            if not problem or attempt or module is not None:
+                break
+            meant = ops or [op for op in self.program.unread if op.node == node.name]
+            new = [dict(self.sizes.arguments(op)) for op in meant]
+            numbers = align(node, meant, new, *self.both(node), self._kept)
+            numbers |= put_in_tensors(node, ops, *self.both(node)) | whole_slices(node, *self.both(node))
+            how = replace(how, numbers={**numbers, **multiples})
+        if problem and len(ops) == 1 and module is None and ops[0].name.removeprefix("aten::") in CUTS:
+            self._split(node, ops[0])
+            return
+        edits: list[NodeEdit] = []
+        if recording is not None and not problem and not self.openings:
+            how, edits, problem = self._followed(node, how, recording)
+        if problem and closed:
+            self.openings.append(opening_of(self.gm, node, self.program))
+            self._change(node, self._predicted(self.program.results[node.name]))
+            return
+        if closed:
+            self._check_cuts(node, target, ops)
+        if problem:
+            raise inexpressible(self.gm, node, problem)
+        self.nodes.extend(edits)
+        self._change(node, result, how)
+
+    def _grows(self, node: fx.Node) -> bool:
+        """Whether a node reads a value that grows; it may run no operator for the example."""
+        dims, new = self.sizes.dims, self.sizes.new
+        values = (v for n in node.all_input_nodes for v in found(self.program.results[n.name], Value))
+        return any(dims.carries(value, new.__contains__) for value in values)
+
+    def _is_user(self, node: fx.Node) -> bool:
+        """Whether a node runs code of the user's."""
+        return node.op.startswith("call_") and may_change(target_of(node, self.modules_by_name))
+
+    def _other_programs(self) -> Iterable[Program]:
+        return self.analysis.elsewhere(self.gm)
+
+    def _check_cuts(self, node: fx.Node, target: Any, ops: Sequence[Op]) -> None:
+        """Refuse a growth of an axis of which another part is taken for inputs of other sizes."""
+        if self.openings:  # all is looked at again in the model in which they are written out
+            return
+        opaque = is_user_code(target) and not kind_of(self.gm, node)
+        programs = self._cuts.programs(node, self._other_programs, self._is_user)
+        problem = self._cuts.problem(node, ops, self.sizes.shape, programs, opaque=opaque)
+        if problem:
+            raise inexpressible(self.gm, node, problem, "take a fixed number of units, or choose another layer")
+
+    def _record(self, node: fx.Node, how: Done, expected: Predictions) -> tuple[Recording | None, Any, str]:
+        """What a call runs at its new sizes, what it returns, and what is wrong with it."""
+        args, kwargs = put_all(node, _Env(self, node), how.numbers)
+        assert how.target is not None
+        try:
+            template, refs, own = self.analysis.lowering.template(how.target, args, kwargs, how.metas, how.attributes)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
+            if broken(error):
+                raise failed(self.gm, node, error) from error
+            return None, None, (str(error).strip().splitlines() or [repr(error)])[0]
+        recording = Recording.of(template, args, kwargs, len(own))
+        problem = difference(self._recorded(node, len(own)), recording, expected, self.analysis.lowering.compared)
+        return recording, result_of(template, refs, node.name), problem
+
+    def _recorded(self, node: fx.Node, own: int) -> Recording:
+        """What a call runs now."""
+        call = self.program.calls[node.name]
+        return Recording.of(call.template, call.args, call.kwargs, own)
+
+    # -- the second sizes ---------------------------------------------------------------------------------------
+
+    def _followed(self, node: fx.Node, how: Done, recording: Recording) -> tuple[Done, list[NodeEdit], str]:
+        """Edits after which a call's numbers go on following the input, or what is wrong.
+
+        The second sizes are looked at only where numbers that are computed, or the user's own code, meet the growth.
+        """
+        places = {path: argument(node, path) for path in how.numbers}
+        computed = {path: arg for path, arg in places.items() if isinstance(arg, fx.Node)}
+        constants = {path: number for path, number in how.numbers.items() if path not in computed}
+        edits = [NodeEdit(node.name, path, at(node, path), new) for path, new in constants.items()]
+        old, new = self.both(node)
+        if any(given(arg, old.__getitem__) for arg in computed.values()):
+            return how, [], "a number in its arguments is computed from an input of the model"
+        plain = is_plain(self.program.results[node.name])
+        uneven = {
+            path: arg for path, arg in self.elsewhere.arguments(node) if arg in self.elsewhere.uneven and not plain
+        }
+        user = may_change(how.target) and not plain
+        ask = computed or uneven or user or computes(node, old.__getitem__, new.__getitem__)
+        if not ask and is_user_code(how.target):
+            ask = other_numbers(self._recorded(node, recording.own).template, recording.template)
+        second = self.elsewhere.second() if ask else None
+        if second is None:
+            edits += [NodeEdit(node.name, path, str(arg), how.numbers[path]) for path, arg in computed.items()]
+            return how, edits, ""
+        second.advance()
+        sight = Sight(old.__getitem__, new.__getitem__, second.old, lambda number: second.new(node, number))
+        uneven = {path: arg for path, arg in uneven.items() if self.elsewhere.uneven.mixed(arg, sight)}
+        ways: list[list[NodeEdit | None]] = []
+        sure = True
+        for path, arg in (computed | uneven).items():
+            some, known = self.elsewhere.ways(node, path, arg, how.numbers.get(path, new[arg]), sight, path in uneven)
+            ways.append(some)
+            sure &= known
+        all_sizes = [second, *(() if sure and not user else self.elsewhere.further(node, uneven.values(), sight))]
+        problem = "a number in its arguments is made of a width and of another size, and cannot be edited"
+        for chosen in islice(product(*ways), MOST_TRIES):
+            made = {path: edit for path, edit in zip(computed | uneven, chosen, strict=True) if edit is not None}
+            tried = replace(how, edits=made)
+            problem = next(filter(None, (sizes.problem(node, tried, recording) for sizes in all_sizes)), "")
+            if not problem:
+                return tried, [*edits, *made.values()], ""
+        return how, [], problem
+
+    # -- nodes that become others -------------------------------------------------------------------------------
+
+    def _intrinsic(self, node: fx.Node, op: Op) -> None:
+        names = ("x", "dim", "keep", "pairs", "width", "copies")
+        for name, new in self.sizes.arguments(op).items():
+            if name != "x" and new != op.args.get(name):
+                at = names.index(name)
+                self.nodes.append(NodeEdit(node.name, ("args", at), op.args.get(name), new))
+        self._change(node, grown_ref(op.outputs[0], self.sizes.shape(op.outputs[0])))
+
+    def _split(self, node: fx.Node, op: Op) -> None:
+        """Pieces that no longer have one size: the call becomes a split at written places."""
+        sizes, dim = piece_sizes(op, self.sizes), op.args["dim"]
+        if self.elsewhere.varies(node, op.outputs, dim):
+            raise inexpressible(
+                self.gm, node, "its pieces have other sizes for other inputs, and cannot be written down"
+            )
+        self.nodes.append(NodeEdit(node.name, (SPLIT,), str(node.target), (tuple(sizes), dim)))
+        self._change(node, tuple(grown_ref(out, self.sizes.shape(out)) for out in op.outputs))
+
+    def _pin(self, node: fx.Node, op: Op, number: float, *, alone: bool) -> None:
+        """A mean, a norm or a variance that goes on dividing by what it divides by now."""
+        if not alone and kind_of(self.gm, node):
+            self.openings.append(opening_of(self.gm, node, self.program))
+            self._change(node, self._predicted(self.program.results[node.name]))
+            return
+        family = op.name.removeprefix("aten::")
+        if not alone or (op.args.get("dtype") is not None and family not in NORMS):
+            text = f"{plain_name(op.name)} would divide by another number of units, which cannot be written there"
+            raise inexpressible(self.gm, node, text)
+        x, dims = next(op.inputs()), op.args.get("dim")
+        rank = len(x.shape)
+        some = [dims] if isinstance(dims, int) else dims
+        axes = tuple(range(rank)) if some is None or some == [] else tuple(d % rank for d in some)
+        if (
+            family not in MULTIPLIED
+            and not proportional(op, axes, number, self.sizes.shape(x))
+            and self.elsewhere.varies(node, (x,), *axes)
+        ):
+            raise inexpressible(self.gm, node, "what it is divided by depends on the sizes of the input")
+        new = (family, axes, bool(op.args.get("keepdim")), number)
+        self.nodes.append(NodeEdit(node.name, (STATISTIC,), str(node.target), new))
+        self._change(node, self._predicted(self.program.results[node.name]))
+
+    # -- bookkeeping --------------------------------------------------------------------------------------------
+
+    def _change(self, node: fx.Node, result: Any, how: Done | None = None) -> None:
+        """Remember a result; who reads it is looked at only if it is another one than before."""
+        self.done[node] = how or Done(None, {}, {}, {})
+        old = self.program.results[node.name]
+        if not same_result(old, result):
+            self._env[node] = result
+            self.changed.add(node)
+            if self.program.rewritten:
+                self._grown.update(
+                    (v.index, ref) for v, ref in zip(found(old, Value), found(result, Ref), strict=False)
+                )
+
+    def _ref_now(self, value: Value) -> Ref:
+        """What stands for a tensor after the growth; one reference for each."""
+        shape = self.sizes.shape(value)
+        if shape == value.shape:
+            ref: Ref = as_refs(value, self._refs)
+            return ref
+        return self._grown.setdefault(value.index, grown_ref(value, shape))
+
+    def lookup(self, consumer: fx.Node, node: fx.Node, old: bool) -> Any:
+        """What a node returns, before or after the growth, as one consumer sees it."""
+        if not old:
+            shape = self.detached.get((consumer.name, node.name))
+            if shape is not None:
+                return grown_ref(self.program.results[node.name], shape)
+        tree = self.program.rewritten.get((consumer.name, node.name))
+        if tree is not None:
+            return as_refs(tree, self._refs) if old else replaced(tree, Value, self._ref_now)
+        if not old and node in self._env:
+            return self._env[node]
+        return as_refs(self.program.results[node.name], self._refs)
+
+    def both(self, node: fx.Node) -> tuple[_Env, _Env]:
+        """What nodes return before and after the growth, as one node sees it."""
+        return _Env(self, node, old=True), _Env(self, node)
+
+    def _predicted(self, tree: Any) -> Any:
+        """A result as the rules predict it."""
+        return replaced(tree, Value, lambda value: grown_ref(value, self.sizes.shape(value)))
+
+
+class _Env(Mapping[fx.Node, Any]):
+    """What nodes return, as one consumer sees it."""
+
+    def __init__(self, simulation: Simulation, consumer: fx.Node, old: bool = False) -> None:
+        self.simulation, self.consumer, self.old = simulation, consumer, old
+
+    def __getitem__(self, node: fx.Node) -> Any:
+        return self.simulation.lookup(self.consumer, node, self.old)
+
+    def __iter__(self) -> Any:
+        return iter(self.consumer.all_input_nodes)
+
+    def __len__(self) -> int:
+        return len(self.consumer.all_input_nodes)

@@ -1,0 +1,127 @@
+"""Guards under a growth: what the example inputs have decided stays decided so, for every input that the model takes.
+
+A width that grows may take part in a decision (`if x.shape[1] < 64`) as long as the answer is the same, and so may two
+sizes that grow alike (`if x.shape == y.shape`). What is computed otherwise from a width and from a size of the inputs
+together (`if x.shape[1] * x.shape[2] < 4096`) would be another question afterwards, with another answer for some.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+from ..capture.containers import found, replaced
+from ..capture.program.program import Ref, Value
+from ..capture.source_lines import location
+from ..capture.user_objects.user_code import is_user_code, target_of
+from ..errors import GrowthRefused, Kind, Refusal
+from ..functional import QUESTIONS, decided
+from .shares import Shares, all_stay, is_read, is_true_as_before
+
+if TYPE_CHECKING:
+    from .graph_edits import Simulation
+
+
+def check_decision(simulation: Simulation, node: fx.Node) -> None:
+    """Refuse a growth under which a guard would ask for something else; nothing happens at other nodes.
+
+    Raises:
+        GrowthRefused: the answer is another one at the new width, or depends on the width and on the inputs.
+    """
+    if node.target is not decided:
+        return
+    asking, asked, answer, place = node.args
+    if not isinstance(asking, fx.Node):
+        return
+    what = {"condition": "the condition", "length": "the length"}.get(str(asked), "the number")
+    mixed = f"{what} in {place} depends on the width and on sizes of the inputs together"
+    if asked == "length" and _is_cut_from_both(simulation, asking):
+        _refuse(simulation, node, mixed)
+    code = _code_that_sees_growth(simulation, asking)
+    if code is not None:
+        _refuse(simulation, node, f"{what} in {place} is answered by {code.name}, code that sees this width")
+    if asking not in simulation.changed and not _reads_growth(simulation, asking):
+        return
+    now = _answer(str(asked), simulation.lookup(node, asking, False))
+    if isinstance(answer, fx.Node):
+        answer = _answer(str(asked), simulation.lookup(node, asking, True))
+    if now != answer:
+        _refuse(simulation, node, f"{what} in {place} is {answer!r}, and at the new width it would be {now!r}")
+    if asked in ("length", "keys"):  # neither a number of axes nor the names in a dict depend on a width
+        return
+    share = Shares(simulation, node).of(asking)
+    if not (is_true_as_before(share) if asked == "condition" else all_stay(share)):
+        _refuse(simulation, node, mixed)
+
+
+def _answer(asked: str, value: Any) -> Any:
+    """What a question is answered by; a tensor is known by its shape, and can be asked for its length alone."""
+    return QUESTIONS[asked](range(value.value.shape[0]) if isinstance(value, Ref) else value)
+
+
+def _is_cut_from_both(simulation: Simulation, pieces: fx.Node) -> bool:
+    """Whether some tensors are pieces of an axis, as many as it has entries for, and the axis is made of a width and of
+    a size of the inputs."""
+    while pieces.target is operator.getitem and isinstance(pieces.args[0], fx.Node):
+        pieces = pieces.args[0]
+    program, other = simulation.program, simulation.analysis.second(simulation.gm)
+    call = program.calls.get(pieces.name)
+    cuts = [step for step in call.template.steps if step.name in ("aten::split", "aten::chunk")] if call else []
+    if not cuts or other is None:
+        return False
+    source = pieces.all_input_nodes[0]
+    old, new, second = (
+        found(tree, Value)[0].shape
+        for tree in (
+            program.results[source.name],
+            replaced(simulation.lookup(pieces, source, False), Ref, lambda ref: ref.value),
+            other.results[source.name],
+        )
+    )
+    return any(old[axis] != new[axis] and old[axis] != second[axis] for axis in (step.args["dim"] for step in cuts))
+
+
+def _refuse(simulation: Simulation, node: fx.Node, why: str) -> None:
+    raise GrowthRefused(
+        Refusal(
+            Kind.DECIDED,
+            f"forward decides by this width what to run: {why}",
+            where=location(simulation.gm, node.name),
+            chain=(node.name,),
+            hint="let forward do the same for every width, choose a width for which it does, or grow another axis",
+        )
+    )
+
+
+def _code_that_sees_growth(simulation: Simulation, last: fx.Node) -> fx.Node | None:
+    """The user's code that computes a plain value from a tensor that grows: it may do so from all of its sizes."""
+    queue, seen = [last], {last}
+    while queue:
+        node = queue.pop()
+        if found(simulation.program.results.get(node.name), Value):
+            continue
+        called = node.op.startswith("call_") and is_user_code(target_of(node, simulation.modules_by_name))
+        if called and any(source in simulation.changed for source in node.all_input_nodes):
+            return node
+        new = [source for source in node.all_input_nodes if source not in seen]
+        seen.update(new)
+        queue += new
+    return None
+
+
+def _reads_growth(simulation: Simulation, last: fx.Node) -> bool:
+    """Whether a number is computed from one that changes; a part of a shape speaks for itself."""
+    queue, seen = [last], {last}
+    while queue:
+        node = queue.pop()
+        if found(simulation.program.results.get(node.name), Value):
+            continue
+        if node in simulation.changed:
+            return True
+        is_part = node.target is operator.getitem and is_read(node, simulation.program.results)
+        new = [] if is_part else [source for source in node.all_input_nodes if source not in seen]
+        seen.update(new)
+        queue += new
+    return False

@@ -1,0 +1,105 @@
+"""What a growth does for inputs of other sizes than the example's: which sizes are looked at, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import fx, nn
+
+from ..capture.program.program import Value
+from ..plans.plan import NodeEdit, Path
+from .arguments import is_tuple, same_numbers, scalars_in
+from .computed_numbers import Sight, followers, keepers
+from .second_sizes import SecondSizes
+from .size_tuples import together
+from .uneven_numbers import Uneven, goals, is_plain, reads_of, sizes_in
+
+if TYPE_CHECKING:
+    from .graph_edits import Simulation
+
+
+class OtherSizes:
+    """The other sizes of one simulation, each made when it is first needed."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.uneven = Uneven()
+        self._second: SecondSizes | None = None
+        self._further: dict[tuple[tuple[tuple[int, int], int], ...], SecondSizes] = {}
+
+    def second(self) -> SecondSizes | None:
+        """The second sizes; None if the model takes no inputs of other sizes."""
+        if self._second is None:
+            program = self.simulation.analysis.second(self.simulation.gm)
+            self._second = SecondSizes(self.simulation, program) if program is not None else None
+        return self._second
+
+    def further(self, node: fx.Node, numbers: Iterable[fx.Node], sight: Sight) -> list[SecondSizes]:
+        """Sizes around the multiples of the widths that a node sees, as far as the model takes them."""
+        reads = [*node.all_input_nodes, *(read for number in numbers for read in reads_of(number, sight))]
+        reads += [n for read in reads for n in read.all_input_nodes]
+        sizes = [
+            s
+            for read in dict.fromkeys(reads)
+            for s in sizes_in(*(see(read) for see in (sight.old, sight.new, sight.second_old)))
+        ]
+        found = []
+        for goal in goals(sizes, self.simulation.analysis.following()):
+            key = tuple(sorted(goal.items()))
+            if key not in self._further:
+                program = self.simulation.analysis.further(self.simulation.gm, goal)
+                if program is None:
+                    continue
+                self._further[key] = SecondSizes(self.simulation, program, further=True)
+            self._further[key].advance()
+            found += [] if self._further[key].lost else [self._further[key]]
+        return found
+
+    def varies(self, node: fx.Node, values: Sequence[Value], *axes: int) -> bool:
+        """Whether a size of what a node's only operator reads or returns is another one for inputs of other sizes."""
+        second = self.second()
+        return second is not None and second.varies(node, values, axes)
+
+    def note(self, node: fx.Node, module: nn.Module | None) -> None:
+        """Note whether a node returns a number that is made of a width by steps that are not smooth."""
+        target = module if module is not None else node.target
+        beside = any(
+            n in self.simulation.changed and not is_plain(self.simulation.program.results[n.name])
+            for n in node.all_input_nodes
+        )
+        self.uneven.note(
+            node, target, lambda n: self.simulation.program.results[n.name], node in self.simulation.changed, beside
+        )
+
+    def arguments(self, node: fx.Node) -> list[tuple[Path, fx.Node]]:
+        """The nodes among a node's arguments, with their places."""
+        found = [*scalars_in(("args",), node.args), *scalars_in(("kwargs",), node.kwargs)]
+        return [(path, arg) for path, arg in found if isinstance(arg, fx.Node)]
+
+    def jumps(self, node: fx.Node, number: fx.Node) -> bool:
+        """Whether a number that stays what it is for the example becomes another one for inputs of other sizes."""
+        second = self.second()
+        if second is None:
+            return False
+        second.advance()
+        old, new = self.simulation.both(node)
+        sight = Sight(old.__getitem__, new.__getitem__, second.old, lambda n: second.new(node, n))
+        if not self.uneven.mixed(number, sight):
+            return False
+        tried = [second, *self.further(node, [number], sight)]
+        return any(not same_numbers(sizes.old(number), sizes.new(node, number)) for sizes in tried)
+
+    def ways(
+        self, node: fx.Node, path: Path, arg: fx.Node, wanted: Any, sight: Sight, uneven: bool
+    ) -> tuple[list[NodeEdit | None], bool]:
+        """The edits of a computed number to try, and whether they are right at all sizes if they are at two."""
+        if is_tuple(sight.old(arg)):
+            return list(together(node, path, arg, wanted, sight)), not uneven
+        if not uneven:
+            return list(followers(node, path, arg, wanted, sight)), True
+        kept = keepers(node, path, arg, wanted, sight)
+        if kept and wanted == sight.old(arg) and self.uneven.pinned(arg, sight):
+            return list(kept), True
+        present: list[NodeEdit | None] = [None] if wanted == sight.new(arg) else []
+        return [*present, *kept, *followers(node, path, arg, wanted, sight)], False

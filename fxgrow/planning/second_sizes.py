@@ -1,0 +1,223 @@
+"""A growth at the second sizes of the input: what each node returns there, and whether the numbers keep in step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx, nn
+
+from ..capture.containers import found, replaced, way_into
+from ..capture.program.call_key import Meta
+from ..capture.program.program import Op, Program, Ref, Value
+from ..capture.recording.recorder import broken
+from ..plans.plan import NodeEdit, Path
+from .arguments import as_refs, grown_ref, numbers, put_all, result_of, same_result
+from .computed_numbers import edited, in_step
+from .inexpressible import failed, inexpressible
+from .recordings import Predictions, Recording, difference, plain_name
+
+if TYPE_CHECKING:
+    from .graph_edits import Simulation
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a node was carried through a growth: the call, and the numbers that it gets. Of a node that becomes other
+    operators, `target` is None."""
+
+    target: str | Any | nn.Module | None
+    numbers: Mapping[Path, object]
+    metas: Mapping[int, Meta]
+    attributes: Mapping[str, object]
+    edits: Mapping[Path, NodeEdit] = field(default_factory=dict)
+    """Edits of numbers that are others at other sizes; they stand before `numbers`."""
+
+
+class OutOfStep(Exception):
+    """A node does not do at the second sizes what it does at the example's; the text says what."""
+
+
+class NoShare(OutOfStep):
+    """A size at the second sizes cannot be told."""
+
+
+class SecondSizes:
+    """What nodes return at the second sizes, worked out as far as it is asked for."""
+
+    def __init__(self, simulation: Simulation, program: Program, *, further: bool = False) -> None:
+        """`further`: whether these are sizes beside the second ones, which are given up where they cannot be told."""
+        self.further, self.lost = further, False
+        self.simulation = simulation
+        self.program = program
+        self._refs: dict[int, Ref] = {}
+        self._grown: dict[int, Ref] = {}
+        self._env: dict[fx.Node, Any] = {}
+        self._next = 0
+
+    def old(self, node: fx.Node) -> Any:
+        """What a node returns before the growth."""
+        return as_refs(self.program.results[node.name], self._refs)
+
+    def new(self, consumer: fx.Node, node: fx.Node) -> Any:
+        """What a node returns after the growth, as one consumer sees it."""
+        shape = self.simulation.detached.get((consumer.name, node.name))
+        if shape is not None:
+            return self._shared(self.simulation.program.results[node.name], shape, self.program.results[node.name])
+        key = consumer.name, node.name
+        if key in self.program.rewritten:
+            here, there = self.simulation.program.rewritten[key], self.program.rewritten[key]
+            made = self._shared(here, self.simulation.lookup(consumer, node, False), there)
+            refs = iter(zip(found(there, Value), found(made, Ref), strict=True))
+            return replaced(made, Ref, lambda _: self._ref_of(*next(refs)))
+        return self._env[node] if node in self._env else self.old(node)
+
+    def _ref_of(self, old: Value, new: Ref) -> Ref:
+        """One reference for each tensor in containers that are written to."""
+        if old.shape == new.value.shape:
+            ref: Ref = as_refs(old, self._refs)
+            return ref
+        return self._grown.setdefault(old.index, new)
+
+    def advance(self) -> None:
+        """Go on to where the simulation is.
+
+        Raises:
+            GrowthRefused: a node in front of it fails.
+        """
+        done = list(self.simulation.done.items())[self._next :]
+        for node, how in done:
+            if self.lost:
+                return
+            self._next += 1
+            try:
+                result = self.run(node, how)[0]
+            except OutOfStep as error:
+                if self.further and isinstance(error, NoShare):
+                    self.lost = True
+                    return
+                if self.simulation.several:
+                    self._take(node)
+                raise inexpressible(self.simulation.gm, node, str(error)) from None
+            if not same_result(self.program.results[node.name], result):
+                self._env[node] = result
+                if self.program.rewritten:
+                    old = found(self.program.results[node.name], Value)
+                    self._grown.update((v.index, ref) for v, ref in zip(old, found(result, Ref), strict=False))
+
+    def _take(self, node: fx.Node) -> None:
+        """Go on behind a node that fails, with a result whose axes grow as they do at the example's sizes."""
+        old, new = self.simulation.program.results[node.name], self.simulation.lookup(node, node, False)
+        with suppress(OutOfStep):
+            self._env[node] = self._shared(old, new, self.program.results[node.name])
+
+    def run(self, node: fx.Node, how: Done) -> tuple[Any, Recording | None]:
+        """The result of a node after the growth, and its recording.
+
+        Raises:
+            OutOfStep: it fails, or its result cannot be told.
+        """
+        if how.target is None:
+            old, new = self.simulation.program.results[node.name], self.simulation.lookup(node, node, False)
+            return self._shared(old, new, self.program.results[node.name]), None
+        env = {source: self.new(node, source) for source in node.all_input_nodes}
+        later = {path: edited(edit, node, lambda number: self.new(node, number)) for path, edit in how.edits.items()}
+        if None in later.values():
+            raise OutOfStep("a number in its arguments cannot be computed for inputs of other sizes")
+        args, kwargs = put_all(node, env, {**how.numbers, **later})
+        lowering = self.simulation.analysis.lowering
+        try:
+            template, refs, own = lowering.template(how.target, args, kwargs, how.metas, how.attributes)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
+            if broken(error):
+                raise failed(self.simulation.gm, node, error) from error
+            lines = str(error).strip().splitlines() or [repr(error)]
+            raise OutOfStep(f"for inputs of other sizes than the example it fails: {lines[0]}") from None
+        return result_of(template, refs, node.name), Recording.of(template, args, kwargs, len(own))
+
+    def problem(self, node: fx.Node, how: Done, new: Recording | None) -> str:
+        """Empty if a node does at the second sizes what it does at the example's, else what differs."""
+        try:
+            _, recording = self.run(node, how)
+        except OutOfStep as error:
+            return str(error)
+        first, second = self.simulation.program, self.program
+        if recording is None or new is None:
+            return ""
+        own = recording.own
+        before = [p.calls[node.name] for p in (first, second)]
+        old, old_second = (Recording.of(c.template, c.args, c.kwargs, own) for c in before)
+        ops = [op for op in second.node_ops[node.name] if op.step >= 0]
+        expected = Predictions(ops, (), lambda v: v.shape, second.results[node.name], numbers=False)
+        text = difference(old_second, recording, expected, self.simulation.analysis.lowering.compared)
+        if not text:
+            text = _apart([old, old_second, new, recording], {op.step for op in first.node_ops[node.name]})
+        return f"for inputs of other sizes than the example: {text}" if text else ""
+
+    def varies(self, node: fx.Node, values: Sequence[Value], axes: Sequence[int]) -> bool:
+        """Whether a size of what a node's only operator reads or returns is another one here."""
+        first, second = (p.node_ops[node.name][0] for p in (self.simulation.program, self.program))
+        pairs = zip([*first.inputs(), *first.outputs], [*second.inputs(), *second.outputs], strict=False)
+        other = {id(value): partner for value, partner in pairs}
+        return any(v.shape[k] != other[id(v)].shape[k] for v in values for k in axes if id(v) in other)
+
+    def _shared(self, old: Any, new: Any, second: Any) -> Any:
+        """A result at the second sizes whose axes grow as they do at the example's."""
+        if isinstance(old, Value):
+            shape = new.value.shape if isinstance(new, Ref) else new
+            return grown_ref(second, tuple(map(_axis, old.shape, shape, second.shape)))
+        way = way_into(type(old))
+        if way is not None:
+            some = zip(*(way.items(tree) for tree in (old, new, second)), strict=True)
+            return way.rebuilt(old, [self._shared(*three) for three in some])
+        return second
+
+
+def proportional(op: Op, axes: Sequence[int], correction: float, shape: tuple[int, ...]) -> bool:
+    """Whether the correction of a variance grows as the number of units does that it is taken over."""
+    old, new = (math.prod(sizes[k] for k in axes) for sizes in (op.args["self"].shape, shape))
+    before = op.args.get("correction", 1)
+    return math.isclose(correction * old, float(before if before is not None else 1) * new)
+
+
+def _axis(old: int, new: int, second: int) -> int:
+    """The new size of an axis at the second sizes.
+
+    Raises:
+        OutOfStep: its share is no whole number.
+    """
+    if old == new:
+        return second
+    if old == second:
+        return new
+    if (second * new) % old:
+        raise NoShare(f"an axis of {old} that grows to {new} has no whole share of {second}")
+    return second * new // old
+
+
+def _apart(recordings: list[Recording], steps: set[int]) -> str:
+    """The first number or size that does not keep in step, of four recordings: old and new, each first at the sizes
+    of the example."""
+    templates = [r.template for r in recordings]
+    if len({tuple(step.name for step in t.steps) for t in templates}) > 1:
+        return ""  # it runs other operators for inputs of other sizes, before the growth too
+    for number in sorted(k for k in steps if k >= 0):
+        four = [t.steps[number] for t in templates]
+        for key in four[0].args:
+            rows = [numbers(step.args[key]) for step in four]
+            if len({len(row) for row in rows}) == 1 and not all(map(in_step, *rows)):
+                return f"it would call {plain_name(four[0].name)} with {key}={four[3].args[key]}"
+        results = [s.outputs or s.writes for s in four]
+        if len(set(map(len, results))) > 1:
+            continue  # as many as an axis has entries
+        for outputs in zip(*results, strict=True):
+            shapes = [t.metas[local.index][0] for t, local in zip(templates, outputs, strict=True)]
+            if len({len(shape) for shape in shapes}) == 1 and not all(map(in_step, *shapes)):
+                return f"{plain_name(four[0].name)} would return a shape that does not follow the input"
+    return ""

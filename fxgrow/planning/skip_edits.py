@@ -1,0 +1,151 @@
+"""Skip adaptation: which skip paths cross from a widened volume to one that stays, or back (paper, equation 38)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import fx
+
+from ..analysis.analysis import Analysis
+from ..analysis.solver import DimsSolver, SoftJoin
+from ..dims.axis import Atom, Axis, Sum, atoms, last_growing
+from ..errors import GrowthRefused, Kind, Refusal
+from ..functional import adapt_skip
+from ..plans import SkipEdit
+from .targets import Target
+from .unit_names import word
+
+CopyMaps = Mapping[str, Mapping[Atom, tuple[int, ...]]]
+"""By node: for each set of units the old ones that its new ones are copies of."""
+
+
+def skip_edits(
+    gm: fx.GraphModule,
+    analysis: Analysis,
+    dims: DimsSolver,
+    sizes: Mapping[Atom, int],
+    kind: str,
+    target: Target,
+    paired: frozenset[str],
+    copied: CopyMaps,
+) -> tuple[SkipEdit, ...]:
+    """One edit for each residual join at which exactly one side grows, or both by themselves.
+
+    `copied`: by node of a join the copy maps of its volume, where channels that the skip path lacks are to be copies.
+
+    Raises:
+        GrowthRefused: the join is inside a leaf module, or the new units would not lie behind the old ones.
+    """
+    _adapters_stay_simple(gm, dims, sizes, target)
+    if not dims.soft:
+        return ()
+    edits = []
+    for soft in dims.soft_joins:
+        out, skip = dims.algebra.resolve(soft.out), dims.algebra.resolve(soft.skip)
+        if out == skip or not (_grows(out, sizes) or _grows(skip, sizes)):
+            continue
+        edits.append(_edit(gm, dims, sizes, soft, out, skip, kind, target, soft.join.node in paired, copied))
+    from_the_end = _counted_from_the_end(gm, analysis) if edits and kind == "pad" else frozenset()
+    return tuple(
+        replace(edit, axis=edit.axis - edit.rank) if (edit.node, edit.axis - edit.rank) in from_the_end else edit
+        for edit in edits
+    )
+
+
+def _counted_from_the_end(gm: fx.GraphModule, analysis: Analysis) -> frozenset[tuple[str, int]]:
+    """The joins whose channels keep their distance from the last axis if the inputs have more or fewer axes; and that.
+
+    `nn.Linear` reads the last axis of any number of axes; a convolution has its channels as many axes before the last
+    one as its window has, with a batch and without; a batch norm has them second.
+    """
+    joins = (j for program in analysis.at_other_ranks(gm) for j in DimsSolver(program, soft=True).solve().soft_joins)
+    return frozenset((soft.join.node, soft.at - len(soft.join.skip.shape)) for soft in joins)
+
+
+def behind(dims: DimsSolver, axis: Axis, chosen: list[Atom]) -> list[Atom]:
+    """Of the sets of units that were chosen in an axis those that may grow where a skip path is adapted: an adapter
+    takes new channels that lie behind all old ones, so of a volume that is read by slices only the last piece grows."""
+    resolve = dims.algebra.resolve
+    sides = [{resolve(soft.out), resolve(soft.skip)} for soft in dims.soft_joins]
+    axes = [axis for pair in sides if len(pair) > 1 for axis in pair]
+    for op in dims.program.ops:
+        if op.name == "fxgrow::adapt_skip":
+            axes += [dims.resolved(value)[op.args["dim"]] for value in (op.args["x"], op.outputs[0])]
+    met = {a for axis in axes if isinstance(axis, Sum) for a in atoms(axis)}
+    resolved = resolve(axis)
+    last = resolved.terms[-1] if isinstance(resolved, Sum) and met.issuperset(chosen) else None
+    return [last] if isinstance(last, Atom) and last in chosen else chosen
+
+
+def _grows(axis: Axis, sizes: Mapping[Atom, int]) -> bool:
+    return any(a in sizes for a in atoms(axis))
+
+
+def _edit(
+    gm: fx.GraphModule,
+    dims: DimsSolver,
+    sizes: Mapping[Atom, int],
+    soft: SoftJoin,
+    out: Axis,
+    skip: Axis,
+    kind: str,
+    target: Target,
+    paired: bool,
+    copied: CopyMaps,
+) -> SkipEdit:
+    join = soft.join
+    for axis in (out, skip):
+        if _grows(axis, sizes) and last_growing(axis, sizes) is None:
+            raise GrowthRefused(
+                Refusal(
+                    Kind.NON_ALIGNED,
+                    f"cannot widen {target.name} alone: new {word(dims, [target.node])} would lie between old ones "
+                    f"where a skip path enters {join.node}",
+                    where=join.node,
+                    hint='skip="couple" widens the whole stream',
+                )
+            )
+    node = next(n for n in gm.graph.nodes if n.name == join.node)
+    position = 0 if join.argument == "self" else 1
+    source = node.args[position] if len(node.args) > position else node.kwargs.get("other")
+    if node.op == "call_module" or not isinstance(source, fx.Node):
+        raise GrowthRefused(
+            Refusal(
+                Kind.NOT_A_JOIN,
+                f"cannot widen {target.name} alone: the residual join is inside {join.node}, beyond an adapter",
+                where=node.format_node() or join.node,
+                hint='skip="couple" widens the whole stream, or trace into that module',
+            )
+        )
+    algebra = dims.algebra
+    read, width = algebra.measure(skip, sizes), algebra.measure(out, sizes)
+    before = algebra.measure(skip)
+    pairs = (read - before) // 2
+    blocks = ((before, pairs),) if pairs and paired else ()
+    last = last_growing(out, sizes)
+    source_of = copied.get(join.node, {}).get(last, ()) if last is not None else ()
+    start = algebra.measure(out) - (algebra.measure(last) if last is not None else 0)
+    copies = tuple(enumerate((start + unit for unit in source_of), algebra.measure(out)))
+    rank = len(join.skip.shape)
+    return SkipEdit(node.name, source.name, position, kind, soft.at, rank, before, blocks, read, width, copies)
+
+
+def _adapters_stay_simple(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int], target: Target) -> None:
+    """An adapter that is there already speaks of blocks behind old channels, so that new ones must lie there."""
+    for node in gm.graph.nodes:
+        if node.op != "call_function" or node.target is not adapt_skip:
+            continue
+        op = dims.program.node_ops[node.name][0]
+        for value in (op.args["x"], op.outputs[0]):
+            axis = dims.resolved(value)[op.args["dim"]]
+            if _grows(axis, sizes) and last_growing(axis, sizes) is None:
+                raise GrowthRefused(
+                    Refusal(
+                        Kind.NON_ALIGNED,
+                        f"cannot widen {target.name}: the skip adapter {node.name} reads {word(dims, [target.node])} "
+                        "that would be interleaved with new ones",
+                        where=node.name,
+                        hint="widen the layers by themselves before reshaping their skip paths",
+                    )
+                )

@@ -1,0 +1,189 @@
+"""From the name that a user gives to the axis that is meant."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+from torch import fx
+
+from ..analysis.analysis import Analysis
+from ..analysis.solver import DimsSolver, Producer
+from ..capture.program.program import Origin, Value
+from ..dims.axis import Atom, Axis, atoms
+from ..errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The axis to widen, and the node in which it is born."""
+
+    name: str
+    node: str
+    axis: Axis
+
+
+def find_target(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str) -> Target:
+    """The axis that a module path, an fx node name or a parameter name stands for.
+
+    Raises:
+        UsageError: the name is unknown or ambiguous.
+        GrowthRefused: the node gives birth to no axis.
+    """
+    if not isinstance(name, str):
+        what = f"node must be a name or a list of names, not {type(name).__name__}"
+        raise usage(Kind.BAD_OPTION, what, hint='node="layer2.conv1"')
+    called = [n.name for n in gm.graph.nodes if n.op == "call_module" and n.target == name]
+    named = [n.name for n in gm.graph.nodes if n.name == name and n.op.startswith("call_")]
+    if called and named and not set(named) <= set(called):
+        raise usage(
+            Kind.AMBIGUOUS_NODE,
+            f"{name!r} is both a module and an fx node that is not that module's call",
+            hint=f"name the module's own call ({called[0]}), or a parameter: {name}.weight",
+        )
+    nodes = called or named
+    if nodes:
+        born = [p for p in dims.producers if p.node in nodes]
+        return _one(gm, dims, name, nodes[0], born)
+    if name in analysis.program.parameters:
+        value = analysis.program.parameters[name]
+        born = [p for p in dims.producers if p.weight is value]
+        if born:
+            return Target(name, born[0].node, born[0].axis)
+        born = _born_of(dims, value)
+        if born:
+            whole = _whole(dims, value, born)
+            return Target(name, born[0].node, whole) if whole else _one(gm, dims, name, born[0].node, born)
+        users = [op.node for op in analysis.program.ops if value in op.inputs()]
+        return _one(gm, dims, name, users[0] if users else name, [])
+    if any(n.name == name and n.op in ("placeholder", "output") for n in gm.graph.nodes):
+        raise _no_axis(dims, name, name)
+    if f"{name}.weight" in analysis.program.parameters:  # a module of the user's that fx looks into
+        return find_target(gm, analysis, dims, f"{name}.weight")
+    raise _unknown(gm, analysis, dims, name)
+
+
+def _born_of(dims: DimsSolver, parameter: Value) -> list[Producer]:
+    """Producers whose weight is computed from a parameter (standardised, scaled …) and whose rows are its own."""
+    mine = {a for axis in dims.resolved(parameter) for a in atoms(axis)}
+    return [p for p in dims.producers if parameter in _sources(dims, p.weight) and mine & _atoms(dims, p)]
+
+
+def _atoms(dims: DimsSolver, producer: Producer) -> set[Atom]:
+    return set(atoms(dims.algebra.resolve(producer.axis)))
+
+
+def _sources(dims: DimsSolver, weight: Value) -> set[Value]:
+    """The parameters that a weight is computed from; itself if it is one."""
+    if weight.origin is not Origin.COMPUTED:
+        return {weight}
+    made = {out: op for op in dims.program.node_ops.get(weight.node, ()) for out in op.outputs}
+    found: set[Value] = set()
+    queue, seen = [weight], {weight}
+    while queue:
+        value = queue.pop()
+        if value.origin is not Origin.COMPUTED:
+            found.add(value)
+            continue
+        if value not in made:
+            made.update({out: op for op in dims.program.node_ops.get(value.node, ()) for out in op.outputs})
+        for source in made[value].inputs() if value in made else ():
+            if source not in seen:
+                seen.add(source)
+                queue.append(source)
+    return found
+
+
+def _whole(dims: DimsSolver, parameter: Value, born: Sequence[Producer]) -> Axis | None:
+    """The axis of a parameter that holds all that is born of it: queries, keys and values of one weight."""
+    made = set[Atom]().union(*(_atoms(dims, p) for p in born))
+    return next((axis for axis in dims.of(parameter) if made <= set(atoms(dims.algebra.resolve(axis)))), None)
+
+
+def owned(dims: DimsSolver) -> list[Producer]:
+    """One producer for each weight; those of weights that are cut out of a parameter are one, of that parameter."""
+    found: dict[int, Producer] = {}
+    for producer in dims.producers:
+        if not producer.weight.names:
+            for parameter in sorted(_sources(dims, producer.weight), key=lambda v: v.index):
+                axis = _whole(dims, parameter, [producer]) if parameter.names else None
+                if axis is not None:
+                    producer = replace(producer, weight=parameter, axis=axis)
+                    break
+        found.setdefault(producer.weight.index, producer)
+    return list(found.values())
+
+
+def paths(gm: fx.GraphModule, dims: DimsSolver) -> dict[str, Producer]:
+    """What to call each producer: a module path, or a parameter name where its module holds several."""
+    nodes = {n.name: n for n in gm.graph.nodes}
+    producers = owned(dims)
+    at = Counter(p.node for p in producers)
+    found: dict[str, Producer] = {}
+    for producer in producers:
+        node = nodes[producer.node]
+        parameter = producer.weight.names[0] if producer.weight.names else producer.node
+        found[str(node.target) if node.op == "call_module" and at[producer.node] == 1 else parameter] = producer
+    return found
+
+
+def _one(gm: fx.GraphModule, dims: DimsSolver, name: str, node: str, born: list[Producer]) -> Target:
+    axes = {dims.algebra.resolve(p.axis): p for p in born}
+    weights = {p.weight.index: p for p in born}
+    if len(weights) > 1 and len(axes) > 1:
+        names = [p.weight.names[0] for p in weights.values() if p.weight.names]
+        raise usage(
+            Kind.AMBIGUOUS_NODE,
+            f"{name} gives birth to {len(axes)} axes",
+            hint=f"name the weight instead: {', '.join(names)}" if names else "name a smaller module",
+        )
+    if not born:
+        raise _no_axis(dims, name, node)
+    return Target(name, born[0].node, born[0].axis)
+
+
+def _no_axis(dims: DimsSolver, name: str, node: str) -> FxgrowError:
+    last = dims.program.node_ops.get(node, [])[-1:]
+    carried = {a for op in last for out in op.outputs for axis in dims.resolved(out) for a in atoms(axis)}
+    owners = [p.node for p in dims.producers if carried & set(atoms(dims.algebra.resolve(p.axis)))]
+    weight = last[0].args.get("weight") if last else None
+    why = "there is no weight in it whose rows are new channels"
+    if last and last[0].name in dims.unknown:
+        why = f"fxgrow has no rule for {last[0].name}"
+    elif isinstance(weight, Value) and weight.origin is Origin.COMPUTED:
+        why = f"its weight is computed by {weight.node} from the inputs of the model, so it has no rows to add to"
+    hint = f"it carries the channels of {', '.join(dict.fromkeys(owners))}: name one of them" if owners else ""
+    return GrowthRefused(
+        Refusal(
+            Kind.NO_AXIS,
+            f"{name} gives birth to no axis: {why}",
+            where=node,
+            hint=hint or "name a convolution, a linear layer or an embedding; fxgrow.inspect(model) lists them",
+        )
+    )
+
+
+def _unknown(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str) -> FxgrowError:
+    producers = {p.node for p in dims.producers}
+    paths = [str(n.target) for n in gm.graph.nodes if n.op == "call_module" and n.name in producers]
+    inside = [p for p in dict.fromkeys(paths) if p.startswith(f"{name}.")]
+    if inside:
+        more = f" and {len(inside) - 4} more" if len(inside) > 4 else ""
+        return usage(
+            Kind.AMBIGUOUS_NODE,
+            f"{name!r} holds several layers that can be meant",
+            hint=f"name one: {', '.join(inside[:4])}{more}",
+        )
+    known = [*paths, *(n.name for n in gm.graph.nodes if n.op.startswith("call_")), *analysis.program.parameters]
+    near = get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.5)
+    layers = list(dict.fromkeys(paths))
+    hint = (
+        f"layers are {', '.join(layers[:6])}{' …' * (len(layers) > 6)}" if layers else "no layer of it can be widened"
+    )
+    if near:
+        hint = f"did you mean {', '.join(near)}?"
+    unused = name and name in {**dict(gm.named_modules()), **dict(gm.named_parameters(remove_duplicate=False))}
+    what = f"{name!r} is in the model, but the traced graph never uses it" if unused else ""
+    return usage(Kind.UNKNOWN_NODE, what or f"no module, fx node or parameter is called {name!r}", hint=hint)

@@ -1,0 +1,145 @@
+"""Numbers that are computed from a width by steps that are not smooth: floors, remainders, comparisons, user code.
+
+Such a number may look like a constant at the sizes that were recorded and still depend on the width at others: 5 // 8
+is 5 // 16, and 20 // 8 is not 20 // 16. It is kept right by the old width in its arithmetic, or checked at sizes around
+the multiples of the width.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import fx
+
+from ..capture.program.program import Ref, Value
+from ..capture.user_objects.user_code import may_change
+from ..functional import numpy_number
+from .arguments import equal_numbers, is_number
+from .computed_numbers import Sight, arithmetic
+
+SMOOTH = frozenset(
+    [
+        *(operator.add, operator.sub, operator.mul, operator.truediv, operator.pow, operator.neg, operator.pos),
+        *(operator.getitem, getattr, math.sqrt, math.exp, math.log, math.log2, math.log10, math.pow, math.prod),
+        *(float, sum, len, "size", "numel", "nelement", "dim", "__len__"),
+    ]
+)
+_OF_NUMPY = frozenset({"sqrt", "square", "exp", "log", "log2", "log10", "prod", "sum", "mean"})
+"""What follows a width as a formula does. Whatever else computes with numbers may jump between two of them."""
+MOST_SIZES = 6
+"""Further sizes at which a node is checked."""
+
+
+class Uneven:
+    """Which plain values of a graph are computed from a width that grows, and which of them by such steps."""
+
+    def __init__(self) -> None:
+        self._reading: set[fx.Node] = set()
+        self._uneven: set[fx.Node] = set()
+
+    def __contains__(self, node: fx.Node) -> bool:
+        return node in self._uneven
+
+    def note(self, node: fx.Node, target: Any, see: Any, changed: bool, beside: bool) -> None:
+        """Look at a node; those in front of it have been looked at.
+
+        Args:
+            node: the node.
+            target: what it calls.
+            see: what nodes return.
+            changed: whether what it returns is another value after the growth.
+            beside: whether a tensor that it reads changes.
+        """
+        if not is_plain(see(node)):
+            return
+        inputs = node.all_input_nodes
+        sources = [n for n in inputs if n in self._uneven or (n in self._reading and is_number(see(n)))]
+        if changed or sources:
+            self._reading.add(node)
+        jumps = bool(sources) and not _smooth(target, node)
+        own = beside and not isinstance(target, str) and may_change(target)  # the user's code, which may do anything
+        if jumps or own or any(n in self._uneven for n in inputs):
+            self._uneven.add(node)
+
+    def mixed(self, number: fx.Node, sight: Sight) -> bool:
+        """Whether a number is made of more than widths that are the same for all inputs."""
+        reads = list(reads_of(number, sight))
+        return number in self._uneven and any(
+            n in self._uneven
+            or equal_numbers([sight.old(n)], [sight.new(n)])
+            or not equal_numbers([sight.old(n)], [sight.second_old(n)])
+            for n in reads
+        )
+
+    def pinned(self, number: fx.Node, sight: Sight) -> bool:
+        """Whether a number is known to be what it was once every size that it reads is what it was."""
+        return not any(n in self._uneven for n in reads_of(number, sight))
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is a number or a tuple of numbers."""
+    return is_number(value) or (isinstance(value, tuple | list) and bool(value) and all(map(is_number, value)))
+
+
+def _smooth(target: Any, node: fx.Node) -> bool:
+    if target is numpy_number:
+        return node.args[0] in _OF_NUMPY
+    try:
+        return target in SMOOTH
+    except TypeError:  # a callable that cannot be hashed
+        return False
+
+
+def reads_of(number: fx.Node, sight: Sight) -> Iterator[fx.Node]:
+    """The numbers that the arithmetic behind a number starts from."""
+    for node in arithmetic(number, sight.old):
+        if not node.all_input_nodes or not all(is_number(sight.old(n)) for n in node.all_input_nodes):
+            yield node
+
+
+Sizes = tuple[int, int, int]
+"""A size at the example's inputs, after the growth, and at the second inputs before it."""
+
+
+def sizes_in(old: Any, new: Any, second: Any) -> Iterator[Sizes]:
+    """The sizes of a tensor, or a number, as three sights have it."""
+    if isinstance(old, Value | Ref):
+        shapes = [x.value.shape if isinstance(x, Ref) else x.shape for x in (old, new, second)]
+        yield from zip(*shapes, strict=False)
+    elif all(isinstance(x, int) and not isinstance(x, bool) for x in (old, new, second)):
+        yield old, new, second
+
+
+def goals(sizes: Iterable[Sizes], inputs: Iterable[tuple[int, int]]) -> list[dict[tuple[int, int], int]]:
+    """Sizes of the inputs at which a number may jump: those that bring a size beside a width to the multiples of it.
+
+    Args:
+        sizes: what a node sees.
+        inputs: sizes of the inputs that may be others, (at the example's, at the second).
+
+    Returns:
+        for each try the size of each of `inputs`.
+    """
+    seen = list(dict.fromkeys(sizes))
+    widths = sorted({(old, new) for old, new, second in seen if old != new and old == second})
+    follow = [(old, second) for old, new, second in seen if old == new and old != second]
+    wanted = [n for old, new in widths for n in (old + 1, old - 1, old, new + 1, 2 * old, old + new - 1)]
+    found = []
+    for goal in list(dict.fromkeys(wanted))[:MOST_SIZES]:
+        tried = {pair: _toward(goal, pair, follow) for pair in inputs}
+        if tried and tried not in found:
+            found.append(tried)
+    return found
+
+
+def _toward(goal: int, pair: tuple[int, int], follow: list[tuple[int, int]]) -> int:
+    """The size of an input for which a size that follows it comes near to another one."""
+    first, second = pair
+    if pair in follow or not follow:
+        return max(goal, 1)
+    old, later = max(follow)
+    size = first + (goal - old) * (second - first) / (later - old)
+    return max(round(size), 1)

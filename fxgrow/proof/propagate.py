@@ -1,0 +1,234 @@
+"""Propagation: rules push states through the program, in whatever domain they are asked to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from ..analysis.solver import DimsSolver
+from ..capture.program.program import Op, Origin, Value
+from ..dims.axis import ONE, Atom, Axis, atoms
+from ..errors import GrowthRefused, Kind, Refusal
+from ..rules import RULES
+from ..rules.domains import Domain as Interval
+from ..rules.mixing import Mixing
+from .domain import Domain
+from .drawn import taken
+from .gains import gain_of
+from .occurrences import cells, indices_of, opened_in, places_of, times
+from .per_index import ByIndex, blurred, each, joined, nested, one, part, parted
+
+S = TypeVar("S")
+
+
+class Propagation(Generic[S]):
+    """One walk over the operators that a growth touches. This is the `Flow` that rules see."""
+
+    def __init__(self, dims: DimsSolver, sizes: Mapping[Atom, int], domain: Domain[S]) -> None:
+        self.dims = dims
+        self.algebra = dims.algebra
+        self.growing = sizes
+        self.domain = domain
+        self.same, self.zero, self.null = domain.same, domain.zero, domain.null
+        self._marks: dict[int, list[list[Any]]] = {}
+        self._made: dict[int, Op] = {}
+        self._op = dims.program.ops[0]
+
+    def run(self) -> Propagation[S]:
+        """Walk forward, as far as the domain finds no reason why it must fail."""
+        for op in self.dims.touched(self.growing):
+            self._op = op
+            self._made.update((out.index, op) for out in op.outputs)
+            try:
+                RULES[op.name].states(op, self)
+            except (AssertionError, IndexError, KeyError, ValueError) as error:
+                raise GrowthRefused(
+                    Refusal(
+                        Kind.CHECK_FAILED,
+                        f"the rule for {op.name} lost track of the new units: {error}",
+                        where=op.node,
+                        hint="nothing was changed; please report the model, or mend the rule if it is yours",
+                    )
+                ) from error
+            if self.domain.failure is not None:
+                break
+        return self
+
+    @property
+    def op(self) -> Op:
+        """The operator that is being looked at."""
+        return self._op
+
+    def axes(self, value: Value) -> list[Axis]:
+        """The axes of a value."""
+        return self.dims.resolved(value)
+
+    def count(self, axis: Axis) -> int:
+        """How many occurrences of growing atoms an axis has."""
+        return sum(atom in self.growing for atom in atoms(self.algebra.resolve(axis)))
+
+    def grown(self, axis: Axis) -> tuple[int, int]:
+        """The size of an axis before and after."""
+        return self.algebra.measure(axis), self.algebra.measure(axis, self.growing)
+
+    def of(self, value: Value) -> list[list[Any]]:
+        """The states of a value; those of parameters come from the domain."""
+        known = self._marks.get(value.index)
+        if known is None:
+            parameter = value.origin is Origin.PARAMETER
+            axes = self.axes(value)
+            assert parameter or not any(map(self.count, axes)), f"nothing computed the states of {value}"
+            known = self._marks[value.index] = [self._places(value, k, axis) for k, axis in enumerate(axes)]
+        rule = RULES.get(self._op.name)
+        if rule is not None and rule.by_index:
+            return [[self._once(state) for state in row] for row in known]
+        return [[self._one(state) for state in row] for row in known]
+
+    def said(self, value: Value) -> list[list[S | ByIndex]]:
+        """What the rules have said of a value, as they have said it."""
+        return self._marks[value.index]
+
+    def _places(self, value: Value, k: int, axis: Axis) -> list[Any]:
+        rows: dict[int, list[S]] = {}
+        for place in places_of(self.dims, self.growing, value, k, axis):
+            rows.setdefault(place.occurrence, []).append(self.domain.place(place))
+        told = zip(indices_of(self.dims, self.growing, axis), rows.values(), strict=True)
+        return [self._held(nested(self.dims, index, row), self.axes(value)) for index, row in told]
+
+    def set(self, value: Value, marks: list[list[Any]]) -> None:
+        """Say what the states of an output are."""
+        axes, growing = self.axes(value), self.growing
+        counts = [sum(atom in growing for atom in held) for held in self.dims.occurrences(value)]
+        assert len(counts) == len(marks), f"{value} has {len(counts)} axes, not {len(marks)}"
+        rows = [self.fit(row, count) for row, count in zip(marks, counts, strict=True)]
+        self._marks[value.index] = [[self._held(x, axes) for x in row] for row in rows]
+
+    def _held(self, state: Any, axes: Sequence[Axis]) -> Any:
+        """A state of a value with these axes: told apart by what they still hold, once, and by nothing else."""
+        if not isinstance(state, ByIndex):
+            return state
+        axis = state.axis if times(axes, state.axis) else opened_in(axes, state.axis)
+        if axis is None or times(axes, axis) != 1:
+            return self._held(each(list(state.states), self._merged), axes)
+        return ByIndex(axis, tuple(self._held(x, axes) for x in state.states))
+
+    def _once(self, state: Any) -> Any:
+        """A state that goes into an operator: an index that its result holds twice pairs each unit with each other."""
+        if not isinstance(state, ByIndex):
+            return state
+        if any(times(self.axes(out), state.axis) > 1 for out in self._op.outputs):
+            return self._one(state)
+        return ByIndex(state.axis, tuple(map(self._once, state.states)))
+
+    def picked(self, state: Any, axis: Axis, number: int) -> Any:
+        """A state when one unit is taken from an axis that states may be told apart by."""
+        return self.piece(state, axis, number, ONE)
+
+    def piece(self, state: Any, axis: Axis, start: int, taken: Axis) -> Any:
+        """A state when units from `start` on are taken from an axis that states may be told apart by."""
+        axis, taken = self.algebra.resolve(axis), self.algebra.resolve(taken)
+        return part(self.dims, state, axis, start, taken, self._merged)
+
+    def blurred(self, state: Any, axes: Sequence[Axis]) -> Any:
+        """A state that these axes no longer tell apart: their units are mixed, moved or chosen by number."""
+        return blurred(state, list(map(self.algebra.resolve, axes)), self._merged)
+
+    def told(self, op: Op, axis: Axis, states: Sequence[Any]) -> Any:
+        """One state for each unit of another axis of the result, if states are told apart by it."""
+        axis = self.algebra.resolve(axis)
+        alike = all(x == states[0] for x in states) or len(cells(self.dims, axis)) != len(states)
+        return self.merge(op, states) if alike else ByIndex(axis, tuple(states))
+
+    def joined(self, axes: Sequence[Axis], rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """The states of axes that become one."""
+        return joined(self.dims, list(map(self.algebra.resolve, axes)), rows, self.count, self._merged)
+
+    def parted(self, row: Sequence[Any], axes: Sequence[Axis]) -> list[list[Any]] | None:
+        """The states of axes into which one is split, if it was a sum of products and they are a product with a sum."""
+        return parted(self.dims, row, list(map(self.algebra.resolve, axes)), self.count)
+
+    def _merged(self, states: Sequence[Any]) -> Any:
+        return self.domain.merge(self._op, states)
+
+    def fit(self, row: Sequence[Any], count: int) -> list[Any]:
+        """States of an axis that is written with another number of occurrences: (a o) + (b o) against (a + b) o."""
+        if len(row) == count:
+            return list(row)
+        assert bool(row) == bool(count), f"{len(row)} states for {count} occurrences"
+        return [self.merge(self._op, list(row))] * count
+
+    def _one(self, state: Any) -> Any:
+        return one(state, self._merged)
+
+    def add(self, op: Op, states: Iterable[Any]) -> Any:
+        """The state of a sum."""
+        return each(list(states), lambda some: self.domain.add(op, some))
+
+    def mul(self, op: Op, states: Iterable[Any]) -> Any:
+        """The state of a product."""
+        return each(list(states), lambda some: self.domain.mul(op, some))
+
+    def apply(
+        self, op: Op, states: Iterable[Any], *, odd: bool, zero: bool, linear: bool = False, homogeneous: bool = False
+    ) -> Any:
+        """The state of a function applied unit by unit."""
+        return each(list(states), lambda some: self.domain.apply(op, some, odd, zero, linear, homogeneous))
+
+    def require(self, op: Op, state: Any, *, even: bool, why: str) -> Any:
+        """Demand that a state is the same for twins, or at least not zero."""
+        return each([state], lambda some: self.domain.require(op, some[0], even, why))
+
+    def within(self, op: Op, state: Any, value: Value, domain: Interval) -> Any:
+        """Demand that new units of an operand are in a domain, if neither how it is computed nor where its new entries
+        are taken from tells that they are."""
+        if self.dims.ranges.inside(value, domain) or taken(self.dims, value):
+            return state
+        return each([state], lambda some: self.domain.within(op, some[0], domain))
+
+    def adapt(self, op: Op, state: Any) -> None:
+        """Note that a skip path enters a join through an adapter."""
+        self.domain.adapt(op, self._one(state))
+
+    def missing(self, op: Op, state: Any) -> Any:
+        """The state of channels that a skip path lacks, as an adapter makes them for a volume in this state."""
+        return each([state], lambda some: self.domain.missing(op, some[0]))
+
+    def mix(self, op: Op, state: Any, mixing: Mixing) -> Any:
+        """The state after a normalisation over all units of the axis."""
+        return self.domain.mix(op, self._one(state), mixing)
+
+    def centre(self, op: Op, state: Any) -> Any:
+        """The state after the mean over the axis is taken off."""
+        return each([state], lambda some: self.domain.centre(op, some[0]))
+
+    def maker(self, value: Value) -> Op | None:
+        """The operator that a value comes from, if it sees the growth."""
+        return self._made.get(value.index)
+
+    def gain(self, value: Value) -> Value | None:
+        """The parameter that a value is a multiple of, if nothing else is made of it."""
+        return gain_of(self.dims.program, value)
+
+    def kept_apart(self, op: Op) -> tuple[Value, int] | None:
+        """The skip operand of a join, and the axis along which an adapter stands between it and the result."""
+        return self.dims.kept_apart(op)
+
+    def contract(self, op: Op, factors: Sequence[Any]) -> None:
+        """Demand that a sum over the new units vanishes."""
+        each(list(factors), lambda some: self.domain.contract(op, some))
+
+    def merge(self, op: Op, states: Sequence[Any]) -> Any:
+        """The state of occurrences that can no longer be told apart."""
+        return each(list(states), lambda some: self.domain.merge(op, some))
+
+    def keep(self, op: Op, before: Any, after: Any) -> None:
+        """Demand that a tensor of the model is left in the state in which it was found."""
+        each([before, after], lambda some: self.domain.keep(op, some[0], some[1]))
+
+    def drawn(self, op: Op, state: Any, why: str) -> Any:
+        """The state after a product with numbers that are drawn at random for every unit, in both modes."""
+        return each([state], lambda some: self.domain.drawn(op, some[0], why))
+
+    def only_eval(self, op: Op, why: str) -> None:
+        """Note that this step holds in evaluation mode only."""
+        self.domain.only_eval(op, why)

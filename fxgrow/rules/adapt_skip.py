@@ -1,0 +1,47 @@
+"""fxgrow's own operator: the skip adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..capture.program.program import Op
+from .base import Dims, Flow, Sizes, normal, register
+
+
+class AdaptSkip:
+    """fxgrow's skip adapter: two volumes that are told apart on purpose; each may grow without the other."""
+
+    by_index = False
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """The channel axis of the result is a volume of its own."""
+        axes = d.of(op.args["x"])
+        at = normal(op.args["dim"], len(axes))
+        axes[at] = d.algebra.atom(op.args["width"])
+        d.set(op.outputs[0], axes)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Halves of the operand's new block cancel here; channels that the skip lacks are zero, or copies of others."""
+        marks = s.of(op.args["x"])
+        at = normal(op.args["dim"], len(marks))
+        for state in marks[at]:
+            s.adapt(op, state)
+        marks[at] = [s.missing(op, s.same)] * s.count(s.axes(op.outputs[0])[at])
+        s.set(op.outputs[0], marks)
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """The blocks of halves, the width, and which channels are copies."""
+        x, out = op.args["x"], op.outputs[0]
+        at = normal(op.args["dim"], len(x.shape))
+        new: dict[str, Any] = {"width": z.shape(out)[at]}
+        grown = (z.shape(x)[at] - x.shape[at]) // 2
+        if grown and z.paired(op):
+            new["pairs"] = (*op.args["pairs"], (x.shape[at], grown))
+        source = z.copied(op, z.axes(out)[at])
+        if source:
+            new["copies"] = (*op.args.get("copies", ()), *enumerate(source, out.shape[at]))
+        return new
+
+
+register(AdaptSkip(), "fxgrow::adapt_skip")

@@ -1,0 +1,124 @@
+"""Arithmetic: sums, differences, products and quotients. Signs add up and multiply as parities do."""
+
+from __future__ import annotations
+
+from ..capture.program.program import Op, Value
+from .base import Dims, Flow, Marks, SameSizes, normal_dims, register
+from .domains import NOT_ZERO
+from .pointwise import Unary, aligned, inside, meet, operands
+
+
+class Add(SameSizes):
+    """Sums and differences. Where two volumes meet, it is a residual join."""
+
+    by_index = True
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Operands share their axes; under skip="reshape" a join keeps the skip's channels apart."""
+        values = operands(op)
+        both = all(isinstance(op.args.get(name), Value) for name in ("self", "other"))
+        if len(values) == 2 and both and d.join(op, ("self", "other")):
+            return
+        d.set(op.outputs[0], meet(op, d, values))
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Halves of one parity add up; a constant is the same for all."""
+        values = operands(op)
+        other = op.args.get("other")
+        number = isinstance(other, int | float | complex) and other != 0
+        apart = s.kept_apart(op)
+        if apart is not None:
+            skip, at = apart
+            out = s.of(next(v for v in values if v is not skip))
+            for k, states in enumerate(s.of(skip)):
+                if k == at:  # an adapter lets r(left) - r(right) through, and zeros or copies for missing channels
+                    for state in states:
+                        s.adapt(op, state)
+                    out[k] = [s.add(op, [state, s.missing(op, state)]) for state in out[k]]
+                else:
+                    out[k] = [s.add(op, pair) for pair in zip(out[k], states, strict=True)]
+            s.set(op.outputs[0], out)
+            return
+        out = []
+        for sides in aligned(op, s, values):
+            rows = [*sides, [s.same] * len(sides[0])] if number else sides
+            out.append([s.add(op, leaf) for leaf in zip(*rows, strict=True)])
+        for k in _centred(op, s):
+            out[k] = [s.centre(op, state) for state in s.of(op.args["self"])[k]]
+        s.set(op.outputs[0], out)
+
+
+def _centred(op: Op, s: Flow) -> list[int]:
+    """The axes over which a tensor loses its own mean: x - x.mean(axes, keepdim=True)."""
+    if op.name not in ("aten::sub", "aten::subtract") or op.args.get("alpha") != 1:
+        return []
+    made = s.maker(op.args["other"]) if isinstance(op.args["other"], Value) else None
+    x = op.args["self"]
+    mean = made is not None and made.name == "aten::mean" and made.args["self"] is x and made.args.get("keepdim")
+    return normal_dims(made.args["dim"], len(x.shape)) if made is not None and mean else []
+
+
+class Multiply(SameSizes):
+    """Products: parities multiply as signs do, and zero wins."""
+
+    by_index = True
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Operands share their axes."""
+        d.set(op.outputs[0], meet(op, d, operands(op)))
+
+    def states(self, op: Op, s: Flow) -> None:
+        """A factor that lacks the axis is the same along it."""
+        out: Marks = [[s.mul(op, leaf) for leaf in zip(*sides, strict=True)] for sides in aligned(op, s, operands(op))]
+        s.set(op.outputs[0], out)
+
+
+class Divide(Multiply):
+    """Quotients. No zero may come below the line, so no odd block either: a unit without twin is zero there."""
+
+    def states(self, op: Op, s: Flow) -> None:
+        """As a product with the reciprocal."""
+        if op.args.get("rounding_mode") is not None:
+            Unary(unsafe="other").states(op, s)
+            return
+        values = operands(op)
+        below = op.args.get("other")
+        out: Marks = []
+        for sides in aligned(op, s, values):
+            rows = []
+            for value, states in zip(values, sides, strict=True):
+                if value is below:
+                    states = [s.require(op, x, even=True, why="it is divided by") for x in states]
+                    states = inside(op, s, value, states)
+                rows.append(states)
+            out.append([s.mul(op, leaf) for leaf in zip(*rows, strict=True)])
+        s.set(op.outputs[0], out)
+
+
+class Addcmul(SameSizes):
+    """self + value * tensor1 * tensor2, or tensor1 / tensor2."""
+
+    def __init__(self, *, divides: bool = False) -> None:
+        self.divides = divides
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Operands share their axes."""
+        d.set(op.outputs[0], meet(op, d, operands(op)))
+
+    def states(self, op: Op, s: Flow) -> None:
+        """A product, then a sum."""
+        out: Marks = []
+        for first, second, third in aligned(op, s, operands(op)):
+            if self.divides:
+                third = [s.require(op, x, even=True, why="it is divided by") for x in third]
+                third = [s.within(op, x, op.args["tensor2"], NOT_ZERO) for x in third]
+            leaves = zip(first, second, third, strict=True)
+            out.append([s.add(op, [a, s.mul(op, [b, c])]) for a, b, c in leaves])
+        s.set(op.outputs[0], out)
+
+
+register(Add(), "add", "sub", "subtract", "rsub")
+register(Multiply(), "mul", "multiply")
+register(Divide(), "div", "divide", "true_divide")
+register(Addcmul(), "addcmul")
+register(Addcmul(divides=True), "addcdiv")

@@ -1,0 +1,79 @@
+"""Complex numbers, and the pairs of real ones that they are made of."""
+
+from __future__ import annotations
+
+from ..capture.program.program import Op
+from ..dims.axis import Fixed
+from ..errors import Kind
+from .base import Dims, Flow, SameSizes, register
+from .pointwise import Unary, aligned, meet, operands
+
+
+class ViewAsReal(SameSizes):
+    """view_as_real: a new last axis holds the real and the imaginary part."""
+
+    by_index = True
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """All axes pass."""
+        d.set(op.outputs[0], [*d.of(op.args["self"]), Fixed(2)])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Both parts of a unit have its state."""
+        s.set(op.outputs[0], [*s.of(op.args["self"]), []])
+
+
+class ViewAsComplex(SameSizes):
+    """view_as_complex: the last axis holds the real and the imaginary part."""
+
+    by_index = True
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """The last axis has two units; all others pass."""
+        axes = d.of(op.args["self"])
+        d.freeze(axes[-1], Kind.FIXED, "it holds the real and the imaginary part")
+        d.set(op.outputs[0], axes[:-1])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """A unit is as both parts are."""
+        parts = s.axes(op.args["self"])[-1:]
+        s.set(op.outputs[0], [[s.blurred(x, parts) for x in row] for row in s.of(op.args["self"])[:-1]])
+
+
+class Complex(SameSizes):
+    """complex: a sum of a real tensor and an imaginary one."""
+
+    by_index = True
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Both parts share their axes."""
+        d.set(op.outputs[0], meet(op, d, operands(op)))
+
+    def states(self, op: Op, s: Flow) -> None:
+        """As of any sum."""
+        sums = [[s.add(op, leaf) for leaf in zip(*sides, strict=True)] for sides in aligned(op, s, operands(op))]
+        s.set(op.outputs[0], sums)
+
+
+class Polar(Complex):
+    """polar: a length times a function of an angle."""
+
+    def states(self, op: Op, s: Flow) -> None:
+        """As of a product."""
+        s.set(
+            op.outputs[0],
+            [
+                [
+                    s.mul(op, [length, s.apply(op, [angle], odd=False, zero=False)])
+                    for length, angle in zip(*sides, strict=True)
+                ]
+                for sides in aligned(op, s, operands(op))
+            ],
+        )
+
+
+register(ViewAsReal(), "view_as_real")
+register(ViewAsComplex(), "view_as_complex")
+register(Unary(odd=True, zero=True, linear=True), "imag")
+register(Complex(), "complex")
+register(Polar(), "polar")

@@ -1,0 +1,55 @@
+"""Cosines of two tensors along an axis."""
+
+from __future__ import annotations
+
+from ..capture.program.program import Op, Value
+from ..dims.axis import Axis, Fixed
+from .base import Dims, Flow, Marks, SameSizes, State, broadcast, normal, register
+from .norm import mixed
+
+
+class Cosine(SameSizes):
+    """cosine_similarity: a sum of products, divided by both lengths, each of them at least epsilon."""
+
+    by_index = True
+
+    def _operands(self, op: Op) -> tuple[list[Value], int]:
+        values = [op.args["x1"], op.args["x2"]]
+        return values, max(len(x.shape) for x in values)
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Operands share their axes, one of which goes."""
+        values, rank = self._operands(op)
+        axes: list[Axis] = []
+        for k in range(rank, 0, -1):
+            sides = [(d.of(x)[-k], x.shape[-k]) for x in values if len(x.shape) >= k]
+            free = [side for side in sides if d.algebra.resolve(side[0]) != Fixed(1)]
+            axes.append(broadcast(d, free or sides))
+        del axes[normal(op.args["dim"], rank)]
+        d.set(op.outputs[0], axes)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Along the axis that goes both sides are copied, or both shared out; other units are turned to length one."""
+        values, rank = self._operands(op)
+        rows = [s.of(x) for x in values]
+        at = normal(op.args["dim"], rank)
+        out: Marks = []
+        for n, k in enumerate(range(rank, 0, -1)):
+            sides = [row[-k] if len(row) >= k else [] for row in rows]
+            width = max(map(len, sides))
+            leaves = list(zip(*(side or [s.same] * width for side in sides), strict=True))
+            if n != at:
+                out.append([s.mul(op, [self._unit(op, s, x) for x in leaf]) for leaf in leaves])
+                continue
+            along = [s.axes(x)[-k] for x in values if len(x.shape) >= k and s.count(s.axes(x)[-k])]
+            for leaf in leaves:
+                state = s.merge(op, leaf)
+                s.mix(op, state, mixed(op, s, along[:1], epsilon=float(op.args["eps"]), kind="cosine"))
+        s.set(op.outputs[0], out)
+
+    def _unit(self, op: Op, s: Flow, state: State) -> State:
+        state = s.require(op, state, even=False, why="it is divided by its own length")
+        return s.apply(op, [state], odd=True, zero=True)
+
+
+register(Cosine(), "cosine_similarity")

@@ -1,0 +1,237 @@
+"""Recurrent layers and cells: RNN, GRU and LSTM, over a sequence or for one step.
+
+New hidden units take part in the recurrence, so what is known of them must hold at every step: their states are worked
+out from the layer's own equations, on states instead of numbers. The gates of a unit share its state: rows are (g h).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..capture.program.program import Op, Value
+from ..dims.axis import Axis, Fixed, product, total
+from ..errors import GrowthRefused, Kind, Refusal
+from .base import Dims, Flow, SameSizes, Sizes, State, register
+from .recurrent_cells import Equations, elman, gru, lstm
+
+Row = list[State]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The tensors of one layer in one direction."""
+
+    w_ih: Value
+    w_hh: Value
+    biases: tuple[Value, ...]
+    """Of the input and of the hidden state; or none."""
+    w_hr: Value | None = None
+    """The projection of the hidden state (r h)."""
+
+
+class Recurrent(SameSizes):
+    """What layers and cells share: the axes and states of one cell."""
+
+    def __init__(self, gates: int, equations: Equations) -> None:
+        self.gates, self.equations = gates, equations
+
+    def _initial(self, op: Op) -> list[Value]:
+        """The hidden state, and for an LSTM the cell state, before the first step."""
+        hx = op.args["hx"]
+        return list(hx) if isinstance(hx, list | tuple) else [hx]
+
+    def _tie(self, op: Op, d: Dims, cell: Cell, into: Axis, hidden: Axis, memory: Axis) -> None:
+        """Unite the axes of one cell: it reads `into` and `hidden`, and has a memory of its own."""
+        d.contract(op, d.unify(into, d.of(cell.w_ih)[1]))
+        d.contract(op, d.unify(hidden, d.of(cell.w_hh)[1]))
+        rows = product([Fixed(self.gates), memory])
+        for value in (cell.w_ih, cell.w_hh, *cell.biases):
+            d.unify(d.of(value)[0], rows)
+        d.produce(op, memory, cell.w_ih)
+        if cell.w_hr is not None:
+            projected, inner = d.of(cell.w_hr)
+            d.contract(op, d.unify(memory, inner))
+            d.produce(op, d.unify(hidden, projected), cell.w_hr)
+
+    def _step(self, op: Op, s: Flow, cell: Cell, into: Row, hidden: Row, memory: Row, *, loop: bool) -> tuple[Row, Row]:
+        """Hidden states and memories of one cell after a step; in a loop they are read again by the next one."""
+        width = s.count(s.axes(cell.w_hr or cell.w_hh)[1])
+        sides: list[Row] = []
+        for weight, bias in ((cell.w_ih, cell.biases[:1]), (cell.w_hh, cell.biases[1:])):
+            products = [s.mul(op, [state]) for state in s.fit(s.of(weight)[0], width)]
+            summands = [products, *(s.fit(s.of(b)[0], width) for b in bias)]
+            sides.append([s.add(op, leaf) for leaf in zip(*summands, strict=True)])
+        u, v = sides
+        steps = [self.equations(s, op, *leaf) for leaf in zip(u, v, s.fit(memory, width), strict=True)]
+        out, kept = [h for h, _ in steps], [m for _, m in steps]
+        if cell.w_hr is not None:
+            projected, inner = s.of(cell.w_hr)
+            _vanish(op, s, out, inner)
+            out = [s.mul(op, [state]) for state in projected]
+        _vanish(op, s, into, s.of(cell.w_ih)[1])
+        before = s.fit(hidden, len(out))
+        if loop:
+            before = [s.add(op, pair) for pair in zip(before, out, strict=True)]
+        _vanish(op, s, before, s.of(cell.w_hh)[1])
+        return out, kept
+
+    def _samples(self, op: Op, s: Flow, rows: list[Row], *, biases: bool, layers: int = 0) -> tuple[Row, Row]:
+        """States of hidden states and memories along the batch: each sample is a function of its own input and states.
+
+        The equations again; weights are linear, biases the same for all samples. No layers: a single step.
+        """
+        made: list[tuple[State, State]] = []
+        same = [s.same] * biases
+        for x, *initial in zip(*rows, strict=True):
+            ends: list[tuple[State, State]] = []
+            for _ in range(max(layers, 1)):
+                u = s.add(op, [x, *same])
+                x, memory = self.equations(s, op, u, s.add(op, [initial[0], *same]), initial[-1])
+                if layers:
+                    v, before = s.add(op, [initial[0], x, *same]), s.add(op, [initial[-1], memory])
+                    x, memory = self.equations(s, op, u, v, before)
+                ends.append((x, memory))
+            made.append((s.add(op, [h for h, _ in ends]), s.add(op, [m for _, m in ends])))
+        return [h for h, _ in made], [m for _, m in made]
+
+
+def _vanish(op: Op, s: Flow, read: Row, columns: Row) -> None:
+    """New units that a weight sums over must vanish in the sum."""
+    width = max(len(read), len(columns))
+    for pair in zip(s.fit(read, width), s.fit(columns, width), strict=True):
+        s.contract(op, pair)
+
+
+class OneStep(Recurrent):
+    """rnn_tanh_cell, rnn_relu_cell, gru_cell, lstm_cell: n i, n h -> n h."""
+
+    def _cell(self, op: Op) -> Cell:
+        biases = (op.args["b_ih"], op.args["b_hh"])
+        return Cell(op.args["w_ih"], op.args["w_hh"], () if biases[0] is None else biases)
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """The hidden state keeps its axes; samples stay apart."""
+        batch, into = d.of(op.args["input"])
+        axes = [d.of(value) for value in self._initial(op)]
+        for row in axes:
+            d.unify(batch, row[0])
+            d.unify(axes[0][1], row[1])
+        self._tie(op, d, self._cell(op), into, axes[0][1], axes[-1][1])
+        for out in op.outputs:
+            d.set(out, [batch, axes[0][1]])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """One step of the equations."""
+        cell = self._cell(op)
+        batch, into = s.of(op.args["input"])
+        marks = [s.of(value) for value in self._initial(op)]
+        hidden, memory = self._step(op, s, cell, into, marks[0][1], marks[-1][1], loop=False)
+        samples = self._samples(op, s, [batch, *(m[0] for m in marks)], biases=bool(cell.biases))
+        for out, row, rows in zip(op.outputs, (hidden, memory), samples, strict=False):
+            s.set(out, [rows, row])
+
+
+class Sequence(Recurrent):
+    """rnn_tanh, rnn_relu, gru, lstm: layers in one or two directions over a sequence of any length.
+
+    All layers and directions have hidden units in step, because their states lie in one tensor (l n h). Two directions
+    give h + h, which the next layer reads. In an LSTM with projections (r h) the hidden state has r units.
+    """
+
+    def _cells(self, op: Op) -> list[list[Cell]]:
+        """The cells of each layer, forward first."""
+        params, directions = list(op.args["params"]), 1 + op.args["bidirectional"]
+        initial = self._initial(op)
+        projected = initial[0].shape[-1] != initial[-1].shape[-1]  # this is how torch tells, too
+        biases = 2 * op.args["has_biases"]
+        each = 2 + biases + projected
+        cells = []
+        for start in range(0, len(params), each):
+            w_ih, w_hh, *rest = params[start : start + each]
+            cells.append(Cell(w_ih, w_hh, tuple(rest[:biases]), rest[-1] if projected else None))
+        return [cells[k : k + directions] for k in range(0, len(cells), directions)]
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Samples stay apart; time and the count of layers may not grow."""
+        if "batch_sizes" in op.args:
+            for value in op.inputs():
+                for axis in d.of(value):
+                    d.freeze(axis, Kind.UNKNOWN_OP, f"{op.name} over packed sequences has no rule")
+            for out in op.outputs:
+                d.set(out, [Fixed(n) for n in out.shape])
+            return
+        *order, into = d.of(op.args["input"])
+        batch, time = order if op.args["batch_first"] else order[::-1]
+        d.freeze(time, Kind.STATISTIC, "a recurrence runs along it")
+        axes = [d.of(value) for value in self._initial(op)]
+        layers, _, hidden = axes[0]
+        memory = axes[-1][2]
+        for row in axes:
+            d.freeze(row[0], Kind.INDEX, "its units are layers and directions")
+            d.unify(batch, row[1])
+        for directions in self._cells(op):
+            for cell in directions:
+                self._tie(op, d, cell, into, hidden, memory)
+                if cell.w_hr is None:
+                    d.unify(hidden, memory)
+            into = total([d.algebra.resolve(hidden)] * len(directions))
+        d.set(op.outputs[0], [*order, into])
+        for out, axis in zip(op.outputs[1:], (hidden, memory), strict=False):
+            d.set(out, [layers, batch, axis])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """A step of the equations that holds for what it returns, too: after one step and after all."""
+        x, cells = s.of(op.args["input"]), self._cells(op)
+        into, batch = x[2], x[0 if op.args["batch_first"] else 1]
+        marks = [s.of(value) for value in self._initial(op)]
+        hiddens: list[Row] = []
+        memories: list[Row] = []
+        for row in cells:
+            found = [self._step(op, s, cell, into, marks[0][2], marks[-1][2], loop=True) for cell in row]
+            into = [state for hidden, _ in found for state in hidden]
+            if op.draws[0] and row is not cells[-1]:
+                into = [s.drawn(op, state, DROPS) for state in into]
+            hiddens.extend(hidden for hidden, _ in found)
+            memories.extend(memory for _, memory in found)
+        ends = [batch, *(m[1] for m in marks)]
+        samples = self._samples(op, s, ends, biases=op.args["has_biases"], layers=len(cells))
+        if op.draws[0]:
+            hidden, memory = ([s.drawn(op, state, DROPS) for state in row] for row in samples)
+            samples = hidden, memory
+        if op.draws == (False, True) and (into or batch):
+            s.only_eval(op, DROPS)
+        s.set(op.outputs[0], [samples[0], [], into] if op.args["batch_first"] else [[], samples[0], into])
+        for out, some, row in zip(op.outputs[1:], (hiddens, memories), samples, strict=False):
+            s.set(out, [[], row, [s.add(op, leaf) for leaf in zip(*some, strict=True)]])
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """Nothing to change; but torch tells by the sizes whether hidden states are projected.
+
+        Raises:
+            GrowthRefused: the projected state would be as large as the cell state.
+        """
+        hidden, *cell = (z.shape(value)[-1] for value in self._initial(op))
+        if "batch_sizes" not in op.args and self._cells(op)[0][0].w_hr is not None and hidden >= cell[0]:
+            raise GrowthRefused(
+                Refusal(
+                    Kind.INEXPRESSIBLE,
+                    f"an LSTM projects {cell[0]} units to fewer, not to {hidden}",
+                    where=op.node,
+                    chain=(op.node,),
+                    hint="widen its cell state (weight_ih_l0) first, or the projection by less",
+                )
+            )
+        return {}
+
+
+DROPS = "dropout between layers draws its mask unit by unit"
+register(OneStep(1, elman(odd=True)), "rnn_tanh_cell")
+register(OneStep(1, elman(odd=False)), "rnn_relu_cell")
+register(OneStep(3, gru), "gru_cell")
+register(OneStep(4, lstm), "lstm_cell")
+register(Sequence(1, elman(odd=True)), "rnn_tanh")
+register(Sequence(1, elman(odd=False)), "rnn_relu")
+register(Sequence(3, gru), "gru")
+register(Sequence(4, lstm), "lstm")

@@ -1,0 +1,158 @@
+"""Reductions: over other axes they keep the halves; over a growing axis sums cancel, and means, variances, norms and
+extrema are a matter of the scheme."""
+
+from __future__ import annotations
+
+import torch
+
+from ..capture.program.program import Op
+from ..dims.axis import Axis, Fixed
+from ..errors import Kind
+from .base import Dims, Flow, Marks, SameSizes, State, normal_dims, register
+from .norm import mixed
+from .pointwise import Unary
+
+
+class Reduce(SameSizes):
+    """A reduction over `dim`.
+
+    `linear`: a sum or mean, so opposite halves stay opposite. `sums`: over a growing axis it is a contraction without
+    a weight, so opposite halves cancel there; a mean would divide by the new count, an extremum looks at every unit.
+    """
+
+    by_index = True
+
+    def __init__(
+        self, *, linear: bool, zero: bool, homogeneous: bool = False, sums: bool = False, kind: Kind = Kind.STATISTIC
+    ) -> None:
+        self.linear, self.zero, self.homogeneous, self.sums, self.kind = linear, zero, homogeneous, sums, kind
+
+    def _over(self, op: Op) -> list[int]:
+        return normal_dims(op.args.get("dim"), len(next(op.inputs()).shape))
+
+    def _scales(self, op: Op) -> bool:
+        return self.homogeneous
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Reduced axes go, or stay as one unit."""
+        x = next(op.inputs())
+        axes, over = d.of(x), self._over(op)
+        for k in over:
+            self._over_axis(op, d, axes[k])
+        for out in op.outputs:
+            keep = len(out.shape) == len(axes)
+            d.set(out, [Fixed(1) if k in over else axis for k, axis in enumerate(axes) if keep or k not in over])
+
+    def _over_axis(self, op: Op, d: Dims, axis: Axis) -> None:
+        if self.sums:
+            d.contract(op, axis)
+        else:
+            d.freeze(axis, self.kind, "a statistic is taken over the whole axis")
+
+    def _over_units(self, op: Op, s: Flow, states: list[State]) -> None:
+        for state in states:
+            s.contract(op, [state])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """A function of each unit's own slice; summed units must vanish."""
+        x = next(op.inputs())
+        marks, axes, over = s.of(x), s.axes(x), self._over(op)
+        self._over_units(op, s, [state for k in over for state in marks[k]])
+        for out in op.outputs:
+            keep = len(out.shape) == len(marks)
+            rows: Marks = []
+            for k, states in enumerate(marks):
+                if k in over:
+                    rows.extend([[]] if keep else [])
+                else:
+                    number = out.dtype.is_floating_point or out.dtype.is_complex  # places among zeros are any
+                    how = {"zero": self.zero and number, "homogeneous": self._scales(op) and number}
+                    states = [s.blurred(y, [axes[i] for i in over]) for y in states]
+                    rows.append([s.apply(op, [y], odd=self.linear, linear=self.linear, **how) for y in states])
+            s.set(out, rows)
+
+
+class Statistic(Reduce):
+    """A mean, a variance, a norm or an extremum: which new units leave it as it is, or change it by a known factor, the
+    proof knows.
+
+    `family`: "mean", "variance" (or its root, or either beside the mean), "norm" or "extremum" (of which the number of
+    equal units does not matter, nor to whether all or any are true).
+    """
+
+    def __init__(self, family: str, *, zero: bool = True, homogeneous: bool = False) -> None:
+        super().__init__(linear=family == "mean", zero=zero, homogeneous=homogeneous)
+        self.family = family
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """The places of extrema are numbers of units, which may be others among copies."""
+        if any(d.read(out) for out in op.outputs if out.dtype is torch.int64 and next(op.inputs()).dtype != out.dtype):
+            axes = d.of(next(op.inputs()))
+            for k in self._over(op):
+                d.freeze(axes[k], self.kind, "a statistic is taken over the whole axis")
+        super().dims(op, d)
+
+    def _order(self, op: Op) -> float:
+        """Of a norm; 0 if it is no sum of powers, nor a maximum, or has an infinite slope at zero."""
+        order = op.args.get("ord", op.args.get("p"))
+        if op.name == "aten::linalg_norm" and order is not None and len(self._over(op)) > 1:
+            return 0  # of a matrix
+        order = 2 if order is None else order
+        return order if isinstance(order, int | float) and order >= 1 else 0
+
+    def _scales(self, op: Op) -> bool:
+        """Norms, but for the number of entries that are not zero, and the root of a variance."""
+        counts = self.family == "norm" and op.args.get("ord", op.args.get("p")) == 0
+        return op.name in ("aten::std", "aten::std_mean") or (self.homogeneous and not counts)
+
+    def _correction(self, op: Op) -> float:
+        args = op.args
+        given = args.get("correction") if "correction" in args else args.get("unbiased", True)
+        return 1 if given is None else float(given)
+
+    def _over_axis(self, op: Op, d: Dims, axis: Axis) -> None:
+        if self.family == "norm" and not self._order(op):
+            super()._over_axis(op, d, axis)
+
+    def _over_units(self, op: Op, s: Flow, states: list[State]) -> None:
+        if states:
+            axes = s.axes(next(op.inputs()))
+            over = [axes[k] for k in self._over(op)]
+            order = self._order(op) if self.family == "norm" else 2
+            mixing = mixed(op, s, over, kind=self.family, correction=self._correction(op), order=order)
+            s.mix(op, s.merge(op, states), mixing)
+
+
+class Extremum(Statistic):
+    """max and min: over an axis, or of two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__("extremum", homogeneous=True)
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Of two tensors they are pointwise."""
+        if "other" in op.args:
+            Unary().dims(op, d)
+        else:
+            super().dims(op, d)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Of two tensors they are pointwise."""
+        if "other" in op.args:
+            Unary(zero=True, homogeneous=True).states(op, s)
+        else:
+            super().states(op, s)
+
+
+register(Reduce(linear=True, zero=True, sums=True), "sum")
+register(Statistic("mean"), "mean")
+register(Statistic("variance"), "var", "std", "var_mean", "std_mean")
+register(Statistic("norm", homogeneous=True), "norm", "linalg_vector_norm", "linalg_norm")
+register(Statistic("extremum", homogeneous=True), "amax", "amin", "aminmax")
+register(Statistic("extremum", zero=False), "all", "any")
+register(Reduce(linear=False, zero=True, homogeneous=True), "median", "mode")
+register(Reduce(linear=True, zero=True), "nanmean", "nansum")
+register(Reduce(linear=False, zero=True, homogeneous=True), "nanmedian", "kthvalue")
+register(Reduce(linear=False, zero=True), "prod")
+register(Extremum(), "max", "min")
+register(Reduce(linear=False, zero=False), "logsumexp", "argmax", "argmin", "count_nonzero")

@@ -1,0 +1,110 @@
+"""Repetitions: axes of which every unit, or the whole, occurs several times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from ..capture.program.program import Op
+from ..dims.axis import Axis, Fixed, product, terms_of
+from ..errors import Kind
+from .base import Dims, Flow, Sizes, State, normal, register, regroup
+
+
+def _times(d: Dims, count: int) -> Axis:
+    """An axis of repetitions, of which there are as many as its readers want."""
+    return Fixed(1) if count == 1 else d.algebra.atom(count)
+
+
+class RepeatInterleave:
+    """repeat_interleave by a number: each unit of an axis, or of all axes as one, is repeated; c becomes (c r)."""
+
+    by_index = True
+
+    def _at(self, op: Op) -> int | None:
+        dim = op.args.get("dim")
+        return None if dim is None else normal(dim, len(op.args["self"].shape))
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """How often they are repeated is what the readers want."""
+        out = op.outputs[0]
+        if not isinstance(op.args["repeats"], int):
+            for axis in (axis for value in op.inputs() for axis in d.of(value)):
+                d.freeze(axis, Kind.INDEX, "its units are repeated as often as another tensor says")
+            d.set(out, [Fixed(n) for n in out.shape])
+            return
+        axes, at = [d.algebra.resolve(axis) for axis in d.of(op.args["self"])], self._at(op)
+        times = _times(d, op.args["repeats"])
+        if at is None:
+            d.set(out, [product([*axes, times])])
+        else:
+            d.set(out, [product([axis, times]) if k == at else axis for k, axis in enumerate(axes)])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Repeated units are equal."""
+        marks, axes, at = s.of(op.args["self"]), s.axes(op.args["self"]), self._at(op)
+        row = [state for some in marks for state in some] if at is None else marks[at]
+        whole = terms_of(s.algebra.resolve(product(axes) if at is None else axes[at]))
+        after = terms_of(s.algebra.resolve(s.axes(op.outputs[0])[at or 0]))
+        if len(whole) == len(after):  # (a + b) r is (a r) + (b r)
+            parts: list[State] = []
+            for some, term in zip(regroup(s, op, row, whole), after, strict=True):
+                parts += [*some, *[s.same] * (s.count(term) - len(some))]
+            row = parts
+        s.set(op.outputs[0], [row] if at is None else [*marks[:at], row, *marks[at + 1 :]])
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """The number of repetitions, and how many units come of it."""
+        x, out, at = z.shape(op.args["self"]), z.shape(op.outputs[0]), self._at(op)
+        if not isinstance(op.args["repeats"], int):
+            return {}
+        new = {"repeats": out[0] // prod(x) if at is None else out[at] // x[at]}
+        return new if op.args.get("output_size") is None else {**new, "output_size": out[at or 0]}
+
+
+class Repeat:
+    """repeat and tile: every axis is repeated as a whole, c becomes (r c); new axes come in front."""
+
+    by_index = True
+
+    def __init__(self, times: str) -> None:
+        """`times` names the argument that says how often; it may leave out leading axes."""
+        self.times = times
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """How often they are repeated is what the readers want."""
+        axes = [d.algebra.resolve(axis) for axis in d.of(op.args["self"])]
+        times = [_times(d, count) for count in op.args[self.times]]
+        times = [*(Fixed(1) for _ in range(len(axes) - len(times))), *times]
+        new = len(times) - len(axes)
+        d.set(op.outputs[0], [*times[:new], *(product(list(pair)) for pair in zip(times[new:], axes, strict=True))])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Repetitions are equal."""
+        marks, out = s.of(op.args["self"]), s.axes(op.outputs[0])
+        rows: list[list[State]] = [[] for _ in range(len(out) - len(marks))] + marks
+        s.set(op.outputs[0], [_in_front(s, op, row, axis) for row, axis in zip(rows, out, strict=True)])
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """The numbers of repetitions."""
+        x, out = z.shape(op.args["self"]), z.shape(op.outputs[0])
+        old = [1] * (len(out) - len(x)) + list(x)
+        times = [n // m for n, m in zip(out, old, strict=True)]
+        return {self.times: times[len(times) - len(op.args[self.times]) :]}
+
+
+def _in_front(s: Flow, op: Op, row: list[State], axis: Axis) -> list[State]:
+    """States of an axis of which the leading occurrences are repetitions, of each of its terms."""
+    parts: list[State] = []
+    for term in terms_of(s.algebra.resolve(axis)):
+        missing = s.count(term) - len(row)
+        if missing < 0:
+            return [s.merge(op, row)] * s.count(axis)
+        parts += [*[s.same] * missing, *row]
+    return parts
+
+
+register(RepeatInterleave(), "repeat_interleave")
+register(Repeat("repeats"), "repeat")
+register(Repeat("dims"), "tile")

@@ -1,0 +1,108 @@
+"""Channels that are sampled at places which another tensor gives: grid_sample, and max pooling undone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..capture.program.program import Op
+from ..dims.axis import Axis, Fixed
+from ..errors import Kind
+from .base import Dims, Flow, SameSizes, Sizes, register
+
+UNREAD = {("affine_grid_generator", "size"): frozenset({1})}
+"""Entries of arguments that an operator does not look at, by its name and that of the argument: affine_grid is told all
+sizes of an image, and its channels do not matter."""
+
+
+class GridSample(SameSizes):
+    """grid_sample, in two or three dimensions: each channel is sampled at the places of a grid, by itself.
+
+    The result is linear in the input, with weights that the grid gives.
+    """
+
+    by_index = True
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Channels pass, and so does the grid's space; samples are shared."""
+        axes, grid = d.of(op.args["input"]), d.of(op.args["grid"])
+        for axis in axes[2:]:
+            d.freeze(axis, Kind.WINDOW, "it is sampled at the places of a grid")
+        d.freeze(grid[-1], Kind.INDEX, "it holds the coordinates of a place")
+        d.set(op.outputs[0], [d.unify(axes[0], grid[0]), axes[1], *grid[1:-1]])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Each unit is weighed by the grid; where the grid grows, the result is any function of it."""
+        x, space = s.axes(op.args["input"]), slice(2, None)
+        marks = [[s.blurred(state, x[space]) for state in row] for row in s.of(op.args["input"])]
+        coordinates = s.axes(op.args["grid"])[-1:]
+        grid = [
+            [s.apply(op, [s.blurred(state, coordinates)], odd=False, zero=False) for state in row]
+            for row in s.of(op.args["grid"])
+        ]
+        samples = [s.mul(op, pair) for pair in zip(marks[0], grid[0], strict=True)]
+        channels = [s.apply(op, [state], odd=True, zero=True, linear=True) for state in marks[1]]
+        s.set(op.outputs[0], [samples, channels, *grid[1:-1]])
+
+
+class Unpool(SameSizes):
+    """max_unpool: the values of each plane are put at the places that the indices give, zeros elsewhere."""
+
+    by_index = True
+
+    def __init__(self, over: int) -> None:
+        """`over`: how many trailing axes are space."""
+        self.over = over
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Values and indices share their axes; space stays."""
+        out = op.outputs[0]
+        axes, places = d.of(op.args["self"]), d.of(op.args["indices"])
+        for axis in (*axes[-self.over :], *places[-self.over :]):
+            d.freeze(axis, Kind.WINDOW, "its units are put at places that indices give")
+        shared = [d.unify(axis, other) for axis, other in zip(axes, places, strict=True)]
+        d.set(out, [*shared[: -self.over], *(Fixed(n) for n in out.shape[-self.over :])])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Linear in the values; equal halves need equal indices."""
+        over = s.axes(op.args["self"])[-self.over :]
+        values, places = (
+            [[s.blurred(state, over) for state in row] for row in s.of(op.args[name])[: -self.over]]
+            for name in ("self", "indices")
+        )
+        rows = [
+            [s.mul(op, (x, s.apply(op, [at], odd=False, zero=False))) for x, at in zip(*sides, strict=True)]
+            for sides in zip(values, places, strict=True)
+        ]
+        s.set(op.outputs[0], [*rows, *([] for _ in range(self.over))])
+
+
+class AffineGrid:
+    """affine_grid: a grid for each map in a batch of affine maps; its size is written out, with channels."""
+
+    by_index = True
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Maps pass; the entries of a map may not grow."""
+        maps, rows, columns = d.of(op.args["theta"])
+        for axis in (rows, columns):
+            d.freeze(axis, Kind.INDEX, "it holds the entries of an affine map")
+        grid: list[Axis] = [Fixed(n) for n in op.outputs[0].shape[1:]]
+        d.set(op.outputs[0], [maps, *grid])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """A linear function of each map."""
+        entries = s.axes(op.args["theta"])[1:]
+        maps = [s.blurred(state, entries) for state in s.of(op.args["theta"])[0]]
+        row = [s.apply(op, [state], odd=True, zero=True, linear=True) for state in maps]
+        s.set(op.outputs[0], [row, *([] for _ in op.outputs[0].shape[1:])])
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """The number of maps."""
+        return {"size": [z.shape(op.outputs[0])[0], *op.args["size"][1:]]}
+
+
+register(GridSample(), "grid_sampler")
+register(Unpool(2), "max_unpool2d")
+register(Unpool(3), "max_unpool3d")
+register(AffineGrid(), "affine_grid_generator")

@@ -1,0 +1,225 @@
+"""Operators that rearrange axes and compute nothing: views, permutations, broadcasts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..capture.program.program import Op, Value
+from ..dims.axis import Atom, Axis, Fixed, Sum, product
+from ..errors import Kind
+from .base import Dims, Flow, Marks, SameSizes, Sizes, State, normal, normal_dims, register, regroup
+
+Groups = list[tuple[list[int], list[int]]]
+
+
+def group(before: Sequence[int], after: Sequence[int]) -> Groups:
+    """Which axes of a view come from which: the finest runs of equal size on both sides."""
+    groups: Groups = []
+    i = j = 0
+    while i < len(before) and j < len(after):
+        left, right, a, b = [i], [j], before[i], after[j]
+        while a != b:
+            if a < b:
+                i += 1
+                left.append(i)
+                a *= before[i]
+            else:
+                j += 1
+                right.append(j)
+                b *= after[j]
+        i, j = i + 1, j + 1
+        groups.append((left, right))
+    if not groups:
+        groups.append(([], []))
+    groups[-1][0].extend(range(i, len(before)))  # trailing ones
+    groups[-1][1].extend(range(j, len(after)))
+    return groups
+
+
+class View:
+    """view, reshape, flatten, unflatten: axes are multiplied together and taken apart, row-major."""
+
+    by_index = True
+
+    def __init__(self, sizes: str = "", at: str = "", like: str = "") -> None:
+        self.sizes, self.at, self.like = sizes, at, like
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Each run of axes becomes a product, then is split."""
+        x, out = op.args["self"], op.outputs[0]
+        axes = d.of(x)
+        result: list[Axis] = [Fixed(n) for n in out.shape]
+        if "dtype" in op.args:
+            for axis in axes:
+                d.freeze(axis, Kind.UNKNOWN_OP, "its bits are read as another type")
+        elif 0 not in x.shape:
+            for left, right in group(x.shape, out.shape):
+                if len(left) == len(right) == 1:
+                    result[right[0]] = axes[left[0]]
+                    continue
+                whole = product([d.algebra.resolve(axes[k]) for k in left])
+                if not right:
+                    d.freeze(whole, Kind.FIXED, "a view drops it")
+                    continue
+                sizes = [out.shape[k] for k in right]
+                parts = d.algebra.counted(whole, sizes) if len(left) == 1 else None
+                for k, part in zip(right, parts or d.algebra.split(whole, sizes), strict=True):
+                    result[k] = part
+        d.set(out, alike(d, result, op.args[self.like]) if self.like else result)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Units keep their order, and so do their states."""
+        x, out = op.args["self"], op.outputs[0]
+        marks, before, axes = s.of(x), s.axes(x), s.axes(out)
+        result: Marks = [[] for _ in out.shape]
+        for left, right in group(x.shape, out.shape):
+            row, parts = [state for k in left for state in marks[k]], [axes[k] for k in right]
+            if len(left) != 1 or len(right) != 1:
+                row = s.joined([before[k] for k in left], [marks[k] for k in left])
+            told = self._told(op, s, before[left[0]], row, parts) if len(left) == 1 else None
+            for k, some in zip(right, told or s.parted(row, parts) or regroup(s, op, row, parts), strict=True):
+                result[k] = some
+        s.set(out, result)
+
+    def _told(self, op: Op, s: Flow, axis: Axis, row: list[State], parts: list[Axis]) -> Marks | None:
+        """States of terms that are counted by the first part, which tells them apart; None if it is another view."""
+        if not (isinstance(axis, Sum) and parts and isinstance(parts[0], Atom) and len(parts) > 1):
+            return None
+        count, each = len(axis.terms), len(row) // len(axis.terms)
+        if s.algebra.measure(parts[0]) != count or not row or each != sum(map(s.count, parts)):
+            return None
+        some = [s.told(op, parts[0], row[k::each]) for k in range(each)]
+        return [[], *regroup(s, op, some, parts[1:])]
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """Sizes that are written out follow their axes."""
+        old = op.args.get(self.sizes)
+        if old is None:
+            return {}
+        shape = z.shape(op.outputs[0])
+        first = normal(op.args[self.at], len(op.args["self"].shape)) if self.at else 0
+        return {self.sizes: [n if n == -1 else shape[first + k] for k, n in enumerate(old)]}
+
+
+def alike(d: Dims, axes: list[Axis], like: Value) -> list[Axis]:
+    """The axes of a result that takes its shape from another tensor."""
+    return [d.unify(axis, other) for axis, other in zip(axes, d.of(like), strict=True)]
+
+
+class Permute(SameSizes):
+    """permute, transpose, movedim …: axes change places."""
+
+    by_index = True
+
+    def _order(self, op: Op) -> list[int]:
+        rank = len(op.args["self"].shape)
+        order = list(range(rank))
+        args = op.args
+        if "dims" in args:
+            return normal_dims(args["dims"], rank)
+        if "source" in args:
+            source, to = normal_dims(args["source"], rank), normal_dims(args["destination"], rank)
+            rest = iter(k for k in order if k not in source)
+            return [source[to.index(k)] if k in to else next(rest) for k in order]
+        names = next((pair for pair in (("dim0", "dim1"), ("axis0", "axis1")) if pair[0] in args), None)
+        if names is not None:
+            a, b = (normal(args[n], rank) for n in names)
+            order[a], order[b] = order[b], order[a]
+            return order
+        if op.name == "aten::mT":
+            return [*order[:-2], order[-1], order[-2]]
+        return order[::-1]  # t, numpy_T
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """The result's axes are the operand's, in another order."""
+        axes = d.of(op.args["self"])
+        d.set(op.outputs[0], [axes[k] for k in self._order(op)])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """States go with their axes."""
+        marks = s.of(op.args["self"])
+        s.set(op.outputs[0], [marks[k] for k in self._order(op)])
+
+
+class Squeeze(SameSizes):
+    """squeeze and unsqueeze: axes of one unit go or come."""
+
+    by_index = True
+
+    def _kept(self, op: Op) -> list[int | None]:
+        """For each axis of the result the operand's axis, or None for a new one."""
+        x = op.args["self"]
+        rank = len(x.shape)
+        if op.name == "aten::unsqueeze":
+            kept: list[int | None] = list(range(rank))
+            kept.insert(normal(op.args["dim"], rank + 1), None)
+            return kept
+        dims = normal_dims(op.args.get("dim"), rank)
+        return [k for k in range(rank) if not (k in dims and x.shape[k] == 1)]
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """An axis of one unit that is squeezed must stay one unit."""
+        axes = d.of(op.args["self"])
+        kept = self._kept(op)
+        for k, axis in enumerate(axes):
+            if k not in kept:
+                d.freeze(axis, Kind.FIXED, "an axis of one unit is squeezed away")
+        d.set(op.outputs[0], [Fixed(1) if k is None else axes[k] for k in kept])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """States go with their axes."""
+        marks = s.of(op.args["self"])
+        s.set(op.outputs[0], [[] if k is None else marks[k] for k in self._kept(op)])
+
+
+class Expand:
+    """expand and broadcast: an axis of one unit is repeated."""
+
+    by_index = True
+
+    def __init__(self, sizes: str = "", like: str = "") -> None:
+        self.sizes, self.like = sizes, like
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """A repeated axis takes whatever size its readers want."""
+        x, out = op.args["self"], op.outputs[0]
+        axes: list[Axis] = []
+        old = d.of(x)
+        for k, n in enumerate(out.shape, len(old) - len(out.shape)):
+            if k >= 0 and x.shape[k] == n:
+                axes.append(old[k])
+                continue
+            if k >= 0:
+                d.freeze(old[k], Kind.BROADCAST, "its one unit is broadcast against a wider axis")
+            axes.append(Fixed(n) if n == 1 else d.algebra.atom(n))
+        d.set(out, alike(d, axes, op.args[self.like]) if self.like else axes)
+
+    def states(self, op: Op, s: Flow) -> None:
+        """Repeated units are equal."""
+        marks = s.of(op.args["self"])
+        out = s.axes(op.outputs[0])
+        result: Marks = []
+        for k, axis in enumerate(out, len(marks) - len(out)):
+            kept = k >= 0 and len(marks[k]) == s.count(axis)
+            result.append(marks[k] if kept else [s.same] * s.count(axis))
+        s.set(op.outputs[0], result)
+
+    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+        """Sizes that are written out follow their axes."""
+        sizes = op.args.get(self.sizes)
+        if not isinstance(sizes, list | tuple):
+            return {}
+        shape = z.shape(op.outputs[0])
+        return {self.sizes: [n if n == -1 else m for n, m in zip(sizes, shape, strict=True)]}
+
+
+register(View("size"), "view", "_unsafe_view")
+register(View("shape"), "reshape")
+register(View(), "flatten", "ravel")
+register(View(like="other"), "view_as", "reshape_as")
+register(View("sizes", "dim"), "unflatten")
+register(Permute(), "permute", "transpose", "swapaxes", "swapdims", "t", "numpy_T", "mT", "movedim", "moveaxis")
+register(Squeeze(), "squeeze", "unsqueeze")
+register(Expand("size"), "expand", "broadcast_to")
+register(Expand(like="other"), "expand_as")

@@ -1,0 +1,79 @@
+"""Windows written out, and put together again: unfold, im2col, col2im."""
+
+from __future__ import annotations
+
+from math import prod
+
+from ..capture.program.program import Op
+from ..dims.axis import Axis, Fixed, product
+from ..errors import Kind
+from .base import Dims, Flow, SameSizes, normal_dims, register
+from .norm import each
+
+
+class Unfold(SameSizes):
+    """Tensor.unfold: windows are cut out of one axis, and a new last axis holds the units of each."""
+
+    by_index = True
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """The axis that is cut keeps its number of units; the others pass."""
+        axes, out = d.of(op.args["self"]), op.outputs[0]
+        for at in normal_dims(op.args["dimension"], len(axes)):
+            d.freeze(axes[at], Kind.WINDOW, "windows are cut out of it")
+            axes[at] = Fixed(out.shape[at])
+        d.set(out, [*axes, Fixed(out.shape[-1])])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """A view: every other unit keeps its state."""
+        x = op.args["self"]
+        over = [s.axes(x)[at] for at in normal_dims(op.args["dimension"], len(x.shape))]
+        s.set(op.outputs[0], [*([s.blurred(state, over) for state in row] for row in s.of(x)), []])
+
+
+class Im2Col(SameSizes):
+    """im2col, which is F.unfold: n c h w -> n (c k) l, for k places of a window and l windows."""
+
+    by_index = True
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Space becomes the last factor of the columns, and a row of windows."""
+        axes = d.of(op.args["self"])
+        for axis in axes[-2:]:
+            d.freeze(axis, Kind.WINDOW, "windows are cut out of it")
+        columns: Axis = product([d.algebra.resolve(axes[-3]), Fixed(prod(op.args["kernel_size"]))])
+        d.set(op.outputs[0], [*axes[:-3], columns, Fixed(op.outputs[0].shape[-1])])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """A linear function of each unit's own plane."""
+        marks, over = s.of(op.args["self"]), s.axes(op.args["self"])[-2:]
+        planes = [[s.blurred(state, over) for state in row] for row in marks[:-2]]
+        s.set(op.outputs[0], [*each(op, s, planes, odd=True, zero=True, linear=True), []])
+
+
+class Col2Im(SameSizes):
+    """col2im, which is F.fold: n (c k) l -> n c h w, where windows overlap they are added."""
+
+    by_index = True
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """The last factor of the columns, and the row of windows, become space."""
+        x, out = op.args["self"], op.outputs[0]
+        axes = d.of(x)
+        kernel = prod(op.args["kernel_size"])
+        channels, places = d.algebra.split(axes[-2], (x.shape[-2] // kernel, kernel))
+        for axis in (places, axes[-1]):
+            d.freeze(axis, Kind.WINDOW, "it becomes space")
+        d.set(out, [*axes[:-2], channels, *(Fixed(n) for n in out.shape[-2:])])
+
+    def states(self, op: Op, s: Flow) -> None:
+        """A linear function of each unit's own windows."""
+        x = op.args["self"]
+        marks, over = s.of(x), s.axes(x)[-1:]
+        columns = [[s.blurred(state, over) for state in row] for row in marks[:-1]]
+        s.set(op.outputs[0], [*each(op, s, columns, odd=True, zero=True, linear=True), [], []])
+
+
+register(Unfold(), "unfold")
+register(Im2Col(), "im2col")
+register(Col2Im(), "col2im")

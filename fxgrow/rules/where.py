@@ -1,0 +1,41 @@
+"""Choices: of two operands, entry by entry, the one that a mask says."""
+
+from __future__ import annotations
+
+from ..capture.program.program import Op, Value
+from .base import Dims, Flow, Marks, SameSizes, State, register
+from .pointwise import aligned, is_number, meet, operands
+
+
+class Choose(SameSizes):
+    """`first` where the mask holds, `second` elsewhere: the sum of both, each times zeros and ones."""
+
+    by_index = True
+
+    def __init__(self, mask: str, first: str, second: str) -> None:
+        self.names = (mask, first, second)
+
+    def dims(self, op: Op, d: Dims) -> None:
+        """Operands share their axes."""
+        d.set(op.outputs[0], meet(op, d, operands(op)))
+
+    def states(self, op: Op, s: Flow) -> None:
+        """A mask that is the same for twins or copies lets signs and shares through, if both operands have them."""
+        given = [name for name in self.names if isinstance(op.args[name], Value)]
+        numbers = [op.args[name] for name in self.names if name not in given]
+        zeros = [is_number(number) and number == 0 for number in numbers]
+        rows: Marks = []
+        for sides in aligned(op, s, [op.args[name] for name in given]):
+            masks, *both = sides
+            both += [[s.null if zero else s.same] * len(masks) for zero in zeros]
+            rows.append([_chosen(op, s, *leaf) for leaf in zip(masks, *both, strict=True)])
+        s.set(op.outputs[0], rows)
+
+
+def _chosen(op: Op, s: Flow, mask: State, first: State, second: State) -> State:
+    mask = s.apply(op, [mask], odd=False, zero=False)
+    return s.add(op, [s.mul(op, [mask, operand]) for operand in (first, second)])
+
+
+register(Choose("condition", "self", "other"), "where")
+register(Choose("mask", "value", "self"), "masked_fill")

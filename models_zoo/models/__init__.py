@@ -1,0 +1,1 @@
+"""Small models, each with example inputs and a reason to exist."""

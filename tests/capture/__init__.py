@@ -1,0 +1,1 @@
+"""Capture: traces, recordings, inputs and what a trace leaves behind."""

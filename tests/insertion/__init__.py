@@ -1,0 +1,1 @@
+"""Deepening: new blocks."""

@@ -1,0 +1,1 @@
+"""Oracles: independent computations of what the library claims."""

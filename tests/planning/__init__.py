@@ -1,0 +1,1 @@
+"""Widening and whole networks: what grows, what is edited, what is refused."""

@@ -1,0 +1,1 @@
+"""States of new units, schemes, and what the static proof says."""

@@ -1,0 +1,1 @@
+"""The rules of operators, and the axes they speak of."""

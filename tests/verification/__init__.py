@@ -1,0 +1,1 @@
+"""Certificates, probes and the first node that differs."""

@@ -1,0 +1,1 @@
+"""The project's own models, the demo and the coverage tables."""
