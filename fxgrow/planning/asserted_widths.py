@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import fx
 
 from ..plans.plan import Path
+from .grown_graph import GrownGraph
+from .input_sizes import OtherSizes
 
-if TYPE_CHECKING:
-    from .graph_edits import Simulation
 
-
-def asserted_number(simulation: Simulation, node: fx.Node) -> tuple[Path, int] | None:
+def asserted_number(graph: GrownGraph, others: OtherSizes, node: fx.Node) -> tuple[Path, int] | None:
     """The number that an asserted comparison must have after a growth, and its place; None if it stays as it is.
 
     Only comparisons that nothing but assertions read are changed, and only with widths, which no input changes, and
@@ -25,10 +23,10 @@ def asserted_number(simulation: Simulation, node: fx.Node) -> tuple[Path, int] |
     sides = list(enumerate(node.args))
     width = next((arg for _, arg in sides if isinstance(arg, fx.Node)), None)
     place = next((k for k, arg in sides if type(arg) is int), None)
-    if width is None or place is None or width not in simulation.changed or width in simulation.elsewhere.uneven:
+    if width is None or place is None or width not in graph.changed or width in others.uneven:
         return None
-    old, new = (simulation.lookup(node, width, before) for before in (True, False))
-    other = simulation.analysis.second(simulation.gm)
+    old, new = (graph.lookup(node, width, before) for before in (True, False))
+    other = graph.analysis.second(graph.gm)
     follows = other is not None and other.results.get(width.name) != old
     if follows or old != node.args[place] or type(new) is not int:
         return None

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..analysis.analysis import Analysis, Scales
-from ..capture.containers import found, replaced
+from ..capture.containers import found
 from ..capture.decomposition.attention import Opening
 from ..capture.decomposition.function_bodies import is_whole_function
 from ..capture.decomposition.inline_calls import kind_of, opening_of
 from ..capture.lowering.lowering import INTRINSICS
 from ..capture.program.call_key import Meta
-from ..capture.program.program import Op, Program, Ref, Value
+from ..capture.program.program import Op, Program, Value
 from ..capture.program.trees import attribute
 from ..capture.recording.recorder import broken
 from ..capture.user_objects.user_code import is_user_code, may_change, target_of
@@ -32,17 +32,18 @@ from ..plans.plan import SPLIT, STATISTIC, ModuleEdit, NodeEdit
 from ..rules.concat import CUTS, piece_sizes
 from ..rules.mixing import MULTIPLIED, NORMS, PINNED
 from .align import align, pin_within
-from .arguments import argument, as_refs, at, grown_ref, put_all, result_of, same_numbers, same_result
+from .arguments import argument, at, grown_ref, put_all, result_of, same_numbers
 from .asserted_widths import asserted_number
 from .computed_numbers import Sight, computes, given
 from .cuts import Cuts
+from .grown_graph import Done, Env, GrownGraph
 from .guards import check_decision
 from .inexpressible import failed, inexpressible, returned_number
 from .input_sizes import OtherSizes
 from .module_attributes import ModuleSizes
 from .new_sizes import NewSizes
 from .recordings import Predictions, Recording, difference, other_numbers, plain_name
-from .second_sizes import Done, proportional
+from .second_sizes import proportional
 from .tensor_literals import put_in_tensors
 from .uneven_numbers import is_plain
 from .whole_functions import why_kept_whole
@@ -52,7 +53,7 @@ MOST_TRIES = 16
 """Ways to edit the numbers of one call that are tried."""
 
 
-class Simulation:
+class Simulation(GrownGraph):
     """What has to be edited for a growth, found by trying it on fake tensors."""
 
     def __init__(
@@ -65,37 +66,21 @@ class Simulation:
         *,
         several: bool = False,
     ) -> None:
-        """`shapes`: the new shape of each tensor that changes, by identity. `detached`: (consumer, source) edges that
-        get an adapter, with the shape that comes out of it. `several`: go on behind a node that cannot express the
-        growth, and note it in `refused`."""
-        self.analysis = analysis
-        self.program = analysis.program
-        self.gm = gm
-        self.sizes = sizes
-        self.shapes = shapes
-        self.detached = detached
+        """See `GrownGraph`; with `several`, nodes that cannot express the growth are noted in `refused`."""
+        super().__init__(analysis, gm, sizes, shapes, detached, several=several)
         self.nodes: list[NodeEdit] = []
         self.kept = ModuleSizes(shapes)
         self.openings: list[Opening] = []
         """Calls that cannot express the growth, and which must be written out first."""
-        self._refs: dict[int, Ref] = {}
-        self._grown: dict[int, Ref] = {}
-        """By index of a value that changes, what stands for it afterwards, where containers are written to."""
-        self._env: dict[fx.Node, Any] = {}
-        self.changed: set[fx.Node] = set()
-        flags = {path for path, module in gm.named_modules(remove_duplicate=False) if isinstance(module, ModeValue)}
+        flags = {path for path, module in self.modules_by_name.items() if isinstance(module, ModeValue)}
         modes = {n.name for n in gm.graph.nodes if n.op == "call_module" and n.target in flags} if flags else set()
         self._kept = modes | self.program.varying
         """Nodes whose numbers no edit may replace: they come from plain inputs, or depend on the mode."""
-        self.done: dict[fx.Node, Done] = {}
-        """How each node was carried through, in order."""
         self.elsewhere = OtherSizes(self)
-        self.modules_by_name = dict(gm.named_modules(remove_duplicate=False))
         self.told: list[fx.Node] = []
         """Nodes that see the growth and are given numbers which may follow the input, or compute such numbers."""
         self.scales: Scales = ()
         """The sizes to look at for them, beside the second ones."""
-        self.several = several
         self.refused: list[GrowthRefused] = []
         self._blamed: dict[fx.Node, frozenset[Atom]] = {}
         """Nodes that cannot express the growth, and the growing units that they see."""
@@ -151,18 +136,20 @@ class Simulation:
         if node.op == "get_attr":
             thing = attribute(self.gm, str(node.target))
             if isinstance(thing, Tensor) and id(thing) in self.shapes:
-                self._change(node, grown_ref(self.program.results[node.name], self.shapes[id(thing)]))
+                self.change(node, grown_ref(self.program.results[node.name], self.shapes[id(thing)]))
             return
-        check_decision(self, node)
-        asserted = asserted_number(self, node)
+        check_decision(self, self.elsewhere, node)
+        asserted = asserted_number(self, self.elsewhere, node)
         if asserted is not None:
             path, number = asserted
             self.nodes.append(NodeEdit(node.name, path, at(node, path), number))
-            self._change(node, self.program.results[node.name], Done(node.target, {path: number}, {}, {}))
+            self.change(node, self.program.results[node.name], Done(node.target, {path: number}, {}, {}))
             return
         module = by_name.get(str(node.target)) if node.op == "call_module" else None
         metas = self.kept.metas(module) if module is not None else {}
-        seen = node.name in touched or any(n in self.changed or self._now(node, n) for n in node.all_input_nodes)
+        seen = node.name in touched or any(
+            n in self.changed or self.reads_changed_container(node, n) for n in node.all_input_nodes
+        )
         seen = seen or any(
             (node.name, n.name) in self.detached or n in self.elsewhere.uneven for n in node.all_input_nodes
         )
@@ -170,7 +157,7 @@ class Simulation:
             return
         if node.name not in self.program.calls and node.target not in INTRINSICS:  # a write into a container
             self._check_output(node)
-            self._change(node, self._predicted(self.program.results[node.name]))
+            self.change(node, self.predicted(self.program.results[node.name]))
             return
         attributes: Mapping[str, object] = {}
         if module is not None:
@@ -188,7 +175,7 @@ class Simulation:
             text = f"{refused.refusal.what}; and the function cannot be traced through: {why}"
             return GrowthRefused(replace(refused.refusal, what=text))
         self.openings.append(opening_of(self.gm, node, self.program))
-        self._change(node, self._predicted(self.program.results[node.name]))
+        self.change(node, self.predicted(self.program.results[node.name]))
         return None
 
     def _go_on(self, node: fx.Node, refused: GrowthRefused) -> None:
@@ -197,7 +184,7 @@ class Simulation:
         What follows from it alone is not noted: a node behind one that is noted, which fails at the same units.
         """
         if node.op != "output":
-            self._change(node, self._predicted(self.program.results[node.name]))
+            self.change(node, self.predicted(self.program.results[node.name]))
         units = self._units(refused.refusal.chain[-1]) or self._units(node.name)
         waiting, seen = list(node.all_input_nodes), set(node.all_input_nodes)
         while waiting:
@@ -220,11 +207,6 @@ class Simulation:
     def modules(self) -> list[ModuleEdit]:
         """Attributes of modules that change."""
         return self.kept.edits
-
-    def _now(self, node: fx.Node, source: fx.Node) -> bool:
-        """Whether a node reads a container into which something was written that is changed by the growth."""
-        tree = self.program.rewritten.get((node.name, source.name))
-        return tree is not None and not same_result(tree, self._predicted(tree))
 
     def _facts(self, node: fx.Node) -> dict[str, Any]:
         """What a module may have to know of its call: the arguments of its operators, and how many channels it reads
@@ -282,14 +264,14 @@ class Simulation:
             how, edits, problem = self._followed(node, how, recording)
         if problem and closed:
             self.openings.append(opening_of(self.gm, node, self.program))
-            self._change(node, self._predicted(self.program.results[node.name]))
+            self.change(node, self.predicted(self.program.results[node.name]))
             return
         if closed:
             self._check_cuts(node, target, ops)
         if problem:
             raise inexpressible(self.gm, node, problem)
         self.nodes.extend(edits)
-        self._change(node, result, how)
+        self.change(node, result, how)
 
     def _grows(self, node: fx.Node) -> bool:
         """Whether a node reads a value that grows; it may run no operator for the example."""
@@ -316,7 +298,7 @@ class Simulation:
 
     def _record(self, node: fx.Node, how: Done, expected: Predictions) -> tuple[Recording | None, Any, str]:
         """What a call runs at its new sizes, what it returns, and what is wrong with it."""
-        args, kwargs = put_all(node, _Env(self, node), how.numbers)
+        args, kwargs = put_all(node, Env(self, node), how.numbers)
         assert how.target is not None
         try:
             template, refs, own = self.analysis.lowering.template(how.target, args, kwargs, how.metas, how.attributes)
@@ -388,7 +370,7 @@ class Simulation:
             if name != "x" and new != op.args.get(name):
                 at = names.index(name)
                 self.nodes.append(NodeEdit(node.name, ("args", at), op.args.get(name), new))
-        self._change(node, grown_ref(op.outputs[0], self.sizes.shape(op.outputs[0])))
+        self.change(node, grown_ref(op.outputs[0], self.sizes.shape(op.outputs[0])))
 
     def _split(self, node: fx.Node, op: Op) -> None:
         """Pieces that no longer have one size: the call becomes a split at written places."""
@@ -398,13 +380,13 @@ class Simulation:
                 self.gm, node, "its pieces have other sizes for other inputs, and cannot be written down"
             )
         self.nodes.append(NodeEdit(node.name, (SPLIT,), str(node.target), (tuple(sizes), dim)))
-        self._change(node, tuple(grown_ref(out, self.sizes.shape(out)) for out in op.outputs))
+        self.change(node, tuple(grown_ref(out, self.sizes.shape(out)) for out in op.outputs))
 
     def _pin(self, node: fx.Node, op: Op, number: float, *, alone: bool) -> None:
         """A mean, a norm or a variance that goes on dividing by what it divides by now."""
         if not alone and kind_of(self.gm, node):
             self.openings.append(opening_of(self.gm, node, self.program))
-            self._change(node, self._predicted(self.program.results[node.name]))
+            self.change(node, self.predicted(self.program.results[node.name]))
             return
         family = op.name.removeprefix("aten::")
         if not alone or (op.args.get("dtype") is not None and family not in NORMS):
@@ -422,63 +404,4 @@ class Simulation:
             raise inexpressible(self.gm, node, "what it is divided by depends on the sizes of the input")
         new = (family, axes, bool(op.args.get("keepdim")), number)
         self.nodes.append(NodeEdit(node.name, (STATISTIC,), str(node.target), new))
-        self._change(node, self._predicted(self.program.results[node.name]))
-
-    # -- bookkeeping --------------------------------------------------------------------------------------------
-
-    def _change(self, node: fx.Node, result: Any, how: Done | None = None) -> None:
-        """Remember a result; who reads it is looked at only if it is another one than before."""
-        self.done[node] = how or Done(None, {}, {}, {})
-        old = self.program.results[node.name]
-        if not same_result(old, result):
-            self._env[node] = result
-            self.changed.add(node)
-            if self.program.rewritten:
-                self._grown.update(
-                    (v.index, ref) for v, ref in zip(found(old, Value), found(result, Ref), strict=False)
-                )
-
-    def _ref_now(self, value: Value) -> Ref:
-        """What stands for a tensor after the growth; one reference for each."""
-        shape = self.sizes.shape(value)
-        if shape == value.shape:
-            ref: Ref = as_refs(value, self._refs)
-            return ref
-        return self._grown.setdefault(value.index, grown_ref(value, shape))
-
-    def lookup(self, consumer: fx.Node, node: fx.Node, old: bool) -> Any:
-        """What a node returns, before or after the growth, as one consumer sees it."""
-        if not old:
-            shape = self.detached.get((consumer.name, node.name))
-            if shape is not None:
-                return grown_ref(self.program.results[node.name], shape)
-        tree = self.program.rewritten.get((consumer.name, node.name))
-        if tree is not None:
-            return as_refs(tree, self._refs) if old else replaced(tree, Value, self._ref_now)
-        if not old and node in self._env:
-            return self._env[node]
-        return as_refs(self.program.results[node.name], self._refs)
-
-    def both(self, node: fx.Node) -> tuple[_Env, _Env]:
-        """What nodes return before and after the growth, as one node sees it."""
-        return _Env(self, node, old=True), _Env(self, node)
-
-    def _predicted(self, tree: Any) -> Any:
-        """A result as the rules predict it."""
-        return replaced(tree, Value, lambda value: grown_ref(value, self.sizes.shape(value)))
-
-
-class _Env(Mapping[fx.Node, Any]):
-    """What nodes return, as one consumer sees it."""
-
-    def __init__(self, simulation: Simulation, consumer: fx.Node, old: bool = False) -> None:
-        self.simulation, self.consumer, self.old = simulation, consumer, old
-
-    def __getitem__(self, node: fx.Node) -> Any:
-        return self.simulation.lookup(self.consumer, node, self.old)
-
-    def __iter__(self) -> Any:
-        return iter(self.consumer.all_input_nodes)
-
-    def __len__(self) -> int:
-        return len(self.consumer.all_input_nodes)
+        self.change(node, self.predicted(self.program.results[node.name]))

@@ -8,7 +8,7 @@ together (`if x.shape[1] * x.shape[2] < 4096`) would be another question afterwa
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx
 
@@ -18,13 +18,12 @@ from ..capture.source_lines import location
 from ..capture.user_objects.user_code import is_user_code, target_of
 from ..errors import GrowthRefused, Kind, Refusal
 from ..functional import QUESTIONS, decided
+from .grown_graph import GrownGraph
+from .input_sizes import OtherSizes
 from .shares import Shares, all_stay, is_read, is_true_as_before
 
-if TYPE_CHECKING:
-    from .graph_edits import Simulation
 
-
-def check_decision(simulation: Simulation, node: fx.Node) -> None:
+def check_decision(graph: GrownGraph, others: OtherSizes, node: fx.Node) -> None:
     """Refuse a growth under which a guard would ask for something else; nothing happens at other nodes.
 
     Raises:
@@ -37,23 +36,23 @@ def check_decision(simulation: Simulation, node: fx.Node) -> None:
         return
     what = {"condition": "the condition", "length": "the length"}.get(str(asked), "the number")
     mixed = f"{what} in {place} depends on the width and on sizes of the inputs together"
-    if asked == "length" and _is_cut_from_both(simulation, asking):
-        _refuse(simulation, node, mixed)
-    code = _code_that_sees_growth(simulation, asking)
+    if asked == "length" and _is_cut_from_both(graph, asking):
+        _refuse(graph, node, mixed)
+    code = _code_that_sees_growth(graph, asking)
     if code is not None:
-        _refuse(simulation, node, f"{what} in {place} is answered by {code.name}, code that sees this width")
-    if asking not in simulation.changed and not _reads_growth(simulation, asking):
+        _refuse(graph, node, f"{what} in {place} is answered by {code.name}, code that sees this width")
+    if asking not in graph.changed and not _reads_growth(graph, asking):
         return
-    now = _answer(str(asked), simulation.lookup(node, asking, False))
+    now = _answer(str(asked), graph.lookup(node, asking, False))
     if isinstance(answer, fx.Node):
-        answer = _answer(str(asked), simulation.lookup(node, asking, True))
+        answer = _answer(str(asked), graph.lookup(node, asking, True))
     if now != answer:
-        _refuse(simulation, node, f"{what} in {place} is {answer!r}, and at the new width it would be {now!r}")
+        _refuse(graph, node, f"{what} in {place} is {answer!r}, and at the new width it would be {now!r}")
     if asked in ("length", "keys"):  # neither a number of axes nor the names in a dict depend on a width
         return
-    share = Shares(simulation, node).of(asking)
+    share = Shares(graph, others, node).of(asking)
     if not (is_true_as_before(share) if asked == "condition" else all_stay(share)):
-        _refuse(simulation, node, mixed)
+        _refuse(graph, node, mixed)
 
 
 def _answer(asked: str, value: Any) -> Any:
@@ -61,12 +60,12 @@ def _answer(asked: str, value: Any) -> Any:
     return QUESTIONS[asked](range(value.value.shape[0]) if isinstance(value, Ref) else value)
 
 
-def _is_cut_from_both(simulation: Simulation, pieces: fx.Node) -> bool:
+def _is_cut_from_both(graph: GrownGraph, pieces: fx.Node) -> bool:
     """Whether some tensors are pieces of an axis, as many as it has entries for, and the axis is made of a width and of
     a size of the inputs."""
     while pieces.target is operator.getitem and isinstance(pieces.args[0], fx.Node):
         pieces = pieces.args[0]
-    program, other = simulation.program, simulation.analysis.second(simulation.gm)
+    program, other = graph.program, graph.analysis.second(graph.gm)
     call = program.calls.get(pieces.name)
     cuts = [step for step in call.template.steps if step.name in ("aten::split", "aten::chunk")] if call else []
     if not cuts or other is None:
@@ -76,34 +75,34 @@ def _is_cut_from_both(simulation: Simulation, pieces: fx.Node) -> bool:
         found(tree, Value)[0].shape
         for tree in (
             program.results[source.name],
-            replaced(simulation.lookup(pieces, source, False), Ref, lambda ref: ref.value),
+            replaced(graph.lookup(pieces, source, False), Ref, lambda ref: ref.value),
             other.results[source.name],
         )
     )
     return any(old[axis] != new[axis] and old[axis] != second[axis] for axis in (step.args["dim"] for step in cuts))
 
 
-def _refuse(simulation: Simulation, node: fx.Node, why: str) -> None:
+def _refuse(graph: GrownGraph, node: fx.Node, why: str) -> None:
     raise GrowthRefused(
         Refusal(
             Kind.DECIDED,
             f"forward decides by this width what to run: {why}",
-            where=location(simulation.gm, node.name),
+            where=location(graph.gm, node.name),
             chain=(node.name,),
             hint="let forward do the same for every width, choose a width for which it does, or grow another axis",
         )
     )
 
 
-def _code_that_sees_growth(simulation: Simulation, last: fx.Node) -> fx.Node | None:
+def _code_that_sees_growth(graph: GrownGraph, last: fx.Node) -> fx.Node | None:
     """The user's code that computes a plain value from a tensor that grows: it may do so from all of its sizes."""
     queue, seen = [last], {last}
     while queue:
         node = queue.pop()
-        if found(simulation.program.results.get(node.name), Value):
+        if found(graph.program.results.get(node.name), Value):
             continue
-        called = node.op.startswith("call_") and is_user_code(target_of(node, simulation.modules_by_name))
-        if called and any(source in simulation.changed for source in node.all_input_nodes):
+        called = node.op.startswith("call_") and is_user_code(target_of(node, graph.modules_by_name))
+        if called and any(source in graph.changed for source in node.all_input_nodes):
             return node
         new = [source for source in node.all_input_nodes if source not in seen]
         seen.update(new)
@@ -111,16 +110,16 @@ def _code_that_sees_growth(simulation: Simulation, last: fx.Node) -> fx.Node | N
     return None
 
 
-def _reads_growth(simulation: Simulation, last: fx.Node) -> bool:
+def _reads_growth(graph: GrownGraph, last: fx.Node) -> bool:
     """Whether a number is computed from one that changes; a part of a shape speaks for itself."""
     queue, seen = [last], {last}
     while queue:
         node = queue.pop()
-        if found(simulation.program.results.get(node.name), Value):
+        if found(graph.program.results.get(node.name), Value):
             continue
-        if node in simulation.changed:
+        if node in graph.changed:
             return True
-        is_part = node.target is operator.getitem and is_read(node, simulation.program.results)
+        is_part = node.target is operator.getitem and is_read(node, graph.program.results)
         new = [] if is_part else [source for source in node.all_input_nodes if source not in seen]
         seen.update(new)
         queue += new

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx, nn
 
@@ -11,19 +11,17 @@ from ..capture.program.program import Value
 from ..plans.plan import NodeEdit, Path
 from .arguments import is_tuple, same_numbers, scalars_in
 from .computed_numbers import Sight, followers, keepers
+from .grown_graph import GrownGraph
 from .second_sizes import SecondSizes
 from .size_tuples import together
 from .uneven_numbers import Uneven, goals, is_plain, reads_of, sizes_in
 
-if TYPE_CHECKING:
-    from .graph_edits import Simulation
-
 
 class OtherSizes:
-    """The other sizes of one simulation, each made when it is first needed."""
+    """The other sizes of one growth, each made when it is first needed."""
 
-    def __init__(self, simulation: Simulation) -> None:
-        self.simulation = simulation
+    def __init__(self, graph: GrownGraph) -> None:
+        self.graph = graph
         self.uneven = Uneven()
         self._second: SecondSizes | None = None
         self._further: dict[tuple[tuple[tuple[int, int], int], ...], SecondSizes] = {}
@@ -31,8 +29,8 @@ class OtherSizes:
     def second(self) -> SecondSizes | None:
         """The second sizes; None if the model takes no inputs of other sizes."""
         if self._second is None:
-            program = self.simulation.analysis.second(self.simulation.gm)
-            self._second = SecondSizes(self.simulation, program) if program is not None else None
+            program = self.graph.analysis.second(self.graph.gm)
+            self._second = SecondSizes(self.graph, program) if program is not None else None
         return self._second
 
     def further(self, node: fx.Node, numbers: Iterable[fx.Node], sight: Sight) -> list[SecondSizes]:
@@ -45,13 +43,13 @@ class OtherSizes:
             for s in sizes_in(*(see(read) for see in (sight.old, sight.new, sight.second_old)))
         ]
         found = []
-        for goal in goals(sizes, self.simulation.analysis.following()):
+        for goal in goals(sizes, self.graph.analysis.following()):
             key = tuple(sorted(goal.items()))
             if key not in self._further:
-                program = self.simulation.analysis.further(self.simulation.gm, goal)
+                program = self.graph.analysis.further(self.graph.gm, goal)
                 if program is None:
                     continue
-                self._further[key] = SecondSizes(self.simulation, program, further=True)
+                self._further[key] = SecondSizes(self.graph, program, further=True)
             self._further[key].advance()
             found += [] if self._further[key].lost else [self._further[key]]
         return found
@@ -65,12 +63,9 @@ class OtherSizes:
         """Note whether a node returns a number that is made of a width by steps that are not smooth."""
         target = module if module is not None else node.target
         beside = any(
-            n in self.simulation.changed and not is_plain(self.simulation.program.results[n.name])
-            for n in node.all_input_nodes
+            n in self.graph.changed and not is_plain(self.graph.program.results[n.name]) for n in node.all_input_nodes
         )
-        self.uneven.note(
-            node, target, lambda n: self.simulation.program.results[n.name], node in self.simulation.changed, beside
-        )
+        self.uneven.note(node, target, lambda n: self.graph.program.results[n.name], node in self.graph.changed, beside)
 
     def arguments(self, node: fx.Node) -> list[tuple[Path, fx.Node]]:
         """The nodes among a node's arguments, with their places."""
@@ -83,7 +78,7 @@ class OtherSizes:
         if second is None:
             return False
         second.advance()
-        old, new = self.simulation.both(node)
+        old, new = self.graph.both(node)
         sight = Sight(old.__getitem__, new.__getitem__, second.old, lambda n: second.new(node, n))
         if not self.uneven.mixed(number, sight):
             return False

@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import fx
 
 from ..capture.containers import found, replaced, way_into
-from ..capture.program.call_key import Meta
 from ..capture.program.program import Op, Program, Ref, Value
 from ..capture.recording.recorder import broken
-from ..plans.plan import NodeEdit, Path
 from .arguments import as_refs, grown_ref, numbers, put_all, result_of, same_result
 from .computed_numbers import edited, in_step
+from .grown_graph import Done, GrownGraph
 from .inexpressible import failed, inexpressible
 from .recordings import Predictions, Recording, difference, plain_name
-
-if TYPE_CHECKING:
-    from .graph_edits import Simulation
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How a node was carried through a growth: the call, and the numbers that it gets. Of a node that becomes other
-    operators, `target` is None."""
-
-    target: str | Any | nn.Module | None
-    numbers: Mapping[Path, object]
-    metas: Mapping[int, Meta]
-    attributes: Mapping[str, object]
-    edits: Mapping[Path, NodeEdit] = field(default_factory=dict)
-    """Edits of numbers that are others at other sizes; they stand before `numbers`."""
 
 
 class OutOfStep(Exception):
@@ -49,10 +31,10 @@ class NoShare(OutOfStep):
 class SecondSizes:
     """What nodes return at the second sizes, worked out as far as it is asked for."""
 
-    def __init__(self, simulation: Simulation, program: Program, *, further: bool = False) -> None:
+    def __init__(self, graph: GrownGraph, program: Program, *, further: bool = False) -> None:
         """`further`: whether these are sizes beside the second ones, which are given up where they cannot be told."""
         self.further, self.lost = further, False
-        self.simulation = simulation
+        self.graph = graph
         self.program = program
         self._refs: dict[int, Ref] = {}
         self._grown: dict[int, Ref] = {}
@@ -65,13 +47,13 @@ class SecondSizes:
 
     def new(self, consumer: fx.Node, node: fx.Node) -> Any:
         """What a node returns after the growth, as one consumer sees it."""
-        shape = self.simulation.detached.get((consumer.name, node.name))
+        shape = self.graph.detached.get((consumer.name, node.name))
         if shape is not None:
-            return self._shared(self.simulation.program.results[node.name], shape, self.program.results[node.name])
+            return self._shared(self.graph.program.results[node.name], shape, self.program.results[node.name])
         key = consumer.name, node.name
         if key in self.program.rewritten:
-            here, there = self.simulation.program.rewritten[key], self.program.rewritten[key]
-            made = self._shared(here, self.simulation.lookup(consumer, node, False), there)
+            here, there = self.graph.program.rewritten[key], self.program.rewritten[key]
+            made = self._shared(here, self.graph.lookup(consumer, node, False), there)
             refs = iter(zip(found(there, Value), found(made, Ref), strict=True))
             return replaced(made, Ref, lambda _: self._ref_of(*next(refs)))
         return self._env[node] if node in self._env else self.old(node)
@@ -89,7 +71,7 @@ class SecondSizes:
         Raises:
             GrowthRefused: a node in front of it fails.
         """
-        done = list(self.simulation.done.items())[self._next :]
+        done = list(self.graph.done.items())[self._next :]
         for node, how in done:
             if self.lost:
                 return
@@ -100,9 +82,9 @@ class SecondSizes:
                 if self.further and isinstance(error, NoShare):
                     self.lost = True
                     return
-                if self.simulation.several:
+                if self.graph.several:
                     self._take(node)
-                raise inexpressible(self.simulation.gm, node, str(error)) from None
+                raise inexpressible(self.graph.gm, node, str(error)) from None
             if not same_result(self.program.results[node.name], result):
                 self._env[node] = result
                 if self.program.rewritten:
@@ -111,7 +93,7 @@ class SecondSizes:
 
     def _take(self, node: fx.Node) -> None:
         """Go on behind a node that fails, with a result whose axes grow as they do at the example's sizes."""
-        old, new = self.simulation.program.results[node.name], self.simulation.lookup(node, node, False)
+        old, new = self.graph.program.results[node.name], self.graph.lookup(node, node, False)
         with suppress(OutOfStep):
             self._env[node] = self._shared(old, new, self.program.results[node.name])
 
@@ -122,21 +104,21 @@ class SecondSizes:
             OutOfStep: it fails, or its result cannot be told.
         """
         if how.target is None:
-            old, new = self.simulation.program.results[node.name], self.simulation.lookup(node, node, False)
+            old, new = self.graph.program.results[node.name], self.graph.lookup(node, node, False)
             return self._shared(old, new, self.program.results[node.name]), None
         env = {source: self.new(node, source) for source in node.all_input_nodes}
         later = {path: edited(edit, node, lambda number: self.new(node, number)) for path, edit in how.edits.items()}
         if None in later.values():
             raise OutOfStep("a number in its arguments cannot be computed for inputs of other sizes")
         args, kwargs = put_all(node, env, {**how.numbers, **later})
-        lowering = self.simulation.analysis.lowering
+        lowering = self.graph.analysis.lowering
         try:
             template, refs, own = lowering.template(how.target, args, kwargs, how.metas, how.attributes)
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
             if broken(error):
-                raise failed(self.simulation.gm, node, error) from error
+                raise failed(self.graph.gm, node, error) from error
             lines = str(error).strip().splitlines() or [repr(error)]
             raise OutOfStep(f"for inputs of other sizes than the example it fails: {lines[0]}") from None
         return result_of(template, refs, node.name), Recording.of(template, args, kwargs, len(own))
@@ -147,7 +129,7 @@ class SecondSizes:
             _, recording = self.run(node, how)
         except OutOfStep as error:
             return str(error)
-        first, second = self.simulation.program, self.program
+        first, second = self.graph.program, self.program
         if recording is None or new is None:
             return ""
         own = recording.own
@@ -155,14 +137,14 @@ class SecondSizes:
         old, old_second = (Recording.of(c.template, c.args, c.kwargs, own) for c in before)
         ops = [op for op in second.node_ops[node.name] if op.step >= 0]
         expected = Predictions(ops, (), lambda v: v.shape, second.results[node.name], numbers=False)
-        text = difference(old_second, recording, expected, self.simulation.analysis.lowering.compared)
+        text = difference(old_second, recording, expected, self.graph.analysis.lowering.compared)
         if not text:
             text = _apart([old, old_second, new, recording], {op.step for op in first.node_ops[node.name]})
         return f"for inputs of other sizes than the example: {text}" if text else ""
 
     def varies(self, node: fx.Node, values: Sequence[Value], axes: Sequence[int]) -> bool:
         """Whether a size of what a node's only operator reads or returns is another one here."""
-        first, second = (p.node_ops[node.name][0] for p in (self.simulation.program, self.program))
+        first, second = (p.node_ops[node.name][0] for p in (self.graph.program, self.program))
         pairs = zip([*first.inputs(), *first.outputs], [*second.inputs(), *second.outputs], strict=False)
         other = {id(value): partner for value, partner in pairs}
         return any(v.shape[k] != other[id(v)].shape[k] for v in values for k in axes if id(v) in other)

@@ -12,15 +12,14 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx
 
 from ..capture.containers import found
 from ..capture.program.program import Value
-
-if TYPE_CHECKING:
-    from .graph_edits import Simulation
+from .grown_graph import GrownGraph
+from .input_sizes import OtherSizes
 
 _EQUALITIES = (operator.eq, operator.ne)
 _COMPARISONS = (*_EQUALITIES, operator.lt, operator.le, operator.gt, operator.ge)
@@ -55,10 +54,10 @@ UNKNOWN = Share(None)
 class Shares:
     """What a growth does to the plain values that one node reads."""
 
-    def __init__(self, simulation: Simulation, consumer: fx.Node) -> None:
-        self.simulation = simulation
+    def __init__(self, graph: GrownGraph, others: OtherSizes, consumer: fx.Node) -> None:
+        self.graph, self._others = graph, others
         self.consumer = consumer
-        self.old, self.new = simulation.both(consumer)
+        self.old, self.new = graph.both(consumer)
         self._known: dict[fx.Node, Tree] = {}
 
     def of(self, arg: Any) -> Tree:
@@ -76,7 +75,7 @@ class Shares:
         return SAME if all(all_stay(self.of(node)) for node in inside) else UNKNOWN
 
     def _of_node(self, node: fx.Node) -> Tree:
-        if not node.all_input_nodes or is_read(node, self.simulation.program.results):
+        if not node.all_input_nodes or is_read(node, self.graph.program.results):
             return self._read(node)
         args = [self.of(arg) for arg in (*node.args, *node.kwargs.values())]
         made = self._computed(node, args)
@@ -127,10 +126,10 @@ class Shares:
     def _read(self, node: fx.Node) -> Tree:
         """Of what is read from a tensor, or given to the model."""
         old, new = self.old[node], self.new[node]
-        program = self.simulation.analysis.second(self.simulation.gm)
-        second = self.simulation.elsewhere.second()
+        program = self.graph.analysis.second(self.graph.gm)
+        second = self._others.second()
         if program is None or second is None:
-            return _each(lambda *pair: _alone(*pair, given=node.name in self.simulation.program.varying), old, new)
+            return _each(lambda *pair: _alone(*pair, given=node.name in self.graph.program.varying), old, new)
         there = program.results[node.name]
         mixed = any(leaf is UNKNOWN for leaf in _leaves(_each(_beside, old, new, there)))
         if not mixed:

@@ -586,7 +586,7 @@ def _everywhere(name: str, value: object, *places: str) -> Plant:
     return changed(**{f"{place}__{name}": value for place in places})
 
 
-_WRITES = ("capture__tracing__trace", "capture__lowering__lowering", "api")
+_WRITES = ("capture__tracing__trace", "capture__lowering__lowering", "api__verbs")
 SHOWN_BY: dict[str, dict[str, Plant]] = {
     "objects": {
         "what forward writes is left behind": _everywhere("nothing_left_behind", _reached_only, *_WRITES),
