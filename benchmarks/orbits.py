@@ -20,7 +20,7 @@ from fxgrow.capture.program.program import Op
 from fxgrow.dims.axis import Axis, Fixed
 from fxgrow.models_zoo import ZOO
 from fxgrow.rules import RULES
-from fxgrow.rules.base import Dims
+from fxgrow.rules.base import AxisContext
 from tests.models.orbit import MODELS, program_of
 from tests.oracles.agreement import Agreement, compare
 
@@ -36,7 +36,7 @@ class Forgets:
     def __init__(self, *, grows: bool) -> None:
         self.grows = grows
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Every axis of every result is new."""
         for out in op.outputs:
             axes: list[Axis] = [d.algebra.atom(n) if self.grows else Fixed(n) for n in out.shape]

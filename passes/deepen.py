@@ -14,7 +14,7 @@ from fxgrow.plans import Plan
 from fxgrow.plans.insertion import Layers
 from fxgrow.plans.limits import is_seed
 
-from ..insertion.block_options import NORMS, Make, block_for, check_block, wish_for
+from ..insertion.block_options import NORMS, BlockOptions, block_for, block_spec, check_block
 from ..insertion.blocks import BLOCKS
 from ..insertion.clone import copies, find_block
 from ..insertion.clone_keys import Clone, clone_in_a_row, deeper_keys
@@ -23,7 +23,7 @@ from ..insertion.factorize import factors
 from ..insertion.identity_layer import draft_identity
 from ..insertion.inserting import Drafted, draft, made_by
 from ..insertion.positions import Position, Side, find_position, free_name
-from ..insertion.segments import Stretch
+from ..insertion.segments import Segment
 
 SCHEMES = ("r2r", "zero", "net2net", "morphism")
 INITS = ("match", "kaiming", "xavier", "copy")
@@ -145,31 +145,31 @@ class Deepen:
         return self._plan(gm, analysis, drafts, deeper_keys(gm, analysis, clones))
 
     @property
-    def _make(self) -> Make:
-        return Make(self.hidden, self.kernel, self.norm, self.activation, self.heads, self.causal)
+    def _make(self) -> BlockOptions:
+        return BlockOptions(self.hidden, self.kernel, self.norm, self.activation, self.heads, self.causal)
 
-    def _block(self, gm: fx.GraphModule, analysis: Analysis, position: Position) -> tuple[Drafted, Stretch | None]:
+    def _block(self, gm: fx.GraphModule, analysis: Analysis, position: Position) -> tuple[Drafted, Segment | None]:
         """A block for one place, still without its name; and what it is a clone of."""
-        around = look_around(gm, analysis, position.node, position.value)
+        context = look_around(gm, analysis, position.node, position.value)
         where = f"{position.side} {position.name}"
         if self.block == "clone":
             stretch = find_block(gm, analysis, position)
             body = copies(gm, stretch, afresh=self.init != "copy")
-            made = draft(gm, analysis, position, body, "clone", self.scheme, around, where, (("of", stretch.last),))
+            made = draft(gm, analysis, position, body, "clone", self.scheme, context, where, (("of", stretch.last),))
             return made, stretch
         if callable(self.block):
-            return made_by(self.block, gm, analysis, position, self.scheme, around, where), None
-        kind = "identity" if self.scheme == "net2net" else self.block or block_for(position, around)
+            return made_by(self.block, gm, analysis, position, self.scheme, context, where), None
+        kind = "identity" if self.scheme == "net2net" else self.block or block_for(position, context)
         assert isinstance(kind, str)
         if kind == "identity":
-            return draft_identity(gm, analysis, position, self._make, around, where), None
-        wish = wish_for(position, around, kind, self._make)
+            return draft_identity(gm, analysis, position, self._make, context, where), None
+        spec = block_spec(position, context, kind, self._make)
         settings = (
-            ("hidden", hidden_width(BLOCKS[kind](wish))),
-            ("norm", wish.norm),
-            ("activation", wish.activation.kind if wish.activation else "none"),
+            ("hidden", hidden_width(BLOCKS[kind](spec))),
+            ("norm", spec.norm),
+            ("activation", spec.activation.kind if spec.activation else "none"),
         )
-        return draft(gm, analysis, position, BLOCKS[kind](wish), kind, self.scheme, around, where, settings), None
+        return draft(gm, analysis, position, BLOCKS[kind](spec), kind, self.scheme, context, where, settings), None
 
     def _plan(
         self, gm: fx.GraphModule, analysis: Analysis, drafts: list[Drafted], keys: tuple[tuple[str, str], ...]

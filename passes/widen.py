@@ -12,7 +12,7 @@ from torch import fx
 
 from fxgrow.analysis.analysis import Analysis
 from fxgrow.analysis.solver import DimsSolver
-from fxgrow.capture.decomposition.inline_calls import opening_of
+from fxgrow.capture.decomposition.inline_calls import decomposition_of
 from fxgrow.dims.axis import Atom, atoms
 from fxgrow.errors import FxgrowError, GrowthRefused, Kind, usage
 from fxgrow.plans import Plan
@@ -152,7 +152,7 @@ class Widen:
             return None
         if windows := with_other_heads(task.gm, dims, sizes):
             task.expected = len(task.left_out) if task.expected is None else task.expected
-            task.open([opening_of(task.gm, node, task.analysis.program) for node in windows])
+            task.open([decomposition_of(task.gm, node, task.analysis.program) for node in windows])
             return None
         problem = Problem(task.analysis, dims, sizes, task.analysis.others(task.gm))
         scheme = scheme_named(self.scheme)
@@ -245,7 +245,7 @@ class Widen:
                     raise
                 task.left_out[name] = refused
         if closed_nodes:
-            task.open([opening_of(task.gm, node, task.analysis.program) for node in closed_nodes])
+            task.open([decomposition_of(task.gm, node, task.analysis.program) for node in closed_nodes])
             return None, targets
         sizes.update((atom, n) for atom, n in task.beside.items() if atom not in sizes)
         return (sizes, targets) if targets else (None, targets)
@@ -304,7 +304,7 @@ class Widen:
         """Add the new sizes that one target asks for."""
         chosen = chosen_atoms(dims, target.axis, task.other_way.get(target.name, self.grow))
         if not chosen:
-            raise explain_refusal(task.gm, dims, target, soft=self.skip == "reshape")
+            raise explain_refusal(task.gm, dims, target, adapt_skips=self.skip == "reshape")
         chosen = behind(dims, target.axis, chosen)
         steps: list[list[Atom]] = []
         for atom in chosen:

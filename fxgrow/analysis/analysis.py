@@ -152,7 +152,7 @@ class Analysis:
     def volumes(self) -> DimsSolver:
         """The axes when residual joins keep their operands apart; made when first asked for."""
         if self._volumes is None:
-            self._volumes = DimsSolver(self.program, soft=True).solve()
+            self._volumes = DimsSolver(self.program, adapt_skips=True).solve()
         return self._volumes
 
     @property

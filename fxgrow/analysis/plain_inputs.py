@@ -11,7 +11,7 @@ from ..dims.axis import Axis, atoms
 from ..errors import Kind
 from ..rules import RULES
 from ..rules.arithmetic import Addcmul, Divide, Multiply
-from ..rules.base import Dims
+from ..rules.base import AxisContext
 from ..rules.contraction import Contraction
 from ..rules.norm import PerChannel
 from ..rules.pointwise import Cast, PRelu, RandomSlope, Unary
@@ -38,7 +38,7 @@ _ALONG = frozenset(
 _FILLED = frozenset({"aten::full", "aten::new_full", "aten::full_like", "aten::fill"})
 
 
-def freeze_varying(program: Program, dims: Dims) -> None:
+def freeze_varying(program: Program, dims: AxisContext) -> None:
     """Freeze what hangs on plain inputs, and every weight's axis that is taken apart there; after the walk."""
     for i, op in enumerate(program.ops):
         if not op.varying:
@@ -63,7 +63,7 @@ def _shown(op: Op) -> str:
     return ", ".join(dict.fromkeys(name for name, _ in sorted(op.varying)))
 
 
-def _affected(op: Op, dims: Dims) -> Iterator[Axis]:
+def _affected(op: Op, dims: AxisContext) -> Iterator[Axis]:
     """The axes that another number would cut, move or measure otherwise."""
     rule = RULES.get(op.name)
     places = {(name, k) for name, k in op.varying if op.name not in _NAMES.get(name, ())}

@@ -69,13 +69,13 @@ class SoftJoin:
 class DimsSolver:
     """What rules write to, and what everyone reads afterwards.
 
-    `soft` keeps the operands of residual joins apart. `fresh` is for a new block: a volume in it may be made of two
-    halves where more units would change the statistics of old ones.
+    `adapt_skips` keeps the operands of residual joins apart. `fresh` is for a new block: a volume in it may be made of
+    two halves where more units would change the statistics of old ones.
     """
 
-    def __init__(self, program: Program, *, soft: bool = False, fresh: bool = False) -> None:
+    def __init__(self, program: Program, *, adapt_skips: bool = False, fresh: bool = False) -> None:
         self.program = program
-        self.soft = soft
+        self.adapt_skips = adapt_skips
         self.fresh = fresh
         self.algebra = Algebra()
         self.axes: dict[int, Sequence[Axis]] = {}
@@ -175,7 +175,7 @@ class DimsSolver:
         main, skip = (b, a) if first_is_skip else (a, b)
         join = Join(self.algebra.op, op.node, main, skip, operands[0] if first_is_skip else operands[1])
         self.joins.append(join)
-        if not self.soft or main.shape != skip.shape or skip.node.startswith(ADAPTER):
+        if not self.adapt_skips or main.shape != skip.shape or skip.node.startswith(ADAPTER):
             return False
         return self._keep_apart(op, join)
 
@@ -196,8 +196,8 @@ class DimsSolver:
         for k in range(len(ours)):
             if k != at:
                 self.algebra.unify(ours[k], theirs[k])
-        soft = self._soft[id(op)] = SoftJoin(join, at, ours[at], theirs[at])
-        self.soft_joins.append(soft)
+        found = self._soft[id(op)] = SoftJoin(join, at, ours[at], theirs[at])
+        self.soft_joins.append(found)
         self.set(op.outputs[0], ours)
         return True
 
@@ -210,10 +210,10 @@ class DimsSolver:
 
     def kept_apart(self, op: Op) -> tuple[Value, int] | None:
         """The skip operand of a join, and the axis along which its volume is another one than the result's."""
-        soft = self._soft.get(id(op))
-        if soft is None or self.algebra.resolve(soft.out) == self.algebra.resolve(soft.skip):
+        found = self._soft.get(id(op))
+        if found is None or self.algebra.resolve(found.out) == self.algebra.resolve(found.skip):
             return None
-        return soft.join.skip, soft.at
+        return found.join.skip, found.at
 
     # -- the walk -----------------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class Aside:
     def __init__(self, dims: Walked, seen: Iterable[Value]) -> None:
         """`seen`: values that results depend on."""
         self._dims = dims
-        self.algebra, self.soft, self.fresh = dims.algebra, False, dims.fresh
+        self.algebra, self.adapt_skips, self.fresh = dims.algebra, False, dims.fresh
         resolve = self.algebra.resolve
         self._held = dict.fromkeys(a for value in seen for axis in dims.of(value) for a in atoms(resolve(axis)))
         """Their atoms."""

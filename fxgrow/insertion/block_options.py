@@ -8,8 +8,8 @@ from torch import nn
 
 from ..errors import Kind, usage
 from ..planning.widths import LARGEST
-from .blocks import BLOCKS, CONVOLUTIONS, Wish
-from .context import Activation, Around
+from .blocks import BLOCKS, CONVOLUTIONS, BlockSpec
+from .context import Activation, BlockContext
 from .positions import Position
 
 NORMS = ("auto", "batch", "group", "layer", "rms", "none")
@@ -17,25 +17,25 @@ KERNEL = 3
 NONE = "none"
 
 
-def block_for(position: Position, around: Around) -> str:
+def block_for(position: Position, context: BlockContext) -> str:
     """The kind of block that suits a place: a convolution where channels are axis 1 of an image, attention where there
     is attention among tokens, else a multi-layer perceptron over the last axis."""
     rank = len(position.value.shape)
-    if takes_channels(position, around):
+    if takes_channels(position, context):
         return "basic"
-    return "transformer" if around.heads and rank == 3 else "mlp"
+    return "transformer" if context.heads and rank == 3 else "mlp"
 
 
-def takes_channels(position: Position, around: Around) -> bool:
+def takes_channels(position: Position, context: BlockContext) -> bool:
     """Whether layers at this place are convolutions: the units lie along axis 1 and there is a window behind them."""
     rank = len(position.value.shape)
     if rank not in (3, 4, 5):
         return False
-    return around.axis == 1 if around.axis > 0 else around.layer.startswith("conv") or rank > 3
+    return context.axis == 1 if context.axis > 0 else context.layer.startswith("conv") or rank > 3
 
 
 @dataclass(frozen=True, slots=True)
-class Make:
+class BlockOptions:
     """How a user wants blocks to be made; None leaves it to the neighbourhood."""
 
     hidden: int | None = None
@@ -46,7 +46,7 @@ class Make:
     causal: bool | None = None
 
 
-def wish_for(position: Position, around: Around, block: str, make: Make) -> Wish:
+def block_spec(position: Position, context: BlockContext, block: str, make: BlockOptions) -> BlockSpec:
     """The options of a block, those not given taken from the neighbourhood.
 
     Raises:
@@ -59,7 +59,7 @@ def wish_for(position: Position, around: Around, block: str, make: Make) -> Wish
             f"block={block!r} takes (batch, channels, window …), but {position.node.name} has {len(shape)} axes",
             hint='block="mlp"',
         )
-    if block == "transformer" and make.causal is None and around.masked:
+    if block == "transformer" and make.causal is None and context.masked:
         raise usage(
             Kind.BAD_OPTION,
             "attention in this network is masked, and a new transformer block would not know the mask",
@@ -67,15 +67,15 @@ def wish_for(position: Position, around: Around, block: str, make: Make) -> Wish
         )
     if make.hidden is not None:
         check_hidden(make.hidden, max(shape[1], shape[-1]))
-    return Wish(
+    return BlockSpec(
         shape=shape,
-        around=around,
+        context=context,
         hidden=make.hidden,
         kernel=KERNEL if make.kernel is None else make.kernel,
-        norm=_norm(block, make.norm, around, len(shape)),
-        activation=activation_named(make.activation, around),
-        heads=make.heads if make.heads is not None else _heads(shape[-1], around.heads),
-        causal=around.causal if make.causal is None else make.causal,
+        norm=_norm(block, make.norm, context, len(shape)),
+        activation=activation_named(make.activation, context),
+        heads=make.heads if make.heads is not None else _heads(shape[-1], context.heads),
+        causal=context.causal if make.causal is None else make.causal,
     )
 
 
@@ -99,12 +99,12 @@ def _heads(features: int, usual: int) -> int:
     return next(h for h in (range(usual, 0, -1) if usual else (8, 4, 2, 1)) if features % h == 0)
 
 
-def _norm(block: str, norm: str, around: Around, rank: int) -> str:
+def _norm(block: str, norm: str, context: BlockContext, rank: int) -> str:
     if norm == "batch" and rank > LARGEST_BATCH_NORM:
         raise usage(Kind.BAD_OPTION, f"torch has no batch norm for {rank} axes", hint='norm="layer", or norm="none"')
     if norm != "auto":
         return norm
-    near = around.norm
+    near = context.norm
     if block in CONVOLUTIONS:
         return near if near in ("batch", "group") else NONE
     if block == "transformer":
@@ -114,14 +114,14 @@ def _norm(block: str, norm: str, around: Around, rank: int) -> str:
     return near
 
 
-def activation_named(name: str | type[nn.Module] | None, around: Around) -> Activation | None:
+def activation_named(name: str | type[nn.Module] | None, context: BlockContext) -> Activation | None:
     """A class of torch.nn by its name in any case, "none", or by default what the network uses nearby, else ReLU.
 
     Raises:
         UsageError: there is no activation of that name.
     """
     if name is None:
-        return around.activation or Activation("ReLU")
+        return context.activation or Activation("ReLU")
     if isinstance(name, str) and name.lower() == NONE:
         return None
     wanted = name.lower() if isinstance(name, str) else getattr(name, "__name__", repr(name)).lower()
@@ -132,8 +132,8 @@ def activation_named(name: str | type[nn.Module] | None, around: Around) -> Acti
             f"torch.nn has no activation called {name!r}",
             hint='activation="relu", "gelu" …, or "none"; for one of your own pass a module factory as block=',
         )
-    if around.activation is not None and around.activation.kind == known[wanted]:
-        return around.activation
+    if context.activation is not None and context.activation.kind == known[wanted]:
+        return context.activation
     return Activation(known[wanted])
 
 

@@ -9,16 +9,16 @@ from torch import fx, nn
 from ..analysis.analysis import Analysis
 from ..capture.program.program import Value
 from ..dims.axis import atoms
-from ..planning.tensor_edits import Blocks
+from ..planning.tensor_edits import LayoutBuilder
 from ..plans import AxisGrowth, Chain, Grid, Layout, Leaf, Still, Woven
-from ..plans.insertion import Body, Copies, Fresh, Layers
+from ..plans.insertion import BlockTensor, Body, Copies, Layers
 from .identity_proof import Identity
 from .silence import MAPS
 
 
 def fresh_tensors(
     block: fx.GraphModule, analysis: Analysis, body: Body, proof: Identity, like: str, fills: Mapping[str, str]
-) -> tuple[Fresh, ...]:
+) -> tuple[BlockTensor, ...]:
     """One entry for each parameter and buffer of a block.
 
     Args:
@@ -56,7 +56,7 @@ def fresh_tensors(
         axes = halves(analysis, value, proof) if value is not None and fill != "zero" else ()
         learns = isinstance(tensor, nn.Parameter)
         source = originals.get(name, like) if fill in ("draw", "isometry") else ""
-        found.append(Fresh(name, tuple(tensor.shape), fill, source, axes, learns))
+        found.append(BlockTensor(name, tuple(tensor.shape), fill, source, axes, learns))
     return tuple(found)
 
 
@@ -75,7 +75,7 @@ def halves(analysis: Analysis, value: Value, proof: Identity) -> tuple[AxisGrowt
     dims = analysis.dims
     growths = []
     for silence in proof.silences:
-        blocks = Blocks(dims, silence.sizes, silence.states, {})
+        blocks = LayoutBuilder(dims, silence.sizes, silence.states, {})
         for k, axis in enumerate(dims.resolved(value)):
             if any(atom in silence.sizes for atom in atoms(axis)):
                 growths.append(AxisGrowth(k, _all_new(blocks.layout(axis, value.index, k)[0])))

@@ -11,10 +11,10 @@ from ..capture.program.program import Value
 from ..errors import GrowthRefused, Kind, Refusal
 from ..plans.insertion import Copies
 from .positions import Position
-from .segments import Stretch, alike, between, stretches
+from .segments import Segment, alike, between, stretches
 
 
-def find_block(gm: fx.GraphModule, analysis: Analysis, position: Position) -> Stretch:
+def find_block(gm: fx.GraphModule, analysis: Analysis, position: Position) -> Segment:
     """The block to copy: the one that ends at the position, or the nearest of the same shape that the graph repeats.
 
     Raises:
@@ -48,7 +48,7 @@ def find_block(gm: fx.GraphModule, analysis: Analysis, position: Position) -> St
     return min(repeated, key=lambda s: abs(order[s.last] - here))
 
 
-def _same(gm: fx.GraphModule, analysis: Analysis, a: Stretch, b: Stretch) -> bool:
+def _same(gm: fx.GraphModule, analysis: Analysis, a: Segment, b: Segment) -> bool:
     """Whether two stretches are one block; at one width whole numbers that functions are given must agree, too."""
     shapes = [(_shape(analysis, s.entry), _shape(analysis, s.last)) for s in (a, b)]
     return alike(gm, a, b, numbers=shapes[0] == shapes[1])
@@ -59,7 +59,7 @@ def _shape(analysis: Analysis, node: str) -> tuple[int, ...] | None:
     return value.shape if isinstance(value, Value) else None
 
 
-def _container(gm: fx.GraphModule, analysis: Analysis, position: Position) -> Stretch | None:
+def _container(gm: fx.GraphModule, analysis: Analysis, position: Position) -> Segment | None:
     """The container that the user named, if it is a block: one value in, one of the same shape out, a join inside."""
     inside = set(position.inside)
     if position.side == "before" or len(inside) < 2 or position.node.name not in inside:
@@ -73,21 +73,21 @@ def _container(gm: fx.GraphModule, analysis: Analysis, position: Position) -> St
     pieces = [s for s in stretches(gm, analysis) if set(s.nodes) <= set(on_the_way)]
     if _period(gm, analysis, pieces) is not None:  # a stage of several blocks, not one block
         return None
-    return Stretch(fitting[0], position.node.name, on_the_way)
+    return Segment(fitting[0], position.node.name, on_the_way)
 
 
-def _period(gm: fx.GraphModule, analysis: Analysis, known: Sequence[Stretch]) -> Stretch | None:
+def _period(gm: fx.GraphModule, analysis: Analysis, known: Sequence[Segment]) -> Segment | None:
     """The shortest run of stretches at the end that is preceded by the same once more, and keeps the shape."""
     for length in range(1, len(known) // 2 + 1):
         last, before = known[-length:], known[-2 * length : -length]
         if all(_same(gm, analysis, a, b) for a, b in zip(last, before, strict=True)):
-            joined = Stretch(last[0].entry, last[-1].last, tuple(n for s in last for n in s.nodes))
+            joined = Segment(last[0].entry, last[-1].last, tuple(n for s in last for n in s.nodes))
             if _shape(analysis, joined.entry) == _shape(analysis, joined.last):
                 return joined
     return None
 
 
-def copies(gm: fx.GraphModule, stretch: Stretch, *, afresh: bool) -> Copies:
+def copies(gm: fx.GraphModule, stretch: Segment, *, afresh: bool) -> Copies:
     """A block as a copy of a stretch; modules keep their names below the container that they share."""
     nodes = {n.name: n for n in gm.graph.nodes}
     inside = [nodes[n] for n in stretch.nodes]
@@ -103,7 +103,7 @@ def copies(gm: fx.GraphModule, stretch: Stretch, *, afresh: bool) -> Copies:
     return Copies(stretch.entry, tuple(names), tuple(parts.items()), tuple(tensors.items()), afresh)
 
 
-def common(gm: fx.GraphModule, stretch: Stretch) -> str:
+def common(gm: fx.GraphModule, stretch: Segment) -> str:
     """The innermost container that holds all modules of a stretch."""
     nodes = {n.name: n for n in gm.graph.nodes}
     targets = [str(nodes[n].target) for n in stretch.nodes if nodes[n].op in ("call_module", "get_attr")]

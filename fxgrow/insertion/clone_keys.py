@@ -12,7 +12,7 @@ from ..analysis.analysis import Analysis
 from ..capture.program.program import Value
 from .clone import common
 from .positions import Position, nodes_of
-from .segments import Stretch, alike
+from .segments import Segment, alike
 
 _NUMBERED = re.compile(r"^(.*?)(\d+)$")
 
@@ -34,7 +34,7 @@ class Clone:
 
 
 def clone_in_a_row(
-    gm: fx.GraphModule, analysis: Analysis, position: Position, stretch: Stretch, path: str, names: Sequence[str]
+    gm: fx.GraphModule, analysis: Analysis, position: Position, stretch: Segment, path: str, names: Sequence[str]
 ) -> Clone | None:
     """A clone of one or several numbered blocks that stands behind one of the same row; None if it does not."""
     original = common(gm, stretch)
@@ -57,7 +57,7 @@ def clone_in_a_row(
 
 
 def _children(
-    gm: fx.GraphModule, analysis: Analysis, stretch: Stretch, above: str
+    gm: fx.GraphModule, analysis: Analysis, stretch: Segment, above: str
 ) -> tuple[str, tuple[tuple[int, str], ...]] | None:
     """The numbered blocks of a container, if a stretch is several of them: each holds a residual join."""
     nodes = {n.name: n for n in gm.graph.nodes}
@@ -106,7 +106,7 @@ def _kinds(gm: fx.GraphModule, analysis: Analysis, row: str, numbers: Sequence[i
     """The kind of each numbered block, equal numbers for blocks that are alike: one piece of the row after the other,
     cut at blocks that change the shape of what they take, which come once however many others follow."""
     pieces: list[dict[int, int]] = [{}]
-    examples: list[Stretch] = []
+    examples: list[Segment] = []
     for number in numbers:
         inside = nodes_of(gm, f"{row}{number}")
         last = next((n for n in reversed(inside) if any(user not in inside for user in n.users)), None)
@@ -115,7 +115,7 @@ def _kinds(gm: fx.GraphModule, analysis: Analysis, row: str, numbers: Sequence[i
             pieces.append({})
             continue
         read = _read_by(last, inside)
-        block = Stretch("", last.name, tuple(n.name for n in inside if n in read))
+        block = Segment("", last.name, tuple(n.name for n in inside if n in read))
         kind = next((k for k, other in enumerate(examples) if alike(gm, block, other, numbers=True)), len(examples))
         examples += [block] if kind == len(examples) else []
         pieces[-1][number] = kind

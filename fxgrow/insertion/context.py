@@ -53,7 +53,7 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
+class BlockContext:
     """What the network uses near a place."""
 
     like: str
@@ -74,7 +74,7 @@ class Around:
     """Whether attention in this network takes masks that a new block could not know."""
 
 
-def look_around(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Value) -> Around:
+def look_around(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Value) -> BlockContext:
     """Look at what comes before a node, nearest first, then at what comes after it."""
     program = analysis.program
     order = program.position()
@@ -89,7 +89,7 @@ def look_around(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Va
     attention = [op for op in ops if op.name == ATTENTION]
     masks = [op.args["attn_mask"] for op in attention if op.args.get("attn_mask") is not None]
     nodes = {n.name: n for n in gm.graph.nodes}
-    return Around(
+    return BlockContext(
         like=like,
         layer=layer,
         axis=_units(analysis, before, value),

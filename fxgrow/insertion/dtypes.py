@@ -9,17 +9,17 @@ from ..analysis.analysis import Analysis
 from ..capture.program.program import Value
 from ..errors import GrowthRefused, Kind, Refusal
 from ..plans.insertion import Body, Copies
-from .context import Around
+from .context import BlockContext
 
 
-def nearest_tensor(gm: fx.GraphModule, around: Around, value: Value, where: str) -> str:
+def nearest_tensor(gm: fx.GraphModule, context: BlockContext, value: Value, where: str) -> str:
     """The tensor of the neighbourhood whose device a new block gets; "" if there is none.
 
     Raises:
         GrowthRefused: there is none, and the block could not read `value` where new modules are made.
     """
     named = (*gm.named_parameters(), *gm.named_buffers())
-    found = around.like or next((name for name, tensor in named if tensor.is_floating_point()), "")
+    found = context.like or next((name for name, tensor in named if tensor.is_floating_point()), "")
     if not found and value.device.type != "cpu":
         text = f"the model has no weights on whose device a new block could be, and {where} is on {value.device}"
         hint = "pass inputs on the CPU, or add the block to a model that has weights"

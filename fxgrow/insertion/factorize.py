@@ -17,7 +17,7 @@ from ..capture.lowering.shared_storage import place_of
 from ..errors import GrowthRefused, Kind, Refusal, usage
 from ..plans import AxisGrowth, Chain, Leaf, ModuleEdit, Still, TensorEdit
 from ..plans.plan import grown_shape
-from .block_options import Make, check_hidden, wish_for
+from .block_options import BlockOptions, block_spec, check_hidden
 from .blocks import factor
 from .context import look_around
 from .inserting import Drafted, draft
@@ -27,7 +27,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def factors(
-    gm: fx.GraphModule, analysis: Analysis, name: str, make: Make, count: int, taken: set[str]
+    gm: fx.GraphModule, analysis: Analysis, name: str, make: BlockOptions, count: int, taken: set[str]
 ) -> list[Drafted]:
     """Factors in front of a layer, and (with the first of them) what becomes of the layer.
 
@@ -39,16 +39,16 @@ def factors(
     width = width_of(module, make.hidden, name)
     tensors, modules = second_factor(gm, node, module, width, make.kernel)
     position = find_position(gm, analysis, node.name, "before")
-    around = replace(look_around(gm, analysis, position.node, position.value), like=f"{node.target}.weight")
-    wish = wish_for(position, around, "factor", replace(make, kernel=1, norm="none"))
+    context = replace(look_around(gm, analysis, position.node, position.value), like=f"{node.target}.weight")
+    spec = block_spec(position, context, "factor", replace(make, kernel=1, norm="none"))
     linear = isinstance(module, nn.Linear)
-    layer, axis = ("linear", len(wish.shape) - 1) if linear else ("conv", 1)
+    layer, axis = ("linear", len(spec.shape) - 1) if linear else ("conv", 1)
     fills = {f"{layer}.weight": "isometry", f"{layer}.bias": "zero"}
-    settings = (("hidden", width), ("activation", wish.activation.kind if wish.activation else "none"))
+    settings = (("hidden", width), ("activation", spec.activation.kind if spec.activation else "none"))
     groups, bias = getattr(module, "groups", 1), module.bias is not None
     drafts: list[Drafted] = []
     for k in range(count):
-        body = factor(wish, linear=linear, width=width, groups=groups, bias=bias)
+        body = factor(spec, linear=linear, width=width, groups=groups, bias=bias)
         made = draft(
             gm,
             analysis,
@@ -56,15 +56,15 @@ def factors(
             body,
             "factor",
             "morphism",
-            around,
+            context,
             f"at {name}",
             settings,
             fills=fills,
-            shape=wish.shape,
+            shape=spec.shape,
         )
         insert = replace(made.insert, name=free_name(gm, replace(position, name=str(node.target)), taken, "factor"))
         drafts.append(replace(made, insert=insert, tensors=() if k else tensors, modules=() if k else modules))
-        wish = replace(wish, shape=(*wish.shape[:axis], width, *wish.shape[axis + 1 :]))
+        spec = replace(spec, shape=(*spec.shape[:axis], width, *spec.shape[axis + 1 :]))
     return drafts
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from torch import fx
 
 from ..analysis.analysis import Analysis
-from .block_options import Make, takes_channels, wish_for
+from .block_options import BlockOptions, block_spec, takes_channels
 from .blocks import identity
-from .context import Around, passed
+from .context import BlockContext, passed
 from .inserting import Drafted, draft
 from .positions import Position
 
@@ -17,28 +17,28 @@ _UNDONE = "batch norm is the identity on its running statistics, not on those of
 
 
 def draft_identity(
-    gm: fx.GraphModule, analysis: Analysis, position: Position, make: Make, around: Around, where: str
+    gm: fx.GraphModule, analysis: Analysis, position: Position, make: BlockOptions, context: BlockContext, where: str
 ) -> Drafted:
     """The identity layer for a place; its σ is the network's, and must leave what it has made already.
 
     Raises:
         GrowthRefused: σ is not idempotent, or the value has not passed it.
     """
-    linear = not takes_channels(position, around)
-    batch = make.norm == "batch" or (make.norm == "auto" and around.norm == "batch")
+    linear = not takes_channels(position, context)
+    batch = make.norm == "batch" or (make.norm == "auto" and context.norm == "batch")
     norm = "batch" if batch and (not linear or len(position.value.shape) == 2) else "none"
-    wish = wish_for(position, around, "identity", replace(make, norm=norm))
+    spec = block_spec(position, context, "identity", replace(make, norm=norm))
     layer = "linear" if linear else "conv"
     return draft(
         gm,
         analysis,
         position,
-        identity(wish, linear=linear, dtype=position.value.dtype),
+        identity(spec, linear=linear, dtype=position.value.dtype),
         "identity",
         "net2net",
-        around,
+        context,
         where,
-        (("norm", norm), ("activation", wish.activation.kind if wish.activation else "none")),
+        (("norm", norm), ("activation", spec.activation.kind if spec.activation else "none")),
         maps={layer: "", "norm": _UNDONE},
         fills={f"{layer}.weight": "identity", f"{layer}.bias": "zero", "norm.running_var": "identity"},
         idle=passed(gm, analysis, position.node, position.value),

@@ -18,11 +18,11 @@ from ..capture.source_lines import location
 from ..errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
 from ..planning.cost import flops
 from ..plans import Cost, Insert, ModuleEdit, TensorEdit
-from ..plans.insertion import Body, Copies, Factory, Fresh
+from ..plans.insertion import BlockTensor, Body, Copies, Factory
 from ..schemes import Failure
 from .assemble import assemble, outer
 from .block_tensors import fresh_tensors, slow
-from .context import Around, passed
+from .context import BlockContext, passed
 from .dtypes import nearest_tensor, other_dtype
 from .identity_proof import Identity, prove_identity
 from .other_sizes import BlockSizes, check_other_sizes, fails_in_training
@@ -75,7 +75,7 @@ def draft(
     body: Body,
     kind: str,
     scheme: str,
-    around: Around,
+    context: BlockContext,
     where: str,
     settings: tuple[tuple[str, object], ...],
     *,
@@ -98,7 +98,7 @@ def draft(
     """
     value = position.value
     block = assemble(body, gm, meta=True)
-    dtype = other_dtype(gm, analysis, body, nearest_tensor(gm, around, value, where), value)
+    dtype = other_dtype(gm, analysis, body, nearest_tensor(gm, context, value, where), value)
     if dtype or not isinstance(body, Copies):
         block.to(dtype=value.dtype)
     example = torch.empty(value.shape if shape is None else shape, dtype=value.dtype, device="meta")
@@ -119,10 +119,10 @@ def draft(
         zeros = scheme == "r2r" and not isinstance(prove_identity(inner, "zero", maps or {}, known), Failure)
         raise _refused(block, inner, proof, where, scheme, body, 'scheme="zero"' if zeros else "")
     limits: tuple[str, ...] = ()
-    made = fresh_tensors(block, inner, body, proof, around.like, fills or {})
+    made = fresh_tensors(block, inner, body, proof, context.like, fills or {})
     if scheme != "morphism":
         for other in inner.others(block):
-            text = _silent_in(other, block, body, tries, maps or {}, known, around.like, fills or {}, made)
+            text = _silent_in(other, block, body, tries, maps or {}, known, context.like, fills or {}, made)
             if text and not other.training:
                 failure = Failure(Kind.NOT_SILENT, 0, f"in evaluation mode {text}")
                 raise _refused(block, inner, failure, where, scheme, body)
@@ -139,7 +139,7 @@ def draft(
         settings=settings,
         body=body,
         tensors=made,
-        like=nearest_tensor(gm, around, value, where),
+        like=nearest_tensor(gm, context, value, where),
         silenced=tuple(s.text for s in proof.silences),
         slow=slow(block, inner, proof),
         dtype=dtype,
@@ -180,7 +180,7 @@ def _silent_in(
     known: Callable[[Op], str],
     like: str,
     fills: Mapping[str, str],
-    tensors: tuple[Fresh, ...],
+    tensors: tuple[BlockTensor, ...],
 ) -> str:
     """Why the tensors that silence a block do not silence it in another mode; empty if they do."""
     if other.analysis is None:
@@ -219,18 +219,18 @@ def made_by(
     analysis: Analysis,
     position: Position,
     scheme: str,
-    around: Around,
+    context: BlockContext,
     where: str,
 ) -> Drafted:
     """A block from a user's factory. What it makes may bring its own skip path; else x is added to it."""
     text = f"{getattr(build, '__module__', '?')}:{getattr(build, '__qualname__', type(build).__qualname__)}"
-    axis = around.axis if around.axis > 0 else 1 if len(position.value.shape) != 3 else 2
+    axis = context.axis if context.axis > 0 else 1 if len(position.value.shape) != 3 else 2
     body = Factory(text, build, position.value.shape[axis], residual=True)
     refused: GrowthRefused | None = None
     for residual in (False, True):
         try:
             chosen = replace(body, residual=residual)
-            return draft(gm, analysis, position, chosen, "factory", scheme, around, where, (("by", text),))
+            return draft(gm, analysis, position, chosen, "factory", scheme, context, where, (("by", text),))
         except GrowthRefused as error:
             refused = error
     assert refused is not None

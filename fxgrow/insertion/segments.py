@@ -18,7 +18,7 @@ _WIDTHS = """in_channels out_channels in_features out_features num_features num_
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Segment:
     """Everything between two nodes of the residual stream: `entry` is outside, `last` is inside."""
 
     entry: str
@@ -58,7 +58,7 @@ def _flow(gm: fx.GraphModule) -> nx.DiGraph:
     return graph
 
 
-def stretches(gm: fx.GraphModule, analysis: Analysis) -> list[Stretch]:
+def stretches(gm: fx.GraphModule, analysis: Analysis) -> list[Segment]:
     """The stream cut at its branch points: each stretch leads from one branch point to the next (or to the end of what
     is added), and holds a residual join."""
     nodes = {n.name: n for n in gm.graph.nodes}
@@ -70,7 +70,7 @@ def stretches(gm: fx.GraphModule, analysis: Analysis) -> list[Stretch]:
         last = branches[k + 1] if k + 1 < len(branches) else _end(line, entry, joins, nodes)
         inside = between(gm, entry, last)
         if joins & set(inside):
-            found.append(Stretch(entry, last, inside))
+            found.append(Segment(entry, last, inside))
     return found
 
 
@@ -119,7 +119,7 @@ def computed_from_parameters(gm: fx.GraphModule) -> set[fx.Node]:
     return found
 
 
-def shape(gm: fx.GraphModule, stretch: Stretch, *, numbers: bool = False) -> nx.DiGraph:
+def shape(gm: fx.GraphModule, stretch: Segment, *, numbers: bool = False) -> nx.DiGraph:
     """A stretch as a labelled graph: what each node does, widths left out; `numbers`: with whole numbers that functions
     are given, among which widths may be."""
     inside = set(stretch.nodes)
@@ -159,7 +159,7 @@ def _depthwise(module: nn.Module) -> str:
     return "" if groups == 1 else "depthwise" if groups == getattr(module, "in_channels", 0) else f"{groups} groups"
 
 
-def alike(gm: fx.GraphModule, a: Stretch, b: Stretch, *, numbers: bool = False) -> bool:
+def alike(gm: fx.GraphModule, a: Segment, b: Segment, *, numbers: bool = False) -> bool:
     """Whether two stretches are one block, at whatever width; `numbers`: at one width, so that whole numbers count."""
     one, other = shape(gm, a, numbers=numbers), shape(gm, b, numbers=numbers)
 

@@ -10,7 +10,7 @@ from torch import fx
 
 from ..analysis.analysis import Analysis
 from ..errors import FxgrowError
-from ..insertion.block_options import Make
+from ..insertion.block_options import BlockOptions
 from ..insertion.blocks import BLOCKS
 from ..insertion.clone import copies
 from ..insertion.clone_keys import Clone, clone_in_a_row, deeper_keys
@@ -19,7 +19,7 @@ from ..insertion.factorize import factors
 from ..insertion.identity_layer import draft_identity
 from ..insertion.inserting import Drafted, draft
 from ..insertion.positions import position_of
-from ..insertion.segments import Stretch, between
+from ..insertion.segments import Segment, between
 from ..passes.deepen import SCHEMES, hidden_width
 from ..plans import Insert, Plan
 from ..plans.insertion import Copies, Factory, Layers
@@ -98,11 +98,11 @@ def _drafts(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Iterator[Draf
 
 def _draft(plan: Plan, gm: fx.GraphModule, analysis: Analysis, insert: Insert) -> Drafted:
     position = position_of(gm, analysis, insert.node, insert.users)
-    around = look_around(gm, analysis, position.node, position.value)
+    context = look_around(gm, analysis, position.node, position.value)
     where, body, settings = f"{position.side} {insert.node}", insert.body, insert.settings
     match insert.block, body:
         case "identity", Layers():
-            return draft_identity(gm, analysis, position, _make(body), around, where)
+            return draft_identity(gm, analysis, position, _make(body), context, where)
         case "clone", Copies():
             if copies(gm, _stretch(gm, body), afresh=plan.init != "copy") != body:
                 raise Otherwise(f"{insert.name} copies other nodes or modules than a clone would")
@@ -117,7 +117,7 @@ def _draft(plan: Plan, gm: fx.GraphModule, analysis: Analysis, insert: Insert) -
             raise Otherwise(f"{insert.name} is said to be {insert.block!r}, and is not")
     if plan.init == "copy" and insert.block != "clone":
         raise Otherwise(f"{insert.name} has nothing to copy")
-    return draft(gm, analysis, position, body, insert.block, insert.scheme, around, where, settings)
+    return draft(gm, analysis, position, body, insert.block, insert.scheme, context, where, settings)
 
 
 def _factors(plan: Plan, gm: fx.GraphModule, analysis: Analysis, row: list[Insert]) -> list[Drafted]:
@@ -138,14 +138,14 @@ def _factors(plan: Plan, gm: fx.GraphModule, analysis: Analysis, row: list[Inser
     return factors(gm, analysis, first.users[0], make, len(row), set())
 
 
-def _make(body: Layers) -> Make:
+def _make(body: Layers) -> BlockOptions:
     """The wish that an identity layer or a factor was made from."""
     parts = {part.path: part for part in body.parts}
     kernel = next((v for part in body.parts for k, v in part.options if k == "kernel_size"), None)
     act = parts["act"].kind if "act" in parts else "none"
     if act == "PReLU" and "a" not in parts and "norm" not in parts and dict(parts["act"].options).get("init") == 1.0:
         act = "ReLU"  # whose P-activation it is
-    return Make(
+    return BlockOptions(
         kernel=kernel if type(kernel) is int else None, norm="batch" if "norm" in parts else "none", activation=act
     )
 
@@ -175,11 +175,11 @@ def _all_used(insert: Insert, body: Layers) -> None:
         raise Otherwise(f"{insert.name} holds layers that it does not use, or one name twice")
 
 
-def _stretch(gm: fx.GraphModule, body: Copies) -> Stretch:
+def _stretch(gm: fx.GraphModule, body: Copies) -> Segment:
     nodes = tuple(source for _, source in body.nodes)
     if not nodes or len(set(nodes)) < len(nodes) or set(nodes) != set(between(gm, body.entry, nodes[-1])):
         raise Otherwise(f"the plan clones a part that is not a block behind {body.entry}")
-    return Stretch(body.entry, nodes[-1], nodes)
+    return Segment(body.entry, nodes[-1], nodes)
 
 
 def _keys(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> tuple[tuple[str, str], ...]:

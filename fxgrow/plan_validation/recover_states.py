@@ -15,7 +15,7 @@ from operator import mul
 from ..analysis.solver import DimsSolver
 from ..capture.program.program import Value
 from ..dims.axis import ONE, Atom, Axis, Product, Sum, factors_of
-from ..planning.tensor_edits import Blocks
+from ..planning.tensor_edits import LayoutBuilder
 from ..plans import AxisGrowth, Chain, Grid, Layout, Leaf, Plan, TensorEdit, Woven
 from ..plans.layout import leaves
 from ..proof.occurrences import cells, indices_of
@@ -109,7 +109,7 @@ def _some(sizes: Counter[tuple[int, int]]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader(Blocks):
+class _Reader(LayoutBuilder):
     """Notes the place of each growing set instead of looking up its state."""
 
     apart: bool = False

@@ -9,11 +9,11 @@ from torch import fx
 
 from ..analysis.analysis import Analysis
 from ..analysis.solver import DimsSolver
-from ..capture.decomposition.attention import Opening
-from ..capture.decomposition.inline_calls import kind_of, opening_of
+from ..capture.decomposition.attention import Decomposition
+from ..capture.decomposition.inline_calls import decomposition_of, kind_of
 from ..errors import FxgrowError, Kind
 from ..planning.build_plan import edits_of, proof_lines
-from ..planning.decompose_attention import drawing_behind, opened, redrawn_lines
+from ..planning.decompose_attention import decomposed, drawing_behind, redrawn_lines
 from ..planning.proved import Proved
 from ..planning.targets import Target
 from ..planning.whole_functions import why_kept_whole
@@ -59,7 +59,7 @@ def widened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | 
         if text:
             return text
         left = tuple(opening for opening in left if opening not in some)
-        gm, analysis = opened(gm, analysis, some)
+        gm, analysis = decomposed(gm, analysis, some)
     problems = []
     for dims in solvers(plan, analysis):
         found = _again(plan, gm, analysis, dims, behind)
@@ -69,11 +69,11 @@ def widened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | 
     return problems[0]
 
 
-def _not_opened(opening: Opening, gm: fx.GraphModule, analysis: Analysis) -> str:
+def _not_opened(opening: Decomposition, gm: fx.GraphModule, analysis: Analysis) -> str:
     """Why a call cannot be written out as a plan has it, in words; empty if it can."""
     try:
         node = next(n for n in gm.graph.nodes if n.name == opening.node)
-        right = opening_of(gm, node, analysis.program)
+        right = decomposition_of(gm, node, analysis.program)
     except (StopIteration, FxgrowError, LookupError, AttributeError, TypeError, AssertionError):
         return f"the plan writes out {opening.node}, which cannot be written out as attention"
     why = "" if kind_of(gm, node) else why_kept_whole(gm, analysis, node)

@@ -9,7 +9,7 @@ from torch import fx
 
 from ..analysis.analysis import Analysis
 from ..analysis.solver import DimsSolver
-from ..capture.decomposition.attention import Opening
+from ..capture.decomposition.attention import Decomposition
 from ..capture.program.program import Value
 from ..capture.program.trees import attribute
 from ..capture.traced_model.other_modes import in_mode
@@ -19,7 +19,7 @@ from ..plans import Cost, Growth, ModuleEdit, NodeEdit, Plan, SkipEdit, TensorEd
 from ..schemes import Proof, Scheme, State
 from .check_other_sizes import fails_at_other_sizes
 from .cost import costs
-from .graph_edits import Simulation
+from .graph_edits import GraphEdits
 from .new_sizes import NewSizes
 from .proved import Inexpressible, Proved
 from .skip_edits import skip_edits
@@ -47,7 +47,7 @@ class Edits:
     modules: tuple[ModuleEdit, ...]
     nodes: tuple[NodeEdit, ...]
     skips: tuple[SkipEdit, ...]
-    openings: tuple[Opening, ...]
+    openings: tuple[Decomposition, ...]
     before: Cost
     after: Cost
     eval_only: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ def edits_of(
     shapes = {id(attribute(gm, name)): t.new for t in tensors for name in t.names}
     adapted = {(s.node, s.source): _adapted(analysis, s) for s in skips}
     try:
-        simulation = Simulation(analysis, gm, new, shapes, adapted, several=several).run()
+        simulation = GraphEdits(analysis, gm, new, shapes, adapted, several=several).run()
     except GrowthRefused as refused:
         raise Inexpressible(refused.refusal) from None
     if simulation.refused:
@@ -173,7 +173,7 @@ def _in_other_modes(
         adapted = {(s.node, s.source): _adapted(analysis, s) for s in edits.skips}
         twin = in_mode(gm, there.mode.training)
         try:
-            simulation = Simulation(analysis, twin, new, shapes, adapted).run()
+            simulation = GraphEdits(analysis, twin, new, shapes, adapted).run()
             other = next((e for e in simulation.nodes if e not in edits.nodes), None)
             if other is not None or simulation.openings:
                 node = other.node if other is not None else simulation.openings[0].node

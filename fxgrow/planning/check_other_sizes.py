@@ -29,7 +29,7 @@ from ..proof.both_modes import Unlike, carried, counterparts
 from ..proof.prove import prove
 from ..schemes import Failure
 from .align import pin_within
-from .graph_edits import Simulation
+from .graph_edits import GraphEdits
 from .new_sizes import NewSizes
 from .proved import Inexpressible, Proved
 from .recordings import Predictions, Recording, difference
@@ -58,16 +58,16 @@ class _Elsewhere:
             self.differing[id(there)] = frozenset(names)
         return self.differing[id(there)]
 
-    def dims(self, program: Program, *, soft: bool) -> DimsSolver:
+    def dims(self, program: Program, *, adapt_skips: bool) -> DimsSolver:
         """The axes of a program."""
-        key = id(program), soft
+        key = id(program), adapt_skips
         if key not in self.solved:
-            self.solved[key] = DimsSolver(program, soft=soft).solve()
+            self.solved[key] = DimsSolver(program, adapt_skips=adapt_skips).solve()
         return self.solved[key]
 
 
 def fails_at_other_sizes(
-    gm: fx.GraphModule, analysis: Analysis, growth: Proved, simulation: Simulation, copied: Copied
+    gm: fx.GraphModule, analysis: Analysis, growth: Proved, simulation: GraphEdits, copied: Copied
 ) -> tuple[str, ...]:
     """The nodes at which a growth fails in training mode for inputs of other sizes, for which they do something else.
 
@@ -94,7 +94,7 @@ def fails_at_other_sizes(
             if not differing:
                 continue
             try:
-                there = known.dims(other, soft=growth.dims.soft)
+                there = known.dims(other, adapt_skips=growth.dims.adapt_skips)
             except FxgrowError:
                 node, text = differing[0], "what becomes of their axes is not known"
             else:
@@ -134,7 +134,7 @@ def _modes(
 
 
 def _problem(
-    growth: Proved, there: DimsSolver, nodes: Sequence[fx.Node], simulation: Simulation | None, copied: Copied
+    growth: Proved, there: DimsSolver, nodes: Sequence[fx.Node], simulation: GraphEdits | None, copied: Copied
 ) -> tuple[fx.Node, str]:
     """What stands against a growth in a program for inputs of other sizes, and at which of some nodes; else empty."""
     try:
@@ -165,7 +165,7 @@ def _problem(
     return nodes[0], ""
 
 
-def _unlike(node: fx.Node, second: SecondSizes, simulation: Simulation, new: NewSizes) -> str:
+def _unlike(node: fx.Node, second: SecondSizes, simulation: GraphEdits, new: NewSizes) -> str:
     """What a node does after the growth that is not what the rules say, for inputs of other sizes."""
     how = simulation.done.get(node)
     if how is None or how.target is None:

@@ -10,8 +10,8 @@ from torch import fx, nn
 
 from ..analysis.analysis import Analysis, analyse
 from ..analysis.solver import DimsSolver
-from ..capture.decomposition.attention import Opening, arguments
-from ..capture.decomposition.inline_calls import NORMALIZE, WINDOW, kind_of, open_nodes
+from ..capture.decomposition.attention import Decomposition, arguments
+from ..capture.decomposition.inline_calls import NORMALIZE, WINDOW, decompose_nodes, kind_of
 from ..capture.lowering.shared_storage import place_of
 from ..capture.program.program import Value
 from ..capture.program.trees import attribute
@@ -54,7 +54,9 @@ def with_other_heads(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, 
     return found
 
 
-def opened(gm: fx.GraphModule, analysis: Analysis, openings: Sequence[Opening]) -> tuple[fx.GraphModule, Analysis]:
+def decomposed(
+    gm: fx.GraphModule, analysis: Analysis, openings: Sequence[Decomposition]
+) -> tuple[fx.GraphModule, Analysis]:
     """A twin of a model, on the same tensors, in which calls are written out, and its analysis."""
     known = _KNOWN.setdefault(gm, {})
     key = (
@@ -74,7 +76,7 @@ def opened(gm: fx.GraphModule, analysis: Analysis, openings: Sequence[Opening]) 
     return known[key]
 
 
-def drawing_behind(openings: Sequence[Opening], gm: fx.GraphModule, analysis: Analysis) -> tuple[str, ...]:
+def drawing_behind(openings: Sequence[Decomposition], gm: fx.GraphModule, analysis: Analysis) -> tuple[str, ...]:
     """What draws random numbers in evaluation mode behind attention that is written out.
 
     torch's own attention returns another memory layout without gradients than with them, and dropout draws in the order
@@ -103,10 +105,10 @@ def redrawn_lines(nodes: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{node}: {why}" for node in nodes)
 
 
-def _twin(gm: fx.GraphModule, openings: Sequence[Opening]) -> fx.GraphModule:
+def _twin(gm: fx.GraphModule, openings: Sequence[Decomposition]) -> fx.GraphModule:
     graph = fx.Graph(owning_module=gm, tracer_cls=gm.graph._tracer_cls)
     graph.output(graph.graph_copy(gm.graph, {}))
-    added = open_nodes(gm, graph, openings)
+    added = decompose_nodes(gm, graph, openings)
     targets = {str(n.target) for n in graph.nodes if n.op in ("call_module", "get_attr")}
     kind = TracedModule if isinstance(gm, TracedModule) else fx.GraphModule
     twin = kind({t: added[t] if t in added else attribute(gm, t) for t in targets}, graph)

@@ -16,9 +16,9 @@ from torch import Tensor, fx, nn
 
 from ..analysis.analysis import Analysis, Scales
 from ..capture.containers import found
-from ..capture.decomposition.attention import Opening
+from ..capture.decomposition.attention import Decomposition
 from ..capture.decomposition.function_bodies import is_whole_function
-from ..capture.decomposition.inline_calls import kind_of, opening_of
+from ..capture.decomposition.inline_calls import decomposition_of, kind_of
 from ..capture.lowering.lowering import INTRINSICS
 from ..capture.program.call_key import Meta
 from ..capture.program.program import Op, Program, Value
@@ -53,7 +53,7 @@ MOST_TRIES = 16
 """Ways to edit the numbers of one call that are tried."""
 
 
-class Simulation(GrownGraph):
+class GraphEdits(GrownGraph):
     """What has to be edited for a growth, found by trying it on fake tensors."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Simulation(GrownGraph):
         super().__init__(analysis, gm, sizes, shapes, detached, several=several)
         self.nodes: list[NodeEdit] = []
         self.kept = ModuleSizes(shapes)
-        self.openings: list[Opening] = []
+        self.openings: list[Decomposition] = []
         """Calls that cannot express the growth, and which must be written out first."""
         flags = {path for path, module in self.modules_by_name.items() if isinstance(module, ModeValue)}
         modes = {n.name for n in gm.graph.nodes if n.op == "call_module" and n.target in flags} if flags else set()
@@ -86,7 +86,7 @@ class Simulation(GrownGraph):
         """Nodes that cannot express the growth, and the growing units that they see."""
         self._cuts = analysis.kept(Cuts, lambda: Cuts(analysis.dims))
 
-    def run(self) -> Simulation:
+    def run(self) -> GraphEdits:
         """Walk the graph.
 
         Raises:
@@ -174,7 +174,7 @@ class Simulation(GrownGraph):
         if why:
             text = f"{refused.refusal.what}; and the function cannot be traced through: {why}"
             return GrowthRefused(replace(refused.refusal, what=text))
-        self.openings.append(opening_of(self.gm, node, self.program))
+        self.openings.append(decomposition_of(self.gm, node, self.program))
         self.change(node, self.predicted(self.program.results[node.name]))
         return None
 
@@ -263,7 +263,7 @@ class Simulation(GrownGraph):
         if recording is not None and not problem and not self.openings:
             how, edits, problem = self._followed(node, how, recording)
         if problem and closed:
-            self.openings.append(opening_of(self.gm, node, self.program))
+            self.openings.append(decomposition_of(self.gm, node, self.program))
             self.change(node, self.predicted(self.program.results[node.name]))
             return
         if closed:
@@ -385,7 +385,7 @@ class Simulation(GrownGraph):
     def _pin(self, node: fx.Node, op: Op, number: float, *, alone: bool) -> None:
         """A mean, a norm or a variance that goes on dividing by what it divides by now."""
         if not alone and kind_of(self.gm, node):
-            self.openings.append(opening_of(self.gm, node, self.program))
+            self.openings.append(decomposition_of(self.gm, node, self.program))
             self.change(node, self.predicted(self.program.results[node.name]))
             return
         family = op.name.removeprefix("aten::")

@@ -12,7 +12,7 @@ from ..rules import RULES
 
 
 class NewSizes:
-    """The `Sizes` that rules see."""
+    """The `SizeContext` that rules see."""
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ _OUT = {
 
 
 def explain_refusal(
-    gm: fx.GraphModule, dims: DimsSolver, target: Target, *, soft: bool, axis: Axis | None = None
+    gm: fx.GraphModule, dims: DimsSolver, target: Target, *, adapt_skips: bool, axis: Axis | None = None
 ) -> GrowthRefused:
     """The refusal for an axis that the analysis has frozen."""
     axis = target.axis if axis is None else axis
@@ -71,7 +71,7 @@ def explain_refusal(
         where=f"{location(gm, stop)}" if stop != OUTPUT else f"output:  {reason.text}",
         chain=marked,
     )
-    return _with_ways(refusal, _ways_out(dims, target, reason.kind, stop, soft))
+    return _with_ways(refusal, _ways_out(dims, target, reason.kind, stop, adapt_skips))
 
 
 def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failure) -> GrowthRefused:
@@ -86,7 +86,7 @@ def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failur
         where=location(gm, node),
         chain=_short(chain(dims, target.axis, target.node, node)),
     )
-    return _with_ways(refusal, [*ways, *_ways_out(dims, target, failure.kind, node, soft=dims.soft)])
+    return _with_ways(refusal, [*ways, *_ways_out(dims, target, failure.kind, node, adapt_skips=dims.adapt_skips)])
 
 
 def inexpressible(dims: DimsSolver, target: Target, refused: GrowthRefused) -> GrowthRefused:
@@ -114,7 +114,7 @@ def _by_factors(dims: DimsSolver, target: Target) -> Sequence[Way]:
     return by_factors() if first != last else ()
 
 
-def _ways_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: bool) -> list[Way]:
+def _ways_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, adapt_skips: bool) -> list[Way]:
     order = dims.program.position()
     limit = order.get(stop, len(order))
     mine = set(atoms(dims.algebra.resolve(target.axis)))
@@ -127,7 +127,7 @@ def _ways_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, soft: boo
     if near:
         ways.append(Way(f"widen a layer whose {word(dims, near)} end elsewhere", layers=near))
     volumes = [v for join in dims.joins for v in (join.main, join.skip)]
-    if not soft and any(mine & set(atoms(a)) for v in volumes for a in dims.resolved(v)):
+    if not adapt_skips and any(mine & set(atoms(a)) for v in volumes for a in dims.resolved(v)):
         ways.append(Way('keep the stream as it is with skip="reshape"', {"skip": "reshape"}))
     return ways
 

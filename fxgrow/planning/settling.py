@@ -11,14 +11,14 @@ from torch import fx
 from ..analysis.analysis import Analysis
 from ..analysis.dependent_sets import connected
 from ..analysis.solver import DimsSolver
-from ..capture.decomposition.attention import Opening
+from ..capture.decomposition.attention import Decomposition
 from ..dims.axis import Atom, atoms
 from ..errors import GrowthRefused, Kind
 from ..plans import Plan
 from ..proof.unread import unread
 from ..schemes import Auto, Failure, Problem, Scheme
 from ..schemes.auto import ORDER, proved
-from .decompose_attention import opened
+from .decompose_attention import decomposed
 from .targets import Target
 from .widths import chosen_atoms
 
@@ -35,7 +35,7 @@ class Task:
 
     gm: fx.GraphModule
     analysis: Analysis
-    openings: tuple[Opening, ...] = ()
+    openings: tuple[Decomposition, ...] = ()
     left_out: dict[str, GrowthRefused] = field(default_factory=dict)
     other_way: dict[str, Factor] = field(default_factory=dict)
     """Names of which the other factor of their products grows, because the first one cannot."""
@@ -58,10 +58,10 @@ class Task:
             gm, analysis, left_out=self.left_out, other_way=self.other_way, causes=self.causes, first=self.first
         )
 
-    def open(self, openings: Sequence[Opening]) -> None:
+    def open(self, openings: Sequence[Decomposition]) -> None:
         """Go on with the model in which calls are written out."""
         once = tuple({opening.node: opening for opening in openings}.values())  # several layers may ask for one call
-        self.gm, self.analysis = opened(self.gm, self.analysis, once)
+        self.gm, self.analysis = decomposed(self.gm, self.analysis, once)
         self.openings = (*self.openings, *once)
 
 

@@ -38,14 +38,16 @@ def skip_edits(
         GrowthRefused: the join is inside a leaf module, or the new units would not lie behind the old ones.
     """
     _adapters_stay_simple(gm, dims, sizes, target)
-    if not dims.soft:
+    if not dims.adapt_skips:
         return ()
     edits = []
-    for soft in dims.soft_joins:
-        out, skip = dims.algebra.resolve(soft.out), dims.algebra.resolve(soft.skip)
+    for adapt_skips in dims.soft_joins:
+        out, skip = dims.algebra.resolve(adapt_skips.out), dims.algebra.resolve(adapt_skips.skip)
         if out == skip or not (_grows(out, sizes) or _grows(skip, sizes)):
             continue
-        edits.append(_edit(gm, dims, sizes, soft, out, skip, kind, target, soft.join.node in paired, copied))
+        edits.append(
+            _edit(gm, dims, sizes, adapt_skips, out, skip, kind, target, adapt_skips.join.node in paired, copied)
+        )
     from_the_end = _counted_from_the_end(gm, analysis) if edits and kind == "pad" else frozenset()
     return tuple(
         replace(edit, axis=edit.axis - edit.rank) if (edit.node, edit.axis - edit.rank) in from_the_end else edit
@@ -59,15 +61,19 @@ def _counted_from_the_end(gm: fx.GraphModule, analysis: Analysis) -> frozenset[t
     `nn.Linear` reads the last axis of any number of axes; a convolution has its channels as many axes before the last
     one as its window has, with a batch and without; a batch norm has them second.
     """
-    joins = (j for program in analysis.at_other_ranks(gm) for j in DimsSolver(program, soft=True).solve().soft_joins)
-    return frozenset((soft.join.node, soft.at - len(soft.join.skip.shape)) for soft in joins)
+    joins = (
+        j for program in analysis.at_other_ranks(gm) for j in DimsSolver(program, adapt_skips=True).solve().soft_joins
+    )
+    return frozenset(
+        (adapt_skips.join.node, adapt_skips.at - len(adapt_skips.join.skip.shape)) for adapt_skips in joins
+    )
 
 
 def behind(dims: DimsSolver, axis: Axis, chosen: list[Atom]) -> list[Atom]:
     """Of the sets of units that were chosen in an axis those that may grow where a skip path is adapted: an adapter
     takes new channels that lie behind all old ones, so of a volume that is read by slices only the last piece grows."""
     resolve = dims.algebra.resolve
-    sides = [{resolve(soft.out), resolve(soft.skip)} for soft in dims.soft_joins]
+    sides = [{resolve(adapt_skips.out), resolve(adapt_skips.skip)} for adapt_skips in dims.soft_joins]
     axes = [axis for pair in sides if len(pair) > 1 for axis in pair]
     for op in dims.program.ops:
         if op.name == "fxgrow::adapt_skip":
@@ -86,7 +92,7 @@ def _edit(
     gm: fx.GraphModule,
     dims: DimsSolver,
     sizes: Mapping[Atom, int],
-    soft: SoftJoin,
+    adapt_skips: SoftJoin,
     out: Axis,
     skip: Axis,
     kind: str,
@@ -94,7 +100,7 @@ def _edit(
     paired: bool,
     copied: CopyMaps,
 ) -> SkipEdit:
-    join = soft.join
+    join = adapt_skips.join
     for axis in (out, skip):
         if _grows(axis, sizes) and last_growing(axis, sizes) is None:
             raise GrowthRefused(
@@ -128,7 +134,7 @@ def _edit(
     start = algebra.measure(out) - (algebra.measure(last) if last is not None else 0)
     copies = tuple(enumerate((start + unit for unit in source_of), algebra.measure(out)))
     rank = len(join.skip.shape)
-    return SkipEdit(node.name, source.name, position, kind, soft.at, rank, before, blocks, read, width, copies)
+    return SkipEdit(node.name, source.name, position, kind, adapt_skips.at, rank, before, blocks, read, width, copies)
 
 
 def _adapters_stay_simple(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int], target: Target) -> None:

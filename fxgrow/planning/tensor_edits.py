@@ -32,7 +32,7 @@ class Home:
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
+class LayoutBuilder:
     """What new blocks hold: new sizes, states, and where copies come from."""
 
     dims: DimsSolver
@@ -153,7 +153,7 @@ def tensor_edits(
     sources: Mapping[Atom, tuple[int, ...]],
 ) -> tuple[TensorEdit, ...]:
     """Every parameter and buffer that carries a growing atom; `sources`: the copy maps."""
-    blocks = Blocks(dims, sizes, assignment, sources)
+    blocks = LayoutBuilder(dims, sizes, assignment, sources)
     scales = proof.scales or {}
     among, rows = weights(dims), _padding(dims)
     edits: dict[int, TensorEdit] = {}

@@ -79,7 +79,7 @@ Body = Layers | Copies | Factory
 
 
 @dataclass(frozen=True, slots=True)
-class Fresh:
+class BlockTensor:
     """A tensor of a new block; `name` is its path within the block.
 
     `fill`: "keep" what its module's own initialisation (or the original of a copy) put there, "draw" with the spread
@@ -115,7 +115,7 @@ class Insert:
     scheme: str
     settings: tuple[tuple[str, object], ...]
     body: Body
-    tensors: tuple[Fresh, ...]
+    tensors: tuple[BlockTensor, ...]
     like: str
     """A tensor nearby: new ones get its device, and its dtype unless another is said. "" if there is none."""
     silenced: tuple[str, ...]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
-from ..capture.decomposition.attention import Opening
+from ..capture.decomposition.attention import Decomposition
 from ..rules.mixing import MULTIPLIED
 from .insertion import Insert
 from .layout import AxisGrowth, leaves, size
@@ -162,7 +162,7 @@ class Plan:
     """Digest of the graph, the modules and the ties of the model that the plan was made for."""
     noise: float = 0.0
     """What is added to entries that follow from old ones, as a share of the spread of the old ones."""
-    openings: tuple[Opening, ...] = ()
+    openings: tuple[Decomposition, ...] = ()
     """Calls that are written out, because they cannot express the growth as they are; done before all other edits."""
     inserts: tuple[Insert, ...] = ()
     """New blocks, those behind one node in a row."""

@@ -106,7 +106,7 @@ def _read(kind: Any, data: Any, where: str, depth: int) -> Any:
     return data
 
 
-_EARLIER: Mapping[str, tuple[str, ...]] = {"Opening": ("rank",)}
+_EARLIER: Mapping[str, tuple[str, ...]] = {"Decomposition": ("rank",)}
 """Fields that earlier plans have, and that say nothing any more."""
 
 

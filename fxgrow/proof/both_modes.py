@@ -58,7 +58,7 @@ def _elsewhere(problem: Problem, assignment: Assignment, proof: Proof, other: Ot
     """The proof in another program, or why there is none."""
     if other.analysis is None:
         return _Broken(Kind.NO_PROOF, "the model", f"{other.name} does not run on the example inputs: {other.problem}")
-    dims = other.analysis.volumes if problem.dims.soft else other.analysis.dims
+    dims = other.analysis.volumes if problem.dims.adapt_skips else other.analysis.dims
     try:
         sizes, states = carried(problem.dims, problem.sizes, assignment, dims)
     except Unlike as error:

@@ -31,7 +31,7 @@ class Domain(Protocol[S]):
     def mul(self, op: Op, states: Sequence[S]) -> S:
         """A product."""
 
-    def apply(self, op: Op, states: Sequence[S], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> S:
+    def map_units(self, op: Op, states: Sequence[S], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> S:
         """A function applied unit by unit."""
 
     def require(self, op: Op, state: S, even: bool, why: str) -> S:

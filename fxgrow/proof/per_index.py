@@ -28,11 +28,11 @@ def one(state: Any, merge: Merge) -> Any:
     return merge([one(x, merge) for x in state.states]) if isinstance(state, ByIndex) else state
 
 
-def blurred(state: Any, axes: Sequence[Axis], merge: Merge) -> Any:
+def forget_index(state: Any, axes: Sequence[Axis], merge: Merge) -> Any:
     """One state for all indices that stand in some axes."""
     if not isinstance(state, ByIndex):
         return state
-    states = [blurred(x, axes, merge) for x in state.states]
+    states = [forget_index(x, axes, merge) for x in state.states]
     if times(axes, state.axis) or opened_in(axes, state.axis) is not None:
         return each(states, merge)
     return ByIndex(state.axis, tuple(states))
@@ -82,7 +82,7 @@ def part(dims: DimsSolver, state: Any, axis: Axis, start: int, taken: Axis, merg
     return found if len(cells(dims, taken)) == len(some) else one(found, merge)
 
 
-def joined(
+def merge_axes(
     dims: DimsSolver, axes: Sequence[Axis], rows: Sequence[Sequence[Any]], count: Callable[[Axis], int], merge: Merge
 ) -> list[Any]:
     """The states of several axes that become one: a leading sum is multiplied out, so others occur in each term."""
@@ -100,7 +100,7 @@ def joined(
     return out
 
 
-def parted(
+def split_axes(
     dims: DimsSolver, row: Sequence[Any], axes: Sequence[Axis], count: Callable[[Axis], int]
 ) -> list[list[Any]] | None:
     """The states of axes into which one is split, if the first of them is a sum that was multiplied out in it."""

@@ -16,13 +16,13 @@ from .domain import Domain
 from .drawn import taken
 from .gains import gain_of
 from .occurrences import cells, indices_of, opened_in, places_of, times
-from .per_index import ByIndex, blurred, each, joined, nested, one, part, parted
+from .per_index import ByIndex, each, forget_index, merge_axes, nested, one, part, split_axes
 
 S = TypeVar("S")
 
 
 class Propagation(Generic[S]):
-    """One walk over the operators that a growth touches. This is the `Flow` that rules see."""
+    """One walk over the operators that a growth touches. This is the `StateContext` that rules see."""
 
     def __init__(self, dims: DimsSolver, sizes: Mapping[Atom, int], domain: Domain[S]) -> None:
         self.dims = dims
@@ -100,7 +100,7 @@ class Propagation(Generic[S]):
         axes, growing = self.axes(value), self.growing
         counts = [sum(atom in growing for atom in held) for held in self.dims.occurrences(value)]
         assert len(counts) == len(marks), f"{value} has {len(counts)} axes, not {len(marks)}"
-        rows = [self.fit(row, count) for row, count in zip(marks, counts, strict=True)]
+        rows = [self.broadcast_states(row, count) for row, count in zip(marks, counts, strict=True)]
         self._marks[value.index] = [[self._held(x, axes) for x in row] for row in rows]
 
     def _held(self, state: Any, axes: Sequence[Axis]) -> Any:
@@ -120,7 +120,7 @@ class Propagation(Generic[S]):
             return self._one(state)
         return ByIndex(state.axis, tuple(map(self._once, state.states)))
 
-    def picked(self, state: Any, axis: Axis, number: int) -> Any:
+    def select(self, state: Any, axis: Axis, number: int) -> Any:
         """A state when one unit is taken from an axis that states may be told apart by."""
         return self.piece(state, axis, number, ONE)
 
@@ -129,28 +129,28 @@ class Propagation(Generic[S]):
         axis, taken = self.algebra.resolve(axis), self.algebra.resolve(taken)
         return part(self.dims, state, axis, start, taken, self._merged)
 
-    def blurred(self, state: Any, axes: Sequence[Axis]) -> Any:
+    def forget_index(self, state: Any, axes: Sequence[Axis]) -> Any:
         """A state that these axes no longer tell apart: their units are mixed, moved or chosen by number."""
-        return blurred(state, list(map(self.algebra.resolve, axes)), self._merged)
+        return forget_index(state, list(map(self.algebra.resolve, axes)), self._merged)
 
-    def told(self, op: Op, axis: Axis, states: Sequence[Any]) -> Any:
+    def by_index(self, op: Op, axis: Axis, states: Sequence[Any]) -> Any:
         """One state for each unit of another axis of the result, if states are told apart by it."""
         axis = self.algebra.resolve(axis)
         alike = all(x == states[0] for x in states) or len(cells(self.dims, axis)) != len(states)
         return self.merge(op, states) if alike else ByIndex(axis, tuple(states))
 
-    def joined(self, axes: Sequence[Axis], rows: Sequence[Sequence[Any]]) -> list[Any]:
+    def merge_axes(self, axes: Sequence[Axis], rows: Sequence[Sequence[Any]]) -> list[Any]:
         """The states of axes that become one."""
-        return joined(self.dims, list(map(self.algebra.resolve, axes)), rows, self.count, self._merged)
+        return merge_axes(self.dims, list(map(self.algebra.resolve, axes)), rows, self.count, self._merged)
 
-    def parted(self, row: Sequence[Any], axes: Sequence[Axis]) -> list[list[Any]] | None:
+    def split_axes(self, row: Sequence[Any], axes: Sequence[Axis]) -> list[list[Any]] | None:
         """The states of axes into which one is split, if it was a sum of products and they are a product with a sum."""
-        return parted(self.dims, row, list(map(self.algebra.resolve, axes)), self.count)
+        return split_axes(self.dims, row, list(map(self.algebra.resolve, axes)), self.count)
 
     def _merged(self, states: Sequence[Any]) -> Any:
         return self.domain.merge(self._op, states)
 
-    def fit(self, row: Sequence[Any], count: int) -> list[Any]:
+    def broadcast_states(self, row: Sequence[Any], count: int) -> list[Any]:
         """States of an axis that is written with another number of occurrences: (a o) + (b o) against (a + b) o."""
         if len(row) == count:
             return list(row)
@@ -168,11 +168,11 @@ class Propagation(Generic[S]):
         """The state of a product."""
         return each(list(states), lambda some: self.domain.mul(op, some))
 
-    def apply(
+    def map_units(
         self, op: Op, states: Iterable[Any], *, odd: bool, zero: bool, linear: bool = False, homogeneous: bool = False
     ) -> Any:
         """The state of a function applied unit by unit."""
-        return each(list(states), lambda some: self.domain.apply(op, some, odd, zero, linear, homogeneous))
+        return each(list(states), lambda some: self.domain.map_units(op, some, odd, zero, linear, homogeneous))
 
     def require(self, op: Op, state: Any, *, even: bool, why: str) -> Any:
         """Demand that a state is the same for twins, or at least not zero."""

@@ -97,7 +97,9 @@ class ProofDomain:
             self._say(op, f"{' x '.join(x.value for x in states)} = {result.value}")
         return self._known(op, result, states, "multiplied")
 
-    def apply(self, op: Op, states: Sequence[State], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> State:
+    def map_units(
+        self, op: Op, states: Sequence[State], odd: bool, zero: bool, linear: bool, homogeneous: bool
+    ) -> State:
         """Unit by unit."""
         result = through(states, odd=odd, zero=zero, linear=linear, homogeneous=homogeneous)
         self._say(op, f"unit by unit: {', '.join(x.value for x in states)} -> {result.value}")

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import fx, nn
 
-from ..capture.decomposition.inline_calls import open_nodes
+from ..capture.decomposition.inline_calls import decompose_nodes
 from ..functional import adapt_skip
 from ..plans import NodeEdit, Plan, SkipEdit
 from ..plans.plan import FOLLOWED, RECOMPUTED, SPLIT, STATISTIC
@@ -52,7 +52,7 @@ def opened_graph(gm: fx.GraphModule, plan: Plan) -> tuple[fx.Graph, dict[str, nn
     new_output = graph.output(output)
     new_output.meta = dict(old_output.meta)
     graph.set_codegen(gm.graph._codegen)
-    return graph, open_nodes(gm, graph, plan.openings)
+    return graph, decompose_nodes(gm, graph, plan.openings)
 
 
 def _edit_node(node: fx.Node, edit: NodeEdit) -> None:

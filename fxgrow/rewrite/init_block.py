@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..plans.insertion import Fresh, Insert
+from ..plans.insertion import BlockTensor, Insert
 from ..plans.layout import leaves, partners
 from .new_values import generator, spread
 
@@ -40,7 +40,7 @@ def fill_block(block: nn.Module, insert: Insert, originals: Mapping[str, Tensor]
             _halve(tensor, new)
 
 
-def _draw(tensor: Tensor, new: Fresh, name: str, originals: Mapping[str, Tensor], seed: int, init: str) -> None:
+def _draw(tensor: Tensor, new: BlockTensor, name: str, originals: Mapping[str, Tensor], seed: int, init: str) -> None:
     """Uniform on (-s √3, s √3), s the standard deviation of the original's entries (the paper's appendix)."""
     original = originals.get(new.like) if init in ("match", "copy") else None
     if original is not None and not original.is_meta:
@@ -68,7 +68,7 @@ def _identity(module: nn.Module, tensor: Tensor) -> None:
             tensor[(group * rows + unit, unit, *centre)] = 1
 
 
-def _halve(tensor: Tensor, new: Fresh) -> None:
+def _halve(tensor: Tensor, new: BlockTensor) -> None:
     """Make right halves equal, or opposite, to left ones; of opposite halves a unit without a twin is zero."""
     for growth in new.axes:
         for number, leaf in enumerate(leaves(growth.layout)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, fx
 
 from ..plans import AxisGrowth, Plan, TensorEdit
-from ..plans.insertion import Copies, Fresh, Insert, Layers
+from ..plans.insertion import BlockTensor, Copies, Insert, Layers
 from ..plans.layout import Chain, Grid, Layout, Leaf, Woven
 
 MOST_STEPS = 1000
@@ -149,7 +149,7 @@ def _lines(name: str, lines: Collection[str]) -> Iterator[str]:
         yield f"the plan says {len(lines):,} lines of {name}, more than can be meant"
 
 
-def _fresh(tensors: Iterable[Fresh]) -> Iterator[str]:
+def _fresh(tensors: Iterable[BlockTensor]) -> Iterator[str]:
     for fresh in tensors:
         yield from _row(f"axes of {fresh.name:.60}", [growth.axis for growth in fresh.axes], len(fresh.shape))
         yield from _axes(fresh.name, fresh.shape, fresh.axes)

@@ -27,16 +27,16 @@ from . import (
     where,
     window,
 )
-from .base import RULES, Dims, Flow, Marks, Rule, SameSizes, Sizes, register
+from .base import RULES, AxisContext, AxisStates, Rule, SameSizes, SizeContext, StateContext, register
 
 __all__ = [
     "RULES",
-    "Dims",
-    "Flow",
-    "Marks",
+    "AxisContext",
+    "AxisStates",
     "Rule",
     "SameSizes",
-    "Sizes",
+    "SizeContext",
+    "StateContext",
     "adapt_skip",
     "arithmetic",
     "attention",

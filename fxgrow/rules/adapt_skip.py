@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..capture.program.program import Op
-from .base import Dims, Flow, Sizes, normal, register
+from .base import AxisContext, SizeContext, StateContext, normal, register
 
 
 class AdaptSkip:
@@ -14,14 +14,14 @@ class AdaptSkip:
 
     by_index = False
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The channel axis of the result is a volume of its own."""
         axes = d.of(op.args["x"])
         at = normal(op.args["dim"], len(axes))
         axes[at] = d.algebra.atom(op.args["width"])
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Halves of the operand's new block cancel here; channels that the skip lacks are zero, or copies of others."""
         marks = s.of(op.args["x"])
         at = normal(op.args["dim"], len(marks))
@@ -30,7 +30,7 @@ class AdaptSkip:
         marks[at] = [s.missing(op, s.same)] * s.count(s.axes(op.outputs[0])[at])
         s.set(op.outputs[0], marks)
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """The blocks of halves, the width, and which channels are copies."""
         x, out = op.args["x"], op.outputs[0]
         at = normal(op.args["dim"], len(x.shape))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..capture.program.program import Op, Value
-from .base import Dims, Flow, Marks, SameSizes, normal_dims, register
+from .base import AxisContext, AxisStates, SameSizes, StateContext, normal_dims, register
 from .domains import NOT_ZERO
 from .pointwise import Unary, aligned, inside, meet, operands
 
@@ -13,7 +13,7 @@ class Add(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Operands share their axes; under skip="reshape" a join keeps the skip's channels apart."""
         values = operands(op)
         both = all(isinstance(op.args.get(name), Value) for name in ("self", "other"))
@@ -21,7 +21,7 @@ class Add(SameSizes):
             return
         d.set(op.outputs[0], meet(op, d, values))
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Halves of one parity add up; a constant is the same for all."""
         values = operands(op)
         other = op.args.get("other")
@@ -48,7 +48,7 @@ class Add(SameSizes):
         s.set(op.outputs[0], out)
 
 
-def _centred(op: Op, s: Flow) -> list[int]:
+def _centred(op: Op, s: StateContext) -> list[int]:
     """The axes over which a tensor loses its own mean: x - x.mean(axes, keepdim=True)."""
     if op.name not in ("aten::sub", "aten::subtract") or op.args.get("alpha") != 1:
         return []
@@ -63,27 +63,29 @@ class Multiply(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Operands share their axes."""
         d.set(op.outputs[0], meet(op, d, operands(op)))
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A factor that lacks the axis is the same along it."""
-        out: Marks = [[s.mul(op, leaf) for leaf in zip(*sides, strict=True)] for sides in aligned(op, s, operands(op))]
+        out: AxisStates = [
+            [s.mul(op, leaf) for leaf in zip(*sides, strict=True)] for sides in aligned(op, s, operands(op))
+        ]
         s.set(op.outputs[0], out)
 
 
 class Divide(Multiply):
     """Quotients. No zero may come below the line, so no odd block either: a unit without twin is zero there."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """As a product with the reciprocal."""
         if op.args.get("rounding_mode") is not None:
             Unary(unsafe="other").states(op, s)
             return
         values = operands(op)
         below = op.args.get("other")
-        out: Marks = []
+        out: AxisStates = []
         for sides in aligned(op, s, values):
             rows = []
             for value, states in zip(values, sides, strict=True):
@@ -101,13 +103,13 @@ class Addcmul(SameSizes):
     def __init__(self, *, divides: bool = False) -> None:
         self.divides = divides
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Operands share their axes."""
         d.set(op.outputs[0], meet(op, d, operands(op)))
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A product, then a sum."""
-        out: Marks = []
+        out: AxisStates = []
         for first, second, third in aligned(op, s, operands(op)):
             if self.divides:
                 third = [s.require(op, x, even=True, why="it is divided by") for x in third]

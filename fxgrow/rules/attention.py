@@ -9,7 +9,7 @@ from typing import Any
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, atoms, product
 from ..errors import Kind
-from .base import Dims, Flow, Marks, Sizes, State, broadcast, register
+from .base import AxisContext, AxisStates, SizeContext, State, StateContext, broadcast, register
 
 
 class Attention:
@@ -24,17 +24,17 @@ class Attention:
         q, k = op.args["query"], op.args["key"]
         return bool(op.args.get("enable_gqa")) and len(q.shape) > 2 and q.shape[-3] != k.shape[-3]
 
-    def _heads(self, d: Dims | Flow, op: Op, axis: Axis) -> list[Axis]:
+    def _heads(self, d: AxisContext | StateContext, op: Op, axis: Axis) -> list[Axis]:
         heads = op.args["key"].shape[-3]
         return d.algebra.split(axis, (heads, op.args["query"].shape[-3] // heads), (id(op), "heads"))
 
-    def _shared(self, op: Op, s: Flow) -> list[bool]:
+    def _shared(self, op: Op, s: StateContext) -> list[bool]:
         """For each occurrence in the heads of q, whether k and v have it too."""
         axis = s.axes(op.args["query"])[-3]
         group, _ = (set(atoms(part)) for part in self._heads(s, op, axis))
         return [atom in group for atom in atoms(s.algebra.resolve(axis)) if s.count(atom)]
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Unite widths, tokens and heads."""
         q, k, v = (op.args[name] for name in ("query", "key", "value"))
         x, y, z = d.of(q), d.of(k), d.of(v)
@@ -64,7 +64,7 @@ class Attention:
                 out.append(broadcast(d, [(a[-at], m.shape[-at]) for a, m in sides if len(a) >= at]))
         d.set(op.outputs[0], [*out, x[-2], z[-1]])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """The product of q and k vanishes at new widths; new heads are a function of each head's own q, k and v."""
         q, k, v, mask = op.args["query"], op.args["key"], op.args["value"], op.args.get("attn_mask")
         x, y, z = s.of(q), s.of(k), s.of(v)
@@ -72,7 +72,7 @@ class Attention:
             s.contract(op, pair)
         if op.draws == (False, True) and any(map(any, (x, z))):
             s.only_eval(op, DROPS)
-        out: Marks = []
+        out: AxisStates = []
         for at in range(len(op.outputs[0].shape), 2, -1):
             rows = [m[-at] if len(m) >= at else [] for m in (x, y, z, s.of(mask) if mask is not None else [])]
             if self._grouped(op) and at == 3:
@@ -82,21 +82,21 @@ class Attention:
         masks = s.of(mask)[-2] if mask is not None and len(mask.shape) > 1 else []
         width = max(len(x[-2]), len(masks))
         rows = [row if len(row) == width else [s.same] * width for row in (x[-2], masks)]
-        tokens = [s.apply(op, leaf, odd=False, zero=False) for leaf in zip(*rows, strict=True)]
+        tokens = [s.map_units(op, leaf, odd=False, zero=False) for leaf in zip(*rows, strict=True)]
         if op.draws[0]:  # one mask for all of a head's width
             out, tokens = [[s.drawn(op, y, DROPS) for y in row] for row in out], [s.drawn(op, y, DROPS) for y in tokens]
         s.set(op.outputs[0], [*out, tokens, z[-1]])
 
-    def _heads_out(self, op: Op, s: Flow, rows: list[list[State]]) -> list[State]:
+    def _heads_out(self, op: Op, s: StateContext, rows: list[list[State]]) -> list[State]:
         width = max(map(len, rows))
         queries, keys, values, masks = (row if len(row) == width else [s.same] * width for row in rows)
         out = []
         for a, b, c, m in zip(queries, keys, values, masks, strict=True):
             scores = s.add(op, [s.mul(op, [a, b]), m]) if op.args.get("attn_mask") is not None else s.mul(op, [a, b])
-            out.append(s.mul(op, [s.apply(op, [scores], odd=False, zero=False), c]))
+            out.append(s.mul(op, [s.map_units(op, [scores], odd=False, zero=False), c]))
         return out
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """The default scale is taken from the width, so it is written out when that grows."""
         old, new = op.args["query"].shape[-1], z.shape(op.args["query"])[-1]
         return {"scale": 1 / math.sqrt(old)} if op.args.get("scale") is None and new != old else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..capture.program.program import Op
 from ..dims.axis import Fixed
 from ..errors import Kind
-from .base import Dims, Flow, Marks, SameSizes, normal, normal_dims, register
+from .base import AxisContext, AxisStates, SameSizes, StateContext, normal, normal_dims, register
 from .norm import each, mixed
 
 _WHOLE = "mixes all units of the axis"
@@ -38,7 +38,7 @@ class Along(SameSizes):
         dims = op.args.get(self.dim) if isinstance(self.dim, str) else self.dim
         return normal_dims(dims, len(next(op.inputs()).shape))
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """A barrier over these axes; the others pass."""
         x = next(op.inputs())
         axes = d.of(x)
@@ -49,11 +49,11 @@ class Along(SameSizes):
                 out, [axis if size == n else Fixed(n) for axis, size, n in zip(axes, x.shape, out.shape, strict=True)]
             )
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Along other axes it is a function of each unit's own slice."""
         x = next(op.inputs())
         over = [s.axes(x)[at] for at in self._over(op)]
-        marks = [[s.blurred(state, over) for state in states] for states in s.of(x)]
+        marks = [[s.forget_index(state, over) for state in states] for states in s.of(x)]
         for out in op.outputs:
             number = out.dtype.is_floating_point or out.dtype.is_complex  # the places of sorted zeros are any
             how = {"zero": self.zero and number, "homogeneous": self.homogeneous and number}
@@ -79,7 +79,7 @@ class Differences(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """A barrier over the axis; along others all operands share theirs."""
         out, rows = op.outputs[0], [d.of(value) for value in op.inputs()]
         at = normal(op.args["dim"], len(out.shape))
@@ -91,16 +91,16 @@ class Differences(SameSizes):
         axes[at] = Fixed(out.shape[at])
         d.set(out, axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A linear function of each unit's own slice."""
         at = normal(op.args["dim"], len(op.outputs[0].shape))
         values = list(op.inputs())
         over = [s.axes(value)[at] for value in values]
-        rows = [[[s.blurred(x, over) for x in row] for row in s.of(value)] for value in values]
-        out: Marks = []
+        rows = [[[s.forget_index(x, over) for x in row] for row in s.of(value)] for value in values]
+        out: AxisStates = []
         for sides in zip(*rows, strict=True):
             leaves = [s.add(op, leaf) if len(leaf) > 1 else leaf[0] for leaf in zip(*sides, strict=True)]
-            out.append([s.apply(op, [x], odd=True, zero=True, linear=True) for x in leaves])
+            out.append([s.map_units(op, [x], odd=True, zero=True, linear=True) for x in leaves])
         out[at] = []
         s.set(op.outputs[0], out)
 
@@ -110,16 +110,16 @@ class Softmax(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """All axes pass; which states may grow along the axis is a matter of the scheme."""
         d.set(op.outputs[0], d.of(op.args["self"]))
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Copies share what their original had."""
         x = op.args["self"]
         marks, axes = s.of(x), s.axes(x)
         at = normal(op.args["dim"], len(axes)) if axes else 0
-        others = [[s.blurred(state, axes[at : at + 1]) for state in states] for states in marks]
+        others = [[s.forget_index(state, axes[at : at + 1]) for state in states] for states in marks]
         out = each(op, s, others, odd=False, zero=False)
         for k in range(at, at + bool(axes)):
             mixing = mixed(op, s, [axes[k]])

@@ -23,16 +23,16 @@ from .domains import Domain
 from .mixing import Mixing
 
 State = Any
-"""An element of the domain that a `Flow` computes in; rules hand it on and never look inside."""
-Marks = list[list[State]]
+"""An element of the domain that a `StateContext` computes in; rules hand it on and never look inside."""
+AxisStates = list[list[State]]
 """For each axis of a value, one state for each occurrence of a growing atom in it."""
 
 
-class Dims(Protocol):
+class AxisContext(Protocol):
     """The analysis, as a rule sees it."""
 
     algebra: Algebra
-    soft: bool
+    adapt_skips: bool
     """Whether residual joins keep their operands apart (skip="reshape")."""
     fresh: bool
     """Whether the program is a new block, in which no unit has a value yet that must stay."""
@@ -62,7 +62,7 @@ class Dims(Protocol):
         """Note that two volumes meet by addition; True if the axes of the skip operand have been dealt with."""
 
 
-class Flow(Protocol):
+class StateContext(Protocol):
     """The propagation of states, as a rule sees it."""
 
     algebra: Algebra
@@ -79,13 +79,13 @@ class Flow(Protocol):
     def count(self, axis: Axis) -> int:
         """How many occurrences of growing atoms an axis has."""
 
-    def of(self, value: Value) -> Marks:
+    def of(self, value: Value) -> AxisStates:
         """The states of a value."""
 
-    def set(self, value: Value, marks: Marks) -> None:
+    def set(self, value: Value, marks: AxisStates) -> None:
         """Say what the states of an output are."""
 
-    def fit(self, row: Sequence[State], count: int) -> list[State]:
+    def broadcast_states(self, row: Sequence[State], count: int) -> list[State]:
         """States of an axis that is written with another number of occurrences."""
 
     def add(self, op: Op, states: Iterable[State]) -> State:
@@ -97,25 +97,25 @@ class Flow(Protocol):
     def grown(self, axis: Axis) -> tuple[int, int]:
         """The size of an axis before and after."""
 
-    def picked(self, state: State, axis: Axis, number: int) -> State:
+    def select(self, state: State, axis: Axis, number: int) -> State:
         """A state when one unit is taken from an axis that states may be told apart by."""
 
     def piece(self, state: State, axis: Axis, start: int, taken: Axis) -> State:
-        """As `picked`, of units from `start` on."""
+        """As `select`, of units from `start` on."""
 
-    def blurred(self, state: State, axes: Sequence[Axis]) -> State:
+    def forget_index(self, state: State, axes: Sequence[Axis]) -> State:
         """A state that these axes no longer tell apart: their units are mixed, moved or chosen by number."""
 
-    def told(self, op: Op, axis: Axis, states: Sequence[State]) -> State:
+    def by_index(self, op: Op, axis: Axis, states: Sequence[State]) -> State:
         """One state for each unit of another axis of the result."""
 
-    def joined(self, axes: Sequence[Axis], rows: Marks) -> list[State]:
+    def merge_axes(self, axes: Sequence[Axis], rows: AxisStates) -> list[State]:
         """The states of axes that become one."""
 
-    def parted(self, row: list[State], axes: Sequence[Axis]) -> Marks | None:
+    def split_axes(self, row: list[State], axes: Sequence[Axis]) -> AxisStates | None:
         """The states of axes into which one is split, if it held more occurrences than they do."""
 
-    def apply(
+    def map_units(
         self, op: Op, states: Iterable[State], *, odd: bool, zero: bool, linear: bool = False, homogeneous: bool = False
     ) -> State:
         """The state of a function applied unit by unit.
@@ -167,7 +167,7 @@ class Flow(Protocol):
         """Note that this step holds in evaluation mode only."""
 
 
-class Sizes(Protocol):
+class SizeContext(Protocol):
     """A growth, as a rule sees it: the new sizes of everything."""
 
     algebra: Algebra
@@ -195,13 +195,13 @@ class Rule(Protocol):
     def by_index(self) -> bool:
         """Whether it takes states that differ along another axis (queries, keys and values in one tensor), or one."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Where each axis goes."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """What becomes of the new units."""
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """The arguments that are sizes, after a growth."""
 
 
@@ -210,7 +210,7 @@ class SameSizes:
 
     by_index = False
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """Nothing to change."""
         return {}
 
@@ -263,7 +263,7 @@ def normal_dims(dims: object, rank: int) -> list[int]:
     return [normal(d, rank) for d in dims] if rank else []
 
 
-def broadcast(d: Dims, sides: Sequence[tuple[Axis, int]]) -> Axis:
+def broadcast(d: AxisContext, sides: Sequence[tuple[Axis, int]]) -> Axis:
     """The axis that operands share under broadcasting; an axis of one unit that is repeated may not grow."""
     size = max(n for _, n in sides)
     out: Axis | None = None
@@ -275,7 +275,7 @@ def broadcast(d: Dims, sides: Sequence[tuple[Axis, int]]) -> Axis:
     return out if out is not None else Fixed(size)
 
 
-def regroup(s: Flow, op: Op, states: Sequence[State], axes: Sequence[Axis]) -> list[list[State]]:
+def regroup(s: StateContext, op: Op, states: Sequence[State], axes: Sequence[Axis]) -> list[list[State]]:
     """Hand a row of states out to axes that hold the same occurrences in the same order."""
     counts = [s.count(axis) for axis in axes]
     if sum(counts) == len(states):

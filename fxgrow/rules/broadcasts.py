@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..capture.program.program import Op
 from ..dims.axis import Axis, Fixed
-from .base import Dims, Flow, Marks, SameSizes, State, register
+from .base import AxisContext, AxisStates, SameSizes, State, StateContext, register
 from .pointwise import meet
 
 
@@ -13,17 +13,17 @@ class BroadcastTensors(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Operands share their axes."""
         axes = meet(op, d, op.args["tensors"])
         for out in op.outputs:
             d.set(out, axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Each operand keeps its own states, and is the same along axes that it lacks."""
         for value, out in zip(op.args["tensors"], op.outputs, strict=True):
             axes, marks = s.axes(out), s.of(value)
-            rows: Marks = [[] for _ in range(len(axes) - len(marks))] + marks
+            rows: AxisStates = [[] for _ in range(len(axes) - len(marks))] + marks
             s.set(out, [_filled(s, row, axis) for row, axis in zip(rows, axes, strict=True)])
 
 
@@ -37,22 +37,22 @@ class Meshgrid(SameSizes):
         order = list(range(len(op.args["tensors"])))
         return [1, 0, *order[2:]] if op.args.get("indexing") == "xy" and len(order) > 1 else order
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """One axis for each operand."""
         tensors = op.args["tensors"]
         axes: list[Axis] = [d.of(tensors[k])[0] if tensors[k].shape else Fixed(1) for k in self._order(op)]
         for out in op.outputs:
             d.set(out, axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Each operand keeps its own states."""
         order = self._order(op)
         for number, (value, out) in enumerate(zip(op.args["tensors"], op.outputs, strict=True)):
-            rows: Marks = [s.of(value)[0] if k == number and value.shape else [] for k in order]
+            rows: AxisStates = [s.of(value)[0] if k == number and value.shape else [] for k in order]
             s.set(out, [_filled(s, row, axis) for row, axis in zip(rows, s.axes(out), strict=True)])
 
 
-def _filled(s: Flow, row: list[State], axis: Axis) -> list[State]:
+def _filled(s: StateContext, row: list[State], axis: Axis) -> list[State]:
     """The states of an axis, or of one that an operand lacks: there all units are the same."""
     return row if len(row) == s.count(axis) else [s.same] * s.count(axis)
 

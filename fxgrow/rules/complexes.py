@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..capture.program.program import Op
 from ..dims.axis import Fixed
 from ..errors import Kind
-from .base import Dims, Flow, SameSizes, register
+from .base import AxisContext, SameSizes, StateContext, register
 from .pointwise import Unary, aligned, meet, operands
 
 
@@ -14,11 +14,11 @@ class ViewAsReal(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """All axes pass."""
         d.set(op.outputs[0], [*d.of(op.args["self"]), Fixed(2)])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Both parts of a unit have its state."""
         s.set(op.outputs[0], [*s.of(op.args["self"]), []])
 
@@ -28,16 +28,16 @@ class ViewAsComplex(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The last axis has two units; all others pass."""
         axes = d.of(op.args["self"])
         d.freeze(axes[-1], Kind.FIXED, "it holds the real and the imaginary part")
         d.set(op.outputs[0], axes[:-1])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A unit is as both parts are."""
         parts = s.axes(op.args["self"])[-1:]
-        s.set(op.outputs[0], [[s.blurred(x, parts) for x in row] for row in s.of(op.args["self"])[:-1]])
+        s.set(op.outputs[0], [[s.forget_index(x, parts) for x in row] for row in s.of(op.args["self"])[:-1]])
 
 
 class Complex(SameSizes):
@@ -45,11 +45,11 @@ class Complex(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Both parts share their axes."""
         d.set(op.outputs[0], meet(op, d, operands(op)))
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """As of any sum."""
         sums = [[s.add(op, leaf) for leaf in zip(*sides, strict=True)] for sides in aligned(op, s, operands(op))]
         s.set(op.outputs[0], sums)
@@ -58,13 +58,13 @@ class Complex(SameSizes):
 class Polar(Complex):
     """polar: a length times a function of an angle."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """As of a product."""
         s.set(
             op.outputs[0],
             [
                 [
-                    s.mul(op, [length, s.apply(op, [angle], odd=False, zero=False)])
+                    s.mul(op, [length, s.map_units(op, [angle], odd=False, zero=False)])
                     for length, angle in zip(*sides, strict=True)
                 ]
                 for sides in aligned(op, s, operands(op))

@@ -8,7 +8,7 @@ from typing import Any
 from ..capture.program.program import Op
 from ..dims.axis import Axis, Fixed, total
 from ..errors import Kind
-from .base import Dims, Flow, Marks, SameSizes, Sizes, broadcast, normal, register, regroup
+from .base import AxisContext, AxisStates, SameSizes, SizeContext, StateContext, broadcast, normal, register, regroup
 
 
 class Cat(SameSizes):
@@ -19,7 +19,7 @@ class Cat(SameSizes):
     def _operands(self, op: Op) -> list[Any]:
         return [x for x in op.args["tensors"] if x.shape != (0,)]
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """c = c1 + c2."""
         for x in op.args["tensors"]:
             if x.shape == (0,):
@@ -35,12 +35,12 @@ class Cat(SameSizes):
                 axes.append(broadcast(d, [(row[k], x.shape[k]) for row, x in zip(rows, xs, strict=True)]))
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """States are concatenated along the axis, and must agree along the others."""
         xs = self._operands(op)
         at = normal(op.args["dim"], len(op.outputs[0].shape))
         rows = [s.of(x) for x in xs]
-        out: Marks = []
+        out: AxisStates = []
         for k in range(len(rows[0])):
             if k == at:
                 out.append([state for row in rows for state in row[k]])
@@ -54,7 +54,7 @@ class Stack(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The new axis keeps its number of units."""
         xs = op.args["tensors"]
         rows = [d.of(x) for x in xs]
@@ -64,12 +64,12 @@ class Stack(SameSizes):
         axes.insert(normal(op.args["dim"], len(op.outputs[0].shape)), count)
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Each operand keeps its own."""
         rows = [s.of(x) for x in op.args["tensors"]]
         at = normal(op.args["dim"], len(op.outputs[0].shape))
         count = s.axes(op.outputs[0])[at]
-        out = [[s.told(op, count, leaf) for leaf in zip(*axis, strict=True)] for axis in zip(*rows, strict=True)]
+        out = [[s.by_index(op, count, leaf) for leaf in zip(*axis, strict=True)] for axis in zip(*rows, strict=True)]
         out.insert(at, [])
         s.set(op.outputs[0], out)
 
@@ -83,7 +83,7 @@ class Pieces:
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Cut the axis where the pieces meet."""
         x = op.args["self"]
         axes = d.of(x)
@@ -97,7 +97,7 @@ class Pieces:
         for out, part in zip(op.outputs, parts, strict=True):
             d.set(out, [part if k == at else axis for k, axis in enumerate(axes)])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Each piece takes its own."""
         x = op.args["self"]
         marks = s.of(x)
@@ -109,7 +109,7 @@ class Pieces:
             s.set(out, [own if k == at else row for k, row in enumerate(rows)])
             start += out.shape[at]
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """Written sizes and cut points follow; a number of pieces stays."""
         sizes = piece_sizes(op, z)
         for name in ("split_sizes", "split_size"):
@@ -123,7 +123,7 @@ class Pieces:
         return {}
 
 
-def piece_sizes(op: Op, z: Sizes) -> list[int]:
+def piece_sizes(op: Op, z: SizeContext) -> list[int]:
     """How large each piece is after a growth."""
     at = normal(op.args["dim"], len(op.args["self"].shape))
     return [z.shape(out)[at] for out in op.outputs]
@@ -136,11 +136,11 @@ def _lists(op: Op) -> bool:
 class Glu(SameSizes):
     """glu: the first half of an axis times the sigmoid of the second."""
 
-    def _halves(self, z: Dims | Flow, op: Op, axis: Axis) -> list[Axis]:
+    def _halves(self, z: AxisContext | StateContext, op: Op, axis: Axis) -> list[Axis]:
         half = op.args["self"].shape[normal(op.args["dim"], len(op.args["self"].shape))] // 2
         return z.algebra.cut(axis, [half, half])
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Both halves are one set of units: c + c -> c."""
         axes = d.of(op.args["self"])
         at = normal(op.args["dim"], len(axes))
@@ -148,15 +148,15 @@ class Glu(SameSizes):
         axes[at] = d.unify(value, gate)
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A product with a function that is not odd."""
         x = op.args["self"]
         marks = s.of(x)
         at = normal(op.args["dim"], len(marks))
         value, gate = regroup(s, op, marks[at], self._halves(s, op, s.axes(x)[at]))
-        gates = [s.apply(op, [y], odd=False, zero=False) for y in gate]
+        gates = [s.map_units(op, [y], odd=False, zero=False) for y in gate]
         rows = [row if k != at else [] for k, row in enumerate(marks)]
-        out = [[s.apply(op, [y], odd=False, zero=True) for y in row] for row in rows]
+        out = [[s.map_units(op, [y], odd=False, zero=True) for y in row] for row in rows]
         out[at] = [s.mul(op, pair) for pair in zip(value, gates, strict=True)]
         s.set(op.outputs[0], out)
 

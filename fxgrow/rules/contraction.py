@@ -9,7 +9,7 @@ from typing import Any
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, Fixed, product
 from ..errors import Kind
-from .base import Dims, Flow, Marks, SameSizes, Sizes, State, register, regroup
+from .base import AxisContext, AxisStates, SameSizes, SizeContext, State, StateContext, register, regroup
 
 Item = str | tuple[str, str]
 """A named axis, a product `(g o)` of two, `*` for window axes, `...` for any leading axes."""
@@ -115,14 +115,14 @@ class Contraction(SameSizes):
         return operands, result
 
     def _parts(
-        self, d: Dims | Flow, op: Op, argument: str, axis: Axis, size: int, item: tuple[str, str]
+        self, d: AxisContext | StateContext, op: Op, argument: str, axis: Axis, size: int, item: tuple[str, str]
     ) -> list[tuple[str, Axis]]:
         groups = op.args["groups"]
         if groups == 1:
             return [(item[1], axis)]
         return list(zip(item, d.algebra.split(axis, (groups, size // groups), (id(op), argument)), strict=True))
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Unite axes of one name; window axes may not grow; what the result lacks is contracted."""
         env: dict[str, Axis] = {}
         bound, result = self._bound(op)
@@ -153,7 +153,7 @@ class Contraction(SameSizes):
         if self.weight and at is not None:
             d.produce(op, out[at], op.args[self.weight])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Multiply the states of one name; new units must vanish in every sum over them."""
         env: dict[str, list[list[State]]] = {}
         bias: dict[str, list[State]] = {}
@@ -172,16 +172,16 @@ class Contraction(SameSizes):
                         env.setdefault(name, []).append(some)
         for name, rows in env.items():
             widest = max(map(len, rows))
-            env[name] = [s.fit(row, widest) for row in rows]
+            env[name] = [s.broadcast_states(row, widest) for row in rows]
             if name in bias:
-                bias[name] = s.fit(bias[name], widest)
+                bias[name] = s.broadcast_states(bias[name], widest)
         product_of = {name: [s.mul(op, leaf) for leaf in zip(*rows, strict=True)] for name, rows in env.items()}
         kept = set(_names(tuple(result)))
         if op.args.get(self.bias) is not None:  # along axes that the bias lacks it is the same for every unit
             for name in [n for n in product_of if n in kept]:
                 summand = bias.get(name, [s.same] * len(product_of[name]))
                 product_of[name] = [s.add(op, pair) for pair in zip(product_of[name], summand, strict=True)]
-        out: Marks = []
+        out: AxisStates = []
         for item in result:
             names = [n for n in ((item,) if isinstance(item, str) else item) if n in product_of]
             out.append([state for name in names for state in product_of[name]])
@@ -191,7 +191,7 @@ class Contraction(SameSizes):
                 for leaf in zip(*rows, strict=True):
                     s.contract(op, leaf)
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """The number of groups follows its axis."""
         groups = op.args.get("groups", 1)
         if groups == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, Fixed
-from .base import Dims, Flow, Marks, SameSizes, State, broadcast, normal, register
+from .base import AxisContext, AxisStates, SameSizes, State, StateContext, broadcast, normal, register
 from .norm import mixed
 
 
@@ -17,7 +17,7 @@ class Cosine(SameSizes):
         values = [op.args["x1"], op.args["x2"]]
         return values, max(len(x.shape) for x in values)
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Operands share their axes, one of which goes."""
         values, rank = self._operands(op)
         axes: list[Axis] = []
@@ -28,12 +28,12 @@ class Cosine(SameSizes):
         del axes[normal(op.args["dim"], rank)]
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Along the axis that goes both sides are copied, or both shared out; other units are turned to length one."""
         values, rank = self._operands(op)
         rows = [s.of(x) for x in values]
         at = normal(op.args["dim"], rank)
-        out: Marks = []
+        out: AxisStates = []
         for n, k in enumerate(range(rank, 0, -1)):
             sides = [row[-k] if len(row) >= k else [] for row in rows]
             width = max(map(len, sides))
@@ -47,9 +47,9 @@ class Cosine(SameSizes):
                 s.mix(op, state, mixed(op, s, along[:1], epsilon=float(op.args["eps"]), kind="cosine"))
         s.set(op.outputs[0], out)
 
-    def _unit(self, op: Op, s: Flow, state: State) -> State:
+    def _unit(self, op: Op, s: StateContext, state: State) -> State:
         state = s.require(op, state, even=False, why="it is divided by its own length")
-        return s.apply(op, [state], odd=True, zero=True)
+        return s.map_units(op, [state], odd=True, zero=True)
 
 
 register(Cosine(), "cosine_similarity")

@@ -10,20 +10,20 @@ import torch
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, Fixed
 from ..errors import Kind
-from .base import Dims, Flow, Marks, SameSizes, Sizes, normal, register
+from .base import AxisContext, AxisStates, SameSizes, SizeContext, StateContext, normal, register
 
 
 class Embedding(SameSizes):
     """embedding: rows of a table are looked up; the table's columns are born here."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Rows are chosen by number, columns may grow."""
         rows, columns = d.of(op.args["weight"])
         d.freeze(rows, Kind.INDEX, "its units are looked up by number")
         d.set(op.outputs[0], [*d.of(op.args["indices"]), columns])
         d.produce(op, columns, op.args["weight"])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Columns keep their states."""
         s.set(op.outputs[0], [*s.of(op.args["indices"]), s.of(op.args["weight"])[1]])
 
@@ -33,7 +33,7 @@ class EmbeddingBag(SameSizes):
 
     MAX = 2
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Rows are chosen by number, weighed and pooled by number; columns may grow."""
         rows, columns = d.of(op.args["weight"])
         d.freeze(rows, Kind.INDEX, "its units are looked up by number")
@@ -46,12 +46,12 @@ class EmbeddingBag(SameSizes):
             axes: list[Axis] = [Fixed(n) for n in out.shape]
             d.set(out, [*axes[:-1], columns] if out.shape == bags.shape and len(axes) > 1 else axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Sums and means are linear; the largest of opposite numbers is not opposite."""
         columns = s.of(op.args["weight"])[1]
         largest = op.args["mode"] == self.MAX
-        pooled = [s.apply(op, [x], odd=False, zero=True, homogeneous=True) for x in columns] if largest else columns
-        places = [s.apply(op, [x], odd=False, zero=False) for x in columns] if largest else []
+        pooled = [s.map_units(op, [x], odd=False, zero=True, homogeneous=True) for x in columns] if largest else columns
+        places = [s.map_units(op, [x], odd=False, zero=False) for x in columns] if largest else []
         for out in op.outputs:
             row = pooled if out is op.outputs[0] else places
             s.set(out, [*([] for _ in out.shape[:-1]), row if s.count(s.axes(out)[-1]) else []])
@@ -83,7 +83,7 @@ class Index(SameSizes):
         first = over[0] if over == list(range(over[0], over[0] + len(over))) else 0
         return [*rest[:first], *[None] * (len(out.shape) - len(rest)), *rest[first:]]
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """A barrier over the indexed axes."""
         axes, out = d.of(op.args["self"]), op.outputs[0]
         sources = self._sources(op)
@@ -96,11 +96,11 @@ class Index(SameSizes):
             result = [d.unify(a, b) if a != Fixed(n) else a for a, b, n in zip(result, index, out.shape, strict=True)]
         d.set(out, result)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Along other axes units keep their states."""
         marks, axes, sources = s.of(op.args["self"]), s.axes(op.args["self"]), self._sources(op)
         chosen = [axis for k, axis in enumerate(axes) if k not in sources]
-        s.set(op.outputs[0], [[] if k is None else [s.blurred(x, chosen) for x in marks[k]] for k in sources])
+        s.set(op.outputs[0], [[] if k is None else [s.forget_index(x, chosen) for x in marks[k]] for k in sources])
 
 
 class Create:
@@ -114,7 +114,7 @@ class Create:
     def __init__(self, sizes: str, *, zero: bool) -> None:
         self.sizes, self.zero = sizes, zero
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Fresh axes; those made like another tensor's share its axes."""
         out = op.outputs[0]
         if not self.sizes:
@@ -123,14 +123,14 @@ class Create:
         axes: list[Axis] = [Fixed(n) if n <= 1 else d.algebra.atom(n) for n in out.shape]
         d.set(out, axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """All units are equal."""
         out = op.outputs[0]
         state = s.null if self.zero else s.same
-        marks: Marks = [[state] * s.count(axis) for axis in s.axes(out)]
+        marks: AxisStates = [[state] * s.count(axis) for axis in s.axes(out)]
         s.set(out, marks)
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """Sizes that are written out follow their axes."""
         return {self.sizes: list(z.shape(op.outputs[0]))} if self.sizes else {}
 
@@ -138,7 +138,7 @@ class Create:
 class Enumerate(SameSizes):
     """arange, linspace and random tensors: units differ by their number, so no axis may grow."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Barriers from birth."""
         out = op.outputs[0]
         axes: list[Axis] = [d.algebra.atom(n) for n in out.shape]
@@ -146,7 +146,7 @@ class Enumerate(SameSizes):
             d.freeze(axis, Kind.CONSTANT, "its units are numbered, or made, on the spot")
         d.set(out, axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Nothing grows here."""
         s.set(op.outputs[0], [[] for _ in op.outputs[0].shape])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, Fixed, product
 from ..errors import Kind
-from .base import Dims, Flow, Marks, SameSizes, State, broadcast, register
+from .base import AxisContext, AxisStates, SameSizes, State, StateContext, broadcast, register
 
 
 class Matmul(SameSizes):
@@ -16,7 +16,7 @@ class Matmul(SameSizes):
     def __init__(self, left: str, right: str) -> None:
         self.left, self.right = left, right
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """... i k, ... k j -> ... i j."""
         a, b = op.args[self.left], op.args[self.right]
         x, y = d.of(a), d.of(b)
@@ -27,13 +27,13 @@ class Matmul(SameSizes):
         if len(y) > 1 and not isinstance(y[-1], Fixed):
             d.produce(op, y[-1], b)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """As a sum of products."""
         a, b = op.args[self.left], op.args[self.right]
         x, y = s.of(a), s.of(b)
         for pair in zip(x[-1], y[-2] if len(y) > 1 else y[-1], strict=True):
             s.contract(op, pair)
-        batch: Marks = []
+        batch: AxisStates = []
         rank = max(len(x), len(y)) - 2
         for k in range(rank, 0, -1):
             rows = [m[-2 - k] for m, v in ((x, a), (y, b)) if len(m) >= 2 + k and m[-2 - k]]
@@ -41,7 +41,7 @@ class Matmul(SameSizes):
         s.set(op.outputs[0], batch + (x[-2:-1] if len(x) > 1 else []) + (y[-1:] if len(y) > 1 else []))
 
 
-def _batch(d: Dims, a: Value, b: Value, x: list[Axis], y: list[Axis]) -> list[Axis]:
+def _batch(d: AxisContext, a: Value, b: Value, x: list[Axis], y: list[Axis]) -> list[Axis]:
     out: list[Axis] = []
     for k in range(max(len(x), len(y)) - 2, 0, -1):
         sides = [(axes[-2 - k], v.shape[-2 - k]) for axes, v in ((x, a), (y, b)) if len(axes) >= 2 + k]
@@ -57,7 +57,7 @@ class Addmm(SameSizes):
     def __init__(self, left: str, right: str) -> None:
         self.left, self.right = left, right
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The bias meets the product as in an addition."""
         Matmul(self.left, self.right).dims(op, d)
         out, bias = d.of(op.outputs[0]), op.args["self"]
@@ -65,7 +65,7 @@ class Addmm(SameSizes):
             out[-k] = broadcast(d, [(out[-k], op.outputs[0].shape[-k]), (axis, n)])
         d.set(op.outputs[0], out)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Product, then sum."""
         Matmul(self.left, self.right).states(op, s)
         out, bias = s.of(op.outputs[0]), s.of(op.args["self"])
@@ -90,7 +90,7 @@ class Einsum(SameSizes):
             right = "..." * ("..." in left) + "".join(sorted(c for c in set(letters) - {"."} if letters.count(c) == 1))
         return rows, _letters(right, len(op.outputs[0].shape))
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Letters are axes; a letter that the result lacks is contracted."""
         rows, result = self._patterns(op)
         sides: dict[str, list[tuple[Axis, int]]] = {}
@@ -109,7 +109,7 @@ class Einsum(SameSizes):
             if new:
                 d.produce(op, product(new), value)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """As a sum of products."""
         rows, result = self._patterns(op)
         env: dict[str, list[list[State]]] = {}

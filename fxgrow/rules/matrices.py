@@ -6,7 +6,7 @@ from ..capture.program.program import Op
 from ..dims.axis import Axis, Fixed
 from ..errors import Kind
 from .axis_ops import Along
-from .base import Dims, Flow, Marks, SameSizes, broadcast, normal, register
+from .base import AxisContext, AxisStates, SameSizes, StateContext, broadcast, normal, register
 from .norm import each, mixed
 from .pointwise import aligned
 from .reduce import Reduce
@@ -27,7 +27,7 @@ class Determinant(Reduce):
         rank = len(next(op.inputs()).shape)
         return [rank - 2, rank - 1]
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A function of each matrix."""
         if self.unsafe:
             required(op, s)
@@ -40,13 +40,13 @@ class Inverse(Along):
     def __init__(self) -> None:
         super().__init__(MATRIX, Kind.STATISTIC, "each entry of the result depends on all units of it")
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A function of each matrix."""
         required(op, s)
         super().states(op, s)
 
 
-def required(op: Op, s: Flow) -> None:
+def required(op: Op, s: StateContext) -> None:
     """Demand that no new matrix is zero."""
     for row in s.of(next(op.inputs())):
         for state in row:
@@ -62,7 +62,7 @@ class Diagonal(SameSizes):
         rank = len(op.args["self"].shape)
         return [normal(op.args[name], rank) for name in ("dim1", "dim2")]
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """A barrier over both; the others pass."""
         axes, over = d.of(op.args["self"]), self._over(op)
         for at in over:
@@ -70,11 +70,11 @@ class Diagonal(SameSizes):
         kept = [axis for k, axis in enumerate(axes) if k not in over]
         d.set(op.outputs[0], [*kept, Fixed(op.outputs[0].shape[-1])])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Along other axes units keep their states."""
         marks, over = s.of(op.args["self"]), self._over(op)
         chosen = [s.axes(op.args["self"])[at] for at in over]
-        kept = [[s.blurred(state, chosen) for state in row] for k, row in enumerate(marks) if k not in over]
+        kept = [[s.forget_index(state, chosen) for state in row] for k, row in enumerate(marks) if k not in over]
         s.set(op.outputs[0], [*kept, []])
 
 
@@ -87,7 +87,7 @@ class DiagEmbed(SameSizes):
         rank = len(op.outputs[0].shape)
         return sorted(normal(op.args[name], rank) for name in ("dim1", "dim2"))
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """A barrier over the last axis; the others pass."""
         axes, out = d.of(op.args["self"]), op.outputs[0]
         d.freeze(axes[-1], Kind.INDEX, "its units are placed by number")
@@ -96,10 +96,10 @@ class DiagEmbed(SameSizes):
             result.insert(at, Fixed(out.shape[at]))
         d.set(out, result)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Along other axes units keep their states."""
         placed = s.axes(op.args["self"])[-1:]
-        rows = [[s.blurred(state, placed) for state in row] for row in s.of(op.args["self"])[:-1]]
+        rows = [[s.forget_index(state, placed) for state in row] for row in s.of(op.args["self"])[:-1]]
         for at in self._at(op):
             rows.insert(at, [])
         s.set(op.outputs[0], rows)
@@ -110,7 +110,7 @@ class Distances(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """What is measured is shared; points pass."""
         x, y = op.args["x1"], op.args["x2"]
         ours, theirs = d.of(x), d.of(y)
@@ -123,16 +123,16 @@ class Distances(SameSizes):
             batch.append(broadcast(d, sides))
         d.set(op.outputs[0], [*batch, ours[-2], theirs[-2]])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A function of each point; what is measured may be joined by differences of zero."""
         x, y = op.args["x1"], op.args["x2"]
         over = [s.axes(v)[-1] for v in (x, y)]
-        ours, theirs = ([[s.blurred(state, over) for state in row] for row in s.of(v)] for v in (x, y))
+        ours, theirs = ([[s.forget_index(state, over) for state in row] for row in s.of(v)] for v in (x, y))
         for pair in zip(ours[-1], theirs[-1], strict=True):
             s.mix(op, s.add(op, pair), mixed(op, s, over[:1], kind="norm", order=float(op.args["p"])))
         *batch, _, _ = aligned(op, s, [x, y])
-        rows: Marks = [
-            [s.apply(op, leaf, odd=False, zero=True, homogeneous=True) for leaf in zip(*sides, strict=True)]
+        rows: AxisStates = [
+            [s.map_units(op, leaf, odd=False, zero=True, homogeneous=True) for leaf in zip(*sides, strict=True)]
             for sides in batch
         ]
         points = each(op, s, [ours[-2], theirs[-2]], odd=False, zero=False)

@@ -11,7 +11,7 @@ import torch
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, Product, Sum, atoms
 from ..errors import Kind
-from .base import Dims, Flow, Marks, SameSizes, Sizes, register
+from .base import AxisContext, AxisStates, SameSizes, SizeContext, StateContext, register
 from .mixing import TWINS, Mixing
 
 _TAKEN = "{} takes its statistics over it"
@@ -37,7 +37,7 @@ class PerChannel(SameSizes):
             return [0, *range(2, rank)]
         return list(range(2, rank)) if op.args.get("use_input_stats") else []
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Affine entries and running statistics lie along the channels; other axes pass if their units are new."""
         axes, over = d.of(op.args["input"]), self._over(op)
         for vector in (op.args[name] for name in self.vectors if op.args.get(name) is not None):
@@ -48,12 +48,12 @@ class PerChannel(SameSizes):
             d.freeze(axes[k], Kind.NORM, _TAKEN.format("a normalisation"))
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """What is subtracted is of the parity of the volume, what is added of that of the scaled volume."""
         marks, axes = s.of(op.args["input"]), s.axes(op.args["input"])
-        out = [s.blurred(x, axes[:1] + axes[2:]) for x in marks[1]]
+        out = [s.forget_index(x, axes[:1] + axes[2:]) for x in marks[1]]
         out = [s.require(op, x, even=False, why="it is divided by its own deviation") for x in out]
-        out = [s.apply(op, [x], odd=True, zero=True) for x in out]
+        out = [s.map_units(op, [x], odd=True, zero=True) for x in out]
         for name, combine in (("running_mean", s.add), ("running_var", s.mul), ("weight", s.mul), ("bias", s.add)):
             if op.args.get(name) is None:
                 continue
@@ -70,7 +70,7 @@ class PerChannel(SameSizes):
                     row[:] = [s.add(op, [x, s.same]) for x in row]
         s.set(op.outputs[0], [rest[0], out, *rest[1:]])
 
-    def _mixing(self, op: Op, s: Flow) -> Mixing:
+    def _mixing(self, op: Op, s: StateContext) -> Mixing:
         axes, rank = s.axes(op.args["input"]), len(op.args["input"].shape)
         weight, bias = op.args.get("weight"), op.args.get("bias")
         gain = s.gain(weight) if weight is not None and bias is None else None
@@ -87,10 +87,10 @@ class GroupNorm(SameSizes):
 
     by_index = True
 
-    def _split(self, d: Dims | Flow | Sizes, op: Op, axis: Axis, size: int) -> list[Axis]:
+    def _split(self, d: AxisContext | StateContext | SizeContext, op: Op, axis: Axis, size: int) -> list[Axis]:
         return d.algebra.split(axis, (op.args["num_groups"], size // op.args["num_groups"]), (id(op), "groups"))
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Freeze what a group's statistics mix."""
         x = op.args["input"]
         axes = d.of(x)
@@ -106,18 +106,18 @@ class GroupNorm(SameSizes):
             d.freeze(axis, Kind.NORM, _TAKEN.format("a group norm"))
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Twin groups have equal statistics; twins within a group have the same."""
         x = op.args["input"]
         _, channels = self._split(s, op, s.axes(x)[1], x.shape[1])
         over = [channels, *s.axes(x)[2:]]
-        marks = [[s.blurred(y, over) for y in states] for states in s.of(x)]
+        marks = [[s.forget_index(y, over) for y in states] for states in s.of(x)]
         if op.args["num_groups"] == 1:
             mixing = mixed(op, s, s.axes(x)[1:], op.args["weight"], kind="group_norm")
             row = [s.mix(op, y, mixing) for y in marks[1]]
         else:
             row = [s.require(op, y, even=True, why="twins need equal statistics") for y in marks[1]]
-            row = [s.apply(op, [y], odd=False, zero=False) for y in row]
+            row = [s.map_units(op, [y], odd=False, zero=False) for y in row]
         for name, combine in (("weight", s.mul), ("bias", s.add)):
             if op.args[name] is not None:
                 row = [combine(op, pair) for pair in zip(row, s.of(op.args[name])[0], strict=True)]
@@ -125,7 +125,7 @@ class GroupNorm(SameSizes):
         out = each(op, s, marks, odd=not affine, zero=not affine, unsafe=True)
         s.set(op.outputs[0], [out[0], row, *out[2:]])
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """The number of groups follows."""
         x = op.args["input"]
         return {"num_groups": z.size(self._split(z, op, z.axes(x)[1], x.shape[1])[0])}
@@ -145,7 +145,7 @@ class WholeAxis:
         default = torch.finfo(torch.float64 if double else torch.float32).eps
         return default if op.args.get("eps") is None else float(op.args["eps"])
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """All axes pass; which states may grow is a matter of the scheme."""
         axes = d.of(op.args["input"])
         over = self._over(op)
@@ -157,13 +157,13 @@ class WholeAxis:
                     axes[at] = d.unify(axes[at], axis)
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Mixed over the normalised axes, then scaled and shifted; a function of each unit's own vector elsewhere."""
         affine = op.args.get("bias") is not None
         x, over = op.args["input"], self._over(op)
         marks, axes = s.of(x), s.axes(x)
         mixing = mixed(op, s, axes[-over:], op.args.get("weight"), self._epsilon(op))
-        outside = [[s.blurred(state, axes[-over:]) for state in states] for states in marks[:-over]]
+        outside = [[s.forget_index(state, axes[-over:]) for state in states] for states in marks[:-over]]
         out = each(op, s, outside, odd=not affine, zero=not affine, unsafe=True)
         for k in range(len(axes) - over, len(axes)):
             row = [s.mix(op, state, mixing) for state in marks[k]]
@@ -175,14 +175,14 @@ class WholeAxis:
             out.append(row)
         s.set(op.outputs[0], out)
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """The normalised shape."""
         return {"normalized_shape": list(z.shape(op.args["input"])[-self._over(op) :])}
 
 
 def mixed(
     op: Op,
-    s: Flow,
+    s: StateContext,
     axes: list[Axis],
     scale: Value | None = None,
     epsilon: float | None = None,
@@ -207,7 +207,7 @@ def mixed(
     return Mixing(name, old, new, alone, even, growing, scale, epsilon, correction, order, gain, paired)
 
 
-def _evenly(s: Flow, axis: Axis) -> bool:
+def _evenly(s: StateContext, axis: Axis) -> bool:
     """Whether all parts of every sum in an axis grow by one factor."""
     if isinstance(axis, Product):
         return all(_evenly(s, factor) for factor in axis.factors)
@@ -216,12 +216,12 @@ def _evenly(s: Flow, axis: Axis) -> bool:
     return all(b * before == a * after and _evenly(s, term) for term, a, b in parts)
 
 
-def each(op: Op, s: Flow, marks: Marks, *, unsafe: bool = False, **how: bool) -> Marks:
-    """States after a function of each new unit's own slice; `how`: what `Flow.apply` is to know of it."""
-    out: Marks = []
+def each(op: Op, s: StateContext, marks: AxisStates, *, unsafe: bool = False, **how: bool) -> AxisStates:
+    """States after a function of each new unit's own slice; `how`: what `StateContext.map_units` is to know of it."""
+    out: AxisStates = []
     for states in marks:
         row = [s.require(op, y, even=False, why="it is normalised") for y in states] if unsafe else states
-        out.append([s.apply(op, [y], **how) for y in row])
+        out.append([s.map_units(op, [y], **how) for y in row])
     return out
 
 

@@ -9,7 +9,7 @@ import torch
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, Fixed
 from ..errors import Kind
-from .base import Dims, Flow, Marks, SameSizes, State, broadcast, register
+from .base import AxisContext, AxisStates, SameSizes, State, StateContext, broadcast, register
 from .domains import domains_of
 
 
@@ -18,7 +18,7 @@ def operands(op: Op) -> list[Value]:
     return list(op.inputs())
 
 
-def meet(op: Op, d: Dims, values: list[Value]) -> list[Axis]:
+def meet(op: Op, d: AxisContext, values: list[Value]) -> list[Axis]:
     """The axes of a broadcast result."""
     rows = [d.of(v) for v in values]
     if len(values) == 1:
@@ -33,7 +33,7 @@ def meet(op: Op, d: Dims, values: list[Value]) -> list[Axis]:
     return axes
 
 
-def aligned(op: Op, s: Flow, values: list[Value]) -> Iterator[list[list[State]]]:
+def aligned(op: Op, s: StateContext, values: list[Value]) -> Iterator[list[list[State]]]:
     """For each axis of the result, the states that the operands bring; one that lacks the axis is the same along it."""
     rows = [s.of(v) for v in values]
     rank = len(op.outputs[0].shape)
@@ -43,7 +43,7 @@ def aligned(op: Op, s: Flow, values: list[Value]) -> Iterator[list[list[State]]]
         yield [states if len(states) == width else [s.same] * width for states in some]
 
 
-def drawn(op: Op, s: Flow, marks: Marks, why: str) -> Marks:
+def drawn(op: Op, s: StateContext, marks: AxisStates, why: str) -> AxisStates:
     """The states behind an operator that may draw a factor for every unit: in both modes, in one of them, or never."""
     if op.draws[0]:
         return [[s.drawn(op, x, why) for x in row] for row in marks]
@@ -52,7 +52,7 @@ def drawn(op: Op, s: Flow, marks: Marks, why: str) -> Marks:
     return marks
 
 
-def inside(op: Op, s: Flow, value: Value, states: list[State]) -> list[State]:
+def inside(op: Op, s: StateContext, value: Value, states: list[State]) -> list[State]:
     """The states of an operand that must be where the operator is defined."""
     for name, domain in domains_of(op).items():
         if op.args.get(name) is value:
@@ -87,15 +87,15 @@ class Unary(SameSizes):
         self.odd, self.zero, self.linear, self.homogeneous = odd, zero, linear, homogeneous
         self.unsafe = unsafe
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The axes stay."""
         axes = meet(op, d, operands(op))
         for out in op.outputs:
             d.set(out, axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Equal halves stay equal; opposite ones only under an odd function."""
-        rows: Marks = []
+        rows: AxisStates = []
         values = operands(op)
         for sides in aligned(op, s, values):
             for k, value in enumerate(values):
@@ -104,7 +104,7 @@ class Unary(SameSizes):
                 sides[k] = inside(op, s, value, sides[k])
             leaves = zip(*sides, strict=True)
             how = {"odd": self.odd, "zero": self.zero, "linear": self.linear, "homogeneous": self.homogeneous}
-            rows.append([s.apply(op, leaf, **how) for leaf in leaves])
+            rows.append([s.map_units(op, leaf, **how) for leaf in leaves])
         for out in op.outputs:
             s.set(out, rows)
 
@@ -116,7 +116,7 @@ class Clamp(Unary):
         super().__init__()
         self.low, self.high = low, high
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Depends on the interval."""
         low, high = op.args.get(self.low), op.args.get(self.high)
         numbers = all(x is None or is_number(x) for x in (low, high))
@@ -129,7 +129,7 @@ class Clamp(Unary):
 class Power(Unary):
     """x ** p: odd for odd whole p >= 1, keeps zero for p >= 1; below, it or its slope is infinite at zero."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Depends on the exponent, if that is a constant."""
         p = op.args.get("exponent")
         if not isinstance(p, int | float):
@@ -142,26 +142,26 @@ class Power(Unary):
 class Cast(Unary):
     """Another dtype: odd, unless the new one knows no sign."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The axes stay; of another operand only the dtype counts."""
         d.set(op.outputs[0], d.of(op.args["self"]))
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """As under any odd function."""
         dtype = op.outputs[0].dtype
         odd = dtype.is_signed and dtype is not torch.bool
         linear = odd and (dtype.is_floating_point or dtype.is_complex)
         marks = s.of(op.args["self"])
-        s.set(op.outputs[0], [[s.apply(op, [x], odd=odd, zero=True, linear=linear) for x in r] for r in marks])
+        s.set(op.outputs[0], [[s.map_units(op, [x], odd=odd, zero=True, linear=linear) for x in r] for r in marks])
 
 
 class RandomSlope(Unary):
     """rrelu: its negative slope is drawn unit by unit in training mode, and a constant in evaluation mode."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Equal halves stay equal where it does not draw."""
         marks = drawn(op, s, s.of(op.args["self"]), "rrelu draws its slopes unit by unit")
-        out = [[s.apply(op, [x], odd=False, zero=True, homogeneous=True) for x in row] for row in marks]
+        out = [[s.map_units(op, [x], odd=False, zero=True, homogeneous=True) for x in row] for row in marks]
         s.set(op.outputs[0], out)
 
 
@@ -170,7 +170,7 @@ class PRelu(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The slopes lie along axis 1."""
         x, slope = op.args["self"], op.args["weight"]
         axes = d.of(x)
@@ -180,13 +180,15 @@ class PRelu(SameSizes):
             d.freeze(d.of(slope)[0], Kind.BROADCAST, "its one unit is broadcast against a wider axis")
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Equal halves need equal slopes; along other axes than the channels one slope is the same for all units."""
         out = s.of(op.args["self"])
         slopes = s.of(op.args["weight"])
         row = [s.require(op, slope, even=True, why="halves need one slope") for slope in (slopes[0] if slopes else ())]
         for k, states in enumerate(out):
-            halves = [s.apply(op, [x], odd=False, zero=True, homogeneous=True) for x in states]  # max(x, 0), min(x, 0)
+            halves = [
+                s.map_units(op, [x], odd=False, zero=True, homogeneous=True) for x in states
+            ]  # max(x, 0), min(x, 0)
             other = [s.mul(op, pair) for pair in zip(halves, row, strict=True)] if k == 1 and row else halves
             out[k] = [s.add(op, pair) for pair in zip(halves, other, strict=True)]
         s.set(op.outputs[0], out)

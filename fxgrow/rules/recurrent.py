@@ -13,7 +13,7 @@ from typing import Any
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, Fixed, product, total
 from ..errors import GrowthRefused, Kind, Refusal
-from .base import Dims, Flow, SameSizes, Sizes, State, register
+from .base import AxisContext, SameSizes, SizeContext, State, StateContext, register
 from .recurrent_cells import Equations, elman, gru, lstm
 
 Row = list[State]
@@ -42,7 +42,7 @@ class Recurrent(SameSizes):
         hx = op.args["hx"]
         return list(hx) if isinstance(hx, list | tuple) else [hx]
 
-    def _tie(self, op: Op, d: Dims, cell: Cell, into: Axis, hidden: Axis, memory: Axis) -> None:
+    def _tie(self, op: Op, d: AxisContext, cell: Cell, into: Axis, hidden: Axis, memory: Axis) -> None:
         """Unite the axes of one cell: it reads `into` and `hidden`, and has a memory of its own."""
         d.contract(op, d.unify(into, d.of(cell.w_ih)[1]))
         d.contract(op, d.unify(hidden, d.of(cell.w_hh)[1]))
@@ -55,29 +55,31 @@ class Recurrent(SameSizes):
             d.contract(op, d.unify(memory, inner))
             d.produce(op, d.unify(hidden, projected), cell.w_hr)
 
-    def _step(self, op: Op, s: Flow, cell: Cell, into: Row, hidden: Row, memory: Row, *, loop: bool) -> tuple[Row, Row]:
+    def _step(
+        self, op: Op, s: StateContext, cell: Cell, into: Row, hidden: Row, memory: Row, *, loop: bool
+    ) -> tuple[Row, Row]:
         """Hidden states and memories of one cell after a step; in a loop they are read again by the next one."""
         width = s.count(s.axes(cell.w_hr or cell.w_hh)[1])
         sides: list[Row] = []
         for weight, bias in ((cell.w_ih, cell.biases[:1]), (cell.w_hh, cell.biases[1:])):
-            products = [s.mul(op, [state]) for state in s.fit(s.of(weight)[0], width)]
-            summands = [products, *(s.fit(s.of(b)[0], width) for b in bias)]
+            products = [s.mul(op, [state]) for state in s.broadcast_states(s.of(weight)[0], width)]
+            summands = [products, *(s.broadcast_states(s.of(b)[0], width) for b in bias)]
             sides.append([s.add(op, leaf) for leaf in zip(*summands, strict=True)])
         u, v = sides
-        steps = [self.equations(s, op, *leaf) for leaf in zip(u, v, s.fit(memory, width), strict=True)]
+        steps = [self.equations(s, op, *leaf) for leaf in zip(u, v, s.broadcast_states(memory, width), strict=True)]
         out, kept = [h for h, _ in steps], [m for _, m in steps]
         if cell.w_hr is not None:
             projected, inner = s.of(cell.w_hr)
             _vanish(op, s, out, inner)
             out = [s.mul(op, [state]) for state in projected]
         _vanish(op, s, into, s.of(cell.w_ih)[1])
-        before = s.fit(hidden, len(out))
+        before = s.broadcast_states(hidden, len(out))
         if loop:
             before = [s.add(op, pair) for pair in zip(before, out, strict=True)]
         _vanish(op, s, before, s.of(cell.w_hh)[1])
         return out, kept
 
-    def _samples(self, op: Op, s: Flow, rows: list[Row], *, biases: bool, layers: int = 0) -> tuple[Row, Row]:
+    def _samples(self, op: Op, s: StateContext, rows: list[Row], *, biases: bool, layers: int = 0) -> tuple[Row, Row]:
         """States of hidden states and memories along the batch: each sample is a function of its own input and states.
 
         The equations again; weights are linear, biases the same for all samples. No layers: a single step.
@@ -97,10 +99,10 @@ class Recurrent(SameSizes):
         return [h for h, _ in made], [m for _, m in made]
 
 
-def _vanish(op: Op, s: Flow, read: Row, columns: Row) -> None:
+def _vanish(op: Op, s: StateContext, read: Row, columns: Row) -> None:
     """New units that a weight sums over must vanish in the sum."""
     width = max(len(read), len(columns))
-    for pair in zip(s.fit(read, width), s.fit(columns, width), strict=True):
+    for pair in zip(s.broadcast_states(read, width), s.broadcast_states(columns, width), strict=True):
         s.contract(op, pair)
 
 
@@ -111,7 +113,7 @@ class OneStep(Recurrent):
         biases = (op.args["b_ih"], op.args["b_hh"])
         return Cell(op.args["w_ih"], op.args["w_hh"], () if biases[0] is None else biases)
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The hidden state keeps its axes; samples stay apart."""
         batch, into = d.of(op.args["input"])
         axes = [d.of(value) for value in self._initial(op)]
@@ -122,7 +124,7 @@ class OneStep(Recurrent):
         for out in op.outputs:
             d.set(out, [batch, axes[0][1]])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """One step of the equations."""
         cell = self._cell(op)
         batch, into = s.of(op.args["input"])
@@ -153,7 +155,7 @@ class Sequence(Recurrent):
             cells.append(Cell(w_ih, w_hh, tuple(rest[:biases]), rest[-1] if projected else None))
         return [cells[k : k + directions] for k in range(0, len(cells), directions)]
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Samples stay apart; time and the count of layers may not grow."""
         if "batch_sizes" in op.args:
             for value in op.inputs():
@@ -181,7 +183,7 @@ class Sequence(Recurrent):
         for out, axis in zip(op.outputs[1:], (hidden, memory), strict=False):
             d.set(out, [layers, batch, axis])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A step of the equations that holds for what it returns, too: after one step and after all."""
         x, cells = s.of(op.args["input"]), self._cells(op)
         into, batch = x[2], x[0 if op.args["batch_first"] else 1]
@@ -206,7 +208,7 @@ class Sequence(Recurrent):
         for out, some, row in zip(op.outputs[1:], (hiddens, memories), samples, strict=False):
             s.set(out, [[], row, [s.add(op, leaf) for leaf in zip(*some, strict=True)]])
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """Nothing to change; but torch tells by the sizes whether hidden states are projected.
 
         Raises:

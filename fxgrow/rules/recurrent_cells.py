@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..capture.program.program import Op
-from .base import Flow, State
+from .base import State, StateContext
 
-Equations = Callable[[Flow, Op, State, State, State], tuple[State, State]]
+Equations = Callable[[StateContext, Op, State, State, State], tuple[State, State]]
 """One unit's step: from the states of what the input gives to its gates, what the hidden state gives to them, and its
 own memory before, to its hidden state and its memory afterwards."""
 
@@ -15,25 +15,25 @@ own memory before, to its hidden state and its memory afterwards."""
 def elman(*, odd: bool) -> Equations:
     """h = f(u + v), f odd (tanh) or not (relu)."""
 
-    def step(s: Flow, op: Op, u: State, v: State, memory: State) -> tuple[State, State]:
-        h = s.apply(op, [s.add(op, [u, v])], odd=odd, zero=True)
+    def step(s: StateContext, op: Op, u: State, v: State, memory: State) -> tuple[State, State]:
+        h = s.map_units(op, [s.add(op, [u, v])], odd=odd, zero=True)
         return h, h
 
     return step
 
 
-def gru(s: Flow, op: Op, u: State, v: State, memory: State) -> tuple[State, State]:
+def gru(s: StateContext, op: Op, u: State, v: State, memory: State) -> tuple[State, State]:
     """r, z = sigmoid(u + v); n = tanh(u + r v); h = (1 - z) n + z h."""
-    gate = s.apply(op, [s.add(op, [u, v])], odd=False, zero=False)
-    n = s.apply(op, [s.add(op, [u, s.mul(op, [gate, v])])], odd=True, zero=True)
+    gate = s.map_units(op, [s.add(op, [u, v])], odd=False, zero=False)
+    n = s.map_units(op, [s.add(op, [u, s.mul(op, [gate, v])])], odd=True, zero=True)
     h = s.add(op, [s.mul(op, [gate, n]), s.mul(op, [gate, memory])])
     return h, h
 
 
-def lstm(s: Flow, op: Op, u: State, v: State, memory: State) -> tuple[State, State]:
+def lstm(s: StateContext, op: Op, u: State, v: State, memory: State) -> tuple[State, State]:
     """i, f, o = sigmoid(u + v); g = tanh(u + v); c = f c + i g; h = o tanh(c)."""
     preactivation = s.add(op, [u, v])
-    gate = s.apply(op, [preactivation], odd=False, zero=False)
-    g = s.apply(op, [preactivation], odd=True, zero=True)
+    gate = s.map_units(op, [preactivation], odd=False, zero=False)
+    g = s.map_units(op, [preactivation], odd=True, zero=True)
     c = s.add(op, [s.mul(op, [gate, memory]), s.mul(op, [gate, g])])
-    return s.mul(op, [gate, s.apply(op, [c], odd=True, zero=True)]), c
+    return s.mul(op, [gate, s.map_units(op, [c], odd=True, zero=True)]), c

@@ -8,7 +8,7 @@ import torch
 from ..capture.program.program import Op
 from ..dims.axis import Axis, Fixed
 from ..errors import Kind
-from .base import Dims, Flow, Marks, SameSizes, State, normal_dims, register
+from .base import AxisContext, AxisStates, SameSizes, State, StateContext, normal_dims, register
 from .norm import mixed
 from .pointwise import Unary
 
@@ -33,7 +33,7 @@ class Reduce(SameSizes):
     def _scales(self, op: Op) -> bool:
         return self.homogeneous
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Reduced axes go, or stay as one unit."""
         x = next(op.inputs())
         axes, over = d.of(x), self._over(op)
@@ -43,32 +43,32 @@ class Reduce(SameSizes):
             keep = len(out.shape) == len(axes)
             d.set(out, [Fixed(1) if k in over else axis for k, axis in enumerate(axes) if keep or k not in over])
 
-    def _over_axis(self, op: Op, d: Dims, axis: Axis) -> None:
+    def _over_axis(self, op: Op, d: AxisContext, axis: Axis) -> None:
         if self.sums:
             d.contract(op, axis)
         else:
             d.freeze(axis, self.kind, "a statistic is taken over the whole axis")
 
-    def _over_units(self, op: Op, s: Flow, states: list[State]) -> None:
+    def _over_units(self, op: Op, s: StateContext, states: list[State]) -> None:
         for state in states:
             s.contract(op, [state])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A function of each unit's own slice; summed units must vanish."""
         x = next(op.inputs())
         marks, axes, over = s.of(x), s.axes(x), self._over(op)
         self._over_units(op, s, [state for k in over for state in marks[k]])
         for out in op.outputs:
             keep = len(out.shape) == len(marks)
-            rows: Marks = []
+            rows: AxisStates = []
             for k, states in enumerate(marks):
                 if k in over:
                     rows.extend([[]] if keep else [])
                 else:
                     number = out.dtype.is_floating_point or out.dtype.is_complex  # places among zeros are any
                     how = {"zero": self.zero and number, "homogeneous": self._scales(op) and number}
-                    states = [s.blurred(y, [axes[i] for i in over]) for y in states]
-                    rows.append([s.apply(op, [y], odd=self.linear, linear=self.linear, **how) for y in states])
+                    states = [s.forget_index(y, [axes[i] for i in over]) for y in states]
+                    rows.append([s.map_units(op, [y], odd=self.linear, linear=self.linear, **how) for y in states])
             s.set(out, rows)
 
 
@@ -84,7 +84,7 @@ class Statistic(Reduce):
         super().__init__(linear=family == "mean", zero=zero, homogeneous=homogeneous)
         self.family = family
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The places of extrema are numbers of units, which may be others among copies."""
         if any(d.read(out) for out in op.outputs if out.dtype is torch.int64 and next(op.inputs()).dtype != out.dtype):
             axes = d.of(next(op.inputs()))
@@ -110,11 +110,11 @@ class Statistic(Reduce):
         given = args.get("correction") if "correction" in args else args.get("unbiased", True)
         return 1 if given is None else float(given)
 
-    def _over_axis(self, op: Op, d: Dims, axis: Axis) -> None:
+    def _over_axis(self, op: Op, d: AxisContext, axis: Axis) -> None:
         if self.family == "norm" and not self._order(op):
             super()._over_axis(op, d, axis)
 
-    def _over_units(self, op: Op, s: Flow, states: list[State]) -> None:
+    def _over_units(self, op: Op, s: StateContext, states: list[State]) -> None:
         if states:
             axes = s.axes(next(op.inputs()))
             over = [axes[k] for k in self._over(op)]
@@ -129,14 +129,14 @@ class Extremum(Statistic):
     def __init__(self) -> None:
         super().__init__("extremum", homogeneous=True)
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Of two tensors they are pointwise."""
         if "other" in op.args:
             Unary().dims(op, d)
         else:
             super().dims(op, d)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Of two tensors they are pointwise."""
         if "other" in op.args:
             Unary(zero=True, homogeneous=True).states(op, s)

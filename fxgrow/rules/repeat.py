@@ -9,10 +9,10 @@ from typing import Any
 from ..capture.program.program import Op
 from ..dims.axis import Axis, Fixed, product, terms_of
 from ..errors import Kind
-from .base import Dims, Flow, Sizes, State, normal, register, regroup
+from .base import AxisContext, SizeContext, State, StateContext, normal, register, regroup
 
 
-def _times(d: Dims, count: int) -> Axis:
+def _times(d: AxisContext, count: int) -> Axis:
     """An axis of repetitions, of which there are as many as its readers want."""
     return Fixed(1) if count == 1 else d.algebra.atom(count)
 
@@ -26,7 +26,7 @@ class RepeatInterleave:
         dim = op.args.get("dim")
         return None if dim is None else normal(dim, len(op.args["self"].shape))
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """How often they are repeated is what the readers want."""
         out = op.outputs[0]
         if not isinstance(op.args["repeats"], int):
@@ -41,7 +41,7 @@ class RepeatInterleave:
         else:
             d.set(out, [product([axis, times]) if k == at else axis for k, axis in enumerate(axes)])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Repeated units are equal."""
         marks, axes, at = s.of(op.args["self"]), s.axes(op.args["self"]), self._at(op)
         row = [state for some in marks for state in some] if at is None else marks[at]
@@ -54,7 +54,7 @@ class RepeatInterleave:
             row = parts
         s.set(op.outputs[0], [row] if at is None else [*marks[:at], row, *marks[at + 1 :]])
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """The number of repetitions, and how many units come of it."""
         x, out, at = z.shape(op.args["self"]), z.shape(op.outputs[0]), self._at(op)
         if not isinstance(op.args["repeats"], int):
@@ -72,7 +72,7 @@ class Repeat:
         """`times` names the argument that says how often; it may leave out leading axes."""
         self.times = times
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """How often they are repeated is what the readers want."""
         axes = [d.algebra.resolve(axis) for axis in d.of(op.args["self"])]
         times = [_times(d, count) for count in op.args[self.times]]
@@ -80,13 +80,13 @@ class Repeat:
         new = len(times) - len(axes)
         d.set(op.outputs[0], [*times[:new], *(product(list(pair)) for pair in zip(times[new:], axes, strict=True))])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Repetitions are equal."""
         marks, out = s.of(op.args["self"]), s.axes(op.outputs[0])
         rows: list[list[State]] = [[] for _ in range(len(out) - len(marks))] + marks
         s.set(op.outputs[0], [_in_front(s, op, row, axis) for row, axis in zip(rows, out, strict=True)])
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """The numbers of repetitions."""
         x, out = z.shape(op.args["self"]), z.shape(op.outputs[0])
         old = [1] * (len(out) - len(x)) + list(x)
@@ -94,7 +94,7 @@ class Repeat:
         return {self.times: times[len(times) - len(op.args[self.times]) :]}
 
 
-def _in_front(s: Flow, op: Op, row: list[State], axis: Axis) -> list[State]:
+def _in_front(s: StateContext, op: Op, row: list[State], axis: Axis) -> list[State]:
     """States of an axis of which the leading occurrences are repetitions, of each of its terms."""
     parts: list[State] = []
     for term in terms_of(s.algebra.resolve(axis)):

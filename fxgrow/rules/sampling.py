@@ -8,7 +8,7 @@ from typing import Any
 from ..capture.program.program import Op
 from ..dims.axis import Axis, Fixed
 from ..errors import Kind
-from .base import Dims, Flow, SameSizes, Sizes, register
+from .base import AxisContext, SameSizes, SizeContext, StateContext, register
 
 UNREAD = {("affine_grid_generator", "size"): frozenset({1})}
 """Entries of arguments that an operator does not look at, by its name and that of the argument: affine_grid is told all
@@ -23,7 +23,7 @@ class GridSample(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Channels pass, and so does the grid's space; samples are shared."""
         axes, grid = d.of(op.args["input"]), d.of(op.args["grid"])
         for axis in axes[2:]:
@@ -31,17 +31,17 @@ class GridSample(SameSizes):
         d.freeze(grid[-1], Kind.INDEX, "it holds the coordinates of a place")
         d.set(op.outputs[0], [d.unify(axes[0], grid[0]), axes[1], *grid[1:-1]])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Each unit is weighed by the grid; where the grid grows, the result is any function of it."""
         x, space = s.axes(op.args["input"]), slice(2, None)
-        marks = [[s.blurred(state, x[space]) for state in row] for row in s.of(op.args["input"])]
+        marks = [[s.forget_index(state, x[space]) for state in row] for row in s.of(op.args["input"])]
         coordinates = s.axes(op.args["grid"])[-1:]
         grid = [
-            [s.apply(op, [s.blurred(state, coordinates)], odd=False, zero=False) for state in row]
+            [s.map_units(op, [s.forget_index(state, coordinates)], odd=False, zero=False) for state in row]
             for row in s.of(op.args["grid"])
         ]
         samples = [s.mul(op, pair) for pair in zip(marks[0], grid[0], strict=True)]
-        channels = [s.apply(op, [state], odd=True, zero=True, linear=True) for state in marks[1]]
+        channels = [s.map_units(op, [state], odd=True, zero=True, linear=True) for state in marks[1]]
         s.set(op.outputs[0], [samples, channels, *grid[1:-1]])
 
 
@@ -54,7 +54,7 @@ class Unpool(SameSizes):
         """`over`: how many trailing axes are space."""
         self.over = over
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Values and indices share their axes; space stays."""
         out = op.outputs[0]
         axes, places = d.of(op.args["self"]), d.of(op.args["indices"])
@@ -63,15 +63,15 @@ class Unpool(SameSizes):
         shared = [d.unify(axis, other) for axis, other in zip(axes, places, strict=True)]
         d.set(out, [*shared[: -self.over], *(Fixed(n) for n in out.shape[-self.over :])])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Linear in the values; equal halves need equal indices."""
         over = s.axes(op.args["self"])[-self.over :]
         values, places = (
-            [[s.blurred(state, over) for state in row] for row in s.of(op.args[name])[: -self.over]]
+            [[s.forget_index(state, over) for state in row] for row in s.of(op.args[name])[: -self.over]]
             for name in ("self", "indices")
         )
         rows = [
-            [s.mul(op, (x, s.apply(op, [at], odd=False, zero=False))) for x, at in zip(*sides, strict=True)]
+            [s.mul(op, (x, s.map_units(op, [at], odd=False, zero=False))) for x, at in zip(*sides, strict=True)]
             for sides in zip(values, places, strict=True)
         ]
         s.set(op.outputs[0], [*rows, *([] for _ in range(self.over))])
@@ -82,7 +82,7 @@ class AffineGrid:
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Maps pass; the entries of a map may not grow."""
         maps, rows, columns = d.of(op.args["theta"])
         for axis in (rows, columns):
@@ -90,14 +90,14 @@ class AffineGrid:
         grid: list[Axis] = [Fixed(n) for n in op.outputs[0].shape[1:]]
         d.set(op.outputs[0], [maps, *grid])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A linear function of each map."""
         entries = s.axes(op.args["theta"])[1:]
-        maps = [s.blurred(state, entries) for state in s.of(op.args["theta"])[0]]
-        row = [s.apply(op, [state], odd=True, zero=True, linear=True) for state in maps]
+        maps = [s.forget_index(state, entries) for state in s.of(op.args["theta"])[0]]
+        row = [s.map_units(op, [state], odd=True, zero=True, linear=True) for state in maps]
         s.set(op.outputs[0], [row, *([] for _ in op.outputs[0].shape[1:])])
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """The number of maps."""
         return {"size": [z.shape(op.outputs[0])[0], *op.args["size"][1:]]}
 

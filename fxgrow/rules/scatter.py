@@ -9,7 +9,7 @@ import torch
 
 from ..capture.program.program import Op, Value
 from ..errors import Kind
-from .base import Dims, Flow, Marks, SameSizes, Sizes, normal, register, regroup
+from .base import AxisContext, AxisStates, SameSizes, SizeContext, StateContext, normal, register, regroup
 from .pointwise import aligned, meet, operands
 from .slicing import STRIDE, Range
 
@@ -19,17 +19,17 @@ class Copy(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Operands share their axes."""
         d.set(op.outputs[0], meet(op, d, operands(op)))
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Nothing stays of the first operand; another dtype is a function unit by unit."""
         dtype = op.outputs[0].dtype
         odd = dtype.is_signed and dtype is not torch.bool
         linear = odd and (dtype.is_floating_point or dtype.is_complex)
         rows = [sides[-1] for sides in aligned(op, s, operands(op))]
-        out: Marks = [[s.apply(op, [x], odd=odd, zero=True, linear=linear) for x in row] for row in rows]
+        out: AxisStates = [[s.map_units(op, [x], odd=odd, zero=True, linear=linear) for x in row] for row in rows]
         s.set(op.outputs[0], out)
 
 
@@ -38,7 +38,7 @@ class SliceScatter:
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The part has the axes of what it replaces."""
         axes, part, cut = d.of(op.args["self"]), d.of(op.args["src"]), Range(op, op.args["src"])
         for k, axis in enumerate(part):
@@ -49,13 +49,13 @@ class SliceScatter:
                 d.unify(axes[k] if k != cut.at or cut.whole else cut.cut(d, axes[k])[1], axis)
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Concatenated along the axis; along the others they must agree. Of what is replaced nothing stays."""
         x, part, cut = s.of(op.args["self"]), s.of(op.args["src"]), Range(op, op.args["src"])
         if cut.whole and not cut.strided:
             s.set(op.outputs[0], part)
             return
-        out: Marks = []
+        out: AxisStates = []
         for k, (old, new) in enumerate(zip(x, part, strict=True)):
             if k != cut.at:
                 out.append([s.merge(op, pair) for pair in zip(old, new, strict=True)])
@@ -66,7 +66,7 @@ class SliceScatter:
                 out.append([*before, *new, *after])
         s.set(op.outputs[0], out)
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """Where the part begins and ends after the growth."""
         return Range(op, op.args["src"]).resized(z)
 
@@ -74,7 +74,7 @@ class SliceScatter:
 class SelectScatter(SameSizes):
     """select_scatter: one unit of an axis is replaced."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Which unit it is must not change; the part has the other axes."""
         axes, part = d.of(op.args["self"]), d.of(op.args["src"])
         at = normal(op.args["dim"], len(axes))
@@ -83,7 +83,7 @@ class SelectScatter(SameSizes):
             d.unify(axis, other)
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """States must agree."""
         x, part = s.of(op.args["self"]), s.of(op.args["src"])
         at = normal(op.args["dim"], len(x))
@@ -107,7 +107,7 @@ class IndexPut(SameSizes):
         lone = len(some) == 1 and some[0][1].dtype is torch.bool and op.args["values"].shape == ()
         return some[0] if lone else None
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """A mask has axes of what it chooses from; of all else nothing may grow."""
         axes, found = d.of(op.args["self"]), self._mask(op)
         if found is None:
@@ -119,7 +119,7 @@ class IndexPut(SameSizes):
                 axes[k] = d.unify(axes[k], axis)
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Equal halves stay equal under equal masks."""
         found, out = self._mask(op), s.of(op.args["self"])
         if found is not None:
@@ -128,7 +128,7 @@ class IndexPut(SameSizes):
             for k, sides in enumerate(zip(out, masks, strict=False)):
                 width = max(map(len, sides))
                 leaves = zip(*(side if len(side) == width else [s.same] * width for side in sides), strict=True)
-                out[k] = [s.apply(op, leaf, odd=False, zero=False) for leaf in leaves]
+                out[k] = [s.map_units(op, leaf, odd=False, zero=False) for leaf in leaves]
         s.set(op.outputs[0], out)
 
 

@@ -8,7 +8,18 @@ from typing import Any
 from ..capture.program.program import Op, Value
 from ..dims.axis import Atom, Axis, Fixed, Sum, product
 from ..errors import Kind
-from .base import Dims, Flow, Marks, SameSizes, Sizes, State, normal, normal_dims, register, regroup
+from .base import (
+    AxisContext,
+    AxisStates,
+    SameSizes,
+    SizeContext,
+    State,
+    StateContext,
+    normal,
+    normal_dims,
+    register,
+    regroup,
+)
 
 Groups = list[tuple[list[int], list[int]]]
 
@@ -45,7 +56,7 @@ class View:
     def __init__(self, sizes: str = "", at: str = "", like: str = "") -> None:
         self.sizes, self.at, self.like = sizes, at, like
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Each run of axes becomes a product, then is split."""
         x, out = op.args["self"], op.outputs[0]
         axes = d.of(x)
@@ -68,31 +79,31 @@ class View:
                     result[k] = part
         d.set(out, alike(d, result, op.args[self.like]) if self.like else result)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Units keep their order, and so do their states."""
         x, out = op.args["self"], op.outputs[0]
         marks, before, axes = s.of(x), s.axes(x), s.axes(out)
-        result: Marks = [[] for _ in out.shape]
+        result: AxisStates = [[] for _ in out.shape]
         for left, right in group(x.shape, out.shape):
             row, parts = [state for k in left for state in marks[k]], [axes[k] for k in right]
             if len(left) != 1 or len(right) != 1:
-                row = s.joined([before[k] for k in left], [marks[k] for k in left])
+                row = s.merge_axes([before[k] for k in left], [marks[k] for k in left])
             told = self._told(op, s, before[left[0]], row, parts) if len(left) == 1 else None
-            for k, some in zip(right, told or s.parted(row, parts) or regroup(s, op, row, parts), strict=True):
+            for k, some in zip(right, told or s.split_axes(row, parts) or regroup(s, op, row, parts), strict=True):
                 result[k] = some
         s.set(out, result)
 
-    def _told(self, op: Op, s: Flow, axis: Axis, row: list[State], parts: list[Axis]) -> Marks | None:
+    def _told(self, op: Op, s: StateContext, axis: Axis, row: list[State], parts: list[Axis]) -> AxisStates | None:
         """States of terms that are counted by the first part, which tells them apart; None if it is another view."""
         if not (isinstance(axis, Sum) and parts and isinstance(parts[0], Atom) and len(parts) > 1):
             return None
         count, each = len(axis.terms), len(row) // len(axis.terms)
         if s.algebra.measure(parts[0]) != count or not row or each != sum(map(s.count, parts)):
             return None
-        some = [s.told(op, parts[0], row[k::each]) for k in range(each)]
+        some = [s.by_index(op, parts[0], row[k::each]) for k in range(each)]
         return [[], *regroup(s, op, some, parts[1:])]
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """Sizes that are written out follow their axes."""
         old = op.args.get(self.sizes)
         if old is None:
@@ -102,7 +113,7 @@ class View:
         return {self.sizes: [n if n == -1 else shape[first + k] for k, n in enumerate(old)]}
 
 
-def alike(d: Dims, axes: list[Axis], like: Value) -> list[Axis]:
+def alike(d: AxisContext, axes: list[Axis], like: Value) -> list[Axis]:
     """The axes of a result that takes its shape from another tensor."""
     return [d.unify(axis, other) for axis, other in zip(axes, d.of(like), strict=True)]
 
@@ -131,12 +142,12 @@ class Permute(SameSizes):
             return [*order[:-2], order[-1], order[-2]]
         return order[::-1]  # t, numpy_T
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The result's axes are the operand's, in another order."""
         axes = d.of(op.args["self"])
         d.set(op.outputs[0], [axes[k] for k in self._order(op)])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """States go with their axes."""
         marks = s.of(op.args["self"])
         s.set(op.outputs[0], [marks[k] for k in self._order(op)])
@@ -158,7 +169,7 @@ class Squeeze(SameSizes):
         dims = normal_dims(op.args.get("dim"), rank)
         return [k for k in range(rank) if not (k in dims and x.shape[k] == 1)]
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """An axis of one unit that is squeezed must stay one unit."""
         axes = d.of(op.args["self"])
         kept = self._kept(op)
@@ -167,7 +178,7 @@ class Squeeze(SameSizes):
                 d.freeze(axis, Kind.FIXED, "an axis of one unit is squeezed away")
         d.set(op.outputs[0], [Fixed(1) if k is None else axes[k] for k in kept])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """States go with their axes."""
         marks = s.of(op.args["self"])
         s.set(op.outputs[0], [[] if k is None else marks[k] for k in self._kept(op)])
@@ -181,7 +192,7 @@ class Expand:
     def __init__(self, sizes: str = "", like: str = "") -> None:
         self.sizes, self.like = sizes, like
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """A repeated axis takes whatever size its readers want."""
         x, out = op.args["self"], op.outputs[0]
         axes: list[Axis] = []
@@ -195,17 +206,17 @@ class Expand:
             axes.append(Fixed(n) if n == 1 else d.algebra.atom(n))
         d.set(out, alike(d, axes, op.args[self.like]) if self.like else axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Repeated units are equal."""
         marks = s.of(op.args["self"])
         out = s.axes(op.outputs[0])
-        result: Marks = []
+        result: AxisStates = []
         for k, axis in enumerate(out, len(marks) - len(out)):
             kept = k >= 0 and len(marks[k]) == s.count(axis)
             result.append(marks[k] if kept else [s.same] * s.count(axis))
         s.set(op.outputs[0], result)
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """Sizes that are written out follow their axes."""
         sizes = op.args.get(self.sizes)
         if not isinstance(sizes, list | tuple):

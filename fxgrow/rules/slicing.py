@@ -8,7 +8,7 @@ from typing import Any
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, Fixed
 from ..errors import Kind
-from .base import Dims, Flow, SameSizes, Sizes, normal, register, regroup
+from .base import AxisContext, SameSizes, SizeContext, StateContext, normal, register, regroup
 
 STRIDE = "a slice with a stride picks its units by number"
 """Why an axis may not grow."""
@@ -19,7 +19,7 @@ class Unbind(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The axis is opened unit by unit."""
         axes = d.of(op.args["self"])
         at = normal(op.args["dim"], len(axes))
@@ -27,13 +27,13 @@ class Unbind(SameSizes):
         for out in op.outputs:
             d.set(out, axes[:at] + axes[at + 1 :])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """States go with their axes."""
         marks = s.of(op.args["self"])
         at = normal(op.args["dim"], len(marks))
         axis = s.axes(op.args["self"])[at]
         for number, out in enumerate(op.outputs):
-            s.set(out, [[s.picked(x, axis, number) for x in row] for row in marks[:at] + marks[at + 1 :]])
+            s.set(out, [[s.select(x, axis, number) for x in row] for row in marks[:at] + marks[at + 1 :]])
 
 
 class Select(SameSizes):
@@ -41,19 +41,19 @@ class Select(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Which unit it is must not change."""
         axes = d.of(op.args["self"])
         at = normal(op.args["dim"], len(axes))
         d.freeze(axes[at], Kind.INDEX, "one unit of it is selected by its number")
         d.set(op.outputs[0], axes[:at] + axes[at + 1 :])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """States go with their axes."""
         marks = s.of(op.args["self"])
         at = normal(op.args["dim"], len(marks))
         axis, number = s.axes(op.args["self"])[at], normal(op.args["index"], op.args["self"].shape[at])
-        s.set(op.outputs[0], [[s.picked(x, axis, number) for x in row] for row in marks[:at] + marks[at + 1 :]])
+        s.set(op.outputs[0], [[s.select(x, axis, number) for x in row] for row in marks[:at] + marks[at + 1 :]])
 
 
 class Range:
@@ -69,11 +69,11 @@ class Range:
         start = op.args.get("start") or 0
         self.start = min(max(normal(int(start), self.size), 0), self.size)
 
-    def cut(self, z: Dims | Flow | Sizes, axis: Axis) -> list[Axis]:
+    def cut(self, z: AxisContext | StateContext | SizeContext, axis: Axis) -> list[Axis]:
         """The axis as what lies before the slice, the slice, and what lies behind it."""
         return z.algebra.cut(axis, [self.start, self.length, self.size - self.start - self.length])
 
-    def resized(self, z: Sizes) -> dict[str, Any]:
+    def resized(self, z: SizeContext) -> dict[str, Any]:
         """Where it begins and ends after the growth."""
         op, x = self.op, self.op.args["self"]
         now = z.shape(x)[self.at]
@@ -109,7 +109,7 @@ class Slice:
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Cut the axis at both ends; a stride other than one picks units by number."""
         axes, cut = d.of(op.args["self"]), Range(op, op.outputs[0])
         if cut.strided:
@@ -119,7 +119,7 @@ class Slice:
             axes[cut.at] = cut.cut(d, axes[cut.at])[1]
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """The part keeps its own."""
         marks, cut = s.of(op.args["self"]), Range(op, op.outputs[0])
         if not cut.whole and not cut.strided:
@@ -130,7 +130,7 @@ class Slice:
             marks = [own if k == cut.at else row for k, row in enumerate(rows)]
         s.set(op.outputs[0], marks)
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """Where the part begins and ends after the growth."""
         return Range(op, op.outputs[0]).resized(z)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..capture.program.program import STORED, Op
 from ..errors import Kind
-from .base import Dims, Flow, SameSizes, register
+from .base import AxisContext, SameSizes, StateContext, register
 
 
 class Stored(SameSizes):
@@ -16,7 +16,7 @@ class Stored(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """One tensor, hence the same axes."""
         before, after = d.of(op.args["before"]), d.of(op.args["after"])
         for ours, theirs in zip(before, after, strict=True):
@@ -25,7 +25,7 @@ class Stored(SameSizes):
                     d.freeze(axis, Kind.ALIAS, f"what {op.args['lost']} leaves in a tensor of the model is not known")
             d.unify(ours, theirs)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """The state is kept."""
         for ours, theirs in zip(s.of(op.args["before"]), s.of(op.args["after"]), strict=True):
             for before, after in zip(ours, theirs, strict=True):

@@ -7,7 +7,7 @@ from math import prod
 from ..capture.program.program import Op
 from ..dims.axis import Axis, Fixed, product
 from ..errors import Kind
-from .base import Dims, Flow, SameSizes, normal_dims, register
+from .base import AxisContext, SameSizes, StateContext, normal_dims, register
 from .norm import each
 
 
@@ -16,7 +16,7 @@ class Unfold(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The axis that is cut keeps its number of units; the others pass."""
         axes, out = d.of(op.args["self"]), op.outputs[0]
         for at in normal_dims(op.args["dimension"], len(axes)):
@@ -24,11 +24,11 @@ class Unfold(SameSizes):
             axes[at] = Fixed(out.shape[at])
         d.set(out, [*axes, Fixed(out.shape[-1])])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A view: every other unit keeps its state."""
         x = op.args["self"]
         over = [s.axes(x)[at] for at in normal_dims(op.args["dimension"], len(x.shape))]
-        s.set(op.outputs[0], [*([s.blurred(state, over) for state in row] for row in s.of(x)), []])
+        s.set(op.outputs[0], [*([s.forget_index(state, over) for state in row] for row in s.of(x)), []])
 
 
 class Im2Col(SameSizes):
@@ -36,7 +36,7 @@ class Im2Col(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Space becomes the last factor of the columns, and a row of windows."""
         axes = d.of(op.args["self"])
         for axis in axes[-2:]:
@@ -44,10 +44,10 @@ class Im2Col(SameSizes):
         columns: Axis = product([d.algebra.resolve(axes[-3]), Fixed(prod(op.args["kernel_size"]))])
         d.set(op.outputs[0], [*axes[:-3], columns, Fixed(op.outputs[0].shape[-1])])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A linear function of each unit's own plane."""
         marks, over = s.of(op.args["self"]), s.axes(op.args["self"])[-2:]
-        planes = [[s.blurred(state, over) for state in row] for row in marks[:-2]]
+        planes = [[s.forget_index(state, over) for state in row] for row in marks[:-2]]
         s.set(op.outputs[0], [*each(op, s, planes, odd=True, zero=True, linear=True), []])
 
 
@@ -56,7 +56,7 @@ class Col2Im(SameSizes):
 
     by_index = True
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The last factor of the columns, and the row of windows, become space."""
         x, out = op.args["self"], op.outputs[0]
         axes = d.of(x)
@@ -66,11 +66,11 @@ class Col2Im(SameSizes):
             d.freeze(axis, Kind.WINDOW, "it becomes space")
         d.set(out, [*axes[:-2], channels, *(Fixed(n) for n in out.shape[-2:])])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A linear function of each unit's own windows."""
         x = op.args["self"]
         marks, over = s.of(x), s.axes(x)[-1:]
-        columns = [[s.blurred(state, over) for state in row] for row in marks[:-1]]
+        columns = [[s.forget_index(state, over) for state in row] for row in marks[:-1]]
         s.set(op.outputs[0], [*each(op, s, columns, odd=True, zero=True, linear=True), [], []])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..capture.program.program import Op, Value
-from .base import Dims, Flow, Marks, SameSizes, State, register
+from .base import AxisContext, AxisStates, SameSizes, State, StateContext, register
 from .pointwise import aligned, is_number, meet, operands
 
 
@@ -15,16 +15,16 @@ class Choose(SameSizes):
     def __init__(self, mask: str, first: str, second: str) -> None:
         self.names = (mask, first, second)
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Operands share their axes."""
         d.set(op.outputs[0], meet(op, d, operands(op)))
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A mask that is the same for twins or copies lets signs and shares through, if both operands have them."""
         given = [name for name in self.names if isinstance(op.args[name], Value)]
         numbers = [op.args[name] for name in self.names if name not in given]
         zeros = [is_number(number) and number == 0 for number in numbers]
-        rows: Marks = []
+        rows: AxisStates = []
         for sides in aligned(op, s, [op.args[name] for name in given]):
             masks, *both = sides
             both += [[s.null if zero else s.same] * len(masks) for zero in zeros]
@@ -32,8 +32,8 @@ class Choose(SameSizes):
         s.set(op.outputs[0], rows)
 
 
-def _chosen(op: Op, s: Flow, mask: State, first: State, second: State) -> State:
-    mask = s.apply(op, [mask], odd=False, zero=False)
+def _chosen(op: Op, s: StateContext, mask: State, first: State, second: State) -> State:
+    mask = s.map_units(op, [mask], odd=False, zero=False)
     return s.add(op, [s.mul(op, [mask, operand]) for operand in (first, second)])
 
 

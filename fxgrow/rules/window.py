@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..capture.program.program import Op
 from ..dims.axis import Axis, Fixed, product, total
 from ..errors import Kind
-from .base import Dims, Flow, Marks, SameSizes, register
+from .base import AxisContext, AxisStates, SameSizes, StateContext, register
 from .norm import each
 from .pointwise import drawn
 
@@ -21,7 +21,7 @@ class Window(SameSizes):
     def __init__(self, over: int, *, linear: bool, zero: bool = True, homogeneous: bool = False) -> None:
         self.over, self.linear, self.zero, self.homogeneous = over, linear, zero, homogeneous
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The window's axes may not grow; an axis that the window leaves as it is still mixes neighbours."""
         axes = d.of(next(op.inputs()))
         for axis in axes[-self.over :]:
@@ -29,11 +29,11 @@ class Window(SameSizes):
         for out in op.outputs:
             d.set(out, [*axes[: -self.over], *(Fixed(n) for n in out.shape[-self.over :])])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """A function of each unit's own plane."""
         x = next(op.inputs())
         over = s.axes(x)[-self.over :]
-        planes = [[s.blurred(state, over) for state in states] for states in s.of(x)]
+        planes = [[s.forget_index(state, over) for state in states] for states in s.of(x)]
         for out in op.outputs:
             number = out.dtype.is_floating_point  # where in its window a maximum lies is no sign and never nothing
             marks = each(
@@ -61,7 +61,7 @@ class Pad(SameSizes):
         rank = len(op.outputs[0].shape)
         return {rank - 1 - i: (pad[2 * i], pad[2 * i + 1]) for i in range(len(pad) // 2)}
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """A constant pad appends units of fixed number."""
         axes = d.of(op.args["self"])
         plain = self.constant and op.args.get("mode") in (None, "constant")
@@ -76,11 +76,11 @@ class Pad(SameSizes):
                 axes[at] = Fixed(op.outputs[0].shape[at])
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """New units are padded like old ones, over other axes."""
         value, axes = op.args.get("value"), s.axes(op.args["self"])
         padded = [axes[at] for at, amounts in self._amounts(op).items() if any(amounts)]
-        marks = [[s.blurred(state, padded) for state in states] for states in s.of(op.args["self"])]
+        marks = [[s.forget_index(state, padded) for state in states] for states in s.of(op.args["self"])]
         s.set(op.outputs[0], each(op, s, marks, odd=not value, zero=not value, linear=not value))
 
 
@@ -93,14 +93,14 @@ class Dropout(SameSizes):
         """`shifts`: what is dropped becomes another number than zero, and all else is shifted with it."""
         self.shifts = shifts
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The axes stay."""
         for out in op.outputs:  # native_dropout returns its mask too
             d.set(out, d.of(next(op.inputs())))  # "input", in place "self"
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Zeros stay zero; halves stay halves where it does not draw, in evaluation mode as a rule."""
-        marks: Marks = s.of(next(op.inputs()))
+        marks: AxisStates = s.of(next(op.inputs()))
         marks = drawn(op, s, marks, DROPS)
         if self.shifts and op.draws[0]:
             marks = [[s.add(op, [x, s.drawn(op, s.same, DROPS)]) for x in row] for row in marks]
@@ -112,7 +112,7 @@ class Dropout(SameSizes):
 class PixelShuffle(SameSizes):
     """pixel_shuffle: (c r r) h w -> c (h r) (w r)."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """The channels' last factor goes into space."""
         axes, factor = d.of(op.args["self"]), op.args["upscale_factor"] ** 2
         channels, square = d.algebra.split(axes[-3], (op.args["self"].shape[-3] // factor, factor))
@@ -120,7 +120,7 @@ class PixelShuffle(SameSizes):
             d.freeze(axis, Kind.WINDOW, "it becomes space")
         d.set(op.outputs[0], [*axes[:-3], channels, *(Fixed(n) for n in op.outputs[0].shape[-2:])])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Units move, their halves stay together."""
         marks = s.of(op.args["self"])
         s.set(op.outputs[0], [*marks[:-2], [], []])
@@ -129,7 +129,7 @@ class PixelShuffle(SameSizes):
 class PixelUnshuffle(SameSizes):
     """pixel_unshuffle: c (h r) (w r) -> (c r r) h w."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Space goes into the channels' last factor."""
         axes = d.of(op.args["self"])
         for axis in axes[-2:]:
@@ -139,7 +139,7 @@ class PixelUnshuffle(SameSizes):
         channels = d.algebra.resolve(product([axes[-3], square]))
         d.set(op.outputs[0], [*axes[:-3], channels, *from_space])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Units move, their halves stay together."""
         marks = s.of(op.args["self"])
         s.set(op.outputs[0], [*marks[:-2], [], []])
@@ -148,7 +148,7 @@ class PixelUnshuffle(SameSizes):
 class ChannelShuffle(SameSizes):
     """channel_shuffle: (g c) -> (c g) along axis 1."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Two factors change places."""
         x = op.args["self"]
         axes = d.of(x)
@@ -158,7 +158,7 @@ class ChannelShuffle(SameSizes):
         axes[1] = product([c, g])
         d.set(op.outputs[0], axes)
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """Only the inner factor grows, so the order of its occurrences stays."""
         marks = s.of(op.args["self"])
         s.set(op.outputs[0], marks)

@@ -164,7 +164,7 @@ def _known(problem: Problem) -> Known:
 
 
 def _key(problem: Problem) -> Key:
-    return problem.dims.soft, tuple(other.training for other in problem.others), frozenset(problem.sizes.items())
+    return problem.dims.adapt_skips, tuple(other.training for other in problem.others), frozenset(problem.sizes.items())
 
 
 def _label(problem: Problem, group: Sequence[Atom]) -> str:

@@ -9,7 +9,7 @@ from ..proof.states import Place
 
 
 @dataclass(frozen=True, slots=True)
-class Support:
+class Dependence:
     """What the new units of a value depend on. `direct`: it is a parameter itself; `linear`: zeros get through, with
     their gradients; `idle`: it is zero because its weight reads zeros elsewhere, and need not be."""
 
@@ -19,12 +19,12 @@ class Support:
     idle: bool = False
 
 
-Mark = Support | None
+Mark = Dependence | None
 """None is zero."""
-IDLE = Support(idle=True)
+IDLE = Dependence(idle=True)
 
 
-def live(states: Sequence[Mark]) -> list[Support]:
+def live(states: Sequence[Mark]) -> list[Dependence]:
     """Those that are not zero."""
     return [x for x in states if x is not None and not x.idle]
 
@@ -34,7 +34,7 @@ def zero_of(states: Sequence[Mark]) -> Mark:
     return IDLE if IDLE in states and None not in states else None
 
 
-def union(some: Sequence[Support], *, linear: bool = True) -> Support:
+def union(some: Sequence[Dependence], *, linear: bool = True) -> Dependence:
     """What depends on all of them."""
     places = frozenset[Place]().union(*(x.places for x in some))
-    return Support(places, linear=linear and all(x.linear for x in some))
+    return Dependence(places, linear=linear and all(x.linear for x in some))

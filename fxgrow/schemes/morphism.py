@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..proof.states import Assignment, Failure, Problem, State, check_noise
-from .dependence import Support
+from .dependence import Dependence
 from .zero_side import ZEROED, choose_sides
 
 
@@ -31,7 +31,7 @@ class Morphism:
         """Count the new entries of both sides."""
         values = problem.dims.program.values
 
-        def entries(side: Support) -> int:
+        def entries(side: Dependence) -> int:
             shapes = [(values[p.value].shape, p.axis) for p in side.places]
             return sum(_product(shape[:axis] + shape[axis + 1 :]) for shape, axis in shapes)
 

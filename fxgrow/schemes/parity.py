@@ -114,7 +114,9 @@ class ParityDomain:
             form ^= x
         return form
 
-    def apply(self, op: Op, states: Sequence[Parity], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> Parity:
+    def map_units(
+        self, op: Op, states: Sequence[Parity], odd: bool, zero: bool, linear: bool, homogeneous: bool
+    ) -> Parity:
         """Even, unless the function is odd; copied, unless it is linear, or homogeneous and all are shared out."""
         some = [x for x in states if x is not None and x != NULL]
         if not some:

@@ -19,17 +19,17 @@ from ..proof.reasons import MIXED
 from ..proof.states import Assignment, Failure, Place, State
 from ..rules.domains import Domain
 from ..rules.mixing import Mixing
-from .dependence import IDLE, Mark, Support, live, union, zero_of
+from .dependence import IDLE, Dependence, Mark, live, union, zero_of
 
 UNREAD = "nothing reads the new units with weights, and zeros would get no gradient where they are written"
 COMPUTED = "what reads the new units is computed, so that zeros it is computed from may become others, or never learn"
 ZEROED = ("rms_norm", "mean", "norm")
 """What takes new units of zeros: they leave a sum of squares, or any sum, as it is."""
-Side = Callable[[Support, Support], bool]
+Side = Callable[[Dependence, Dependence], bool]
 """Whether to zero the writers of two sides of a sum (writers, readers)."""
 
 
-class Reconsidered(Exception):
+class Restart(Exception):
     """Writers are to be zero where anything was taken for granted, so all that followed from that is void. `idle`: they
     read as well, and need it there only."""
 
@@ -41,7 +41,7 @@ class Reconsidered(Exception):
 class SidedDomain:
     """Supports, and the states that follow from what they meet."""
 
-    same: Mark = Support()
+    same: Mark = Dependence()
     zero: Mark = None
     null: Mark = None
 
@@ -67,7 +67,7 @@ class SidedDomain:
         self.written: set[Place] = set()
         self.failure: Failure | None = None
 
-    def _want(self, support: Support, state: State) -> None:
+    def _want(self, support: Dependence, state: State) -> None:
         for place in support.places:
             if self.chosen.get(place) is not State.ZERO:
                 self.chosen[place] = state
@@ -77,7 +77,7 @@ class SidedDomain:
         self.places[place] = None
         if self.chosen.get(place) is State.ZERO:
             return IDLE if place in self.readers else None
-        return Support(frozenset({place}), direct=True)
+        return Dependence(frozenset({place}), direct=True)
 
     def add(self, op: Op, states: Sequence[Mark]) -> Mark:
         """A parameter that is added to zeros becomes zero too, if they have to be zero."""
@@ -96,7 +96,7 @@ class SidedDomain:
         learned = [x for x in some if any(place.value not in self.buffers for place in x.places)]
         return union(learned) if len(learned) == 1 else union(some, linear=sum(bool(x.places) for x in some) < 2)
 
-    def apply(self, op: Op, states: Sequence[Mark], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> Mark:
+    def map_units(self, op: Op, states: Sequence[Mark], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> Mark:
         """Zeros stay only where the function keeps them."""
         some = live(states)
         if not some:
@@ -132,7 +132,7 @@ class SidedDomain:
                 lost = kind is Kind.STATISTIC and not state.linear
                 if lost and not state.places <= set(self.read()):
                     self.failure = self.failure or Failure(Kind.NO_PROOF, self.positions[id(op)], UNREAD)
-                raise Reconsidered(state.places)
+                raise Restart(state.places)
         return None
 
     def centre(self, op: Op, state: Mark) -> Mark:
@@ -157,12 +157,12 @@ class SidedDomain:
         writers = next((x for x in sides if x is not readers), None)
         either = writers is not None and writers.linear and readers.direct
         if writers is not None and either and self.writers(writers, readers):
-            raise Reconsidered(writers.places)
+            raise Restart(writers.places)
         self._want(readers, State.ZERO)
         self.readers |= readers.places
         self.written.update(*(x.places for x in sides if x is not readers))
         if both := self.readers & self.written:
-            raise Reconsidered(frozenset(both), idle=True)
+            raise Restart(frozenset(both), idle=True)
 
     def merge(self, op: Op, states: Sequence[Mark]) -> Mark:
         """Of all of them."""
@@ -205,7 +205,7 @@ def choose_sides(
         domain.readers = readers
         try:
             Propagation(dims, sizes, domain).run()
-        except Reconsidered as again:
+        except Restart as again:
             needed.update(dict.fromkeys(again.places, State.ZERO))
             idle = idle | again.places if again.idle else idle - again.places
             readers.clear()

@@ -13,7 +13,7 @@ from ..analysis.solver import DimsSolver
 from ..capture.program.program import Args, Op, Program, Value
 from ..dims.axis import Atom
 from ..planning.new_sizes import NewSizes
-from ..planning.tensor_edits import Blocks
+from ..planning.tensor_edits import LayoutBuilder
 from ..plans.layout import leaves
 from ..proof.per_index import ByIndex
 from ..proof.states import Assignment, Place, State
@@ -78,7 +78,7 @@ class Growth:
         """Where old and new units of a value lie."""
         if value.index not in self.growing:
             found = {}
-            blocks = Blocks(self.dims, self.trial.sizes, self.assignment, self.trial.sources, State.COPY)
+            blocks = LayoutBuilder(self.dims, self.trial.sizes, self.assignment, self.trial.sources, State.COPY)
             for k, axis in enumerate(self.dims.resolved(value)):
                 layout, count = blocks.layout(axis, value.index, k)
                 if count:

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from ..capture.traced_model.interpreter import Interpreter
 from ..plans import Insert, Plan
-from ..plans.insertion import Fresh
+from ..plans.insertion import BlockTensor
 from ..plans.layout import leaves, partners
 from .certificate import BlockCheck, GradientCheck, PairCheck
 from .compare import epsilon_of, place, seeded, standing, twin
@@ -129,7 +129,7 @@ def _watched(
     return found, output
 
 
-def _gradient(name: str, parameter: nn.Parameter, insert: Insert, new: Fresh, largest: float) -> GradientCheck:
+def _gradient(name: str, parameter: nn.Parameter, insert: Insert, new: BlockTensor, largest: float) -> GradientCheck:
     grad = dense(parameter)
     found = float(grad.abs().max()) if grad is not None else 0.0
     relative = found / largest if largest > 0 else 0.0
@@ -140,7 +140,7 @@ def _gradient(name: str, parameter: nn.Parameter, insert: Insert, new: Fresh, la
     return GradientCheck(name, relative, reached, "" if reached else why)
 
 
-def _pairs(name: str, parameter: nn.Parameter, new: Fresh) -> list[PairCheck]:
+def _pairs(name: str, parameter: nn.Parameter, new: BlockTensor) -> list[PairCheck]:
     grad = dense(parameter)
     if grad is None or not bool(grad.any()):
         return []

@@ -13,7 +13,7 @@ import pytest
 from fxgrow.capture.program.program import Op
 from fxgrow.dims.axis import total
 from fxgrow.rules import RULES
-from fxgrow.rules.base import Dims, Rule
+from fxgrow.rules.base import AxisContext, Rule
 from fxgrow.rules.concat import Cat
 from fxgrow.testing.fuzz import fuzz, smallest
 from fxgrow.testing.fuzzing.choose import Seeded
@@ -135,7 +135,7 @@ def breach(seed: int, step: str) -> Breach:
 class Backwards(Cat):
     """A concatenation whose axis is told from the last operand to the first."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """c = c2 + c1."""
         super().dims(op, d)
         axes = list(d.of(op.outputs[0]))

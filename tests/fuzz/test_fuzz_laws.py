@@ -19,7 +19,7 @@ from fxgrow.plans import Plan
 from fxgrow.rewrite import apply
 from fxgrow.rewrite import new_values as values
 from fxgrow.rules import RULES
-from fxgrow.rules.base import Dims
+from fxgrow.rules.base import AxisContext
 from fxgrow.rules.pointwise import Unary
 from fxgrow.testing.fuzzing import further
 from fxgrow.testing.fuzzing.entries import EntriesChanged, look
@@ -180,7 +180,7 @@ def forced(sketch: Sketch, growth: Growth) -> tuple[Seen, Forced]:
 class Anxious(Unary):
     """A function of each unit that lets none grow."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """Nothing may grow."""
         super().dims(op, d)
         d.freeze(d.of(op.outputs[0])[1], Kind.WINDOW, "a window runs over it")

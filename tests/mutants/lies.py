@@ -11,7 +11,7 @@ import pytest
 from fxgrow.capture.program.program import Op, Value
 from fxgrow.dims.axis import Fixed
 from fxgrow.rules import RULES
-from fxgrow.rules.base import Dims, Flow, Marks, Rule, Sizes
+from fxgrow.rules.base import AxisContext, AxisStates, Rule, SizeContext, StateContext
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 """Plants a fault; it is gone when the patch is undone."""
@@ -28,8 +28,8 @@ def truth(told: Any) -> Answers:
 class Lie:
     """What is said otherwise: of the states of new units, of axes, of sizes among the arguments."""
 
-    states: Callable[[Flow], Answers] = truth
-    dims: Callable[[Dims], Answers] = truth
+    states: Callable[[StateContext], Answers] = truth
+    dims: Callable[[AxisContext], Answers] = truth
     sizes: bool = True
     """Whether arguments that are sizes are changed."""
 
@@ -53,15 +53,15 @@ class Wrong:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rule, name)
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         """As the right rule, but for the lie."""
         self.rule.dims(op, Misheard(d, self.lie.dims(d)))
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         """The same."""
         self.rule.states(op, Misheard(s, self.lie.states(s)))
 
-    def resized(self, op: Op, z: Sizes) -> Mapping[str, Any]:
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """The same."""
         return self.rule.resized(op, z) if self.lie.sizes else {}
 
@@ -76,20 +76,20 @@ def _last(op: Op, states: Any) -> Any:
 
 def _deciding(one: Callable[[Op, Any], Any]) -> Answers:
     """Of several states one."""
-    return {**dict.fromkeys(("add", "mul", "merge"), one), "told": lambda op, axis, states: one(op, states)}
+    return {**dict.fromkeys(("add", "mul", "merge"), one), "by_index": lambda op, axis, states: one(op, states)}
 
 
-def _claiming(s: Flow, **claims: bool) -> Answers:
+def _claiming(s: StateContext, **claims: bool) -> Answers:
     """A function of each unit that has properties which it has not."""
-    return {"apply": lambda op, states, **how: s.apply(op, states, **{**how, **claims})}
+    return {"map_units": lambda op, states, **how: s.map_units(op, states, **{**how, **claims})}
 
 
-def _said(change: Callable[[Flow, Marks], Marks]) -> Callable[[Flow], Answers]:
+def _said(change: Callable[[StateContext, AxisStates], AxisStates]) -> Callable[[StateContext], Answers]:
     """Other states of the results."""
     return lambda s: {"set": lambda value, marks: s.set(value, change(s, marks))}
 
 
-def _led(change: Callable[[Dims, Value, list[Any]], list[Any]]) -> Callable[[Dims], Answers]:
+def _led(change: Callable[[AxisContext, Value, list[Any]], list[Any]]) -> Callable[[AxisContext], Answers]:
     """Other axes of the results."""
     return lambda d: {"set": lambda value, axes: d.set(value, change(d, value, list(axes)))}
 
@@ -100,7 +100,7 @@ LIES: dict[str, Lie] = {
     "the last operand decides": Lie(lambda s: _deciding(_last)),
     "it is odd": Lie(lambda s: _claiming(s, odd=True, zero=True)),
     "it is linear": Lie(lambda s: _claiming(s, odd=True, zero=True, linear=True)),
-    "it is linear in the first operand": Lie(lambda s: {"apply": lambda op, states, **_: _first(op, states)}),
+    "it is linear in the first operand": Lie(lambda s: {"map_units": lambda op, states, **_: _first(op, states)}),
     "any operand will do": Lie(lambda s: {"require": lambda op, state, **_: state, "adapt": lambda op, state: None}),
     "units are not mixed": Lie(lambda s: {"mix": lambda op, state, _: state, "centre": lambda op, state: state}),
     "training is like evaluation": Lie(
@@ -109,7 +109,7 @@ LIES: dict[str, Lie] = {
     "new units are zeros": Lie(_said(lambda s, marks: [[s.zero for _ in row] for row in marks])),
     "new units are in the other order": Lie(_said(lambda s, marks: [row[::-1] for row in marks])),
     "the next unit is picked": Lie(
-        lambda s: {"picked": lambda state, axis, number: s.picked(state, axis, (number + 1) % s.grown(axis)[0])}
+        lambda s: {"select": lambda state, axis, number: s.select(state, axis, (number + 1) % s.grown(axis)[0])}
     ),
     "the first piece is taken": Lie(
         lambda s: {"piece": lambda state, axis, start, taken: s.piece(state, axis, 0, taken)}

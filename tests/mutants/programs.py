@@ -489,7 +489,7 @@ def _named(x: Tensor) -> Tensor:
     return made
 
 
-def opened() -> str:
+def decomposed() -> str:
     """A function is traced through only if its nodes run what it runs."""
     model = _between(_named)
     try:
@@ -1052,7 +1052,7 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "pooling in a block": pooled_inside,
     "the end of a table": ends,
     "wider code": wider,
-    "functions traced through": opened,
+    "functions traced through": decomposed,
     "what is stale": stale,
     "plans": plans,
     "ties": ties,

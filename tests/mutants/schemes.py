@@ -133,7 +133,7 @@ CHOSEN: Planted = {
     "the epsilon of a norm is half of what it should be": (_altered(number=0.5), ("layer norm", "rms norm")),
     "the number that a mean divides by is twice what it should be": (_altered(number=2.0), ("mean of units",)),
     "queries, keys and values are taken for each other": (
-        replaced(Propagation, "picked", _neighbour),
+        replaced(Propagation, "select", _neighbour),
         ("packed attention",),
     ),
     "a head of keys serves every other head of queries": (replaced(Attention, "_heads", _turned), ("grouped queries",)),

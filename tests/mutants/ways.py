@@ -11,7 +11,7 @@ import pytest
 from torch import Tensor
 
 from fxgrow.plans import AxisGrowth, Plan, TensorEdit
-from fxgrow.plans.insertion import Fresh
+from fxgrow.plans.insertion import BlockTensor
 from fxgrow.plans.layout import Grid, Layout, Leaf, leaves, partners, size
 from fxgrow.rewrite import new_values as values
 
@@ -83,7 +83,7 @@ def behind(layout: Layout) -> Layout:
     return Leaf(size(layout, new=False), size(layout, new=True), some[0].state)
 
 
-def refilled(change: Callable[[Fresh], Fresh]) -> Plant:
+def refilled(change: Callable[[BlockTensor], BlockTensor]) -> Plant:
     """Tensors of new blocks are filled in another way."""
 
     def plan(old: Plan) -> Plan:

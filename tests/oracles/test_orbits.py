@@ -16,7 +16,7 @@ from fxgrow.dims.algebra import Algebra
 from fxgrow.dims.axis import Axis, Fixed, total
 from fxgrow.models_zoo import ZOO
 from fxgrow.rules import RULES
-from fxgrow.rules.base import Dims, normal
+from fxgrow.rules.base import AxisContext, normal
 from tests.oracles.agreement import Agreement, compare
 from tests.oracles.labels import Labels
 
@@ -55,7 +55,7 @@ def test_a_cut_through_a_group_of_channels_refuses_nothing_but_that_group() -> N
 class Exchanged:
     """chunk with its halves exchanged."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         x = op.args["self"]
         axes, at = d.of(x), normal(op.args["dim"], len(x.shape))
         parts = d.algebra.cut(axes[at], [out.shape[at] for out in op.outputs])[::-1]
@@ -66,7 +66,7 @@ class Exchanged:
 class Backwards:
     """cat with its operands in reverse."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         rows = [d.of(x) for x in op.args["tensors"]]
         axes = rows[0]
         axes[1] = total([d.algebra.resolve(row[1]) for row in reversed(rows)])
@@ -76,14 +76,14 @@ class Backwards:
 class Unchanged:
     """The axes of the first operand stay as they are: a transposition moves nothing, a sum joins nothing."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         d.set(op.outputs[0], d.of(next(op.inputs())))
 
 
 class Unfrozen:
     """A slice with a stride that freezes nothing."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         axes: list[Axis] = d.of(op.args["self"])
         at = normal(op.args["dim"], len(axes))
         axes[at] = Fixed(op.outputs[0].shape[at])

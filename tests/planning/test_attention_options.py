@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 import fxgrow
-from fxgrow.capture.decomposition.inline_calls import kind_of, opening_of
-from fxgrow.planning.decompose_attention import opened
+from fxgrow.capture.decomposition.inline_calls import decomposition_of, kind_of
+from fxgrow.planning.decompose_attention import decomposed
 
 from ..models.attention import HEADS, OPTIONS, TOKENS, WIDTH, Options, shaken
 from .test_attention import EXACT, SCHEMES, VECTORS
@@ -39,7 +39,7 @@ def written_out(model: nn.Module, inputs: Batch) -> nn.Module:
     analysis = fxgrow.analyse(traced, inputs)
     nodes = [n for n in traced.graph.nodes if kind_of(traced, n)]
     assert nodes
-    return opened(traced, analysis, [opening_of(traced, n, analysis.program) for n in nodes])[0]
+    return decomposed(traced, analysis, [decomposition_of(traced, n, analysis.program) for n in nodes])[0]
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -385,19 +385,19 @@ def test_tokens_are_not_called_channels() -> None:
 class Mixer(nn.Module):
     """A block that mixes tokens, then channels, of an image's patches or of tokens."""
 
-    def __init__(self, *, stem: bool = False, soft: bool = False) -> None:
+    def __init__(self, *, stem: bool = False, adapt_skips: bool = False) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 4, 4) if stem else None
         self.n1, self.n2 = nn.LayerNorm(8), nn.LayerNorm(8)
         self.t1, self.t2 = nn.Linear(4, 12), nn.Linear(12, 4)
         self.c1, self.c2 = nn.Linear(8, 16), nn.Linear(16, 8)
-        self.soft = soft
+        self.adapt_skips = adapt_skips
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stem is not None:
             x = self.stem(x).flatten(2).transpose(1, 2)
         y = nn.functional.gelu(self.t1(self.n1(x).transpose(1, 2)))
-        x = x + self.t2(y.softmax(-1) if self.soft else y).transpose(1, 2)
+        x = x + self.t2(y.softmax(-1) if self.adapt_skips else y).transpose(1, 2)
         x = x + self.c2(nn.functional.gelu(self.c1(self.n2(x))))
         return x if self.stem is None else x.mean(1)
 
@@ -426,9 +426,9 @@ def test_each_layer_of_a_mixer_makes_what_it_makes(*, stem: bool) -> None:
     assert refusal_of(gm, "t2").what.startswith("cannot widen t2: its units ")
     assert refusal_of(gm, "c2").what.startswith("cannot widen c2: its channels ")
     assert re.match("widen a layer whose units end elsewhere: (c1, )?t1", refusal_of(gm, "t2").hint)
-    soft = fxgrow.trace(Mixer(stem=stem, soft=True).eval(), (x,))
-    assert refusal_of(soft, "t1", to=13).what == "cannot widen t1: its units reach a softmax over the whole axis"
-    assert refusal_of(soft, "t2").what.startswith("cannot widen t2: its units ")
+    adapt_skips = fxgrow.trace(Mixer(stem=stem, adapt_skips=True).eval(), (x,))
+    assert refusal_of(adapt_skips, "t1", to=13).what == "cannot widen t1: its units reach a softmax over the whole axis"
+    assert refusal_of(adapt_skips, "t2").what.startswith("cannot widen t2: its units ")
 
 
 def test_lines_of_torchvision_are_named() -> None:

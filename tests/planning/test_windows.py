@@ -19,8 +19,8 @@ from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 import fxgrow
 from fxgrow.analysis.analysis import analyse
-from fxgrow.capture.decomposition.inline_calls import kind_of, opening_of
-from fxgrow.planning.decompose_attention import opened
+from fxgrow.capture.decomposition.inline_calls import decomposition_of, kind_of
+from fxgrow.planning.decompose_attention import decomposed
 
 SAME = 1e-12
 KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]]] = {
@@ -94,7 +94,7 @@ def test_the_model_in_which_calls_are_written_out_is_in_the_mode_of_the_model(tr
     gm.get_submodule("attention.cpb_mlp").train(not training)
     analysis = analyse(gm, (image,))
     nodes = [node for node in gm.graph.nodes if kind_of(gm, node)]
-    twin, found = opened(gm, analysis, [opening_of(gm, node, analysis.program) for node in nodes])
+    twin, found = decomposed(gm, analysis, [decomposition_of(gm, node, analysis.program) for node in nodes])
     assert len(nodes) == 1
     assert found.program.training is training
     before = {path: module.training for path, module in gm.named_modules()}

@@ -14,7 +14,7 @@ from fxgrow.plans.layout import Grid, Layout, Leaf, Still
 from fxgrow.proof.states import State
 from fxgrow.rules import RULES
 from fxgrow.rules.arithmetic import Multiply
-from fxgrow.rules.base import Dims, Flow, Rule, SameSizes
+from fxgrow.rules.base import AxisContext, Rule, SameSizes, StateContext
 from fxgrow.rules.contraction import Contraction
 from fxgrow.rules.norm import PerChannel
 from fxgrow.rules.pointwise import Unary
@@ -27,29 +27,29 @@ from fxgrow.testing.laws import Operand, RuleBroken, check_rule, examine
 class FirstOnly(SameSizes):
     """The axes and states of the first operand, whatever the others are."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         d.set(op.outputs[0], d.of(next(op.inputs())))
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         s.set(op.outputs[0], s.of(next(op.inputs())))
 
 
 class Scaleless(PerChannel):
     """A batch norm that asks nothing of its scale."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         s.set(op.outputs[0], s.of(op.args["input"]))
 
 
 class Reversed(SameSizes):
     """chunk with its pieces exchanged."""
 
-    def dims(self, op: Op, d: Dims) -> None:
+    def dims(self, op: Op, d: AxisContext) -> None:
         parts = d.algebra.cut(d.of(op.args["self"])[0], [out.shape[0] for out in op.outputs])
         for out, part in zip(op.outputs, reversed(parts), strict=True):
             d.set(out, [part])
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         for out in op.outputs:
             s.set(out, [[s.same] * s.count(axis) for axis in s.axes(out)])
 
@@ -147,7 +147,7 @@ def test_a_rule_that_says_too_little_is_found(monkeypatch: pytest.MonkeyPatch) -
 class Bounded(Unary):
     """A function of which nothing is known but that it keeps no infinities; copies become anything."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         lost = [[s.mul(op, [x, s.add(op, [x, s.zero])]) for x in row] for row in s.of(op.args["self"])]
         s.set(op.outputs[0], lost)
 

@@ -15,7 +15,7 @@ from fxgrow.capture.program.program import Op
 from fxgrow.rules import RULES
 from fxgrow.rules.attention import Attention
 from fxgrow.rules.axis_ops import Softmax
-from fxgrow.rules.base import Flow, Rule
+from fxgrow.rules.base import Rule, StateContext
 from fxgrow.rules.mixing import Mixing
 from fxgrow.rules.norm import GroupNorm, WholeAxis
 from fxgrow.rules.pointwise import PRelu, Unary
@@ -26,7 +26,7 @@ from fxgrow.testing.laws import Operand, RuleBroken, check_rule
 class Misled:
     """A flow in which a normalisation is described wrongly."""
 
-    def __init__(self, flow: Flow, **changes: Any) -> None:
+    def __init__(self, flow: StateContext, **changes: Any) -> None:
         self.flow, self.changes = flow, changes
 
     def __getattr__(self, name: str) -> Any:
@@ -42,7 +42,7 @@ class Wrongly(WholeAxis):
     def __init__(self, **changes: Any) -> None:
         self.changes = changes
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         misled: Any = Misled(s, **self.changes)
         super().states(op, misled)
 
@@ -50,14 +50,14 @@ class Wrongly(WholeAxis):
 class Unmixed(WholeAxis):
     """A norm over a whole axis that leaves its units as they are."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         s.set(op.outputs[0], s.of(op.args["input"]))
 
 
 class Copied(Softmax):
     """A softmax that leaves copies as copies."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         marks = s.of(op.args["self"])
         super().states(op, s)
         s.set(op.outputs[0], marks)
@@ -66,7 +66,7 @@ class Copied(Softmax):
 class Uneven(Softmax):
     """A softmax for which any copies will do."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         misled: Any = Misled(s, even=True)
         super().states(op, misled)
 
@@ -74,33 +74,38 @@ class Uneven(Softmax):
 class Unsloped(PRelu):
     """A prelu that keeps equal units equal, whatever their slopes."""
 
-    def states(self, op: Op, s: Flow) -> None:
-        s.set(op.outputs[0], [[s.apply(op, [x], odd=False, zero=True) for x in row] for row in s.of(op.args["self"])])
+    def states(self, op: Op, s: StateContext) -> None:
+        s.set(
+            op.outputs[0], [[s.map_units(op, [x], odd=False, zero=True) for x in row] for row in s.of(op.args["self"])]
+        )
 
 
 class Plain(GroupNorm):
     """A group norm that looks at the groups, not at their scales."""
 
-    def states(self, op: Op, s: Flow) -> None:
-        s.set(op.outputs[0], [[s.apply(op, [x], odd=False, zero=False) for x in row] for row in s.of(op.args["input"])])
+    def states(self, op: Op, s: StateContext) -> None:
+        s.set(
+            op.outputs[0],
+            [[s.map_units(op, [x], odd=False, zero=False) for x in row] for row in s.of(op.args["input"])],
+        )
 
 
 class Unmasked(Attention):
     """An attention that does not look at its mask."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         super().states(op, s)
         out = s.of(op.outputs[0])
-        out[-2] = [s.apply(op, [x], odd=False, zero=False) for x in s.of(op.args["query"])[-2]]
+        out[-2] = [s.map_units(op, [x], odd=False, zero=False) for x in s.of(op.args["query"])[-2]]
         s.set(op.outputs[0], out)
 
 
 class FirstPart(Select):
     """A selection that takes the first part for any."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         marks, axis = s.of(op.args["self"]), s.axes(op.args["self"])[0]
-        s.set(op.outputs[0], [[s.picked(x, axis, 0) for x in row] for row in marks[1:]])
+        s.set(op.outputs[0], [[s.select(x, axis, 0) for x in row] for row in marks[1:]])
 
 
 def product_of_parts(x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from fxgrow.errors import GrowthRefused
 from fxgrow.rules import RULES
 from fxgrow.rules.arithmetic import Add
 from fxgrow.rules.axis_ops import Softmax
-from fxgrow.rules.base import Flow, Rule
+from fxgrow.rules.base import Rule, StateContext
 from fxgrow.rules.norm import PerChannel, WholeAxis
 from fxgrow.rules.pointwise import Unary
 from fxgrow.rules.reduce import Reduce
@@ -69,29 +69,29 @@ def join(model: Model, x: Tensor) -> Any:
 class Scaleless(PerChannel):
     """A batch norm that asks nothing of its scale."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         s.set(op.outputs[0], s.of(op.args["input"]))
 
 
 class FirstOnly(Add):
     """A sum in the state of its first operand."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         s.set(op.outputs[0], s.of(op.args["self"]))
 
 
 class Pointwise(WholeAxis):
     """A layer norm that takes each unit by itself."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         marks = s.of(op.args["input"])
-        s.set(op.outputs[0], [[s.apply(op, [x], odd=False, zero=False) for x in row] for row in marks])
+        s.set(op.outputs[0], [[s.map_units(op, [x], odd=False, zero=False) for x in row] for row in marks])
 
 
 class Copied(Softmax):
     """A softmax after which copies are copies, not shares."""
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         s.set(op.outputs[0], s.of(op.args["self"]))
 
 
@@ -101,7 +101,7 @@ class Misled(WholeAxis):
     def __init__(self, **changes: Any) -> None:
         self.changes = changes
 
-    def states(self, op: Op, s: Flow) -> None:
+    def states(self, op: Op, s: StateContext) -> None:
         told = s.mix
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(s, "mix", lambda op, x, mixing: told(op, x, replace(mixing, **self.changes)))

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class Decomposition:
     """One call to be written out: the node, the scale of its logits (1 if it is no attention), and of its masks whether
     they hold flags."""
 
@@ -71,7 +71,7 @@ class Call:
     where the batch changes places with the tokens (axis 0 and axis -2 of three), a single example keeps its axes.
     """
 
-    def __init__(self, graph: fx.Graph, node: fx.Node, module: nn.Module | None, opening: Opening) -> None:
+    def __init__(self, graph: fx.Graph, node: fx.Node, module: nn.Module | None, opening: Decomposition) -> None:
         self.tracer = fx.proxy.GraphAppendingTracer(graph)
         self.node, self.module, self.opening = node, module, opening
         self.given = arguments(node)

@@ -18,7 +18,7 @@ from torch import fx, nn
 
 from ...functional import window_attention
 from ..program.program import Program
-from .attention import Call, Opening, arguments, taken
+from .attention import Call, Decomposition, arguments, taken
 from .function_bodies import Closed, is_whole_function, write_out
 
 NORMALIZE = "normalize"
@@ -78,7 +78,7 @@ def _attached(module: nn.MultiheadAttention) -> str:
     return "" if type(module) is nn.MultiheadAttention else f"it is a {type(module).__name__}"
 
 
-def open_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Opening]) -> dict[str, nn.Module]:
+def decompose_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Decomposition]) -> dict[str, nn.Module]:
     """Write calls out in a copy of a model's graph; returns the modules that must be added to the model by name.
 
     Raises:
@@ -123,10 +123,10 @@ def _swap(user: fx.Node, old: fx.Node, new: Any) -> None:
     user.args, user.kwargs = fx.map_arg((user.args, user.kwargs), lambda n: new if n is old else n)
 
 
-def opening_of(gm: fx.GraphModule, node: fx.Node, program: Program) -> Opening:
+def decomposition_of(gm: fx.GraphModule, node: fx.Node, program: Program) -> Decomposition:
     """What must be known of a call to write it out."""
     if not kind_of(gm, node):
-        return Opening(node.name, 1.0)
+        return Decomposition(node.name, 1.0)
     given = arguments(node)
     values = {k: program.results[v.name] for k, v in given.items() if isinstance(v, fx.Node)}
     if "query" in given:
@@ -135,11 +135,11 @@ def opening_of(gm: fx.GraphModule, node: fx.Node, program: Program) -> Opening:
         head = module.head_dim if module is not None else given["embed_dim_to_check"] // given["num_heads"]
         flags = tuple(m.dtype is torch.bool for m in masks)
         each = "attn_mask" in values and len(values["attn_mask"].shape) == 3
-        return Opening(node.name, head**-0.5, flags, each)
+        return Decomposition(node.name, head**-0.5, flags, each)
     if node.target is F.normalize:
-        return Opening(node.name, 1.0)
+        return Decomposition(node.name, 1.0)
     width = values["qkv_weight"].shape[0] // 3 // given["num_heads"]
-    return Opening(node.name, width**-0.5)
+    return Decomposition(node.name, width**-0.5)
 
 
 def _open_window(graph: fx.Graph, node: fx.Node, scale: float) -> None:

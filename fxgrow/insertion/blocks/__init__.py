@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from ...plans.insertion import Layers
-from .base import Pen, Wish
+from .base import BlockBuilder, BlockSpec
 from .conv import basic, bottleneck, depthwise
 from .identity import factor, identity
 from .tokens import mlp, transformer
 
-BLOCKS: dict[str, Callable[[Wish], Layers]] = {
+BLOCKS: dict[str, Callable[[BlockSpec], Layers]] = {
     "basic": basic,
     "bottleneck": bottleneck,
     "depthwise": depthwise,
@@ -17,4 +17,4 @@ BLOCKS: dict[str, Callable[[Wish], Layers]] = {
 }
 CONVOLUTIONS = ("basic", "bottleneck", "depthwise")
 
-__all__ = ["BLOCKS", "CONVOLUTIONS", "Pen", "Wish", "factor", "identity"]
+__all__ = ["BLOCKS", "CONVOLUTIONS", "BlockBuilder", "BlockSpec", "factor", "identity"]

@@ -7,15 +7,15 @@ from math import gcd
 
 from ...errors import Kind, usage
 from ...plans.insertion import ENTRY, Call, Layers, Link, Part, options
-from ..context import Activation, Around
+from ..context import Activation, BlockContext
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class BlockSpec:
     """A block for a place: the shape of the value there, and what was chosen for it."""
 
     shape: tuple[int, ...]
-    around: Around
+    context: BlockContext
     hidden: int | None
     kernel: int
     norm: str
@@ -44,11 +44,11 @@ class Wish:
         return self.hidden if self.hidden is not None else max(2, usual + usual % 2)
 
 
-class Pen:
+class BlockBuilder:
     """Collects parts and calls; every method returns the name of its result."""
 
-    def __init__(self, wish: Wish) -> None:
-        self.wish = wish
+    def __init__(self, spec: BlockSpec) -> None:
+        self.spec = spec
         self.parts: list[Part] = []
         self.calls: list[Call] = []
 
@@ -74,7 +74,7 @@ class Pen:
         if kernel % 2 == 0:
             raise usage(Kind.BAD_OPTION, f"kernel={kernel} is even and would shift the image", hint="kernel=3, say")
         more = {} if groups == 1 else {"groups": groups}
-        kind = f"Conv{self.wish.spatial}d"
+        kind = f"Conv{self.spec.spatial}d"
         size = {"kernel_size": kernel, "padding": kernel // 2, "bias": bias}
         return self.module(name, source, kind, in_channels=inputs, out_channels=outputs, **size, **more)
 
@@ -84,11 +84,11 @@ class Pen:
 
     def norm(self, name: str, source: str, units: int) -> str:
         """The norm that was wished for, over channels (axis 1) or, for "layer" and "rms", the last axis."""
-        match self.wish.norm:
+        match self.spec.norm:
             case "batch":
-                return self.module(name, source, f"BatchNorm{max(self.wish.spatial, 1)}d", num_features=units)
+                return self.module(name, source, f"BatchNorm{max(self.spec.spatial, 1)}d", num_features=units)
             case "group":
-                groups = gcd(self.wish.around.groups, units)
+                groups = gcd(self.spec.context.groups, units)
                 return self.module(name, source, "GroupNorm", num_groups=groups, num_channels=units)
             case "layer":
                 return self.module(name, source, "LayerNorm", normalized_shape=units)
@@ -98,7 +98,7 @@ class Pen:
 
     def activate(self, name: str, source: str) -> str:
         """The non-linearity."""
-        activation = self.wish.activation
+        activation = self.spec.activation
         return source if activation is None else self.module(name, source, activation.kind, **dict(activation.options))
 
     def done(self) -> Layers:
@@ -106,4 +106,4 @@ class Pen:
         return Layers(tuple(self.parts), tuple(self.calls))
 
 
-__all__ = ["ENTRY", "Pen", "Wish"]
+__all__ = ["ENTRY", "BlockBuilder", "BlockSpec"]

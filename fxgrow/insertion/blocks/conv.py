@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 from ...plans.insertion import Layers
-from .base import ENTRY, Pen, Wish
+from .base import ENTRY, BlockBuilder, BlockSpec
 
 
-def basic(wish: Wish) -> Layers:
+def basic(spec: BlockSpec) -> Layers:
     """x + conv(σ(norm(conv(x)))); hidden width: as many as there are channels."""
-    pen, width = Pen(wish), wish.width(wish.channels)
-    y = pen.conv("conv1", ENTRY, wish.channels, width, wish.kernel, bias=wish.norm == "none")
-    y = pen.activate("act", pen.norm("norm", y, width))
-    pen.add("add", ENTRY, pen.conv("conv2", y, width, wish.channels, wish.kernel))
-    return pen.done()
+    builder, width = BlockBuilder(spec), spec.width(spec.channels)
+    y = builder.conv("conv1", ENTRY, spec.channels, width, spec.kernel, bias=spec.norm == "none")
+    y = builder.activate("act", builder.norm("norm", y, width))
+    builder.add("add", ENTRY, builder.conv("conv2", y, width, spec.channels, spec.kernel))
+    return builder.done()
 
 
-def bottleneck(wish: Wish) -> Layers:
+def bottleneck(spec: BlockSpec) -> Layers:
     """x + conv1(σ(norm(conv_k(σ(norm(conv1(x))))))); hidden width: a quarter of the channels."""
-    pen, width = Pen(wish), wish.width(wish.channels // 4)
-    bare = wish.norm == "none"
-    y = pen.conv("conv1", ENTRY, wish.channels, width, bias=bare)
-    y = pen.activate("act1", pen.norm("norm1", y, width))
-    y = pen.conv("conv2", y, width, width, wish.kernel, bias=bare)
-    y = pen.activate("act2", pen.norm("norm2", y, width))
-    pen.add("add", ENTRY, pen.conv("conv3", y, width, wish.channels))
-    return pen.done()
+    builder, width = BlockBuilder(spec), spec.width(spec.channels // 4)
+    bare = spec.norm == "none"
+    y = builder.conv("conv1", ENTRY, spec.channels, width, bias=bare)
+    y = builder.activate("act1", builder.norm("norm1", y, width))
+    y = builder.conv("conv2", y, width, width, spec.kernel, bias=bare)
+    y = builder.activate("act2", builder.norm("norm2", y, width))
+    builder.add("add", ENTRY, builder.conv("conv3", y, width, spec.channels))
+    return builder.done()
 
 
-def depthwise(wish: Wish) -> Layers:
+def depthwise(spec: BlockSpec) -> Layers:
     """x + conv1(σ(norm(depthwise_k(σ(norm(conv1(x))))))); hidden width: as many as there are channels."""
-    pen, width = Pen(wish), wish.width(wish.channels)
-    bare = wish.norm == "none"
-    y = pen.conv("conv1", ENTRY, wish.channels, width, bias=bare)
-    y = pen.activate("act1", pen.norm("norm1", y, width))
-    y = pen.conv("conv2", y, width, width, wish.kernel, groups=width, bias=bare)
-    y = pen.activate("act2", pen.norm("norm2", y, width))
-    pen.add("add", ENTRY, pen.conv("conv3", y, width, wish.channels))
-    return pen.done()
+    builder, width = BlockBuilder(spec), spec.width(spec.channels)
+    bare = spec.norm == "none"
+    y = builder.conv("conv1", ENTRY, spec.channels, width, bias=bare)
+    y = builder.activate("act1", builder.norm("norm1", y, width))
+    y = builder.conv("conv2", y, width, width, spec.kernel, groups=width, bias=bare)
+    y = builder.activate("act2", builder.norm("norm2", y, width))
+    builder.add("add", ENTRY, builder.conv("conv3", y, width, spec.channels))
+    return builder.done()

@@ -6,52 +6,54 @@ import torch
 
 from ...plans.insertion import Call, Layers, Link, Part, options
 from ..context import Activation
-from .base import ENTRY, Pen, Wish
+from .base import ENTRY, BlockBuilder, BlockSpec
 
 EPSILON = 2.0**-17
 """ε of a batch norm that starts as the identity, or more in half precision; near batch norm's usual 1e-5."""
 
 
-def identity(wish: Wish, *, linear: bool, dtype: torch.dtype) -> Layers:
+def identity(spec: BlockSpec, *, linear: bool, dtype: torch.dtype) -> Layers:
     """σ(norm(layer(x))) with a layer as wide as its input: a convolution, or a linear layer over the last axis.
 
     The norm's ε is such that `dtype` holds the running variance 1 - ε, so that √(σ² + ε) = 1 without rounding.
     """
-    pen = Pen(wish)
+    builder = BlockBuilder(spec)
     if linear:
-        y = pen.linear("linear", ENTRY, wish.features, wish.features)
-        units = wish.features
+        y = builder.linear("linear", ENTRY, spec.features, spec.features)
+        units = spec.features
     else:
-        y = pen.conv("conv", ENTRY, wish.channels, wish.channels, wish.kernel, bias=wish.norm == "none")
-        units = wish.channels
-    if wish.norm == "batch":
-        kind = f"BatchNorm{max(wish.spatial, 1)}d"
-        y = pen.module("norm", y, kind, num_features=units, eps=max(EPSILON, torch.finfo(dtype).eps / 2))
-    pen.activate("act", y)
-    return pen.done()
+        y = builder.conv("conv", ENTRY, spec.channels, spec.channels, spec.kernel, bias=spec.norm == "none")
+        units = spec.channels
+    if spec.norm == "batch":
+        kind = f"BatchNorm{max(spec.spatial, 1)}d"
+        y = builder.module("norm", y, kind, num_features=units, eps=max(EPSILON, torch.finfo(dtype).eps / 2))
+    builder.activate("act", y)
+    return builder.done()
 
 
-def factor(wish: Wish, *, linear: bool, width: int, groups: int, bias: bool) -> Layers:
+def factor(spec: BlockSpec, *, linear: bool, width: int, groups: int, bias: bool) -> Layers:
     """φ(layer(x)), with a 1x1 convolution or a linear layer and a P-activation that starts linear."""
-    pen = Pen(wish)
-    inputs = wish.features if linear else wish.channels
+    builder = BlockBuilder(spec)
+    inputs = spec.features if linear else spec.channels
     if linear:
-        y = pen.module("linear", ENTRY, "Linear", in_features=inputs, out_features=width, bias=bias)
+        y = builder.module("linear", ENTRY, "Linear", in_features=inputs, out_features=width, bias=bias)
     else:
-        y = pen.conv("conv", ENTRY, inputs, width, groups=groups, bias=bias)
-    p_activation(pen, y, wish.activation)
-    return pen.done()
+        y = builder.conv("conv", ENTRY, inputs, width, groups=groups, bias=bias)
+    p_activation(builder, y, spec.activation)
+    return builder.done()
 
 
-def p_activation(pen: Pen, source: str, activation: Activation | None) -> str:
+def p_activation(builder: BlockBuilder, source: str, activation: Activation | None) -> str:
     """(1 - a) x + a σ(x) with a learnable `a` that starts at 0 (Network Morphism's P-activation); for ReLU this is
     nn.PReLU, whose slope below zero is 1 - a."""
     if activation is None:
         return source
     if activation.kind == "ReLU":
-        return pen.module("act", source, "PReLU", num_parameters=1, init=1.0)
-    full = pen.activate("act", source)
-    pen.parts.append(Part("a", "Parameter", options(value=0.0)))
-    pen.calls.append(Call("a", "get_attr", "a", ()))
-    bend = pen.call("bend", "operator.sub", Link(full), Link(source))
-    return pen.call("bent", "operator.add", Link(source), Link(pen.call("part", "operator.mul", Link("a"), Link(bend))))
+        return builder.module("act", source, "PReLU", num_parameters=1, init=1.0)
+    full = builder.activate("act", source)
+    builder.parts.append(Part("a", "Parameter", options(value=0.0)))
+    builder.calls.append(Call("a", "get_attr", "a", ()))
+    bend = builder.call("bend", "operator.sub", Link(full), Link(source))
+    return builder.call(
+        "bent", "operator.add", Link(source), Link(builder.call("part", "operator.mul", Link("a"), Link(bend)))
+    )

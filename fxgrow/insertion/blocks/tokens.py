@@ -4,52 +4,52 @@ from __future__ import annotations
 
 from ...errors import Kind, usage
 from ...plans.insertion import Call, Layers, Link
-from .base import ENTRY, Pen, Wish
+from .base import ENTRY, BlockBuilder, BlockSpec
 
 _ATTENTION = "torch.nn.functional.scaled_dot_product_attention"
 
 
-def mlp(wish: Wish) -> Layers:
+def mlp(spec: BlockSpec) -> Layers:
     """x + linear(σ(linear(norm(x)))), batch norm behind the first layer instead; hidden width: as many as features."""
-    pen, width = Pen(wish), wish.width(wish.features)
-    behind = wish.norm in ("batch", "group")
-    y = ENTRY if behind else pen.norm("norm", ENTRY, wish.features)
-    y = pen.linear("linear1", y, wish.features, width)
-    y = pen.activate("act", pen.norm("norm", y, width) if behind else y)
-    pen.add("add", ENTRY, pen.linear("linear2", y, width, wish.features))
-    return pen.done()
+    builder, width = BlockBuilder(spec), spec.width(spec.features)
+    behind = spec.norm in ("batch", "group")
+    y = ENTRY if behind else builder.norm("norm", ENTRY, spec.features)
+    y = builder.linear("linear1", y, spec.features, width)
+    y = builder.activate("act", builder.norm("norm", y, width) if behind else y)
+    builder.add("add", ENTRY, builder.linear("linear2", y, width, spec.features))
+    return builder.done()
 
 
-def transformer(wish: Wish) -> Layers:
+def transformer(spec: BlockSpec) -> Layers:
     """y = x + attention(norm(x)); y + linear(σ(linear(norm(y)))); hidden width: four times as many as features.
 
     Attention is written out (q, k, v, scaled_dot_product_attention, out), so that heads and their width can grow.
     """
-    if len(wish.shape) != 3:
+    if len(spec.shape) != 3:
         raise usage(
             Kind.BAD_OPTION,
-            f"a transformer block takes (batch, tokens, features), not {len(wish.shape)} axes",
+            f"a transformer block takes (batch, tokens, features), not {len(spec.shape)} axes",
             hint='block="mlp", or block="clone" for a copy of a block that the network has',
         )
-    size, heads = wish.features, wish.heads
+    size, heads = spec.features, spec.heads
     if size % heads:
         raise usage(Kind.BAD_OPTION, f"{size} features do not split into {heads} heads", hint=f"heads={_divisor(size)}")
-    pen = Pen(wish)
-    y = pen.norm("norm1", ENTRY, size)
+    builder = BlockBuilder(spec)
+    y = builder.norm("norm1", ENTRY, size)
     for name in ("q", "k", "v"):
-        pen.linear(name, y, size, size)
-        pen.call(f"{name}_split", "unflatten", Link(name), -1, (heads, size // heads))
-        pen.call(f"{name}_heads", "transpose", Link(f"{name}_split"), 1, 2)
+        builder.linear(name, y, size, size)
+        builder.call(f"{name}_split", "unflatten", Link(name), -1, (heads, size // heads))
+        builder.call(f"{name}_heads", "transpose", Link(f"{name}_split"), 1, 2)
     operands = (Link("q_heads"), Link("k_heads"), Link("v_heads"))
-    causal = (("is_causal", True),) if wish.causal else ()
-    pen.calls.append(Call("attention", "call_function", _ATTENTION, operands, causal))
-    pen.call("joined", "transpose", Link("attention"), 1, 2)
-    pen.call("merged", "flatten", Link("joined"), -2)
-    y = pen.add("add1", ENTRY, pen.linear("out", "merged", size, size))
-    width = wish.width(4 * size)
-    z = pen.linear("linear1", pen.norm("norm2", y, size), size, width)
-    pen.add("add2", y, pen.linear("linear2", pen.activate("act", z), width, size))
-    return pen.done()
+    causal = (("is_causal", True),) if spec.causal else ()
+    builder.calls.append(Call("attention", "call_function", _ATTENTION, operands, causal))
+    builder.call("joined", "transpose", Link("attention"), 1, 2)
+    builder.call("merged", "flatten", Link("joined"), -2)
+    y = builder.add("add1", ENTRY, builder.linear("out", "merged", size, size))
+    width = spec.width(4 * size)
+    z = builder.linear("linear1", builder.norm("norm2", y, size), size, width)
+    builder.add("add2", y, builder.linear("linear2", builder.activate("act", z), width, size))
+    return builder.done()
 
 
 def _divisor(size: int) -> int:
