@@ -39,8 +39,10 @@ class Sight:
 def followers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight: Sight) -> list[NodeEdit]:
     """The edits by which an argument that is computed becomes another number, the best first; none if none is known.
 
-    A number that does not vary with the sizes of the input becomes a constant. Of one that varies, the new number must
-    be to the old one at the second sizes as it is at the example's: equal, in the same ratio, or at the same distance.
+    A number that is computed from nothing that varies with the input becomes a constant. Of one that varies, the new
+    number must be to the old one at the second sizes as it is at the example's: equal, in the same ratio, or at the
+    same distance. One that is computed from a size that varies, and is the same at both sizes all the same, jumps
+    somewhere else: it can only be kept, by the old widths in its arithmetic.
     """
     if given(number, sight.old):
         return []
@@ -48,7 +50,10 @@ def followers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight
     if not (is_number(second) and is_number(second_now)):
         return []
     if equal_numbers([old], [second]) and equal_numbers([now], [second_now]):
-        return [NodeEdit(consumer.name, path, str(number), wanted)]
+        if not follows_input(number, sight):
+            return [NodeEdit(consumer.name, path, str(number), wanted)]
+        kept = _places(number, old, wanted, second, sight) if equal_numbers([old], [wanted]) else iter(())
+        return [NodeEdit(consumer.name, (RECOMPUTED, *path), str(number), places) for places in islice(kept, 1)]
     found: list[NodeEdit] = []
     for target in targets_of(old, second, wanted):
         edits = [_recomputed(number, places) for places in islice(_places(number, old, wanted, target, sight), 1)]
@@ -125,6 +130,18 @@ def arithmetic(number: fx.Node, see: Value) -> list[fx.Node]:
             found[node] = None
             queue.extend(node.all_input_nodes)
     return sorted(found)
+
+
+def reads_of(number: fx.Node, sight: Sight) -> Iterator[fx.Node]:
+    """The numbers that the arithmetic behind a number starts from."""
+    for node in arithmetic(number, sight.old):
+        if not node.all_input_nodes or not all(is_number(sight.old(n)) for n in node.all_input_nodes):
+            yield node
+
+
+def follows_input(number: fx.Node, sight: Sight) -> bool:
+    """Whether a number is computed from a size that varies with the input, though it may be the same at both sizes."""
+    return any(not equal_numbers([sight.old(n)], [sight.second_old(n)]) for n in reads_of(number, sight))
 
 
 def targets_of(old: Any, second: Any, wanted: Any) -> list[int | float]:

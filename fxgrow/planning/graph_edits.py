@@ -395,13 +395,14 @@ class GraphEdits(GrownGraph):
         x, dims = next(op.inputs()), op.args.get("dim")
         rank = len(x.shape)
         some = [dims] if isinstance(dims, int) else dims
-        axes = tuple(range(rank)) if some is None or some == [] else tuple(d % rank for d in some)
-        if (
-            family not in MULTIPLIED
-            and not proportional(op, axes, number, self.sizes.shape(x))
-            and self.elsewhere.varies(node, (x,), *axes)
-        ):
+        written = () if some is None else tuple(some)
+        axes = tuple(d % rank for d in written) or tuple(range(rank))
+        varies = family not in MULTIPLIED and (
+            self.elsewhere.follows(node)
+            or (not proportional(op, axes, number, self.sizes.shape(x)) and self.elsewhere.varies(node, (x,), *axes))
+        )
+        if varies:
             raise inexpressible(self.gm, node, "what it is divided by depends on the sizes of the input")
-        new = (family, axes, bool(op.args.get("keepdim")), number)
+        new = (family, written, bool(op.args.get("keepdim")), number)
         self.nodes.append(NodeEdit(node.name, (STATISTIC,), str(node.target), new))
         self.change(node, self.predicted(self.program.results[node.name]))

@@ -10,11 +10,11 @@ from torch import fx, nn
 from ..capture.program.program import Value
 from ..plans.plan import NodeEdit, Path
 from .arguments import is_tuple, same_numbers, scalars_in
-from .computed_numbers import Sight, followers, keepers
+from .computed_numbers import Sight, followers, follows_input, given, keepers, reads_of
 from .grown_graph import GrownGraph
 from .second_sizes import SecondSizes
 from .size_tuples import together
-from .uneven_numbers import Uneven, goals, is_plain, reads_of, sizes_in
+from .uneven_numbers import Uneven, goals, is_plain, sizes_in
 
 
 class OtherSizes:
@@ -84,6 +84,16 @@ class OtherSizes:
             return False
         tried = [second, *self.further(node, [number], sight)]
         return any(not same_numbers(sizes.old(number), sizes.new(node, number)) for sizes in tried)
+
+    def follows(self, node: fx.Node) -> bool:
+        """Whether a number among a node's arguments is an input of the model, or computed from a size that varies."""
+        second = self.second()
+        numbers = [n for _, n in self.arguments(node) if is_plain(self.graph.program.results[n.name])]
+        old, new = self.graph.both(node)
+        if second is None or not numbers:
+            return any(given(n, old.__getitem__) for n in numbers)
+        sight = Sight(old.__getitem__, new.__getitem__, second.old, lambda n: second.new(node, n))
+        return any(given(n, sight.old) or follows_input(n, sight) for n in numbers)
 
     def ways(
         self, node: fx.Node, path: Path, arg: fx.Node, wanted: Any, sight: Sight, uneven: bool

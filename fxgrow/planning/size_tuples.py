@@ -10,7 +10,7 @@ from torch import fx
 
 from ..plans.plan import RECOMPUTED, NodeEdit, Path
 from .arguments import argument, equal_numbers, is_tuple
-from .computed_numbers import Place, Sight, Value, factors_of, given, targets_of
+from .computed_numbers import Place, Sight, Value, factors_of, follows_input, given, targets_of
 
 
 def together(consumer: fx.Node, path: Path, sizes: fx.Node, wanted: Any, sight: Sight) -> Iterator[NodeEdit]:
@@ -29,7 +29,8 @@ def together(consumer: fx.Node, path: Path, sizes: fx.Node, wanted: Any, sight: 
     if len(places) == len(changes):
         yield NodeEdit(consumer.name, (RECOMPUTED, *path), str(sizes), places)
     old, now, second, second_now = map(list, rows)
-    if equal_numbers(old, second) and equal_numbers(now, second_now) and not given(sizes, sight.old):
+    fixed = equal_numbers(old, second) and equal_numbers(now, second_now) and not follows_input(sizes, sight)
+    if fixed and not given(sizes, sight.old):
         yield NodeEdit(consumer.name, path, str(sizes), wanted)
 
 
@@ -46,6 +47,8 @@ def _change(sizes: fx.Node, k: int, rows: list[Any], want: Any, sight: Sight) ->
     if given(number, sight.old):
         return None
     old, now, second, second_now = rows
+    if equal_numbers([old], [second]) and follows_input(number, sight):  # it is another number somewhere else
+        return None
     ways = (factor for target in targets_of(old, second, want) for factor in factors_of(now, want, second_now, target))
     change = next(ways, None)
     return None if change is None else (node.name, place, change)

@@ -18,7 +18,7 @@ from ..capture.program.program import Ref, Value
 from ..capture.user_objects.user_code import may_change
 from ..functional import numpy_number
 from .arguments import equal_numbers, is_number
-from .computed_numbers import Sight, arithmetic
+from .computed_numbers import Sight, reads_of
 
 SMOOTH = frozenset(
     [
@@ -91,13 +91,6 @@ def _smooth(target: Any, node: fx.Node) -> bool:
         return target in SMOOTH
     except TypeError:  # a callable that cannot be hashed
         return False
-
-
-def reads_of(number: fx.Node, sight: Sight) -> Iterator[fx.Node]:
-    """The numbers that the arithmetic behind a number starts from."""
-    for node in arithmetic(number, sight.old):
-        if not node.all_input_nodes or not all(is_number(sight.old(n)) for n in node.all_input_nodes):
-            yield node
 
 
 Sizes = tuple[int, int, int]

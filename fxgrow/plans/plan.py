@@ -20,8 +20,9 @@ Path = tuple[str | int, ...]
 
 
 STATISTIC = "statistic"
-"""The path of an edit that makes a mean, a norm or a variance divide by what it divided by before: (family, axes,
-whether they are kept, number). A mean or a norm is multiplied by the number, of a variance it is the correction."""
+"""The path of an edit that makes a mean, a norm or a variance divide by what it divided by before: (family, axes as
+written in the call, none for all, whether they are kept, number). A mean or a norm is multiplied by the number, of a
+variance it is the correction."""
 STATISTICS = MULTIPLIED | {"var", "std", "var_mean", "std_mean"}
 SPLIT = "split"
 """The path of an edit that turns a call (chunk, say) into a torch.split at written places: (sizes, axis)."""

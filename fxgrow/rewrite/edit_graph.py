@@ -74,7 +74,8 @@ def _pin(node: fx.Node, edit: tuple[str, tuple[int, ...], bool, float]) -> None:
     family, axes, keep, number = edit
     if family not in MULTIPLIED:
         node.op, node.target = "call_function", getattr(torch, family)
-        node.args, node.kwargs = (node.all_input_nodes[0],), {"dim": list(axes), "correction": number, "keepdim": keep}
+        options: dict[str, Any] = {"dim": list(axes) or None, "correction": number, "keepdim": keep}
+        node.args, node.kwargs = (node.all_input_nodes[0],), options
         return
     users = list(node.users)
     if len(users) == 1 and users[0].target is operator.mul and isinstance(users[0].args[1], float):

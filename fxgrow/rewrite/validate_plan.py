@@ -196,7 +196,9 @@ def _is_statistic(new: object) -> bool:
     if not (isinstance(new, tuple) and len(new) == 4 and isinstance(new[1], tuple)):
         return False
     name, axes, keep, number = new
-    right = name in STATISTICS and all(type(k) is int and 0 <= k < MOST_DIMENSIONS for k in axes) and type(keep) is bool
+    right = (
+        name in STATISTICS and all(type(k) is int and abs(k) <= MOST_DIMENSIONS for k in axes) and type(keep) is bool
+    )
     return right and isinstance(number, int | float) and 0 <= number <= LARGEST_GROWTH**2
 
 

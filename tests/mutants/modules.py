@@ -231,6 +231,9 @@ SIZES: dict[str, Plant] = {
     "numbers are pinned whole": both(
         changed(planning__input_sizes__followers=_whole), method(SecondSizes, "problem", lambda *_: "")
     ),
+    "numbers that are the same at two sizes are constants": changed(
+        planning__computed_numbers__follows_input=lambda *_: False
+    ),
     "blocks are tried at one set of sizes": changed(insertion__inserting__check_other_sizes=lambda *_: None),
     "other units may be taken at other sizes": both(
         method(Cuts, "problem", lambda *_, **__: ""), changed(planning__build_plan__fails_at_other_sizes=lambda *_: ())
@@ -366,6 +369,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "numbers": (
         "other sizes are not known",
         "numbers are pinned whole",
+        "numbers that are the same at two sizes are constants",
         "code is not compared at the new width",
     ),
     "blocks": (

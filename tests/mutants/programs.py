@@ -236,14 +236,23 @@ def stored() -> str:
     return _apart(model, grown, X.flip(0), False)
 
 
+class Jumping(Net):
+    """A number made of a width, and of a batch by steps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        out: Tensor = self.b(h * (h.shape[-1] / (1 + x.shape[0] // 8)))
+        return out
+
+
 def numbers() -> str:
     """Of a number made of a width and another size, only the width's share is edited."""
-    x, other = torch.randn(2, 3, 4).double(), torch.randn(3, 5, 4).double()
-    for body in (
-        lambda m, h: h * (h.shape[1] * h.shape[2]) ** -0.5,
-        lambda m, h: torch.tanh(h) / h.numel(),
+    x, other = torch.randn(2, 3, 4).double(), torch.randn(9, 5, 4).double()
+    for model in (
+        Net(lambda m, h: h * (h.shape[1] * h.shape[2]) ** -0.5).eval(),
+        Net(lambda m, h: torch.tanh(h) / h.numel()).eval(),
+        Jumping(nn.Identity()).eval(),
     ):
-        model = Net(body).eval()
         traced = fxgrow.trace(model, (x,))
         grown = fxgrow.widen(traced, "a", by=6)
         problem = _apart(model, grown, x, False) or _apart(model, grown, other, False)
