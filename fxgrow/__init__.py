@@ -7,9 +7,13 @@ print(fxgrow.verify(traced, wider))
 
 from . import diagnostics
 from .analysis.analysis import Analysis, analyse
+from .api.applying import apply
+from .api.comparing import bisect, verify
+from .api.composing import plan
 from .api.deepening import deepen, plan_deepen
 from .api.growing import grow, plan_grow
-from .api.verbs import apply, bisect, inspect, plan_widen, verify, widen
+from .api.inspecting import inspect
+from .api.widening import plan_widen, widen
 from .capture.tracing.trace import trace
 from .errors import FxgrowError, GrowthRefused, Kind, Refusal, UsageError, VerificationFailed
 from .inspection.table import Inspection
@@ -38,6 +42,7 @@ __all__ = [
     "diagnostics",
     "grow",
     "inspect",
+    "plan",
     "plan_deepen",
     "plan_grow",
     "plan_widen",

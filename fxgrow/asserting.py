@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .api.verbs import analysis_of, calls_of, verify
+from .api.analyses import analysis_of
+from .api.comparing import calls_of, verify
 from .bisection.bisect import bisect
 from .capture.inputs.call import Call, as_call, as_training_call
 from .capture.tracing.trace import trace

@@ -1,10 +1,17 @@
-"""Passes: each reads a Program and its Dims and returns a Plan; none writes a tensor. One file each."""
+"""Passes: each is a dataclass of options whose `plan(model, analysis)` returns a Plan; none writes a tensor."""
+
+from __future__ import annotations
 
 if __name__ != "fxgrow.passes":
     raise ImportError("import fxgrow.passes, not passes")
 
 from ..planning.widths import Width
-from .deepen import Deepen
+from .clone_block import CloneBlock
+from .factorize import Factorize
+from .identity_layer import IdentityLayer
+from .insert_block import InsertBlock
 from .widen import Widen
 
-__all__ = ["Deepen", "Widen", "Width"]
+Pass = Widen | InsertBlock | CloneBlock | IdentityLayer | Factorize
+
+__all__ = ["CloneBlock", "Factorize", "IdentityLayer", "InsertBlock", "Pass", "Widen", "Width"]

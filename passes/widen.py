@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, InitVar, dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Literal
@@ -38,7 +38,7 @@ from ..planning.settling import (
     told_beside,
 )
 from ..planning.skip_edits import behind
-from ..planning.targets import Target, find_target, paths
+from ..planning.targets import Target, find_target, names_in, paths
 from ..planning.unit_names import of_units
 from ..planning.widths import Width, chosen_atoms, new_sizes
 
@@ -46,13 +46,22 @@ Skip = Literal["couple", "reshape"]
 INITS = ("match", "kaiming", "xavier")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Widen:
-    """Widen the volumes that some nodes produce. The fields are the options.
+    """Add channels to the volumes that some layers produce (R2WiderR, arXiv 2410.11038, equations 8, 9, 12 and 38).
+
+    Example:
+        >>> from fxgrow.passes import Widen
+        >>> Widen("layer2.conv1", to=256).width.to
+        256
 
     Args:
         nodes: module paths, fx node names or parameter names; all of them grow in one plan.
-        width: to, by, factor (default 2), round_to.
+        to: the new number of channels.
+        by: number of channels to add.
+        factor: how many times wider; 2 if neither `to` nor `by` is given.
+        round_to: round the width up to a multiple of this number.
+        width: the four together, as a `Width`.
         others: further names, each with a width of its own.
         optional: names that are left out if they cannot grow, which the plan's notes say; refused only if nothing can.
         fixed: names that keep their widths, even where others can grow only together with them.
@@ -65,7 +74,12 @@ class Widen:
         init: how new weights are drawn: "match" the spread of the old ones, "kaiming" or "xavier".
     """
 
-    nodes: tuple[str, ...]
+    nodes: str | Sequence[str]
+    _: KW_ONLY
+    to: InitVar[int | None] = None
+    by: InitVar[int | None] = None
+    factor: InitVar[float | None] = None
+    round_to: InitVar[int | None] = None
     width: Width = field(default_factory=Width)
     others: tuple[tuple[str, Width], ...] = ()
     optional: frozenset[str] = frozenset()
@@ -77,7 +91,10 @@ class Widen:
     seed: int = 0
     init: str = "match"
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, to: int | None, by: int | None, factor: float | None, round_to: int | None) -> None:
+        object.__setattr__(self, "nodes", names_in(self.nodes))
+        if any(x is not None for x in (to, by, factor, round_to)):
+            object.__setattr__(self, "width", Width(to=to, by=by, factor=factor, round_to=round_to))
         for name, allowed in (
             ("skip", ("couple", "reshape")),
             ("adapter", ("pad", "conv")),

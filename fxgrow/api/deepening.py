@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from torch import fx, nn
 
 from ..capture.inputs.call import Call
 from ..capture.locks import one_at_a_time
-from ..errors import Kind, VerificationFailed, usage
+from ..errors import Kind, usage
 from ..global_state import plain
-from ..passes import Deepen
-from ..plan_validation import remember
+from ..insertion.block_options import check_block
+from ..insertion.plan_inserts import Names, check_options, places_of
+from ..passes import CloneBlock, Factorize, IdentityLayer, InsertBlock, Pass
+from ..passes.insert_block import Block
+from ..planning.targets import names_in
 from ..plans import Plan
-from ..rewrite import apply
-from ..rewrite.apply import tensors_of
-from ..rewrite.memory_limits import check_memory
-from .verbs import _ANALYSES, _names, analysis_of
-from .verifying import verify as check
+from .applying import grown_by
+from .composing import plan
 
-Names = str | Iterable[str] | None
-Block = str | Callable[[int], nn.Module] | None
+_DEFAULTS = {f.name: f.default for f in fields(InsertBlock) if f.name not in ("after", "before", "block")}
+OPTIONS = frozenset({*_DEFAULTS, "block"})
+"""Options of a block at one place."""
 
 
 @plain
@@ -53,26 +55,57 @@ def plan_deepen(
         UsageError: the call is invalid.
         GrowthRefused: a block would change the function.
     """
-    if after is None and before is None:
-        raise usage(Kind.BAD_OPTION, "no place is named", hint='after="layer2"')
-    places = [(name, "after") for name in (() if after is None else _names(after))]
-    places += [(name, "before") for name in (() if before is None else _names(before))]
-    recipe = Deepen(
-        places=tuple(places),  # type: ignore[arg-type]  # the sides are written out above
-        block=block,
-        scheme=scheme,
-        count=count,
-        hidden=hidden,
-        kernel=kernel,
-        norm=norm,
-        activation=activation,
-        heads=heads,
-        causal=causal,
-        seed=seed,
-        init=init,
-    )
-    analysis = analysis_of(model, example_inputs, example_kwargs)
-    return remember(recipe.plan(model, analysis), analysis)
+    options = {
+        "scheme": scheme,
+        "count": count,
+        "hidden": hidden,
+        "kernel": kernel,
+        "norm": norm,
+        "activation": activation,
+        "heads": heads,
+        "causal": causal,
+        "seed": seed,
+        "init": init,
+    }
+    step = pass_for(after, before, block, options)
+    return plan(model, step, example_inputs=example_inputs, example_kwargs=example_kwargs)
+
+
+def pass_for(after: Names, before: Names, block: Block, options: Mapping[str, Any]) -> Pass:
+    """The pass that the options of `deepen` ask for.
+
+    Args:
+        after: places behind which something is inserted.
+        before: places in front of which something is inserted.
+        block: what is inserted.
+        options: the other options of `deepen` by name; those that are left out have their defaults.
+
+    Raises:
+        UsageError: an option is invalid, or means nothing to the block.
+    """
+    given = {**_DEFAULTS, **options}
+    after, before = (None if names is None else names_in(names) for names in (after, before))
+    check_options(places_of(after, before), **given)
+    scheme = given["scheme"]
+    if given["init"] == "copy" and block != "clone":
+        raise usage(Kind.BAD_OPTION, 'init="copy" needs something to copy', hint='block="clone"')
+    check_block(block, scheme)
+    if scheme == "net2net":
+        return IdentityLayer(after=after, before=before, **_some(given, "count kernel norm activation seed init"))
+    if scheme == "morphism":
+        layers = tuple(name for name, _ in places_of(after, before))
+        return Factorize(layers, **_some(given, "count hidden kernel activation seed init"))
+    if block == "clone":
+        idle = [name for name in ("hidden", "kernel", "activation", "heads") if given[name] is not None]
+        if idle:
+            what = f"{idle[0]}= means nothing to block={block!r}"
+            raise usage(Kind.BAD_OPTION, what, hint="leave it out, or choose a block that has it")
+        return CloneBlock(after=after, before=before, **_some(given, "scheme count seed init"))
+    return InsertBlock(after=after, before=before, block=block, **given)
+
+
+def _some(given: Mapping[str, Any], names: str) -> dict[str, Any]:
+    return {name: given[name] for name in names.split()}
 
 
 @plain
@@ -137,7 +170,7 @@ def deepen(
         GrowthRefused: a block would change the function there; the message says why and what to try.
         VerificationFailed: `verify=True` and the numbers differ.
     """
-    plan = plan_deepen(
+    made = plan_deepen(
         model,
         after,
         before=before,
@@ -155,14 +188,4 @@ def deepen(
         example_inputs=example_inputs,
         example_kwargs=example_kwargs,
     )
-    known = _ANALYSES[model]
-    check_memory(plan, tensors_of(model))
-    grown = apply(plan, model, inplace=inplace and not verify, checked=True)
-    if verify:
-        certificate = check(model, grown, example_inputs=known.call)
-        if not certificate:
-            raise VerificationFailed(certificate.refusal())
-        if inplace:
-            grown = apply(plan, model, inplace=True, checked=True)
-    _ANALYSES.setdefault(grown, known)  # its signatures and input shapes serve the next analysis
-    return grown
+    return grown_by(made, model, inplace=inplace, verify=verify)

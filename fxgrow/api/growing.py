@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import Any, Literal
 
 from torch import fx
@@ -14,35 +12,22 @@ from torch import fx
 from ..analysis.analysis import Analysis
 from ..capture.locks import one_at_a_time
 from ..dims.axis import atoms
-from ..errors import FxgrowError, Kind, VerificationFailed, usage
+from ..errors import FxgrowError, Kind, usage
 from ..global_state import plain
-from ..inspection.advice import advised
-from ..inspection.growable import planned
-from ..passes import Widen, Width
-from ..passes.deepen import check_number
-from ..plan_validation import remember
+from ..insertion.plan_inserts import check_number
+from ..passes import Pass, Widen, Width
 from ..planning.targets import paths
 from ..plans import Plan
-from ..rewrite import apply
-from ..rewrite.apply import sketch, tensors_of
-from ..rewrite.memory_limits import check_memory
 from ..schemes import Scheme, scheme_named
-from .deepening import plan_deepen
-from .verbs import _ANALYSES, analysis_of
-from .verifying import verify as check
+from .analyses import analysis_of
+from .applying import grown_by
+from .composing import plan
+from .deepening import OPTIONS, pass_for
 
 Size = float | Width | None
 Widths = float | Width | Mapping[str, Size] | Callable[[str, int], Size]
 Depths = str | Iterable[str] | Mapping[str, str | Mapping[str, Any]]
 _WILD = frozenset("*?[")
-_OPTIONS = frozenset(inspect.signature(plan_deepen).parameters) - {
-    "model",
-    "after",
-    "before",
-    "example_inputs",
-    "example_kwargs",
-}
-"""What can be said of a block at each place."""
 _DEEPER = {"net2net": "net2net", "zero": "zero", "mean": "zero", "morphism": "zero"}
 """How blocks are silenced that are inserted beside a widening; r2r beside all others."""
 
@@ -75,22 +60,17 @@ def plan_grow(
     places = list(_places(deepen))
     if widen is None and not places:
         raise usage(Kind.BAD_OPTION, "deepen= names no place", hint='deepen="layer2"')
-    check_number(sum(n for _, wish in places if type(n := wish.get("count", 1)) is int))
-    analysis = analysis_of(model, example_inputs, example_kwargs)
-    steps: list[Plan] = []
+    check_number(sum(n for _, options in places if type(n := options.get("count", 1)) is int))
+    steps: list[Pass] = []
     if widen is not None:
-        wishes = _wishes(model, analysis, widen)
+        asked = _asked(model, analysis_of(model, example_inputs, example_kwargs), widen)
         options: dict[str, Any] = {"scheme": scheme, "skip": skip, "grow": grow, "seed": seed, "init": init}
-        recipe = Widen(nodes=(), others=wishes.widths, optional=wishes.optional, fixed=wishes.fixed, **options)
-        steps.append(advised(partial(planned, recipe, model, analysis), recipe, model, analysis))
-    twin = model
-    for name, wish in places:
-        if steps:  # the next step is planned for what this one will have made
-            twin = apply(steps[-1], sketch(twin), inplace=True, checked=True)
-        call = replace(analysis.call.on("meta"), guessed=()) if steps else analysis.call
-        options = {"scheme": _DEEPER.get(scheme_named(scheme).name, "r2r"), "seed": seed, "init": init, **wish}
-        steps.append(plan_deepen(twin, name, example_inputs=call, **options))
-    return remember(replace(steps[0], then=tuple(steps[1:])), analysis)
+        steps.append(Widen((), others=asked.widths, optional=asked.optional, fixed=asked.fixed, **options))
+    below = _DEEPER.get(scheme_named(scheme).name, "r2r")
+    for name, chosen in places:
+        options = {"scheme": below, "seed": seed, "init": init, **chosen}
+        steps.append(pass_for(name, None, options.pop("block", None), options))
+    return plan(model, *steps, example_inputs=example_inputs, example_kwargs=example_kwargs)
 
 
 @plain
@@ -139,7 +119,7 @@ def grow(
         GrowthRefused: the growth would change the function or the interface.
         VerificationFailed: `verify=True` and the numbers differ.
     """
-    plan = plan_grow(
+    made = plan_grow(
         model,
         widen=widen,
         deepen=deepen,
@@ -151,21 +131,11 @@ def grow(
         example_inputs=example_inputs,
         example_kwargs=example_kwargs,
     )
-    known = _ANALYSES[model]
-    check_memory(plan, tensors_of(model))
-    grown = apply(plan, model, inplace=inplace and not verify, checked=True)
-    if verify:
-        certificate = check(model, grown, example_inputs=known.call)
-        if not certificate:
-            raise VerificationFailed(certificate.refusal())
-        if inplace:
-            grown = apply(plan, model, inplace=True, checked=True)
-    _ANALYSES.setdefault(grown, known)
-    return grown
+    return grown_by(made, model, inplace=inplace, verify=verify)
 
 
 @dataclass(frozen=True, slots=True)
-class _Wishes:
+class _Asked:
     """What `widen=` says of the layers."""
 
     widths: tuple[tuple[str, Width], ...]
@@ -175,13 +145,13 @@ class _Wishes:
     """Those that are to stay as they are."""
 
 
-def _wishes(gm: fx.GraphModule, analysis: Analysis, widen: Widths) -> _Wishes:
+def _asked(gm: fx.GraphModule, analysis: Analysis, widen: Widths) -> _Asked:
     """Names with their widths, which of them may be left out, and which are to keep theirs."""
     layers = paths(gm, analysis.dims)
     known = {name: analysis.dims.algebra.measure(p.axis) for name, p in layers.items()}
     if callable(widen) and not isinstance(widen, Width):
         found = {name: _width(widen(name, now)) for name, now in known.items()}
-        return _as_wishes(found, found)
+        return _as_asked(found, found)
     rules: Mapping[Any, Size] = widen if isinstance(widen, Mapping) else {"*": widen}
     unnamed = [name for name in rules if not isinstance(name, str)]
     if unnamed:
@@ -199,15 +169,15 @@ def _wishes(gm: fx.GraphModule, analysis: Analysis, widen: Widths) -> _Wishes:
             raise usage(Kind.BAD_TARGET, what, hint="give both the same factor, or leave both as they are")
     fitting = {name: [w for pattern, w in wild.items() if fnmatchcase(name, pattern)] for name in known}
     matched = {name: widths[0] for name, widths in fitting.items() if widths and name not in exact}
-    return _as_wishes({**exact, **matched}, matched)
+    return _as_asked({**exact, **matched}, matched)
 
 
-def _as_wishes(widths: Mapping[str, Width | None], optional: Iterable[str]) -> _Wishes:
+def _as_asked(widths: Mapping[str, Width | None], optional: Iterable[str]) -> _Asked:
     wanted = tuple((name, width) for name, width in widths.items() if width is not None)
     if not wanted:
         raise _nothing()
     fixed = frozenset(name for name, width in widths.items() if width is None)
-    return _Wishes(wanted, frozenset(optional) - fixed, fixed)
+    return _Asked(wanted, frozenset(optional) - fixed, fixed)
 
 
 def _nothing() -> FxgrowError:
@@ -232,12 +202,12 @@ def _places(deepen: Depths | None) -> Iterator[tuple[str, dict[str, Any]]]:
     if deepen is None:
         return
     if isinstance(deepen, Mapping):
-        for name, wish in deepen.items():
-            options = dict(wish) if isinstance(wish, Mapping) else {"block": wish}
-            unknown = [key for key in options if key not in _OPTIONS]
+        for name, chosen in deepen.items():
+            options = dict(chosen) if isinstance(chosen, Mapping) else {"block": chosen}
+            unknown = [key for key in options if key not in OPTIONS]
             if unknown:
                 what = f"deepen has no option {unknown[0]!r} for a place"
-                raise usage(Kind.BAD_OPTION, what, hint=f"its options are {', '.join(sorted(_OPTIONS))}")
+                raise usage(Kind.BAD_OPTION, what, hint=f"its options are {', '.join(sorted(OPTIONS))}")
             yield name, options
         return
     if not isinstance(deepen, Iterable):

@@ -8,7 +8,7 @@ import typer
 
 from ..api.deepening import plan_deepen
 from ..api.growing import plan_grow
-from ..api.verbs import plan_widen
+from ..api.widening import plan_widen
 from ..loading import load
 from ..loading.wishes import depths, widths
 from . import growths as g
@@ -123,6 +123,10 @@ def deepen(
     heads: Annotated[
         int | None, typer.Option("--heads", metavar="N", rich_help_panel=o.GROWTH, help="Of a transformer block.")
     ] = None,
+    causal: Annotated[
+        bool | None,
+        typer.Option("--causal/--no-causal", rich_help_panel=o.GROWTH, help="Whether its attention is causal."),
+    ] = None,
     init: Annotated[
         str,
         typer.Option(
@@ -154,6 +158,7 @@ def deepen(
         norm=norm,
         activation=activation,
         heads=heads,
+        causal=causal,
         seed=seed,
         init=init,
         example_inputs=about.inputs,

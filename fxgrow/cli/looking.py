@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ..api.verbs import inspect as survey
+from ..api.inspecting import inspect as survey
 from ..loading import load
 from . import options as o
 from .terminal import note, say

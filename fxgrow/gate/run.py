@@ -15,8 +15,8 @@ import torch
 
 from ..api.deepening import plan_deepen
 from ..api.growing import plan_grow
-from ..api.verbs import plan_widen
 from ..api.verifying import verify
+from ..api.widening import plan_widen
 from ..errors import FxgrowError, GrowthRefused, Kind, Refusal
 from ..loading import Loaded, grown_by
 from ..loading.inputs import SYNTAX

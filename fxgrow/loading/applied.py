@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from ..api.verbs import apply
+from ..api.applying import apply
 from ..errors import FxgrowError, Kind, usage
 from ..plans import Plan
 from ..rewrite import apply as write

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import fx
 
-from ..api.verbs import analysis_of
+from ..api.analyses import analysis_of
 from ..capture.inputs.call import Call
 from ..capture.tracing.trace import trace
 from ..errors import Kind, usage

@@ -18,9 +18,9 @@ from ..insertion.context import look_around
 from ..insertion.factorize import factors
 from ..insertion.identity_layer import draft_identity
 from ..insertion.inserting import Drafted, draft
+from ..insertion.plan_inserts import SCHEMES, hidden_width
 from ..insertion.positions import position_of
 from ..insertion.segments import Segment, between
-from ..passes.deepen import SCHEMES, hidden_width
 from ..plans import Insert, Plan
 from ..plans.insertion import Copies, Factory, Layers
 from ..rewrite.validate_plan import ACTIVATIONS

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import Any
 
 from torch import fx
 
@@ -187,3 +188,8 @@ def _unknown(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str
     unused = name and name in {**dict(gm.named_modules()), **dict(gm.named_parameters(remove_duplicate=False))}
     what = f"{name!r} is in the model, but the traced graph never uses it" if unused else ""
     return usage(Kind.UNKNOWN_NODE, what or f"no module, fx node or parameter is called {name!r}", hint=hint)
+
+
+def names_in(names: Any) -> tuple[Any, ...]:
+    """One name or several, as a tuple. Unknown names are reported later, by the lookup."""
+    return tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else (names,)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import fxgrow
-from fxgrow.api.verbs import analysis_of
+from fxgrow.api.analyses import analysis_of
 from fxgrow.dims.axis import Axis
 from fxgrow.planning.decompose_attention import closed
 from fxgrow.planning.targets import paths

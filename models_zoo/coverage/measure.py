@@ -21,7 +21,7 @@ import torch
 from torch import fx, nn
 
 import fxgrow
-from fxgrow.api.verbs import analysis_of
+from fxgrow.api.analyses import analysis_of
 from fxgrow.capture.inputs.call import Call
 from fxgrow.inspection.growable import BY_WIDTH
 from fxgrow.verification.certificate import FLOAT64_BOUND

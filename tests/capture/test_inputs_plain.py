@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import fxgrow
-from fxgrow.api.verbs import analysis_of
+from fxgrow.api.analyses import analysis_of
 from fxgrow.capture.lowering import build
 from fxgrow.planning import build_plan as writing
 from fxgrow.planning.cuts import Cuts

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 import fxgrow
 import fxgrow.asserting
-from fxgrow.api.verbs import analysis_of
+from fxgrow.api.analyses import analysis_of
 from fxgrow.capture.inputs.call import remembered
 
 from ..models.input import M, X, Y, grown, net, normal, same

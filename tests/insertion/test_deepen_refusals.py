@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import fxgrow
 from fxgrow import Kind, UsageError
-from fxgrow.api.verbs import analysis_of
+from fxgrow.api.analyses import analysis_of
 from fxgrow.insertion import silence
 from fxgrow.insertion.context import look_around
 from fxgrow.insertion.dtypes import nearest_tensor

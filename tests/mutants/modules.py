@@ -261,7 +261,7 @@ WIDER: dict[str, Plant] = {
     "operands may change places at the new width": method(Pairs, "same", lambda *_: True),
     "dtypes may change at the new width": both(wrapped(Pairs, "trees", _plain), wrapped(Pairs, "step", _any_dtype)),
     "what is known is never stale": method(Analysis, "fits", _fits),
-    "plans are believed": changed(api__verbs__proved_here=lambda _: True),
+    "plans are believed": changed(api__applying__proved_here=lambda _: True),
     "ties by memory are forgotten": both(
         *(
             changed(**{f"{place}__place_of": id})

@@ -586,7 +586,7 @@ def _everywhere(name: str, value: object, *places: str) -> Plant:
     return changed(**{f"{place}__{name}": value for place in places})
 
 
-_WRITES = ("capture__tracing__trace", "capture__lowering__lowering", "api__verbs")
+_WRITES = ("capture__tracing__trace", "capture__lowering__lowering", "api__comparing")
 SHOWN_BY: dict[str, dict[str, Plant]] = {
     "objects": {
         "what forward writes is left behind": _everywhere("nothing_left_behind", _reached_only, *_WRITES),
@@ -648,7 +648,7 @@ SHOWN_BY: dict[str, dict[str, Plant]] = {
     "repetitions": {"plans are not counted": changed(rewrite__validate__repeated=lambda *_: iter(()))},
     "limits": {
         "memory has no end": _everywhere("overflow", lambda *_: "", "rewrite__memory_limits", "rewrite__validate"),
-        "kernels have no end": changed(passes__deepen__LARGEST_KERNEL=2**80),
+        "kernels have no end": changed(insertion__plan_inserts__LARGEST_KERNEL=2**80),
         "hidden units have no end": changed(insertion__block_options__LARGEST=2**80),
     },
     "kernels": {

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 import fxgrow
-from fxgrow.api.verbs import analysis_of
+from fxgrow.api.analyses import analysis_of
 from fxgrow.rules import RULES
 from fxgrow.rules.pointwise import Unary
 

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 import fxgrow
-from fxgrow.api.verbs import analysis_of
+from fxgrow.api.analyses import analysis_of
 from fxgrow.bounds.bounds import bounds_of
 from fxgrow.capture.inputs.call import as_call, placeholders, spread
 from fxgrow.capture.program.program import Value

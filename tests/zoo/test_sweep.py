@@ -18,7 +18,7 @@ import torchvision
 from torch import Tensor, fx, nn
 
 import fxgrow
-from fxgrow.api.verbs import analysis_of
+from fxgrow.api.analyses import analysis_of
 from fxgrow.models_zoo.coverage.inner_axes import INTERFACE, asks, planned
 from fxgrow.models_zoo.coverage.libraries import library_subjects, names_like
 from fxgrow.models_zoo.coverage.measure import Measured, measure

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ...analysis.solver import DimsSolver
-from ...api.verbs import analysis_of
+from ...api.analyses import analysis_of
 from ...dims.axis import Atom
 from ...errors import FxgrowError, Kind
 from ...insertion.block_options import activation_named

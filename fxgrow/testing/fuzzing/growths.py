@@ -9,7 +9,7 @@ from torch import fx
 
 from ...api.deepening import plan_deepen
 from ...api.growing import plan_grow
-from ...api.verbs import plan_widen
+from ...api.widening import plan_widen
 from ...plans import Plan
 
 Side = Literal["after", "before"]

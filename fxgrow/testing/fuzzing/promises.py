@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ...api.verbs import apply
+from ...api.applying import apply
 from ...capture.inputs.call import Call
 from ...plans import Plan
 from ...plans.layout import old_positions

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from ...api.verbs import analysis_of
+from ...api.analyses import analysis_of
 from ...errors import GrowthRefused, Kind, UsageError
 from ...planning.targets import paths
 from ...schemes import SCHEMES

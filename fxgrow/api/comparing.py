@@ -1,0 +1,67 @@
+"""`verify` and `bisect`: compare two models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from ..bisection.bisect import bisect as find_difference
+from ..capture.inputs.call import Call, as_call, as_training_call, remembered
+from ..capture.user_objects.user_state import nothing_left_behind
+from ..errors import Kind, usage
+from ..global_state import plain
+from ..plans.limits import LARGEST_SEED
+from ..verification import Certificate
+from .analyses import analysis_of
+from .verifying import verify as check
+
+bisect = plain(find_difference)
+
+
+@plain
+def verify(
+    before: nn.Module,
+    after: nn.Module,
+    *,
+    example_inputs: Sequence[Any] | Tensor | Call | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    train_inputs: Sequence[Any] | Tensor | Call | None = None,
+    train_kwargs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    training: bool = True,
+) -> Certificate:
+    """Check that two models compute the same function; `print` the certificate, or `assert` it. Both stay as they are.
+
+    `verify(original, grown)` with the user's own module is the strong form: it holds the trace to account, too.
+
+    Args:
+        before: the model that was grown, the module itself or a trace of it.
+        after: the grown one; if fxgrow grew it, the static proof is part of the certificate.
+        example_inputs: what the models take: tensors, plain values and containers of them; by default what `before` or
+            `after` was traced with; else that is inferred, and the certificate says so.
+        example_kwargs: the same by name.
+        train_inputs: what the models take in training mode, where that is something else.
+        train_kwargs: the same by name.
+        seed: of the probe inputs.
+        training: also compare in training mode where the proof claims it, and watch one training step.
+
+    Raises:
+        UsageError: input shapes are neither given nor inferable, or do not fit.
+    """
+    if type(seed) is not int or abs(seed) > LARGEST_SEED:
+        what = f"seed must be a whole number, not {seed!r:.60}"
+        raise usage(Kind.BAD_OPTION, what, hint=f"seed=0, say, at most {LARGEST_SEED}")
+    call, in_training = calls_of(before, after, as_call(example_inputs, example_kwargs))
+    in_training = as_training_call(call, train_inputs, train_kwargs) or in_training
+    with nothing_left_behind(before), nothing_left_behind(after):
+        return check(before, after, example_inputs=call, train_inputs=in_training, seed=seed, training=training)
+
+
+def calls_of(before: nn.Module, after: nn.Module, call: Call | None = None) -> tuple[Call | None, Call | None]:
+    """What two models take, and what they take in training mode: what is given, else what is known of a traced one."""
+    known = next((m for m in (before, after) if isinstance(m, fx.GraphModule)), None)
+    if call is not None or known is None:
+        return call, None
+    return analysis_of(known).call, remembered(known, training=True)
