@@ -5,6 +5,8 @@ wider = fxgrow.widen(traced, node="layer2.conv1")
 print(fxgrow.verify(traced, wider))
 """
 
+from importlib.metadata import PackageNotFoundError, version
+
 from . import diagnostics
 from .analysis.analysis import Analysis, analyse
 from .api.applying import apply
@@ -51,3 +53,13 @@ __all__ = [
     "verify",
     "widen",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`, read from the installed package when it is asked for."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return version("fxgrow")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "0+unknown"

@@ -38,7 +38,7 @@ from ..planning.settling import (
     told_beside,
 )
 from ..planning.skip_edits import behind
-from ..planning.targets import Target, find_target, names_in, paths
+from ..planning.targets import Name, Target, find_target, names_in, paths
 from ..planning.unit_names import of_units
 from ..planning.widths import Width, chosen_atoms, new_sizes
 
@@ -74,7 +74,7 @@ class Widen:
         init: how new weights are drawn: "match" the spread of the old ones, "kaiming" or "xavier".
     """
 
-    nodes: str | Sequence[str]
+    nodes: Name | Sequence[Name]
     _: KW_ONLY
     to: InitVar[int | None] = None
     by: InitVar[int | None] = None
@@ -238,7 +238,7 @@ class Widen:
 
     @property
     def _wishes(self) -> Mapping[str, Width]:
-        return {**dict.fromkeys(self.nodes, self.width), **dict(self.others)}
+        return {**dict.fromkeys(names_in(self.nodes), self.width), **dict(self.others)}
 
     def sizes(self, task: Task, dims: DimsSolver) -> tuple[dict[Atom, int] | None, list[Target]]:
         """New sizes, and the layers that ask for them; no sizes if nothing is left, or if calls had to be written out

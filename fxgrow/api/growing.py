@@ -16,7 +16,7 @@ from ..errors import FxgrowError, Kind, usage
 from ..global_state import plain
 from ..insertion.plan_inserts import check_number
 from ..passes import Pass, Widen, Width
-from ..planning.targets import paths
+from ..planning.targets import Name, names_in, paths
 from ..plans import Plan
 from ..schemes import Scheme, scheme_named
 from .analyses import analysis_of
@@ -25,8 +25,9 @@ from .composing import plan
 from .deepening import OPTIONS, pass_for
 
 Size = float | Width | None
-Widths = float | Width | Mapping[str, Size] | Callable[[str, int], Size]
-Depths = str | Iterable[str] | Mapping[str, str | Mapping[str, Any]]
+Widths = float | Width | Mapping[Any, Size] | Callable[[str, int], Size]
+"""A size for all layers, for names, patterns and sites, or by a function of name and present width."""
+Depths = Name | Iterable[Name] | Mapping[Any, str | Mapping[str, Any]]
 _WILD = frozenset("*?[")
 _DEEPER = {"net2net": "net2net", "zero": "zero", "mean": "zero", "morphism": "zero"}
 """How blocks are silenced that are inserted beside a widening; r2r beside all others."""
@@ -153,6 +154,7 @@ def _asked(gm: fx.GraphModule, analysis: Analysis, widen: Widths) -> _Asked:
         found = {name: _width(widen(name, now)) for name, now in known.items()}
         return _as_asked(found, found)
     rules: Mapping[Any, Size] = widen if isinstance(widen, Mapping) else {"*": widen}
+    rules = {getattr(name, "path", name): size for name, size in rules.items()}
     unnamed = [name for name in rules if not isinstance(name, str)]
     if unnamed:
         raise usage(Kind.BAD_OPTION, f"{unnamed[0]!r} is no name", hint='widen={"layer*.*.conv1": 1.5}')
@@ -202,15 +204,16 @@ def _places(deepen: Depths | None) -> Iterator[tuple[str, dict[str, Any]]]:
     if deepen is None:
         return
     if isinstance(deepen, Mapping):
-        for name, chosen in deepen.items():
+        place: Any
+        for place, chosen in deepen.items():
             options = dict(chosen) if isinstance(chosen, Mapping) else {"block": chosen}
             unknown = [key for key in options if key not in OPTIONS]
             if unknown:
                 what = f"deepen has no option {unknown[0]!r} for a place"
                 raise usage(Kind.BAD_OPTION, what, hint=f"its options are {', '.join(sorted(OPTIONS))}")
-            yield name, options
+            yield getattr(place, "path", place), options
         return
-    if not isinstance(deepen, Iterable):
+    if not isinstance(deepen, Iterable) and not hasattr(deepen, "path"):
         raise usage(Kind.BAD_OPTION, f"deepen={deepen!r} names no place", hint='deepen="layer2"')
-    for name in (deepen,) if isinstance(deepen, str) else deepen:
+    for name in names_in(deepen):
         yield name, {}

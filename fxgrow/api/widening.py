@@ -10,6 +10,7 @@ from torch import fx
 from ..capture.locks import one_at_a_time
 from ..global_state import plain
 from ..passes import Widen, Width
+from ..planning.targets import Name
 from ..plans import Plan
 from ..schemes import Scheme
 from .applying import grown_by
@@ -20,7 +21,7 @@ from .composing import plan
 @one_at_a_time
 def plan_widen(
     model: fx.GraphModule,
-    node: str | Sequence[str],
+    node: Name | Sequence[Name],
     *,
     to: int | None = None,
     by: int | None = None,
@@ -51,7 +52,7 @@ def plan_widen(
 @plain
 def widen(
     model: fx.GraphModule,
-    node: str | Sequence[str],
+    node: Name | Sequence[Name],
     *,
     to: int | None = None,
     by: int | None = None,

@@ -10,7 +10,7 @@ from torch import fx
 
 from ..analysis.analysis import Analysis
 from ..errors import FxgrowError, GrowthRefused, Kind, usage
-from ..planning.targets import names_in
+from ..planning.targets import Name, names_in
 from ..plans import Plan
 from ..plans.insertion import Layers
 from ..plans.limits import is_seed
@@ -24,7 +24,7 @@ LARGEST_KERNEL = 1024
 """The largest window of a new convolution along one axis; no known network has a longer one."""
 MOST_BLOCKS = 1000
 """The largest number of new blocks in one plan, which is still planned within seconds."""
-Names = str | Iterable[str] | None
+Names = Name | Iterable[Name] | None
 Places = tuple[tuple[str, Side], ...]
 """Names of modules, containers or fx nodes, each with the side on which the block is inserted."""
 _ALLOWED: dict[str, tuple[str, ...]] = {"scheme": SCHEMES, "init": INITS, "norm": NORMS}

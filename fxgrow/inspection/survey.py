@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import fx
@@ -10,19 +11,23 @@ from ..analysis.analysis import Analysis
 from ..analysis.solver import DimsSolver, Producer
 from ..dims.axis import Atom, Axis, atoms, show
 from ..errors import Refusal
+from ..planning.cost import flops
 from ..planning.targets import owned, paths
 from .growable import answers
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One producer: an axis that is born from a weight."""
+    """One layer that produces channels. It is taken wherever a layer is named: `fxgrow.widen(model, site)`."""
 
     path: str
-    """What to call it in `widen`: a module path, or a parameter name where no module owns it."""
+    """Its name in `widen`: a module path, or a parameter name where no module owns the parameter."""
     node: str
+    """The fx node that computes the channels."""
     parameter: str
+    """The weight that they come from."""
     width: int
+    """The number of channels."""
     axis: str
     """What the axis is made of, e.g. `(g c)`; equal names are one set of units."""
     readers: tuple[str, ...]
@@ -32,6 +37,20 @@ class Site:
     joins: tuple[str, ...]
     """Residual joins that the volume meets."""
     refusal: Refusal | None
+    """Why it cannot grow; None if it can."""
+    kind: str = ""
+    """The class of the module, or the operator where no module is called."""
+    parameters: int = 0
+    """Number of entries of its own parameters."""
+    flops: int = 0
+    """Floating-point operations of one call for the example inputs, a multiply and an add for each product."""
+
+    def __str__(self) -> str:
+        return self.path
+
+    def __repr__(self) -> str:
+        state = "" if self.refusal is None else f", {self.refusal.kind.value}"
+        return f"<Site {self.path}: {self.kind}, {self.width} channels{state}>"
 
     @property
     def widenable(self) -> bool:
@@ -60,7 +79,7 @@ class Survey:
 def survey(gm: fx.GraphModule, analysis: Analysis, scheme: str = "auto") -> Survey:
     """Look at every producer of a model; proves each growth, applies none."""
     dims = analysis.dims
-    surroundings, refusals = _Surroundings(dims), answers(gm, analysis, scheme).refusals
+    surroundings, refusals = _Surroundings(gm, analysis), answers(gm, analysis, scheme).refusals
     sites = [surroundings.site(path, producer, refusals.get(path)) for path, producer in paths(gm, dims).items()]
     return Survey(tuple(sites), tuple(_joins(gm, dims)))
 
@@ -68,8 +87,11 @@ def survey(gm: fx.GraphModule, analysis: Analysis, scheme: str = "auto") -> Surv
 class _Surroundings:
     """Which readers, producers and joins see which atoms."""
 
-    def __init__(self, dims: DimsSolver) -> None:
-        self.dims = dims
+    def __init__(self, gm: fx.GraphModule, analysis: Analysis) -> None:
+        self.dims = dims = analysis.dims
+        self.program = analysis.program
+        self.modules = dict(gm.named_modules(remove_duplicate=False))
+        self.targets = {n.name: n.target for n in gm.graph.nodes}
         self.producers = [(p, self._atoms(p.axis)) for p in owned(dims)]
         self.readers = [(r.node, self._atoms(r.axis)) for r in dims.readers]
         self.joins = [(j.node, self._atoms(*dims.of(j.main), *dims.of(j.skip))) for j in dims.joins]
@@ -91,7 +113,19 @@ class _Surroundings:
             tuple(dict.fromkeys(together)),
             tuple(dict.fromkeys(node for node, held in self.joins if mine & held)),
             refusal,
+            *self._costs(p),
         )
+
+    def _costs(self, p: Producer) -> tuple[str, int, int]:
+        """The kind of a layer, the number of its parameters, and its floating-point operations."""
+        ops = self.program.node_ops.get(p.node, [])
+        module = self.modules.get(str(self.targets.get(p.node)))
+        if module is not None:
+            kind, own = type(module).__name__, sum(t.numel() for t in module.parameters(recurse=False))
+        else:
+            kind = next((op.name.removeprefix("aten::") for op in ops if p.weight in op.inputs()), "")
+            own = math.prod(p.weight.shape)
+        return kind, own, flops(ops, lambda value: value.shape)
 
 
 def _joins(gm: fx.GraphModule, dims: DimsSolver) -> list[JoinSite]:

@@ -14,7 +14,7 @@ WIDTH = 120
 """Columns of the printed tables."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Inspection:
     """Every widenable producer with its readers, the residual joins, and the reason for whatever cannot grow."""
 
@@ -39,6 +39,11 @@ class Inspection:
     def refused(self) -> tuple[Site, ...]:
         """Producers that cannot, each with its refusal."""
         return tuple(s for s in self.sites if not s.widenable)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Inspection: {len(self.widenable)} of {len(self.sites)} layers can be widened, {len(self.joins)} joins>"
+        )
 
     def __str__(self) -> str:
         tables = [self._producers()]

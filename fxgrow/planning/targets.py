@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Protocol
 
 from torch import fx
 
@@ -15,6 +15,17 @@ from ..analysis.solver import DimsSolver, Producer
 from ..capture.program.program import Origin, Value
 from ..dims.axis import Atom, Axis, atoms
 from ..errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
+
+
+class Named(Protocol):
+    """What has a name in the model, as the sites of `fxgrow.inspect` have."""
+
+    @property
+    def path(self) -> str:
+        """A module path, an fx node name or a parameter name."""
+
+
+Name = str | Named
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,5 +202,9 @@ def _unknown(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str
 
 
 def names_in(names: Any) -> tuple[Any, ...]:
-    """One name or several, as a tuple. Unknown names are reported later, by the lookup."""
-    return tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else (names,)
+    """One name or several, as a tuple; what has a `path`, as the sites of `inspect` have, stands for its path.
+
+    Unknown names are reported later, by the lookup.
+    """
+    some = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else (names,)
+    return tuple(getattr(name, "path", name) for name in some)

@@ -141,7 +141,7 @@ class Cost:
     flops: int
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, repr=False)
 class Plan:
     """A proved growth, ready to be applied to the model it was made for, or to another copy of it."""
 
@@ -176,6 +176,11 @@ class Plan:
     their distribution, and single draws are others."""
     then: tuple[Plan, ...] = ()
     """Plans for the result of this one, applied in the same stroke."""
+
+    @property
+    def next_steps(self) -> tuple[Plan, ...]:
+        """The plans that are applied to the result of this one, in the same call; `then` in JSON."""
+        return self.then
 
     def to_json(self) -> str:
         """The plan as text, to be kept, read again by `from_json` and applied to another copy of the model.
@@ -243,6 +248,11 @@ class Plan:
 
     def __str__(self) -> str:
         return self.explain()
+
+    def __repr__(self) -> str:
+        end = list(self.every())[-1].after
+        titles = "; then ".join(plan.title for plan in self.every())
+        return f"<Plan {titles}: {self.before.parameters:,} -> {end.parameters:,} parameters>"
 
 
 def _change(new: object, now: str) -> str:
