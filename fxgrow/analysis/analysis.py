@@ -17,13 +17,14 @@ from ..capture.inputs.second_sizes import apart, of_one, of_other_ranks, resized
 from ..capture.locks import one_at_a_time
 from ..capture.lowering.build import lower
 from ..capture.lowering.lowering import Lowering
+from ..capture.lowering.root_hooks import hooks_of, record_again
 from ..capture.lowering.snapshot import Snapshot
 from ..capture.lowering.template import same_template
 from ..capture.program.call_key import meta_of
 from ..capture.program.program import Program
 from ..capture.recording.fake_tensors import empty_fake
 from ..capture.recording.range_checks import may_run, rows
-from ..capture.traced_model.checks import check_model, check_wrapper
+from ..capture.traced_model.checks import check_forward, check_model, check_wrapper, has_other_forward
 from ..capture.traced_model.other_modes import capture_notes, other_programs, speak_for
 from ..capture.user_objects.user_code import may_change, target_of
 from ..errors import FxgrowError, Kind, usage
@@ -164,9 +165,11 @@ class Analysis:
     def fits(self, model: Snapshot) -> bool:
         """Whether this is still what is to be known of a model: its graph, modules and rules are the same, and the
         user's own code, recorded anew, does what it did."""
-        if self.fingerprint != model.fingerprint or self.rules != RULES.version:
+        if self.fingerprint != model.fingerprint or self.rules != RULES.version or has_other_forward(model.gm):
             return False
         self.lowering.forget()
+        if not self._hooks_fit(model.gm):
+            return False
         for node in model.nodes:
             call = self.program.calls.get(node.name)
             if call is None or not may_change(target := target_of(node, model.modules)):
@@ -178,6 +181,17 @@ class Analysis:
             if not same_template(now, call.template):
                 return False
         return True
+
+    def _hooks_fit(self, gm: fx.GraphModule) -> bool:
+        """Whether the forward hooks of the model itself, recorded anew, do what they did."""
+        known = self.program.hooks
+        if known is None or not hooks_of(gm):
+            return known is None and not hooks_of(gm)
+        try:
+            now = record_again(gm, self.lowering, known)
+        except FxgrowError:  # the new analysis says so
+            return False
+        return now is not None and now.same(known)
 
     @one_at_a_time
     def second(self, gm: fx.GraphModule) -> Program | None:
@@ -352,6 +366,7 @@ def analyse(
             hint="traced = fxgrow.trace(model), or torch.fx.symbolic_trace(model)",
         )
     check_model(gm)
+    check_forward(gm)
     lowering, model = lowering or Lowering(), model or Snapshot(gm)
     lowering.forget()
     call, inputs, program = example_values(

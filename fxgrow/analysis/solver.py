@@ -245,6 +245,10 @@ class DimsSolver:
             what = f"graph output {n}" if n < returned else "a list, dict or dataclass among the inputs"
             for k, axis in enumerate(self.of(value)):
                 self.freeze(axis, Kind.OUTPUT, f"axis {k} of {what} has its size")
+        for value in self.program.read_by_hooks:
+            what = value.names[0] if value.names else "a tensor of the model"
+            for axis in self.of(value):
+                self.freeze(axis, Kind.UNSUPPORTED_MODEL, f"a forward hook of the model itself computes with {what}")
         return self
 
     def _look_aside(self) -> None:

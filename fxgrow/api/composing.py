@@ -17,7 +17,7 @@ from ..global_state import plain
 from ..inspection.advice import advised
 from ..inspection.growable import planned
 from ..passes import Pass, Widen
-from ..plan_validation import remember
+from ..plan_validation import check_root_hooks, remember
 from ..plans import Plan
 from ..rewrite import apply
 from ..rewrite.apply import sketch
@@ -69,7 +69,8 @@ def plan(
         twin = apply(steps[-1], sketch(twin), inplace=True, checked=True)
         analysis = analysis_of(twin, replace(first.call.on("meta"), guessed=()))
         steps.append(one(step, twin, analysis))
-    return remember(replace(steps[0], then=tuple(steps[1:])), first)
+    found = replace(steps[0], then=tuple(steps[1:]))
+    return remember(check_root_hooks(found, model, first), first)
 
 
 def one(step: Pass, model: fx.GraphModule, analysis: Analysis) -> Plan:

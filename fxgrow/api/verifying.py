@@ -14,6 +14,7 @@ from ..analysis.analysis import analyse
 from ..bisection.bisect import explained
 from ..capture.inputs.call import Call, as_call, as_training_call
 from ..capture.lowering.snapshot import Snapshot
+from ..capture.traced_model.checks import check_forward
 from ..capture.traced_model.other_modes import MODES, capture_notes, modes_of
 from ..capture.tracing.leaves import LEAVES
 from ..capture.tracing.trace import trace
@@ -68,7 +69,8 @@ def verify(
 
     Raises:
         UsageError: input shapes are neither given nor inferable, or do not fit; nothing that the models return can be
-            compared; something is no module.
+            compared; something is no module, or a traced
+            model whose `forward` was replaced.
     """
     for model in (before, after):
         if not isinstance(model, nn.Module):
@@ -81,6 +83,8 @@ def verify(
                 f"a {type(model).__name__} on the meta device has no numbers that could be compared",
                 hint="the plan holds the proof; to measure, load weights into both models: model.to_empty(device=...)",
             )
+        if isinstance(model, fx.GraphModule):
+            check_forward(model)
     call = as_call(example_inputs, example_kwargs) or _infer(before, after)
     given = {"eval": call, "training": as_training_call(call, train_inputs, train_kwargs) or call}
     history = plans_since(before, after)

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from ..analysis.analysis import analyse
 from ..capture.inputs.call import Call, as_call
 from ..capture.source_lines import location
-from ..capture.traced_model.checks import check_wrapper
+from ..capture.traced_model.checks import check_forward, check_wrapper
 from ..capture.traced_model.other_modes import MODES
 from ..errors import FxgrowError, Kind, usage
 from ..plans import Plan
@@ -54,7 +54,7 @@ def bisect(
         The first difference; `print` it, or draw it with `.picture(path)`. None if all outputs agree.
 
     Raises:
-        UsageError: a model is not traced, or input shapes are neither given nor inferable.
+        UsageError: a model is not traced, its `forward` was replaced, or input shapes are neither given nor inferable.
     """
     for model in (before, after):
         if not isinstance(model, fx.GraphModule):
@@ -64,6 +64,7 @@ def bisect(
                 f"{type(model).__name__} is not traced, so there are no nodes to compare",
                 hint="traced = fxgrow.trace(model), for the model before and the one after",
             )
+        check_forward(model)
     assert isinstance(before, fx.GraphModule)
     assert isinstance(after, fx.GraphModule)
     call = as_call(example_inputs, example_kwargs) or analyse(before).call

@@ -13,6 +13,7 @@ from ..errors import FxgrowError, Kind, usage
 from ..plans import Plan
 from ..rewrite import apply
 from ..rewrite.apply import check, sketch
+from .check_root_hooks import check_root_hooks
 from .insertions import deepened_again
 from .widenings import widened_again
 
@@ -57,6 +58,7 @@ def prove_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan:
     Raises:
         UsageError: a step does not prove, or says something else of the model than is derived; the message has the
             first difference.
+        GrowthRefused: forward hooks of the model itself would do something else.
     """
     target, known = gm, analysis
     steps: list[Plan] = []
@@ -70,7 +72,7 @@ def prove_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan:
         if isinstance(again, str):
             raise usage(Kind.STALE_PLAN, where + again, hint="make the plan anew for this model")
         steps.append(again)
-    return replace(steps[0], then=tuple(steps[1:]))
+    return check_root_hooks(replace(steps[0], then=tuple(steps[1:])), gm, analysis)
 
 
 def _again(step: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | str:

@@ -9,6 +9,7 @@ from torch import fx
 
 from ..analysis.explain import OUTPUT, chain, culprit
 from ..analysis.solver import DimsSolver
+from ..capture.lowering.root_hooks import WAY_OUT
 from ..capture.source_lines import location
 from ..dims.axis import Axis, atoms
 from ..errors import GrowthRefused, Kind, Refusal
@@ -41,6 +42,7 @@ _CROWD = (
 _OUT = {
     Kind.OUTPUT: "more outputs would change the interface; widen a hidden layer",
     Kind.UNKNOWN_OP: "give the operator a rule: fxgrow.register_rule (see CONTRIBUTING)",
+    Kind.UNSUPPORTED_MODEL: WAY_OUT,
 }
 
 

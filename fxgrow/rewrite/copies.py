@@ -12,12 +12,13 @@ from torch import Tensor, fx, nn
 from ..capture.lowering.shared_storage import in_storages_of, overlapping, place_of
 from ..errors import FxgrowError, Kind, usage
 
-HOOKS = frozenset(
+FORWARD_HOOKS = frozenset(
     {f"_forward_{kind}" for kind in ("hooks", "pre_hooks", "hooks_with_kwargs", "pre_hooks_with_kwargs")}
-    | {"_forward_hooks_always_called", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"}
-    | {"_state_dict_pre_hooks"}
+    | {"_forward_hooks_always_called"}
 )
-"""Hooks of a module, as torch keeps them."""
+"""Forward hooks of a module, as torch keeps them."""
+HOOKS = FORWARD_HOOKS | {"_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"} | {"_state_dict_pre_hooks"}
+"""All its hooks."""
 
 
 def copied(gm: fx.GraphModule, tensors: Mapping[str, Tensor], replaced: Mapping[int, Any]) -> fx.GraphModule:

@@ -16,6 +16,7 @@ from ..capture.containers import leaves
 from ..capture.inputs.call import Call
 from ..capture.user_objects.container_state import changes, contents, copied
 from ..capture.user_objects.random_streams import streams_kept
+from ..rewrite.copies import FORWARD_HOOKS
 from .outputs import WithInputs, flat
 from .precision import like, raised, wide
 from .probes import Probe
@@ -38,7 +39,10 @@ __all__ = [
 
 def twin(model: nn.Module, dtype: torch.dtype | None, *, training: bool) -> nn.Module:
     """An independent copy in one mode; in another dtype if asked, complex tensors in the complex one."""
-    made = copy.deepcopy(model, _unhooked(model))
+    memo = _unhooked(model)
+    made = copy.deepcopy(model, memo)
+    for name in FORWARD_HOOKS if isinstance(model, fx.GraphModule) else ():  # a GraphModule's own copy leaves them out
+        setattr(made, name, copy.deepcopy(model.__dict__[name], memo))
     if dtype is not None:
         _pin_epsilons(made)
         with torch.no_grad():

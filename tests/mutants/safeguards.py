@@ -221,6 +221,36 @@ def hooks() -> str:
     return "the backward hook of a module that the trace looks into is forgotten"
 
 
+def after_the_trace() -> str:
+    """Hooks of the traced model itself, and a `forward` on an instance, are proved or refused."""
+    hooks: dict[str, Callable[..., Any]] = {
+        "a weight": lambda m, _, out: out * m.get_submodule("0").weight.sum(),
+        "a width": lambda m, _, out: out * m.get_submodule("0").out_features,
+        "a width in training": lambda m, _, out: out * m.get_submodule("0").out_features if m.training else out,
+        "nothing of a width": lambda m, _, out: out * 2,
+    }
+    for what, hook in hooks.items():
+        traced = fxgrow.trace(_mlp(), (X,))
+        traced.register_forward_hook(hook)
+        try:
+            grown = fxgrow.widen(traced, "0")
+        except FxgrowError:
+            continue
+        for training in (False, True):
+            if not same_function(traced.train(training), grown.train(training)):
+                return f"a hook of the model itself that reads {what} is not thought of"
+    for path in ("", "0"):
+        traced = fxgrow.trace(_mlp(), (X,))
+        traced.get_submodule(path).forward = lambda x: x.repeat(1, 3)[:, :6]
+        try:
+            fxgrow.widen(traced, "0")
+        except UsageError as error:
+            if error.kind is Kind.UNSUPPORTED_MODEL:
+                continue
+        return f"the `forward` on the instance of {path or 'the model'} is not refused"
+    return ""
+
+
 class Named(nn.Module):
     """Two layers, of which the first has any name."""
 
@@ -559,6 +589,7 @@ PROGRAMS: dict[str, Program] = {
     "caches": caches,
     "the root": root,
     "hooks": hooks,
+    "after the trace": after_the_trace,
     "names": names,
     "threads that grow": growing_threads,
     "threads that run": running_threads,
@@ -612,6 +643,20 @@ SHOWN_BY: dict[str, dict[str, Plant]] = {
     "hooks": {
         "hooks are forgotten": changed(capture__tracing__trace__check_hooks=nothing),
         "hooks of the state dict are forgotten": changed(capture__user_objects__state_dict_hooks__STATE_HOOKS=()),
+    },
+    "after the trace": {
+        "hooks of the traced model are not looked at": _everywhere(
+            "hooks_of",
+            lambda _: [],
+            "capture__lowering__root_hooks",
+            "analysis__analysis",
+            "plan_validation__check_root_hooks",
+        ),
+        "what hooks of the traced model read may grow": changed(
+            capture__lowering__root_hooks___read=lambda *_: iter(())
+        ),
+        "hooks of the traced model are not compared": changed(api__composing__check_root_hooks=lambda plan, *_: plan),
+        "a forward on the instance is not looked at": changed(analysis__analysis__check_forward=nothing),
     },
     "names": {
         "names are not quoted": changed(capture__tracing__trace__quote_names=nothing),

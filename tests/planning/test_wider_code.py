@@ -278,7 +278,7 @@ class TestStale:
         fxgrow.inspect(model)
         relu = model.get_submodule("1")
         relu.forward = lambda x: x.softmax(1)
-        with pytest.raises(fxgrow.GrowthRefused):
+        with pytest.raises(fxgrow.UsageError, match="the `forward` of 1 has been replaced on the instance"):
             fxgrow.widen(model, "0", scheme="r2r")
 
     def test_a_rule_registered_later(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from .container_writes import WrittenContainers
 from .functionalize import forgotten, refreshed, root_of, stored, understood
 from .lowering import INTRINSICS, Lowering
 from .random_ops import flag_follows, hides_its_mode, in_other_mode, modes_of
+from .root_hooks import record_hooks
 from .shared_storage import place_of
 from .snapshot import Snapshot
 from .template import Local, Step, Template, fill, locals_in
@@ -194,6 +195,15 @@ class Builder:
         self.program.node_ops.setdefault(node, [])
         return fill(template.result, ref_of)
 
+    def hooks(self, env: Mapping[fx.Node, Any], output: Any) -> None:
+        """Record the forward hooks of the model itself."""
+        gm = self.model.gm
+        places = [node for node in self.model.nodes if node.op == "placeholder"]
+        found = record_hooks(gm, self.lowering, places, [env[place] for place in places], output)
+        if found is not None:
+            self.program.hooks = found
+            self.program.read_by_hooks = tuple(self.parameter(tensor, "output").value for tensor in found.read)
+
     def store(self) -> None:
         """Say of each of the model's own tensors that was written to what it holds at the end.
 
@@ -264,6 +274,7 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
             tree = plain(node.args[0], env)
             program.left = tuple(ref.value for ref in written.left())
             program.outputs = (*leaves(value_tree(tree)), *program.left)
+            builder.hooks(env, tree)
             continue
         if node.op == "placeholder":
             example = remaining.pop(0)

@@ -168,6 +168,10 @@ class Program:
     """Nodes among theirs of which all numbers are written in the model's code, none computed."""
     picked: list[Value] = field(default_factory=list)
     """Values of which such an input says which one is read."""
+    hooks: Any = None
+    """What the forward hooks of the model itself did; None if it has none."""
+    read_by_hooks: tuple[Value, ...] = ()
+    """Parameters and buffers that these hooks compute with."""
     _makers: tuple[int, dict[int, Op]] = field(default=(0, {}), init=False, repr=False, compare=False)
 
     def makers(self) -> Mapping[int, Op]:

@@ -163,6 +163,25 @@ def check_root(model: nn.Module) -> None:
         )
 
 
+def check_forward(gm: fx.GraphModule) -> None:
+    """Refuse a traced model whose `forward`, or that of a module that its graph calls, has been replaced on the
+    instance since it was traced.
+
+    Raises:
+        UsageError: it has been.
+    """
+    if "forward" in vars(gm) and (has_other_forward(gm) or is_compiled(vars(gm)["forward"])):
+        raise usage(
+            Kind.UNSUPPORTED_MODEL,
+            "the `forward` of the traced model has been replaced on the instance, and a grown model would run the "
+            "graph",
+            where="the model itself",
+            hint="`del model.forward`, or write the new `forward` in a module and trace that; call `.compile()` of the "
+            "grown model to compile it",
+        )
+    check_called(gm, gm.graph)
+
+
 def has_other_forward(module: nn.Module) -> bool:
     """Whether a module has a `forward` of its own in the place of its class's, but for one that is that, compiled."""
     own = original(vars(module).get("forward"))
