@@ -169,7 +169,7 @@ class Widen:
             return None
         if windows := with_other_heads(task.gm, dims, sizes):
             task.expected = len(task.left_out) if task.expected is None else task.expected
-            task.open([decomposition_of(task.gm, node, task.analysis.program) for node in windows])
+            task.open([decomposition_of(task.gm, node, task.analysis.programs(task.gm)) for node in windows])
             return None
         problem = Problem(task.analysis, dims, sizes, task.analysis.others(task.gm))
         scheme = scheme_named(self.scheme)
@@ -262,7 +262,7 @@ class Widen:
                     raise
                 task.left_out[name] = refused
         if closed_nodes:
-            task.open([decomposition_of(task.gm, node, task.analysis.program) for node in closed_nodes])
+            task.open([decomposition_of(task.gm, node, task.analysis.programs(task.gm)) for node in closed_nodes])
             return None, targets
         sizes.update((atom, n) for atom, n in task.beside.items() if atom not in sizes)
         return (sizes, targets) if targets else (None, targets)

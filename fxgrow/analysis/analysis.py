@@ -201,6 +201,13 @@ class Analysis:
             self._second, self._asked = self._at_second_sizes(gm), True
         return self._second
 
+    def programs(self, gm: fx.GraphModule) -> tuple[Program, ...]:
+        """The program for the example inputs, and, where there are any, that for inputs of other sizes and that of the
+        other mode."""
+        others = (other.analysis.program for other in self.others(gm) if other.analysis is not None)
+        second = self.second(gm)
+        return (self.program, *(() if second is None else (second,)), *others)
+
     def following(self) -> list[tuple[int, int]]:
         """Sizes of the inputs that the second program has otherwise: (here, there)."""
         return sizes_between(self.inputs, self._second_inputs)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from torch import fx
 
 from ..analysis.analysis import Analysis
@@ -34,7 +32,7 @@ def check_root_hooks(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan
     changed = {name for step in plan.every() for edit in step.tensors for name in edit.names}
     deeper = any(step.inserts for step in plan.every())
     grown = apply(plan, sketch(gm), inplace=True, checked=True)
-    for program in _programs(analysis, gm):
+    for program in analysis.programs(gm):
         names = [name for value in program.read_by_hooks for name in value.names]
         bad = next((name for name in names if deeper or name in changed), None)
         if bad is not None:
@@ -43,12 +41,6 @@ def check_root_hooks(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan
         if problem:
             raise _refused(problem)
     return plan
-
-
-def _programs(analysis: Analysis, gm: fx.GraphModule) -> Iterator[Program]:
-    """Those in which the hooks were recorded: for the example inputs, and for inputs of other sizes."""
-    second = analysis.second(gm)
-    yield from (p for p in (analysis.program, second) if p is not None and p.hooks is not None)
 
 
 def _difference(program: Program, gm: fx.GraphModule, grown: fx.GraphModule, analysis: Analysis) -> str:

@@ -73,7 +73,7 @@ def _not_opened(opening: Decomposition, gm: fx.GraphModule, analysis: Analysis) 
     """Why a call cannot be written out as a plan has it, in words; empty if it can."""
     try:
         node = next(n for n in gm.graph.nodes if n.name == opening.node)
-        right = decomposition_of(gm, node, analysis.program)
+        right = decomposition_of(gm, node, analysis.programs(gm))
     except (StopIteration, FxgrowError, LookupError, AttributeError, TypeError, AssertionError):
         return f"the plan writes out {opening.node}, which cannot be written out as attention"
     why = "" if kind_of(gm, node) else why_kept_whole(gm, analysis, node)

@@ -174,7 +174,7 @@ class GraphEdits(GrownGraph):
         if why:
             text = f"{refused.refusal.what}; and the function cannot be traced through: {why}"
             return GrowthRefused(replace(refused.refusal, what=text))
-        self.openings.append(decomposition_of(self.gm, node, self.program))
+        self.openings.append(decomposition_of(self.gm, node, self.analysis.programs(self.gm)))
         self.change(node, self.predicted(self.program.results[node.name]))
         return None
 
@@ -263,7 +263,7 @@ class GraphEdits(GrownGraph):
         if recording is not None and not problem and not self.openings:
             how, edits, problem = self._followed(node, how, recording)
         if problem and closed:
-            self.openings.append(decomposition_of(self.gm, node, self.program))
+            self.openings.append(decomposition_of(self.gm, node, self.analysis.programs(self.gm)))
             self.change(node, self.predicted(self.program.results[node.name]))
             return
         if closed:
@@ -385,7 +385,7 @@ class GraphEdits(GrownGraph):
     def _pin(self, node: fx.Node, op: Op, number: float, *, alone: bool) -> None:
         """A mean, a norm or a variance that goes on dividing by what it divides by now."""
         if not alone and kind_of(self.gm, node):
-            self.openings.append(decomposition_of(self.gm, node, self.program))
+            self.openings.append(decomposition_of(self.gm, node, self.analysis.programs(self.gm)))
             self.change(node, self.predicted(self.program.results[node.name]))
             return
         family = op.name.removeprefix("aten::")

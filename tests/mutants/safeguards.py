@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import _symbolic_trace
@@ -249,6 +250,34 @@ def after_the_trace() -> str:
                 continue
         return f"the `forward` on the instance of {path or 'the model'} is not refused"
     return ""
+
+
+class Attention(nn.Module):
+    """Torch's function of attention, with as many heads as there are examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.qkv, self.out = nn.Linear(4, 8), nn.Linear(8, 24), nn.Linear(8, 8)
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        given = y, y, y, 8, x.shape[1], self.qkv.weight, self.qkv.bias, None, None, False, 0.0
+        out: Tensor = F.multi_head_attention_forward(*given, self.out.weight, self.out.bias, need_weights=False)[0]
+        return out
+
+
+def heads() -> str:
+    """A number of heads that follows the inputs is not written down."""
+    model = Attention()
+    traced = fxgrow.trace(model, (torch.randn(3, 2, 4, dtype=torch.float64),))
+    try:
+        grown = fxgrow.widen(traced, "qkv")
+    except FxgrowError:
+        return ""
+    x = torch.randn(3, 4, 4, dtype=torch.float64)
+    same = torch.allclose(grown(x), model(x), rtol=1e-9, atol=1e-9)
+    return "" if same else "a number of heads that follows the inputs is written down"
 
 
 class Named(nn.Module):
@@ -590,6 +619,7 @@ PROGRAMS: dict[str, Program] = {
     "the root": root,
     "hooks": hooks,
     "after the trace": after_the_trace,
+    "heads": heads,
     "names": names,
     "threads that grow": growing_threads,
     "threads that run": running_threads,
@@ -657,6 +687,9 @@ SHOWN_BY: dict[str, dict[str, Plant]] = {
         ),
         "hooks of the traced model are not compared": changed(api__composing__check_root_hooks=lambda plan, *_: plan),
         "a forward on the instance is not looked at": changed(analysis__analysis__check_forward=nothing),
+    },
+    "heads": {
+        "numbers of heads are not compared": changed(capture__decomposition__inline_calls___same_everywhere=nothing)
     },
     "names": {
         "names are not quoted": changed(capture__tracing__trace__quote_names=nothing),

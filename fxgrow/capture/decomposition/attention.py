@@ -21,6 +21,8 @@ class Decomposition:
     flags: tuple[bool, ...] = ()
     each: bool = False
     """Whether the attention mask holds a matrix for each head, of each example if there is a batch."""
+    heads: int = 0
+    """How many heads there are, where `forward` computes that; 0 where the call says it."""
 
 
 WINDOW_ARGUMENTS = (
@@ -76,7 +78,7 @@ class Call:
         self.node, self.module, self.opening = node, module, opening
         self.given = arguments(node)
         m: Any = module
-        self.heads: int = m.num_heads if m is not None else self.given["num_heads"]
+        self.heads: int = m.num_heads if m is not None else opening.heads or self.given["num_heads"]
         self.turned = not (m is not None and m.batch_first)
         """Whether the batch, if there is one, is the second axis."""
 

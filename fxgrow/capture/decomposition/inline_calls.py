@@ -16,11 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from ...errors import GrowthRefused, Kind, Refusal
 from ...functional import window_attention
 from ..program.program import Program
+from ..source_lines import location
 from .attention import Call, Decomposition, arguments, taken
 from .function_bodies import Closed, is_whole_function, write_out
 
+COUNTS = ("num_heads", "embed_dim_to_check")
+"""Arguments that are numbers, and are written down where `forward` computes them from widths."""
+FLAGS = ("add_zero_attn", "need_weights", "average_attn_weights", "is_causal", "use_separate_proj_weight")
+"""Arguments that say which operators run."""
 NORMALIZE = "normalize"
 WINDOW = "window"
 WINDOWS = frozenset(
@@ -123,23 +129,55 @@ def _swap(user: fx.Node, old: fx.Node, new: Any) -> None:
     user.args, user.kwargs = fx.map_arg((user.args, user.kwargs), lambda n: new if n is old else n)
 
 
-def decomposition_of(gm: fx.GraphModule, node: fx.Node, program: Program) -> Decomposition:
-    """What must be known of a call to write it out."""
-    if not kind_of(gm, node):
+def decomposition_of(gm: fx.GraphModule, node: fx.Node, programs: Sequence[Program]) -> Decomposition:
+    """What must be known of a call to write it out.
+
+    Args:
+        gm: the model.
+        node: the call.
+        programs: of the model, that for the example inputs first (`Analysis.programs`).
+
+    Raises:
+        GrowthRefused: the call is given a number that follows the inputs, and would have to be written down.
+    """
+    if not kind_of(gm, node) or node.target is F.normalize:
         return Decomposition(node.name, 1.0)
     given = arguments(node)
-    values = {k: program.results[v.name] for k, v in given.items() if isinstance(v, fx.Node)}
+    values = {k: programs[0].results[v.name] for k, v in given.items() if isinstance(v, fx.Node)}
+    module: Any = gm.get_submodule(str(node.target)) if node.op == "call_module" else None
+    for name in (*COUNTS, *FLAGS) if module is None else FLAGS:
+        if name in values:
+            _same_everywhere(gm, node, name, given[name], programs)
+    heads = values.get("num_heads", 0)
     if "query" in given:
         masks = [values[k] for k in ("attn_mask", "key_padding_mask") if k in values]
-        module: Any = gm.get_submodule(str(node.target)) if node.op == "call_module" else None
-        head = module.head_dim if module is not None else given["embed_dim_to_check"] // given["num_heads"]
+        told = {**given, **values}
+        head = module.head_dim if module is not None else told["embed_dim_to_check"] // told["num_heads"]
         flags = tuple(m.dtype is torch.bool for m in masks)
         each = "attn_mask" in values and len(values["attn_mask"].shape) == 3
-        return Decomposition(node.name, head**-0.5, flags, each)
-    if node.target is F.normalize:
-        return Decomposition(node.name, 1.0)
-    width = values["qkv_weight"].shape[0] // 3 // given["num_heads"]
+        return Decomposition(node.name, head**-0.5, flags, each, heads)
+    width = values["qkv_weight"].shape[0] // 3 // (heads or given["num_heads"])
     return Decomposition(node.name, width**-0.5)
+
+
+def _same_everywhere(
+    gm: fx.GraphModule, node: fx.Node, name: str, argument: fx.Node, programs: Sequence[Program]
+) -> None:
+    """Refuse a number that is computed in `forward` and is to be written down, unless it follows from widths alone."""
+    value = programs[0].results[argument.name]
+    others = [program.results[argument.name] for program in programs[1:]]
+    varies = any(argument.name in program.varying for program in programs)
+    if name in COUNTS and type(value) is int and not varies and all(other == value for other in others):
+        return
+    raise GrowthRefused(
+        Refusal(
+            Kind.INEXPRESSIBLE,
+            f"{node.name} must be replaced by plain operators, and its {name} is computed from the inputs",
+            where=location(gm, node.name),
+            chain=(node.name,),
+            hint=f"pass a number or a flag as {name}, or compute it from a width; or grow a layer outside this attention",
+        )
+    )
 
 
 def _open_window(graph: fx.Graph, node: fx.Node, scale: float) -> None:
