@@ -20,7 +20,7 @@ from ..errors import GrowthRefused, Kind, Refusal
 from ..functional import QUESTIONS, decided
 from .grown_graph import GrownGraph
 from .input_sizes import OtherSizes
-from .shares import Shares, all_stay, is_read, is_true_as_before
+from .shares import Shares, all_fixed, all_stay, is_read, is_true_as_before
 
 
 def check_decision(graph: GrownGraph, others: OtherSizes, node: fx.Node) -> None:
@@ -51,7 +51,7 @@ def check_decision(graph: GrownGraph, others: OtherSizes, node: fx.Node) -> None
     if asked in ("length", "keys"):  # neither a number of axes nor the names in a dict depend on a width
         return
     share = Shares(graph, others, node).of(asking)
-    if not (is_true_as_before(share) if asked == "condition" else all_stay(share)):
+    if not (is_true_as_before(share) if asked == "condition" else all_stay(share) or all_fixed(share)):
         _refuse(graph, node, mixed)
 
 

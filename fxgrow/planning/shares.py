@@ -218,6 +218,12 @@ def all_stay(tree: Tree) -> bool:
     return all(leaf.stays for leaf in _leaves(tree))
 
 
+def all_fixed(tree: Tree) -> bool:
+    """Whether a value is the same for all inputs, before the growth and after it: an answer that is the same for the
+    example is the same for all."""
+    return all(leaf.fixed for leaf in _leaves(tree))
+
+
 def is_true_as_before(tree: Tree) -> bool:
     """Whether a value is true for the inputs for which it was."""
     if isinstance(tree, tuple):

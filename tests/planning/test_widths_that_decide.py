@@ -151,6 +151,23 @@ def test_sizes_that_grow_together_decide_as_before(name: str) -> None:
     check(net, traced, fxgrow.widen(traced, "a"))
 
 
+ROUNDED: dict[str, tuple[Callable[[Any, Any, Any], Any], int]] = {
+    "a quarter": (lambda x, h, c: (h + c) * int(h.shape[-1] * 0.25), 11),
+    "a root": (lambda x, h, c: (h + c) * int(c.shape[-1] ** 0.5 + 0.5), 12),
+    "of two widths": (lambda x, h, c: (h + c) * int(h.shape[-1] * 0.1 + c.shape[-1] * 0.1), 9),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_a_number_that_is_rounded_to_the_same_decides_as_before(name: str) -> None:
+    between, to = ROUNDED[name]
+    net = Hidden(between).double().eval()
+    traced = fxgrow.trace(net, (sample(2, 3, 4),))
+    check(net, traced, fxgrow.widen(traced, "a", to=to))
+    with pytest.raises(fxgrow.GrowthRefused, match="at the new width it would be"):
+        fxgrow.widen(traced, "a", to=800)
+
+
 MIXED = "depends on the width and on sizes of the inputs together"
 CHANGES: dict[str, tuple[Callable[[Any, Any, Any], Any], str]] = {
     "width and length": (lambda x, h, c: h + c if h.shape[-1] > x.shape[1] else h, MIXED),
@@ -158,6 +175,7 @@ CHANGES: dict[str, tuple[Callable[[Any, Any, Any], Any], str]] = {
     "entries of two widths": (lambda x, h, c: h + c if h.numel() > x.numel() + 20 else h, MIXED),
     "shape and length": (lambda x, h, c: h + c if h.shape[-1:] == x.shape[1:2] else h, MIXED),
     "smaller": (lambda x, h, c: (h + c) * min(h.shape[-1], x.shape[1]), MIXED),
+    "rounded": (lambda x, h, c: (h + c) * int(h.numel() * 0.01), MIXED),
     "order": (lambda x, h, c: h + c if h.shape >= c.shape else h, MIXED),
     "number of pieces": (lambda x, h, c: torch.cat(list((h + c).flatten(1).split(64, 1)), 1).view(h.shape), MIXED),
     "number of some": (lambda x, h, c: (h + c) * (1 + len((h + c).flatten(1).split(64, 1)[1:])), MIXED),
