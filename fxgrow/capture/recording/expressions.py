@@ -140,6 +140,8 @@ class Reader:
         same = _unchanged(spec.name, bound)
         if same is None and spec.name == "aten::detach" and self._constant_of(bound["self"]) is not None:
             same = bound["self"]  # torch.tensor makes its results so
+        if same is None and not (spec.writes or spec.moves or spec.seeded):
+            same = _returned_as_it_is(bound, outputs)
         if same is not None:
             number = self._number(same)
             for tensor in outputs:
@@ -330,6 +332,13 @@ def _outlives(
     if any(versions.get(storage) for storage in kept | outside):
         ends["a write to a tensor that outlives the call"] = "the same tensor in every call"
     return ends
+
+
+def _returned_as_it_is(bound: dict[str, Any], outputs: list[Tensor]) -> Tensor | None:
+    """The operand that is the very object that an operator returns, as `contiguous` and `flatten` do where there is
+    nothing to do; None if there is none."""
+    given = (t for value in bound.values() for t in found(value, Tensor))
+    return next((t for t in given if t is outputs[0]), None) if len(outputs) == 1 else None
 
 
 def _unchanged(name: str, bound: dict[str, Any]) -> Tensor | None:

@@ -75,7 +75,34 @@ def _first(ours: Side, theirs: Side) -> Difference:
         return Difference(f"{left} as {name}", f"has {right} there", where, "has", hint, end=name)
     left, right = ("" if k is None else _text(side, k) for k, side in ((mine, ours), (other, theirs)))
     where = _where((ours if mine is not None else theirs), mine if mine is not None else other)
+    if left == right and mine is not None and other is not None:
+        left, right = (
+            f"{text} {more}" for text, more in zip((left, right), _apart(ours, mine, theirs, other), strict=True)
+        )
     return Difference(left or "nothing more", f"runs {right}" if right else "", where)
+
+
+def _apart(ours: Side, mine: int, theirs: Side, other: int) -> tuple[str, str]:
+    """What tells two calls apart that read the same: the contexts around them, or what made their operands."""
+    sides = (ours, mine), (theirs, other)
+    left, right = (side.recording.notes[k].contexts for side, k in sides)
+    if left != right:
+        text = f"under {left.entered(right)}", f"under {right.entered(left)}"
+        return text if text[0] != text[1] else (f"{text[0]} {left.autocast}", f"{text[1]} {right.autocast}")
+    for one, two in zip(*(found(side.recording.calls[k][1:3], Tensor) for side, k in sides), strict=False):
+        left, right = _source(ours, mine, one), _source(theirs, other, two)
+        if left != right:
+            return f"on {left}", f"on {right}"
+    return "on one tensor", "on another of the same shape"
+
+
+def _source(side: Side, k: int, tensor: Tensor) -> str:
+    """The call that made a tensor, or the name of the input that it is."""
+    for number in reversed(range(k)):
+        if any(t is tensor for t in found(side.recording.calls[number][3], Tensor)):
+            return f"the result of {_text(side, number)}"
+    names = (label for label, leaf in paths(side.recording.inputs, "input") if leaf is tensor)
+    return next(names, "a tensor of the model")
 
 
 def _last_line(side: Side, end: str) -> str:
