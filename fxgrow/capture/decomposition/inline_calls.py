@@ -175,7 +175,8 @@ def _same_everywhere(
             f"{node.name} must be replaced by plain operators, and its {name} is computed from the inputs",
             where=location(gm, node.name),
             chain=(node.name,),
-            hint=f"pass a number or a flag as {name}, or compute it from a width; or grow a layer outside this attention",
+            hint=f"pass a number or a flag as {name}, or compute it from a width; or grow a layer outside this "
+            "attention",
         )
     )
 
