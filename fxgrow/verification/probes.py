@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..capture.inputs.call import Call
+from ..capture.inputs.call import Call, laid_out_like
 
 LARGE = 100.0
 """Scale of the large probe: enough to saturate activations, far from overflow in float32."""
@@ -105,6 +105,12 @@ def whole(x: Any) -> bool:
 def _input(example: Any, fill: Any, random: torch.Generator, rows: int | None, *, first: bool) -> Any:
     if not isinstance(example, Tensor):
         return example
+    return laid_out_like(_numbers(example, fill, random, rows, first=first), example)
+
+
+def _numbers(
+    example: Tensor, fill: Callable[[Tensor], Tensor], random: torch.Generator, rows: int | None, *, first: bool
+) -> Tensor:
     if example.is_floating_point():
         return fill(example)
     if example.is_complex():

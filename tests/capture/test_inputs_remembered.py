@@ -139,3 +139,58 @@ def test_inputs_of_training_mode_are_kept_apart() -> None:
     traced = fxgrow.trace(model.train(), (X,), train_inputs=(X,), train_kwargs={"y": Y})
     wider = fxgrow.widen(traced, "a", verify=True)
     assert same(model(X, y=Y), wider(X, y=Y))
+
+
+# -- how inputs lie in memory -----------------------------------------------------------------------------------------
+
+
+class AsksForMemoryFormat(nn.Module):
+    """Does something else for images whose channels are the last axis in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        self.double().eval()
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        h = self.a(x)
+        if h.is_contiguous(memory_format=torch.channels_last):
+            h = h * 2
+        if not mask.is_contiguous():
+            h = h * mask
+        y: Tensor = self.b(h.relu())
+        return y
+
+
+def images(*shape: int) -> tuple[Tensor, Tensor]:
+    """Images with their channels last, and whole numbers with transposed axes."""
+    x = torch.randn(*shape, dtype=torch.float64).to(memory_format=torch.channels_last)
+    return x, torch.randint(0, 2, (shape[3], shape[2])).T
+
+
+@pytest.mark.parametrize("how", ["the trace", "a copy", "example_inputs"])
+def test_the_memory_format_of_the_inputs_is_remembered(how: str) -> None:
+    model, given = AsksForMemoryFormat(), images(2, 3, 6, 7)
+    traced = fxgrow.trace(model, given)
+    if how == "a copy":
+        traced = copy.deepcopy(traced)
+    grown = fxgrow.widen(traced, "a", example_inputs=given if how == "example_inputs" else None)
+    fxgrow.inspect(traced)
+    for inputs in (given, images(3, 3, 8, 5)):
+        torch.testing.assert_close(grown(*inputs), model(*inputs), rtol=1e-9, atol=1e-11)
+    assert fxgrow.verify(traced, grown)
+    assert fxgrow.verify(model, grown)
+    known = remembered(traced)
+    assert known is not None
+    assert [x.stride() for x in known.args] == [x.stride() for x in given]
+
+
+def test_second_sizes_keep_the_memory_format() -> None:
+    traced = fxgrow.trace(AsksForMemoryFormat(), images(2, 3, 6, 7))
+    analysis = analysis_of(traced)
+    analysis.second(traced)
+    x, mask = analysis.second_inputs
+    assert x.shape != (2, 3, 6, 7)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    assert not mask.is_contiguous()

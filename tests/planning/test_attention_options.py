@@ -39,7 +39,7 @@ def written_out(model: nn.Module, inputs: Batch) -> nn.Module:
     analysis = fxgrow.analyse(traced, inputs)
     nodes = [n for n in traced.graph.nodes if kind_of(traced, n)]
     assert nodes
-    return decomposed(traced, analysis, [decomposition_of(traced, n, analysis.program) for n in nodes])[0]
+    return decomposed(traced, analysis, [decomposition_of(traced, n, (analysis.program,)) for n in nodes])[0]
 
 
 @pytest.mark.parametrize("option", OPTIONS)

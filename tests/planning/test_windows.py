@@ -94,7 +94,7 @@ def test_the_model_in_which_calls_are_written_out_is_in_the_mode_of_the_model(tr
     gm.get_submodule("attention.cpb_mlp").train(not training)
     analysis = analyse(gm, (image,))
     nodes = [node for node in gm.graph.nodes if kind_of(gm, node)]
-    twin, found = decomposed(gm, analysis, [decomposition_of(gm, node, analysis.program) for node in nodes])
+    twin, found = decomposed(gm, analysis, [decomposition_of(gm, node, (analysis.program,)) for node in nodes])
     assert len(nodes) == 1
     assert found.program.training is training
     before = {path: module.training for path, module in gm.named_modules()}

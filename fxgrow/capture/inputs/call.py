@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from ...errors import Kind, usage
 from ..containers import changed, leaves
-from ..program.call_key import PLAIN
+from ..program.call_key import PLAIN, strides_like
 
 REMEMBERED = "fxgrow_call"
 """The key of a GraphModule's `meta` under which its call is kept."""
@@ -191,7 +191,7 @@ def call_of(places: Sequence[fx.Node], values: Sequence[Any], guessed: Sequence[
 
 
 def remember(gm: fx.GraphModule, call: Call) -> None:
-    """Keep a call on a traced model: of floating-point tensors the shape, of all other values what they are.
+    """Keep a call on a traced model: of floating-point tensors the shape and strides, of all others what they are.
 
     Each placeholder's `meta["val"]` is set, too, as torch's own tracers do.
 
@@ -223,14 +223,36 @@ def remembered(gm: fx.GraphModule, *, training: bool = False) -> Call | None:
 
 
 def _sketched(x: Any) -> Any:
-    return torch.empty(tuple(x.shape), dtype=x.dtype, device="meta") if isinstance(x, Tensor) else x
+    return torch.empty_strided(x.shape, strides_of(x), dtype=x.dtype, device="meta") if isinstance(x, Tensor) else x
 
 
 def _kept(x: Any) -> Any:
-    """Whole numbers and flags say which rows are looked up and what is masked; of other tensors the shape is enough."""
+    """Whole numbers and flags say which rows are looked up and what is masked; of other tensors the shape is enough,
+    and how they lie in memory."""
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or not has_numbers(x):
         return _sketched(x)
-    return x.detach().to("cpu", copy=True).contiguous()
+    return laid_out_like(x.detach().to("cpu", copy=True).contiguous(), x)
+
+
+def strides_of(x: Any) -> tuple[int, ...]:
+    """The strides of a tensor; those of a contiguous one where it has none."""
+    shape = tuple(x.shape)
+    if isinstance(x, Tensor) and (x.layout is not torch.strided or x.is_quantized):
+        return strides_like(shape, tuple(range(len(shape), 0, -1)))
+    return tuple(x.stride())
+
+
+def laid_out_like(made: Tensor, example: Tensor) -> Tensor:
+    """A tensor with its axes in the order in memory that those of an example have: channels last, say."""
+    stride = strides_of(example)
+    if made.layout is not torch.strided or len(stride) != made.dim():
+        return made
+    shape = tuple(made.shape)
+    wanted = strides_like(shape, stride)
+    if tuple(made.stride()) == wanted or strides_like(shape, tuple(made.stride())) == wanted:
+        return made
+    with torch.no_grad():
+        return made.new_empty_strided(shape, wanted).copy_(made)
 
 
 def has_numbers(x: Tensor) -> bool:

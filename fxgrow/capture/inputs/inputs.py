@@ -14,7 +14,7 @@ from ...errors import FxgrowError, Kind, UsageError, usage
 from ..containers import changed, leaves, paths
 from ..locks import ONE_AT_A_TIME
 from ..program.program import Program, Value
-from .call import Call, as_call, call_of, has_numbers, placeholders, remembered, spread
+from .call import Call, as_call, call_of, has_numbers, placeholders, remembered, spread, strides_of
 from .guess import LARGE_GRAY, SPATIAL, Guess, first_layer
 
 _CONTRACTIONS = {
@@ -71,12 +71,18 @@ def _placed(x: Any, device: torch.device) -> Any:
         return x
     if has_numbers(x) and device.type != "meta":
         return x.to(device)
-    return _fake(tuple(x.shape), x.dtype, device)
+    return _fake_of(x, device)
 
 
 def _fake(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     with ONE_AT_A_TIME, FakeTensorMode():
         return torch.empty(shape, dtype=dtype, device=device)
+
+
+def _fake_of(x: Tensor, device: torch.device) -> Tensor:
+    """A fake tensor that lies in memory as a known one does."""
+    with ONE_AT_A_TIME, FakeTensorMode():
+        return torch.empty_strided(tuple(x.shape), strides_of(x), dtype=x.dtype, device=device)
 
 
 def _same_dtypes(program: Program) -> None:
@@ -114,7 +120,7 @@ def _from_meta(place: fx.Node, device: torch.device) -> Any:
     """What the graph itself says of an input, in the way of torch's own tracers, on the model's device."""
     known = place.meta.get("val")
     if known is not None and any(isinstance(leaf, Tensor) for leaf in leaves(known)):
-        return changed(known, lambda x: _fake(tuple(x.shape), x.dtype, device) if isinstance(x, Tensor) else x)
+        return changed(known, lambda x: _fake_of(x, device) if isinstance(x, Tensor) else x)
     told: Any = place.meta.get("tensor_meta")
     return _fake(tuple(told.shape), told.dtype, device) if hasattr(told, "shape") else _UNKNOWN
 

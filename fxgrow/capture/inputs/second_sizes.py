@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..containers import changed
 from ..containers import leaves as leaves_of
+from .call import laid_out_like
 
 IMAGE_STEP = 32
 """Convolutional networks halve an image up to five times."""
@@ -225,12 +226,13 @@ def _changed(leaves: list[Any], changes: list[Change]) -> list[Any]:
 
 
 def _resized(tensor: Tensor, axis: int, size: int) -> Tensor:
-    """A tensor with another size along one axis; its entries are repeated. It is a leaf that asks for what it asked."""
+    """A tensor with another size along one axis; its entries are repeated. It is a leaf that asks for what it asked,
+    and its axes lie in memory as they did."""
     old = tensor.shape[axis]
     if old == size:
         return tensor  # changed already, as one of another group
     whole, rest = divmod(size, old)
     with torch.no_grad():
         pieces = [tensor] * whole + ([tensor.narrow(axis, 0, rest)] if rest else [])
-        made = torch.cat(pieces, axis) if len(pieces) > 1 else pieces[0].clone()
+        made = laid_out_like(torch.cat(pieces, axis) if len(pieces) > 1 else pieces[0].clone(), tensor)
     return made.requires_grad_(tensor.requires_grad)

@@ -85,10 +85,10 @@ def _first(ours: Side, theirs: Side) -> Difference:
 def _apart(ours: Side, mine: int, theirs: Side, other: int) -> tuple[str, str]:
     """What tells two calls apart that read the same: the contexts around them, or what made their operands."""
     sides = (ours, mine), (theirs, other)
-    left, right = (side.recording.notes[k].contexts for side, k in sides)
-    if left != right:
-        text = f"under {left.entered(right)}", f"under {right.entered(left)}"
-        return text if text[0] != text[1] else (f"{text[0]} {left.autocast}", f"{text[1]} {right.autocast}")
+    here, there = (side.recording.notes[k].contexts for side, k in sides)
+    if here != there:
+        text = f"under {here.entered(there)}", f"under {there.entered(here)}"
+        return text if text[0] != text[1] else (f"{text[0]} {here.autocast}", f"{text[1]} {there.autocast}")
     for one, two in zip(*(found(side.recording.calls[k][1:3], Tensor) for side, k in sides), strict=False):
         left, right = _source(ours, mine, one), _source(theirs, other, two)
         if left != right:
