@@ -42,7 +42,7 @@ def find_target(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: 
 
     Raises:
         UsageError: the name is unknown or ambiguous.
-        GrowthRefused: the node gives birth to no axis.
+        GrowthRefused: the node creates no channels.
     """
     if not isinstance(name, str):
         what = f"node must be a name or a list of names, not {type(name).__name__}"
@@ -69,9 +69,9 @@ def find_target(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: 
             whole = _whole(dims, value, born)
             return Target(name, born[0].node, whole) if whole else _one(gm, dims, name, born[0].node, born)
         users = [op.node for op in analysis.program.ops if value in op.inputs()]
-        return _one(gm, dims, name, users[0] if users else name, [])
+        raise _no_axis(gm, dims, f"parameter `{name}`", users[0] if users else name, value)
     if any(n.name == name and n.op in ("placeholder", "output") for n in gm.graph.nodes):
-        raise _no_axis(dims, name, name)
+        raise _no_axis(gm, dims, f"node `{name}`", name)
     if f"{name}.weight" in analysis.program.parameters:  # a module of the user's that fx looks into
         return find_target(gm, analysis, dims, f"{name}.weight")
     raise _unknown(gm, analysis, dims, name)
@@ -148,52 +148,60 @@ def _one(gm: fx.GraphModule, dims: DimsSolver, name: str, node: str, born: list[
         names = [p.weight.names[0] for p in weights.values() if p.weight.names]
         raise usage(
             Kind.AMBIGUOUS_NODE,
-            f"{name} gives birth to {len(axes)} axes",
+            f"`{name}` creates {len(axes)} sets of channels",
             hint=f"name the weight instead: {', '.join(names)}" if names else "name a smaller module",
         )
     if not born:
-        raise _no_axis(dims, name, node)
+        what = "module" if any(n.op == "call_module" and n.target == name for n in gm.graph.nodes) else "node"
+        raise _no_axis(gm, dims, f"{what} `{name}`", node)
     return Target(name, born[0].node, born[0].axis)
 
 
-def _no_axis(dims: DimsSolver, name: str, node: str) -> FxgrowError:
+def _no_axis(gm: fx.GraphModule, dims: DimsSolver, what: str, node: str, parameter: Value | None = None) -> FxgrowError:
+    """The refusal of a node or a parameter whose rows are not the channels of anything."""
     last = dims.program.node_ops.get(node, [])[-1:]
-    carried = {a for op in last for out in op.outputs for axis in dims.resolved(out) for a in atoms(axis)}
-    owners = [p.node for p in dims.producers if carried & set(atoms(dims.algebra.resolve(p.axis)))]
+    values = [parameter] if parameter is not None else [out for op in last for out in op.outputs]
+    carried = {a for value in values for axis in dims.resolved(value) for a in atoms(axis)}
+    layers = _layers(gm, dims)
+    owners = [name for name, p in layers.items() if carried & _atoms(dims, p) and dims.algebra.growable(p.axis)]
     weight = last[0].args.get("weight") if last else None
-    why = "there is no weight in it whose rows are new channels"
+    why = "it is not the weight of a layer" if parameter is not None else "it has no weight whose rows are channels"
     if last and last[0].name in dims.unknown:
         why = f"fxgrow has no rule for {last[0].name}"
-    elif isinstance(weight, Value) and weight.origin is Origin.COMPUTED:
+    elif parameter is None and isinstance(weight, Value) and weight.origin is Origin.COMPUTED:
         why = f"its weight is computed by {weight.node} from the inputs of the model, so it has no rows to add to"
-    hint = f"it carries the channels of {', '.join(dict.fromkeys(owners))}: name one of them" if owners else ""
+    hint = f"it carries the channels of {', '.join(owners)}: name one of them" if owners else ""
     return GrowthRefused(
         Refusal(
             Kind.NO_AXIS,
-            f"{name} gives birth to no axis: {why}",
+            f"{what} creates no channels: {why}",
             where=node,
             hint=hint or "name a convolution, a linear layer or an embedding; fxgrow.inspect(model) lists them",
         )
     )
 
 
+def _layers(gm: fx.GraphModule, dims: DimsSolver) -> dict[str, Producer]:
+    """Each producer by the shortest name that `find_target` takes for it."""
+    taken = {n.name for n in gm.graph.nodes} | {str(n.target) for n in gm.graph.nodes if n.op == "call_module"}
+    short = {name: name.removesuffix(".weight") for name in paths(gm, dims)}
+    return {name if short[name] in taken else short[name]: producer for name, producer in paths(gm, dims).items()}
+
+
 def _unknown(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str) -> FxgrowError:
-    producers = {p.node for p in dims.producers}
-    paths = [str(n.target) for n in gm.graph.nodes if n.op == "call_module" and n.name in producers]
-    inside = [p for p in dict.fromkeys(paths) if p.startswith(f"{name}.")]
+    """The error for a name that stands for nothing, with names that do."""
+    layers = _layers(gm, dims)
+    able = [layer for layer, producer in layers.items() if dims.algebra.growable(producer.axis)]
+    inside = [layer for layer in able if name and layer.startswith(f"{name}.")]
     if inside:
         more = f" and {len(inside) - 4} more" if len(inside) > 4 else ""
         return usage(
             Kind.AMBIGUOUS_NODE,
-            f"{name!r} holds several layers that can be meant",
-            hint=f"name one: {', '.join(inside[:4])}{more}",
+            f"{name!r} holds several layers" if len(inside) > 1 else f"{name!r} holds a layer, and is not one",
+            hint=f"name {'one' if len(inside) > 1 else 'it'}: {', '.join(inside[:4])}{more}",
         )
-    known = [*paths, *(n.name for n in gm.graph.nodes if n.op.startswith("call_")), *analysis.program.parameters]
-    near = get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.5)
-    layers = list(dict.fromkeys(paths))
-    hint = (
-        f"layers are {', '.join(layers[:6])}{' …' * (len(layers) > 6)}" if layers else "no layer of it can be widened"
-    )
+    near = get_close_matches(name, able, n=3, cutoff=0.5) or get_close_matches(name, layers, n=3, cutoff=0.5)
+    hint = f"layers are {', '.join(able[:6])}{' …' * (len(able) > 6)}" if able else "no layer of it can be widened"
     if near:
         hint = f"did you mean {', '.join(near)}?"
     unused = name and name in {**dict(gm.named_modules()), **dict(gm.named_parameters(remove_duplicate=False))}

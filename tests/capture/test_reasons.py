@@ -152,7 +152,7 @@ def test_readers_of_a_standardised_kernel_are_copied_and_their_writers_share() -
 def test_a_weight_computed_from_the_input_is_told_with_the_node_that_computes_it() -> None:
     error = refused(Dynamic(), "conv2d", IMAGE.float())
     assert error.kind is Kind.NO_AXIS
-    assert "conv2d gives birth to no axis: its weight is computed by mul from the inputs of the model" in str(error)
+    assert "node `conv2d` creates no channels: its weight is computed by mul from the inputs of the model" in str(error)
     assert "it carries the channels of gate" in str(error)
     gm = fxgrow.trace(Dynamic().double(), (IMAGE,))
     assert fxgrow.verify(gm, fxgrow.widen(gm, "gate")).held
@@ -188,7 +188,7 @@ def test_layers_behind_a_table_with_max_norm_grow() -> None:
 
 def test_a_weight_under_an_operator_without_a_rule() -> None:
     error = refused(Quantiles(), "centres", WORDS)
-    assert "centres gives birth to no axis: fxgrow has no rule for aten::quantile" in str(error)
+    assert "parameter `centres` creates no channels: fxgrow has no rule for aten::quantile" in str(error)
 
 
 # -- what the way out should have mended ------------------------------------------------------------------------------

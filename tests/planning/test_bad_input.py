@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +51,7 @@ CALLS = {
     "unknown name": node("layer2.conv11", Kind.UNKNOWN_NODE, "'layer2.conv11'", "did you mean layer2.conv1, "),
     "nothing like it": node("zzz", Kind.UNKNOWN_NODE, "'zzz'", "layers are conv1, layer1.conv1"),
     "empty name": node("", Kind.UNKNOWN_NODE, "no module, fx node or parameter is called ''", "layers are conv1"),
-    "no such parameter": node("conv1.bias", Kind.UNKNOWN_NODE, "'conv1.bias'", "did you mean bn1.bias"),
+    "no such parameter": node("conv1.bias", Kind.UNKNOWN_NODE, "'conv1.bias'", "did you mean conv1"),
     "one good, one bad": node(["layer2.conv1", "layer2.convv2"], Kind.UNKNOWN_NODE, "'layer2.convv2'", "layer2.conv2"),
     "container": node("layer2", Kind.AMBIGUOUS_NODE, "'layer2' holds several", "layer2.downsample.0, layer2.conv1"),
     "no name": node(None, Kind.BAD_OPTION, "not NoneType", 'node="layer2.conv1"'),
@@ -60,13 +61,27 @@ CALLS = {
     "empty list": node([], Kind.BAD_OPTION, "no node is named", 'node="layer2.conv1"'),
     # nodes without an axis of their own
     "relu": node(
-        "layer2.relu", Kind.NO_AXIS, "layer2.relu gives birth to no axis", "layer2_conv1", error=GrowthRefused
+        "layer2.relu",
+        Kind.NO_AXIS,
+        "module `layer2.relu` creates no channels: it has no weight",
+        "layer2.conv1",
+        error=GrowthRefused,
     ),
-    "bn": node("layer2.bn1", Kind.NO_AXIS, "layer2.bn1", "channels of layer2_conv1: name", error=GrowthRefused),
-    "bn weight": node("layer2.bn1.weight", Kind.NO_AXIS, "layer2.bn1.weight", "layer2_conv1", error=GrowthRefused),
-    "add": node("add", Kind.NO_AXIS, "add gives birth to no axis", "conv1, layer1_conv2", error=GrowthRefused),
-    "input": node("x", Kind.NO_AXIS, "x gives birth to no axis", "fxgrow.inspect(model)", error=GrowthRefused),
-    "output node": node("output", Kind.NO_AXIS, "output gives birth", "fxgrow.inspect(model)", error=GrowthRefused),
+    "bn": node(
+        "layer2.bn1", Kind.NO_AXIS, "module `layer2.bn1`", "channels of layer2.conv1: name", error=GrowthRefused
+    ),
+    "bn weight": node(
+        "layer2.bn1.weight",
+        Kind.NO_AXIS,
+        "parameter `layer2.bn1.weight` creates no channels: it is not the",
+        "layer2.conv1",
+        error=GrowthRefused,
+    ),
+    "add": node("add", Kind.NO_AXIS, "node `add` creates no channels", "conv1, layer1.conv2", error=GrowthRefused),
+    "input": node("x", Kind.NO_AXIS, "node `x` creates no channels", "fxgrow.inspect(model)", error=GrowthRefused),
+    "output node": node(
+        "output", Kind.NO_AXIS, "node `output` creates no channels", "fxgrow.inspect(model)", error=GrowthRefused
+    ),
     "output layer": node("fc", Kind.OUTPUT, "cannot widen fc", "output", "a hidden layer; or", error=GrowthRefused),
     "output weight": node("fc.weight", Kind.OUTPUT, "cannot widen fc.weight", "hidden layer", error=GrowthRefused),
     "barrier on the way": node(
@@ -169,9 +184,13 @@ class Named(nn.Module):
     ("name", "kind", "says"),
     [
         ("add", Kind.AMBIGUOUS_NODE, ("'add' is both a module and an fx node", "add_1", "add.weight")),
-        ("attention", Kind.AMBIGUOUS_NODE, ("2 axes", "attention.in_proj_weight, attention.out_proj.weight")),
-        ("unused", Kind.UNKNOWN_NODE, ("'unused' is in the model, but the traced graph never uses it", "head")),
-        ("unused.weight", Kind.UNKNOWN_NODE, ("'unused.weight' is in the model", "did you mean")),
+        (
+            "attention",
+            Kind.AMBIGUOUS_NODE,
+            ("2 sets of channels", "attention.in_proj_weight, attention.out_proj.weight"),
+        ),
+        ("unused", Kind.UNKNOWN_NODE, ("'unused' is in the model, but the traced graph never uses it", "layers are ")),
+        ("unused.weight", Kind.UNKNOWN_NODE, ("'unused.weight' is in the model", "layers are ")),
     ],
 )
 def test_names_with_two_meanings_or_none_are_told_apart(name: str, kind: Kind, says: tuple[str, ...]) -> None:
@@ -181,3 +200,48 @@ def test_names_with_two_meanings_or_none_are_told_apart(name: str, kind: Kind, s
         fxgrow.widen(gm, node=name, inplace=True)
     expect(caught.value, kind, says)
     assert snapshot(gm) == before
+
+
+class Functions(nn.Module):
+    """A module whose two weights and two biases functions read, and a layer behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = nn.Module()
+        self.attn.qkv, self.attn.proj = nn.Linear(4, 8), nn.Linear(8, 6)
+        self.alone, self.head = nn.Module(), nn.Linear(7, 3)
+        self.alone.inner = nn.Linear(6, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attn: Any = self.attn
+        alone: Any = self.alone
+        y = nn.functional.linear(x, attn.qkv.weight, attn.qkv.bias).relu()
+        z = nn.functional.linear(y, attn.proj.weight, attn.proj.bias).tanh()
+        out: Tensor = self.head(nn.functional.linear(z, alone.inner.weight, alone.inner.bias))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "says", "names"),
+    [
+        ("attn", Kind.AMBIGUOUS_NODE, "'attn' holds several layers", ["attn.qkv", "attn.proj"]),
+        ("alone", Kind.AMBIGUOUS_NODE, "'alone' holds a layer", ["alone.inner"]),
+        ("attn.qkv.bias", Kind.NO_AXIS, "parameter `attn.qkv.bias` creates no channels", ["attn.qkv"]),
+        ("attn.proj.bias", Kind.NO_AXIS, "parameter `attn.proj.bias` creates no channels", ["attn.proj"]),
+        ("linear_1", None, "", []),
+        ("relu", Kind.NO_AXIS, "node `relu` creates no channels", ["attn.qkv"]),
+        ("attn.qkv.biass", Kind.UNKNOWN_NODE, "no module, fx node or parameter", ["attn.qkv"]),
+    ],
+)
+def test_names_that_are_recommended_can_grow(name: str, kind: Kind | None, says: str, names: list[str]) -> None:
+    gm = fxgrow.trace(Functions().eval(), (torch.zeros(2, 4),))
+    if kind is None:
+        fxgrow.plan_widen(gm, name)
+        return
+    with pytest.raises(FxgrowError, match=f"^{kind.value}  .*{says}") as caught:
+        fxgrow.plan_widen(gm, name)
+    hint = caught.value.refusal.hint
+    recommended = [n for n in re.split(r"[\s,:?]+", hint) if n and n in dict(gm.named_modules())]
+    assert recommended[: len(names)] == names
+    for each in recommended:
+        fxgrow.plan_widen(gm, each)
