@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 import torch.nn.functional as F
 
 from fxgrow.models_zoo.models.operators import subtract_sum
