@@ -100,6 +100,8 @@ class Divide(Multiply):
 class Addcmul(SameSizes):
     """self + value * tensor1 * tensor2, or tensor1 / tensor2."""
 
+    by_index = False  # its operands hold several indices
+
     def __init__(self, *, divides: bool = False) -> None:
         self.divides = divides
 

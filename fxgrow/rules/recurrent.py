@@ -34,6 +34,8 @@ class Cell:
 class Recurrent(SameSizes):
     """What layers and cells share: the axes and states of one cell."""
 
+    by_index = False  # what enters or leaves it has no such index
+
     def __init__(self, gates: int, equations: Equations) -> None:
         self.gates, self.equations = gates, equations
 

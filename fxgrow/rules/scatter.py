@@ -74,6 +74,8 @@ class SliceScatter:
 class SelectScatter(SameSizes):
     """select_scatter: one unit of an axis is replaced."""
 
+    by_index = False  # its operands hold several indices
+
     def dims(self, op: Op, d: AxisContext) -> None:
         """Which unit it is must not change; the part has the other axes."""
         axes, part = d.of(op.args["self"]), d.of(op.args["src"])

@@ -66,6 +66,42 @@ class Wrong:
         return self.rule.resized(op, z) if self.lie.sizes else {}
 
 
+class Overheard:
+    """A rule that is right, and of which is noted what it calls."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.calls = set[str]()
+        """Methods of what it talks to, and `sizes` if it changes arguments."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rule, name)
+
+    def _heard(self, told: Any) -> Any:
+        rule = self
+
+        class Heard:
+            def __getattr__(self, name: str) -> Any:
+                rule.calls.add(name)
+                return getattr(told, name)
+
+        return Heard()
+
+    def dims(self, op: Op, d: AxisContext) -> None:
+        """As the rule."""
+        self.rule.dims(op, self._heard(d))
+
+    def states(self, op: Op, s: StateContext) -> None:
+        """The same."""
+        self.rule.states(op, self._heard(s))
+
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
+        """The same."""
+        changed = self.rule.resized(op, z)
+        self.calls |= {"sizes"} if changed else set()
+        return changed
+
+
 def _first(op: Op, states: Any) -> Any:
     return next(iter(states))
 
