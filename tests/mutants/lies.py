@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fxgrow.capture.program.program import Op, Value
-from fxgrow.dims.axis import Fixed
+from fxgrow.dims.axis import Axis, Fixed
+from fxgrow.errors import Kind
 from fxgrow.rules import RULES
 from fxgrow.rules.base import AxisContext, AxisStates, Rule, SizeContext, StateContext
 
@@ -84,6 +85,11 @@ class Overheard:
             def __getattr__(self, name: str) -> Any:
                 rule.calls.add(name)
                 return getattr(told, name)
+
+            def freeze(self, axis: Axis, kind: Kind, text: str) -> None:
+                if told.algebra.growable(axis):  # else nothing changes
+                    rule.calls.add("freeze")
+                told.freeze(axis, kind, text)
 
         return Heard()
 

@@ -141,7 +141,10 @@ LIES_ABOUT: dict[str, str] = {
     **{"only_eval": TRAINED, "mul": FIRST, "select": PICKED, "piece": PIECE, "freeze": OPEN, "unify": APART},
     "sizes": UNSIZED,
 }
-"""By what a rule calls, or `sizes` if it changes arguments: the lie that says it need not. The worst come first."""
+"""By what a rule calls, or `sizes` if it changes arguments: the lie that says it need not. The worst come first.
+
+If one is true of a new kind of rule, the kind gets a line in `WORST` that leaves it out.
+"""
 
 
 EXCEPT: dict[str, tuple[str, ...]] = {
@@ -178,7 +181,7 @@ def lies_about_calls(name: str) -> tuple[str, ...]:
         patch.setitem(RULES, name, heard)
         for row in (row for row in ROWS if row.operator == name):
             examine(row.call, *row.operands)
-    return tuple(dict.fromkeys(lie for call, lie in LIES_ABOUT.items() if call in heard.calls)) or (ZEROS,)
+    return tuple(dict.fromkeys([*(lie for call, lie in LIES_ABOUT.items() if call in heard.calls), ZEROS]))
 
 
 @dataclass(frozen=True, slots=True)
