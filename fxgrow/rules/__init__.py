@@ -1,66 +1,33 @@
-"""One rule per ATen operator, one file per family. Importing this package registers them all."""
+"""One rule per ATen operator, one file per family. Importing this package registers them all.
 
-from . import (
-    adapt_skip,
-    arithmetic,
-    attention,
-    axis_ops,
-    broadcasts,
-    complexes,
-    concat,
-    contraction,
-    cosine,
-    index,
-    matmul,
-    matrices,
-    norm,
-    pointwise,
-    recurrent,
-    reduce,
-    repeat,
-    sampling,
-    scatter,
-    shape,
-    slicing,
-    state_writes,
-    unfold,
-    where,
-    window,
-)
-from .base import RULES, AxisContext, AxisStates, Rule, SameSizes, SizeContext, StateContext, register
+The names below are for rules of your own: the classes that fit most operators, what the three methods of a rule are
+given, and `register`. `fxgrow.testing.check_rule` compares a rule with its operator.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from .axis_ops import Along
+from .base import RULES, AxisContext, AxisStates, Rule, SameSizes, SizeContext, StateContext, pad_states, register
+from .contraction import Contraction
+from .pointwise import Unary
+from .reduce import Reduce
 
 __all__ = [
     "RULES",
+    "Along",
     "AxisContext",
     "AxisStates",
+    "Contraction",
+    "Reduce",
     "Rule",
     "SameSizes",
     "SizeContext",
     "StateContext",
-    "adapt_skip",
-    "arithmetic",
-    "attention",
-    "axis_ops",
-    "broadcasts",
-    "complexes",
-    "concat",
-    "contraction",
-    "cosine",
-    "index",
-    "matmul",
-    "matrices",
-    "norm",
-    "pointwise",
-    "recurrent",
-    "reduce",
+    "Unary",
+    "pad_states",
     "register",
-    "repeat",
-    "sampling",
-    "scatter",
-    "shape",
-    "slicing",
-    "state_writes",
-    "unfold",
-    "where",
-    "window",
 ]
+
+for _module in sorted(module.name for module in iter_modules(__path__)):
+    import_module(f"{__name__}.{_module}")  # so that a new file needs no line here

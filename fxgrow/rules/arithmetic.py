@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..capture.program.program import Op, Value
+from ..errors import Kind
 from .base import AxisContext, AxisStates, SameSizes, StateContext, normal_dims, register
 from .domains import NOT_ZERO
 from .pointwise import Unary, aligned, inside, meet, operands
@@ -75,6 +76,26 @@ class Multiply(SameSizes):
         s.set(op.outputs[0], out)
 
 
+class Cross(Multiply):
+    """linalg_cross: each entry of the result is a difference of two products, over an axis of three entries."""
+
+    def dims(self, op: Op, d: AxisContext) -> None:
+        """Operands share their axes; the three entries stay three."""
+        for value in operands(op):
+            d.freeze(d.of(value)[op.args["dim"]], Kind.INDEX, "a vector product takes its three entries by number")
+        super().dims(op, d)
+
+    def states(self, op: Op, s: StateContext) -> None:
+        """As a product, in which each entry of one operand meets the other entries of the other."""
+        values = operands(op)
+        over = [s.axes(value)[op.args["dim"]] for value in values]
+        out: AxisStates = []
+        for sides in aligned(op, s, values):
+            rows = [[s.forget_index(state, over) for state in side] for side in sides]
+            out.append([s.mul(op, leaf) for leaf in zip(*rows, strict=True)])
+        s.set(op.outputs[0], out)
+
+
 class Divide(Multiply):
     """Quotients. No zero may come below the line, so no odd block either: a unit without twin is zero there."""
 
@@ -100,6 +121,8 @@ class Divide(Multiply):
 class Addcmul(SameSizes):
     """self + value * tensor1 * tensor2, or tensor1 / tensor2."""
 
+    by_index = False  # its operands hold several indices
+
     def __init__(self, *, divides: bool = False) -> None:
         self.divides = divides
 
@@ -121,6 +144,7 @@ class Addcmul(SameSizes):
 
 register(Add(), "add", "sub", "subtract", "rsub")
 register(Multiply(), "mul", "multiply")
+register(Cross(), "linalg_cross")
 register(Divide(), "div", "divide", "true_divide")
 register(Addcmul(), "addcmul")
 register(Addcmul(divides=True), "addcdiv")

@@ -9,7 +9,7 @@ from typing import Any
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, atoms, product
 from ..errors import Kind
-from .base import AxisContext, AxisStates, SizeContext, State, StateContext, broadcast, register
+from .base import AxisContext, AxisStates, SizeContext, State, StateContext, broadcast, pad_states, register
 
 
 class Attention:
@@ -80,18 +80,15 @@ class Attention:
                 rows[1:3] = ([next(row) if x else s.same for x in shared] for row in map(iter, rows[1:3]))
             out.append(self._heads_out(op, s, rows))
         masks = s.of(mask)[-2] if mask is not None and len(mask.shape) > 1 else []
-        width = max(len(x[-2]), len(masks))
-        rows = [row if len(row) == width else [s.same] * width for row in (x[-2], masks)]
-        tokens = [s.map_units(op, leaf, odd=False, zero=False) for leaf in zip(*rows, strict=True)]
+        leaves = zip(*pad_states(s, [x[-2], masks]), strict=True)
+        tokens = [s.map_units(op, leaf, odd=False, zero=False) for leaf in leaves]
         if op.draws[0]:  # one mask for all of a head's width
             out, tokens = [[s.drawn(op, y, DROPS) for y in row] for row in out], [s.drawn(op, y, DROPS) for y in tokens]
         s.set(op.outputs[0], [*out, tokens, z[-1]])
 
     def _heads_out(self, op: Op, s: StateContext, rows: list[list[State]]) -> list[State]:
-        width = max(map(len, rows))
-        queries, keys, values, masks = (row if len(row) == width else [s.same] * width for row in rows)
         out = []
-        for a, b, c, m in zip(queries, keys, values, masks, strict=True):
+        for a, b, c, m in zip(*pad_states(s, rows), strict=True):
             scores = s.add(op, [s.mul(op, [a, b]), m]) if op.args.get("attn_mask") is not None else s.mul(op, [a, b])
             out.append(s.mul(op, [s.map_units(op, [scores], odd=False, zero=False), c]))
         return out

@@ -275,6 +275,16 @@ def broadcast(d: AxisContext, sides: Sequence[tuple[Axis, int]]) -> Axis:
     return out if out is not None else Fixed(size)
 
 
+def pad_states(s: StateContext, rows: Sequence[Sequence[State]]) -> list[list[State]]:
+    """Bring the states of one axis, as several operands have them, to the same number of occurrences.
+
+    An operand that lacks the axis is the same along it. One whose axis is written with fewer occurrences, as (a + b) o
+    beside (a o) + (b o), has one state for all of them.
+    """
+    width = max(map(len, rows), default=0)
+    return [s.broadcast_states(row, width) if row else [s.same] * width for row in rows]
+
+
 def regroup(s: StateContext, op: Op, states: Sequence[State], axes: Sequence[Axis]) -> list[list[State]]:
     """Hand a row of states out to axes that hold the same occurrences in the same order."""
     counts = [s.count(axis) for axis in axes]

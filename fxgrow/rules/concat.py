@@ -136,6 +136,8 @@ def _lists(op: Op) -> bool:
 class Glu(SameSizes):
     """glu: the first half of an axis times the sigmoid of the second."""
 
+    by_index = False  # its operands hold several indices
+
     def _halves(self, z: AxisContext | StateContext, op: Op, axis: Axis) -> list[Axis]:
         half = op.args["self"].shape[normal(op.args["dim"], len(op.args["self"].shape))] // 2
         return z.algebra.cut(axis, [half, half])

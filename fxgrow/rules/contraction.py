@@ -9,7 +9,7 @@ from typing import Any
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, Fixed, product
 from ..errors import Kind
-from .base import AxisContext, AxisStates, SameSizes, SizeContext, State, StateContext, register, regroup
+from .base import AxisContext, AxisStates, SameSizes, SizeContext, State, StateContext, pad_states, register, regroup
 
 Item = str | tuple[str, str]
 """A named axis, a product `(g o)` of two, `*` for window axes, `...` for any leading axes."""
@@ -171,10 +171,9 @@ class Contraction(SameSizes):
                     else:
                         env.setdefault(name, []).append(some)
         for name, rows in env.items():
-            widest = max(map(len, rows))
-            env[name] = [s.broadcast_states(row, widest) for row in rows]
+            env[name] = pad_states(s, rows)
             if name in bias:
-                bias[name] = s.broadcast_states(bias[name], widest)
+                bias[name] = s.broadcast_states(bias[name], len(env[name][0]))
         product_of = {name: [s.mul(op, leaf) for leaf in zip(*rows, strict=True)] for name, rows in env.items()}
         kept = set(_names(tuple(result)))
         if op.args.get(self.bias) is not None:  # along axes that the bias lacks it is the same for every unit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, Fixed
-from .base import AxisContext, AxisStates, SameSizes, State, StateContext, broadcast, normal, register
+from .base import AxisContext, AxisStates, SameSizes, State, StateContext, broadcast, normal, pad_states, register
 from .norm import mixed
 
 
@@ -35,9 +35,7 @@ class Cosine(SameSizes):
         at = normal(op.args["dim"], rank)
         out: AxisStates = []
         for n, k in enumerate(range(rank, 0, -1)):
-            sides = [row[-k] if len(row) >= k else [] for row in rows]
-            width = max(map(len, sides))
-            leaves = list(zip(*(side or [s.same] * width for side in sides), strict=True))
+            leaves = list(zip(*pad_states(s, [row[-k] if len(row) >= k else [] for row in rows]), strict=True))
             if n != at:
                 out.append([s.mul(op, [self._unit(op, s, x) for x in leaf]) for leaf in leaves])
                 continue

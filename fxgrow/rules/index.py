@@ -16,6 +16,8 @@ from .base import AxisContext, AxisStates, SameSizes, SizeContext, StateContext,
 class Embedding(SameSizes):
     """embedding: rows of a table are looked up; the table's columns are born here."""
 
+    by_index = False  # what enters or leaves it has no such index
+
     def dims(self, op: Op, d: AxisContext) -> None:
         """Rows are chosen by number, columns may grow."""
         rows, columns = d.of(op.args["weight"])
@@ -30,6 +32,8 @@ class Embedding(SameSizes):
 
 class EmbeddingBag(SameSizes):
     """embedding_bag: rows of a table are looked up and pooled, unit by unit; the table's columns are born here."""
+
+    by_index = False  # what enters or leaves it has no such index
 
     MAX = 2
 
@@ -137,6 +141,8 @@ class Create:
 
 class Enumerate(SameSizes):
     """arange, linspace and random tensors: units differ by their number, so no axis may grow."""
+
+    by_index = False  # what enters or leaves it has no such index
 
     def dims(self, op: Op, d: AxisContext) -> None:
         """Barriers from birth."""

@@ -78,6 +78,8 @@ class Addmm(SameSizes):
 class Einsum(SameSizes):
     """torch.einsum: the equation is the rule."""
 
+    by_index = False  # its operands hold several indices
+
     def _patterns(self, op: Op) -> tuple[list[tuple[Value, list[str]]], list[str]]:
         equation = op.args["equation"].replace(" ", "")
         left, arrow, right = equation.partition("->")

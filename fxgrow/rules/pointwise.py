@@ -9,7 +9,7 @@ import torch
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, Fixed
 from ..errors import Kind
-from .base import AxisContext, AxisStates, SameSizes, State, StateContext, broadcast, register
+from .base import AxisContext, AxisStates, SameSizes, State, StateContext, broadcast, pad_states, register
 from .domains import domains_of
 
 
@@ -38,9 +38,7 @@ def aligned(op: Op, s: StateContext, values: list[Value]) -> Iterator[list[list[
     rows = [s.of(v) for v in values]
     rank = len(op.outputs[0].shape)
     for k in range(rank, 0, -1):
-        some = [r[-k] if len(r) >= k else [] for r in rows]
-        width = max(map(len, some), default=0)
-        yield [states if len(states) == width else [s.same] * width for states in some]
+        yield pad_states(s, [r[-k] if len(r) >= k else [] for r in rows])
 
 
 def drawn(op: Op, s: StateContext, marks: AxisStates, why: str) -> AxisStates:

@@ -13,7 +13,7 @@ from typing import Any
 from ..capture.program.program import Op, Value
 from ..dims.axis import Axis, Fixed, product, total
 from ..errors import GrowthRefused, Kind, Refusal
-from .base import AxisContext, SameSizes, SizeContext, State, StateContext, register
+from .base import AxisContext, SameSizes, SizeContext, State, StateContext, pad_states, register
 from .recurrent_cells import Equations, elman, gru, lstm
 
 Row = list[State]
@@ -33,6 +33,8 @@ class Cell:
 
 class Recurrent(SameSizes):
     """What layers and cells share: the axes and states of one cell."""
+
+    by_index = False  # what enters or leaves it has no such index
 
     def __init__(self, gates: int, equations: Equations) -> None:
         self.gates, self.equations = gates, equations
@@ -101,8 +103,7 @@ class Recurrent(SameSizes):
 
 def _vanish(op: Op, s: StateContext, read: Row, columns: Row) -> None:
     """New units that a weight sums over must vanish in the sum."""
-    width = max(len(read), len(columns))
-    for pair in zip(s.broadcast_states(read, width), s.broadcast_states(columns, width), strict=True):
+    for pair in zip(*pad_states(s, [read, columns]), strict=True):
         s.contract(op, pair)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from ..capture.program.program import Op, Value
 from ..errors import Kind
-from .base import AxisContext, AxisStates, SameSizes, SizeContext, StateContext, normal, register, regroup
+from .base import AxisContext, AxisStates, SameSizes, SizeContext, StateContext, normal, pad_states, register, regroup
 from .pointwise import aligned, meet, operands
 from .slicing import STRIDE, Range
 
@@ -74,6 +74,8 @@ class SliceScatter:
 class SelectScatter(SameSizes):
     """select_scatter: one unit of an axis is replaced."""
 
+    by_index = False  # its operands hold several indices
+
     def dims(self, op: Op, d: AxisContext) -> None:
         """Which unit it is must not change; the part has the other axes."""
         axes, part = d.of(op.args["self"]), d.of(op.args["src"])
@@ -126,8 +128,7 @@ class IndexPut(SameSizes):
             start, mask = found
             masks = [*([] for _ in range(start)), *s.of(mask), *([] for _ in out)]
             for k, sides in enumerate(zip(out, masks, strict=False)):
-                width = max(map(len, sides))
-                leaves = zip(*(side if len(side) == width else [s.same] * width for side in sides), strict=True)
+                leaves = zip(*pad_states(s, sides), strict=True)
                 out[k] = [s.map_units(op, leaf, odd=False, zero=False) for leaf in leaves]
         s.set(op.outputs[0], out)
 

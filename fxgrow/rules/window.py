@@ -112,6 +112,8 @@ class Dropout(SameSizes):
 class PixelShuffle(SameSizes):
     """pixel_shuffle: (c r r) h w -> c (h r) (w r)."""
 
+    by_index = False  # it moves units between axes
+
     def dims(self, op: Op, d: AxisContext) -> None:
         """The channels' last factor goes into space."""
         axes, factor = d.of(op.args["self"]), op.args["upscale_factor"] ** 2
@@ -128,6 +130,8 @@ class PixelShuffle(SameSizes):
 
 class PixelUnshuffle(SameSizes):
     """pixel_unshuffle: c (h r) (w r) -> (c r r) h w."""
+
+    by_index = False  # it moves units between axes
 
     def dims(self, op: Op, d: AxisContext) -> None:
         """Space goes into the channels' last factor."""
@@ -147,6 +151,8 @@ class PixelUnshuffle(SameSizes):
 
 class ChannelShuffle(SameSizes):
     """channel_shuffle: (g c) -> (c g) along axis 1."""
+
+    by_index = False  # it moves units between axes
 
     def dims(self, op: Op, d: AxisContext) -> None:
         """Two factors change places."""

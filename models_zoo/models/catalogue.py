@@ -199,7 +199,7 @@ _REFUSED = (
         "a Fourier transform along the channels",
         ("statistic",),
     ),
-    Entry("refuse_unknown_quantile", refusals.QuantileCentred, _ten, "centred by a quantile", ("unknown-op",)),
+    Entry("refuse_unknown_operator", refusals.CustomOperator, _ten, "a custom operator", ("unknown-op",)),
     Entry(
         "refuse_straddling_norm",
         refusals.StraddlingGroupNorm,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fxgrow.capture.program.program import Op, Value
-from fxgrow.dims.axis import Fixed
+from fxgrow.dims.axis import Axis, Fixed
+from fxgrow.errors import Kind
 from fxgrow.rules import RULES
 from fxgrow.rules.base import AxisContext, AxisStates, Rule, SizeContext, StateContext
 
@@ -64,6 +65,47 @@ class Wrong:
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """The same."""
         return self.rule.resized(op, z) if self.lie.sizes else {}
+
+
+class Overheard:
+    """A rule that is right, and of which is noted what it calls."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.calls = set[str]()
+        """Methods of what it talks to, and `sizes` if it changes arguments."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rule, name)
+
+    def _heard(self, told: Any) -> Any:
+        rule = self
+
+        class Heard:
+            def __getattr__(self, name: str) -> Any:
+                rule.calls.add(name)
+                return getattr(told, name)
+
+            def freeze(self, axis: Axis, kind: Kind, text: str) -> None:
+                if told.algebra.growable(axis):  # else nothing changes
+                    rule.calls.add("freeze")
+                told.freeze(axis, kind, text)
+
+        return Heard()
+
+    def dims(self, op: Op, d: AxisContext) -> None:
+        """As the rule."""
+        self.rule.dims(op, self._heard(d))
+
+    def states(self, op: Op, s: StateContext) -> None:
+        """The same."""
+        self.rule.states(op, self._heard(s))
+
+    def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
+        """The same."""
+        changed = self.rule.resized(op, z)
+        self.calls |= {"sizes"} if changed else set()
+        return changed
 
 
 def _first(op: Op, states: Any) -> Any:

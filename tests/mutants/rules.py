@@ -1,7 +1,7 @@
 """Every rule made wrong: what a wrong rule would say of its operator, watched by the rules' own oracle.
 
-`WORST` says for each kind of rule which lies are told in its place. A new kind of rule needs a line there: what are the
-worst mistakes that its author could make?
+`WORST` says for some kinds of rules which lies are told in their place: the worst mistakes that authors could make.
+Of any other kind they are found from what its rules call while their cases are examined (`LIES_ABOUT`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from fxgrow.rules import where as choice
 from fxgrow.testing.laws import Held, examine, traced
 
 from ..rules.cases import ROWS, Row
-from .lies import wrong
+from .lies import Overheard, wrong
 
 FIRST, LAST, SUMS = "the first operand decides", "the last operand decides", "sums need not vanish"
 ODD, LINEAR, PASSED = "it is odd", "it is linear", "it is linear in the first operand"
@@ -136,6 +136,17 @@ WORST: dict[type, tuple[str, ...]] = {
 """By kind of rule: `LIES` that are told in its place, of which the first is one of every operator that it is for."""
 
 
+LIES_ABOUT: dict[str, str] = {
+    **{"contract": SUMS, "require": ANY, "adapt": ANY, "mix": MIXED, "centre": MIXED, "drawn": TRAINED},
+    **{"only_eval": TRAINED, "mul": FIRST, "select": PICKED, "piece": PIECE, "freeze": OPEN, "unify": APART},
+    "sizes": UNSIZED,
+}
+"""By what a rule calls, or `sizes` if it changes arguments: the lie that says it need not. The worst come first.
+
+If one is true of a new kind of rule, the kind gets a line in `WORST` that leaves it out.
+"""
+
+
 EXCEPT: dict[str, tuple[str, ...]] = {
     "aten::scalar_tensor": (),  # a result without axes
     STORED: (),  # not an operator that a case could call; see tests/capture/test_buffer_writes.py
@@ -144,11 +155,7 @@ EXCEPT: dict[str, tuple[str, ...]] = {
 
 
 def lies_of(name: str) -> tuple[str, ...]:
-    """What a wrong rule of an operator says; what is true of it is no lie.
-
-    Raises:
-        KeyError: nobody has said what is worst about this kind of rule.
-    """
+    """What a wrong rule of an operator says; what is true of it is no lie."""
     rule = RULES[name]
     if name in EXCEPT:
         return EXCEPT[name]
@@ -163,7 +170,18 @@ def lies_of(name: str) -> tuple[str, ...]:
             return (*WORST[window.Window], LINEAR)
         case shape.View() | shape.Expand() if rule.sizes:
             return (*WORST[type(rule)], UNSIZED)
-    return WORST[type(rule)]
+    return WORST[type(rule)] if type(rule) in WORST else lies_about_calls(name)
+
+
+@cache
+def lies_about_calls(name: str) -> tuple[str, ...]:
+    """The lies about all that a rule calls while the cases named after its operator are examined."""
+    heard = Overheard(RULES[name])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RULES, name, heard)
+        for row in (row for row in ROWS if row.operator == name):
+            examine(row.call, *row.operands)
+    return tuple(dict.fromkeys([*(lie for call, lie in LIES_ABOUT.items() if call in heard.calls), ZEROS]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 import torch.nn.functional as F
 
+from fxgrow.models_zoo.models.operators import subtract_sum
 from fxgrow.testing.fuzzing.growths import Deepening, Whole, Widening
 from fxgrow.testing.fuzzing.sketch import step
 
@@ -83,7 +83,7 @@ WIDENED: dict[str, Subject] = {
         every("writer", schemes="mean"),
     ),
     "an operator without a rule": Subject(
-        between(lambda m, x: torch.renorm(x, 2, 0, 0.5)), (), every("writer", schemes="r2r zero net2net")
+        between(lambda m, x: subtract_sum(x, -1)), (), every("writer", schemes="r2r zero net2net")
     ),
     "joined with the input": Subject(
         net(FLAT, linear(0, 4), step("binary", 0, 1, kind=0), linear(2, 2)), (), every("linear0", schemes="r2r zero")

@@ -93,8 +93,8 @@ CASES = {
         Kind.OUTPUT, "mlp", Surgery(written("head")), breaks="interface: (5, 10) became (5, 14)", layer="head"
     ),
     "fft": Case(Kind.STATISTIC, "refuse_spectrum", Surgery(CONVS), without="torch.fft.fft"),
-    "quantile": Case(
-        Kind.UNKNOWN_OP, "refuse_unknown_quantile", Surgery({**written("fc1"), **read("fc2")}), layer="fc1"
+    "custom operator": Case(
+        Kind.UNKNOWN_OP, "refuse_unknown_operator", Surgery({**written("fc1"), **read("fc2")}), layer="fc1"
     ),
     "group norm over a seam": Case(
         Kind.NORM,

@@ -48,7 +48,7 @@ STOPS = {
     "refuse_interface_input": "x",
     "refuse_interface_output": "output",
     "refuse_spectrum": "fft_fft",
-    "refuse_unknown_quantile": "quantile",
+    "refuse_unknown_operator": "subtract_sum_default",
     "refuse_straddling_norm": "norm",
     "refuse_straddling_view": "head",
     "refuse_regrouped": "threes",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import fxgrow
 from fxgrow.errors import GrowthRefused, Kind
+from fxgrow.models_zoo.models.operators import subtract_sum
 
 Function = Callable[[Tensor], Tensor]
 WIDTH, SPACE = 8, 6
@@ -130,7 +131,7 @@ STOPPED: dict[str, tuple[Function, Kind]] = {
     "local response": (lambda x: F.local_response_norm(x, 3), Kind.WINDOW),
     "chosen by number": (lambda x: x[:, [0, 2, 1]], Kind.INDEX),
     "Fourier transform": (lambda x: torch.fft.fft(x, dim=1).real, Kind.STATISTIC),
-    "filled by number": (lambda x: x.index_fill(1, torch.tensor([0, 2]), 1.0), Kind.UNKNOWN_OP),
+    "a custom operator": (lambda x: subtract_sum(x, 1), Kind.UNKNOWN_OP),
 }
 
 

@@ -1,38 +1,15 @@
 """The cases of the op rules: at least one row for every rule, in families as in fxgrow/rules."""
 
-from . import (
-    arithmetic,
-    attention,
-    concat,
-    contraction,
-    index,
-    matrices,
-    norm,
-    patches,
-    pointwise,
-    recurrent,
-    reduce,
-    shape,
-    window,
-    writing,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from .row import Row
 
-ROWS: tuple[Row, ...] = (
-    *pointwise.ROWS,
-    *arithmetic.ROWS,
-    *contraction.ROWS,
-    *norm.ROWS,
-    *attention.ROWS,
-    *reduce.ROWS,
-    *window.ROWS,
-    *shape.ROWS,
-    *concat.ROWS,
-    *index.ROWS,
-    *matrices.ROWS,
-    *patches.ROWS,
-    *recurrent.ROWS,
-    *writing.ROWS,
+ROWS: tuple[Row, ...] = tuple(
+    row
+    for name in sorted(module.name for module in iter_modules(__path__))
+    for row in getattr(import_module(f"{__name__}.{name}"), "ROWS", ())
 )
+"""The rows of all files of this folder."""
 
 __all__ = ["ROWS", "Row"]

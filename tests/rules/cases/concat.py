@@ -104,7 +104,7 @@ ROWS: list[Row] = [
     row("slice (all)", lambda x: x[:, 0:5], "2+ 5+"),
     row("slice (all but the rows)", lambda x: x[1:, :], "2+ 5+"),
     row("slice (with a stride)", lambda x: x[:, ::2], "2+ 6.", why=INDEX),
-    row("slice (nothing)", lambda x: x[:, 5:], "2+ 5+"),
+    row("slice (nothing)", lambda x: x[:, 5:], "2+ 5+", strict="an empty slice"),
     row("narrow", lambda x: x.narrow(1, 1, 3), "2+ 6+"),
     row("narrow (from the end)", lambda x: x.narrow(1, -3, 2), "2+ 6+"),
     row("narrow (all)", lambda x: x.narrow(1, 0, 6), "2+ 6+"),

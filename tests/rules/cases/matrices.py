@@ -8,7 +8,7 @@ from torch import Tensor
 from fxgrow.errors import Kind
 from fxgrow.testing.blocks import positive
 
-from .row import Row, row
+from .row import EVEN, FIRST, SINGULAR, Row, row
 
 INDEX, STATISTIC, WINDOW = Kind.INDEX, Kind.STATISTIC, Kind.WINDOW
 LA = torch.linalg
@@ -49,16 +49,16 @@ ROWS: list[Row] = [
     row("diagonal (of a matrix)", torch.diagonal, "3. 4.", why=INDEX),
     row("diag_embed", torch.diag_embed, "2+ 3.", why=INDEX),
     row("diag_embed (in front)", lambda x: torch.diag_embed(x, 1, 0, 2), "2+ 4+ 3.", why=INDEX),
-    row("det", lambda x: torch.det(filled(x)), "2+ 3+"),
-    row("linalg_det", LA.det, "3+ 2. 2.", why=STATISTIC),
+    row("det", lambda x: torch.det(filled(x)), "2+ 3+", strict=EVEN),
+    row("linalg_det", LA.det, "3+ 2. 2.", why=STATISTIC, strict=EVEN),
     row("logdet", lambda x: torch.logdet(filled(x) @ filled(x)), "2+ 3+", draw=positive),
-    row("slogdet", lambda x: torch.slogdet(filled(x)), "2+ 3+", draw=positive),
+    row("slogdet", lambda x: torch.slogdet(filled(x)), "2+ 3+", draw=positive, strict=SINGULAR),
     row("linalg_slogdet", LA.slogdet, "3+ 2. 2.", why=STATISTIC),
-    row("inverse", lambda x: torch.inverse(filled(x)), "2+ 3+", draw=positive),
+    row("inverse", lambda x: torch.inverse(filled(x)), "2+ 3+", draw=positive, strict=SINGULAR),
     row("linalg_inv", LA.inv, "3+ 2. 2.", why=STATISTIC),
     row("linalg_matrix_exp", lambda x: LA.matrix_exp(x / 100), "3+ 2. 2.", why=STATISTIC),
     row("cdist", torch.cdist, "3+ 4+", "5+ 4+"),
-    row("cdist (batched)", lambda x, y: torch.cdist(x, y, 1.0), "2+ 3+ 4+", "2+ 2+ 4+"),
+    row("cdist (batched)", lambda x, y: torch.cdist(x, y, 1.0), "2+ 3+ 4+", "2+ 2+ 4+", strict=EVEN),
     row("cdist (broadcast)", torch.cdist, "2+ 3+ 4+", "2+ 4+"),
     row("cdist (with itself)", lambda x: torch.cdist(x, x), "2+ 3+ 4+"),
     row("cdist (p below one)", lambda x, y: torch.cdist(x, y, 0.5), "2+ 3+ 4.", "2+ 2+ 4.", why=STATISTIC),
@@ -67,7 +67,7 @@ ROWS: list[Row] = [
     row("diff (with ends)", lambda x, y: torch.diff(x, prepend=y, append=y), "2+ 4.", "2+ 1.", why=WINDOW),
     row("topk", lambda x: torch.topk(x, 2, 1), "2+ 4. 3+", why=STATISTIC),
     row("topk (of all)", lambda x: x.topk(3, -1, False)[0], "2+ 3.", why=STATISTIC),
-    row("kthvalue", lambda x: torch.kthvalue(x, 2, 1), "2+ 4. 3+", why=STATISTIC),
+    row("kthvalue", lambda x: torch.kthvalue(x, 2, 1), "2+ 4. 3+", why=STATISTIC, strict=FIRST),
     row("kthvalue (kept)", lambda x: torch.kthvalue(x, 2, 1, True), "2+ 4. 3+", why=STATISTIC),
     row("nanmedian", lambda x: torch.nanmedian(x, 1), "2+ 4. 3+", why=STATISTIC),
     row("msort", torch.msort, "4. 3+", why=STATISTIC),

@@ -11,7 +11,7 @@ from torch import Tensor
 from fxgrow.errors import Kind
 from fxgrow.testing.blocks import anything, positive
 
-from .row import Row, row
+from .row import TRAINED, Row, row
 
 NORM, STATISTIC, SOFTMAX, INDEX = Kind.NORM, Kind.STATISTIC, Kind.SOFTMAX, Kind.INDEX
 AFFINE = (anything, anything, anything)
@@ -24,7 +24,16 @@ def over_both(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 ROWS: list[Row] = [
-    row("batch_norm", lambda x, m, v: F.batch_norm(x, m, v), "3. 4+ 3.", "4+", "4+", why=NORM, draw=RUNNING[:3]),
+    row(
+        "batch_norm",
+        lambda x, m, v: F.batch_norm(x, m, v),
+        "3. 4+ 3.",
+        "4+",
+        "4+",
+        why=NORM,
+        draw=RUNNING[:3],
+        strict=TRAINED,
+    ),
     row("batch_norm (affine)", F.batch_norm, "3. 4+", "4+", "4+", "4+", "4+", why=NORM, draw=RUNNING),
     row(
         "batch_norm (training)",
@@ -45,7 +54,15 @@ ROWS: list[Row] = [
         lambda x, w, b: F.batch_norm(x.flatten(2), None, None, w, b, True),
         *("2+ 4+ 3+ 2+", "4+", "4+"),
     ),
-    row("instance_norm", lambda x, w, b: F.instance_norm(x, None, None, w, b), "2. 4+ 3+", "4+", "4+", why=NORM),
+    row(
+        "instance_norm",
+        lambda x, w, b: F.instance_norm(x, None, None, w, b),
+        "2. 4+ 3+",
+        "4+",
+        "4+",
+        why=NORM,
+        strict=TRAINED,
+    ),
     row(
         "instance_norm (running)",
         lambda x, m, v: F.instance_norm(x, m, v, use_input_stats=False),
@@ -55,17 +72,17 @@ ROWS: list[Row] = [
         why=NORM,
         draw=RUNNING[:3],
     ),
-    row("group_norm", lambda x, w, b: F.group_norm(x, 2, w, b), "2+ 4+ 3.", "4+", "4+", why=NORM),
+    row("group_norm", lambda x, w, b: F.group_norm(x, 2, w, b), "2+ 4+ 3.", "4+", "4+", why=NORM, strict=TRAINED),
     row("group_norm (plain)", lambda x: F.group_norm(x, 2), "2+ 4+ 3. 2.", why=NORM),
     row("group_norm (one group)", lambda x: F.group_norm(x, 1), "2+ 4+ 3.", why=NORM),
     row("group_norm (each channel)", lambda x, w, b: F.group_norm(x, 4, w, b), "2+ 4+ 3.", "4+", "4+", why=NORM),
-    row("layer_norm", lambda x, w, b: F.layer_norm(x, (4,), w, b), "2+ 3+ 4+", "4+", "4+"),
+    row("layer_norm", lambda x, w, b: F.layer_norm(x, (4,), w, b), "2+ 3+ 4+", "4+", "4+", strict=TRAINED),
     row("layer_norm (plain)", lambda x: F.layer_norm(x, (4,)), "2+ 3+ 4+"),
     row("layer_norm (plain, two axes)", lambda x: F.layer_norm(x, (3, 4)), "2+ 3+ 4+"),
     row("layer_norm (two axes)", lambda x, w, b: F.layer_norm(x, (2, 3), w, b), "2+ 2+ 3+", "2+ 3+", "2+ 3+"),
     row("layer_norm (scale)", lambda x, w: F.layer_norm(x, (4,), w), "2+ 3+ 4+", "4+"),
     row("layer_norm (of a concatenation)", over_both(F.layer_norm), "3+ 2+", "3+ 3+", "5+"),
-    row("rms_norm", lambda x, w: F.rms_norm(x, (4,), w), "2+ 3+ 4+", "4+"),
+    row("rms_norm", lambda x, w: F.rms_norm(x, (4,), w), "2+ 3+ 4+", "4+", strict=TRAINED),
     row("rms_norm (epsilon)", lambda x, w: F.rms_norm(x, (4,), w, 0.5), "2+ 3+ 4+", "4+"),
     row("rms_norm (plain)", lambda x: F.rms_norm(x, (4,)), "2+ 3+ 4+"),
     row("rms_norm (two axes)", lambda x, w: F.rms_norm(x, (2, 3), w, 0.5), "2+ 2+ 3+", "2+ 3+"),

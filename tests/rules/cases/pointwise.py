@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fxgrow.testing.blocks import Draw, above_one, anything, below, below_one, flags, positive, unit
 
-from .row import Row, row
+from .row import EVEN, PARTLY, SINGULAR, TRUTH, Row, row
 
 aten = torch.ops.aten
 
@@ -25,20 +25,20 @@ def variants(name: str) -> Iterator[tuple[str, Callable[..., Any]]]:
         yield f"{name}_", lambda x, *rest: written(x.clone(), *rest)
 
 
-def unary(names: str, *more: object, draw: Draw = anything) -> list[Row]:
+def unary(names: str, *more: object, draw: Draw = anything, strict: str = "") -> list[Row]:
     """Operators of one tensor, and of constants `more`."""
     return [
-        row(title, lambda x, op=op: op(x, *more), "4+ 3+", draw=draw)
+        row(title, lambda x, op=op: op(x, *more), "4+ 3+", draw=draw, strict=strict)
         for name in names.split()
         for title, op in variants(name)
     ]
 
 
-def binary(names: str, *draws: Draw) -> list[Row]:
+def binary(names: str, *draws: Draw, strict: str = "") -> list[Row]:
     """Operators of two tensors; the second is also tried with an axis less."""
     draw = draws if len(draws) == 2 else (draws or (anything,)) * 2
     return [
-        row(f"{title}{note}", op, "4+ 3+", operand, draw=draw)
+        row(f"{title}{note}", op, "4+ 3+", operand, draw=draw, strict=strict)
         for name in names.split()
         for title, op in variants(name)
         for note, operand in (("", "4+ 3+"), (" (broadcast)", "3+"))
@@ -53,51 +53,64 @@ def whole(x: Tensor) -> Tensor:
 def on_whole(names: str, *, amounts: bool = False) -> list[Row]:
     """Operators of two tensors of whole numbers; `amounts`: the second holds small positive ones."""
     return [
-        row(title, lambda x, y, op=op: op(whole(x), whole(y.abs() % 4 if amounts else y)), "4+ 3+", "4+ 3+")
+        row(
+            title,
+            lambda x, y, op=op: op(whole(x), whole(y.abs() % 4 if amounts else y)),
+            "4+ 3+",
+            "4+ 3+",
+            strict=TRUTH,
+        )
         for name in names.split()
         for title, op in variants(name)
     ]
 
 
-SMOOTH = """abs absolute arctan arcsinh asinh atan ceil celu cos cosh deg2rad elu erf erfc exp exp2 expm1 fix floor frac
-    gelu hardshrink hardsigmoid hardswish hardtanh i0 isfinite isinf isnan isneginf isposinf leaky_relu log_sigmoid
-    logical_not mish nan_to_num neg negative positive rad2deg relu relu6 round selu sgn sigmoid sign signbit silu sin
-    sinc sinh softplus softshrink special_bessel_j0 special_bessel_j1 special_erfc special_erfcx special_exp2
-    special_expit special_expm1 special_i0 special_i0e special_i1 special_i1e special_log_ndtr special_ndtr
-    special_round special_sinc square tan tanh trunc angle special_airy_ai special_modified_bessel_i0
-    special_modified_bessel_i1 special_spherical_bessel_j0"""
+SMOOTH = """arctan arcsinh asinh atan ceil celu deg2rad elu erf erfc exp exp2 expm1 fix floor frac gelu hardshrink
+    hardsigmoid hardswish hardtanh leaky_relu log_sigmoid mish neg negative positive rad2deg relu relu6 round selu sgn
+    sigmoid sign silu sin sinh softplus softshrink special_bessel_j1 special_erfc special_erfcx special_exp2
+    special_expit special_expm1 special_i1 special_i1e special_log_ndtr special_ndtr special_round tan tanh trunc
+    angle special_airy_ai special_modified_bessel_i1"""
+EVENS = """abs absolute cos cosh i0 sinc special_bessel_j0 special_i0 special_i0e special_sinc square
+    special_modified_bessel_i0 special_spherical_bessel_j0"""
+FLAGS = """isfinite isinf isnan isneginf isposinf logical_not"""
 LINEAR = """clone detach alias contiguous lift lift_fresh lift_fresh_copy conj conj_physical _conj_physical real
     resolve_conj resolve_neg"""
-COMPARISONS = """eq ne gt ge lt le greater greater_equal less less_equal not_equal logical_and logical_or logical_xor
-    isclose"""
-POLYNOMIALS = """special_chebyshev_polynomial_t special_chebyshev_polynomial_u special_chebyshev_polynomial_v
-    special_chebyshev_polynomial_w special_shifted_chebyshev_polynomial_t special_shifted_chebyshev_polynomial_u
-    special_shifted_chebyshev_polynomial_v special_shifted_chebyshev_polynomial_w special_hermite_polynomial_h
-    special_hermite_polynomial_he special_laguerre_polynomial_l special_legendre_polynomial_p"""
+COMPARISONS = """eq ne gt lt greater less not_equal logical_and logical_or logical_xor isclose"""
+POLYNOMIALS = """special_chebyshev_polynomial_v special_chebyshev_polynomial_w special_shifted_chebyshev_polynomial_t
+    special_shifted_chebyshev_polynomial_u special_shifted_chebyshev_polynomial_v
+    special_shifted_chebyshev_polynomial_w special_laguerre_polynomial_l"""
+EVEN_POLYNOMIALS = """special_chebyshev_polynomial_t special_chebyshev_polynomial_u special_hermite_polynomial_h
+    special_hermite_polynomial_he special_legendre_polynomial_p"""
 
 ROWS: list[Row] = [
     *unary(SMOOTH),
+    *unary(EVENS, strict=EVEN),
+    *unary(FLAGS, strict=TRUTH),
+    *unary("signbit", strict="a zero may be a negative one"),
+    *unary("nan_to_num", strict="whether infinities are replaced by opposite numbers depends on the arguments"),
     *unary(LINEAR),
     *unary("asin arcsin acos arccos atanh arctanh erfinv special_erfinv", draw=unit),
     *unary("acosh arccosh", draw=above_one),
     *unary("log1p special_log1p lgamma digamma special_digamma special_gammaln special_psi", draw=positive),
-    *unary("sqrt rsqrt reciprocal log log2 log10 special_entr", draw=positive),
+    *unary("reciprocal", draw=positive, strict=SINGULAR),
+    *unary("sqrt rsqrt log log2 log10 special_entr", draw=positive),
     *unary("logit special_logit special_ndtri", draw=below_one),
     *unary("special_bessel_y0 special_bessel_y1", draw=positive),
     *unary("special_modified_bessel_k0 special_modified_bessel_k1", draw=positive),
     *unary("special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1", draw=positive),
     *unary(POLYNOMIALS, 3, draw=unit),
+    *unary(EVEN_POLYNOMIALS, 3, draw=unit, strict=EVEN),
     *unary("mvlgamma", 2, draw=above_one),
     *unary("threshold", 0.5, 2.0),
     *unary("leaky_relu", 0.3),
     *unary("clamp clip hardtanh", -1, 1),
     *unary("clamp clip hardtanh", -1, 2),
     *unary("clamp clip hardtanh", 0.5, 2),
-    *unary("clamp clip", 2, -2),
+    *unary("clamp clip", 2, -2, strict="clamped from both sides to one number"),
     *unary("clamp_min clamp_max", 0),
     *unary("clamp_min clamp_max", 1),
     *unary("clamp_min clamp_max", -1),
-    *unary("pow float_power", 2),
+    *unary("pow float_power", 2, strict=EVEN),
     *unary("pow float_power", 3),
     *unary("pow float_power", 1.5, draw=positive),
     *unary("pow float_power", 0.5, draw=positive),
@@ -118,24 +131,34 @@ ROWS: list[Row] = [
     row("softplus (beta)", lambda x: F.softplus(x, 2.0, 3.0), "4+ 3+"),
     row("round (decimals)", lambda x: torch.round(x, decimals=1), "4+ 3+"),
     row("bitwise_not", lambda x: torch.bitwise_not(whole(x)), "4+ 3+"),
-    row("frexp", torch.frexp, "4+ 3+"),
+    row("frexp", torch.frexp, "4+ 3+", strict=PARTLY),
     row("rrelu", lambda x: F.rrelu(x, 0.1, 0.3), "4+ 3+"),
     row("rrelu (training)", lambda x: F.rrelu(x, 0.1, 0.3, True), "4+ 3+", eval_only=True),
-    *binary(COMPARISONS),
-    *binary("atan2 arctan2 copysign fmax fmin maximum minimum hypot logaddexp logaddexp2 nextafter heaviside"),
-    *binary("special_xlog1py xlogy special_xlogy", anything, positive),
-    *binary("fmod remainder floor_divide", anything, positive),
+    *binary("ge le greater_equal less_equal"),
+    *binary(COMPARISONS, strict=TRUTH),
+    *binary("fmax fmin maximum minimum logaddexp logaddexp2"),
+    *binary("atan2 arctan2 copysign hypot nextafter heaviside", strict=PARTLY),
+    *binary("special_xlog1py xlogy special_xlogy", anything, positive, strict=PARTLY),
+    *binary("fmod remainder floor_divide", anything, positive, strict=PARTLY),
     *binary("pow float_power", positive, anything),
-    *binary("igamma igammac", positive, positive),
+    *binary("igamma igammac", positive, positive, strict=SINGULAR),
     *binary("special_zeta", above_one, positive),
-    row("ldexp", torch.ldexp, "4+ 3+", "4+ 3+", draw=(anything, unit)),
+    row("ldexp", torch.ldexp, "4+ 3+", "4+ 3+", draw=(anything, unit), strict=PARTLY),
     *on_whole("bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ gcd lcm"),
     *on_whole("__iand__ __ior__ __ixor__"),
     *on_whole("__ilshift__ __irshift__", amounts=True),
     *on_whole("bitwise_left_shift bitwise_right_shift __lshift__ __rshift__", amounts=True),
     row("max (of two)", torch.max, "4+ 3+", "3+"),
     row("min (of two)", torch.min, "4+ 3+", "4+ 3+"),
-    row("where (of a mask)", torch.where, "4+ 3+", "4+ 3+", "4+ 3+", draw=(flags, anything, anything)),
+    row(
+        "where (of a mask)",
+        torch.where,
+        "4+ 3+",
+        "4+ 3+",
+        "4+ 3+",
+        draw=(flags, anything, anything),
+        strict="a mask that is false at all new units chooses one operand there; those of models are copies",
+    ),
     row("where (of a mask and zero)", lambda m, x: torch.where(m, x, 0), "4+ 3+", "4+ 3+", draw=(flags, anything)),
     row("where (of zero and a mask)", lambda m, x: torch.where(m, 0, x), "3+", "4+ 3+", draw=(flags, anything)),
     row("where (of a number)", lambda m, x: torch.where(m, x, 2), "4+ 3+", "3+", draw=(flags, anything)),
@@ -153,10 +176,10 @@ ROWS: list[Row] = [
     row("float", lambda x: x.float(), "4+ 3+"),
     row("to (half)", lambda x: x.to(torch.bfloat16), "4+ 3+"),
     row("to (whole numbers)", lambda x: x.to(torch.int32), "4+ 3+"),
-    row("to (truth values)", lambda x: x.to(torch.bool), "4+ 3+"),
+    row("to (truth values)", lambda x: x.to(torch.bool), "4+ 3+", strict=TRUTH),
     row("to (unsigned)", lambda x: x.to(torch.uint8), "4+ 3+"),
     row("_to_copy", lambda x: aten._to_copy(x, dtype=torch.float32), "4+ 3+"),
-    row("_to_copy (truth values)", lambda x: aten._to_copy(x, dtype=torch.bool), "4+ 3+"),
+    row("_to_copy (truth values)", lambda x: aten._to_copy(x, dtype=torch.bool), "4+ 3+", strict=TRUTH),
     row("type_as", lambda x, y: x.type_as(y), "4+ 3+", "5+"),
     row("type_as (whole numbers)", lambda x, y: x.type_as(whole(y)), "4+ 3+", "5+"),
     row("cdouble", lambda x: torch.real(x.to(torch.complex128)), "4+ 3+"),

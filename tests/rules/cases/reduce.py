@@ -8,13 +8,13 @@ from torch import Tensor
 
 from fxgrow.errors import Kind
 
-from .row import Row, row
+from .row import EVEN, FIRST, TRUTH, Row, row
 
 STATISTIC = Kind.STATISTIC
 aten = torch.ops.aten
 
 
-def over(names: str, *, grows: bool = False) -> list[Row]:
+def over(names: str, *, grows: bool = False, strict: str = "") -> list[Row]:
     """Reductions over one axis, kept and not."""
     rows = []
     operand, why = ("2+ 3+ 4+", ()) if grows else ("2+ 3. 4+", STATISTIC)
@@ -27,8 +27,8 @@ def over(names: str, *, grows: bool = False) -> list[Row]:
             return getattr(torch, name)(x, dim=-2)
 
         rows += [
-            row(name, kept, operand, why=why),
-            row(f"{name} (dropped)", gone, operand, why=why),
+            row(name, kept, operand, why=why, strict=strict),
+            row(f"{name} (dropped)", gone, operand, why=why, strict=strict),
         ]
     return rows
 
@@ -39,8 +39,14 @@ def whole(names: str) -> list[Row]:
 
 
 ROWS: list[Row] = [
-    *over("nanmean nansum median mode prod logsumexp argmax argmin"),
-    *over("mean std var var_mean std_mean norm amax amin max min all any", grows=True),
+    *over("nanmean nansum mode logsumexp"),
+    *over("median", strict="a median of an odd number of units is odd"),
+    *over("prod", strict=EVEN),
+    *over("argmax argmin", strict=FIRST),
+    *over("mean norm amax amin", grows=True),
+    *over("std var var_mean std_mean", grows=True, strict=EVEN),
+    *over("max min", grows=True, strict=FIRST),
+    *over("all any", grows=True, strict=TRUTH),
     *whole("median prod argmax nanmean"),
     *(
         row(f"{name} (of all)", getattr(torch, name), "2+ 3+")
@@ -49,7 +55,13 @@ ROWS: list[Row] = [
     row("any (of few)", lambda x: (x > 1).any(1), "2+ 3+"),
     row("max (its values)", lambda x: x.max(1).values, "2+ 3+ 4+"),
     row("min (its values)", lambda x: x.min(-1, keepdim=True)[0], "2+ 3+ 4+"),
-    row("cosine_similarity", lambda x, y: F.cosine_similarity(x, y, dim=-1, eps=0.7), "2+ 3+ 4+", "2+ 3+ 4+"),
+    row(
+        "cosine_similarity",
+        lambda x, y: F.cosine_similarity(x, y, dim=-1, eps=0.7),
+        "2+ 3+ 4+",
+        "2+ 3+ 4+",
+        strict=EVEN,
+    ),
     row("cosine_similarity (broadcast)", lambda x, y: F.cosine_similarity(x[:, None], y, dim=-1), "2+ 4+", "3+ 4+"),
     row("cosine_similarity (of two axes)", lambda x, y: F.cosine_similarity(x, y, 1), "2+ 3+", "2+ 3+"),
     row("mean (of a product)", lambda x: x.flatten(1).mean(1), "2+ 3+ 2+"),
@@ -68,14 +80,14 @@ ROWS: list[Row] = [
     row("sum (two axes)", lambda x: x.sum((0, -1), keepdim=True), "2+ 3+ 4+"),
     row("sum (of all)", torch.sum, "2+ 3+"),
     row("mean (two axes)", lambda x: x.mean((2, 3)), "2+ 3+ 4+ 2+"),
-    row("count_nonzero", lambda x: torch.count_nonzero(x, 1), "2+ 3. 4+", why=STATISTIC),
+    row("count_nonzero", lambda x: torch.count_nonzero(x, 1), "2+ 3. 4+", why=STATISTIC, strict=TRUTH),
     row("aminmax", lambda x: torch.aminmax(x, dim=1), "2+ 3+ 4+"),
     row("norm (of all, aten)", lambda x: aten.norm(x), "2+ 3+"),
-    row("norm (p=1)", lambda x: aten.norm(x, 1, [1], True), "2+ 3+ 4+"),
-    row("linalg_norm", lambda x: torch.linalg.norm(x, dim=1), "2+ 3+ 4+"),
+    row("norm (p=1)", lambda x: aten.norm(x, 1, [1], True), "2+ 3+ 4+", strict=EVEN),
+    row("linalg_norm", lambda x: torch.linalg.norm(x, dim=1), "2+ 3+ 4+", strict=EVEN),
     row("linalg_norm (of all)", lambda x: torch.linalg.norm(x), "2+ 3+ 4+"),
     row("linalg_norm (of matrices)", lambda x: torch.linalg.norm(x, 1, dim=(0, 1)), "2. 3. 4+", why=STATISTIC),
-    row("linalg_vector_norm", lambda x: torch.linalg.vector_norm(x, dim=1), "2+ 3+ 4+"),
+    row("linalg_vector_norm", lambda x: torch.linalg.vector_norm(x, dim=1), "2+ 3+ 4+", strict=EVEN),
     row("linalg_vector_norm (p=0)", lambda x: torch.linalg.vector_norm(x, 0, dim=1), "2+ 3. 4+", why=STATISTIC),
     row("linalg_vector_norm (p=inf)", lambda x: torch.linalg.vector_norm(x, torch.inf, 1), "2+ 3+ 4+"),
 ]

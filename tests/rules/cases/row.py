@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from fxgrow.errors import Kind
+from fxgrow.rules import RULES
 from fxgrow.testing.blocks import Draw, anything
 from fxgrow.testing.laws import Operand
+
+TRUTH = "truth values and whole numbers are not trained through"
+EVEN = "an even function would make equal halves of opposite ones; writers are equal by default, so nothing is gained"
+PARTLY = "odd in one operand alone, or in two together: not worth a flag of its own"
+SINGULAR = "an odd unit without twin is zero, and zero is singular here"
+TRAINED = "a norm divides a block of zeros by the root of epsilon: harmless for values, not for gradients in training"
+FIRST = "zeros have their extremum in the first place here; other kernels may say otherwise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +29,14 @@ class Row:
     grows: tuple[str, ...]
     why: frozenset[Kind]
     eval_only: bool
+    strict: str
+    """Why the rule of the operator refuses, or says less, than the numbers would allow; empty if it does not."""
+
+    @property
+    def operator(self) -> str:
+        """The schema name of the operator that the title names, of an in-place form without its underscore."""
+        name = f"aten::{self.title.split()[0]}"
+        return name if name in RULES else name.removesuffix("_")
 
 
 def row(
@@ -30,6 +46,7 @@ def row(
     why: Kind | Sequence[Kind] = (),
     draw: Draw | Sequence[Draw] = anything,
     eval_only: bool = False,
+    strict: str = "",
 ) -> Row:
     """A row of a table of cases.
 
@@ -40,6 +57,7 @@ def row(
         why: the kinds of the reasons for which the others may not.
         draw: how entries are drawn, for all operands or for each.
         eval_only: whether the claim is for evaluation mode only.
+        strict: why the rule refuses, or says less, than the numbers would allow, if it does in any case.
     """
     draws = [draw] * len(operands) if callable(draw) else list(draw)
     shapes = [[int(axis[:-1]) for axis in text.split()] for text in operands]
@@ -50,4 +68,5 @@ def row(
         tuple("".join(axis[-1] for axis in text.split()) for text in operands),
         frozenset([why] if isinstance(why, Kind) else why),
         eval_only,
+        strict,
     )

@@ -10,27 +10,31 @@ import torch.nn.functional as F
 
 from fxgrow.errors import Kind
 
-from .row import Row, row
+from .row import FIRST, Row, row
 
 WINDOW = Kind.WINDOW
 SPACE = {1: "4.", 2: "4. 4.", 3: "2. 4. 2."}
 aten = torch.ops.aten
 
 
-def each_rank(title: str, make: Callable[[int], Callable[..., Any] | None]) -> list[Row]:
+def each_rank(title: str, make: Callable[[int], Callable[..., Any] | None], strict: str = "") -> list[Row]:
     """The same over one, two and three axes."""
     calls = [(rank, make(rank)) for rank in (1, 2, 3)]
-    return [row(title.format(r), call, f"2+ 3+ {SPACE[r]}", why=WINDOW) for r, call in calls if call is not None]
+    return [
+        row(title.format(r), call, f"2+ 3+ {SPACE[r]}", why=WINDOW, strict=strict)
+        for r, call in calls
+        if call is not None
+    ]
 
 
-def pool(name: str, *args: Any, **options: Any) -> list[Row]:
+def pool(name: str, *args: Any, strict: str = "", **options: Any) -> list[Row]:
     """A pooling function of torch.nn.functional, by its name without the rank."""
 
     def make(rank: int) -> Callable[..., Any]:
         function = getattr(F, name.format(rank))
         return lambda x: function(x, *args, **options)
 
-    return each_rank(name, make)
+    return each_rank(name, make, strict)
 
 
 def upsample(mode: str, rank: int, **options: Any) -> Row:
@@ -50,7 +54,7 @@ ROWS: list[Row] = [
     *pool("lp_pool{}d", 2.0, 2),
     *pool("adaptive_avg_pool{}d", 1),
     *pool("adaptive_max_pool{}d", 1),
-    *pool("adaptive_max_pool{}d", 2, return_indices=True),
+    *pool("adaptive_max_pool{}d", 2, return_indices=True, strict=FIRST),
     row("max_pool2d (padded)", lambda x: F.max_pool2d(x, 3, 2, 1), "2+ 3+ 4. 4.", why=WINDOW),
     row("avg_pool2d (padded)", lambda x: F.avg_pool2d(x, 3, 2, 1), "2+ 3+ 4. 4.", why=WINDOW),
     row("max_pool2d (unbatched)", lambda x: F.max_pool2d(x, 2), "3+ 4. 4.", why=WINDOW),
@@ -66,7 +70,12 @@ ROWS: list[Row] = [
     row("interpolate (to a size)", lambda x: F.interpolate(x, (3, 5)), "2+ 3+ 4. 4.", why=WINDOW),
     row("pad", lambda x: F.pad(x, (1, 2)), "2+ 3+ 4+"),
     row("pad (space)", lambda x: F.pad(x, (1, 1, 0, 2)), "2+ 3+ 4+ 4+"),
-    row("pad (with a number)", lambda x: F.pad(x, (1, 2), value=3.0), "2+ 3+ 4+"),
+    row(
+        "pad (with a number)",
+        lambda x: F.pad(x, (1, 2), value=3.0),
+        "2+ 3+ 4+",
+        strict="a number that pads the new axis itself leaves the halves as they are",
+    ),
     row("pad (channels)", lambda x: F.pad(x, (0, 0, 0, 2)), "2+ 3+ 4+"),
     row("pad (cropping)", lambda x: F.pad(x, (-1, 0)), "2+ 3+ 4.", why=WINDOW),
     row("constant_pad_nd", lambda x: aten.constant_pad_nd(x, [1, 2], 0.0), "2+ 3+ 4+"),
