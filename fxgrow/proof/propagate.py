@@ -87,8 +87,8 @@ class Propagation(Generic[S]):
             known = self._marks[value.index] = [self._places(value, k, axis) for k, axis in enumerate(axes)]
         rule = RULES.get(self._op.name)
         if rule is not None and rule.by_index:
-            return [[self._once(state) for state in row] for row in known]
-        return [[self._one(state) for state in row] for row in known]
+            return [[self._operand_state(state) for state in row] for row in known]
+        return [[self._merge_index(state) for state in row] for row in known]
 
     def said(self, value: Value) -> list[list[S | ByIndex]]:
         """Return the states of a value as they were set; those that differ by index are not merged."""
@@ -98,8 +98,8 @@ class Propagation(Generic[S]):
         rows: dict[int, list[S]] = {}
         for place in places_of(self.dims, self.growing, value, k, axis):
             rows.setdefault(place.occurrence, []).append(self.domain.place(place))
-        told = zip(indices_of(self.dims, self.growing, axis), rows.values(), strict=True)
-        return [self._held(nested(self.dims, index, row), self.axes(value)) for index, row in told]
+        by_occurrence = zip(indices_of(self.dims, self.growing, axis), rows.values(), strict=True)
+        return [self._restrict_index(nested(self.dims, index, row), self.axes(value)) for index, row in by_occurrence]
 
     def set(self, value: Value, rows: list[list[Any]]) -> None:
         """Set the states of an output."""
@@ -107,25 +107,25 @@ class Propagation(Generic[S]):
         counts = [sum(atom in growing for atom in held) for held in self.dims.occurrences(value)]
         assert len(counts) == len(rows), f"{value} has {len(counts)} axes, not {len(rows)}"
         rows = [self.broadcast_states(row, count) for row, count in zip(rows, counts, strict=True)]
-        self._marks[value.index] = [[self._held(x, axes) for x in row] for row in rows]
+        self._marks[value.index] = [[self._restrict_index(x, axes) for x in row] for row in rows]
 
-    def _held(self, state: Any, axes: Sequence[Axis]) -> Any:
+    def _restrict_index(self, state: Any, axes: Sequence[Axis]) -> Any:
         """Return a state that differs by index only along expressions that occur exactly once in these axes."""
         if not isinstance(state, ByIndex):
             return state
         axis = state.axis if times(axes, state.axis) else opened_in(axes, state.axis)
         if axis is None or times(axes, axis) != 1:
-            return self._held(each(list(state.states), self._merged), axes)
-        return ByIndex(axis, tuple(self._held(x, axes) for x in state.states))
+            return self._restrict_index(each(list(state.states), self._merged), axes)
+        return ByIndex(axis, tuple(self._restrict_index(x, axes) for x in state.states))
 
-    def _once(self, state: Any) -> Any:
+    def _operand_state(self, state: Any) -> Any:
         """Return the state of an operand: if the result has its index axis twice, the states of all indices are merged,
         because each unit is combined with each other."""
         if not isinstance(state, ByIndex):
             return state
         if any(times(self.axes(out), state.axis) > 1 for out in self._op.outputs):
-            return self._one(state)
-        return ByIndex(state.axis, tuple(map(self._once, state.states)))
+            return self._merge_index(state)
+        return ByIndex(state.axis, tuple(map(self._operand_state, state.states)))
 
     def select(self, state: Any, axis: Axis, number: int) -> Any:
         """Return a state after one unit of another axis has been selected."""
@@ -164,7 +164,7 @@ class Propagation(Generic[S]):
         assert bool(row) == bool(count), f"{len(row)} states for {count} occurrences"
         return [self.merge(self._op, list(row))] * count
 
-    def _one(self, state: Any) -> Any:
+    def _merge_index(self, state: Any) -> Any:
         return one(state, self._merged)
 
     def add(self, op: Op, states: Iterable[Any]) -> Any:
@@ -194,7 +194,7 @@ class Propagation(Generic[S]):
 
     def adapt(self, op: Op, state: Any) -> None:
         """Record that a skip path enters a join through an adapter."""
-        self.domain.adapt(op, self._one(state))
+        self.domain.adapt(op, self._merge_index(state))
 
     def missing(self, op: Op, state: Any) -> Any:
         """Return the state of the channels that an adapter adds to a skip path, for a main path with this state."""
@@ -202,7 +202,7 @@ class Propagation(Generic[S]):
 
     def mix(self, op: Op, state: Any, mixing: Mixing) -> Any:
         """Return the state after a normalisation or a statistic over all units of the axis."""
-        return self.domain.mix(op, self._one(state), mixing)
+        return self.domain.mix(op, self._merge_index(state), mixing)
 
     def centre(self, op: Op, state: Any) -> Any:
         """Return the state after the mean over the axis has been subtracted."""

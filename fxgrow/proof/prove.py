@@ -380,15 +380,15 @@ def prove(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment) -
     """
     positions = {id(op): i for i, op in enumerate(dims.program.ops)}
     domain = ProofDomain(assignment, positions, fresh=dims.fresh, flags=flags(dims.program))
-    flow = Propagation(dims, sizes, domain)
+    propagation = Propagation(dims, sizes, domain)
     try:
-        flow.run()
+        propagation.run()
         domain.scaled_alone(dims.program.ops)
         domain.alive(dims.touched(sizes))
     except Refuted as refuted:
         return refuted.failure
     except Unfounded as error:
-        return Failure(Kind.NO_PROOF, domain.positions[id(flow.op)], str(error))
+        return Failure(Kind.NO_PROOF, domain.positions[id(propagation.op)], str(error))
     paired = frozenset(node for node, pairs in domain.paired.items() if pairs)
     return Proof(
         tuple(domain.steps),
