@@ -1,7 +1,8 @@
-"""One rule per ATen operator, one file per family. Importing this package registers them all.
+"""The rules of ATen operators, one module per family. Importing this package registers all of them.
 
 The names below are for rules of your own: the classes that fit most operators, what the three methods of a rule are
-given, and `register`. `fxgrow.testing.check_rule` compares a rule with its operator.
+given (`fxgrow/rules/base.py` describes them), and `register`. `fxgrow.testing.check_rule` compares a rule with its
+operator.
 """
 
 from importlib import import_module

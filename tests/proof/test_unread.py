@@ -35,7 +35,7 @@ class Part(nn.Module):
 @pytest.mark.parametrize("part", [lambda h: h[:, :1], lambda h: h[:, 5:], lambda h: h.split([5, 1], 1)[1]])
 def test_units_of_a_part_that_is_dropped(part: Callable[[Tensor], Tensor], scheme: str) -> None:
     gm = fxgrow.trace(Part(part), (X,))
-    with pytest.raises(GrowthRefused, match="nothing reads the units that would be added") as caught:
+    with pytest.raises(GrowthRefused, match="no operator uses the units that would be added") as caught:
         fxgrow.widen(gm, "first", by=1, scheme=scheme)
     assert caught.value.kind is Kind.DEAD
     assert "first" in {site.path for site in fxgrow.inspect(gm).refused}
@@ -53,7 +53,7 @@ def test_one_half_is_read(part: Callable[[Tensor], Tensor]) -> None:
 def test_what_is_left_out() -> None:
     gm = fxgrow.trace(nn.Sequential(nn.Linear(4, 4), Part(lambda h: h[:, :1])).double(), (X,))
     plan = fxgrow.plan_grow(gm, widen=2.0)
-    assert any("left out: 1.first: nothing reads" in note for note in plan.notes)
+    assert any("left out: 1.first: no operator uses" in note for note in plan.notes)
     assert {name for edit in plan.tensors for name in edit.names} == {"0.weight", "0.bias", "1.first.weight"}
 
 

@@ -62,7 +62,7 @@ def test_a_kind_of_rule_that_only_inherits_the_default_is_found() -> None:
 
 
 def test_a_rule_that_does_not_say_whether_it_keeps_states_apart_is_no_rule() -> None:
-    with pytest.raises(TypeError, match="object must say `by_index`"):
+    with pytest.raises(TypeError, match="object needs the attribute by_index"):
         register(cast(Rule, object()), "fxgrow::nothing")
 
 
