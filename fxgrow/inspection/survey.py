@@ -18,7 +18,7 @@ from .growable import answers
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One producer: a layer that creates channels. It is taken wherever a layer is named: `fxgrow.widen(model, site)`."""
+    """One producer: a layer that creates channels. It may stand for its name: `fxgrow.widen(model, site)`."""
 
     path: str
     """Its name in `widen`: a module path, or a parameter name if no module owns the parameter."""
