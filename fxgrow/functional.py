@@ -300,6 +300,7 @@ QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "index": operator.index,
     "key": lambda value: value,
     "none": lambda value: value is None,
+    "axes": bool,
 }
 """What code may ask of a value, by name."""
 
@@ -309,13 +310,14 @@ def decided(value: Any, asked: str, answer: Any, place: str) -> None:
     """Do nothing, or raise an error where the inputs give another answer than those with which a model was traced.
 
     `fxgrow.trace` puts it where `forward` asked for something that depends on the inputs: a condition on a size, the
-    length of a list, a whole number.
+    length of a list, a whole number. A growth that does not keep the function for inputs with some number of axes puts
+    it behind these inputs ("axes").
 
     Args:
         value: what was asked.
         asked: what for, a key of `QUESTIONS`.
         answer: that the example inputs gave.
-        place: the line of code that asked.
+        place: the line of code that asked; of "axes", what must not be.
 
     Raises:
         UsageError: the answer is another one.
@@ -326,9 +328,10 @@ def decided(value: Any, asked: str, answer: Any, place: str) -> None:
     here = QUESTIONS[asked](value)
     if here != answer:
         shown = repr(here) if asked != "none" else "None" if here else f"a {type(value).__name__}"
+        told = "" if asked == "axes" else f", and for these inputs it is {shown}"
         raise usage(
             Kind.OTHER_DECISION,
-            f"{decision(asked, answer, place)}, and for these inputs it is {shown}",
+            decision(asked, answer, place) + told,
             hint="trace the original module with inputs like these, and grow that trace",
         )
 
@@ -337,6 +340,8 @@ def decision(asked: str, answer: Any, place: str) -> str:
     """What was decided when a model was traced, as the beginning of a sentence."""
     names = {"condition": "the condition", "length": "the length", "keys": "the keys", "none": "an entry that is read"}
     what = names.get(asked, "a number or a name")
+    if asked == "axes":
+        return f"this model has been widened, and the growth does not keep the function for inputs for which {place}"
     if asked == "none" and not answer:
         return f"this model stands for inputs that have something at {place}, as the example inputs had"
     shown = None if asked == "none" else answer

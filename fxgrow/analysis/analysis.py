@@ -24,6 +24,7 @@ from ..capture.program.program import Program
 from ..capture.recording.fake_tensors import empty_fake
 from ..capture.recording.range_checks import may_run, rows
 from ..capture.traced_model.checks import check_model, check_wrapper
+from ..capture.traced_model.decisions import guards
 from ..capture.traced_model.other_modes import capture_notes, other_programs, speak_for
 from ..capture.user_objects.user_code import may_change, target_of
 from ..errors import FxgrowError, Kind, usage
@@ -45,6 +46,14 @@ class OtherMode:
     def name(self) -> str:
         """In words."""
         return "training mode" if self.training else "evaluation mode"
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRank:
+    """The program of a model for inputs with another number of axes, and these inputs."""
+
+    program: Program
+    inputs: tuple[Any, ...]
 
 
 Scale = tuple[int, int, int]
@@ -109,7 +118,7 @@ class Analysis:
         """Those for sizes of single axes."""
         self._alone: list[Program] | None = None
         """Those for single entries along axes that have one size only otherwise."""
-        self._ranks: tuple[Program, ...] | None = None
+        self._ranks: tuple[OtherRank, ...] | None = None
         self._asked = False
         self._kept: dict[type, Any] = {}
         self._further: dict[tuple[tuple[tuple[int, int], int], ...], Program | None] = {}
@@ -268,13 +277,22 @@ class Analysis:
         yield from self._alone
 
     @one_at_a_time
-    def at_other_ranks(self, gm: fx.GraphModule) -> tuple[Program, ...]:
-        """The programs for inputs with one axis more and with one less, as far as the model takes them."""
+    def at_other_ranks(self, gm: fx.GraphModule) -> tuple[OtherRank, ...]:
+        """The programs for inputs with more and with fewer axes, as far as the model takes them."""
         if self._ranks is None:
-            model, first = Snapshot(gm), self._without_values(self.inputs)
-            found = (self._lowered(model, inputs) for inputs in of_other_ranks(first))
-            self._ranks = tuple(program for program in found if program is not None)
+            self._ranks = tuple(self._found_at_other_ranks(gm))
         return self._ranks
+
+    def _found_at_other_ranks(self, gm: fx.GraphModule) -> Iterator[OtherRank]:
+        model, guarded = Snapshot(gm), any(guards(gm.graph))
+        for direction in of_other_ranks(self._without_values(self.inputs)):
+            for row in direction:
+                programs = ((self._lowered(model, inputs), inputs) for inputs in row)
+                program, inputs = next(((p, given) for p, given in programs if p is not None), (None, ()))
+                if program is not None:
+                    yield OtherRank(program, inputs)
+                elif not guarded:  # a guard may stand for one number of axes, and others are taken
+                    break
 
     def ambiguous(self, gm: fx.GraphModule) -> bool:
         """Whether the second inputs add the same to several sizes, so that differences of these stay what they are."""

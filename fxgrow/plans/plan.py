@@ -33,6 +33,11 @@ difference). What follows is the place in the consumer's arguments. Whole number
 RECOMPUTED = "recomputed"
 """Begins the path of an edit that computes a number anew for one consumer, with other numbers in its arithmetic: (node,
 place in its arguments, number) for each of them."""
+AXES = "axes"
+"""The path of an edit that puts guards behind a node, an input mostly: the model raises FXG010 where it has one of
+some numbers of axes, (lowest, highest) for each guard, because the growth does not keep the function there."""
+Ranks = tuple[int, int | None]
+"""A number of axes, twice; or the lowest, and None: it and all above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,9 @@ class NodeEdit:
 
     def explain(self) -> str:
         """The edit in one line."""
+        if self.path == (AXES,):
+            axes = " or ".join(number_of_axes(*ranks) for ranks in cast(tuple[Ranks, ...], self.new))
+            return f"{self.node}: inputs for which it has {axes}, instead of {self.old}, raise FXG010"
         if self.path[0] == FOLLOWED:
             return f"{self.node} {_place(self.path[1:])}: {self.old} -> {_change(self.new, str(self.old))}"
         if self.path[0] == RECOMPUTED:
@@ -102,7 +110,9 @@ class SkipEdit:
     """A skip path that is adapted where it enters a join.
 
     `node` consumes the skip path, whose present source is fx node `source`. With `kind` "pad" a call of
-    `fxgrow.functional.adapt_skip` is put between them, or changed if it is there; with "conv" a 1x1 convolution.
+    `fxgrow.functional.adapt_skip` is put between them, or changed if it is there; with "conv" a 1x1 convolution, or a
+    linear layer where the channels are last; with "linear" a linear layer to which the channels are moved, and from
+    which they are moved back.
     """
 
     node: str
@@ -255,6 +265,13 @@ class Plan:
         return f"<Plan {titles}: {self.before.parameters:,} -> {end.parameters:,} parameters>"
 
 
+def number_of_axes(low: int, high: int | None) -> str:
+    """Some numbers of axes in words."""
+    if high is None:
+        return f"{low} axes or more"
+    return "1 axis" if low == 1 else f"{low} axes"
+
+
 def _change(new: object, now: str) -> str:
     if not isinstance(new, tuple):
         return f"{new:g}" if isinstance(new, float) else str(new)
@@ -288,7 +305,7 @@ def _name(names: tuple[str, ...]) -> str:
 
 
 def _skip(s: SkipEdit) -> str:
-    if s.kind == "conv":
+    if s.kind != "pad":
         return f"{s.source} -> {s.node}: 1x1 convolution, {s.read} -> {s.width} channels"
     fresh = sum(count for _, count in s.pairs)
     parts = [f"{s.keep} channels pass"]
