@@ -123,8 +123,9 @@ def _adapt(
             moved = graph.call_function(torch.movedim, (source, skip.axis, -1)) if skip.kind == "linear" else source
             adapter = graph.call_module(name, (moved,))
             if skip.kind == "linear":
-                adapter = graph.call_function(torch.movedim, (adapter, -1, skip.axis))
-    meta = {k: consumer.meta[k] for k in ("nn_module_stack", "stack_trace") if k in consumer.meta}
+                args = (adapter, -1, skip.axis)
+                adapter = graph.create_node("call_function", torch.movedim, args, name=f"{adapter.name}_moved")
+    meta: dict[str, Any] = {k: consumer.meta[k] for k in ("nn_module_stack", "stack_trace") if k in consumer.meta}
     made: fx.Node = adapter
     while made is not source:
         made.meta = dict(meta)

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from ..planning.arguments import at
 from ..plans import AxisGrowth, Leaf, Plan
 from ..plans.layout import leaves, partners, units
-from ..plans.plan import FOLLOWED, RECOMPUTED, SPLIT, STATISTIC
+from ..plans.plan import AXES, FOLLOWED, RECOMPUTED, SPLIT, STATISTIC
 from ..rewrite.apply import tensors_of
 from .certificate import FLOAT64_BOUND, ULPS
 from .follow import Followed
@@ -20,7 +20,7 @@ from .old_units import Places, as_before
 PLAIN = (int, float, str, bool, tuple, type(None))
 """Attributes of modules that are compared."""
 
-_REWRITTEN = frozenset({FOLLOWED, RECOMPUTED, SPLIT, STATISTIC})
+_REWRITTEN = frozenset({AXES, FOLLOWED, RECOMPUTED, SPLIT, STATISTIC})
 """Edits after which other calls stand where an argument was."""
 
 
