@@ -52,7 +52,7 @@ class Images(nn.Module):
 
 Shapes = list[tuple[int, ...]]
 SEQUENCES: Shapes = [(2, 3, 8), (5, 2, 3, 8)]
-ONE = [(3, 8)]
+ONE: Shapes = [(3, 8)]
 CASES: dict[str, tuple[type[Any], Body, Shapes, Shapes]] = {
     "mean": (Features, lambda h: h - h.mean(1, keepdim=True), SEQUENCES, ONE),
     "length of a vector": (Features, lambda h: F.normalize(h, dim=1), SEQUENCES, ONE),
