@@ -309,6 +309,7 @@ QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "index": operator.index,
     "key": lambda value: value,
     "none": lambda value: value is None,
+    "axes": bool,
 }
 """What `forward` may ask of a value that depends on the inputs, by name: a condition, a length, a number."""
 
@@ -318,13 +319,14 @@ def decided(value: Any, asked: str, answer: Any, place: str) -> None:
     """Check that the inputs lead to the same decision as the example inputs with which a model was traced.
 
     `fxgrow.trace` inserts it where `forward` evaluates something that depends on the inputs: a condition on a size, the
-    length of a list, a whole number.
+    length of a list, a whole number. A growth that does not preserve the function for inputs with some number of axes
+    inserts it behind these inputs ("axes").
 
     Args:
         value: the value that is evaluated.
         asked: how it is evaluated, a key of `QUESTIONS`.
         answer: the result for the example inputs.
-        place: the line of code that evaluates it.
+        place: the line of code that evaluates it; for "axes", the inputs that are not accepted.
 
     Raises:
         UsageError: the result is different.
@@ -335,9 +337,10 @@ def decided(value: Any, asked: str, answer: Any, place: str) -> None:
     here = QUESTIONS[asked](value)
     if here != answer:
         shown = repr(here) if asked != "none" else "None" if here else f"a {type(value).__name__}"
+        told = "" if asked == "axes" else f", but for these inputs it is {shown}"
         raise usage(
             Kind.OTHER_DECISION,
-            f"{decision(asked, answer, place)}, but for these inputs it is {shown}",
+            decision(asked, answer, place) + told,
             hint="trace the original module with inputs like these, and grow that trace",
         )
 
@@ -346,6 +349,8 @@ def decision(asked: str, answer: Any, place: str) -> str:
     """Describe what was decided when a model was traced, as the beginning of a sentence."""
     names = {"condition": "the condition", "length": "the length", "keys": "the keys", "none": "an entry that is read"}
     what = names.get(asked, "a number or a name")
+    if asked == "axes":
+        return f"this model has been widened, and the growth does not keep the function for inputs for which {place}"
     if asked == "none" and not answer:
         return f"this model is valid only for inputs with a value at {place}, as in the example inputs"
     shown = None if asked == "none" else answer

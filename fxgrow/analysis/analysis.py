@@ -25,6 +25,7 @@ from ..capture.program.program import Program
 from ..capture.recording.fake_tensors import empty_fake
 from ..capture.recording.range_checks import may_run, rows
 from ..capture.traced_model.checks import check_forward, check_model, check_wrapper, has_other_forward
+from ..capture.traced_model.decisions import guards
 from ..capture.traced_model.other_modes import capture_notes, other_programs, speak_for
 from ..capture.user_objects.user_code import may_change, target_of
 from ..errors import FxgrowError, Kind, usage
@@ -47,6 +48,14 @@ class OtherMode:
     def name(self) -> str:
         """The name of the mode for messages."""
         return "training mode" if self.training else "evaluation mode"
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRank:
+    """The program of a model for inputs with another number of axes, and these inputs."""
+
+    program: Program
+    inputs: tuple[Any, ...]
 
 
 Scale = tuple[int, int, int]
@@ -115,7 +124,7 @@ class Analysis:
         """Programs for inputs of which a single axis has another size."""
         self._alone: list[Program] | None = None
         """Programs for inputs with size 1 along an axis that the second inputs do not change."""
-        self._ranks: tuple[Program, ...] | None = None
+        self._ranks: tuple[OtherRank, ...] | None = None
         self._asked = False
         self._kept: dict[type, Any] = {}
         self._further: dict[tuple[tuple[tuple[int, int], int], ...], Program | None] = {}
@@ -300,13 +309,22 @@ class Analysis:
         yield from self._alone
 
     @one_at_a_time
-    def at_other_ranks(self, gm: fx.GraphModule) -> tuple[Program, ...]:
-        """Return programs for inputs with one dimension more and with one less, if the model accepts them."""
+    def at_other_ranks(self, gm: fx.GraphModule) -> tuple[OtherRank, ...]:
+        """Return programs for inputs with more and with fewer dimensions, as far as the model accepts them."""
         if self._ranks is None:
-            model, first = Snapshot(gm), self._without_values(self.inputs)
-            found = (self._lowered(model, inputs) for inputs in of_other_ranks(first))
-            self._ranks = tuple(program for program in found if program is not None)
+            self._ranks = tuple(self._found_at_other_ranks(gm))
         return self._ranks
+
+    def _found_at_other_ranks(self, gm: fx.GraphModule) -> Iterator[OtherRank]:
+        model, guarded = Snapshot(gm), any(guards(gm.graph))
+        for direction in of_other_ranks(self._without_values(self.inputs)):
+            for row in direction:
+                programs = ((self._lowered(model, inputs), inputs) for inputs in row)
+                program, inputs = next(((p, given) for p, given in programs if p is not None), (None, ()))
+                if program is not None:
+                    yield OtherRank(program, inputs)
+                elif not guarded:  # a guard may stand for one number of axes, and others are taken
+                    break
 
     def ambiguous(self, gm: fx.GraphModule) -> bool:
         """Return whether the second inputs add the same number to several sizes, so that their differences are the same

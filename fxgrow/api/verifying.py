@@ -122,6 +122,8 @@ def _certified(
         notes.append("shares, means and scales of old entries are rounded to the dtype, which widens the float64 bound")
     traced = pair.before if isinstance(pair.before, fx.GraphModule) else pair.after
     notes += [note for note in capture_notes(traced) if note.startswith(("not compared", "fixed", "decided"))]
+    if traced is not pair.after and isinstance(pair.after, fx.GraphModule):
+        notes += [note for note in capture_notes(pair.after) if note.startswith("decided by a growth")]
     if claims != tuple(MODES.values()):
         notes.append(f"{_mode(claims[0])} mode only: the trace stands for no other mode")
     held_in = tuple(mode for mode, (measured, _, _) in found.items() if measured.errors or measured.failures)

@@ -70,6 +70,8 @@ def matches(
 
 
 def _adapts(node: fx.Node) -> bool:
+    if node.target is torch.movedim:  # behind an adapter that reads the channels last
+        return any(source.op == "call_module" and _adapts(source) for source in node.all_input_nodes)
     return node.target is adapt_skip or (node.op == "call_module" and str(node.target).startswith("adapt_skip"))
 
 

@@ -110,7 +110,7 @@ def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver,
         return f"the plan adds noise of {plan.noise}, but copies nothing"
     target = Target("the layers of the plan", "", next(iter(found.sizes)))
     growth = Proved(dims, found.sizes, (target,), found.assignment, proof, ())
-    kinds = {skip.kind for skip in plan.skips} or {"pad"}
+    kinds = {"pad" if skip.kind == "pad" else "conv" for skip in plan.skips} or {"pad"}
     if len(kinds) > 1:
         return "the plan adapts skip paths in two ways"
     try:

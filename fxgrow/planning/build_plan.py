@@ -17,6 +17,7 @@ from ..dims.axis import Atom, atoms
 from ..errors import GrowthRefused, Kind, Refusal
 from ..plans import Cost, Growth, ModuleEdit, NodeEdit, Plan, SkipEdit, TensorEdit
 from ..schemes import Proof, Scheme, State
+from .check_other_ranks import Written, guards_of_ranks
 from .check_other_sizes import fails_at_other_sizes
 from .cost import costs
 from .graph_edits import GraphEdits
@@ -52,6 +53,8 @@ class Edits:
     after: Cost
     eval_only: tuple[str, ...] = ()
     """Nodes that cannot take the new size in training mode, in which the model runs other operators."""
+    notes: tuple[str, ...] = ()
+    """For which numbers of axes of its inputs the model raises an error, and why."""
 
 
 def written(gm: fx.GraphModule, analysis: Analysis, growth: Proved, how: Writing) -> Plan:
@@ -76,7 +79,7 @@ def written(gm: fx.GraphModule, analysis: Analysis, growth: Proved, how: Writing
         proof=proof_lines(proof),
         eval_only=tuple(dict.fromkeys((*proof.eval_only, *edits.eval_only))),
         redrawn=proof.redrawn,
-        notes=(*_notes(growth), *growth.notes, *analysis.notes),
+        notes=(*_notes(growth), *growth.notes, *edits.notes, *analysis.notes),
         before=edits.before,
         after=edits.after,
         model=analysis.digest,
@@ -128,7 +131,9 @@ def edits_of(
     edits = Edits(tensors, modules, nodes, skips, openings, before, after, failing)
     if openings:
         return edits
-    return replace(edits, eval_only=(*failing, *_in_other_modes(gm, proof, sources, edits, shapes)))
+    eval_only = (*failing, *_in_other_modes(gm, proof, sources, edits, shapes))
+    guards, notes = guards_of_ranks(Written(gm, analysis, growth, sources, modules, nodes, skips, shapes))
+    return replace(edits, nodes=(*nodes, *guards), eval_only=eval_only, notes=notes)
 
 
 def _check_repeated(gm: fx.GraphModule, analysis: Analysis, growth: Proved, skip: SkipEdit) -> None:

@@ -27,7 +27,7 @@ from ..errors import FxgrowError, GrowthRefused, Kind, Refusal
 from ..functional import window_attention
 from ..proof.both_modes import Unlike, carried, counterparts
 from ..proof.prove import prove
-from ..schemes import Failure
+from ..schemes import Failure, Proof
 from .align import pin_within
 from .graph_edits import GraphEdits
 from .new_sizes import NewSizes
@@ -35,9 +35,17 @@ from .proved import Inexpressible, Proved
 from .recordings import Predictions, Recording, difference
 from .second_sizes import OutOfStep, SecondSizes
 
-_AXES = ("dim", "dims", "dim0", "dim1", "start_dim", "end_dim", "axis", "axis0", "axis1", "source", "destination")
+AXES_OF = ("dim", "dims", "dim0", "dim1", "start_dim", "end_dim", "axis", "axis0", "axis1", "source", "destination")
 """Arguments that name axes."""
 Copied = Mapping[str, Mapping[Atom, tuple[int, ...]]]
+
+
+class NotProved(Exception):
+    """A growth does not hold in another program; the text says why, and `node` at which node, if it is one."""
+
+    def __init__(self, text: str, node: str = "") -> None:
+        super().__init__(text)
+        self.node = node
 
 
 @dataclass(slots=True)
@@ -138,15 +146,9 @@ def _problem(
 ) -> tuple[fx.Node, str]:
     """What stands against a growth in a program for inputs of other sizes, and at which of some nodes; else empty."""
     try:
-        sizes, states = carried(growth.dims, growth.sizes, growth.assignment, there)
-    except Unlike as error:
+        sizes, proof = proved_there(growth, there)
+    except NotProved as error:
         return nodes[0], str(error)
-    proof = prove(there, sizes, states)
-    if isinstance(proof, Failure):
-        return nodes[0], proof.text
-    here = counterparts(growth.dims, growth.sizes, there)
-    if any(not growth.proof.uniform.issuperset(here.get(atom, growth.sizes)) for atom in proof.uniform):
-        return nodes[0], "each unit would have to be copied equally often"
     if simulation is None:
         return nodes[0], ""
     second = SecondSizes(simulation, there.program, further=True)
@@ -163,6 +165,26 @@ def _problem(
         if text:
             return node, text
     return nodes[0], ""
+
+
+def proved_there(growth: Proved, there: DimsSolver) -> tuple[Mapping[Atom, int], Proof]:
+    """The sizes and the proof of a growth in another program of the same model.
+
+    Raises:
+        NotProved: it does not hold there.
+    """
+    try:
+        sizes, states = carried(growth.dims, growth.sizes, growth.assignment, there)
+        here = counterparts(growth.dims, growth.sizes, there)
+    except Unlike as error:
+        raise NotProved(str(error)) from None
+    proof = prove(there, sizes, states)
+    if isinstance(proof, Failure):
+        ops = there.program.ops
+        raise NotProved(proof.text, ops[proof.op].node if 0 <= proof.op < len(ops) else "")
+    if any(not growth.proof.uniform.issuperset(here.get(atom, growth.sizes)) for atom in proof.uniform):
+        raise NotProved("each unit would have to be copied equally often")
+    return sizes, proof
 
 
 def _unlike(node: fx.Node, second: SecondSizes, simulation: GraphEdits, new: NewSizes) -> str:
@@ -203,7 +225,7 @@ def _manner(op: Op) -> Iterator[tuple[str, Any]]:
     x = op.args.get("self")
     rank = len(x.shape) if isinstance(x, Value) else 0
     for name, value in op.args.items():
-        if name in _AXES and rank and isinstance(value, int | list | tuple):
+        if name in AXES_OF and rank and isinstance(value, int | list | tuple):
             axes = value if isinstance(value, list | tuple) else [value]
             yield name, tuple(k % rank if type(k) is int else k for k in axes)
         elif isinstance(value, bool | str | None):

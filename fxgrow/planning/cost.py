@@ -69,7 +69,7 @@ def costs(
     touched = new.dims.touched(new.new)
     added = flops(touched, new.shape) - flops(touched, lambda value: value.shape)
     for skip, shape in skips.items():
-        if skip.kind == "conv":
+        if skip.kind != "pad":
             parameters += skip.read * skip.width
             size += skip.read * skip.width * next(gm.parameters()).element_size()
             added += 2 * prod(shape) * skip.read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from torch import fx
@@ -38,8 +38,27 @@ def skip_edits(
         GrowthRefused: the join is inside a leaf module, or the new units would not lie behind the old ones.
     """
     _adapters_stay_simple(gm, dims, sizes, target)
+    edits = crossings(gm, dims, sizes, kind, target, paired, copied)
+    elsewhere = _counted_from_the_end(gm, analysis) if edits else frozenset()
+    return tuple(_placed(edit, elsewhere) for edit in edits)
+
+
+def crossings(
+    gm: fx.GraphModule,
+    dims: DimsSolver,
+    sizes: Mapping[Atom, int],
+    kind: str,
+    target: Target,
+    paired: frozenset[str],
+    copied: CopyMaps,
+) -> list[SkipEdit]:
+    """The edits of `skip_edits` in one program, whose axes are those for its inputs.
+
+    Raises:
+        GrowthRefused: as `skip_edits`.
+    """
     if not dims.adapt_skips:
-        return ()
+        return []
     edits = []
     for adapt_skips in dims.soft_joins:
         out, skip = dims.algebra.resolve(adapt_skips.out), dims.algebra.resolve(adapt_skips.skip)
@@ -48,25 +67,40 @@ def skip_edits(
         edits.append(
             _edit(gm, dims, sizes, adapt_skips, out, skip, kind, target, adapt_skips.join.node in paired, copied)
         )
-    from_the_end = _counted_from_the_end(gm, analysis) if edits and kind == "pad" else frozenset()
-    return tuple(
-        replace(edit, axis=edit.axis - edit.rank) if (edit.node, edit.axis - edit.rank) in from_the_end else edit
-        for edit in edits
-    )
+    return edits
 
 
-def _counted_from_the_end(gm: fx.GraphModule, analysis: Analysis) -> frozenset[tuple[str, int]]:
-    """The joins whose channels keep their distance from the last axis if the inputs have more or fewer axes; and that.
+def _placed(edit: SkipEdit, elsewhere: Collection[tuple[str, int, int]]) -> SkipEdit:
+    """An edit whose adapter finds the channels where they are for inputs with more or fewer axes, too.
+
+    Args:
+        edit: with the axis for the example.
+        elsewhere: as `_counted_from_the_end`.
+    """
+    found = {axis for node, axis, rank in elsewhere if node == edit.node and rank != edit.rank}
+    from_the_end = edit.axis - edit.rank in found
+    if edit.kind == "conv":
+        if has_convolution(edit.axis, edit.rank) and (from_the_end or not found):
+            return edit
+        edit = replace(edit, kind="linear")
+    return replace(edit, axis=edit.axis - edit.rank) if from_the_end else edit
+
+
+def has_convolution(axis: int, rank: int) -> bool:
+    """Whether a convolution, with a batch or without, or a linear layer has its channels along an axis of a tensor."""
+    return axis == rank - 1 or (0 <= axis <= 1 and rank - axis <= 4)
+
+
+def _counted_from_the_end(gm: fx.GraphModule, analysis: Analysis) -> frozenset[tuple[str, int, int]]:
+    """The joins for inputs with more or fewer axes, their axes of channels, counted from the end, and their ranks.
 
     `nn.Linear` reads the last axis of any number of axes; a convolution has its channels as many axes before the last
     one as its window has, with a batch and without; a batch norm has them second.
     """
-    joins = (
-        j for program in analysis.at_other_ranks(gm) for j in DimsSolver(program, adapt_skips=True).solve().soft_joins
-    )
-    return frozenset(
-        (adapt_skips.join.node, adapt_skips.at - len(adapt_skips.join.skip.shape)) for adapt_skips in joins
-    )
+    others = (there.program for there in analysis.at_other_ranks(gm))
+    joins = (j for program in others for j in DimsSolver(program, adapt_skips=True).solve().soft_joins)
+    ranks = ((adapt_skips, len(adapt_skips.join.skip.shape)) for adapt_skips in joins)
+    return frozenset((adapt_skips.join.node, adapt_skips.at - rank, rank) for adapt_skips, rank in ranks)
 
 
 def behind(dims: DimsSolver, axis: Axis, chosen: list[Atom]) -> list[Atom]:

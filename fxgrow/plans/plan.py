@@ -35,6 +35,11 @@ divided."""
 RECOMPUTED = "recomputed"
 """Prefix of the path of an edit that computes a number again for one consumer, with other constants in its arithmetic:
 (node, position in its arguments, number) for each constant."""
+AXES = "axes"
+"""Path of an edit that inserts guards behind a node, usually an input: the model raises FXG010 if it has one of some
+numbers of axes, (lowest, highest) for each guard, for which the growth does not preserve the function."""
+Ranks = tuple[int, int | None]
+"""A number of axes, twice; or the lowest number and None: that number and all above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,9 @@ class NodeEdit:
 
     def explain(self) -> str:
         """Describe the edit in one line."""
+        if self.path == (AXES,):
+            axes = " or ".join(number_of_axes(*ranks) for ranks in cast(tuple[Ranks, ...], self.new))
+            return f"{self.node}: inputs for which it has {axes}, instead of {self.old}, raise FXG010"
         if self.path[0] == FOLLOWED:
             return f"{self.node} {_place(self.path[1:])}: {self.old} -> {_change(self.new, str(self.old))}"
         if self.path[0] == RECOMPUTED:
@@ -105,7 +113,8 @@ class SkipEdit:
 
     `node` is the join, and `source` the fx node from which the skip path comes. With `kind` "pad" a call of
     `fxgrow.functional.adapt_skip` is inserted between them, or changed if there is one; with "conv" a 1x1 convolution
-    is inserted.
+    is inserted, or a linear layer if the channels are last; with "linear" a linear layer, to which the channels are
+    moved, and from which they are moved back.
     """
 
     node: str
@@ -266,6 +275,13 @@ class Plan:
         return f"<Plan {titles}: {self.before.parameters:,} -> {end.parameters:,} parameters>"
 
 
+def number_of_axes(low: int, high: int | None) -> str:
+    """Some numbers of axes in words."""
+    if high is None:
+        return f"{low} axes or more"
+    return "1 axis" if low == 1 else f"{low} axes"
+
+
 def _change(new: object, now: str) -> str:
     if not isinstance(new, tuple):
         return f"{new:g}" if isinstance(new, float) else str(new)
@@ -299,7 +315,7 @@ def _name(names: tuple[str, ...]) -> str:
 
 
 def _skip(s: SkipEdit) -> str:
-    if s.kind == "conv":
+    if s.kind != "pad":
         return f"{s.source} -> {s.node}: 1x1 convolution, {s.read} -> {s.width} channels"
     fresh = sum(count for _, count in s.pairs)
     parts = [f"{s.keep} channels pass"]

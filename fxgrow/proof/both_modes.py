@@ -71,12 +71,13 @@ def _elsewhere(problem: Problem, assignment: Assignment, proof: Proof, other: Ot
     if isinstance(found, Failure):
         ops = dims.program.ops
         return _Broken(found.kind, ops[found.op].node if 0 <= found.op < len(ops) else "the model", found.text)
-    if _scales(problem.dims, proof) != _scales(dims, found):
+    if scales_by_name(problem.dims, proof) != scales_by_name(dims, found):
         return _Broken(Kind.NO_PROOF, "the model", "normalisations would need different scales in the two modes")
     return Elsewhere(other, sizes, found)
 
 
-def _scales(dims: DimsSolver, proof: Proof) -> dict[tuple[str, ...], float]:
+def scales_by_name(dims: DimsSolver, proof: Proof) -> dict[tuple[str, ...], float]:
+    """What the entries of parameters are multiplied by, by the names of these."""
     return {dims.program.values[k].names: scale for k, scale in (proof.scales or {}).items()}
 
 

@@ -10,16 +10,17 @@ import torch
 from torch import fx, nn
 
 from ..capture.decomposition.inline_calls import decompose_nodes
-from ..functional import adapt_skip
+from ..functional import adapt_skip, decided
 from ..plans import NodeEdit, Plan, SkipEdit
-from ..plans.plan import FOLLOWED, RECOMPUTED, SPLIT, STATISTIC
+from ..plans.plan import AXES, FOLLOWED, RECOMPUTED, SPLIT, STATISTIC, Ranks, number_of_axes
 from ..rules.mixing import MULTIPLIED
 from .edit_numbers import Numbers, replaced
 from .insert_blocks import insert_blocks
 from .new_values import generator
 
 Undo = Callable[[], object]
-_CONVOLUTIONS: dict[int, type[nn.Module]] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+_CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+"""By the number of axes behind the channels."""
 
 
 def edit_graph(gm: fx.GraphModule, plan: Plan, undo: list[Undo]) -> fx.Graph:
@@ -56,6 +57,10 @@ def opened_graph(gm: fx.GraphModule, plan: Plan) -> tuple[fx.Graph, dict[str, nn
 
 
 def _edit_node(node: fx.Node, edit: NodeEdit) -> None:
+    if edit.path == (AXES,):
+        for ranks in cast(tuple[Ranks, ...], edit.new):
+            _guard_axes(node, *ranks)
+        return
     if edit.path == (SPLIT,):
         sizes, dim = cast(tuple[tuple[int, ...], int], edit.new)
         source = node.all_input_nodes[0]
@@ -67,6 +72,19 @@ def _edit_node(node: fx.Node, edit: NodeEdit) -> None:
     whole: dict[str, Any] = {"args": node.args, "kwargs": node.kwargs}
     changed = replaced(whole, edit.path, edit.new)
     node.args, node.kwargs = changed["args"], changed["kwargs"]
+
+
+def _guard_axes(node: fx.Node, low: int, high: int | None) -> None:
+    """Let a graph raise an error for inputs for which a node has some number of axes, before it is read otherwise."""
+    graph, text = node.graph, f"{node.name} has {number_of_axes(low, high)}"
+    later = (n for n in graph.nodes if node in n.all_input_nodes and n.target is not decided)
+    with graph.inserting_before(next(later, node.next)):
+        axes = graph.call_method("dim", (node,))
+        if low == high:
+            others = graph.call_function(operator.ne, (axes, low))
+        else:
+            others = graph.call_function(operator.lt, (axes, low))
+        graph.call_function(decided, (others, "axes", True, text))
 
 
 def _pin(node: fx.Node, edit: tuple[str, tuple[int, ...], bool, float]) -> None:
@@ -102,8 +120,16 @@ def _adapt(
             name = _free_name(gm, f"adapt_skip_{skip.node}")
             undo.append(lambda: gm._modules.pop(name, None))
             gm.add_submodule(name, _convolution(gm, skip, f"{name}.weight", plan))
-            adapter = graph.call_module(name, (source,))
-    adapter.meta = {k: consumer.meta[k] for k in ("nn_module_stack", "stack_trace") if k in consumer.meta}
+            moved = graph.call_function(torch.movedim, (source, skip.axis, -1)) if skip.kind == "linear" else source
+            adapter = graph.call_module(name, (moved,))
+            if skip.kind == "linear":
+                args = (adapter, -1, skip.axis)
+                adapter = graph.create_node("call_function", torch.movedim, args, name=f"{adapter.name}_moved")
+    meta: dict[str, Any] = {k: consumer.meta[k] for k in ("nn_module_stack", "stack_trace") if k in consumer.meta}
+    made: fx.Node = adapter
+    while made is not source:
+        made.meta = dict(meta)
+        made = made.all_input_nodes[0]
     if skip.position < len(consumer.args):
         consumer.update_arg(skip.position, adapter)
     else:
@@ -128,8 +154,9 @@ def _free_name(gm: nn.Module, wanted: str) -> str:
 def _convolution(gm: nn.Module, skip: SkipEdit, name: str, plan: Plan) -> nn.Module:
     """Make a 1x1 convolution: the identity on old channels, +φ on left halves and −φ on right halves, 0 elsewhere."""
     like = next(gm.parameters())
-    kind = _CONVOLUTIONS.get(skip.rank)
-    if kind is not None and skip.axis == 1:
+    window = skip.rank - 1 - skip.axis if skip.kind == "conv" else 0
+    kind = _CONVOLUTIONS.get(window)
+    if kind is not None:
         module: nn.Module = kind(skip.read, skip.width, 1, bias=False, device="meta")
     else:
         module = nn.Linear(skip.read, skip.width, bias=False, device="meta")
@@ -145,6 +172,6 @@ def _convolution(gm: nn.Module, skip: SkipEdit, name: str, plan: Plan) -> nn.Mod
         weight[: phi.shape[0], start + 1 : start + 2 * count : 2] = -phi
     for channel, original in skip.copies:
         weight[channel] = weight[original]
-    shape = (skip.width, skip.read, *([1] * (skip.rank - 2))) if kind is not None and skip.axis == 1 else weight.shape
-    module.weight = nn.Parameter(weight.reshape(shape).to(device=like.device, dtype=like.dtype))
+    weight = weight.reshape(*weight.shape, *([1] * window))
+    module.weight = nn.Parameter(weight.to(device=like.device, dtype=like.dtype))
     return module.train(gm.training)

@@ -16,9 +16,11 @@ from torch.nn.modules import activation
 from ..capture.decomposition.function_bodies import is_whole_function
 from ..capture.decomposition.inline_calls import may_open
 from ..planning.arguments import at
+from ..planning.skip_edits import has_convolution
 from ..plans import ModuleEdit, NodeEdit, Plan, SkipEdit, TensorEdit
 from ..plans.layout import Chain, Grid, Layout, Leaf, Woven, size
-from ..plans.plan import FOLLOWED, RECOMPUTED, SPLIT, STATISTIC, STATISTICS
+from ..plans.plan import AXES, FOLLOWED, RECOMPUTED, SPLIT, STATISTIC, STATISTICS
+from .validate_counts import MOST_AXES
 from .validate_numbers import odd_number
 
 LARGEST_GROWTH = 1024
@@ -163,6 +165,10 @@ def _flat(value: object) -> Iterator[float]:
 
 def _node(edit: NodeEdit, node: fx.Node) -> Iterator[str]:
     where = f"the plan edits {_short(edit.node)} at {_short(edit.path)}"
+    if edit.path == (AXES,):
+        if node.op == "output" or not _are_ranks(edit):
+            yield f"{where}, which are not numbers of axes"
+        return
     if edit.path == (SPLIT,):
         right = isinstance(edit.new, tuple) and len(edit.new) == 2 and isinstance(edit.new[0], tuple)
         if not right or not _numbers(edit.new):
@@ -191,6 +197,21 @@ def _node(edit: NodeEdit, node: fx.Node) -> Iterator[str]:
             yield f"{where} from {_short(now)} to {_short(edit.new)}"
 
 
+def _are_ranks(edit: NodeEdit) -> bool:
+    """Whether an edit lists numbers of axes, in order, other than that of the example."""
+    if not (isinstance(edit.new, tuple) and edit.new and type(edit.old) is int):
+        return False
+    last = -1
+    for ranks in edit.new:
+        if not (isinstance(ranks, tuple) and len(ranks) == 2 and type(ranks[0]) is int):
+            return False
+        low, high = ranks[0], MOST_AXES if ranks[1] is None else ranks[0]
+        if ranks[1] not in (None, low) or not last < low <= high or low <= edit.old <= high:
+            return False
+        last = high
+    return True
+
+
 def _is_statistic(new: object) -> bool:
     """Whether an edit names a mean or variance, its axes, whether they are kept, and a valid number."""
     if not (isinstance(new, tuple) and len(new) == 4 and isinstance(new[1], tuple)):
@@ -205,10 +226,12 @@ def _is_statistic(new: object) -> bool:
 def _skip(skip: SkipEdit, consumer: fx.Node, widest: int) -> Iterator[str]:
     front = 0 if skip.kind == "conv" else -skip.rank
     shape = front <= skip.axis < skip.rank <= MOST_DIMENSIONS and 0 < skip.width <= widest and 0 < skip.read <= widest
+    shape = shape and (skip.kind != "conv" or has_convolution(skip.axis, skip.rank))
     pairs = all(start >= 0 and count >= 0 and start + 2 * count <= skip.read for start, count in skip.pairs)
     pairs = pairs and all(0 <= original < channel < skip.width for channel, original in skip.copies)
     place = 0 <= skip.position <= len(consumer.args) and consumer.op != "output"
-    if skip.kind not in ("pad", "conv") or not shape or not pairs or not place or not 0 <= skip.keep <= skip.read:
+    known = skip.kind in ("pad", "conv", "linear")
+    if not known or not shape or not pairs or not place or not 0 <= skip.keep <= skip.read:
         yield f"the plan has an invalid adapter for the skip path {skip.source} -> {skip.node}"
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from ..planning.arguments import at
 from ..plans import AxisGrowth, Leaf, Plan
 from ..plans.layout import leaves, partners, units
-from ..plans.plan import FOLLOWED, RECOMPUTED, SPLIT, STATISTIC
+from ..plans.plan import AXES, FOLLOWED, RECOMPUTED, SPLIT, STATISTIC
 from ..rewrite.apply import tensors_of
 from .certificate import FLOAT64_BOUND, ULPS
 from .follow import Followed
@@ -20,8 +20,8 @@ from .old_units import Places, as_before
 PLAIN = (int, float, str, bool, tuple, type(None))
 """Types of module attributes that are compared."""
 
-_REWRITTEN = frozenset({FOLLOWED, RECOMPUTED, SPLIT, STATISTIC})
-"""Edits that replace an argument by other calls."""
+_REWRITTEN = frozenset({AXES, FOLLOWED, RECOMPUTED, SPLIT, STATISTIC})
+"""Edits that replace an argument by other calls, or insert calls."""
 
 
 def suspects(

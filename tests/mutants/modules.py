@@ -239,6 +239,9 @@ SIZES: dict[str, Plant] = {
         method(Cuts, "problem", lambda *_, **__: ""), changed(planning__build_plan__fails_at_other_sizes=lambda *_: ())
     ),
     "code is proved for the example's sizes alone": changed(planning__build_plan__fails_at_other_sizes=lambda *_: ()),
+    "a growth is proved for the example's number of axes alone": changed(
+        planning__build_plan__guards_of_ranks=lambda *_: ((), ())
+    ),
     "slices of products are looked at for the example alone": method(Cuts, "_is_product", lambda *_: False),
     "units may be grouped otherwise at other sizes": method(Cuts, "regrouped", lambda *_: None),
     "axes of one size change together only": both(
@@ -382,6 +385,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "units may be grouped otherwise at other sizes",
     ),
     "axes": ("code is proved for the example's sizes alone",),
+    "numbers of axes": ("a growth is proved for the example's number of axes alone",),
     "lengths": ("axes of one size change together only",),
     "a batch of one": ("a block takes one value",),
     "proportions": ("images stay square",),

@@ -442,6 +442,16 @@ def axes() -> str:
     return _apart(model, grown, torch.randn(2, 20, 4).double(), False)
 
 
+def ranks() -> str:
+    """An axis that is counted from the front is another one for one sequence than for several."""
+    model = Net(lambda m, h: h - h.mean(1, keepdim=True)).eval()
+    grown = fxgrow.widen(fxgrow.trace(model, (torch.randn(2, 3, 4).double(),)), "a", by=6)
+    try:
+        return _apart(model, grown, torch.randn(5, 4).double(), False)
+    except UsageError:
+        return ""
+
+
 def passed_on() -> str:
     """Sizes that are only given to functions of torch's follow the input."""
     model = Net(lambda m, h: torch.relu(torch.roll(h, h.shape[0] // 2, 0))).eval()
@@ -1057,6 +1067,7 @@ PROGRAMS: dict[str, Callable[[], str]] = {
     "cuts": cuts,
     "sizes that are passed on": passed_on,
     "axes": axes,
+    "numbers of axes": ranks,
     "proportions": proportions,
     "pooling in a block": pooled_inside,
     "the end of a table": ends,

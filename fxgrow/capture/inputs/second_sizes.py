@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -25,6 +26,12 @@ MOST_APART = 3
 IMAGE_RANK = 4
 """Inputs of this rank or more end in a height and a width."""
 
+MOST_MORE_AXES = 2
+"""Axes that are added to inputs; an axis that is counted from the front and one that is counted from the end meet at
+one number of axes only."""
+
+Row = tuple[tuple[Any, ...], ...]
+"""Inputs with one number of axes, of which the first that a model takes are enough."""
 Place = tuple[int, int]
 """The number of a leaf among the inputs and an axis of it; axis -1 is the value of a plain number."""
 Change = tuple[tuple[Place, ...], int | float]
@@ -170,21 +177,47 @@ def of_one(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[An
             yield _rebuilt(first, _changed(leaves, [((place,), 1)]))
 
 
-def of_other_ranks(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """The inputs with one more axis behind the first one, and without the first one: layers that read the last axis
-    take any number of axes before it. Masks and numbers of words get them, too."""
+def of_other_ranks(inputs: tuple[Any, ...]) -> Iterator[Iterator[Row]]:
+    """The inputs with more and more axes, and with fewer and fewer: all tensors, and of several each alone.
+
+    Axes are added in front or behind the first one, and the first ones are left out: layers that read the last axis
+    take any number of axes before it, convolutions take images with a batch and without. Masks and numbers of words get
+    them, too.
+    """
     leaves = leaves_of(inputs)
-    tensors = [x for x in leaves if _resizable(x) and x.dim()]
-    if not tensors or any(x.shape[0] == 0 for x in tensors):
+    tensors = [number for number, x in enumerate(leaves) if _resizable(x) and x.dim()]
+    if not tensors or any(leaves[number].shape[0] == 0 for number in tensors):
         return
-    yield _rebuilt(inputs, [_stacked(x) if _resizable(x) and x.dim() else x for x in leaves])
-    if all(x.dim() > 1 for x in tensors):
-        yield _rebuilt(inputs, [x.select(0, 0) if _resizable(x) and x.dim() else x for x in leaves])
+    for some in (tensors, *([number] for number in tensors if len(tensors) > 1)):
+        yield _with_more_axes(inputs, leaves, some)
+        yield _with_fewer_axes(inputs, leaves, some)
 
 
-def _stacked(tensor: Tensor) -> Tensor:
+def _with_more_axes(inputs: tuple[Any, ...], leaves: list[Any], tensors: list[int]) -> Iterator[Row]:
+    for more in range(1, MOST_MORE_AXES + 1):
+        yield tuple(_rebuilt(inputs, _stacked(leaves, tensors, more, at)) for at in (0, 1))
+
+
+def _with_fewer_axes(inputs: tuple[Any, ...], leaves: list[Any], tensors: list[int]) -> Iterator[Row]:
+    for fewer in range(1, min(leaves[number].dim() for number in tensors) + 1):
+        yield (_rebuilt(inputs, _without_first(leaves, tensors, fewer)),)
+
+
+def _stacked(leaves: list[Any], tensors: list[int], more: int, at: int) -> list[Any]:
+    """Some leaves with more axes at a place."""
+    made = list(leaves)
     with torch.no_grad():
-        return torch.stack([tensor, tensor], 1)
+        for number, _ in product(tensors, range(more)):
+            made[number] = torch.stack([made[number], made[number]], at)
+    return made
+
+
+def _without_first(leaves: list[Any], tensors: list[int], fewer: int) -> list[Any]:
+    """Some leaves without their first axes."""
+    made = list(leaves)
+    for number, _ in product(tensors, range(fewer)):
+        made[number] = made[number].select(0, 0)
+    return made
 
 
 def _rebuilt(inputs: tuple[Any, ...], leaves: list[Any]) -> tuple[Any, ...]:

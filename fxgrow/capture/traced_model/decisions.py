@@ -179,12 +179,18 @@ def sentences(graph: fx.Graph) -> tuple[str, ...]:
     answers: dict[str, list[str]] = {}
     for node in guards(graph):
         _, asked, answer, place = node.args
+        if asked == "axes":
+            continue
         text = "the same in each mode" if isinstance(answer, fx.Node) else repr(answer)
         text = text if asked != "none" else "None" if answer else "not None"
         known = answers.setdefault(str(place), [])
         if text not in known:
             known.append(text)
-    return tuple(
-        f"decided by the example inputs, and guarded: {place or 'a question of forward'} ({', '.join(some)})"
-        for place, some in answers.items()
+    axes = dict.fromkeys(str(node.args[3]) for node in guards(graph) if node.args[1] == "axes")
+    return (
+        *(
+            f"decided by the example inputs, and guarded: {place or 'a question of forward'} ({', '.join(some)})"
+            for place, some in answers.items()
+        ),
+        *(f"decided by a growth, and guarded: inputs for which {place} raise an error" for place in axes),
     )
