@@ -296,7 +296,7 @@ class TestStale:
             fxgrow.widen(model, "0", scheme="r2r")
 
     def test_a_rule_registered_later(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        model = between(triple)
+        model = between(torch.ops.fxgrow_tests.triple.default)
         with pytest.raises(fxgrow.GrowthRefused):
             fxgrow.widen(model, "a", example_inputs=self.inputs)
         monkeypatch.setitem(RULES, "fxgrow_tests::triple", Unary())
