@@ -1,7 +1,9 @@
-"""The first step of training of new blocks: does each new tensor learn, and does the block stay calm?
+"""Simulates the first training step of inserted blocks: does each new tensor get a gradient, and how much does each
+block add to its input afterwards?
 
-A block that cancels directly in front of a norm is silent, but one small step of gradient descent makes it as loud as
-the stream it is added to (design: never cancel right before a norm). So the step is taken, and the change measured.
+A block that cancels directly in front of a norm is silent, but after one small step of gradient descent it is as large
+as the residual stream that it is added to. Such blocks are avoided by design; this module takes the step and measures
+the change.
 """
 
 from __future__ import annotations
@@ -24,13 +26,18 @@ from .precision import raised
 from .probes import Probe
 
 STEP = 1e-3
-"""Length of the step of plain gradient descent after which new blocks are looked at, relative to all parameters."""
+"""Length of the gradient descent step after which new blocks are measured, relative to the norm of all parameters."""
 
 
 def blocks_step(
     after: nn.Module, probe: Probe, history: Sequence[Plan], seed: int, *, training: bool = True
 ) -> tuple[tuple[GradientCheck, ...], tuple[PairCheck, ...], tuple[BlockCheck, ...]]:
-    """Take one step on a copy, in float64 and in one mode, and look at the blocks that were inserted."""
+    """Take one gradient step on a float64 copy, in one mode, and check the inserted blocks.
+
+    Returns:
+        One check per new parameter, one per pair of halves, and one per block; all empty where the model has no
+        inserted blocks or cannot be differentiated.
+    """
     inserts = [insert for plan in history for insert in plan.inserts]
     if not inserts or not isinstance(after, fx.GraphModule):
         return (), (), ()
@@ -43,11 +50,11 @@ def blocks_step(
             before, output = _watched(model, probe, ends, seed)
             loss = loss_of(output, seed, standing(model)[0])
             if not loss.requires_grad or not bool(loss.isfinite()):
-                return (), (), ()  # `learning.backward` says so
+                return (), (), ()  # `first_step.backward` reports it
             loss.backward()
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception:  # whatever a model raises; `learning.backward` says so
+    except Exception:  # a model may raise anything; `first_step.backward` reports it
         return (), (), ()
     largest = max((float(g.abs().max()) for p in parameters.values() if (g := dense(p)) is not None), default=0.0)
     gradients, pairs = [], []
@@ -76,7 +83,7 @@ def _norm(tensors: Sequence[Tensor]) -> float:
 
 
 def _ends(model: fx.GraphModule, insert: Insert) -> tuple[str, str] | None:
-    """The node whose value enters a block, and the one whose value leaves it."""
+    """Return the names of the node whose value enters a block and of the node whose value leaves it."""
 
     def inside(node: fx.Node) -> bool:
         return insert.name in dict(node.meta.get("nn_module_stack") or {})
@@ -90,7 +97,7 @@ def _ends(model: fx.GraphModule, insert: Insert) -> tuple[str, str] | None:
 
 
 class _Watch(Interpreter):
-    """Runs a graph and keeps what some nodes return."""
+    """Runs a graph and keeps the values of some nodes."""
 
     def __init__(self, model: fx.GraphModule, wanted: set[str]) -> None:
         super().__init__(model)
@@ -98,7 +105,7 @@ class _Watch(Interpreter):
         self.seen: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """One node; tensors that are wanted are copied, in case they are written to later."""
+        """Run one node; a wanted tensor is copied, in case a later node writes to it."""
         result = super().run_node(n)
         if n.name in self.wanted and isinstance(result, Tensor):
             self.seen[n.name] = result.detach().clone()
@@ -108,14 +115,14 @@ class _Watch(Interpreter):
 def _watched(
     model: fx.GraphModule, probe: Probe, ends: Mapping[str, tuple[str, str] | None], seed: int
 ) -> tuple[dict[str, float], Any]:
-    """How much each block adds, relative to what it adds to, and the model's output."""
+    """Return how much each block adds, relative to its input, and the model's output."""
     device = standing(model)[0]
     given = probe.given.changed(lambda x: place(x, device, torch.float64))
     watch = _Watch(model, {node for pair in ends.values() if pair for node in pair})
     try:
         with seeded(seed):
             output = watch.called(given.args, given.kwargs)
-    except ValueError:  # a batch norm that gets one value per channel
+    except ValueError:  # a batch norm in training mode got one value per channel
         model.eval()
         with seeded(seed):
             output = watch.called(given.args, given.kwargs)
@@ -134,9 +141,12 @@ def _gradient(name: str, parameter: nn.Parameter, insert: Insert, new: BlockTens
     found = float(grad.abs().max()) if grad is not None else 0.0
     relative = found / largest if largest > 0 else 0.0
     reached = relative > NOISE
-    why = "what comes behind it is zero, or halves whose gradients cancel, until the first step"
+    why = (
+        "its gradient is zero until step 2, because the layer after it starts at zero, or with two halves whose "
+        "gradients cancel"
+    )
     if new.name not in insert.slow:
-        why = "whatever it adds is taken away again (a bias before a norm or a softmax, say)"
+        why = "a later layer removes what it adds (a bias before a norm or a softmax, for example)"
     return GradientCheck(name, relative, reached, "" if reached else why)
 
 

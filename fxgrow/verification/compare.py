@@ -1,4 +1,4 @@
-"""Run two models on the same inputs and say how far apart they are."""
+"""Runs two models on the same inputs and measures how far their outputs are apart."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ __all__ = [
 
 
 def twin(model: nn.Module, dtype: torch.dtype | None, *, training: bool) -> nn.Module:
-    """An independent copy in one mode; in another dtype if asked, complex tensors in the complex one."""
+    """Return an independent copy in one mode, optionally in another dtype; complex tensors get the matching complex
+    one."""
     made = copy.deepcopy(model, _unhooked(model))
     if dtype is not None:
         _pin_epsilons(made)
@@ -51,7 +52,7 @@ def twin(model: nn.Module, dtype: torch.dtype | None, *, training: bool) -> nn.M
 
 
 def _unhooked(model: nn.Module) -> dict[int, Any]:
-    """Copies of tensors that a model keeps and that belong to a backward graph, which torch does not copy itself."""
+    """Return detached copies of non-leaf tensors that a model keeps: `copy.deepcopy` refuses these."""
     found: dict[int, Any] = {}
     for module in model.modules():
         for name, value in module.__dict__.items():
@@ -64,13 +65,16 @@ def _unhooked(model: nn.Module) -> dict[int, Any]:
 
 
 def epsilon_of(model: nn.Module) -> float:
-    """What norms of a model take for their epsilon if it is that of the dtype; below float32 they compute in that."""
+    """Return the default epsilon of a model's RMS norms, by dtype; below float32 they compute in float32."""
     return torch.finfo(torch.float64 if standing(model)[1] is torch.float64 else torch.float32).eps
 
 
 def standing(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a model is, and the real dtype in which it computes: that of its first parameter or buffer of fractions, or
-    else of complex numbers, which `double()` leaves as they are."""
+    """Return a model's device and the real dtype in which it computes.
+
+    That is the dtype of its first floating-point parameter or buffer; without one, the precision of its first complex
+    tensor, because `double()` leaves complex tensors as they are; without either, float64.
+    """
     tensors = [*model.parameters(), *model.buffers()]
     some = next((t for t in tensors if t.is_floating_point()), next((t for t in tensors if t.is_complex()), None))
     if some is None:
@@ -81,11 +85,11 @@ def standing(model: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 RMS_NORMS = (F.rms_norm, torch.rms_norm, torch.ops.aten.rms_norm, torch.ops.aten.rms_norm.default)
-"""Calls whose fourth argument is an epsilon, or None for that of the dtype."""
+"""Functions whose fourth argument is an epsilon, or None for the default of the dtype."""
 
 
 def _pin_epsilons(model: nn.Module) -> None:
-    """Write out the epsilons that rms_norm takes from the dtype: the function in another one is to be the same."""
+    """Make the default epsilons of rms_norm explicit, so that the function stays the same in another dtype."""
     epsilon = epsilon_of(model)
     for module in model.modules():
         if isinstance(module, nn.RMSNorm) and module.eps is None:
@@ -104,11 +108,11 @@ def _pin_epsilons(model: nn.Module) -> None:
 
 CASTS = ("float", "half", "bfloat16")
 NAMED = tuple(f"torch.{kind}Tensor" for kind in ("Float", "Half", "BFloat16"))
-"""Dtypes as `Tensor.type` takes them."""
+"""Names of dtypes as `Tensor.type` accepts them."""
 
 
 def _cast_up(gm: fx.GraphModule) -> None:
-    """Casts to narrower dtypes that are written in the graph go to float64, too: functions are of real numbers."""
+    """Change casts to narrower dtypes in a graph to float64, so that rounding does not hide differences."""
     changed = False
     for node in gm.graph.nodes:
         cast = node.op == "call_method" and node.target in CASTS
@@ -128,24 +132,24 @@ def _precise(x: Any) -> Any:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run with the global streams of torch, Python and NumPy at a seed, and put them back as they were."""
+    """Run with the global random generators of torch, Python and NumPy seeded, and restore them afterwards."""
     with streams_kept(devices=True) as streams:
         streams.seed(seed)
         yield
 
 
 def run(model: nn.Module, probe: Probe, *, seed: int, epsilon: float | None = None) -> dict[str, Tensor]:
-    """The outputs of a model on a probe, on the model's device and in its dtype, random streams seeded."""
+    """Return a model's outputs on a probe as a dict of tensors, on the model's device and in its dtype."""
     return flat(called(model, probe, seed=seed, epsilon=epsilon))
 
 
 def called(model: nn.Module, probe: Probe, *, seed: int, epsilon: float | None = None) -> Any:
-    """What a model returns on a probe.
+    """Run a model on a probe and return its raw output.
 
     Args:
-        model: in the mode and the dtype that are wanted.
+        model: a model in the wanted mode and dtype.
         probe: the inputs.
-        seed: of operators that draw numbers.
+        seed: the seed of operators that draw random numbers.
         epsilon: if given, casts inside the model go to float64 (see `precision.raised`).
     """
     device, dtype = standing(model)
@@ -155,14 +159,14 @@ def called(model: nn.Module, probe: Probe, *, seed: int, epsilon: float | None =
 
 
 def forward(model: nn.Module, inputs: Call) -> Any:
-    """Call a model with its hooks; of a graph that fails fx would print the line to the terminal, which is left out.
+    """Call a model with its hooks; unlike `GraphModule.__call__`, print nothing if the graph fails.
 
     Args:
         model: any model.
-        inputs: what it gets; a model may write into containers among them.
+        inputs: its inputs; a model may write into containers among them.
 
     Returns:
-        What it returns; with what it has written into containers, if it does that.
+        The model's output; if the model wrote into containers, `WithInputs` with the output and the changes.
     """
     given = inputs.args, dict(inputs.kwargs)
     before = contents(given, "input", _same)
@@ -176,14 +180,17 @@ def _same(leaf: Any) -> Any:
 
 
 def place(x: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """An input on a device, a copy; floating-point ones in a dtype, complex ones in that of its precision."""
+    """Copy an input to a device; floating-point tensors get `dtype`, complex ones the complex dtype of its
+    precision."""
     return x.to(device=device, dtype=like(x.dtype, dtype), copy=True) if isinstance(x, Tensor) else copied(x)
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """The largest difference, relative to the largest entry; of masks (see `mask_free`) to each itself.
+    """Return the largest difference, relative to the largest entry; masks (see `mask_free`) are relative to
+    themselves.
 
-    Infinite if shapes or non-finite entries differ; zero if no entry is finite (see `nothing_finite`).
+    The result is infinite if shapes or non-finite entries differ, and zero if no entry is finite (see
+    `nothing_finite`).
     """
     if a.shape != b.shape:
         return float("inf")
@@ -202,20 +209,20 @@ def distance(a: Tensor, b: Tensor) -> float:
 
 
 def nothing_finite(output: Tensor) -> bool:
-    """Whether there are entries, and none that could be compared."""
+    """Whether a tensor has entries but none that is finite, so that nothing can be compared."""
     return bool(output.numel()) and not bool(torch.isfinite(output).any())
 
 
 FAR = 1e3
-"""Entries that are alike and so many times larger than all others are masks (-1e9, say) with a scale of their own."""
+"""Equal entries that are this many times larger than all others are masks (-1e9, for example) with their own scale."""
 ALIKE = 0.9
-"""Alike are entries from this part of the largest on: numbers may have been added to a mask."""
+"""Entries from this part of the largest on count as equal: numbers may have been added to a mask."""
 MASK = 1e8
-"""Where all other entries are zero, they are masks from here on."""
+"""Where all other entries are zero, entries from this size on are masks."""
 
 
 def mask_free(sizes: Tensor) -> float:
-    """The largest size but for masks, which would hide any difference of the others."""
+    """Return the largest size that is not a mask; a mask would hide any difference of the other entries."""
     top = float(sizes.max())
     while True:
         rest = sizes[sizes < ALIKE * top]

@@ -1,4 +1,4 @@
-"""On which of many tensors do the outputs depend? Derivatives say it of all at once, and are checked by differences."""
+"""Finds the tensors on which the outputs depend: by derivatives for all tensors at once, confirmed by differences."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .precision import raised
 from .probes import Probe
 
 STEPS = (1e-7, 1e-6, 1e-8)
-"""Of the differences, as parts of the perturbation: small ones drown in rounding, large ones cross kinks."""
+"""Step sizes of the differences, as parts of the perturbation: small ones drown in rounding, large ones cross kinks."""
 CHECKS = 2
-"""So many directions are taken by differences."""
+"""Number of random directions in which differences are taken."""
 CERTAIN = 100.0
-"""A derivative counts where it is so many times what derivatives and differences disagree by."""
+"""A derivative counts if it is this many times the disagreement between derivatives and differences."""
 LUCK = 6.0
-"""N numbers of at most 1, summed with random signs, exceed this times sqrt(N) once in thirty million times."""
+"""A sum of N numbers of at most 1 with random signs exceeds this times sqrt(N) once in thirty million times."""
 
 
 class Slopes:
-    """How the outputs of a model change with its tensors, at the values that these have.
+    """The derivatives of a model's outputs with respect to its tensors, at their current values.
 
-    The outputs are summed with random signs, so that the sum changes by no more than 1 where no entry of any output
-    changes by more than its unit.
+    The outputs are summed with random signs and scaled so that the sum changes by at most 1 if every entry of every
+    output changes by at most its unit.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class Slopes:
         return torch.where(usable, signs.to(unit.device) / (unit * LUCK * sqrt(max(unit.numel(), 1))), 0.0)
 
     def felt(self, tensors: Mapping[str, Tensor], steps: Mapping[str, Tensor]) -> set[str]:
-        """The tensors whose steps change an output by more than its unit, to first order.
+        """Return the tensors whose steps change an output by more than its unit, to first order.
 
-        A derivative may be another one than that of what forward computes (`x + (y - x).detach()`, a backward of one's
-        own), so it must agree with differences of the outputs. What it says of small changes counts only once those
-        of the larger ones are left out.
+        A model's derivatives may differ from those of its forward function (`x + (y - x).detach()`, a custom backward),
+        so they must agree with differences of the outputs. Small derivatives are confirmed only after the tensors with
+        large ones have been left out.
 
         Args:
-            tensors: of the model, by name.
-            steps: how each of them would be perturbed.
+            tensors: tensors of the model, by name.
+            steps: the perturbation of each tensor.
 
         Raises:
-            Exception: whatever a model raises that cannot be differentiated.
+            Exception: the model cannot be differentiated.
         """
         slopes = self._slopes(tensors, steps)
         left = {name: slope for name, slope in slopes.items() if isfinite(slope) and abs(slope) > 1.0}
@@ -74,7 +74,7 @@ class Slopes:
         return found
 
     def _slopes(self, tensors: Mapping[str, Tensor], steps: Mapping[str, Tensor]) -> dict[str, float]:
-        """How fast the sum changes with each tensor along its step."""
+        """Return the derivative of the sum with respect to each tensor along its step."""
         with torch.enable_grad(), _learning(tensors.values()), _Written():
             total = self._sum()
             if not total.requires_grad:
@@ -86,7 +86,8 @@ class Slopes:
     def _confirmed(
         self, some: Mapping[str, Tensor], steps: Mapping[str, Tensor], slopes: Mapping[str, float], size: float
     ) -> set[str]:
-        """Those whose slope stands out from what slopes and differences disagree by, in a random direction."""
+        """Return the tensors whose derivative is far larger than its disagreement with a difference in a random
+        direction."""
         factors = {name: float(torch.rand((), generator=self.random)) * 1.5 - 0.75 for name in some}
         rest = {name: tensor.detach().clone() for name, tensor in some.items()}
         sums = []
@@ -120,7 +121,7 @@ def _dense(grad: Tensor) -> Tensor:
 
 @contextmanager
 def _learning(tensors: Any) -> Iterator[None]:
-    """Derivatives with respect to these tensors are taken, also where they are buffers or frozen."""
+    """Set `requires_grad` on some tensors, including buffers and frozen parameters, and restore it afterwards."""
     changed = [t for t in tensors if not t.requires_grad]
     try:
         for tensor in changed:
@@ -132,7 +133,8 @@ def _learning(tensors: Any) -> Iterator[None]:
 
 
 class _Written(TorchFunctionMode):
-    """Batch norms with given statistics are written out: torch does not differentiate them by the statistics."""
+    """Replaces batch norms with given statistics by elementary operations: torch has no derivative for the
+    statistics."""
 
     def __torch_function__(
         self,
@@ -151,7 +153,7 @@ class _Written(TorchFunctionMode):
 
 PYTHON = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 NATIVE = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps", "cudnn_enabled")
-"""Arguments of the two functions by the name of batch norm, in order."""
+"""Parameter names of `F.batch_norm` and of `torch.batch_norm`, in order."""
 
 
 def _batch_norm(given: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Which whole numbers a model may be given: those that the tables know in which it looks them up."""
+"""Finds which integers a model accepts: valid row indices of the embedding tables in which they are looked up."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .probes import whole
 LOOKUPS = tuple(
     getattr(torch.ops.aten, name).default for name in ("embedding", "_embedding_bag", "_embedding_bag_forward_only")
 )
-"""Operators whose first argument is a table and whose second one are numbers of its rows."""
+"""Operators whose first argument is a table and whose second argument holds row indices."""
 
 
 class _Watch(TorchDispatchMode):
-    """Notes how many rows the tables have in which inputs, or views of them, are looked up."""
+    """Records the number of rows of the tables in which the inputs, or views of them, are looked up."""
 
     def __init__(self, inputs: Sequence[Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own
@@ -45,15 +45,16 @@ class _Watch(TorchDispatchMode):
 def rows_read(
     model: nn.Module, examples: Sequence[Any] | Call, kwargs: Mapping[str, Any] | None = None, *, training: bool = False
 ) -> dict[int, int]:
-    """For each input that is looked up in a table how many rows the smallest such table has; found by one run.
+    """Returns, for each input that is looked up in a table, the number of rows of the smallest such table.
 
-    Inputs are numbered as in `Call.leaves`: where none is a container, as they are given.
+    Inputs are numbered as in `Call.leaves`. The result comes from one run of a copy; if the model cannot run, the
+    result is empty.
 
     Args:
-        model: stays as it is.
-        examples: what it takes; zeros stand for those that hold no numbers. If it cannot run, nothing is found.
-        kwargs: what it takes by name.
-        training: the mode in which it runs.
+        model: the model; it stays unchanged.
+        examples: the positional inputs; fake and meta tensors are replaced by zeros.
+        kwargs: the keyword inputs.
+        training: whether the model runs in training mode.
     """
     given = examples if isinstance(examples, Call) else Call(tuple(examples), dict(kwargs or {}))
     if not any(map(whole, given.leaves)):
@@ -66,7 +67,7 @@ def rows_read(
             forward(twin(model, None, training=training), inputs)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception:  # whatever a model raises is told where the models are compared
+    except Exception:  # the comparison of the models reports it
         return {}
     return watch.rows
 

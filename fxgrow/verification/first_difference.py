@@ -1,4 +1,4 @@
-"""The first difference of two models: which node, by how much, and what stands around it."""
+"""The first node at which two models differ, with the size of the difference and the neighbouring nodes."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from .node_report import LEGEND, MOST_NEIGHBOURS, SIGN, Neighbour, Where, amount
 from .picture import draw
 
 MOST_SUSPECTS = 6
-"""No more tensors and numbers than this are listed."""
+"""The largest number of suspect tensors and numbers that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstDifference:
-    """The first node, in the order in which the grown graph runs, whose old channels are not what they were."""
+    """The first node, in execution order of the grown graph, whose old channels differ from the model before."""
 
     node: Neighbour
     module: str
-    """The path of the module that it calls; "" if it calls none."""
+    """The path of the module that the node calls; "" if it calls none."""
     location: str
-    """The node with the user's own source line."""
+    """The node with the user's source line."""
     mode: str
     """"eval" or "training"."""
     probe: str
-    """On which inputs."""
+    """The name of the probe."""
     bound: float
-    """What rounding may make of the difference."""
+    """The largest difference that rounding can explain."""
     where: Where | None
-    """The entry that differs most; None where shapes differ."""
+    """The entry that differs most; None if the shapes differ."""
     agreed: str
-    """The last node before it that agrees; "" if there is none."""
+    """The last earlier node that agrees; "" if there is none."""
     compared: int
-    """How many nodes before it agree."""
+    """Number of earlier nodes that agree."""
     inserted: bool
-    """Whether a growth put the node there; it is compared with what stood in its place."""
+    """Whether a growth inserted the node; it is then compared with the value that it replaces."""
     inputs: tuple[Neighbour, ...]
     users: tuple[Neighbour, ...]
     suspects: tuple[str, ...]
-    """Tensors and numbers of the grown model that are not what its plans say, wherever they are."""
+    """Tensors and numbers anywhere in the grown model that differ from its plans."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -53,21 +53,21 @@ class FirstDifference:
 
     @property
     def cause(self) -> str:
-        """What the neighbourhood says about the reason."""
+        """What the neighbouring nodes say about the reason, as a sentence."""
         wrong = [n.node for n in self.inputs if n.verdict == "differs"]
         open_ends = [n.node for n in self.inputs if n.verdict in ("new", "not compared")]
         if self.inserted:
-            return "a growth put this node here, and it does not pass on what stood in its place"
+            return "a growth inserted this node, and its output differs from the value that it replaces"
         if not self.inputs:
-            return "it reads nothing: what it holds differs"
+            return "the node has no inputs: the tensor that it holds differs"
         if wrong:
-            return f"it reads {', '.join(wrong)}, which differs too"
+            return f"its input {', '.join(wrong)} differs too"
         if open_ends:
-            return f"everything it reads agrees, as far as it can be compared (not {', '.join(open_ends)})"
-        return "everything it reads agrees: it is this node, or what it makes of the new channels that it reads"
+            return f"all inputs that could be compared agree (not compared: {', '.join(open_ends)})"
+        return "all inputs agree: the cause is this node, or how it uses the new channels of its inputs"
 
     def drawing(self) -> str:
-        """The node between its inputs and its users, as text."""
+        """Return a text drawing of the node between its inputs and its users."""
         inputs, users = _shown(self.inputs), _shown(self.users)
         width = max((len(line) for line in inputs), default=0)
         lines = []
@@ -87,7 +87,7 @@ class FirstDifference:
         lines = [f"the models first differ at {self.name} ({self.mode} mode, probe {self.probe!r})"]
         lines.append(f"  where    {self.location}")
         lines.append(f"  largest  {self._largest()}")
-        last = f"{self.agreed}, the last of {self.compared} nodes" if self.agreed else "nothing before it"
+        last = f"{self.agreed}, the last of {self.compared} nodes" if self.agreed else "no node before it"
         lines += [f"  agrees   {last}", f"  cause    {self.cause}"]
         some, more = self.suspects[:MOST_SUSPECTS], self.suspects[MOST_SUSPECTS:]
         lines += [f"  suspect  {s}" for s in some]
@@ -100,13 +100,13 @@ class FirstDifference:
 
     def _largest(self) -> str:
         if self.where is None:
-            return "other shapes than before"
+            return "the shape differs"
         w, bound = self.where, f"{self.bound:.0e}"
         text = f"{amount(self.difference)} of the largest old entry (bound {bound}): {w.before:.6g}, now {w.after:.6g}"
         return f"{text}, at {list(w.index)}" if w.index else text
 
     def picture(self, path: str | Path) -> None:
-        """Draw the neighbourhood into a file; its ending (.png, .svg, .pdf) says how.
+        """Draw the node and its neighbours into a file; the suffix of the path (.png, .svg, .pdf) selects the format.
 
         Raises:
             UsageError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""The first step of training: does every new entry get a gradient, and do the halves come apart?"""
+"""Simulates the first training step: does every new entry get a gradient, and do the two halves become different?"""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from .precision import raised
 from .probes import Probe
 
 NOISE = 1e-12
-"""Gradients below this part of the model's largest one, in float64, are rounding noise."""
+"""Gradients below this part of the model's largest one, in float64, are treated as rounding noise."""
 
 
 def first_step(
     after: nn.Module, probe: Probe, history: Sequence[Plan], seed: int, *, training: bool = True
 ) -> tuple[tuple[GradientCheck, ...], tuple[PairCheck, ...], tuple[str, ...]]:
-    """Take one step of gradient descent on a copy, in float64, towards random targets.
+    """Take one step of gradient descent on a float64 copy, towards random targets.
 
     Args:
-        after: the grown model. Parameters that are frozen stay so.
-        probe: what it is given.
+        after: the grown model. Frozen parameters stay frozen.
+        probe: the inputs.
         history: the plans that grew it.
-        seed: of targets and of operators that draw numbers.
-        training: in training mode, or in evaluation mode where only that is claimed.
+        seed: the seed of the targets and of operators that draw random numbers.
+        training: whether the model runs in training mode.
 
     Returns:
-        What reaches new entries, whether halves come apart, and notes of what could not be watched.
+        One check per grown parameter, one per pair of halves, and notes on what could not be checked.
     """
     model = twin(after, torch.float64, training=training)
     parameters = dict(model.named_parameters())
@@ -60,7 +60,7 @@ def first_step(
 
 
 def dense(parameter: nn.Parameter) -> Tensor | None:
-    """The gradient of a parameter, those of sparse embeddings written out; None if it has none, or no entries."""
+    """Return the gradient of a parameter as a dense tensor; None if it has no gradient or no entries."""
     grad = parameter.grad
     if grad is None or not grad.numel():
         return None
@@ -68,34 +68,34 @@ def dense(parameter: nn.Parameter) -> Tensor | None:
 
 
 def backward(model: nn.Module, probe: Probe, seed: int, epsilon: float) -> tuple[str, str]:
-    """Run a model in float64 and backwards from random targets.
+    """Run a model forward in float64 and backward from random targets.
 
     Returns:
-        What stands in the way; and what was done instead of a step in training mode. Empty where there is nothing to
-        say.
+        The reason why there are no gradients, and a note if evaluation mode replaced training mode; each "" if it does
+        not apply.
     """
     trouble = Exception()
-    for casts in (epsilon, None):  # raised if that can be
+    for casts in (epsilon, None):  # casts are raised to float64 if the model allows it
         try:
             _backward(model, probe, seed, casts)
         except _NoPath:
-            what = "no output depends on a parameter that learns in a way that is differentiated"
-            return f"gradients not watched: {what}", ""
-        except ValueError as error:  # a batch norm that gets one value per channel
+            what = "no output depends on a parameter with requires_grad=True through differentiable operations"
+            return f"gradients not checked: {what}", ""
+        except ValueError as error:  # a batch norm in training mode got one value per channel
             trouble = error
             if model.training:
                 model.eval()
                 return backward(model, probe, seed, epsilon)[0], (
-                    "the first step of training is watched in evaluation mode: in training mode a model cannot run on "
+                    "the first training step is checked in evaluation mode: in training mode the model cannot run on "
                     f"these inputs: {_reason(error)}"
                 )
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # whatever a model raises
+        except Exception as error:  # a model may raise anything
             trouble = error
         else:
             return "", ""
-    return f"gradients not watched: {_reason(trouble)}", ""
+    return f"gradients not checked: {_reason(trouble)}", ""
 
 
 def _reason(error: Exception) -> str:
@@ -103,7 +103,7 @@ def _reason(error: Exception) -> str:
 
 
 class _NoPath(Exception):
-    """No output is reached from a parameter."""
+    """No output depends on a parameter that learns."""
 
 
 def _backward(model: nn.Module, probe: Probe, seed: int, epsilon: float | None) -> None:
@@ -122,7 +122,7 @@ def _backward(model: nn.Module, probe: Probe, seed: int, epsilon: float | None) 
 
 
 def loss_of(output: Any, seed: int, device: torch.device) -> Tensor:
-    """The mean squared distance of all floating-point outputs from random targets."""
+    """Return the mean squared distance of all floating-point outputs from random targets."""
     random = torch.Generator().manual_seed(seed + 1)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     for y in flat(output).values():
@@ -145,7 +145,7 @@ def _gradient(name: str, grad: Tensor | None, edit: TensorEdit, largest: float) 
     if not reached:
         old = float(grad.abs().max()) / largest if grad is not None and largest > 0 else 0.0
         why = (
-            "nor do its old entries (a bias before a batch norm, say)"
+            "its old entries get none either (a bias before a batch norm, for example)"
             if old <= NOISE
             else "its new entries are multiplied by zero"
         )
@@ -153,7 +153,7 @@ def _gradient(name: str, grad: Tensor | None, edit: TensorEdit, largest: float) 
 
 
 def _separation(name: str, grad: Tensor | None, edit: TensorEdit) -> list[PairCheck]:
-    """Halves start equal (or opposite), so after a step they differ by the difference (or sum) of their gradients."""
+    """Halves start equal (or opposite), so a step separates them by the difference (or sum) of their gradients."""
     if grad is None:
         return []
     results = []

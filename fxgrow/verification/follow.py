@@ -1,7 +1,7 @@
-"""Follow a model through the plans that grew it: where do the old units of each node and each tensor lie now?
+"""Follows a model through the plans that grew it, and returns the positions of the old units of each node and tensor.
 
-The growths are carried out once more, on a sketch without numbers; each model on the way is analysed, and the plan's
-layouts say which of its axes grew.
+The growths are repeated on a copy without data; each intermediate model is analysed, and the layouts of the plan say
+which of its axes grew.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..rewrite.apply import sketch
 from .old_units import Places, as_before, layout_of, ways
 
 Found = dict[str, tuple[Places, ...]]
-"""For each node the places of each tensor that it returns."""
+"""For each node, the positions of the old units in each tensor that it returns."""
 
 
 class Lost(Exception):
@@ -38,23 +38,23 @@ class Lost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """Where old units lie in a grown model."""
+    """The positions of the old units in a grown model."""
 
     nodes: Found
     tensors: dict[str, Places]
-    """Parameters and buffers that the graph reads, by every name."""
+    """Parameters and buffers that the graph uses, under every name."""
 
 
 def openings(plan: Plan) -> Plan:
-    """The part of a plan that writes attention out."""
+    """Return the part of a plan that decomposes attention."""
     return replace(plan, tensors=(), modules=(), nodes=(), skips=(), inserts=(), then=())
 
 
 def follow(before: fx.GraphModule, history: Sequence[Plan], inputs: Sequence[Any] | Call) -> Followed:
-    """Follow a model through some plans, in their order.
+    """Follow a model through plans, in their order.
 
     Raises:
-        Lost: a plan does not fit what the plans before it made of the model.
+        Lost: a plan does not fit the model that the plans before it made.
     """
     model, lowering = sketch(before), Lowering()
     given = (inputs if isinstance(inputs, Call) else Call(tuple(inputs))).on("meta")
@@ -74,12 +74,12 @@ def follow(before: fx.GraphModule, history: Sequence[Plan], inputs: Sequence[Any
 
 def _then(now: tuple[Places, ...], later: tuple[Places, ...]) -> tuple[Places, ...]:
     if len(now) != len(later):
-        raise Lost("a node returns another number of tensors than before")
+        raise Lost("a node returns a different number of tensors than before")
     return tuple(a.then(b) for a, b in zip(now, later, strict=True))
 
 
 def _step(model: fx.GraphModule, plan: Plan, analysis: Analysis) -> tuple[Found, dict[str, Places]]:
-    """What one plan does to every node and every tensor of the model that it was made for."""
+    """Return where one plan puts the old units of every node and tensor of the model that it was made for."""
     dims, growing = _growing(plan, analysis) if plan.growths else (analysis.dims, {})
     known: dict[Axis, tuple[Layout, Any]] = {}
 
@@ -102,7 +102,7 @@ def _step(model: fx.GraphModule, plan: Plan, analysis: Analysis) -> tuple[Found,
         if node.op == "get_attr" and str(node.target) in scales and node.name in nodes:
             nodes[node.name] = tuple(replace(p, scale=scales[str(node.target)]) for p in nodes[node.name])
     tensors = {name: replace(places(value), scale=scales.get(name, 1.0)) for name, value in program.parameters.items()}
-    if not plan.growths:  # an edit that goes with an inserted block, not with units that grow
+    if not plan.growths:  # an edit that belongs to an inserted block, not to growing units
         tensors |= {
             name: Places(edit.new, tuple(_edited(edit.axes, k) for k in range(len(edit.new))))
             for edit in plan.tensors
@@ -116,7 +116,8 @@ def _edited(axes: Sequence[Any], axis: int) -> tuple[Any, ...]:
 
 
 def _growing(plan: Plan, analysis: Analysis) -> tuple[DimsSolver, dict[Atom, Leaf]]:
-    """The sets of units that a plan made larger, by the first kind of axes under which they explain all its tensors."""
+    """Return the sets of units that a plan grew, in the first axis analysis ("dims" or "volumes") that explains the
+    plan."""
     kinds = ("volumes", "dims") if plan.skips else ("dims", "volumes")
     for kind in kinds:
         dims: DimsSolver = getattr(analysis, kind)
@@ -134,13 +135,13 @@ def _grown_axes(plan: Plan, dims: DimsSolver) -> Iterator[tuple[Axis, Layout]]:
     for edit in plan.tensors:
         value = dims.program.parameters.get(edit.names[0])
         if value is None:
-            raise Lost(f"the graph does not read {edit.names[0]}")
+            raise Lost(f"the graph does not use {edit.names[0]}")
         axes = dims.resolved(value)
         yield from ((axes[growth.axis], growth.layout) for growth in edit.axes)
 
 
 def _matched(dims: DimsSolver, axis: Axis, layout: Layout) -> Iterator[tuple[Atom, Leaf]]:
-    """The atoms that the growing sets of a layout are."""
+    """Yield the atoms of an axis that grow, each with its part of the layout."""
     if isinstance(axis, Atom):
         if isinstance(layout, Leaf):
             yield axis, layout
@@ -152,7 +153,8 @@ def _matched(dims: DimsSolver, axis: Axis, layout: Layout) -> Iterator[tuple[Ato
 
 
 def _in_row(dims: DimsSolver, factors: Sequence[Axis], layout: Layout) -> Iterator[tuple[Atom, Leaf]]:
-    """Those of a product, which may be written by an index factor: (g 3 d) as g ((d) + (d) + (d)), or woven."""
+    """Yield the growing atoms of a product. A layout may spell one factor out: (g 3 d) as g ((d) + (d) + (d)), or
+    woven."""
     parts = layout.parts if isinstance(layout, Grid) else (layout,)
     last = parts[-1] if parts else layout
     if isinstance(layout, Woven):
@@ -173,7 +175,7 @@ def _in_row(dims: DimsSolver, factors: Sequence[Axis], layout: Layout) -> Iterat
 
 
 def _explained(plan: Plan, dims: DimsSolver, growing: Mapping[Atom, Leaf]) -> bool:
-    """Whether every tensor grows along its axes as the plan has it, and no other does."""
+    """Whether exactly the tensors of the plan grow, each along the axes and by the layouts of the plan."""
     edits = {name: {g.axis: g.layout for g in edit.axes} for edit in plan.tensors for name in edit.names}
     for name, value in dims.program.parameters.items():
         for k, axis in enumerate(dims.resolved(value)):

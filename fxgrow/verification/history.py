@@ -1,4 +1,4 @@
-"""Which plans lead from one model to another."""
+"""Finds the plans that lead from one model to another."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from ..rewrite.apply import tensors_of
 
 
 def plans_since(before: nn.Module, after: nn.Module) -> tuple[Plan, ...]:
-    """The plans that lead from one model to the other, as far as the grown one remembers them.
+    """Return the plans that lead from one model to the other, from the history in the grown model's `meta`.
 
-    A module that is not traced remembers none: then they are those whose first tensors have the shapes that it has.
+    If `before` is not traced, it has no history: the plans are then the first suffix of the grown model's history whose
+    expected tensor shapes match.
     """
     old, new = _history(before), _history(after)
     if isinstance(before, fx.GraphModule):
@@ -23,7 +24,7 @@ def plans_since(before: nn.Module, after: nn.Module) -> tuple[Plan, ...]:
 
 
 def _starts_at(shapes: Mapping[str, tuple[int, ...]], history: Sequence[Plan]) -> bool:
-    """Whether every tensor that some plans change has the shape that the first of them to change it expects."""
+    """Whether every tensor that the plans change has the shape that the first plan to change it expects."""
     expected: dict[str, tuple[int, ...]] = {}
     for plan in history:
         for edit in plan.tensors:

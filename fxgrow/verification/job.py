@@ -1,4 +1,4 @@
-"""What is compared, on which probes: for each mode the inputs that the model before takes there."""
+"""Pairs the models to compare with their probes: for each mode, inputs that the model before growth accepts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .probes import Probe, as_given, batches_of_one, largest, probes, whole
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is compared."""
+    """Two models to compare, with the example inputs for each mode."""
 
     pair: Pair
     given: Mapping[str, Call]
@@ -26,12 +26,12 @@ class Job:
     modes: tuple[str, ...]
 
     def examples(self, mode: str) -> tuple[tuple[Probe, ...], list[str]]:
-        """The probes for a mode, and what has to be said of them."""
+        """Return the probes for a mode, and notes about them."""
         given, training = self.given[mode], mode == "training"
         rows = rows_read(self.pair.before, given.args, given.kwargs, training=training)
         some = probes(given.args, self.pair.seed, rows, given.kwargs)
         notes = [
-            f"input {k}: whole numbers from 0 to {largest(x)}, as in the example"
+            f"input {k}: integers from 0 to {largest(x)}, as in the example"
             for k, x in enumerate(given.leaves)
             if whole(x) and k not in rows
         ]
@@ -40,8 +40,8 @@ class Job:
         return (*full, *single), [*trouble, *notes]
 
     def _single(self, first: Probe, training: bool) -> tuple[tuple[Probe, ...], list[str]]:
-        """A batch of one that the model before takes; in evaluation mode else a note that it takes none. In training
-        mode a batch norm may have no statistics of one sample."""
+        """Return a probe with a batch of one if the model before accepts it, else a note; without a note in training
+        mode, where a batch norm may reject a single sample."""
         reason = ""
         for probe in batches_of_one(first):
             try:
@@ -50,19 +50,19 @@ class Job:
                     called(twin(self.pair.after, None, training=training), probe, seed=self.pair.seed)
             except (MemoryError, torch.OutOfMemoryError):
                 raise
-            except Exception as error:  # its first axis is no batch, perhaps: told, and no harm
+            except Exception as error:  # its first axis may not be a batch: reported, not an error
                 reason = reason or (str(error).strip() or repr(error)).splitlines()[0]
             else:
                 return (probe,), []
-        return (), [] if training else [f"batch of one not compared: a model cannot run on these inputs: {reason}"]
+        return (), [] if training else [f"batch of one not compared: the model cannot run on these inputs: {reason}"]
 
     def measured(self, mode: str) -> tuple[Measured, tuple[Probe, ...], list[str]]:
-        """What came of a mode."""
+        """Compare the models in one mode; return the measurements, the probes and the notes."""
         some, notes = self.examples(mode)
         found = measure(self.pair, some, training=mode == "training")
         given = self.given[mode]
         extra = as_given(given.args, given.kwargs) if found.holes else None
-        if extra is not None:  # where the model is meant to be used it is finite, surely
+        if extra is not None:  # on typical inputs the outputs should be finite
             more = measure(self.pair, (extra,), training=mode == "training")
             found.errors += more.errors
             found.notes += more.notes

@@ -1,4 +1,4 @@
-"""Run two models on the same probes in one mode, and say how far apart each output is."""
+"""Runs two models on the same probes in one mode, and measures how far each output differs."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ NUMBERS = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two models that are compared, and how."""
+    """Two models to compare, and how."""
 
     before: nn.Module
     after: nn.Module
     seed: int
     rounded: bool
-    """Whether a growth had to round old entries to the models' dtype, which is then allowed for."""
+    """Whether a growth had to round old entries to the models' dtype; the float64 bound then allows for it."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -43,37 +43,37 @@ class Pair:
         return standing(self.before)[1] if any(True for _ in self.before.parameters()) else torch.float32
 
     def model(self, side: Side) -> nn.Module:
-        """One of the two."""
+        """Return one of the two models."""
         return self.before if side == "before" else self.after
 
 
 @dataclass(slots=True)
 class Measured:
-    """What came of one mode."""
+    """The measurements in one mode."""
 
     errors: list[OutputError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What weakens it."""
+    """Limitations of the comparison."""
     weak: dict[str, list[str]] = field(default_factory=dict)
-    """What weakens single outputs, and on which probes."""
+    """Limitations of single outputs, each with its probes."""
     failures: list[str] = field(default_factory=list)
-    """Why the models are not the same function whatever the numbers say."""
+    """Reasons why the functions differ, whatever the numbers say."""
     refused: UsageError | None = None
-    """Why nothing could be compared, if nothing could."""
+    """Why nothing could be compared; None if something could."""
     holes: bool = False
-    """Whether some output of the first model is NaN somewhere, or nowhere finite, on some probe."""
+    """Whether some output of the first model contains NaN, or has no finite entry, on some probe."""
     yardsticks: dict[str, Yardstick] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """A model that does not run."""
+    """The error of a model that does not run."""
 
     error: Exception
 
     @property
     def reason(self) -> str:
-        """What it says, in one line."""
+        """The error message, in one line."""
         reason = (str(self.error).strip() or repr(self.error)).splitlines()[0]
         if not isinstance(self.error, RuntimeError | ValueError):
             reason = f"{type(self.error).__name__}: {reason}"
@@ -81,17 +81,17 @@ class Raised:
 
     @property
     def kind(self) -> tuple[type[Exception], str]:
-        """What two models that fail for the same reason share: sizes and addresses are left out."""
+        """The error type and message without sizes and addresses: equal if two models fail for the same reason."""
         return type(self.error), _wording(str(self.error))
 
 
 def _wording(text: str) -> str:
-    """A message without its numbers, which differ with the widths of the models, and without addresses."""
+    """Return a message without numbers, which differ with the widths of the models, and without addresses."""
     return " ".join(NUMBERS.sub("#", ADDRESSES.sub("#", text)).split())
 
 
 def _told_apart(before: Raised, after: Raised) -> tuple[str, str]:
-    """The reasons of two errors; where these are the same, the first lines in which the messages differ."""
+    """Return the messages of two errors, each followed by the first line that differs if the messages are equal."""
     if _wording(before.reason) != _wording(after.reason):
         return before.reason, after.reason
     pairs = zip_longest(str(before.error).splitlines(), str(after.error).splitlines(), fillvalue="")
@@ -103,7 +103,7 @@ def measure(pair: Pair, some: Sequence[Probe], *, training: bool) -> Measured:
     """Compare the outputs of two models in one mode.
 
     Raises:
-        UsageError: evaluation mode cannot be compared at all; in training mode `refused` says so.
+        UsageError: the models cannot be compared in evaluation mode; for training mode, `failures` records it instead.
     """
     found = Measured()
     mode = MODES[training]
@@ -121,18 +121,18 @@ def measure(pair: Pair, some: Sequence[Probe], *, training: bool) -> Measured:
 
 
 def _results(pair: Pair, probe: Probe, found: Measured, *, training: bool) -> dict[tuple[Side, bool], Any] | None:
-    """What both models return, in their own dtype and in float64; None if neither of them runs."""
+    """Return what both models return, in their own dtype and in float64; None if neither of them runs."""
     results: dict[tuple[Side, bool], Any] = {}
     for precise in (False, True):
         both = _both(pair, probe, training=training, precise=precise)
         fails = {side: result for side, result in both.items() if isinstance(result, Raised)}
         if len(fails) == 1:
             side, raised = next(iter(fails.items()))
-            other = "the other one can" if not precise else "the other one can, in float64"
+            other = "the other model can" if not precise else "the other model can, in float64"
             raise usage(
                 Kind.BAD_INPUTS,
                 f"a model cannot run on these inputs: {raised.reason} (the model {side} growth; {other})",
-                hint="pass example_inputs= with the shapes that both models take",
+                hint="pass example_inputs= with shapes that both models accept",
             )
         if fails:
             found.refused = found.refused or cannot_run(fails["before"].error, precise=precise)
@@ -141,7 +141,7 @@ def _results(pair: Pair, probe: Probe, found: Measured, *, training: bool) -> di
                 raise usage(
                     Kind.BAD_INPUTS,
                     f"the models raise different errors: {reasons[0]}, and {reasons[1]}",
-                    hint="pass example_inputs= with the shapes that both models take",
+                    hint="pass example_inputs= with shapes that both models accept",
                 )
             found.notes.append(
                 f"{'training' if training else 'eval'} mode not compared on probe {probe.name!r}: "
@@ -150,13 +150,13 @@ def _results(pair: Pair, probe: Probe, found: Measured, *, training: bool) -> di
             return None
         results |= {(side, precise): result for side, result in both.items()}
     _alike(results["before", True], results["after", True])
-    found.notes += [f"{text}, which is not looked into" for text in opaque(results["before", True])]
+    found.notes += [f"{text}, which is not compared" for text in opaque(results["before", True])]
     return results
 
 
 def _both(pair: Pair, probe: Probe, *, training: bool, precise: bool) -> dict[Side, Any]:
-    """What both return. In float64 casts inside are raised in both, unless the two agree only where they are raised in
-    neither: a graph may hold a number in the dtype in which the module makes it anew."""
+    """Return what both models return. In float64, casts inside both models are raised, unless the models agree only
+    with the casts as they are: a graph may hold a constant rounded to the dtype in which the module computes it."""
 
     def returned(*, raise_casts: bool) -> dict[Side, Any]:
         return {
@@ -176,7 +176,7 @@ def _run(both: dict[Side, Any]) -> bool:
 
 
 def _near(both: dict[Side, Any]) -> bool:
-    """Whether two models run, and what they return is the same but for rounding in float64."""
+    """Whether both models run, and their results are equal up to rounding in float64."""
     if not _run(both):
         return False
     before, after = (flat(both[side]) for side in SIDES)
@@ -193,7 +193,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 
 def _returned(pair: Pair, side: Side, probe: Probe, *, training: bool, precise: bool, raise_casts: bool) -> Any:
-    """What a fresh copy returns: a forward pass in training mode changes running statistics."""
+    """Run a fresh copy, because a forward pass in training mode changes running statistics."""
     model = pair.model(side)
     try:
         made = twin(model, torch.float64 if precise else None, training=training)
@@ -202,12 +202,12 @@ def _returned(pair: Pair, side: Side, probe: Probe, *, training: bool, precise: 
         raise
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a model raises
+    except Exception as error:  # a model may raise anything
         return Raised(error)
 
 
 def cannot_run(error: Exception, *, precise: bool = False) -> UsageError:
-    """The error for a model that does not run."""
+    """Return the error for a model that does not run."""
     if precise:
         return usage(
             Kind.BAD_INPUTS,
@@ -218,7 +218,7 @@ def cannot_run(error: Exception, *, precise: bool = False) -> UsageError:
     return usage(
         Kind.BAD_INPUTS,
         f"a model cannot run on these inputs: {Raised(error).reason}",
-        hint="pass example_inputs= with the shapes that both models take",
+        hint="pass example_inputs= with shapes that both models accept",
     )
 
 
@@ -243,9 +243,9 @@ def _real(tensor: Tensor | None) -> Any:
 
 
 def _moved(pair: Pair, name: str, probe: Probe, mode: str, four: Four, yardstick: Yardstick) -> tuple[Tensor, float]:
-    """How much rounding moves each entry, and the epsilon of the precision in which it was measured.
+    """Return how much rounding moves each entry, and the epsilon of the lower precision.
 
-    Models in float64 are run in float32 for it, where there is a difference to be judged.
+    For models in float64, the lower precision is float32, and they are run in it only if they differ.
     """
     moved = four.rounding()
     if pair.dtype is not torch.float64:
@@ -260,13 +260,13 @@ def _moved(pair: Pair, name: str, probe: Probe, mode: str, four: Four, yardstick
             single.append(_real(flat(called(made, probe, seed=pair.seed)).get(name)))
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception:  # it computes in float64 only: nothing is known
+        except Exception:  # it computes in float64 only: the rounding is unknown
             return torch.full_like(moved, torch.inf), epsilon
     return torch.maximum(moved, Four(single[0], single[1], four.a, four.b).rounding()), epsilon
 
 
 def _error(pair: Pair, name: str, probe: Probe, mode: str, four: Four, scales: Tensor) -> OutputError:
-    """One output on one probe."""
+    """Compute the errors of one output on one probe."""
     ignored = four.ignored
     before, after = (
         (
@@ -277,7 +277,7 @@ def _error(pair: Pair, name: str, probe: Probe, mode: str, four: Four, scales: T
         else (inf, inf)
     )
     tolerance = ROUNDING_MULTIPLE * (before + after) + ULPS * torch.finfo(pair.dtype).eps
-    if pair.dtype is torch.float64:  # what is rounded there are casts to narrower dtypes inside the model
+    if pair.dtype is torch.float64:  # only casts to narrower dtypes inside the model round
         tolerance = max(FLOAT64_BOUND, ROUNDING_MULTIPLE * (before + after))
     return OutputError(
         name,
@@ -295,15 +295,15 @@ def _error(pair: Pair, name: str, probe: Probe, mode: str, four: Four, scales: T
 
 
 def _alike(before: Any, after: Any) -> None:
-    """Refuse results that cannot be compared, or whose other parts (texts, None) are not the same."""
+    """Raise if the results have different tensors, or other parts (strings, None) that differ."""
     names, found = flat(before).keys(), flat(after).keys()
     if not names:
-        raise usage(Kind.BAD_INPUTS, "the models return no tensors", hint="return what is to be compared")
+        raise usage(Kind.BAD_INPUTS, "the models return no tensors", hint="return at least one tensor")
     if names != found:
         lone = ", ".join(sorted(names ^ found)[:5])
         raise usage(
             Kind.BAD_INPUTS,
-            f"the two models return different tensors: {lone} only one of them",
+            f"the two models return different tensors: only one returns {lone}",
             hint="compare models with the same outputs",
         )
     a, b = besides(before), besides(after)
@@ -317,6 +317,6 @@ def _alike(before: Any, after: Any) -> None:
 
 
 def nowhere_finite(found: Measured) -> str:
-    """The first output that has entries and is finite on no probe; empty if there is none."""
+    """Return the first output that has entries but is finite on no probe; "" if there is none."""
     names = dict.fromkeys(e.output for e in found.errors)
     return next((n for n in names if not any(e.entries or not e.size for e in found.errors if e.output == n)), "")

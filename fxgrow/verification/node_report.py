@@ -1,4 +1,4 @@
-"""Nodes of a grown graph as a person sees them: what they do, and whether they agree with those before."""
+"""Nodes of a grown graph in a report: what they do, and whether they agree with the graph before growth."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LEGEND: dict[Verdict, str] = {
     "not compared": "not compared",
 }
 MOST_NEIGHBOURS = 6
-"""Of inputs and users no more than this are drawn each."""
+"""The largest number of inputs, and of users, that are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """One entry of a tensor: its index among the old channels, and what it is on both sides."""
+    """One entry of a tensor: its index among the old channels, and its value before and after growth."""
 
     index: tuple[int, ...]
     before: float
@@ -36,7 +36,7 @@ class Neighbour:
     """The module that it calls, or its function."""
     verdict: Verdict
     difference: float = 0.0
-    """Of its old channels, relative to their largest entry."""
+    """The largest difference of its old channels, relative to their largest entry."""
 
     def __str__(self) -> str:
         compared = self.verdict in ("agrees", "differs")
@@ -44,7 +44,7 @@ class Neighbour:
 
 
 def amount(difference: float) -> str:
-    """A difference as text."""
+    """Format a difference."""
     return (
         "0" if difference == 0 else f"{difference:.1e}" if isfinite(difference) else "not finite, or of another shape"
     )

@@ -1,4 +1,4 @@
-"""Where the old units of a tensor lie in a grown one, and how to read them there."""
+"""Positions of the old units of a tensor in its grown form, and how to read their values from it."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from ..plans import Chain, Grid, Layout, Leaf, Still, Woven
 from ..plans.layout import leaves, size, turned, woven
 
 Fibres = tuple[tuple[int, ...], ...]
-"""For each old unit the positions that make it up now: one, or several that share what it was."""
+"""For each old unit, its positions in the grown axis: one, or several that share the unit's value."""
 MOST_WAYS = 16
-"""Of an axis that holds several shared sets of units no more ways to read it are tried than this."""
+"""The largest number of ways to read one axis that are tried; an axis may hold several shared sets of units."""
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the old units of one tensor lie in its grown form.
+    """The positions of the old units of one tensor in its grown form.
 
-    `axes`: for each axis the ways in which its old units can be read; none where they are the units that there are.
+    `axes` holds, for each axis, the ways in which its old units can be read; empty if the axis did not grow.
     """
 
     shape: tuple[int, ...]
-    """Of the grown tensor."""
+    """Shape of the grown tensor."""
     axes: tuple[tuple[Fibres, ...], ...]
     scale: float = 1.0
-    """What the growth multiplied all entries by."""
+    """The factor by which the growth multiplied all entries."""
 
     def readings(self, grown: Tensor) -> Iterator[Tensor]:
-        """The old units of a grown tensor, in each way in which they, or some of them, can be read."""
+        """Yield the old units of a grown tensor, once for each way in which they can be read."""
         for ways in product(*(axis or (None,) for axis in self.axes)):
             yield _read(grown, ways) / self.scale
 
     def then(self, later: Places) -> Places:
-        """Where they lie after one more growth of the grown tensor."""
+        """Return the positions after one more growth of the grown tensor."""
         axes = tuple(_composed(a, b) for a, b in zip(self.axes, later.axes, strict=True))
         return Places(later.shape, axes, self.scale * later.scale)
 
 
 def as_before(shape: tuple[int, ...]) -> Places:
-    """The places of units that did not move."""
+    """Return the positions of units that did not move."""
     return Places(tuple(shape), ((),) * len(shape))
 
 
 def leading(old: tuple[int, ...], new: tuple[int, ...]) -> Places | None:
-    """Old units in front of all others, along every axis; None if there are fewer than before."""
+    """Return positions with the old units first along every axis; None if there are fewer units than before."""
     if len(old) != len(new) or any(a > b for a, b in zip(old, new, strict=True)):
         return None
     axes = tuple(() if a == b else (_first(a),) for a, b in zip(old, new, strict=True))
@@ -57,7 +57,7 @@ def leading(old: tuple[int, ...], new: tuple[int, ...]) -> Places | None:
 
 
 def fitted(places: Places, old: tuple[int, ...], new: tuple[int, ...]) -> Places | None:
-    """The same places in a tensor that may hold another number of units behind the old ones."""
+    """Return the same positions for a tensor that may hold a different number of units after the old ones."""
     front = leading(old, new)
     if front is None or len(places.shape) != len(new):
         return None
@@ -66,7 +66,7 @@ def fitted(places: Places, old: tuple[int, ...], new: tuple[int, ...]) -> Places
 
 
 def layout_of(axis: Axis, growing: Mapping[Atom, Leaf], sizes: Sequence[int]) -> Layout:
-    """An axis expression as a layout."""
+    """Convert an axis expression to a layout."""
     match axis:
         case Atom(index):
             return growing.get(axis, Still(sizes[index]))
@@ -79,7 +79,7 @@ def layout_of(axis: Axis, growing: Mapping[Atom, Leaf], sizes: Sequence[int]) ->
 
 
 def ways(layout: Layout) -> tuple[Fibres, ...]:
-    """How the old units of an axis can be read: each shared set taken as it is, or its shares added up."""
+    """Return the ways to read the old units of an axis: each shared set read alone, or as the sum of its shares."""
     shared = [k for k, leaf in enumerate(leaves(layout)) if leaf.source]
     if 2 ** len(shared) > MOST_WAYS:
         choices = [frozenset[int](), frozenset(shared)]
@@ -90,7 +90,7 @@ def ways(layout: Layout) -> tuple[Fibres, ...]:
 
 
 def _fibres(layout: Layout, shared: frozenset[int], seen: int) -> tuple[Fibres, int]:
-    """Fibres of a layout whose growing sets are counted from `seen`; and how many it holds."""
+    """Return the fibres of a layout whose leaves are counted from `seen`, and its number of leaves."""
     match layout:
         case Leaf():
             more: dict[int, tuple[int, ...]] = {}

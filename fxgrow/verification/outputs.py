@@ -1,4 +1,4 @@
-"""What models return, taken apart into tensors that can be compared entry by entry, and the rest."""
+"""Takes a model's output apart into tensors, which are compared entry by entry, and other objects."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ PLAIN = (int, float, complex)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WithInputs:
-    """What a model returns, and what it has written into containers among its inputs."""
+    """A model's output together with what the model wrote into containers among its inputs."""
 
     output: Any
     left: dict[str, Any]
-    """By an expression that reads it: a value that was not there before the call, or the form of a container."""
+    """Maps an expression to the value that it has after the call: a new value, or the structure of a container."""
 
 
 def flat(output: Any, name: str = "output") -> dict[str, Tensor]:
-    """Every tensor of a result, by a readable name: dense ones of numbers, complex ones as pairs of real ones.
+    """Return every tensor of an output by a readable name, as dense real tensors; complex ones as pairs of real
+    numbers.
 
-    Numbers, and arrays and scalars of numpy, count as tensors.
+    Numbers, NumPy arrays and NumPy scalars count as tensors.
     """
     if isinstance(output, Tensor):
         return dict(_dense(output, name))
@@ -37,7 +38,8 @@ def flat(output: Any, name: str = "output") -> dict[str, Tensor]:
 
 
 def besides(output: Any, name: str = "output") -> dict[str, Any]:
-    """What a result holds that is no tensor and no number, by name: texts and None as they are, else the type."""
+    """Return all parts of an output that are not tensors or numbers, by name: strings and None as they are, else the
+    type."""
     if isinstance(output, Tensor | int | float | complex) or _of_numpy(output):
         return {}
     parts = _parts(output, name)
@@ -47,12 +49,12 @@ def besides(output: Any, name: str = "output") -> dict[str, Any]:
 
 
 def opaque(output: Any) -> list[str]:
-    """Parts of a result that nobody looks into: objects of other classes, of which the class alone is compared."""
+    """Describe the parts of an output that are objects of unknown classes: only their class is compared."""
     return [f"{name} is a {kind.__name__}" for name, kind in besides(output).items() if isinstance(kind, type)]
 
 
 def _parts(output: Any, name: str) -> list[tuple[str, Any]] | None:
-    """The parts of a container by name; None if it is none."""
+    """Return the parts of a container by name, or None if the object is not a container."""
     if isinstance(output, WithInputs):
         return [(name, output.output), *output.left.items()]
     if isinstance(output, Mapping):
@@ -65,7 +67,7 @@ def _parts(output: Any, name: str) -> list[tuple[str, Any]] | None:
 
 
 def _of_numpy(x: Any) -> bool:
-    """Whether it is an array or a scalar of numbers; numpy itself need not be there."""
+    """Whether an object is a numeric NumPy array or scalar; works without NumPy installed."""
     kind = getattr(getattr(x, "dtype", None), "kind", "")
     return type(x).__module__ == "numpy" and isinstance(kind, str) and kind in tuple("biufc")
 

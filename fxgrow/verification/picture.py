@@ -1,4 +1,4 @@
-"""A picture of a first difference: the node between what it reads and who reads it."""
+"""Draws a first difference with matplotlib: the node between its inputs and its users."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ INK, FAINT = "#22303c", "#7b8794"
 EDGE: dict[Verdict, str] = {"agrees": "#2b8a3e", "differs": "#c92a2a", "new": "#0b7285", "not compared": "#9aa5b1"}
 FILL: dict[Verdict, str] = {"agrees": "#ebfbee", "differs": "#fff0f0", "new": "#e0f5f7", "not compared": "#f5f7fa"}
 WIDTH, HEIGHT, STEP, ROW = 2.5, 0.78, 2.75, 1.35
-"""Of a box, and from one to the next, in inches."""
+"""Width and height of a box, and the distances between boxes, in inches."""
 LINE = 30
-"""Characters that fit into a box."""
+"""Number of characters that fit into a box."""
 
 
 def draw(inputs: Sequence[Neighbour], node: Neighbour, users: Sequence[Neighbour], under: str, path: Path) -> None:
-    """Write the picture; no display is needed.
+    """Draw the picture and save it; no display is needed.
 
     Args:
-        inputs: what the node reads.
-        node: the one that differs first.
-        users: who reads it.
-        under: a line below the title.
-        path: the file; its ending says how it is written.
+        inputs: the inputs of the node.
+        node: the first node that differs.
+        users: the users of the node.
+        under: the line below the title.
+        path: the output file; its suffix selects the format.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -60,7 +60,7 @@ def draw(inputs: Sequence[Neighbour], node: Neighbour, users: Sequence[Neighbour
 
 
 def _foot(axes: Any, verdicts: Sequence[Verdict], x: float) -> None:
-    """What the colours mean."""
+    """Draw the legend of the colours."""
     y = 3 * ROW + 0.05
     for verdict in dict.fromkeys(verdicts):
         colours = {"markerfacecolor": FILL[verdict], "markeredgecolor": EDGE[verdict]}

@@ -1,4 +1,7 @@
-"""Functions are of real numbers: casts to narrower dtypes, wherever they stand, go to float64 where that decides."""
+"""Raises the precision of a run to float64, including casts to narrower dtypes inside the model.
+
+Rounding inside the model would otherwise hide whether two models compute the same function of real numbers.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +17,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
 NARROW_COMPLEX = (torch.complex64, torch.complex32)
 BITS = ("aten::view.dtype", "aten::lift", "aten::lift_fresh")
-"""Operators that read the bits of a tensor, or only pass it on: their tensors and dtypes stay."""
+"""Operators that reinterpret the bits of a tensor, or only pass it on: their tensors and dtypes are not changed."""
 NEEDS_FLOAT32 = ("aten::quantize_per_tensor", "aten::quantize_per_channel", "aten::quantize_per_tensor_dynamic")
 DRAWS = ("aten::rand", "aten::randn")
-"""Factories of random numbers, which would be other ones in double precision: they are drawn as they are, and cast."""
+"""Factories of random numbers: they would draw other numbers in float64, so they run unchanged and the result is
+cast."""
 BY_VALUE = ("aten::arange", "aten::full", "aten::scalar_tensor", "aten::range")
-"""Factories that make whole numbers of whole numbers."""
+"""Factories that return integers if their arguments are integers."""
 EPSILON = "aten::_fused_rms_norm"
-"""Its fourth argument is an epsilon, or None for that of the dtype."""
+"""The fused RMS norm. Its fourth argument is an epsilon, or None for the default of the dtype."""
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of double precision of the same kind: complex numbers stay complex."""
+    """Return the double-precision dtype of the same kind; complex dtypes stay complex, integers stay as they are."""
     if dtype.is_complex:
         return torch.complex128
     return torch.float64 if dtype.is_floating_point else dtype
 
 
 def like(dtype: torch.dtype, wanted: torch.dtype) -> torch.dtype:
-    """The dtype of the same kind (real, complex, whole) with the precision of a floating-point one."""
+    """Return the dtype of the same kind (real, complex, integer) with the precision of a floating-point dtype."""
     if dtype.is_complex:
         return torch.complex128 if wanted is torch.float64 else torch.complex64
     return wanted if dtype.is_floating_point else dtype
@@ -40,7 +44,7 @@ def like(dtype: torch.dtype, wanted: torch.dtype) -> torch.dtype:
 
 @lru_cache(maxsize=4096)
 def _traits(func: Any) -> tuple[str, bool, bool]:
-    """The name of an operator, whether its tensors must be passed as they are, and whether it is a factory."""
+    """Return an operator's name, whether its tensors must be passed unchanged, and whether it is a factory."""
     schema = getattr(func, "_schema", None)
     if schema is None:  # a higher-order operator
         return "", True, False
@@ -52,7 +56,7 @@ def _traits(func: Any) -> tuple[str, bool, bool]:
 
 
 class _Raise(TorchDispatchMode):
-    """Runs every operator in float64, whatever dtype the code around it names."""
+    """Runs every operator in float64, whatever dtype the calling code names."""
 
     def __init__(self, epsilon: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own
@@ -83,14 +87,14 @@ class _Raise(TorchDispatchMode):
 
 
 def _named(x: Any) -> Any:
-    """An argument whose dtypes are raised."""
+    """Return an argument with its dtypes raised."""
     if isinstance(x, torch.dtype):
         return wide(x) if x in NARROW or x in NARROW_COMPLEX else x
     return type(x)(map(_named, x)) if type(x) in (list, tuple) else x
 
 
 def _raised(x: Any) -> Any:
-    """An argument whose dtypes and tensors are raised."""
+    """Return an argument with its dtypes and tensors raised."""
     if isinstance(x, Tensor):
         narrow = x.dtype in NARROW or x.dtype in NARROW_COMPLEX
         return x.to(wide(x.dtype)) if narrow else x
@@ -101,10 +105,10 @@ def _raised(x: Any) -> Any:
 
 @contextmanager
 def raised(epsilon: float) -> Iterator[None]:
-    """Run with all casts to narrower dtypes, factories of such and constants of such raised to float64.
+    """Run with all casts, factories and constants of narrower dtypes raised to float64.
 
     Args:
-        epsilon: what norms that take theirs from the dtype are given.
+        epsilon: the epsilon for norms that would use the default of the dtype.
     """
     with _Raise(epsilon):
         yield

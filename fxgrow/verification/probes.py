@@ -1,4 +1,4 @@
-"""Probe inputs: seeded, of the example's shapes, and not only easy ones."""
+"""Makes seeded probe inputs with the shapes of the example inputs: normal, large, sparse, constant, batch of one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from ..capture.inputs.call import Call
 
 LARGE = 100.0
-"""Scale of the large probe: enough to saturate activations, far from overflow in float32."""
+"""Scale of the large probe: it saturates activations, but is far from overflow in float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One set of inputs, in float64 on the CPU; `batch_of_one` ones are for evaluation mode only."""
+    """One set of inputs, in float64 on the CPU; `batch_of_one` marks probes for evaluation mode only."""
 
     name: str
     inputs: tuple[Any, ...]
@@ -26,7 +26,7 @@ class Probe:
 
     @property
     def given(self) -> Call:
-        """What the model is called with."""
+        """The inputs as a `Call`."""
         return Call(self.inputs, self.kwargs)
 
 
@@ -36,14 +36,14 @@ def probes(
     rows: Mapping[int, int] | None = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[Probe, ...]:
-    """Standard normal, large, sparse with mixed signs, constant, and a batch of one.
+    """Make the probes: standard normal, large, sparse with mixed signs, constant, and a batch of one.
 
     Args:
-        examples: one value for each input; of tensors the shape counts, of masks the rows.
-        seed: of the random numbers.
-        rows: below which numbers whole ones are drawn, by number of the value in `Call.leaves`
-            (`lookups.rows_read`); where nothing is said, up to the largest of the example.
-        kwargs: values that are given by name.
+        examples: one value for each input; for tensors only the shape matters, for masks also the rows.
+        seed: the seed of the random numbers.
+        rows: exclusive upper bounds of integer inputs, by their index in `Call.leaves` (`embedding_ranges.rows_read`);
+            without a bound, the largest value of the example is the largest drawn.
+        kwargs: the keyword inputs.
     """
     random = torch.Generator().manual_seed(seed)
     given = examples if isinstance(examples, Call) else Call(tuple(examples), dict(kwargs or {}))
@@ -71,10 +71,10 @@ def probes(
 
 
 def batches_of_one(probe: Probe) -> Iterator[Probe]:
-    """The first of each batch in a probe: of all tensors as long as the first one; else of all; else of the first.
+    """Yield probes with a batch of one: cut all tensors as long as the first one; else all tensors; else the first one.
 
-    Which axes are batches nobody says (nodes of a graph, a mask of all pairs of positions): whoever takes one of
-    these looks whether the model runs on it.
+    The batch axes are unknown (inputs may be nodes of a graph, or a mask over pairs of positions), so the caller tries
+    whether the model runs on a probe.
     """
     tensors = [x for x in probe.given.leaves if isinstance(x, Tensor) and x.dim()]
     long = tensors[0].shape[0] if tensors else 0
@@ -84,12 +84,12 @@ def batches_of_one(probe: Probe) -> Iterator[Probe]:
     if len(tensors) > 1:
         kinds.append(lambda x: x is tensors[0])
     for cut in kinds:
-        made = probe.given.changed(lambda x, c=cut: x[:1] if isinstance(x, Tensor) and x.dim() and c(x) else x)  # type: ignore[misc]  # bound early
+        made = probe.given.changed(lambda x, c=cut: x[:1] if isinstance(x, Tensor) and x.dim() and c(x) else x)  # type: ignore[misc]  # binds `cut` early
         yield Probe("batch of one", made.args, True, made.kwargs)
 
 
 def as_given(examples: Sequence[Any] | Call, kwargs: Mapping[str, Any] | None = None) -> Probe | None:
-    """The example itself, where its numbers are known: they lie where the model is meant to be used."""
+    """Return the example itself as a probe, or None if its values are unknown (fake or meta tensors)."""
     given = examples if isinstance(examples, Call) else Call(tuple(examples), dict(kwargs or {}))
     if not all(_real(x) for x in given.leaves if isinstance(x, Tensor)):
         return None
@@ -98,7 +98,7 @@ def as_given(examples: Sequence[Any] | Call, kwargs: Mapping[str, Any] | None = 
 
 
 def whole(x: Any) -> bool:
-    """Whether an input is a tensor of whole numbers."""
+    """Whether an input is an integer tensor."""
     return isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex() or x.dtype is torch.bool)
 
 
@@ -115,8 +115,8 @@ def _input(example: Any, fill: Any, random: torch.Generator, rows: int | None, *
 
 
 def _mask(example: Tensor, random: torch.Generator, *, first: bool) -> Tensor:
-    """A mask that does not hide everything: the example's own rows in another order, or rows that are drawn so that
-    none of them is all true or all false. `first`: the example as it is, if it is known."""
+    """Return a mask with entries of both kinds in each row: the example's own rows in another order, or random rows.
+    With `first`, return the example itself if its values are known."""
     known = example.detach().cpu() if _real(example) else None
     if known is not None and first:
         return known.clone()
@@ -135,7 +135,7 @@ def _mask(example: Tensor, random: torch.Generator, *, first: bool) -> Tensor:
 
 
 def _zeros_and_ones(example: Tensor) -> bool:
-    """Whether whole numbers are a mask: of two axes or more, both numbers there and no others, or ones alone."""
+    """Whether an integer tensor looks like a mask: at least two axes, and only zeros and ones, with at least one 1."""
     if example.dim() < 2 or not _real(example) or not example.numel():
         return False
     return int(example.min()) >= 0 and int(example.max()) == 1
@@ -146,5 +146,5 @@ def _real(example: Tensor) -> bool:
 
 
 def largest(example: Tensor) -> int:
-    """The largest whole number in an example; 1 where its numbers are not known."""
+    """Return the largest integer in an example; 1 if its values are unknown."""
     return max(int(example.max()), 0) if _real(example) and example.numel() else 1

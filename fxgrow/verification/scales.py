@@ -1,8 +1,8 @@
-"""On what scale an entry of an output is compared: that of its own slices, as far as their rounding lets it be known.
+"""Computes the scale on which each entry of an output is compared: the largest entry of its own slices.
 
-Five per cent of a column of thousandths must be seen beside a column of billions. But where large numbers cancel, what
-remains is their rounding, and no scale of its own: so every slice is at least as large as what its rounding in lower
-precision says that it was computed from.
+An error of 5% in a column of values near 1e-3 must be visible beside a column of values near 1e9. Where large numbers
+cancel, however, the rest is rounding and defines no scale of its own. So the scale of a slice is at least the size of
+the numbers that it was computed from, as estimated by its rounding in lower precision.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from torch import Tensor
 from .compare import mask_free
 
 SHARE = 1e-3
-"""Rounding may raise a slice's scale up to the largest entry on the same probe, or to this part of that on all probes:
-results that rounding turns over (the index of a maximum, say) would have no scale at all otherwise."""
+"""Rounding may raise a slice's scale up to the largest entry on the same probe, or up to this part of the largest entry
+on all probes. Without the limit, results that rounding can flip (the index of a maximum, for example) would have no
+scale."""
 LAST_PLACE = 1e-6
-"""No slice is compared on a smaller scale than this part of its largest entry on other probes: the bound in float64,
-of that part, is the last place of that entry."""
+"""A slice's scale is at least this part of its largest entry on other probes: the float64 bound, times this part, is
+the last place of that entry."""
 
 
 @dataclass(slots=True)
 class Yardstick:
-    """The scales of one output in one mode, which learns from one probe after the other."""
+    """The scales of one output in one mode, updated probe by probe."""
 
     largest: float = 0.0
     known: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    """By axis and length: the largest entry of each slice so far."""
+    """The largest entry of each slice so far, by axis and length."""
 
     def learn(self, values: Tensor) -> None:
-        """Take note of an output."""
+        """Update the scales with an output."""
         sizes, top = _ordinary(values)
         self.largest = max(self.largest, top)
         for axis, length in enumerate(values.shape):
@@ -41,12 +42,12 @@ class Yardstick:
                 self.known[axis, length] = now if before is None else torch.maximum(now, before)
 
     def scales(self, values: Tensor, rounding: Tensor | None, epsilon: float) -> Tensor:
-        """The scale of each entry.
+        """Return the scale of each entry.
 
         Args:
-            values: in float64, of the model as it was; noted by `learn` before.
-            rounding: by how much each entry moves in lower precision; None if that is not known.
-            epsilon: of the lower precision.
+            values: the output of the model before growth, in float64; `learn` has seen it.
+            rounding: how much each entry moves in lower precision; None if unknown.
+            epsilon: the epsilon of the lower precision.
 
         Returns:
             A tensor of the shape of `values`; positive unless the output is zero on all probes.
@@ -68,32 +69,33 @@ class Yardstick:
 
 
 def _ordinary(values: Tensor) -> tuple[Tensor, float]:
-    """Sizes of entries, zero where they are masks or not finite; and the largest of them."""
+    """Return the sizes of the entries, with zero for masks and non-finite entries, and the largest of them."""
     sizes = values.abs().nan_to_num(nan=0.0, posinf=0.0)
     top = mask_free(sizes) if sizes.numel() else 0.0
     return torch.where(sizes <= top, sizes, 0.0), top
 
 
 def _slices(sizes: Tensor, axis: int) -> Tensor:
-    """The largest entry of each slice."""
+    """Return the largest entry of each slice."""
     others = [k for k in range(sizes.dim()) if k != axis]
     return sizes.amax(others) if others else sizes
 
 
 def apart(a: Tensor, b: Tensor, scales: Tensor, ignored: Tensor) -> float:
-    """The largest difference on the scale of each entry; infinite where shapes or non-finite entries differ.
+    """Return the largest difference on the scale of each entry; infinite where shapes or non-finite entries differ.
 
     Args:
-        a: the output as it is to be.
-        b: the one that is compared.
-        scales: of each entry.
-        ignored: entries that are not compared.
+        a: the expected output.
+        b: the output to compare.
+        scales: the scale of each entry.
+        ignored: True for entries that are not compared.
     """
     return float(gaps(a, b, scales, ignored).max()) if a.shape == b.shape and a.numel() else _shapes(a, b)
 
 
 def gaps(a: Tensor, b: Tensor, scales: Tensor, ignored: Tensor) -> Tensor:
-    """The difference of each entry on its scale; infinite where one is not finite and the other something else."""
+    """Return the difference of each entry on its scale; infinite where only one is finite, or both are different
+    infinities."""
     same = (a == b) | (a.isnan() & b.isnan()) | ignored
     difference = (a - b).abs().nan_to_num(nan=torch.inf, posinf=torch.inf)
     return torch.where(same, 0.0, torch.where(scales > 0, difference / scales, difference))

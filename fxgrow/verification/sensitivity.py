@@ -1,5 +1,7 @@
-"""Do the outputs depend on the growth? New entries are perturbed in a copy: if no output changes, the numbers prove
-nothing."""
+"""Tests whether the outputs depend on the growth: new entries are perturbed in a copy of the model.
+
+If no output changes, a comparison of the outputs says nothing about these entries.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,11 @@ from .probes import Probe
 from .scales import Yardstick, apart
 
 FAR_MORE = 100.0
-"""A perturbed entry that moves no output by this many times its bound is not felt."""
+"""A perturbation has an effect if some output moves by more than this many times its bound."""
 ALL = "any parameter"
 
 Masks = dict[str, Tensor]
-"""For each tensor by name: which of its entries are perturbed."""
+"""For each tensor by name, a mask of the entries to perturb."""
 
 
 def unfelt(
@@ -34,20 +36,21 @@ def unfelt(
     training: bool,
     seed: int,
 ) -> tuple[str, ...]:
-    """Grown tensors whose new entries no output feels on any probe.
+    """Return the grown tensors whose new entries have no effect on any output on any probe.
 
-    All new entries together are perturbed first, each by a factor of its own, zeros by a number. Then each tensor by
-    itself; and, as new entries that are multiplied by new zeros are felt only when those are perturbed, each tensor is
-    put back while all others are perturbed. Tensors on which derivatives show that the outputs depend need no such runs
-    (see `slopes`); of the others, those that are not felt together are not felt, and halves are looked at else.
+    First all new entries are perturbed together, each by its own factor, zeros by a number. Then each tensor is
+    perturbed alone; and because new entries that are multiplied by new zeros have an effect only if those are
+    perturbed too, each tensor is also restored while all others are perturbed. Tensors on which the outputs depend by
+    their derivatives (see `derivatives`) need no such runs. The others are searched by bisection: if a group has no
+    effect together, no tensor in it has one.
 
     Args:
-        after: the grown model. Stays as it is.
-        history: the plans that grew it; where there are none, all its parameters are perturbed at once.
-        some: the probes that were compared.
-        bounds: of the difference of each output in float64.
-        training: the mode in which it runs.
-        seed: of what is random.
+        after: the grown model; it stays unchanged.
+        history: the plans that grew it; if empty, all parameters are perturbed at once.
+        some: the probes of the comparison.
+        bounds: the float64 bound of each output's difference.
+        training: whether the model runs in training mode.
+        seed: the seed of the perturbation and of operators that draw random numbers.
     """
     masks = new_entries(after, history)
     names = [name for name, mask in masks.items() if bool(mask.any())]
@@ -63,7 +66,7 @@ def unfelt(
 
 
 def new_entries(after: nn.Module, history: Sequence[Plan]) -> Masks:
-    """Which entries of which tensors growths have made; all of all parameters where there was no growth."""
+    """Return masks of the entries that growths added, by tensor; without a growth, all entries of all parameters."""
     tensors = tensors_of(after)
     if not history:
         return {n: torch.ones(p.shape, dtype=torch.bool) for n, p in after.named_parameters() if _real(p)}
@@ -92,7 +95,7 @@ def _real(tensor: Tensor) -> bool:
 
 
 class _Bench:
-    """A copy of the model, in float64, whose entries are perturbed and put back."""
+    """A float64 copy of the model whose entries are perturbed and restored."""
 
     def __init__(
         self, after: nn.Module, masks: Masks, bounds: Mapping[str, float], *, training: bool, seed: int
@@ -106,7 +109,8 @@ class _Bench:
         self.wrong = {name: _perturbed(t, masks[name], random) for name, t in self.right.items()}
 
     def without_effect(self, names: list[str], probe: Probe, *, together: bool) -> list[str]:
-        """The tensors that can be perturbed on a probe without any effect; all or none if they count together."""
+        """Return the tensors that can be perturbed without an effect on a probe; with `together`, all of them or
+        none."""
         base, loud = self._outputs(probe, ()), self._outputs(probe, self.tensors)
         if base is None or not self._moved(base, loud):
             return names
@@ -118,7 +122,7 @@ class _Bench:
     def _search(
         self, names: list[str], probe: Probe, base: dict[str, Tensor], loud: dict[str, Tensor] | None
     ) -> Iterator[str]:
-        """The tensors without any effect among some, found by halves."""
+        """Yield the tensors without an effect, found by bisection."""
         if not names:
             return
         if self._silent(names, probe, base, loud):
@@ -129,27 +133,28 @@ class _Bench:
             yield from self._search(names[half:], probe, base, loud)
 
     def _silent(self, names: list[str], probe: Probe, base: dict[str, Tensor], loud: dict[str, Tensor] | None) -> bool:
-        """Whether no output moves when these tensors are perturbed, nor when they are put back among all others."""
+        """Whether no output changes when these tensors are perturbed alone, nor when they are restored among all
+        others."""
         if set(names) == set(self.tensors) or self._moved(base, self._outputs(probe, names)):
             return False
-        if loud is None:  # it does not run so
+        if loud is None:  # the model fails with all tensors perturbed
             return True
         return not self._moved(loud, self._outputs(probe, [name for name in self.tensors if name not in names]))
 
     def _flat_in(self, names: list[str], probe: Probe, base: dict[str, Tensor], points: Sequence[Any]) -> list[str]:
-        """The tensors of which derivatives do not show that an output depends on them, where some are perturbed."""
+        """Return the tensors for which derivatives do not show an effect, at each given set of perturbed tensors."""
         units = {name: self._unit(name, base[name]) for name in base}
         steps = {name: self.wrong[name] - self.right[name] for name in names}
         left = names
         for wrong in points:
-            for epsilon in (self.epsilon, None):  # casts are raised if that can be
+            for epsilon in (self.epsilon, None):  # casts are raised if the model allows it
                 self._set(wrong)
                 try:
                     slopes = Slopes(self.model, probe, units, seed=self.seed, epsilon=epsilon)
                     felt = slopes.felt({name: self.tensors[name] for name in left}, steps)
                 except (MemoryError, torch.OutOfMemoryError):
                     raise
-                except Exception:  # what cannot be differentiated is perturbed tensor by tensor
+                except Exception:  # a model without derivatives is perturbed tensor by tensor
                     continue
                 left = [name for name in left if name not in felt]
                 break
@@ -158,18 +163,18 @@ class _Bench:
         return left
 
     def _unit(self, name: str, base: Tensor) -> Tensor:
-        """By how much each entry of an output has to move to be felt; infinite where it is not finite."""
+        """Return how far each entry of an output must move to count as an effect; infinite for non-finite entries."""
         return torch.where(base.isfinite(), FAR_MORE * self.bounds.get(name, 0.0) * self._scales(base), torch.inf)
 
     def _set(self, wrong: Any) -> None:
-        """Perturb some tensors, and put all others back."""
+        """Perturb some tensors and restore all others."""
         chosen = set(wrong)
         with torch.no_grad():
             for name, tensor in self.tensors.items():
                 tensor.copy_(self.wrong[name] if name in chosen else self.right[name])
 
     def _outputs(self, probe: Probe, wrong: Any) -> dict[str, Tensor] | None:
-        """What the model returns with some tensors perturbed; None if it raises."""
+        """Return the outputs with some tensors perturbed; None if the model raises an error."""
         self._set(wrong)
         for epsilon in (self.epsilon, None):
             try:
@@ -197,7 +202,7 @@ class _Bench:
 
 
 def _perturbed(tensor: Tensor, mask: Tensor, random: torch.Generator) -> Tensor:
-    """Marked entries times a factor of their own between 1.5 and 2; those that are zero become numbers."""
+    """Multiply marked entries by random factors between 1.5 and 2; replace marked zeros by random numbers."""
     factor = 1.5 + 0.5 * torch.rand(tensor.shape, generator=random, dtype=torch.float64)
     size = float(tensor.abs().mean()) if tensor.numel() else 0.0
     sign = torch.rand(tensor.shape, generator=random, dtype=torch.float64).round() * 2 - 1

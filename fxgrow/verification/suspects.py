@@ -1,4 +1,4 @@
-"""What of a grown model is not as its plans have it: tensors, attributes of modules, numbers in the graph."""
+"""Lists where a grown model differs from its plans: tensors, attributes of modules, numbers in the graph."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from .follow import Followed
 from .old_units import Places, as_before
 
 PLAIN = (int, float, str, bool, tuple, type(None))
-"""Attributes of modules that are compared."""
+"""Types of module attributes that are compared."""
 
 _REWRITTEN = frozenset({FOLLOWED, RECOMPUTED, SPLIT, STATISTIC})
-"""Edits after which other calls stand where an argument was."""
+"""Edits that replace an argument by other calls."""
 
 
 def suspects(
     before: fx.GraphModule, after: fx.GraphModule, history: Sequence[Plan], followed: Followed
 ) -> tuple[str, ...]:
-    """Everything that is not what it was, or what the plans say, a line each."""
+    """List everything that differs from the model before growth or from the plans, one line each."""
     return tuple(
         dict.fromkeys((*_entries(before, after, followed), *_blocks(after, history), *_numbers(before, after, history)))
     )
 
 
 def new_entries_that_differ(after: nn.Module, history: Sequence[Plan]) -> tuple[str, ...]:
-    """New blocks that are not in the state that the plans gave them, a line each."""
+    """List new entries that are not in the state that the plans gave them, one line each."""
     return tuple(dict.fromkeys(_blocks(after, history)))
 
 
 def _entries(before: fx.GraphModule, after: fx.GraphModule, followed: Followed) -> Iterator[str]:
-    """Tensors whose old entries changed."""
+    """Yield the tensors whose old entries changed."""
     new = tensors_of(after)
     for name, tensor in tensors_of(before).items():
         if name not in new or name.endswith("num_batches_tracked"):
@@ -47,7 +47,7 @@ def _entries(before: fx.GraphModule, after: fx.GraphModule, followed: Followed) 
         places = followed.tensors.get(name, as_before(tuple(tensor.shape)))
         index = _changed(tensor, new[name], places)
         if index is not None:
-            yield f"{name}: its old entries are not what they were, at {list(index)} first"
+            yield f"{name}: its old entries changed, first at {list(index)}"
 
 
 def _changed(old: Tensor, new: Tensor, places: Places) -> tuple[int, ...] | None:
@@ -65,7 +65,7 @@ def _precise(tensor: Tensor) -> Tensor:
 
 
 def _bound(tensor: Tensor) -> float:
-    """Shares and scales are rounded to the tensor's dtype."""
+    """Return the relative tolerance for a tensor's entries: shares and scales are rounded to the tensor's dtype."""
     fractions = tensor.is_floating_point() or tensor.is_complex()
     if not fractions or tensor.dtype in (torch.float64, torch.complex128):
         return FLOAT64_BOUND
@@ -73,7 +73,7 @@ def _bound(tensor: Tensor) -> float:
 
 
 def _blocks(after: nn.Module, history: Sequence[Plan]) -> Iterator[str]:
-    """New blocks that are not in the state that they were given, as far as no later growth has moved them."""
+    """Yield new entries that are not in their planned state, unless a later growth has moved them."""
     tensors = tensors_of(after)
     found: dict[str, tuple[tuple[int, ...], tuple[AxisGrowth, ...]]] = {}
     for plan in history:
@@ -81,7 +81,7 @@ def _blocks(after: nn.Module, history: Sequence[Plan]) -> Iterator[str]:
         for insert in plan.inserts:
             found |= {f"{insert.name}.{t.name}": (t.shape, t.axes) for t in insert.tensors}
             zeros = [f"{insert.name}.{t.name}" for t in insert.tensors if t.fill == "zero"]
-            yield from (f"{n}: it was zero" for n in zeros if n in tensors and bool(tensors[n].any()))
+            yield from (f"{n}: its entries are not zero" for n in zeros if n in tensors and bool(tensors[n].any()))
     for name, (shape, axes) in found.items():
         tensor = tensors.get(name)
         if tensor is not None and tuple(tensor.shape) == shape:
@@ -97,7 +97,7 @@ def _states(name: str, tensor: Tensor, axes: Sequence[AxisGrowth], bound: float)
 
 
 def _broken(tensor: Tensor, growth: AxisGrowth, number: int, leaf: Leaf, bound: float) -> str:
-    """What is wrong with one new block; empty if it is what it is said to be."""
+    """Describe how a set of new units differs from its planned state; "" if it does not."""
     left, right, lone = (_take(tensor, growth.axis, places) for places in partners(growth.layout, number))
     rows = [_take(tensor, growth.axis, places) for places in units(growth.layout, number)]
     match leaf.state:
@@ -110,7 +110,7 @@ def _broken(tensor: Tensor, growth: AxisGrowth, number: int, leaf: Leaf, bound: 
             return "its new entries are not zero" if any(bool(x.any()) for x in (left, right, lone)) else ""
         case "copy" | "split":
             pairs = ((rows[unit], rows[leaf.old + k]) for k, unit in enumerate(leaf.source))
-            return "" if all(_same(a, b, bound) for a, b in pairs) else "its copies are not their originals"
+            return "" if all(_same(a, b, bound) for a, b in pairs) else "its copies differ from their originals"
         case "mean":
             old = torch.stack(rows[: leaf.old])
             allowed = bound * max(float(old.abs().max()), 1e-300)
@@ -128,7 +128,7 @@ def _same(a: Tensor, b: Tensor, bound: float) -> bool:
 
 
 def _numbers(before: fx.GraphModule, after: fx.GraphModule, history: Sequence[Plan]) -> Iterator[str]:
-    """Attributes and constants."""
+    """Yield attributes of modules and constants in the graph that differ."""
     told = {(m.path, name): new for plan in history for m in plan.modules for name, _, new in m.attributes}
     new_modules = dict(after.named_modules(remove_duplicate=False))
     for path, module in before.named_modules(remove_duplicate=False):

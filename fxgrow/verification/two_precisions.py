@@ -1,4 +1,4 @@
-"""One output of two models in two precisions."""
+"""Compares one output of two models, in the models' own dtype and in float64."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .scales import apart
 
 @dataclass(frozen=True, slots=True)
 class Four:
-    """One output: of both models in their own dtype, if they have it there, and in float64."""
+    """One output of two models: in their own dtype (None if missing there) and in float64 (`a`, `b`)."""
 
     old: Tensor | None
     new: Tensor | None
@@ -24,11 +24,11 @@ class Four:
 
     @property
     def ignored(self) -> Tensor:
-        """Entries that are NaN in the first model, so that they are not compared, whatever the other one has."""
+        """Entries that are NaN in the first model; they are not compared."""
         return self.a.isnan()
 
     def rounding(self) -> Tensor:
-        """By how much each entry moves between the precisions, in the one model or the other; infinite if unknown."""
+        """Return how much each entry moves between the precisions, the larger of both models; infinite if unknown."""
         sides = ((self.old, self.a), (self.new, self.b))
         if any(own is None or own.shape != self.a.shape or precise.shape != self.a.shape for own, precise in sides):
             return torch.full_like(self.a, torch.inf)
@@ -37,21 +37,21 @@ class Four:
 
 
 def own_error(four: Four, scales: Tensor) -> float:
-    """How far both are apart in their own dtype."""
+    """Return the difference of the two outputs in their own dtype, on the scale of each entry."""
     if four.old is None or four.new is None:
         return 0.0 if four.old is four.new else inf
-    if four.old.shape != scales.shape:  # as many as the precision lets there be
+    if four.old.shape != scales.shape:  # the number of entries depends on the precision
         return 0.0 if four.old.shape == four.new.shape else inf
     return apart(four.old, four.new, scales, four.ignored | four.old.isnan())
 
 
 def weaker(error: OutputError, four: Four, dtype: torch.dtype) -> Iterator[str]:
-    """What an output does not say."""
+    """Yield notes on what the comparison of an output does not cover."""
     name = f"{error.output}, {error.mode} mode"
     if error.size and not error.entries:
-        yield f"{name}: nothing is finite in the model before, so nothing is compared"
+        yield f"{name}: no entry is finite in the model before growth, so none is compared"
     elif bool(four.ignored.any()):
-        yield f"{name}: entries that are NaN in the model before are not compared"
+        yield f"{name}: entries that are NaN in the model before growth are not compared"
     if not isfinite(error.tolerance):
         kind = str(dtype).removeprefix("torch.")
-        yield f"{name}: {kind} and float64 give results of other shapes, or not finite: only float64 is compared"
+        yield f"{name}: {kind} results have another shape than float64, or are not finite: only float64 is compared"

@@ -1,4 +1,4 @@
-"""Dropout left out of a run, for models whose growth keeps the distribution of what they draw, and not single draws."""
+"""Runs models without dropout, for growths that preserve the distribution of random outputs, but not single draws."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SLOPES: frozenset[Callable[..., Any]] = frozenset([F.rrelu, torch.rrelu, torch.
 
 
 class Undrawn(TorchFunctionMode):
-    """Within it dropout returns what it is given, rrelu has its mean slope, and attention drops no weights."""
+    """A mode in which dropout is the identity, rrelu uses its mean slope, and attention drops no weights."""
 
     def __torch_function__(
         self,
@@ -31,7 +31,7 @@ class Undrawn(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run a function without its draws."""
+        """Run a function without its random draws."""
         given = dict(kwargs or {})
         if func in _DROPS:
             x: Tensor = args[0] if args else given["input"]
@@ -42,7 +42,7 @@ class Undrawn(TorchFunctionMode):
             slope = (bounds.get("lower", 1 / 8) + bounds.get("upper", 1 / 3)) / 2
             return F.leaky_relu(bounds["input"], slope)
         if func is F.scaled_dot_product_attention:
-            rate = 4  # the place of dropout_p
+            rate = 4  # the position of dropout_p
             args = [*args[:rate], 0.0, *args[rate + 1 :]] if len(args) > rate else args
             given.update({"dropout_p": 0.0} if "dropout_p" in given else {})
         return func(*args, **given)

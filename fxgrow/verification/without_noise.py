@@ -1,4 +1,4 @@
-"""Noise that was asked for, taken out again: what is left must be the function that was there before."""
+"""Subtracts requested noise from a grown model; the result must compute the function of the model before growth."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .compare import twin
 
 
 def without_noise(base: fx.GraphModule, after: nn.Module, history: Sequence[Plan]) -> nn.Module:
-    """A copy of a grown model without the noise that its plans put there, and with everything else as it is.
+    """Return a copy of a grown model without the noise that its plans added, and otherwise unchanged.
 
-    The growths are carried out twice on the model before, with noise and without; their difference is taken out of the
-    grown model. So only that very noise is excused: training, or a wrong entry, stays.
+    The growths are applied twice to the model before, with noise and without; the difference is subtracted from the
+    grown model. Only this noise is removed: the effect of training, or a wrong entry, remains.
 
     Args:
-        base: the model that was grown, traced.
+        base: the model before growth, traced.
         after: the grown model.
-        history: the plans that lead from the one to the other.
+        history: the plans that lead from one to the other.
 
     Raises:
         Exception: the plans do not fit the model.
@@ -42,7 +42,7 @@ def without_noise(base: fx.GraphModule, after: nn.Module, history: Sequence[Plan
 
 
 def _without(now: Tensor, noisy: Tensor, plain: Tensor) -> Tensor:
-    """Entries that are as the growth left them become what they are without noise, bit for bit."""
+    """Subtract the noise; entries that are as the growth left them become their noise-free values, bit for bit."""
     noisy, plain = (x.to(now.device) for x in (noisy, plain))
     difference = noisy.to(torch.float64) - plain.to(torch.float64)
     return torch.where(now == noisy, plain, (now.to(torch.float64) - difference).to(now.dtype))

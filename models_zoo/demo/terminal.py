@@ -47,7 +47,7 @@ def shortened(explanation: str, most: int = 5) -> str:
 
 
 def errors(certificate: fxgrow.Certificate) -> tuple[str, str, str]:
-    """The largest error in float64; in float32 the one closest to its tolerance, and that."""
+    """Return the largest float64 error, and the float32 error that is largest relative to its tolerance, with that."""
     worst = max(certificate.errors, key=lambda e: e.own / e.tolerance)
     return f"{certificate.float64:.1e}", f"{worst.own:.1e}", f"{worst.tolerance:.1e}"
 

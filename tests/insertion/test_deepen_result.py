@@ -196,10 +196,10 @@ def test_the_certificate_tells_scheme_modes_gradients_and_calm() -> None:
     zero = fxgrow.verify(gm, fxgrow.deepen(gm, after="layer2", scheme="zero"))
     unreached = {g.parameter for g in zero.gradients if not g.reached}
     assert unreached == {f"layer2_deeper1.{n}" for n in ("conv1.weight", "norm.weight", "norm.bias")}
-    assert "what comes behind it is zero" in str(zero)
+    assert "its gradient is zero until step 2, because the layer after it starts at zero" in str(zero)
     identity = fxgrow.verify(gm, fxgrow.deepen(gm, after="layer2", scheme="net2net"))
     assert identity.held
-    assert "holds in evaluation mode only, because of layer2_deeper1.norm" in str(identity)
+    assert "valid in evaluation mode only, because of layer2_deeper1.norm" in str(identity)
 
 
 class Cancelling(nn.Module):

@@ -153,7 +153,7 @@ def _failing() -> Iterator[str]:
         yield "models that fail for different reasons pass for the same"
     normed = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)).eval()
     one = fxgrow.trace(normed, (X[:1],))
-    if not any("watched in evaluation mode" in note for note in fxgrow.verify(one, fxgrow.widen(one, "0")).notes):
+    if not any("checked in evaluation mode" in note for note in fxgrow.verify(one, fxgrow.widen(one, "0")).notes):
         yield "a first step in evaluation mode is not named"
 
 

@@ -141,13 +141,13 @@ CASES: dict[str, Case] = {
         wide("residual", "conv1", scheme="net2net", by=2),
         shifted("conv2.weight", 0, 6),
         "conv2",
-        "conv2.weight: its copies are not their originals",
+        "conv2.weight: its copies differ from their originals",
     ),
     "a copy": Case(
         wide("residual", "conv1", scheme="net2net", by=2),
         shifted("conv1.weight", 6),
         "conv2",
-        "conv1.weight: its copies are not their originals",
+        "conv1.weight: its copies differ from their originals",
     ),
     "a mean": Case(
         MEAN, shifted("embed.weight", 13), "blocks_0_norm1", "embed.weight: its new entries are not the mean"
@@ -174,7 +174,7 @@ CASES: dict[str, Case] = {
         deep("residual", "norm2", scheme="zero"),
         shifted("norm2_deeper1.conv2.weight", 0),
         "norm2_deeper1_add",
-        "norm2_deeper1.conv2.weight: it was zero",
+        "norm2_deeper1.conv2.weight: its entries are not zero",
     ),
     "opened attention, an old row": Case(
         OPENED, shifted(f"{ATTENTION}.in_proj_weight", 1), f"{ATTENTION}.in_proj_weight".replace(".", "_"), ATTENTION

@@ -46,7 +46,7 @@ def test_a_batch_of_one_is_left_out_where_the_model_cannot_take_it() -> None:
     certificate = fxgrow.verify(gm, fxgrow.widen(gm, "a"))
     assert certificate.held
     assert {e.probe for e in certificate.errors} == {"normal", "large", "sparse, mixed signs", "constant"}
-    assert "batch of one not compared: a model cannot run on these inputs: Expected more than 1 value" in str(
+    assert "batch of one not compared: the model cannot run on these inputs: Expected more than 1 value" in str(
         certificate
     )
 

@@ -61,7 +61,7 @@ def test_noise_that_was_asked_for_is_excused_and_nothing_else(scheme: Net2Net, o
         wrong = fxgrow.verify(before, spoiled(after, name, 0.01))
         assert not wrong, name
         assert wrong.difference is not None or original
-        assert "another function, too" in wrong.refusal().hint
+        assert "also differs without the requested noise" in wrong.refusal().hint
 
 
 def test_noise_is_followed_through_later_growths() -> None:
@@ -186,9 +186,7 @@ def test_a_first_step_in_evaluation_mode_is_named() -> None:
         traced = fxgrow.trace(module, (X[:rows],))
         certificate = fxgrow.verify(module, fxgrow.widen(traced, "0"), example_inputs=(X[:rows],))
         assert certificate
-        notes = [
-            note for note in certificate.notes if "the first step of training is watched in evaluation mode" in note
-        ]
+        notes = [note for note in certificate.notes if "the first training step is checked in evaluation mode" in note]
         assert len(notes) == expected
         assert all("Expected more than 1 value per channel" in note for note in notes)
 

@@ -241,7 +241,7 @@ def test_entries_that_are_nan_before_are_not_compared_and_said_to_be_so() -> Non
 
     certificate = fxgrow.verify(Root(), Root(), example_inputs=(X.abs(),))
     assert certificate.held
-    assert "NaN in the model before are not compared" in str(certificate)
+    assert "NaN in the model before growth are not compared" in str(certificate)
     assert "as given" in {e.probe for e in certificate.errors}  # where the model is used it is finite
     assert not fxgrow.verify(Root(), Root(1e-6), example_inputs=(X.abs(),))
     given = Call((X,), {"a": [X]})

@@ -118,7 +118,7 @@ def test_numbers_of_all_rows_of_a_table_are_tried() -> None:
     assert not fxgrow.verify(Words(), Words(0.1), example_inputs=(zeros, zeros + 3), training=False).held
     certificate = fxgrow.verify(Words(), Words(), example_inputs=(zeros, zeros + 3), training=False)
     assert certificate.held
-    assert certificate.notes == ("input 1: whole numbers from 0 to 3, as in the example",)
+    assert certificate.notes == ("input 1: integers from 0 to 3, as in the example",)
 
 
 def test_a_growth_of_a_table_is_watched_where_only_its_shape_is_known() -> None:

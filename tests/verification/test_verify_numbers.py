@@ -192,7 +192,7 @@ def test_nested_tensors_are_taken_apart_by_name() -> None:
 def test_objects_that_are_not_looked_into_are_named() -> None:
     before = Layer(lambda y: (y, torch.distributions.Normal(y, 1.0)))
     certificate = fxgrow.verify(before, copy.deepcopy(before), example_inputs=(X,))
-    assert "output[1] is a Normal, which is not looked into" in str(certificate)
+    assert "output[1] is a Normal, which is not compared" in str(certificate)
 
 
 # -- casts ------------------------------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def test_frozen_parameters_do_not_learn(frozen: tuple[str, ...]) -> None:
     assert names == {"0.weight", "0.bias"} | ({"2.weight"} if "2" in frozen else set())
     assert not any(g.reached for g in certificate.gradients if g.frozen)
     text = str(certificate)
-    assert f"{len(names)} grown parameters do not learn (requires_grad is False)" in text
+    assert f"{len(names)} grown parameters have requires_grad=False" in text
     assert ("reaches the new entries of 1 of 1 grown" in text) is (frozen == ("0",))
 
 
@@ -326,7 +326,7 @@ def test_what_cannot_be_differentiated_is_said_so(end: Callable[[Tensor], Tensor
     traced = fxgrow.trace(Ends().eval(), (X,))
     certificate = fxgrow.verify(traced, fxgrow.widen(traced, "a", verify=True))
     assert certificate.held
-    assert "gradients not watched" in str(certificate)
+    assert "gradients not checked" in str(certificate)
     assert certificate.gradients == ()
 
 
