@@ -1,1 +1,1 @@
-"""Find the first node at which two models differ."""
+"""Finds the first node at which two models differ."""

@@ -1,4 +1,4 @@
-"""First difference: two models run side by side, and the first node whose old channels differ is named."""
+"""Runs two graphs side by side and returns the first node whose old channels differ."""
 
 from __future__ import annotations
 
@@ -37,24 +37,25 @@ def bisect(
     *,
     seed: int = 0,
 ) -> FirstDifference | None:
-    """Find the first fx node at which a grown model stops computing what the model before it computed.
+    """Find the first fx node at which a grown model stops computing what the model before growth computed.
 
-    Both run on the same inputs, in float64: in evaluation mode, and in training mode if evaluation shows nothing and
-    the growth holds there. The plans that the grown model remembers say where the old channels of each node lie; of
-    two models without plans, nodes of one name are compared, and leading channels. Both models stay as they are.
+    Both models run on the same inputs in float64: in evaluation mode, and in training mode if evaluation mode shows no
+    difference and the growth is valid there. The plans recorded in the grown model say where the old channels of each
+    node are. Without plans, nodes of the same name are compared, and their leading channels. Both models stay
+    unchanged.
 
     Args:
-        before: the model that was grown, traced.
+        before: the model before growth, traced.
         after: the grown model.
-        example_inputs: what the models take; by default what `before` was traced with, else it is inferred.
-        example_kwargs: the same by name.
-        seed: of the inputs.
+        example_inputs: the inputs of the models; by default those that `before` was traced with, else inferred.
+        example_kwargs: the keyword inputs.
+        seed: the seed of the probe inputs.
 
     Returns:
-        The first difference; `print` it, or draw it with `.picture(path)`. None if all outputs agree.
+        The first difference, to be printed or drawn with `.picture(path)`. None if all outputs agree.
 
     Raises:
-        UsageError: a model is not traced, or input shapes are neither given nor inferable.
+        UsageError: a model is not traced, or the input shapes are neither given nor inferable.
     """
     for model in (before, after):
         if not isinstance(model, fx.GraphModule):
@@ -62,7 +63,7 @@ def bisect(
             raise usage(
                 Kind.NOT_TRACEABLE,
                 f"{type(model).__name__} is not traced, so there are no nodes to compare",
-                hint="traced = fxgrow.trace(model), for the model before and the one after",
+                hint="traced = fxgrow.trace(model), for the model before and the model after growth",
             )
     assert isinstance(before, fx.GraphModule)
     assert isinstance(after, fx.GraphModule)
@@ -77,15 +78,15 @@ def bisect(
                 if both.outputs_agree(probe, training=training, seed=seed):
                     continue
                 readings = both.readings(probe, both.matches, training=training, seed=seed)
-            except ValueError:  # a batch norm that gets one value per channel
+            except ValueError:  # a batch norm in training mode got one value per channel
                 continue
             except RuntimeError as error:
-                if probe.batch_of_one:  # its first axis is no batch, perhaps
+                if probe.batch_of_one:  # its first axis may not be a batch
                     continue
                 raise usage(
                     Kind.BAD_INPUTS,
                     f"a model cannot run on these inputs: {str(error).strip().splitlines()[0]}",
-                    hint="pass example_inputs= with the shapes that both models take",
+                    hint="pass example_inputs= with shapes that both models accept",
                 ) from error
             return both.first(readings, probe, training=training)
     return None
@@ -93,11 +94,11 @@ def bisect(
 
 @dataclass(frozen=True, slots=True)
 class Both:
-    """Two models, and which of their nodes correspond."""
+    """Two models and the matching between their nodes."""
 
     original: fx.GraphModule
     before: fx.GraphModule
-    """The original with attention written out where the growth wrote it out."""
+    """The original, with attention decomposed where the growth decomposed it."""
     after: fx.GraphModule
     history: tuple[Plan, ...]
     followed: Followed | None
@@ -106,7 +107,7 @@ class Both:
 
     @classmethod
     def of(cls, before: fx.GraphModule, after: fx.GraphModule, examples: Sequence[Any] | Call) -> Both:
-        """Find out what corresponds to what."""
+        """Match the nodes of two models, by the plans that lead from one to the other if there are any."""
         old, new = (tuple(m.meta.get("fxgrow", ())) for m in (before, after))
         history: tuple[Plan, ...] = new[len(old) :] if new[: len(old)] == old else ()
         followed, base, notes = None, before, list[str]()
@@ -118,7 +119,7 @@ class Both:
                 notes.append(f"the plans could not be followed ({reason}): leading channels are compared")
         else:
             notes.append(
-                "no plans lead from one model to the other: leading channels of nodes of one name are compared"
+                "no plans lead from one model to the other: leading channels of nodes with the same name are compared"
             )
         known = {n.name for n in before.graph.nodes}
         opened = {n.name for n in base.graph.nodes} - known
@@ -129,22 +130,22 @@ class Both:
 
     @property
     def eval_only(self) -> bool:
-        """Whether a growth claims evaluation mode only."""
+        """Whether some growth is valid in evaluation mode only."""
         return any(plan.eval_only for plan in self.history)
 
     def outputs_agree(self, probe: Probe, *, training: bool, seed: int) -> bool:
-        """Whether there is no difference to look for."""
+        """Whether the outputs agree, so that there is no difference to look for."""
         last = [m for m in self.matches if m.output]
         return all(r.agrees for r in self.readings(probe, last, training=training, seed=seed))
 
     def readings(self, probe: Probe, some: Sequence[Match], *, training: bool, seed: int) -> list[Reading]:
-        """Some pairs of nodes, compared."""
+        """Compare some pairs of nodes on a probe."""
         dtype = next((p.dtype for p in self.original.parameters() if p.is_floating_point()), torch.float64)
         rounded = dtype is not torch.float64 and any(t.rounds for plan in self.history for t in plan.tensors)
         return side_by_side(self.before, self.after, some, probe, training=training, seed=seed, rounded=rounded)
 
     def first(self, readings: Sequence[Reading], probe: Probe, *, training: bool) -> FirstDifference:
-        """The first of some readings that differs, with what stands around it."""
+        """Return the first reading that differs, with the neighbouring nodes."""
         k, found = next((k, r) for k, r in enumerate(readings) if not r.agrees)
         by_name = {r.node: r for r in readings}
         new = {m.after for m in self.matches if m.new}
@@ -186,7 +187,7 @@ class Both:
 
 
 def _opened(before: fx.GraphModule, history: Sequence[Plan]) -> fx.GraphModule:
-    """The model with the attention written out that some growth wrote out; a copy if there is any."""
+    """Return the model with the attention decomposed that some growth decomposed; a copy if there is any."""
     model = before
     for plan in history:
         here = {n.name for n in model.graph.nodes}
@@ -199,8 +200,8 @@ def _opened(before: fx.GraphModule, history: Sequence[Plan]) -> fx.GraphModule:
 def explained(
     before: nn.Module, after: nn.Module, given: Call, probe: Probe, *, training: bool, seed: int
 ) -> FirstDifference | None:
-    """The first difference on one probe, for a certificate that does not hold; None where there are no graphs, or where
-    float64 shows nothing."""
+    """Return the first difference on one probe, for a failed certificate; None if a model is not a graph, or if the
+    outputs agree in float64."""
     if not isinstance(before, fx.GraphModule) or not isinstance(after, fx.GraphModule):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Two graphs run side by side on one probe, and every node's old channels compared."""
+"""Runs two graphs side by side on one probe, and compares the old channels of every node."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ..verification.probes import Probe
 from .matching import Match
 
 INPUT_SHARE = 1e-3
-"""A result is compared on the scale of its largest entry, or of this part of what it was computed from: where large
-operands cancel, what remains is their rounding."""
+"""A result is compared on the scale of its largest entry, or of this part of its largest input: where large operands
+cancel, the rest is rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One node on both sides: the largest difference of old channels, and what it may be."""
+    """The comparison of one pair of nodes: the largest difference of old channels, and its bound."""
 
     node: str
     difference: float
@@ -37,12 +37,12 @@ class Reading:
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is rounding."""
+        """Whether the difference is within its bound."""
         return self.difference <= self.bound
 
 
 class _Record(Interpreter):
-    """Runs a graph and keeps what each node returns, when it returns it."""
+    """Runs a graph and keeps a copy of each node's result."""
 
     def __init__(self, model: fx.GraphModule, wanted: set[str]) -> None:
         super().__init__(model)
@@ -50,11 +50,11 @@ class _Record(Interpreter):
         self.seen: dict[str, list[Tensor]] = {}
 
     def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """The value of an input: `spread` gives one for each, also for `*rest` and `**more`."""
+        """Return the next input: `spread` has one value for each placeholder, also for `*rest` and `**more`."""
         return next(self.args_iter)
 
     def run_node(self, n: fx.Node) -> Any:
-        """One node; tensors are copied, in case they are written to later."""
+        """Run one node; its tensors are copied, in case a later node writes to them."""
         result = super().run_node(n)
         if n.name in self.wanted:
             self.seen[n.name] = [t.detach().clone() for t in _tensors(result)]
@@ -88,16 +88,16 @@ def side_by_side(
     seed: int,
     rounded: bool,
 ) -> list[Reading]:
-    """Compare every pair of nodes in float64, in the order in which the grown graph runs them.
+    """Compare every pair of nodes in float64, in execution order of the grown graph.
 
     Args:
-        before: the model as it was.
+        before: the model before growth.
         after: the grown model.
-        some: nodes that correspond.
+        some: the pairs of nodes.
         probe: the inputs.
-        training: in training mode.
-        seed: of operators that draw numbers.
-        rounded: whether the growth had to round old entries to the models' dtype, which is then allowed for.
+        training: whether the models run in training mode.
+        seed: the seed of operators that draw random numbers.
+        rounded: whether the growth had to round old entries to the models' dtype; the bounds then allow for it.
     """
     wanted = {m.after for m in some}, {m.before for m in some}
     new = _recorded(after, probe, wanted[0], torch.float64, training, seed)
@@ -125,7 +125,7 @@ def side_by_side(
 def _reading(
     m: Match, old: list[Tensor], new: list[Tensor], scale: float, bound: float, other_sizes: bool
 ) -> Iterator[Reading]:
-    """One node, if it can be compared: not every one with `other_sizes` than those that the plans were followed for."""
+    """Compare one pair of nodes if possible; some cannot be with `other_sizes` than the plans were followed for."""
     if not old and not new:
         return
     if len(old) != len(new):
@@ -137,7 +137,7 @@ def _reading(
         places = _where(m, number, tuple(b.shape), tuple(a.shape))
         if places is None:
             if not m.output and (m.new or m.places is None or other_sizes):
-                return  # a stand-in of another shape, or models of other sizes without a plan: nothing can be said
+                return  # a replacement of another shape, or other sizes without a plan: not comparable
             worst = inf, None
             continue
         here = _apart(b, list(places.readings(a)), scale)
@@ -160,9 +160,9 @@ def _where(m: Match, number: int, old: tuple[int, ...], new: tuple[int, ...]) ->
 
 
 def _apart(before: Tensor, readings: Sequence[Tensor], scale: float) -> tuple[float, Where | None]:
-    """The largest difference on the scale of the largest entry; infinite where non-finite entries differ.
+    """Return the largest difference on the scale of the largest entry; infinite where non-finite entries differ.
 
-    Of several readings the nearest counts, entry by entry: queries may be copies where keys are shares.
+    With several readings, each entry is compared with the nearest: queries may be copies where keys are shares.
     """
     if any(x.shape != before.shape for x in readings):
         return inf, None

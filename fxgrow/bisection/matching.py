@@ -1,4 +1,4 @@
-"""Which nodes of two graphs carry the same value."""
+"""Matches the nodes of two graphs that carry the same value."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from ..verification.follow import Found
 from ..verification.old_units import Places
 
 WRITTEN_OUT = (torch.split, torch.var, torch.std, torch.var_mean, torch.std_mean)
-"""What a growth makes of chunks into unequal pieces, and of statistics over units that grew."""
+"""The functions by which a growth replaces chunks of unequal size, and statistics over units that grew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A node of the grown graph and the node whose value it carries; for a new node, the one that it stands in for."""
+    """A node of the grown graph and the node with the same value before growth; for a new node, the node it
+    replaces."""
 
     after: str
     before: str
     new: bool
     adapter: bool
-    """Whether it adapts a skip path: then old units lie in front, however many there are behind them."""
+    """Whether the node adapts a skip path: then old units come first, followed by any number of new ones."""
     output: bool
-    """Whether it is what the model returns, which has no other channels than before."""
+    """Whether the node is the model's output, which has the same channels as before."""
     places: tuple[Places, ...] | None
-    """Where old units lie in each tensor; None: in front, as far as shapes allow."""
+    """The positions of old units in each tensor; None: they come first, as far as shapes allow."""
 
 
 def matches(
     before: fx.GraphModule, after: fx.GraphModule, places: Found | None, checked: Set[str], rescaled: Set[str]
 ) -> list[Match]:
-    """Which nodes carry the same value, in execution order.
+    """Return the pairs of nodes that carry the same value, in execution order.
 
     Args:
-        before: the model as it was.
-        after: the grown model: nodes keep their names, new ones stand beside them.
-        places: of each old node that has lived through all growths; None: of nothing, so names decide.
-        checked: nodes for which a name is not enough; what they read must correspond too.
-        rescaled: means over units that grew; a new node behind each multiplies it back to what it was.
+        before: the model before growth.
+        after: the grown model; old nodes keep their names.
+        places: the positions of old units for each node that all growths kept; None if unknown, so names decide.
+        checked: nodes for which the name is not enough; their inputs must match too.
+        rescaled: means over units that grew; a new node after each rescales it to its old value.
     """
     old = {n.name: n for n in before.graph.nodes if places is None or n.name in places or n.op == "output"}
     stand_ins: dict[str, str] = {}
@@ -73,7 +74,7 @@ def _adapts(node: fx.Node) -> bool:
 
 
 def _alike(a: fx.Node, b: fx.Node) -> bool:
-    """Whether two nodes of one name do the same; a growth may write a call out as another one."""
+    """Whether two nodes of the same name do the same; a growth may replace a call by an equivalent one."""
     return (a.op == b.op and a.target == b.target) or b.target in WRITTEN_OUT
 
 

@@ -1,4 +1,4 @@
-"""Diagnostics: whether twins part, how much new filters differ from old ones, and where the gradient goes.
+"""Diagnostics for training a grown model: how twins separate, how new filters differ from old ones, and gradient norms.
 
     recorder = fxgrow.diagnostics.Recorder(wider)
     for batch in batches:
@@ -6,7 +6,7 @@
         recorder.record()
     print(recorder.course)
 
-docs/symmetry.md derives what to expect.
+docs/symmetry.md derives the expected values.
 """
 
 from .filters import Diversity, Filters, diversity, effective_rank, filters, similarity

@@ -1,4 +1,4 @@
-"""How diverse filters are: effective rank, and how alike old and new ones are."""
+"""Measures how diverse filters are: their effective rank, and the similarity of old and new filters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .text import number, table
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """How diverse the filters of one weight are, old and new ones apart. Likeness is the absolute cosine."""
+    """The diversity of the filters of one weight, old and new ones. Similarity is the absolute cosine."""
 
     parameter: str
     old: int
@@ -26,11 +26,11 @@ class Filters:
     rank_old: float
     rank_new: float
     old_old: float
-    """Mean likeness of two different old filters."""
+    """Mean similarity of two different old filters."""
     old_new: float
     new_new: float
     nearest_old: float
-    """Mean over the old filters of the likeness to the most similar other filter, old or new; 1 is a duplicate."""
+    """Mean over the old filters of the similarity to the most similar other filter, old or new; 1 means a duplicate."""
     nearest_new: float
 
     def __str__(self) -> str:
@@ -39,12 +39,12 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Diversity:
-    """How diverse the filters of a grown model are, weight by weight."""
+    """The diversity of the filters of a grown model, weight by weight."""
 
     weights: tuple[Filters, ...]
 
     def of(self, parameter: str) -> Filters:
-        """Those of one weight."""
+        """Return the entry of one weight."""
         return next(f for f in self.weights if f.parameter == parameter)
 
     def __str__(self) -> str:
@@ -63,15 +63,15 @@ class Diversity:
             )
             for f in self.weights
         ]
-        legend = "effective ranks; mean absolute cosines of two filters, and of a filter and the one most like it"
+        legend = "effective ranks; mean absolute cosines of two filters, and of a filter and its nearest one"
         return f"{table(head, rows)}\n{legend}"
 
 
 def diversity(model: nn.Module) -> Diversity:
-    """How diverse the filters are in every weight in which a growth added filters.
+    """Measure the diversity of the filters in every weight to which a growth added filters.
 
     Raises:
-        UsageError: the model does not remember that it was grown.
+        UsageError: the model has no record of a growth.
     """
     found, grown = [], changes(model)
     for name, parameter in model.named_parameters():
@@ -83,13 +83,13 @@ def diversity(model: nn.Module) -> Diversity:
 
 
 def filters(weight: Tensor, *, new: Iterable[int] = (), axis: int = 0, name: str = "") -> Filters:
-    """How diverse the filters of a weight are.
+    """Measure how diverse the filters of a weight are.
 
     Args:
-        weight: of any shape; each unit of `axis` is a filter.
-        new: positions of the filters that are called new; none for a model that was not grown.
-        axis: along which filters lie, 0 for convolutions and linear layers, 1 for transposed convolutions.
-        name: what to call it in the table.
+        weight: a weight of any shape; each unit of `axis` is a filter.
+        new: positions of the new filters; empty for a model that was not grown.
+        axis: the axis of the filters: 0 for convolutions and linear layers, 1 for transposed convolutions.
+        name: the name of the weight in the table.
     """
     rows = weight.detach().movedim(axis, 0).reshape(weight.shape[axis], -1).double()
     fresh = sorted(set(new))
@@ -109,16 +109,16 @@ def filters(weight: Tensor, *, new: Iterable[int] = (), axis: int = 0, name: str
 
 
 def similarity(rows: Tensor) -> Tensor:
-    """The cosine of every row with every other, (n, n); zero for rows of zeros."""
+    """Return the cosine similarity of every pair of rows, of shape (n, n); zero for rows of zeros."""
     unit = torch.nn.functional.normalize(rows.detach(), dim=1)
     return unit @ unit.T
 
 
 def effective_rank(matrix: Tensor) -> float:
-    """How many directions the rows of a matrix use: the exponential of the entropy of its normalised singular values.
+    """Return the effective rank of a matrix: the exponential of the entropy of its normalised singular values.
 
-    Between 1 and the rank, which it reaches if all singular values are equal; NaN for no rows or all zeros. Rows are
-    taken as they are, neither centred nor normalised. (Roy and Vetterli, EUSIPCO 2007.)
+    It lies between 1 and the rank, which it reaches if all singular values are equal; NaN for no rows or all zeros.
+    Rows are neither centred nor normalised. (Roy and Vetterli, EUSIPCO 2007.)
     """
     if not matrix.numel() or not bool(matrix.any()):
         return nan

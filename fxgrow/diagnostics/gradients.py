@@ -1,4 +1,4 @@
-"""Where the gradient goes: its norm for each block of a model, old and new entries apart."""
+"""Computes gradient norms for each block of a model, with the part of the new entries."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ class BlockGradient:
 
     block: str
     entries: int
-    """How many numbers have a gradient."""
+    """Number of entries that have a gradient."""
     norm: float
-    """Euclidean, over all of them."""
+    """Euclidean norm over all these entries."""
     new: float
-    """The part of it that belongs to entries that a growth added."""
+    """The norm over the entries that a growth added."""
     without: tuple[str, ...] = ()
     """Parameters of the block that have no gradient."""
 
     @property
     def rms(self) -> float:
-        """The root mean square of an entry, which blocks of any size can be compared by."""
+        """The root mean square of an entry, which is comparable between blocks of any size."""
         return self.norm / sqrt(self.entries) if self.entries else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class GradientNorms:
-    """Gradient norms, block by block, in the order of the parameters."""
+    """Gradient norms of all blocks, in the order of the parameters."""
 
     blocks: tuple[BlockGradient, ...]
 
     @property
     def total(self) -> float:
-        """Over the whole model."""
+        """The norm over the whole model."""
         return sqrt(sum(b.norm**2 for b in self.blocks))
 
     def of(self, block: str) -> BlockGradient:
-        """That of one block."""
+        """Return the entry of one block."""
         return next(b for b in self.blocks if b.block == block)
 
     def __str__(self) -> str:
@@ -61,12 +61,12 @@ class GradientNorms:
 def gradient_norms(
     model: nn.Module, *, depth: int = 1, block: Callable[[str], str | None] | None = None
 ) -> GradientNorms:
-    """The norm of the gradients that parameters hold now, block by block; call it between `backward` and `step`.
+    """Compute the norms of the current gradients, block by block; call it between `backward` and `step`.
 
     Args:
-        model: any module; if fxgrow grew it, new entries are told apart.
-        depth: a block is a module path of so many parts: with 1 `layer2`, with 2 `layer2.conv1`.
-        block: or the block of a parameter by its name; None leaves the parameter out.
+        model: any module; for a model that fxgrow grew, new entries are also reported separately.
+        depth: the number of parts of the module path that defines a block: 1 for `layer2`, 2 for `layer2.conv1`.
+        block: maps a parameter name to its block instead; None leaves the parameter out.
 
     Raises:
         UsageError: no parameter has a gradient.
@@ -98,7 +98,7 @@ def _block(where: str, members: dict[str, nn.Parameter], grown: dict[str, list[C
 
 
 def _fresh(gradient: Tensor, some: list[Change]) -> float:
-    """The square of the norm of a gradient's new entries."""
+    """Return the squared norm of the new entries of a gradient."""
     squares = gradient.double().square()
     old = torch.ones((), dtype=torch.bool, device=squares.device)  # old along every axis
     for axis in range(squares.dim()):

@@ -1,4 +1,4 @@
-"""Where twins lie in a grown model, and which entries are new, from the plans that the model remembers."""
+"""Locates twins and new entries in a grown model, from the plans that are recorded in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..plans import AxisGrowth, Layout, Leaf, Plan
 from ..plans.layout import leaves, old_positions, partners, units
 
 PRODUCED = ("even", "copy", "free", "mean")
-"""States of new units in the weights that they are born from."""
+"""States of new units in the weights that produce them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,24 +23,26 @@ class Pairs:
     parameter: str
     axis: int
     left: tuple[int, ...]
-    """Positions of left halves, or of originals, along the axis in the model as it is now."""
+    """Positions of left halves, or of originals, along the axis in the current model."""
     right: tuple[int, ...]
-    """Those of their twins, in the same order."""
+    """Positions of their twins, in the same order."""
     state: str
-    """What they were at the growth: "even" (equal halves), "odd" (opposite ones), "copy", or "split" (equal shares)."""
+    """The state of the pairs at the growth: "even" (equal halves), "odd" (opposite), "copy" or "split" (equal
+    shares)."""
     entries: tuple[tuple[int, tuple[int, ...]], ...] = ()
-    """(axis, positions) along other axes that grew later: what the halves consisted of when they were made."""
+    """(axis, positions) along other axes that grew later: the entries that the halves had when they were made."""
 
     @property
     def role(self) -> str:
-        """What the parameter does with the new units: "producer" or "consumer"."""
+        """The parameter's role for the new units: "producer" or "consumer"."""
         return "producer" if self.state in PRODUCED else "consumer"
 
     def halves(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
-        """The halves of a tensor shaped like the parameter (a weight, a gradient, optimizer state), a row each.
+        """Return both halves of a tensor shaped like the parameter (a weight, a gradient, optimizer state), one row
+        each.
 
-        Right halves of opposite pairs change their sign, so that both are equal at the growth. Entries that later
-        growths gave them are left out: each half got its own.
+        The sign of the right halves of opposite pairs is flipped, so that both halves are equal at the growth. Entries
+        added by later growths are left out, because they differ between the halves.
         """
         rows = tensor.detach()
         for axis, positions in self.entries:
@@ -52,34 +54,34 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one plan did to one tensor."""
+    """The change of one tensor by one plan."""
 
     name: str
     new: tuple[int, ...]
-    """Its shape afterwards."""
+    """Shape of the tensor afterwards."""
     axes: tuple[AxisGrowth, ...]
     inserted: bool
-    """Whether it was not there before."""
+    """Whether the plan inserted the tensor."""
 
 
 def history(model: nn.Module) -> tuple[Plan, ...]:
-    """The plans that made a model.
+    """Return the plans that grew a model.
 
     Raises:
-        UsageError: it does not remember any.
+        UsageError: the model has no record of a growth.
     """
     plans = tuple(model.meta.get("fxgrow", ())) if isinstance(model, fx.GraphModule) else ()
     if not plans:
         raise usage(
             Kind.UNSUPPORTED_MODEL,
-            f"{type(model).__name__} does not remember that it was grown",
+            f"{type(model).__name__} has no record of a growth",
             hint="pass the GraphModule that fxgrow returned, or a copy of it",
         )
     return plans
 
 
 def changes(model: nn.Module) -> dict[str, list[Change]]:
-    """What growths did to each parameter, in their order."""
+    """Return the changes of each parameter by all growths, in order."""
     found: dict[str, list[Change]] = {}
     for plan in history(model):
         for change in _changes(plan):
@@ -98,12 +100,12 @@ def _changes(plan: Plan) -> Iterator[Change]:
 
 
 def pairs_of(model: nn.Module) -> tuple[Pairs, ...]:
-    """Every pair in the parameters of a grown model, one entry for each growth, parameter and axis.
+    """Return every pair in the parameters of a grown model, one entry for each growth, parameter and axis.
 
-    Pairs of earlier growths are followed to where later ones moved them. A tied parameter is listed once.
+    Positions are those in the current model, after later growths. A tied parameter is listed once.
 
     Raises:
-        UsageError: the model does not remember that it was grown.
+        UsageError: the model has no record of a growth.
     """
     names = {name for name, _ in model.named_parameters()}
     found: list[Pairs] = []
@@ -123,7 +125,7 @@ def pairs_of(model: nn.Module) -> tuple[Pairs, ...]:
 
 
 def new_positions(some: Sequence[Change], axis: int) -> list[int]:
-    """Units of one axis of a tensor that these changes have added, as positions in the model as it is now."""
+    """Return the positions of the units of one axis that these changes added, in the current model."""
     first = some[0]
     if first.inserted:
         return list(range(some[-1].new[axis]))
@@ -137,7 +139,7 @@ def _layouts(some: Sequence[Change], axis: int) -> list[Layout]:
 
 
 def _moved(positions: Iterable[int], layouts: Sequence[Layout]) -> list[int]:
-    """Where units lie after some more growths."""
+    """Return the positions of units after some further growths."""
     found = list(positions)
     for layout in layouts:
         places = old_positions(layout)
@@ -146,7 +148,7 @@ def _moved(positions: Iterable[int], layouts: Sequence[Layout]) -> list[int]:
 
 
 def _pairs(layout: Layout) -> Iterator[tuple[list[int], list[int], str]]:
-    """Positions of both halves, and what they are, for each growing set that comes in pairs."""
+    """Yield the positions of both halves, and their state, for each growing set that consists of pairs."""
     for number, leaf in enumerate(leaves(layout)):
         if leaf.state in ("even", "odd"):
             left, right, _ = partners(layout, number)
@@ -159,7 +161,7 @@ def _pairs(layout: Layout) -> Iterator[tuple[list[int], list[int], str]]:
 
 
 def _copies(layout: Layout, number: int, leaf: Leaf) -> tuple[list[int], list[int]]:
-    """Originals and copies."""
+    """Return the positions of originals and of their copies."""
     places = units(layout, number)
     left = [position for unit in leaf.source for position in places[unit]]
     return left, [position for unit in range(leaf.old, leaf.new) for position in places[unit]]

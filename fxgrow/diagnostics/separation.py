@@ -1,4 +1,4 @@
-"""How far the halves of each pair are apart, now and over the steps of training."""
+"""Measures how far the halves of each pair are apart, once or over the steps of training."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from .text import number, table
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """The halves of some pairs at one moment; those that began opposite are compared with the right one's sign changed.
+    """The distances between the halves of some pairs at one step; the sign of the right halves of opposite pairs is
+    flipped.
 
-    So every pair begins at distance 0 and cosine 1, producers and consumers alike.
+    So every pair starts at distance 0 and cosine 1, in producers and consumers alike.
     """
 
     pairs: Pairs
     step: int
     distances: tuple[float, ...]
-    """For each pair the length of the difference of its halves."""
+    """For each pair, the norm of the difference of its halves."""
     lengths: tuple[float, ...]
-    """For each pair the mean length of its halves."""
+    """For each pair, the mean norm of its halves."""
     cosines: tuple[float, ...]
-    """For each pair the cosine of the angle between its halves; NaN where a half is one number or zero."""
+    """For each pair, the cosine of the angle between its halves; NaN if a half is one number or zero."""
 
     @property
     def relative(self) -> tuple[float, ...]:
-        """Distances in lengths of a half; 0 for halves that are both zero."""
+        """Distances divided by the mean norm of the halves; 0 if both halves are zero."""
         return tuple(d / n if n > 0 else 0.0 for d, n in zip(self.distances, self.lengths, strict=True))
 
     @property
     def separated(self) -> int:
-        """How many pairs are no longer equal, to the last bit."""
+        """Number of pairs that differ in at least one bit."""
         return sum(d > 0 for d in self.distances)
 
     def __str__(self) -> str:
@@ -46,19 +47,19 @@ class Separation:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """The halves of a grown model's pairs over the steps of training."""
+    """The distances between the halves of a grown model's pairs over the steps of training."""
 
     steps: tuple[int, ...]
     separations: tuple[Separation, ...]
-    """In the order of the steps; at each step one for each growth, parameter and axis."""
+    """All measurements in the order of the steps; at each step one for each growth, parameter and axis."""
 
     def of(self, parameter: str) -> tuple[Separation, ...]:
-        """The course of one parameter."""
+        """Return the measurements of one parameter."""
         return tuple(s for s in self.separations if s.pairs.parameter == parameter)
 
     @property
     def last(self) -> tuple[Separation, ...]:
-        """The latest step."""
+        """The measurements at the last recorded step."""
         return tuple(s for s in self.separations if self.steps and s.step == self.steps[-1])
 
     def __str__(self) -> str:
@@ -68,21 +69,21 @@ class Course:
 
 
 def separation(model: fx.GraphModule, *, step: int = 0) -> tuple[Separation, ...]:
-    """How far the halves of each pair of a grown model are apart at this moment.
+    """Measure how far the halves of each pair of a grown model are currently apart.
 
     Raises:
-        UsageError: the model does not remember that it was grown.
+        UsageError: the model has no record of a growth.
     """
     return tuple(_measure(model, pairs, step) for pairs in pairs_of(model))
 
 
 class Recorder:
-    """Records the halves of a grown model's pairs while it is trained; call `record` after each step of the optimizer.
+    """Records the distances between halves while a grown model is trained; call `record` after each optimizer step.
 
-    The model may grow further in between. What is kept are numbers, three for each pair and step.
+    The model may grow further in between. Only numbers are kept, three for each pair and step.
 
     Raises:
-        UsageError: the model does not remember that it was grown.
+        UsageError: the model has no record of a growth.
     """
 
     def __init__(self, model: fx.GraphModule) -> None:
@@ -93,7 +94,7 @@ class Recorder:
         self._separations: list[Separation] = []
 
     def record(self, step: int | None = None) -> tuple[Separation, ...]:
-        """Measure now; steps are counted from 0 where they are not given."""
+        """Measure now and return the measurements; without `step`, steps are counted from 0."""
         if history(self.model) != self._plans:
             self._plans, self._pairs = history(self.model), pairs_of(self.model)
         step = (self._steps[-1] + 1 if self._steps else 0) if step is None else step
@@ -104,7 +105,7 @@ class Recorder:
 
     @property
     def course(self) -> Course:
-        """All that was recorded."""
+        """Everything recorded so far."""
         return Course(tuple(self._steps), tuple(self._separations))
 
 

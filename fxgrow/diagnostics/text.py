@@ -1,4 +1,4 @@
-"""Tables that fit a terminal."""
+"""Formats tables for a terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH = 120
-"""Columns of the printed tables."""
+"""Width of the printed tables, in characters."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows under a head; the first column is text, the others are numbers."""
+    """Format rows with a header; the first column is left-aligned, the others are right-aligned."""
     made = Table(box=None, pad_edge=False, header_style="", padding=(0, 1, 0, 1))
     for number, name in enumerate(head):
         made.add_column(name, justify="right" if number else "left", overflow="fold")
@@ -26,5 +26,5 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Four significant digits; a dash where there is no number to give."""
+    """Format a number with four significant digits; NaN becomes a dash."""
     return "-" if isnan(value) else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""The gate: models and growths in a file, checked before every merge; or a model against what it computed before."""
+"""The CI gate: checks the models and growths of a file, and models against recorded outputs."""
 
 from .baseline import compare_with, record
 from .file import Gate, Growth, Subject, read_gate

@@ -1,4 +1,4 @@
-"""A recorded baseline: what models computed, so that a changed one can be compared without keeping the old one."""
+"""Baselines: recorded outputs of models, so that a changed model can be checked without keeping the old one."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from .tolerance import DEFAULT, check_own
 
 FORMAT = "fxgrow gate baseline 2"
 Key = tuple[int, str, str]
-"""Seed, probe and output."""
+"""Seed, probe name and output name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Recorded outputs in float64 and evaluation mode, by model and key; and what the inputs were."""
+    """Recorded outputs in float64 and evaluation mode, by model and key, with a digest of each model's inputs."""
 
     path: Path
     outputs: dict[str, dict[Key, Tensor]]
     shapes: dict[str, dict[Key, tuple[int, ...]]]
     inputs: dict[str, str]
     marks: dict[str, dict[Key, str]]
-    """Of the places that are kept of each output."""
+    """Digests of the sampled positions of each output."""
 
 
 def record(gate: Gate, path: str | Path) -> int:
-    """Write what the models of a gate compute on their probes; returns the number of outputs.
+    """Record the outputs of a gate's models on their probes in a file, and return the number of outputs.
 
     Raises:
-        UsageError: a model cannot be made or run.
+        UsageError: a model cannot be built or run.
     """
     tensors: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
@@ -67,7 +67,7 @@ def record(gate: Gate, path: str | Path) -> int:
 
 
 def _computed(gate: Gate, model: Subject) -> tuple[dict[Key, Tensor], str]:
-    """Every output of a model in float64, and a digest of the inputs it was given."""
+    """Return every output of a model in float64, and a digest of its inputs."""
     found: dict[Key, Tensor] = {}
     digest = hashlib.sha256()
     for seed in gate.seeds:
@@ -80,7 +80,7 @@ def _computed(gate: Gate, model: Subject) -> tuple[dict[Key, Tensor], str]:
             found |= {(seed, probe.name, name): output for name, output in outputs.items()}
     for name in dict.fromkeys(name for _, _, name in found):
         if all(nothing_finite(output) for (_, _, other), output in found.items() if other == name):
-            what = f"{name} of {model.name} is nowhere finite, so nothing can be compared"
+            what = f"{name} of {model.name} has no finite entry, so nothing can be compared"
             raise usage(Kind.BAD_INPUTS, what, hint="look for NaN in the weights")
     return found, digest.hexdigest()[:16]
 
@@ -93,7 +93,7 @@ def _run(name: str, model: nn.Module, probe: Probe, seed: int) -> dict[str, Tens
         what = f"{name} cannot run on these inputs: {reason}"
         raise usage(Kind.BAD_INPUTS, what, hint='inputs = ["2x3x64x64"]') from error
     if not outputs:
-        raise usage(Kind.BAD_INPUTS, f"{name} returns no tensors", hint="return what is to be compared")
+        raise usage(Kind.BAD_INPUTS, f"{name} returns no tensors", hint="return at least one tensor")
     return outputs
 
 
@@ -102,10 +102,10 @@ def _bytes(value: Any) -> bytes:
 
 
 def read_baseline(gate: Gate) -> Baseline:
-    """The baseline of a gate.
+    """Read the baseline of a gate.
 
     Raises:
-        UsageError: there is none, it cannot be read, or it does not hold the models and seeds of the gate.
+        UsageError: there is no baseline, it cannot be read, or it has another format.
     """
     path = gate.baseline
     if path is None or not path.is_file():
@@ -117,7 +117,7 @@ def read_baseline(gate: Gate) -> Baseline:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
             if facts.get("format") != FORMAT:
-                raise _bad(path, "it is no baseline of this version")
+                raise _bad(path, "it was not recorded by this version")
             found.inputs.update({str(k): str(v) for k, v in json.loads(facts.get("inputs", "")).items()})
             marks = json.loads(facts.get("marks", ""))
             for text, shape in json.loads(facts.get("shapes", "")).items():
@@ -134,21 +134,21 @@ def read_baseline(gate: Gate) -> Baseline:
 
 
 def _bad(path: Path, reason: str) -> FxgrowError:
-    return usage(Kind.BAD_OPTION, f"the baseline {path} cannot be read: {reason}", hint="record it anew with --record")
+    return usage(Kind.BAD_OPTION, f"the baseline {path} cannot be read: {reason}", hint="record it again with --record")
 
 
 def compare_with(baseline: Baseline, gate: Gate, model: Subject) -> Iterator[Difference]:
-    """How far each output of a model is from what was recorded, in float64.
+    """Yield the difference of each output of a model from its recorded value, in float64.
 
     Raises:
-        UsageError: the baseline holds no such model, or was recorded with other seeds or inputs.
+        UsageError: the baseline does not contain the model, or was recorded with other seeds or inputs.
     """
     recorded = baseline.outputs.get(model.name)
     if recorded is None:
         raise usage(
             Kind.BAD_OPTION,
-            f"the baseline holds no model {model.name}",
-            hint=f"models there are {', '.join(baseline.outputs)}; or record it anew with --record",
+            f"the baseline does not contain a model {model.name}",
+            hint=f"its models are {', '.join(baseline.outputs)}; or record it again with --record",
         )
     computed, digest = _computed(gate, model)
     seeds = {seed for seed, _, _ in recorded}
@@ -156,7 +156,7 @@ def compare_with(baseline: Baseline, gate: Gate, model: Subject) -> Iterator[Dif
         raise usage(
             Kind.BAD_OPTION,
             f"the baseline of {model.name} was recorded with other seeds or inputs",
-            hint=f"seeds were {sorted(seeds)}; give the inputs of then, or record it anew with --record",
+            hint=f"its seeds are {sorted(seeds)}; use the same seeds and inputs, or record it again with --record",
         )
     check_own(model, (output for _, _, output in (*recorded, *computed)))
     for key in dict.fromkeys((*recorded, *computed)):

@@ -1,4 +1,5 @@
-"""Tables of a gate file, read key by key: unknown keys, wrong types and absurd sizes are told with their place."""
+"""Reads the tables of a gate file key by key; errors name the position of unknown keys, wrong types and large
+values."""
 
 from __future__ import annotations
 
@@ -11,33 +12,33 @@ from typing import Any
 from ..errors import FxgrowError, Kind, usage
 
 MOST = 1000
-"""Entries of a list or a table."""
+"""The largest number of entries of a list or a table."""
 LONGEST = 1000
-"""Characters of a text."""
+"""The largest number of characters of a string."""
 LARGEST = 2**40
-"""Whole numbers: seeds, widths."""
+"""The largest integer, for seeds and widths."""
 Field = Callable[[Any, str], Any]
 
 
 def bad(where: str, what: str, hint: str = "docs/gate.md lists every key with its type") -> FxgrowError:
-    """The error for a place in a gate file."""
+    """Return the error for a position in a gate file."""
     return usage(Kind.BAD_OPTION, f"gate file, {where}: {what}", hint=hint)
 
 
 def short(value: object) -> str:
-    """A value as text that fits a line."""
+    """Format a value so that it fits in a line."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def table(data: Any, where: str, fields: Mapping[str, Field]) -> dict[str, Any]:
-    """The values of a table's known keys.
+    """Read the values of a table's known keys.
 
     Raises:
-        UsageError: it is no table, or holds an unknown key or a value of another type.
+        UsageError: the value is not a table, or it has an unknown key or a value of the wrong type.
     """
     if not isinstance(data, dict):
-        raise bad(where, f"{short(data)} is no table")
+        raise bad(where, f"{short(data)} is not a table")
     for key in data:
         if key not in fields:
             near = get_close_matches(key, fields, 1)
@@ -47,43 +48,43 @@ def table(data: Any, where: str, fields: Mapping[str, Field]) -> dict[str, Any]:
 
 
 def text(value: Any, where: str) -> str:
-    """A text of some length, printable."""
+    """Read a non-empty printable string of limited length."""
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST or not value.isprintable():
-        raise bad(where, f"{short(value)} is no text")
+        raise bad(where, f"{short(value)} is not a non-empty printable string")
     return value
 
 
 def flag(value: Any, where: str) -> bool:
-    """True or false."""
+    """Read a boolean."""
     if not isinstance(value, bool):
-        raise bad(where, f"{short(value)} is neither true nor false")
+        raise bad(where, f"{short(value)} is not true or false")
     return value
 
 
 def whole(value: Any, where: str) -> int:
-    """A whole number that can be a seed or a width."""
+    """Read an integer that can be a seed or a width."""
     if type(value) is not int or not 0 <= value <= LARGEST:
-        raise bad(where, f"{short(value)} is no whole number from 0 to {LARGEST}")
+        raise bad(where, f"{short(value)} is not an integer from 0 to {LARGEST}")
     return value
 
 
 def number(value: Any, where: str) -> float:
-    """A finite positive number."""
+    """Read a finite positive number."""
     if type(value) not in (int, float) or not 0 < value < LARGEST or not math.isfinite(value):
-        raise bad(where, f"{short(value)} is no positive number")
+        raise bad(where, f"{short(value)} is not a positive number")
     return float(value)
 
 
 def tolerance(value: Any, where: str) -> float:
-    """A relative error that may still be called the same."""
+    """Read a relative tolerance, a positive number below 1."""
     found = number(value, where)
     if found >= 1:
-        raise bad(where, f"{short(value)} is no tolerance", "a relative error below 1 (100 %), 1e-6 say")
+        raise bad(where, f"{short(value)} is not a tolerance", "use a relative error below 1 (100 %), for example 1e-6")
     return found
 
 
 def several(field: Field) -> Field:
-    """A list of such values, or one of them."""
+    """Return a reader for a list of such values, or a single one."""
 
     def read(value: Any, where: str) -> tuple[Any, ...]:
         values = value if isinstance(value, list) else [value]
@@ -95,33 +96,33 @@ def several(field: Field) -> Field:
 
 
 def mapping(field: Field) -> Field:
-    """A table from names to such values."""
+    """Return a reader for a table from names to such values."""
 
     def read(value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict) or not 0 < len(value) <= MOST:
-            raise bad(where, f"{short(value)} is no table of names")
+            raise bad(where, f"{short(value)} is not a table of names")
         return {text(key, where): field(v, f"{where}.{key}") for key, v in value.items()}
 
     return read
 
 
 def either(first: Field, second: Field, is_first: Callable[[Any], bool]) -> Field:
-    """One of two kinds of value."""
+    """Return a reader that uses `first` or `second`, depending on the value."""
     return lambda value, where: (first if is_first(value) else second)(value, where)
 
 
 def inside(folder: Path, value: str, where: str, *, anywhere: bool) -> Path:
-    """A path in the folder of the gate file, links followed; anywhere if the user said so.
+    """Resolve a path and check that it lies in the folder of the gate file, unless `anywhere` is set.
 
     Raises:
-        UsageError: it leads out of the folder.
+        UsageError: the path, with links resolved, lies outside the folder.
     """
     root = folder.resolve()
     path = (root / value).resolve()
     if not anywhere and (Path(value).is_absolute() or not path.is_relative_to(root)):
         raise bad(
             where,
-            f"{short(value)} leads out of the folder of the gate file",
-            "a relative path inside it, or --allow-outside if you trust the file",
+            f"{short(value)} is outside the folder of the gate file",
+            "use a relative path inside it, or --allow-outside if you trust the file",
         )
     return path

@@ -1,4 +1,4 @@
-"""gate.toml: read, validated, and turned into plain data. Reading one runs no code."""
+"""Reads and validates gate.toml, and returns it as plain data. Reading a gate file runs no code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import fields as f
 from .row import BASELINE
 
 LARGEST_FILE = 2**20
-"""Bytes of a gate file."""
+"""The largest size of a gate file, in bytes."""
 VERBS = ("widen", "deepen", "grow")
 _NAMES = f.several(f.text)
 _COMMON: dict[str, f.Field] = {"scheme": f.text, "seed": f.whole, "init": f.text}
@@ -82,7 +82,7 @@ _GROWTH: dict[str, f.Field] = {
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model of the gate: how it is made, and what its outputs may differ by."""
+    """A model of the gate: how to build it, and the tolerances of its outputs."""
 
     name: str
     factory: str
@@ -90,25 +90,25 @@ class Subject:
     grown: Path | None = None
     inputs: tuple[str, ...] = ()
     tolerance: Mapping[str, float] = field(default_factory=dict)
-    """Relative errors by output; "default" stands for all others."""
+    """Relative tolerances by output; "default" is for all others."""
     own: tuple[str, ...] = ()
-    """Outputs that the model's own table names."""
+    """Outputs named in the model's own tolerance table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """A growth of the gate: a verb of fxgrow with its options."""
+    """A growth of the gate: widen, deepen or grow, with options."""
 
     name: str
     verb: str
     options: Mapping[str, Any]
     models: tuple[str, ...] = ()
-    """Of which models; () means all."""
+    """The names of its models; () means all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A gate file."""
+    """The contents of a gate file."""
 
     folder: Path
     models: tuple[Subject, ...]
@@ -117,33 +117,35 @@ class Gate:
     training: bool = True
     baseline: Path | None = None
     common: tuple[str, ...] = ()
-    """Outputs that the table of tolerances for all models names."""
+    """Outputs named in the tolerance table for all models."""
 
     @property
     def pairs(self) -> tuple[tuple[Subject, Growth], ...]:
-        """Every model with every growth that is meant for it."""
+        """Every model with every growth that applies to it."""
         return tuple((m, g) for m in self.models for g in self.growths if not g.models or m.name in g.models)
 
 
 def read_gate(path: str | Path, *, anywhere: bool = False) -> Gate:
-    """A gate file as data. Its factories are not imported, its weights not read.
+    """Read a gate file. Its factories are not imported and its weights are not read.
 
     Args:
         path: the file.
-        anywhere: whether its paths may lead out of its folder.
+        anywhere: whether paths in the file may lead outside its folder.
 
     Raises:
-        UsageError: no such file, no TOML, or an invalid key or value; the message says where.
+        UsageError: the file does not exist, is not TOML, or has an invalid key or value; the message says where.
     """
     path = Path(path)
     if not path.is_file():
-        raise usage(Kind.BAD_OPTION, f"there is no gate file {path}", hint="docs/gate.md has one to copy")
+        raise usage(Kind.BAD_OPTION, f"there is no gate file {path}", hint="docs/gate.md has an example to copy")
     if path.stat().st_size > LARGEST_FILE:
-        raise usage(Kind.BAD_OPTION, f"{path} has {path.stat().st_size:,} bytes: no gate file has", hint="docs/gate.md")
+        raise usage(
+            Kind.BAD_OPTION, f"{path} has {path.stat().st_size:,} bytes, too many for a gate file", hint="docs/gate.md"
+        )
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise usage(Kind.BAD_OPTION, f"{path} is no TOML: {error}", hint="docs/gate.md has one to copy") from error
+        raise usage(Kind.BAD_OPTION, f"{path} is not TOML: {error}", hint="docs/gate.md has an example") from error
     return _gate(f.table(data, "top", _FILE), path.resolve().parent, anywhere)
 
 
@@ -154,10 +156,10 @@ def _gate(data: Mapping[str, Any], folder: Path, anywhere: bool) -> Gate:
     for kind, names in (("model", [m.name for m in models]), ("growth", [g.name for g in growths])):
         twice = next((n for k, n in enumerate(names) if n in names[:k]), None)
         if twice is not None:
-            raise f.bad(kind, f"two are called {f.short(twice)}", "give each its own name =")
+            raise f.bad(kind, f"two have the name {f.short(twice)}", "give each a unique name =")
     baseline = f.inside(folder, data["baseline"], "baseline", anywhere=anywhere) if "baseline" in data else None
     if not models:
-        raise f.bad("model", "there is none", '[[model]] with factory = "module:factory"')
+        raise f.bad("model", "the file has none", 'add [[model]] with factory = "module:factory"')
     seeds, training = data.get("seeds", (0,)), data.get("training", True)
     return Gate(folder, models, growths, seeds, training, baseline, tuple(common))
 
@@ -165,9 +167,11 @@ def _gate(data: Mapping[str, Any], folder: Path, anywhere: bool) -> Gate:
 def _model(data: Mapping[str, Any], k: int, folder: Path, anywhere: bool, common: Mapping[str, float]) -> Subject:
     where = f"model[{k}]"
     if "factory" not in data:
-        raise f.bad(where, "it has no factory", 'factory = "module:factory"')
+        raise f.bad(where, "it has no factory", 'add factory = "module:factory"')
     if "weights" in data and "grown" in data:
-        raise f.bad(where, "both weights and grown are given", "a grown model has its weights in its folder")
+        raise f.bad(
+            where, "both weights and grown are given", "leave out weights: the folder of a grown model contains them"
+        )
     paths = {
         key: f.inside(folder, data[key], f"{where}.{key}", anywhere=anywhere)
         for key in ("weights", "grown")
@@ -182,19 +186,25 @@ def _growth(data: Mapping[str, Any], k: int, models: set[str]) -> Growth:
     where = f"growth[{k}]"
     verbs = [v for v in VERBS if v in data]
     if len(verbs) != 1:
-        raise f.bad(where, f"it has {' and '.join(verbs) or 'no verb'}", "one of widen, deepen and grow, as a table")
+        raise f.bad(
+            where,
+            f"it has {' and '.join(verbs) or 'none of widen, deepen and grow'}",
+            "give exactly one of these tables",
+        )
     unknown = [m for m in data.get("models", ()) if m not in models]
     if unknown:
         raise f.bad(f"{where}.models", f"there is no model {f.short(unknown[0])}", f"models are {', '.join(models)}")
     if data.get("name") == BASELINE:
-        raise f.bad(where, f"{BASELINE!r} is what the comparison with recorded outputs is called", "another name")
+        raise f.bad(
+            where, f"the name {BASELINE!r} is reserved for the comparison with recorded outputs", "use another name"
+        )
     (verb,) = verbs
     if verb == "widen" and "node" not in data[verb]:
-        raise f.bad(f"{where}.widen", "it names no node", 'node = "layer2.conv1"')
+        raise f.bad(f"{where}.widen", "it has no node", 'add node = "layer2.conv1"')
     return Growth(data.get("name", f"{verb} {k + 1}"), verb, data[verb], data.get("models", ()))
 
 
 def _tables(value: Any, where: str, known: Mapping[str, f.Field]) -> tuple[dict[str, Any], ...]:
     if not isinstance(value, list) or len(value) > f.MOST:
-        raise f.bad(where, "it is no list of tables", f"[[{where.rpartition('.')[2]}]]")
+        raise f.bad(where, "it is not a list of tables", f"write it as [[{where.rpartition('.')[2]}]]")
     return tuple(f.table(item, f"{where.rpartition('.')[2]}[{k}]", known) for k, item in enumerate(value))

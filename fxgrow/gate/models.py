@@ -1,4 +1,4 @@
-"""The models that a gate file names."""
+"""Loads the models of a gate file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .file import Gate, Subject
 
 
 def loaded_for(gate: Gate, model: Subject, seed: int) -> Loaded:
-    """A model of the gate, traced, with its weights; `seed` is of random ones."""
+    """Build a model of the gate, load its weights and trace it; `seed` is the seed of random weights."""
     return load(
         model.factory,
         weights=model.weights,

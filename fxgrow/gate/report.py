@@ -1,4 +1,4 @@
-"""What the gate found, for machines: JSON, and JUnit XML for the test pages of CI services."""
+"""Writes the results of the gate as JSON, and as JUnit XML for the test pages of CI services."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .row import BROKEN, HELD, Row
 
 VERSION = 1
 _FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML 1.0 cannot hold."""
+"""Characters that are not allowed in XML 1.0."""
 
 
 def as_json(rows: Sequence[Row]) -> str:
-    """The rows as JSON; an error that is not finite is null there."""
+    """Format the rows as JSON; errors that are not finite become null."""
     data = {
         "format": "fxgrow gate",
         "version": VERSION,
@@ -36,7 +36,7 @@ def _finite(value: object) -> object:
 
 
 def as_junit(rows: Sequence[Row]) -> str:
-    """The rows as test cases: broken ones fail, those that could not be checked are errors."""
+    """Format the rows as JUnit test cases: broken rows are failures, rows that could not be checked are errors."""
     counts = {"failures": sum(r.status == BROKEN for r in rows)}
     counts["errors"] = sum(r.status not in (HELD, BROKEN) for r in rows)
     seconds = f"{sum(r.seconds for r in rows):.3f}"

@@ -1,4 +1,4 @@
-"""What the gate found: one row for each model and growth, or each model and its baseline."""
+"""Result rows of the gate: one for each model and growth, or for each model and its baseline."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 HELD, BROKEN, REFUSED, ERROR = "held", "broken", "refused", "error"
 BASELINE = "baseline"
-"""What stands in the place of a growth where a model is compared with recorded outputs."""
+"""The name in place of a growth in rows that compare a model with recorded outputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How far one output is from what it was: on the probe, and in the mode, in which it is closest to its limit."""
+    """The difference of one output, on the probe and in the mode where it is largest relative to its limit."""
 
     output: str
     seed: int
@@ -20,7 +20,7 @@ class Difference:
     dtype: str
     error: float
     limit: float
-    """Relative errors up to it are held to be rounding."""
+    """The largest relative error that counts as rounding."""
 
     @property
     def held(self) -> bool:
@@ -34,20 +34,20 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison of the gate."""
+    """The result of one comparison of the gate."""
 
     model: str
     growth: str
     status: str
     seconds: float
     differences: tuple[Difference, ...] = ()
-    """For each output and dtype the one that is closest to its limit, or farthest beyond it."""
+    """For each output and dtype, the difference that is largest relative to its limit."""
     message: str = ""
-    """What is wrong, and where; empty if the row holds."""
+    """What is wrong, and where; "" if the row holds."""
 
     @property
     def name(self) -> str:
-        """Model and growth."""
+        """Names of the model and the growth."""
         return f"{self.model} · {self.growth}"
 
     @property
@@ -60,7 +60,7 @@ class Row:
 
 
 def closest(differences: list[Difference]) -> tuple[Difference, ...]:
-    """For each output and dtype the difference that is closest to its limit."""
+    """Return, for each output and dtype, the difference that is largest relative to its limit."""
     found: dict[tuple[str, str], Difference] = {}
     for d in differences:
         key = d.output, d.dtype

@@ -1,4 +1,4 @@
-"""Running the gate: every row by itself, in this process or in several."""
+"""Runs the gate: each row separately, in this process or in several."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Task = tuple[Gate, Subject, Growth | None]
 
 
 def run_gate(gate: Gate, *, jobs: int = 1) -> Iterator[Row]:
-    """Every row of a gate, as they are done.
+    """Yield the rows of a gate, each as soon as it is computed.
 
     Args:
-        gate: what to check.
-        jobs: processes. Each loads torch for itself, so several pay where models are large.
+        gate: the gate file's contents.
+        jobs: the number of processes. Each process imports torch, so several are faster only for large models.
 
     Raises:
         UsageError: the baseline cannot be read, or was recorded for something else.
@@ -56,7 +56,7 @@ def run_gate(gate: Gate, *, jobs: int = 1) -> Iterator[Row]:
 
 
 def _with_tolerances(gate: Gate, rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows, and one more if the file gives a tolerance to what no model has."""
+    """Yield the rows, and an error row if the file gives a tolerance for an output that no model has."""
     done: list[Row] = []
     for row in rows:
         done.append(row)
@@ -71,12 +71,12 @@ def _result(future: Future[Row], task: Task) -> Row:
         return future.result()
     except BrokenProcessPool:
         _, model, growth = task
-        what = "the process ended without a result: it was killed, for want of memory perhaps"
+        what = "the process ended without a result; it may have run out of memory"
         return Row(model.name, growth.name if growth else BASELINE, ERROR, 0.0, (), what)
 
 
 def run_row(gate: Gate, model: Subject, growth: Growth | None) -> Row:
-    """One model with one growth, or against the baseline (None). Whatever goes wrong is in the row."""
+    """Check one model with one growth, or against the baseline (None). All errors are reported in the row."""
     start = time.perf_counter()
     row = Row(model.name, growth.name if growth is not None else BASELINE, HELD, 0.0)
     try:
@@ -88,16 +88,16 @@ def run_row(gate: Gate, model: Subject, growth: Growth | None) -> Row:
         row = replace(row, status=REFUSED, message=str(error))
     except FxgrowError as error:
         row = replace(row, status=ERROR, message=str(_for_a_file(error.refusal)))
-    except Exception as error:  # of the user's own code; the other rows go on
+    except Exception as error:  # the user's own code failed; the other rows continue
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         row = replace(row, status=ERROR, message=f"{type(error).__name__}: {reason}")
     return replace(row, seconds=time.perf_counter() - start)
 
 
 def _for_a_file(refusal: Refusal) -> Refusal:
-    """A refusal whose way out is a key of the gate file, where the library's is an argument."""
+    """Replace a hint about an argument by one about a key of the gate file."""
     if refusal.kind is Kind.BAD_INPUTS and ("example_inputs" in refusal.hint or "one value for each" in refusal.hint):
-        return replace(refusal, hint=f"inputs = [...] with one text for each input: {SYNTAX}")
+        return replace(refusal, hint=f"inputs = [...] with one string for each input: {SYNTAX}")
     return replace(refusal, hint=refusal.hint.partition("; --unsafe-pickle")[0])
 
 
@@ -113,7 +113,7 @@ def _row(row: Row, found: Iterable[Difference], more: Sequence[str] = (), pictur
 
 
 def _grown(row: Row, gate: Gate, model: Subject, growth: Growth) -> Row:
-    """The row of a growth: the differences at each seed, what else is wrong, and where the models first differ."""
+    """Check a growth at each seed: the differences, other failures, and where the models first differ."""
     found: list[Difference] = []
     more: list[str] = []
     picture = ""
@@ -141,7 +141,7 @@ def _planned(before: Loaded, growth: Growth, seed: int) -> Plan:
 
 
 def differences_of(certificate: Certificate, seed: int, limit: Callable[[str], float | None]) -> Iterator[Difference]:
-    """Every comparison of a certificate; a limit that is given for an output replaces the certificate's own."""
+    """Yield every comparison of a certificate; a limit given for an output replaces the certificate's own."""
     for e in certificate.errors:
         given = limit(e.output)
         given = limit(DEFAULT) if given is None else given

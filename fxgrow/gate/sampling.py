@@ -1,4 +1,4 @@
-"""Which entries of a large output a baseline keeps: random ones, the same wherever the random numbers are the same."""
+"""Selects the entries of a large output that a baseline stores: a random sample, the same in every run."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ import torch
 from torch import Tensor
 
 MOST = 2**16
-"""Entries of an output that are kept. Of larger ones they are random: every n-th could be a single column."""
+"""Largest number of stored entries of an output. The sample is random: every n-th entry could be a single column."""
 _SEED = 0
 
 
 @lru_cache(maxsize=4)
 def places(size: int) -> Tensor:
-    """Indices into a large output, none twice, in order."""
+    """Return sorted unique random indices into an output of some size."""
     random = torch.Generator().manual_seed(_SEED)
     return torch.randperm(size, generator=random)[:MOST].sort().values
 
 
 def sample(output: Tensor) -> Tensor:
-    """The entries of an output that are kept: all, or so many."""
+    """Return the entries of an output to store: all, or a sample of `MOST`."""
     flat = output.detach().cpu().reshape(-1)
     return flat[places(flat.numel())] if flat.numel() > MOST else flat.clone()
 
 
 def mark(output: Tensor) -> str:
-    """A digest of the places, which another version of torch might draw otherwise; empty where all entries are kept."""
+    """Return a digest of the sampled indices, which may differ between versions of torch; "" if all entries are
+    stored."""
     if output.numel() <= MOST:
         return ""
     return hashlib.sha256(places(output.numel()).numpy().tobytes()).hexdigest()[:16]

@@ -1,1 +1,1 @@
-"""Which layers of a model can grow, and why the others cannot."""
+"""Reports which layers of a model can grow, and why the others cannot."""

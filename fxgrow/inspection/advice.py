@@ -1,4 +1,4 @@
-"""Refusals that recommend only what has been planned."""
+"""Makes refusals recommend only growths that were planned successfully."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ..plans import Plan
 from .growable import TWICE
 
 MOST_TRIED = 6
-"""Layers that are tried before none is recommended."""
+"""The largest number of layers that are tried before a recommendation is given up."""
 
 
 def advised(plan: Callable[[], Plan], recipe: Widen, gm: fx.GraphModule, analysis: Analysis) -> Plan:
-    """A plan, or a refusal whose ways out lead out: each has been planned, or is a change of the model.
+    """Make a plan; if it is refused, keep only hints that work: each was planned, or is a change of the model.
 
     Args:
         plan: makes the plan of the recipe.
-        recipe: what is asked for.
+        recipe: the requested growth.
         gm: the model.
-        analysis: of it.
+        analysis: the analysis of the model.
 
     Raises:
-        UsageError: as `plan` does.
-        GrowthRefused: as `plan` does.
+        UsageError: raised by `plan`.
+        GrowthRefused: raised by `plan`.
     """
     try:
         return plan()
@@ -40,12 +40,12 @@ def advised(plan: Callable[[], Plan], recipe: Widen, gm: fx.GraphModule, analysi
 
 def _raise(refused: Refused, recipe: Widen, gm: fx.GraphModule, analysis: Analysis) -> Plan:
     def works(**options: object) -> bool:
-        if "width" in options:  # of all layers
+        if "width" in options:  # the same width for all layers
             options["others"] = tuple((name, options["width"]) for name, _ in recipe.others)
         return _can_be_planned(replace(recipe, **options), gm, analysis)  # type: ignore[arg-type]  # options of a recipe
 
     def layers(way: Way) -> Named:
-        """The nearest that grow by as much, else those that grow to twice their widths."""
+        """Return the nearest layers that grow by as much, else those that grow to twice their width."""
         for width, said in _widths(recipe):
             found: list[str] = []
             for name in way.layers[:MOST_TRIED]:
@@ -62,7 +62,8 @@ def _raise(refused: Refused, recipe: Widen, gm: fx.GraphModule, analysis: Analys
 
 
 def _widths(recipe: Widen) -> Sequence[tuple[Width, str]]:
-    """Widths for other layers than those that are named, and how each is told: the one that was asked for first."""
+    """Return widths to try on other layers than the named ones, each with its description; the requested width
+    first."""
     asked = dict.fromkeys([*([recipe.width] if recipe.nodes else []), *(width for _, width in recipe.others)])
     known = [(width, "") for width in asked] if len(asked) == 1 else []
     twice = [] if {Width(), TWICE} & asked.keys() and known else [(TWICE, "twice the width")]

@@ -1,4 +1,4 @@
-"""Which layers of a model can grow: found once for all of them, and read by `inspect` and by plans of many layers."""
+"""Determines once which layers of a model can grow, for `inspect` and for plans of many layers."""
 
 from __future__ import annotations
 
@@ -15,37 +15,39 @@ from ..planning.widths import Width
 from ..plans import Plan
 
 TWICE = Width(factor=2.0)
-"""Twice the width: uniform copies need it, and all but `BY_WIDTH` says the same of every width that is as large."""
+"""Twice the width: uniform copies need it, and except for `BY_WIDTH` the answer is the same for every smaller
+increase."""
 BY_WIDTH = frozenset({Kind.DECIDED, Kind.INEXPRESSIBLE})
-"""Refusals that may hold for one width and not for another: the model's code does something else at that width."""
+"""Refusals that may depend on the width: the model's code does something else at that width."""
 _LESS = {"factor=1.25": Width(factor=1.25), "by=1": Width(by=1)}
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Of all layers, named as in `paths`: the plan in which they grow to twice their widths, and why others cannot."""
+    """Which layers (named as in `paths`) can grow: the plan that doubles their widths, and the refusals of the
+    others."""
 
     recipe: Widen | None
-    """What was planned; None for a model without layers."""
+    """The recipe that was planned; None for a model without layers."""
     plan: Plan | None
-    """None if nothing can grow."""
+    """The plan; None if no layer can grow."""
     left_out: Mapping[str, GrowthRefused]
 
     @property
     def refusals(self) -> Mapping[str, Refusal]:
-        """Why layers cannot grow, by name."""
+        """The refusals of the layers that cannot grow, by name."""
         return {name: why.refusal for name, why in self.left_out.items()}
 
 
 @dataclass(slots=True)
 class _Kept:
-    """By scheme."""
+    """Answers by scheme."""
 
     found: dict[str, Answers] = field(default_factory=dict)
 
 
 def answers(gm: fx.GraphModule, analysis: Analysis, scheme: str = "auto") -> Answers:
-    """Which layers can grow with the coupled stream that they belong to; found once, and kept with the analysis."""
+    """Return which layers can grow together with their coupled layers; computed once, and kept with the analysis."""
     kept = analysis.kept(_Kept, _Kept).found
     if scheme not in kept:
         kept[scheme] = _answers(gm, analysis, scheme)
@@ -63,7 +65,7 @@ def _answers(gm: fx.GraphModule, analysis: Analysis, scheme: str) -> Answers:
 
 
 def _by_less(name: str, why: GrowthRefused, recipe: Widen, gm: fx.GraphModule, analysis: Analysis) -> GrowthRefused:
-    """The refusal of a layer, which says so if the layer can grow to a smaller width than twice its own."""
+    """Return the refusal of a layer, extended if the layer can grow by less than twice its width."""
     if why.refusal.kind not in BY_WIDTH:
         return why
     for text, width in _LESS.items():
@@ -77,11 +79,11 @@ def _by_less(name: str, why: GrowthRefused, recipe: Widen, gm: fx.GraphModule, a
 
 
 def planned(recipe: Widen, gm: fx.GraphModule, analysis: Analysis) -> Plan:
-    """The plan of a recipe in which layers may be left out: those that cannot grow, as `inspect` says.
+    """Plan a recipe whose optional layers are left out where `inspect` says that they cannot grow.
 
     Raises:
         UsageError: a name or a width is invalid.
-        GrowthRefused: a layer that must grow cannot, or none can.
+        GrowthRefused: a required layer cannot grow, or none can.
     """
     if not recipe.optional or recipe.scheme != "auto" or recipe.skip != "couple":
         return recipe.plan(gm, analysis)

@@ -1,4 +1,4 @@
-"""The survey behind `inspect`: every producer, what reads it, what grows with it, and why it may not grow."""
+"""Surveys a model for `inspect`: every producer, its consumers, what grows with it, and why it may not grow."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Site:
     width: int
     """The number of channels."""
     axis: str
-    """What the axis is made of, e.g. `(g c)`; equal names are one set of units."""
+    """The axis expression, e.g. `(g c)`; equal names mean the same set of units."""
     readers: tuple[str, ...]
-    """Nodes that sum over it."""
+    """Consumers: nodes that sum over the axis."""
     together: tuple[str, ...]
-    """Other producers whose channels grow with these."""
+    """Other producers whose channels grow together with these."""
     joins: tuple[str, ...]
-    """Residual joins that the volume meets."""
+    """Residual joins that use these channels."""
     refusal: Refusal | None
     """Why it cannot grow; None if it can."""
     kind: str = ""
@@ -54,13 +54,13 @@ class Site:
 
     @property
     def widenable(self) -> bool:
-        """Whether it can grow with the coupled stream it belongs to."""
+        """Whether it can grow together with its coupled layers."""
         return self.refusal is None
 
 
 @dataclass(frozen=True, slots=True)
 class JoinSite:
-    """One residual join: the branch point, the two paths that meet, and which of them is the skip."""
+    """One residual join: the branch point, the ends of the two paths that meet, and which of them is the skip path."""
 
     node: str
     branch: str
@@ -70,14 +70,14 @@ class JoinSite:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All producers and joins of a model, in execution order."""
+    """All producers and residual joins of a model, in execution order."""
 
     sites: tuple[Site, ...]
     joins: tuple[JoinSite, ...]
 
 
 def survey(gm: fx.GraphModule, analysis: Analysis, scheme: str = "auto") -> Survey:
-    """Look at every producer of a model; proves each growth, applies none."""
+    """Survey every producer of a model; growths are planned and proved, but not applied."""
     dims = analysis.dims
     surroundings, refusals = _Surroundings(gm, analysis), answers(gm, analysis, scheme).refusals
     sites = [surroundings.site(path, producer, refusals.get(path)) for path, producer in paths(gm, dims).items()]
@@ -85,7 +85,7 @@ def survey(gm: fx.GraphModule, analysis: Analysis, scheme: str = "auto") -> Surv
 
 
 class _Surroundings:
-    """Which readers, producers and joins see which atoms."""
+    """Maps sets of units to the consumers, producers and joins that use them."""
 
     def __init__(self, gm: fx.GraphModule, analysis: Analysis) -> None:
         self.dims = dims = analysis.dims
@@ -100,7 +100,7 @@ class _Surroundings:
         return frozenset(atom for axis in axes for atom in atoms(self.dims.algebra.resolve(axis)))
 
     def site(self, path: str, p: Producer, refusal: Refusal | None) -> Site:
-        """One producer with all that shares units with it."""
+        """Return one producer with everything that shares units with it."""
         mine, axis = self._atoms(p.axis), self.dims.algebra.resolve(p.axis)
         together = [q.node for q, held in self.producers if q.weight is not p.weight and mine & held]
         return Site(
@@ -129,7 +129,7 @@ class _Surroundings:
 
 
 def _joins(gm: fx.GraphModule, dims: DimsSolver) -> list[JoinSite]:
-    """Joins with the branch point from which both paths come."""
+    """Return the residual joins, each with the branch point of its two paths."""
     nodes = {n.name: n for n in gm.graph.nodes}
     ancestors: dict[fx.Node, set[fx.Node]] = {}
     order = {n: i for i, n in enumerate(gm.graph.nodes)}

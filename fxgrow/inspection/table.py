@@ -1,4 +1,4 @@
-"""What `inspect` says: a survey of a model, as text that fits a terminal."""
+"""Formats the survey of a model as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rich.table import Table
 from .survey import JoinSite, Site, Survey
 
 WIDTH = 120
-"""Columns of the printed tables."""
+"""Width of the printed tables, in characters."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Inspection:
-    """Every widenable producer with its readers, the residual joins, and the reason for whatever cannot grow."""
+    """The result of `inspect`: producers that can be widened, residual joins, and the refusals; prints as tables."""
 
     survey: Survey
 
@@ -32,12 +32,12 @@ class Inspection:
 
     @property
     def widenable(self) -> tuple[Site, ...]:
-        """Producers that can grow."""
+        """Producers that can be widened."""
         return tuple(s for s in self.sites if s.widenable)
 
     @property
     def refused(self) -> tuple[Site, ...]:
-        """Producers that cannot, each with its refusal."""
+        """Producers that cannot be widened, each with its refusal."""
         return tuple(s for s in self.sites if not s.widenable)
 
     def __repr__(self) -> str:
@@ -60,7 +60,7 @@ class Inspection:
 
     def _producers(self) -> tuple[str, Table]:
         table = _table()
-        for name in ("producer", "width", "read by", "grows together with", "joins"):
+        for name in ("producer", "width", "consumers", "grows together with", "joins"):
             table.add_column(name, justify="right" if name == "width" else "left", overflow="fold")
         for s in self.widenable:
             table.add_row(s.path, str(s.width), _list(s.readers), _list(s.together), _list(s.joins))
@@ -68,7 +68,7 @@ class Inspection:
 
     def _joins(self) -> tuple[str, Table]:
         table = _table()
-        for name in ("join", "branches at", "main path ends in", "skip path ends in"):
+        for name in ("join", "branches at", "main path ends at", "skip path ends at"):
             table.add_column(name, overflow="fold")
         for j in self.joins:
             table.add_row(j.node, j.branch, j.main, j.skip)
@@ -77,13 +77,13 @@ class Inspection:
 
     def _refusals(self) -> tuple[str, Table]:
         table = _table()
-        for name in ("producer", "width", "why"):
+        for name in ("producer", "width", "reason"):
             table.add_column(name, overflow="fold")
         for s in self.refused:
             assert s.refusal is not None
             why = s.refusal.what.partition(": ")[2] or s.refusal.what
             table.add_row(s.path, str(s.width), f"{s.refusal.kind.value} {why}\n{s.refusal.where}")
-        return f"{len(self.refused)} cannot", table
+        return f"{len(self.refused)} producers cannot be widened", table
 
 
 def _table() -> Table:

@@ -43,7 +43,7 @@ def test_a_baseline_of_something_else_is_told(change: tuple[str, str]) -> None:
     assert gate(text, "--record", "base.safetensors").code == 0
     outcome = gate(text.replace(*change))
     assert outcome.code == 2
-    assert "other seeds or inputs" in outcome.out or "holds no model other" in outcome.out
+    assert "other seeds or inputs" in outcome.out or "does not contain a model other" in outcome.out
 
 
 WIDE = """
@@ -131,12 +131,12 @@ def test_a_damaged_baseline_is_told(here: Path) -> None:
     Path("b.st").write_bytes(b"\xff" * 100)
     assert refused(gate('baseline = "b.st"\n' + MODEL), "cannot be read")
     save_file({"x": torch.zeros(1)}, "b.st")
-    assert refused(gate('baseline = "b.st"\n' + MODEL), "no baseline of this version")
+    assert refused(gate('baseline = "b.st"\n' + MODEL), "not recorded by this version")
     save_file({"x": torch.zeros(1)}, "b.st", {"format": "fxgrow gate baseline 1"})
-    assert refused(gate('baseline = "b.st"\n' + MODEL), "record it anew")
+    assert refused(gate('baseline = "b.st"\n' + MODEL), "record it again")
 
 
 def test_where_nothing_is_finite_no_baseline_is_recorded(here: Path) -> None:
     (here / "blank.py").write_text("from nets import Plain\n\ndef blank(): return Plain(shift=float('nan'))\n")
     text = 'seeds = [0]\nbaseline = "base.safetensors"\n' + MODEL.replace("nets:Plain", "blank:blank")
-    assert refused(gate(text, "--record", "base.safetensors"), "nowhere finite")
+    assert refused(gate(text, "--record", "base.safetensors"), "no finite entry")

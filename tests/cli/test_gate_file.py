@@ -23,36 +23,36 @@ def here(models: Path) -> Path:
 
 
 BAD: dict[str, tuple[str, str]] = {
-    "no TOML": ("seeds = [", "is no TOML"),
+    "no TOML": ("seeds = [", "is not TOML"),
     "an unknown key": ("seed = [0]\n" + MODEL, "did you mean seeds?"),
     "an unknown key of a growth": (MODEL + WIDER.replace("factor", "facter"), "did you mean factor?"),
-    "a flag as a seed": ("seeds = [true]\n" + MODEL, "True is no whole number"),
-    "a seed beyond all numbers": (f"seeds = [{10**30}]\n" + MODEL, "is no whole number"),
-    "a negative seed": ("seeds = [-1]\n" + MODEL, "-1 is no whole number"),
-    "a seed that is NaN": ("seeds = [nan]\n" + MODEL, "nan is no whole number"),
+    "a flag as a seed": ("seeds = [true]\n" + MODEL, "True is not an integer"),
+    "a seed beyond all numbers": (f"seeds = [{10**30}]\n" + MODEL, "is not an integer"),
+    "a negative seed": ("seeds = [-1]\n" + MODEL, "-1 is not an integer"),
+    "a seed that is NaN": ("seeds = [nan]\n" + MODEL, "nan is not an integer"),
     "no seeds": ("seeds = []\n" + MODEL, "it has 0 entries"),
     "too many seeds": (f"seeds = {[0] * 1001}\n" + MODEL, "it has 1001 entries"),
-    "a tolerance that is NaN": ("tolerance = { output = nan }\n" + MODEL, "nan is no positive number"),
-    "a tolerance that lets all pass": ("tolerance = { output = 2.0 }\n" + MODEL, "2.0 is no tolerance"),
+    "a tolerance that is NaN": ("tolerance = { output = nan }\n" + MODEL, "nan is not a positive number"),
+    "a tolerance that lets all pass": ("tolerance = { output = 2.0 }\n" + MODEL, "2.0 is not a tolerance"),
     "a tolerance of 100 %": ("tolerance = { output = 1 }\n" + MODEL, "below 1"),
-    "an infinite factor": (MODEL + WIDER.replace("1.5", "inf"), "inf is no positive number"),
-    "a text as a factor": (MODEL + WIDER.replace("1.5", '"2"'), "'2' is no positive number"),
-    "no model": (WIDER, "there is none"),
+    "an infinite factor": (MODEL + WIDER.replace("1.5", "inf"), "inf is not a positive number"),
+    "a text as a factor": (MODEL + WIDER.replace("1.5", '"2"'), "'2' is not a positive number"),
+    "no model": (WIDER, "the file has none"),
     "no factory": ("[[model]]\nname = 'x'\n", "it has no factory"),
-    "two of one name": (MODEL + MODEL, "two are called 'net'"),
+    "two of one name": (MODEL + MODEL, "two have the name 'net'"),
     "two verbs": (MODEL + WIDER + 'deepen = { after = "a" }\n', "it has widen and deepen"),
-    "no verb": (MODEL + "[[growth]]\nname = 'x'\n", "no verb"),
-    "no node": (MODEL + "[[growth]]\nwiden = { factor = 2 }\n", "it names no node"),
+    "no verb": (MODEL + "[[growth]]\nname = 'x'\n", "none of widen, deepen and grow"),
+    "no node": (MODEL + "[[growth]]\nwiden = { factor = 2 }\n", "it has no node"),
     "a growth of an unknown model": (MODEL + WIDER + 'models = ["x"]\n', "no model 'x'"),
     "no size": (MODEL + '[[growth]]\ngrow = { widen = { a = "wide" } }\n', "'wide' is no size"),
-    "a control code": (MODEL.replace('"net"', '"n\\u001b[2J"'), "is no text"),
-    "a table as a text": (MODEL.replace('"nets:Plain"', "{ a = 1 }"), "is no text"),
-    "a path upwards": (MODEL + 'weights = "../w.safetensors"\n', "leads out of the folder"),
-    "an absolute path": (MODEL + 'weights = "/etc/passwd"\n', "leads out of the folder"),
-    "a path through a link": (MODEL + 'weights = "link/w.safetensors"\n', "leads out of the folder"),
-    "a baseline elsewhere": ('baseline = "../../b.safetensors"\n' + MODEL, "leads out of the folder"),
-    "a folder elsewhere": (MODEL + 'grown = "../grown"\n', "leads out of the folder"),
-    "the name of the baseline": (MODEL + WIDER.replace("wider", "baseline"), "'baseline' is what the comparison"),
+    "a control code": (MODEL.replace('"net"', '"n\\u001b[2J"'), "is not a non-empty printable string"),
+    "a table as a text": (MODEL.replace('"nets:Plain"', "{ a = 1 }"), "is not a non-empty printable string"),
+    "a path upwards": (MODEL + 'weights = "../w.safetensors"\n', "is outside the folder"),
+    "an absolute path": (MODEL + 'weights = "/etc/passwd"\n', "is outside the folder"),
+    "a path through a link": (MODEL + 'weights = "link/w.safetensors"\n', "is outside the folder"),
+    "a baseline elsewhere": ('baseline = "../../b.safetensors"\n' + MODEL, "is outside the folder"),
+    "a folder elsewhere": (MODEL + 'grown = "../grown"\n', "is outside the folder"),
+    "the name of the baseline": (MODEL + WIDER.replace("wider", "baseline"), "the name 'baseline' is reserved"),
     "nothing to check": (MODEL, "the gate checks nothing"),
     "no baseline": ('baseline = "b.safetensors"\n' + MODEL, "there is no baseline"),
 }
@@ -70,14 +70,14 @@ def test_a_bad_file_is_refused_with_its_place(case: str, here: Path) -> None:
 
 def test_a_file_that_is_too_large_is_not_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file, "LARGEST_FILE", 10)
-    assert refused(gate(MODEL + WIDER), "no gate file has")
+    assert refused(gate(MODEL + WIDER), "too many for a gate file")
 
 
 def test_paths_lead_out_only_on_the_users_word(here: Path) -> None:
     (here / "inner").mkdir()
     inner = here / "inner" / "gate.toml"
     inner.write_text(MODEL + 'weights = "../w.safetensors"\n' + WIDER)
-    with pytest.raises(fxgrow.UsageError, match="leads out"):
+    with pytest.raises(fxgrow.UsageError, match="is outside the folder"):
         read_gate(inner)
     assert read_gate(inner, anywhere=True).models[0].weights == here / "w.safetensors"
 

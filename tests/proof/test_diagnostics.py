@@ -110,7 +110,7 @@ def test_a_block_that_was_inserted_is_new_and_has_pairs() -> None:
 @pytest.mark.parametrize("of", [pairs_of, separation, Recorder, diversity])
 def test_a_model_that_was_not_grown_has_no_pairs(of: type[Recorder]) -> None:
     for model in (resnet(), nn.Linear(2, 2)):
-        with pytest.raises(fxgrow.UsageError, match=r"FXG006 .* does not remember that it was grown"):
+        with pytest.raises(fxgrow.UsageError, match=r"FXG006 .* has no record of a growth"):
             of(model)  # type: ignore[arg-type]  # a plain module is what is being refused
 
 

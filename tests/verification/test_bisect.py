@@ -97,7 +97,7 @@ def test_models_without_plans_are_compared_by_name_and_leading_channels() -> Non
     assert found.name == "conv2"
     assert found.suspects == ()
     assert found.notes == (
-        "no plans lead from one model to the other: leading channels of nodes of one name are compared",
+        "no plans lead from one model to the other: leading channels of nodes with the same name are compared",
     )
 
 
