@@ -1,4 +1,4 @@
-"""For tests: assert that two models compute the same function, with a failure that says which output, where and why."""
+"""Assertions for tests that two models compute the same function, with failures that name the output and the node."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .verification.probes import Probe, as_given, batches_of_one, probes
 from .verification.scales import Yardstick, gaps
 
 MOST = 5
-"""Outputs of which a failure speaks."""
+"""The largest number of outputs in a failure message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +52,29 @@ def assert_function_preserved(
     seed: int = 0,
     training: bool = True,
 ) -> Certificate:
-    """Fail if two models do not compute the same function. Both stay as they are.
+    """Assert that two models compute the same function. Both models stay unchanged.
 
     Args:
-        before: the model that was grown, or any other.
-        after: the grown one; its class and its parameters may be other ones.
-        inputs: what both take, tensors of which the shapes count, in containers or not (a single one stands for
-            itself); inferred if the first model can be traced. Whole numbers are drawn among the rows of the table in
-            which they are looked up, else up to the largest one here.
-        kwargs: what both take by name.
-        train_inputs: what they take in training mode, if that is something else.
-        train_kwargs: what they take by name in training mode.
-        tolerance: the largest relative difference that is allowed, for all outputs or by their names; "default" is for
-            those not named. By default 1e-10 in float64, and in the models' own dtype what their own rounding explains.
-        outputs: names of the outputs to compare, "output", "output[0]" or "output['logits']"; by default all.
-        seed: of the probe inputs.
-        training: also compare in training mode, where the growth claims it.
+        before: the model before growth, or any other module.
+        after: the grown model; its class and its parameters may differ.
+        inputs: example inputs of both models, a single tensor or a sequence, which may contain containers. Of tensors,
+            only shapes matter. Integers are drawn from the rows of the embedding table in which they are looked up,
+            else up to the largest one in the example. By default inferred, if the first model can be traced.
+        kwargs: example keyword inputs of both models.
+        train_inputs: example inputs in training mode, if they differ.
+        train_kwargs: keyword inputs in training mode, if they differ.
+        tolerance: the largest allowed relative difference, for all outputs or by output name; "default" is for outputs
+            that are not named. By default 1e-10 in float64, and in the models' own dtype what their rounding explains.
+        outputs: names of the outputs to compare: "output", "output[0]" or "output['logits']"; by default all.
+        seed: the seed of the probe inputs.
+        training: whether to compare in training mode too, where the growth is valid there.
 
     Returns:
-        The certificate, of the outputs that were compared.
+        The certificate of the compared outputs.
 
     Raises:
-        AssertionError: the function changed: by how much, at which entry, and the node where the models first differ.
+        AssertionError: the function changed. The message says by how much, at which entry, and at which node the models
+            first differ.
         UsageError: the models cannot be compared.
     """
     __tracebackhide__ = True  # pytest shows the line of the test
@@ -89,7 +90,7 @@ def assert_function_preserved(
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What models are called with, for each mode."""
+    """The example inputs of two models, for each mode."""
 
     call: Call
     in_training: Call | None
@@ -103,13 +104,13 @@ class Inputs:
         train_inputs: Sequence[Any] | Tensor | None = None,
         train_kwargs: Mapping[str, Any] | None = None,
     ) -> Inputs:
-        """What is given, or what the traces of the models tell."""
+        """Use the given inputs, or those recorded in the traces of the models."""
         call, in_training = calls_of(before, after, call)
         call = call or analysis_of(trace(before)).call
         return cls(call, as_training_call(call, train_inputs, train_kwargs) or in_training)
 
     def probe(self, before: nn.Module, name: str, mode: str, seed: int) -> Probe:
-        """The probe of a name in a mode."""
+        """Return the probe with a name, in a mode."""
         call = (self.in_training if mode == "training" else None) or self.call
         rows = rows_read(before, call.args, call.kwargs, training=mode == "training")
         some = [p for p in probes(call.args, seed, rows, call.kwargs) if not p.batch_of_one]
@@ -121,7 +122,7 @@ class Inputs:
 def compared(
     before: nn.Module, after: nn.Module, examples: Sequence[Any] | Call | None, *, seed: int = 0, training: bool = True
 ) -> Certificate:
-    """The certificate of any two models, with the node at which they first differ if both can be traced.
+    """Compare any two models; the certificate names the node at which they first differ if both can be traced.
 
     The models themselves run, not their traces.
 
@@ -152,7 +153,7 @@ def _compared(before: nn.Module, after: nn.Module, given: Inputs, *, seed: int, 
 def _wanted(
     errors: Sequence[OutputError], outputs: str | Sequence[str] | None, tolerance: float | Mapping[str, float] | None
 ) -> Iterator[OutputError]:
-    """The comparisons that count, with the bounds that were asked for."""
+    """Yield the comparisons of the selected outputs, with the given tolerances."""
     known = tuple(dict.fromkeys(e.output for e in errors))
     names = known if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
     limits: Mapping[str, Any] = (
@@ -165,7 +166,11 @@ def _wanted(
             )
     for name, limit in limits.items():
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < 1:
-            raise usage(Kind.BAD_OPTION, f"tolerance {limit!r} of {name} is none", hint="a relative error, 1e-6 say")
+            raise usage(
+                Kind.BAD_OPTION,
+                f"tolerance {limit!r} of {name} is not between 0 and 1",
+                hint="use a relative error, e.g. 1e-6",
+            )
     for e in errors:
         given = limits.get(e.output, limits.get("default"))
         if e.output in names:
@@ -173,22 +178,22 @@ def _wanted(
 
 
 def _failure(certificate: Certificate, before: nn.Module, after: nn.Module, given: Inputs, seed: int) -> str:
-    """What a failing test prints."""
+    """Format the message of a failing test."""
     worst: dict[str, OutputError] = {}
     for e in certificate.broken:
         worst.setdefault(e.output, e)
-    lines = ["the function changed" if certificate.failures or worst else "the function is not shown to be the same"]
+    lines = ["the function changed" if certificate.failures or worst else "the function was not shown to be the same"]
     for e in list(worst.values())[:MOST]:
         precise = e.float64 > e.bound
         error, limit = (e.float64, e.bound) if precise else (e.own, e.tolerance)
         dtype = "float64" if precise else certificate.dtype
-        lines.append(f"  {e.output} differs by {error:.1e} of what is near it in {dtype} (tolerance {limit:.1e})")
+        lines.append(f"  {e.output} differs by {error:.1e} (relative) in {dtype} (tolerance {limit:.1e})")
         lines.append(f"    probe {e.probe!r}, {e.mode} mode")
         if not certificate.noise:
             lines.append(f"    at    {_largest(before, after, e, precise, given, seed)}")
     names = dict.fromkeys(e.output for e in certificate.errors)
     fine = [name for name in names if name not in worst]
-    lines += [f"  {', '.join(fine)} as before"] if fine and worst else []
+    lines += [f"  unchanged: {', '.join(fine)}"] if fine and worst else []
     lines += [f"  {failure}" for failure in certificate.failures]
     if not worst and not certificate.failures:
         lines += [f"  {line}" for line in str(certificate).splitlines()]
@@ -200,7 +205,7 @@ def _failure(certificate: Certificate, before: nn.Module, after: nn.Module, give
 def _largest(
     before: nn.Module, after: nn.Module, e: OutputError, precise: bool, given: Inputs, seed: int
 ) -> Largest | str:
-    """Where an output differs most, from running both models once more."""
+    """Find the entry where an output differs most, by running both models again."""
     probe = given.probe(before, e.probe, e.mode, seed)
     dtype = torch.float64 if precise else None
     a, b = (

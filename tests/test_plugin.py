@@ -61,7 +61,7 @@ def test_the_fixture_passes_and_fails(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         [
             "*the function changed",
-            "*output[[]0[]] differs by * of what is near it in float64 (tolerance 1.0e-10)",
+            "*output[[]0[]] differs by * (relative) in float64 (tolerance 1.0e-10)",
             "*probe *, eval mode",
             "*at * of 5x3: * before, * after",
             "*output[[]1[]] as before",

@@ -1,1 +1,1 @@
-"""The command `fxgrow`. Only the command imports this package."""
+"""The command-line interface `fxgrow`. No other package imports it."""

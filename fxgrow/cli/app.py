@@ -1,4 +1,4 @@
-"""The command and its door: whatever goes wrong on the way in becomes a line on stderr and an exit code."""
+"""Defines the command `fxgrow`; errors become a message on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .terminal import BROKEN, MISUSED, say, show_misuse, show_refusal
 
 HELP = """Grow trained PyTorch models without changing what they compute.
 
-A model is named as [bold]module:factory[/bold], a callable that makes it without arguments (its class, say). \
+A model is named as [bold]module:factory[/bold], a callable that builds it without arguments, such as its class. \
 A factory is code: naming one imports its module and runs it. \
-Weights, plans and gate files are data: nothing is unpickled unless you say so."""
-EPILOG = "Exit codes: 0 done, or held; 1 the function changed; 2 the call is invalid, or the growth is refused."
+Weights, plans and gate files are data: nothing is unpickled without --unsafe-pickle."""
+EPILOG = "Exit codes: 0 success; 1 the function changed; 2 the call is invalid, or the growth is refused."
 
 
-class Door(TyperGroup):
-    """The group of commands, with one way to say no."""
+class CommandGroup(TyperGroup):
+    """The group of commands; turns all errors into messages and exit codes."""
 
     def main(
         self,
@@ -39,7 +39,7 @@ class Door(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run a command; exit with its code."""
+        """Run a command and exit with its exit code."""
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except VerificationFailed as error:
@@ -51,7 +51,7 @@ class Door(TyperGroup):
         except typer.TyperException as error:
             context = getattr(error, "ctx", None)
             path = context.command_path if context is not None else "fxgrow"
-            if error.format_message():  # else the help has been shown instead
+            if error.format_message():  # empty if the help was shown
                 show_misuse(error.format_message(), f"{path} --help")
             code = MISUSED
         except (OSError, MemoryError) as error:
@@ -59,7 +59,8 @@ class Door(TyperGroup):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(BROKEN)
             show_misuse(
-                (str(error) or repr(error)).splitlines()[0], "a place that can be read and written, or more room"
+                (str(error) or repr(error)).splitlines()[0],
+                "check that the path can be read and written, and that there is enough space",
             )
             code = MISUSED
         except Exception as error:  # never "the function changed"
@@ -71,27 +72,27 @@ class Door(TyperGroup):
 
 
 def _unexpected(error: Exception) -> None:
-    """Say whose exception it is: a line for one of the user's model, and everything for a defect."""
+    """Report an exception: one line for an error of the user's model, the full traceback for a defect in fxgrow."""
     fault = users_fault(error)
     if fault:
-        show_misuse(fault, f"call it in Python on these inputs first; --input says with what: {SYNTAX}")
+        show_misuse(fault, f"call the model in Python on these inputs first; --input sets them: {SYNTAX}")
         return
     traceback.print_exception(error)
     show_misuse(
-        f"a defect in fxgrow: {type(error).__name__}", "report it, with the lines above and the model if you can"
+        f"a defect in fxgrow: {type(error).__name__}", "report it with the lines above, and with the model if you can"
     )
 
 
 def _for_a_terminal(refusal: Refusal) -> Refusal:
-    """A refusal whose way out is an option, where the library's is an argument."""
+    """Replace a hint about an argument by one about an option of the command."""
     about_inputs = "example_inputs" in refusal.hint or "one value for each" in refusal.hint
     if refusal.kind is Kind.BAD_INPUTS and about_inputs:
-        return replace(refusal, hint=f"--input with what the model takes, one for each input: {SYNTAX}")
+        return replace(refusal, hint=f"use --input once for each input of the model: {SYNTAX}")
     return refusal
 
 
 app = typer.Typer(
-    cls=Door,
+    cls=CommandGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -104,7 +105,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         try:
             say(f"fxgrow {version('fxgrow')}")
-        except PackageNotFoundError:  # run from a folder of sources
+        except PackageNotFoundError:  # run from a source folder
             say("fxgrow, not installed")
         raise typer.Exit
 
@@ -112,10 +113,10 @@ def _version(wanted: bool) -> None:
 @app.callback(help=HELP, epilog=EPILOG)
 def root(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and leave.")
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """The options of the command itself."""
+    """Accept the options of the command itself."""
 
 
 looking.register(app)
@@ -126,5 +127,5 @@ gating.register(app)
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command; the entry point of the console script."""
     app(prog_name="fxgrow")

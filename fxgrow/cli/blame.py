@@ -1,4 +1,4 @@
-"""Whose exception is it? What a user's own model raises is told in a line; what is left is a defect in fxgrow."""
+"""Decides whether an exception comes from the user's model or is a defect in fxgrow."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch.nn.modules import module
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 _EXAMPLES = str(Path(_PACKAGE) / "models_zoo")
 _TRACED = "<eval_with_key>"
-"""The file of the code that torch.fx makes of a user's model."""
+"""The file name in tracebacks of code that torch.fx generates."""
 _OTHERS = tuple(str(Path(str(package.__file__)).resolve().parent) for package in (torch, typer, rich, safetensors))
 _STANDARD = sysconfig.get_paths()["stdlib"]
 
 
 def users_fault(error: Exception) -> str:
-    """What the user's code raised, in one line with its place; empty if it can only be a defect in fxgrow."""
+    """Describe an error of the user's code in one line, with its location; "" if it can only be a defect in fxgrow."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [k for k, frame in enumerate(frames) if _is_ours(frame.filename)]
     inside = frames[ours[-1] + 1 :] if ours else frames
@@ -45,5 +45,5 @@ def _is_theirs(path: str) -> bool:
     if path.startswith(_EXAMPLES) or _TRACED in path:
         return True
     if path.startswith(_STANDARD) or path.startswith("<"):
-        return "-packages" in path  # site-packages or dist-packages, which may be inside
+        return "-packages" in path  # site-packages or dist-packages may be inside the standard library
     return not path.startswith((_PACKAGE, *_OTHERS))

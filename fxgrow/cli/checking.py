@@ -1,4 +1,4 @@
-"""`fxgrow verify`: do two models compute the same function?"""
+"""The command `fxgrow verify`, which compares two models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .terminal import BROKEN, note, show_certificate
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Register the command."""
     example = "Example: [bold]fxgrow verify torchvision.models:resnet18 grown --weights-before old.safetensors[/bold]"
     app.command("verify", epilog=example)(verify)
 
@@ -28,24 +28,27 @@ def verify(
     before: o.Model,
     after: Annotated[
         str,
-        typer.Argument(metavar="MODULE:FACTORY|DIR", help="The other model: a factory, or a folder from --out."),
+        typer.Argument(metavar="MODULE:FACTORY|DIR", help="The second model: a factory, or a folder from --out."),
     ],
     weights_before: Annotated[
         Path | None, typer.Option("--weights-before", metavar="FILE", help="Weights of the first model.")
     ] = None,
     weights_after: Annotated[
-        Path | None, typer.Option("--weights-after", metavar="FILE", help="Weights of the other one.")
+        Path | None, typer.Option("--weights-after", metavar="FILE", help="Weights of the second model.")
     ] = None,
     inputs: o.Inputs = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, max=2**31 - 1, metavar="N", help="Of probes, and of random weights.")
+        int,
+        typer.Option(
+            "--seed", min=0, max=2**31 - 1, metavar="N", help="Seed of the probe inputs and of random weights."
+        ),
     ] = 0,
     training: Annotated[bool, typer.Option("--training/--eval-only", help="Also compare in training mode.")] = True,
     unsafe_pickle: o.UnsafePickle = False,
 ) -> None:
-    """Compare two models on seeded inputs, hard ones too, in float64 and in their own dtype.
+    """Compare two models on seeded probe inputs, in float64 and in their own dtype.
 
-    Exit code 0: the same function; 1: not; 2: they cannot be compared.
+    Exit codes: 0 the same function; 1 different functions; 2 the models cannot be compared.
     """
     folder = None if ":" in after and not Path(after).is_dir() else Path(after)
     texts = list(inputs or (read_saved(folder).inputs if folder is not None else ()))
@@ -53,7 +56,7 @@ def verify(
     old = _with(build(before, seed=seed), weights_before, unsafe_pickle)
     made = build(after, seed=seed) if folder is None else restore(build(before, seed=seed), folder, values)
     new = _with(made, weights_after, unsafe_pickle)
-    given = [str(w) if w else "as the factory makes them" for w in (weights_before, weights_after or folder)]
+    given = [str(w) if w else "random, from the factory" for w in (weights_before, weights_after or folder)]
     note(f"before  {before}, weights {given[0]}")
     note(f"after   {after}, weights {given[1]}")
     try:
@@ -61,12 +64,12 @@ def verify(
     except UsageError as error:
         if values is not None or error.kind is not Kind.NOT_TRACEABLE:
             raise
-        hint = f"--input, because inputs are inferred from traces, and without a trace the models still run: {SYNTAX}"
+        hint = f"give --input, because inputs are inferred from traces, but models run without a trace too: {SYNTAX}"
         raise UsageError(replace(error.refusal, hint=hint)) from error
     show_certificate(certificate)
     if not certificate:
         if weights_before is None and weights_after is None and folder is None:
-            note("both have fresh random weights: --weights-before and --weights-after compare trained ones")
+            note("both models have random weights; --weights-before and --weights-after load trained ones")
         raise typer.Exit(BROKEN)
 
 

@@ -1,4 +1,4 @@
-"""`fxgrow gate`: a file of models and growths, checked at once, for CI."""
+"""The command `fxgrow gate`, which checks a file of models and growths, for CI."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ _STYLE = {HELD: "green", BROKEN: "bold red", REFUSED: "yellow", ERROR: "magenta"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
-    example = (
-        "Example: [bold]fxgrow gate gate.toml --jobs 4 --junit gate.xml[/bold]    docs/gate.md has a gate.toml to copy"
-    )
+    """Register the command."""
+    example = "Example: [bold]fxgrow gate gate.toml --jobs 4 --junit gate.xml[/bold]    docs/gate.md shows a gate.toml"
     app.command("gate", epilog=example)(gate)
 
 
 def gate(
-    file: Annotated[Path, typer.Argument(metavar="GATE.TOML", help="Models, growths, tolerances and seeds.")],
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=256, metavar="N", help="Processes.")] = 1,
+    file: Annotated[Path, typer.Argument(metavar="GATE.TOML", help="File with models, growths, tolerances and seeds.")],
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=256, metavar="N", help="Number of processes.")] = 1,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the rows as JSON.")] = None,
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML.")] = None,
     record_to: Annotated[
         Path | None,
-        typer.Option("--record", metavar="FILE", help="Record what the models compute, and check nothing."),
+        typer.Option(
+            "--record", metavar="FILE", help="Record the outputs of the models in a file, without checking them."
+        ),
     ] = None,
     allow_outside: Annotated[
-        bool, typer.Option("--allow-outside", help="Let paths in the file lead out of its folder.")
+        bool, typer.Option("--allow-outside", help="Allow paths in the file that lead outside its folder.")
     ] = False,
 ) -> None:
-    """Check that growths keep the function of models, and models their recorded outputs.
+    """Check that growths preserve the function of models, and that models compute their recorded outputs.
 
-    The file is data, but it names factories, and those are code: run it as you would run the code beside it.
+    The gate file is data, but the factories that it names are code: only run gate files from sources you trust.
 
-    Exit code 0: all held; 1: a function changed; 2: something could not be checked.
+    Exit codes: 0 all checks passed; 1 a function changed; 2 something could not be checked.
     """
     plan = read_gate(file, anywhere=allow_outside)
     _check_outputs(file, plan, {"--json": json, "--junit": junit, "--record": record_to})
     if record_to is not None:
         count = record(plan, record_to)
         t.say(f"recorded {count} outputs of {len(plan.models)} models in {record_to}", style="bold")
-        t.note(f'baseline = "{record_to.name}" in {file} compares with them')
+        t.note(f'baseline = "{record_to.name}" in {file} compares models with these outputs')
         return
     rows = _run(plan, jobs)
     if json is not None:
@@ -63,7 +63,7 @@ def gate(
 
 
 def _check_outputs(file: Path, plan: Gate, given: dict[str, Path | None]) -> None:
-    """Refuse to write where nothing can be written, over what the gate reads, or twice to one place."""
+    """Check that the output files can be written, are distinct, and do not overwrite files that the gate reads."""
     taken = {file.resolve(): "the gate file itself"}
     taken |= {m.weights: f"the weights of {m.name}" for m in plan.models if m.weights is not None}
     if plan.baseline is not None and given["--record"] is None:
@@ -78,10 +78,12 @@ def _check_outputs(file: Path, plan: Gate, given: dict[str, Path | None]) -> Non
 
 
 def _run(plan: Gate, jobs: int) -> list[Row]:
-    """Run the gate and print each row as it is done; the rows in the order of the file."""
+    """Run the gate, print each row when it is done, and return the rows in the order of the file."""
     if not plan.pairs and plan.baseline is None:
         raise usage(
-            Kind.BAD_OPTION, "the gate checks nothing: no growth and no baseline", hint="[[growth]], or baseline = …"
+            Kind.BAD_OPTION,
+            "the gate checks nothing: no growth and no baseline",
+            hint="add [[growth]], or baseline = …",
         )
     start = time.perf_counter()
     names = [f"{m.name} · {g.name}" for m, g in plan.pairs] + [f"{m.name} · baseline" for m in plan.models]

@@ -1,4 +1,4 @@
-"""`fxgrow widen`, `fxgrow deepen`, `fxgrow grow`: a plan, a certificate, and the saved form."""
+"""The commands `fxgrow widen`, `fxgrow deepen` and `fxgrow grow`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .saving import check_out, finish
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Register the commands."""
     app.command("widen", epilog=_example("widen torchvision.models:resnet18 --node layer2.0.conv1 --out wider"))(widen)
     app.command("deepen", epilog=_example("deepen torchvision.models:resnet18 --after layer3 --out deeper"))(deepen)
     app.command(
@@ -39,18 +39,21 @@ def widen(
         int | None, typer.Option("--to", metavar="N", rich_help_panel=o.GROWTH, help="The new width.")
     ] = None,
     by: Annotated[
-        int | None, typer.Option("--by", metavar="N", rich_help_panel=o.GROWTH, help="How many channels more.")
+        int | None, typer.Option("--by", metavar="N", rich_help_panel=o.GROWTH, help="How many channels to add.")
     ] = None,
     factor: Annotated[
         float | None,
-        typer.Option("--factor", metavar="X", rich_help_panel=o.GROWTH, help="How many times wider; 2 by default."),
+        typer.Option("--factor", metavar="X", rich_help_panel=o.GROWTH, help="The factor of the width; 2 by default."),
     ] = None,
     round_to: g.RoundTo = None,
     skip: o.SkipOption = o.Skip.couple,
     adapter: Annotated[
         str,
         typer.Option(
-            "--adapter", metavar="pad|conv", rich_help_panel=o.GROWTH, help="With --skip reshape: pad, or conv."
+            "--adapter",
+            metavar="pad|conv",
+            rich_help_panel=o.GROWTH,
+            help="With --skip reshape, how skip paths are adapted: pad, or conv (a 1x1 convolution).",
         ),
     ] = "pad",
     grow: o.GrowOption = o.Units.channels,
@@ -66,7 +69,7 @@ def widen(
     check: o.Check = True,
     unsafe_pickle: o.UnsafePickle = False,
 ) -> None:
-    """Widen layers of a model; the function stays."""
+    """Widen layers of a model without changing its function."""
     check_out(out, overwrite, dry_run)
     about = load(model, weights=weights, grown=grown, inputs=inputs, unsafe_pickle=unsafe_pickle, seed=seed)
     plan = plan_widen(
@@ -77,7 +80,7 @@ def widen(
         factor=factor,
         round_to=round_to,
         skip=skip.value,
-        adapter=adapter,  # type: ignore[arg-type]  # any other is refused there, with the list
+        adapter=adapter,  # type: ignore[arg-type]  # plan_widen refuses any other value
         grow=grow.value,
         scheme=scheme,
         seed=seed,
@@ -97,31 +100,40 @@ def deepen(
             "--block",
             metavar="NAME",
             rich_help_panel=o.GROWTH,
-            help="basic, bottleneck, depthwise, mlp, transformer or clone; by default what fits.",
+            help="basic, bottleneck, depthwise, mlp, transformer or clone; by default one that fits the position.",
         ),
     ] = None,
     scheme: Annotated[
         str, typer.Option("--scheme", metavar="NAME", rich_help_panel=o.GROWTH, help="r2r, zero, net2net or morphism.")
     ] = "r2r",
-    count: Annotated[int, typer.Option("--count", metavar="N", rich_help_panel=o.GROWTH, help="How many blocks.")] = 1,
+    count: Annotated[
+        int, typer.Option("--count", metavar="N", rich_help_panel=o.GROWTH, help="The number of blocks.")
+    ] = 1,
     hidden: Annotated[
-        int | None, typer.Option("--hidden", metavar="N", rich_help_panel=o.GROWTH, help="The width inside.")
+        int | None,
+        typer.Option("--hidden", metavar="N", rich_help_panel=o.GROWTH, help="The inner width of the blocks."),
     ] = None,
     kernel: Annotated[
-        int | None, typer.Option("--kernel", metavar="N", rich_help_panel=o.GROWTH, help="The window of convolutions.")
+        int | None,
+        typer.Option("--kernel", metavar="N", rich_help_panel=o.GROWTH, help="The kernel size of convolutions."),
     ] = None,
     norm: Annotated[
         str,
         typer.Option(
-            "--norm", metavar="NAME", rich_help_panel=o.GROWTH, help="batch, group, layer, rms, none or auto."
+            "--norm", metavar="NAME", rich_help_panel=o.GROWTH, help="The norm: batch, group, layer, rms, none or auto."
         ),
     ] = "auto",
     activation: Annotated[
         str | None,
-        typer.Option("--activation", metavar="NAME", rich_help_panel=o.GROWTH, help="A class of torch.nn, or none."),
+        typer.Option(
+            "--activation", metavar="NAME", rich_help_panel=o.GROWTH, help="The name of a torch.nn class, or none."
+        ),
     ] = None,
     heads: Annotated[
-        int | None, typer.Option("--heads", metavar="N", rich_help_panel=o.GROWTH, help="Of a transformer block.")
+        int | None,
+        typer.Option(
+            "--heads", metavar="N", rich_help_panel=o.GROWTH, help="The number of heads of a transformer block."
+        ),
     ] = None,
     causal: Annotated[
         bool | None,
@@ -130,7 +142,10 @@ def deepen(
     init: Annotated[
         str,
         typer.Option(
-            "--init", metavar="NAME", rich_help_panel=o.GROWTH, help="match, kaiming, xavier; copy for clones."
+            "--init",
+            metavar="NAME",
+            rich_help_panel=o.GROWTH,
+            help="How new weights are drawn: match, kaiming or xavier; copy for clones.",
         ),
     ] = "match",
     seed: o.Seed = 0,
@@ -143,7 +158,7 @@ def deepen(
     check: o.Check = True,
     unsafe_pickle: o.UnsafePickle = False,
 ) -> None:
-    """Insert blocks that change nothing until they are trained."""
+    """Insert blocks that do not change the function until they are trained."""
     check_out(out, overwrite, dry_run)
     about = load(model, weights=weights, grown=grown, inputs=inputs, unsafe_pickle=unsafe_pickle, seed=seed)
     plan = plan_deepen(
@@ -185,13 +200,13 @@ def grow(
     check: o.Check = True,
     unsafe_pickle: o.UnsafePickle = False,
 ) -> None:
-    """Grow a whole network, wider, deeper or both, by one plan."""
+    """Grow a whole network in one step: wider, deeper or both."""
     check_out(out, overwrite, dry_run)
     about = load(model, weights=weights, grown=grown, inputs=inputs, unsafe_pickle=unsafe_pickle, seed=seed)
-    wishes: dict[str, Any] = {"widen": widths(widen, round_to), "deepen": depths(deepen)}
+    requested: dict[str, Any] = {"widen": widths(widen, round_to), "deepen": depths(deepen)}
     plan = plan_grow(
         about.model,
-        **wishes,
+        **requested,
         skip=skip.value,
         grow=grow.value,
         scheme=scheme,

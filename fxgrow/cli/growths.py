@@ -1,4 +1,4 @@
-"""Options that say what grows."""
+"""Options of the command line that select what grows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Node = Annotated[
         "-n",
         metavar="NAME",
         rich_help_panel=o.GROWTH,
-        help="A module path, an fx node or a parameter, from fxgrow inspect.",
+        help="The layer to widen: a module path, an fx node or a parameter, as listed by fxgrow inspect.",
     ),
 ]
 After = Annotated[
@@ -25,11 +25,14 @@ After = Annotated[
         "--after",
         metavar="NAME",
         rich_help_panel=o.GROWTH,
-        help="A module, a container or an fx node to put a block behind.",
+        help="Insert after this module, container or fx node.",
     ),
 ]
 Before = Annotated[
-    Several, typer.Option("--before", metavar="NAME", rich_help_panel=o.GROWTH, help="The same, in front of it.")
+    Several,
+    typer.Option(
+        "--before", metavar="NAME", rich_help_panel=o.GROWTH, help="Insert before this module, container or fx node."
+    ),
 ]
 WidenOption = Annotated[
     Several,
@@ -38,7 +41,7 @@ WidenOption = Annotated[
         "-w",
         rich_help_panel=o.GROWTH,
         metavar="[NAME=]SIZE",
-        help="A factor for every layer, or name=size, names with * and ?; sizes are 1.5, to:512, by:8 or keep.",
+        help="A factor for every layer, or name=size. Names may contain * and ?; sizes are 1.5, to:512, by:8 or keep.",
     ),
 ]
 DeepenOption = Annotated[
@@ -48,10 +51,12 @@ DeepenOption = Annotated[
         "-d",
         rich_help_panel=o.GROWTH,
         metavar="PLACE[=BLOCK]",
-        help="Where blocks go, and which: layer3.1=clone.",
+        help="Where to insert a block, and optionally which one: layer3.1=clone.",
     ),
 ]
 RoundTo = Annotated[
     int | None,
-    typer.Option("--round-to", metavar="N", rich_help_panel=o.GROWTH, min=1, help="Round widths up to a multiple."),
+    typer.Option(
+        "--round-to", metavar="N", rich_help_panel=o.GROWTH, min=1, help="Round widths up to a multiple of N."
+    ),
 ]

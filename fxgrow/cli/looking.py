@@ -1,4 +1,4 @@
-"""`fxgrow inspect`: what of a model can grow, and why the rest cannot."""
+"""The command `fxgrow inspect`, which shows what can grow in a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .terminal import note, say
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Register the command."""
     app.command("inspect", epilog="Example: [bold]fxgrow inspect torchvision.models:resnet18[/bold]")(inspect)
 
 
@@ -20,7 +20,7 @@ def inspect(
     grown: o.Grown = None,
     inputs: o.Inputs = None,
 ) -> None:
-    """Show which layers can be widened, what grows with them, and why others cannot."""
+    """Show which layers can be widened, what grows with them, and why other layers cannot."""
     about = load(model, grown=grown, inputs=inputs)
     found = survey(about.model, about.inputs)
     note(f"{about.name}, {about.origin}")

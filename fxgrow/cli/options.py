@@ -1,4 +1,4 @@
-"""Options that several commands share, with their help."""
+"""Options of the command line that several commands share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import typer
 CODE = "A factory is code: naming one imports its module and runs it."
 
 MODEL, RESULT, GROWTH = "The model", "The result", "The growth"
-"""How the options are grouped in the help."""
+"""Titles of the option groups in the help."""
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODULE:FACTORY", help=f"Makes the model when called without arguments. {CODE}")
+    str, typer.Argument(metavar="MODULE:FACTORY", help=f"A callable that builds the model without arguments. {CODE}")
 ]
 Weights = Annotated[
     Path | None,
@@ -22,12 +22,17 @@ Weights = Annotated[
         "--weights",
         metavar="FILE",
         rich_help_panel=MODEL,
-        help="Its weights: safetensors, or a checkpoint of tensors alone.",
+        help="The weights: a safetensors file, or a checkpoint that contains only tensors.",
     ),
 ]
 Grown = Annotated[
     Path | None,
-    typer.Option("--grown", metavar="DIR", rich_help_panel=MODEL, help="Go on from the model saved there by --out."),
+    typer.Option(
+        "--grown",
+        metavar="DIR",
+        rich_help_panel=MODEL,
+        help="Start from the grown model in this folder, saved by --out.",
+    ),
 ]
 Inputs = Annotated[
     list[str] | None,
@@ -36,8 +41,8 @@ Inputs = Annotated[
         "-i",
         metavar="SHAPE",
         rich_help_panel=MODEL,
-        help="One for each input: 1x3x224x224, 2x16:int64:1000 (numbers below 1000), or one module:function. "
-        "Inferred from the first layers if left out.",
+        help="One example for each input: 1x3x224x224, 2x16:int64:1000 (integers below 1000), or one module:function. "
+        "Inferred from the first layers by default.",
     ),
 ]
 UnsafePickle = Annotated[
@@ -45,7 +50,7 @@ UnsafePickle = Annotated[
     typer.Option(
         "--unsafe-pickle",
         rich_help_panel=MODEL,
-        help="Unpickle weights that hold more than tensors. That runs whatever code their author put there.",
+        help="Unpickle weights that contain more than tensors. This can run any code that the file's author put there.",
     ),
 ]
 Seed = Annotated[
@@ -56,17 +61,25 @@ Seed = Annotated[
         max=2**31 - 1,
         metavar="N",
         rich_help_panel=GROWTH,
-        help="Of new values, and of a factory's random weights.",
+        help="Seed of new values, and of the factory's random weights.",
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="DIR", rich_help_panel=RESULT, help="For plan.json and model.safetensors."),
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="DIR",
+        rich_help_panel=RESULT,
+        help="The output folder for plan.json and model.safetensors.",
+    ),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", rich_help_panel=RESULT, help="Replace a saved model in that folder.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", rich_help_panel=RESULT, help="Print the plan and write nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", rich_help_panel=RESULT, help="Print the plan without writing anything.")
+]
 Check = Annotated[
     bool,
     typer.Option(
@@ -76,14 +89,14 @@ Check = Annotated[
 
 
 class Skip(StrEnum):
-    """At residual joins."""
+    """What happens at residual joins."""
 
     couple = "couple"
     reshape = "reshape"
 
 
 class Units(StrEnum):
-    """Of grouped channels."""
+    """What grows in grouped layers."""
 
     channels = "channels"
     groups = "groups"
@@ -99,15 +112,21 @@ class Init(StrEnum):
 
 SkipOption = Annotated[
     Skip,
-    typer.Option("--skip", rich_help_panel=GROWTH, help="At residual joins: widen the stream, or adapt skip paths."),
+    typer.Option(
+        "--skip", rich_help_panel=GROWTH, help="At residual joins: widen all coupled layers, or adapt the skip paths."
+    ),
 ]
 GrowOption = Annotated[
     Units,
-    typer.Option("--grow", rich_help_panel=GROWTH, help="Of grouped channels: more in each group, or more groups."),
+    typer.Option("--grow", rich_help_panel=GROWTH, help="In grouped layers: more channels per group, or more groups."),
 ]
 InitOption = Annotated[
     Init,
-    typer.Option("--init", rich_help_panel=GROWTH, help="How new weights are drawn: like the old ones, or afresh."),
+    typer.Option(
+        "--init",
+        rich_help_panel=GROWTH,
+        help="How new weights are drawn: match the old ones, or a standard initialization.",
+    ),
 ]
 Scheme = Annotated[
     str,
@@ -115,6 +134,6 @@ Scheme = Annotated[
         "--scheme",
         metavar="NAME",
         rich_help_panel=GROWTH,
-        help="What new units hold: auto, r2r, net2net, morphism, zero or mean.",
+        help="How new units are initialized: auto, r2r, net2net, morphism, zero or mean.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""`fxgrow plan` and `fxgrow apply`: a growth kept as data."""
+"""The commands `fxgrow plan` and `fxgrow apply`, which write a growth to a file and apply it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .terminal import note, say, show_plan
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Register the commands."""
     example = "Example: [bold]fxgrow plan torchvision.models:resnet18 --widen 1.5 --out plan.json[/bold]"
     app.command("plan", epilog=example)(plan)
     example = (
@@ -40,19 +40,21 @@ def plan(
     seed: o.Seed = 0,
     grown: o.Grown = None,
     inputs: o.Inputs = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Keep the plan as JSON.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the plan to this JSON file.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Show what a growth would change, with its proof. Nothing is grown, and no weights are needed."""
     if out is not None and (out.is_dir() or (out.exists() and not overwrite)):
-        raise usage(Kind.BAD_OPTION, f"{out} is there already", hint="name another file, or add --overwrite")
+        raise usage(Kind.BAD_OPTION, f"{out} already exists", hint="name another file, or add --overwrite")
     if out is not None:
         check_file(out)
     about = load(model, grown=grown, inputs=inputs, seed=seed)
-    wishes: dict[str, Any] = {"widen": widths(widen, round_to), "deepen": depths(deepen)}
+    requested: dict[str, Any] = {"widen": widths(widen, round_to), "deepen": depths(deepen)}
     made = plan_grow(
         about.model,
-        **wishes,
+        **requested,
         skip=skip.value,
         grow=grow.value,
         scheme=scheme,
@@ -69,9 +71,7 @@ def plan(
 
 
 def apply(
-    plan: Annotated[
-        Path, typer.Argument(metavar="PLAN.JSON", help="From fxgrow plan, or of a saved model. It is data.")
-    ],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.JSON", help="A plan from fxgrow plan or from a saved model.")],
     model: o.Model,
     weights: o.Weights = None,
     grown: o.Grown = None,
@@ -83,7 +83,7 @@ def apply(
     seed: o.Seed = 0,
     unsafe_pickle: o.UnsafePickle = False,
 ) -> None:
-    """Apply a plan to the model it was made for, or to another copy of it; the bits are the same everywhere."""
+    """Apply a plan to the model it was made for, or to another copy of it; the result is bit-identical everywhere."""
     check_out(out, overwrite, dry_run)
     made = read_plan(plan)
     if dry_run or out is None:

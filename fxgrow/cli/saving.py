@@ -1,4 +1,4 @@
-"""What becomes of a plan: shown, or applied, compared and saved."""
+"""Shows a plan, or applies it, verifies the result and saves it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ from .terminal import note, say, show_certificate, show_growth, show_plan
 
 
 def check_out(out: Path | None, overwrite: bool, dry_run: bool) -> None:
-    """Refuse a place that cannot take the result, before any work is done.
+    """Check that the result can be saved, before any work is done.
 
     Raises:
-        UsageError: there is none, or it holds something.
+        UsageError: no folder is given, or it cannot receive a saved model.
     """
     if out is None and not dry_run:
-        raise usage(Kind.BAD_OPTION, "nowhere to save the grown model", hint="--out DIR, or --dry-run to see the plan")
+        raise usage(
+            Kind.BAD_OPTION,
+            "there is no output folder for the grown model",
+            hint="add --out DIR, or --dry-run to see the plan",
+        )
     if out is not None and not dry_run:
         check_folder(out, overwrite=overwrite)
 
 
 def check_file(path: Path) -> None:
-    """Refuse a name that no file can be written to, before any work is done.
+    """Check that a file can be written at a path, before any work is done.
 
     Raises:
-        UsageError: it is a folder, or in none.
+        UsageError: the path is a folder, or its parent folder does not exist.
     """
     if path.is_dir() or not path.parent.is_dir():
-        raise usage(Kind.BAD_OPTION, f"{path} cannot be written", hint="a file in a folder that is there")
+        raise usage(Kind.BAD_OPTION, f"{path} cannot be written", hint="name a file in an existing folder")
 
 
 def finish(about: Loaded, plan: Plan, out: Path | None, dry_run: bool, check: bool) -> None:
-    """Show the plan, or apply it, compare the models, and save the result."""
+    """Show the plan, or apply it, verify the result and save it."""
     note(f"{about.name}, {about.origin}")
     if dry_run or out is None:
         show_plan(plan)
@@ -45,10 +49,10 @@ def finish(about: Loaded, plan: Plan, out: Path | None, dry_run: bool, check: bo
 
 
 def write(about: Loaded, plan: Plan, out: Path, *, check: bool, checked: bool) -> None:
-    """Apply a plan to a copy, compare the models, and save the result.
+    """Apply a plan to a copy of the model, verify the result and save it.
 
     Raises:
-        UsageError: the plan does not fit the model, or the result this machine.
+        UsageError: the plan does not fit the model, or the result does not fit in memory.
         VerificationFailed: the function changed. Nothing is written then.
     """
     larger = grown_by(plan, about.model, checked=checked)
@@ -62,13 +66,15 @@ def write(about: Loaded, plan: Plan, out: Path, *, check: bool, checked: bool) -
     say(f"wrote {plan_file} and {weights_file} ({weights_file.stat().st_size:,} bytes)", style="bold")
     options = [f" --weights-before {about.weights}"] if about.weights is not None else []
     options += [f" --seed {about.seed}"] if about.seed else []
-    note(f"fxgrow verify {about.name} {out}{''.join(options)}    compares them again")
-    note(f"fxgrow.loading.restore({about.name.rpartition(':')[2]}(), {str(out)!r})    reads it in Python")
+    note(f"fxgrow verify {about.name} {out}{''.join(options)}    compares the models again")
+    note(f"fxgrow.loading.restore({about.name.rpartition(':')[2]}(), {str(out)!r})    loads it in Python")
 
 
 def _failure(refusal: Refusal, *, from_a_file: bool) -> Refusal:
-    """The refusal of a grown model: a plan from a file may have been edited, or meant for another model."""
+    """Describe why a grown model failed; a plan from a file may have been edited, or made for another model."""
     if not from_a_file:
         return refusal
-    what = f"the plan does not keep the function of this model: {refusal.what}"
-    return replace(refusal, what=what, hint="was it edited, or made for other weights? fxgrow plan makes it anew")
+    what = f"the plan does not preserve the function of this model: {refusal.what}"
+    return replace(
+        refusal, what=what, hint="it may have been edited, or made for other weights; make a new one with fxgrow plan"
+    )

@@ -1,4 +1,4 @@
-"""How the command speaks: results on stdout, complaints on stderr, both without the control codes of others."""
+"""Prints results to stdout and errors to stderr, with control characters in foreign text replaced."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from ..plans import Plan
 from ..verification import Certificate
 
 WIDTH = 120
-"""Columns where no terminal says how many it has, and at most."""
+"""Largest line width, also used if the output is not a terminal."""
 HELD, BROKEN, MISUSED = 0, 1, 2
-"""Exit codes: all well, the function changed, the call is invalid (or the growth was refused)."""
+"""Exit codes: success, the function changed, the call is invalid (or the growth was refused)."""
 _MOST = 8
-"""Lines of a list that is shown in short."""
+"""Number of lines of a shortened list."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where output goes: made anew for each use, because tests and pipes replace the streams."""
+    """Return a new console for stdout or stderr; not cached, because tests and pipes replace the streams."""
     made = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
     made.width = min(made.width, WIDTH) if made.is_terminal else WIDTH
     return made
 
 
 def harmless(text: str) -> str:
-    """Text without control codes: names in plans and files may hold any."""
+    """Replace control characters, which names in plans and files may contain."""
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
 def say(*lines: str, style: str = "") -> None:
-    """Print lines on stdout."""
+    """Print lines to stdout."""
     out = console()
     for line in lines:
         out.print(Text(harmless(line), style=style))
 
 
 def note(line: str) -> None:
-    """Print a line that explains on stderr, dim."""
+    """Print an explanatory line to stderr, dimmed."""
     console(stderr=True).print(Text(harmless(line), style="dim"))
 
 
 def show_refusal(refusal: Refusal) -> None:
-    """Print what was refused on stderr: the code and the reason, then where, how and the way out."""
+    """Print a refusal to stderr: its code and reason, then the location, details and the way out."""
     first, *rest = harmless(str(refusal)).splitlines()
     code, _, what = first.partition("  ")
     out = console(stderr=True)
@@ -56,7 +56,7 @@ def show_refusal(refusal: Refusal) -> None:
 
 
 def show_misuse(what: str, hint: str) -> None:
-    """Print what is wrong with a command line, and what would be right."""
+    """Print what is wrong with a command line, and a hint."""
     out = console(stderr=True)
     out.print(Text.assemble(("error", "bold red"), f"   {harmless(what)}"))
     out.print(Text.assemble(("try", "bold"), f"     {harmless(hint)}"))
@@ -68,10 +68,10 @@ def show_plan(plan: Plan) -> None:
 
 
 def show_growth(plan: Plan) -> None:
-    """Print what a plan does in a few lines: what grows, and what that costs."""
+    """Print a summary of a plan: what grows, and how the size and cost of the model change."""
     every = list(plan.every())
     grows = [f"{g.label}  {g.old} -> {g.new} units" for p in every for g in p.growths]
-    grows += [f"{i.name}  {i.block}, behind {i.node}" for p in every for i in p.inserts]
+    grows += [f"{i.name}  {i.block}, after {i.node}" for p in every for i in p.inserts]
     out = console()
     out.print(Text(harmless(" then ".join(p.title for p in every)), style="bold"))
     for line in shortened(grows):
@@ -91,7 +91,7 @@ def show_growth(plan: Plan) -> None:
 
 
 def show_certificate(certificate: Certificate) -> None:
-    """Print a certificate; its first line in green or red."""
+    """Print a certificate, with its first line in green, yellow or red."""
     first, *rest = str(certificate).splitlines()
     out = console()
     colour = "red" if not certificate else "yellow" if certificate.noise or certificate.unfelt else "green"
@@ -101,6 +101,6 @@ def show_certificate(certificate: Certificate) -> None:
 
 
 def shortened(lines: Iterable[str], most: int = _MOST) -> list[str]:
-    """The first lines of a list, and how many more there are."""
+    """Return the first lines of a list, and the number of the remaining ones."""
     every = list(lines)
     return every if len(every) <= most + 1 else [*every[:most], f"… and {len(every) - most} more"]

@@ -1,4 +1,4 @@
-"""Models from outside: a factory by name, weights as data, inputs as text, and the saved form of grown models."""
+"""Loads models from outside: factories by name, weights from files, inputs as text, and saved grown models."""
 
 from .applied import grown_by
 from .factory import build, named

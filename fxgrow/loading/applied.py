@@ -1,4 +1,5 @@
-"""Plans from outside, applied: whatever is wrong with one is told as such, and nothing is allocated before it fits."""
+"""Applies plans from outside: errors in a plan become `UsageError`, and memory is checked before anything is
+allocated."""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ from ..rewrite.memory_limits import check_memory
 
 
 def grown_by(plan: Plan, model: fx.GraphModule, *, checked: bool = False) -> fx.GraphModule:
-    """A plan applied to a copy of a model, if this machine can hold the result.
+    """Apply a plan to a copy of a model, if this machine has enough memory for the result.
 
     Raises:
-        UsageError: it cannot, or the plan was made for another model, or is damaged.
+        UsageError: there is not enough memory, or the plan is damaged or was made for another model.
     """
-    if checked:  # made just now, so it fits the model, but perhaps not the machine
+    if checked:  # made by this process, so it fits the model, but perhaps not the memory
         check_memory(plan, tensors_of(model))
         return write(plan, model, checked=True)
     try:
@@ -26,7 +27,9 @@ def grown_by(plan: Plan, model: fx.GraphModule, *, checked: bool = False) -> fx.
     except FxgrowError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError, SyntaxError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]  # a plan from a file that no check saw through
+        reason = (str(error).strip() or repr(error)).splitlines()[
+            0
+        ]  # a damaged plan from a file that passed the checks
         raise usage(
-            Kind.STALE_PLAN, f"the plan cannot be applied: {reason}", hint="make the plan anew for this model"
+            Kind.STALE_PLAN, f"the plan cannot be applied: {reason}", hint="make a new plan for this model"
         ) from error

@@ -1,4 +1,4 @@
-"""`module:factory`: a model named as text. A factory is code, and naming one runs it."""
+"""Imports models named as `module:factory`. A factory is code, and naming one runs it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ..errors import FxgrowError, Kind, usage
 from ..verification.compare import seeded
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-HINT = "module:factory, torchvision.models:resnet18 say; modules are looked for here and among what is installed"
+HINT = "use module:factory, e.g. torchvision.models:resnet18; the module is in this folder or an installed package"
 
 
 def named(text: str, folder: str | Path | None = None) -> Any:
-    """What `module:name` names. The module is imported, so its code runs.
+    """Return the object that `module:name` names. Its module is imported, so the code of the module runs.
 
     Args:
-        text: a dotted module, a colon, a name in it.
-        folder: where modules are looked for first; by default the working directory.
+        text: a dotted module name, a colon, and a name in the module.
+        folder: the folder that is searched for modules first; by default the working directory.
 
     Raises:
-        UsageError: no such name, or the module cannot be imported.
+        UsageError: the name does not exist, or the module cannot be imported.
     """
     if not _NAME.fullmatch(text):
-        raise usage(Kind.BAD_OPTION, f"{text!r} names no factory", hint=HINT)
+        raise usage(Kind.BAD_OPTION, f"{text!r} is not a factory name", hint=HINT)
     module_name, _, path = text.partition(":")
     here = str(Path(folder or Path.cwd()).resolve())
     if here not in sys.path:
@@ -42,7 +42,7 @@ def named(text: str, folder: str | Path | None = None) -> Any:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise usage(Kind.BAD_OPTION, f"there is no module called {error.name!r}", hint=HINT) from error
         raise _failed(f"the module {module_name}", error) from error
-    except (Exception, SystemExit) as error:  # the user's own code runs here
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
         raise _failed(f"the module {module_name}", error) from error
     try:
         return reduce(getattr, path.split("."), module)
@@ -57,55 +57,55 @@ def named(text: str, folder: str | Path | None = None) -> Any:
 
 
 def build(text: str, *, seed: int = 0, folder: str | Path | None = None) -> nn.Module:
-    """The model that a factory makes, in evaluation mode; its random weights come from a seed.
+    """Build the model of a factory, in evaluation mode, with its random weights drawn from a seed.
 
     Args:
-        text: `module:factory`, a callable without required arguments (a class of modules is one), or a module's object.
-        seed: of the global random streams while the factory runs; they are put back afterwards.
-        folder: where modules are looked for first.
+        text: `module:factory`: a callable without required arguments (a module class is one), or a module object.
+        seed: the seed of the global random generators while the factory runs; their state is restored afterwards.
+        folder: the folder that is searched for modules first.
 
     Raises:
-        UsageError: no such factory, it needs arguments, fails, or makes something that is no model.
+        UsageError: the factory does not exist, needs arguments, fails, or does not return a module.
     """
     made = call(text, seed=seed, folder=folder)
     if not isinstance(made, nn.Module):
         raise usage(
             Kind.BAD_OPTION,
-            f"{text} makes {type(made).__name__}, no torch.nn.Module",
+            f"{text} returns a {type(made).__name__}, not a torch.nn.Module",
             hint="name a function that returns the model, or its class",
         )
     return made.eval()
 
 
 def call(text: str, *, seed: int = 0, folder: str | Path | None = None) -> Any:
-    """What a named callable returns when called without arguments, random streams at a seed.
+    """Call a named callable without arguments, with the random generators seeded, and return its result.
 
     Raises:
-        UsageError: it is no callable, needs arguments, or fails.
+        UsageError: the object is not callable, needs arguments, or fails.
     """
     found = named(text, folder)
     if isinstance(found, nn.Module | torch.Tensor):
         return found
     if not callable(found):
-        raise usage(Kind.BAD_OPTION, f"{text} is {type(found).__name__}, which cannot be called", hint=HINT)
+        raise usage(Kind.BAD_OPTION, f"{text} is a {type(found).__name__}, which cannot be called", hint=HINT)
     needed = _required(found)
     if needed:
         raise usage(
             Kind.BAD_OPTION,
             f"{text} needs arguments: {', '.join(needed)}",
-            hint="write a function without required arguments that returns what you mean, and name that one",
+            hint="write a function without required arguments that returns the object, and name that function",
         )
     try:
         with seeded(seed):
             return found()
     except FxgrowError:
         raise
-    except (Exception, SystemExit) as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
         raise _failed(text, error) from error
 
 
 def _required(found: Any) -> list[str]:
-    """The arguments that a callable cannot do without; none are known of a builtin."""
+    """Return the names of a callable's required arguments; none for builtins without a signature."""
     try:
         parameters = inspect.signature(found).parameters.values()
     except (TypeError, ValueError):
@@ -116,4 +116,6 @@ def _required(found: Any) -> list[str]:
 
 def _failed(what: str, error: BaseException) -> FxgrowError:
     reason = (str(error).strip() or repr(error)).splitlines()[0]
-    return usage(Kind.BAD_OPTION, f"{what} fails: {type(error).__name__}: {reason}", hint="call it from Python first")
+    return usage(
+        Kind.BAD_OPTION, f"{what} fails: {type(error).__name__}: {reason}", hint="make it work in Python first"
+    )

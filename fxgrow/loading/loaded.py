@@ -1,4 +1,4 @@
-"""A model from outside, ready to be grown: built, given its weights or what a folder holds, and traced."""
+"""Loads a model that is ready to be grown: built by a factory, given weights or a saved growth, and traced."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from .weights import read_weights, use_weights
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A traced model, the factory it comes from, the inputs it was traced with, and where its weights are from."""
+    """A traced model, with its factory, example inputs, and the origin of its weights."""
 
     name: str
     model: fx.GraphModule
     inputs: tuple[Any, ...] | None
     origin: str
     original: fx.GraphModule
-    """What the factory made, traced: the same model, or the one that a saved model was grown from."""
+    """The traced model of the factory: `model` itself, or the model that a saved model was grown from."""
     weights: Path | None
     seed: int
-    """Of the factory's random weights."""
+    """Seed of the factory's random weights."""
 
     @property
     def analysed(self) -> Sequence[Any] | Call:
-        """The inputs that the analysis uses: given, or inferred."""
+        """The inputs that the analysis uses: the given ones, or inferred ones."""
         return self.inputs if self.inputs is not None else analysis_of(self.model).call
 
 
@@ -49,22 +49,22 @@ def load(
     seed: int = 0,
     folder: str | Path | None = None,
 ) -> Loaded:
-    """Build a model, give it its weights, and trace it.
+    """Build a model, load its weights, and trace it.
 
     Args:
         factory: `module:factory`.
         weights: a file of tensors.
-        grown: a folder with a model that was grown from the factory's; it holds weights already.
-        inputs: as for `parse_inputs`.
-        unsafe_pickle: unpickle checkpoints that hold more than tensors.
-        seed: of the factory's random weights.
-        folder: where modules are looked for first.
+        grown: the folder of a model that was grown from the factory's model; it contains weights.
+        inputs: strings for `parse_inputs`.
+        unsafe_pickle: whether to unpickle checkpoints that contain more than tensors.
+        seed: the seed of the factory's random weights.
+        folder: the folder that is searched for modules first.
 
     Raises:
-        UsageError: any of it cannot be done; the message says which and why.
+        UsageError: a step fails; the message says which and why.
     """
     if grown is not None and weights is not None:
-        raise usage(Kind.BAD_OPTION, f"{grown} holds weights already", hint="leave out one of the two")
+        raise usage(Kind.BAD_OPTION, f"{grown} already contains weights", hint="leave out one of the two")
     texts = list(inputs or (read_saved(grown).inputs if grown is not None else ()))
     values = parse_inputs(texts, folder)
     model = build(factory, seed=seed, folder=folder)
@@ -73,6 +73,6 @@ def load(
         return Loaded(factory, restore(traced, grown), values, f"grown, from {grown}", traced, None, seed)
     if weights is not None:
         use_weights(model, read_weights(weights, unsafe_pickle=unsafe_pickle), str(weights))
-    origin = f"weights {weights}" if weights is not None else f"weights as the factory makes them, seed {seed}"
+    origin = f"weights {weights}" if weights is not None else f"random weights from the factory, seed {seed}"
     traced = trace(model, values)
     return Loaded(factory, traced, values, origin, traced, Path(weights) if weights is not None else None, seed)

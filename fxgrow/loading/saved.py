@@ -1,4 +1,4 @@
-"""The saved form of a grown model: plan.json and model.safetensors. It is rebuilt from the original constructor."""
+"""Saves grown models as plan.json and model.safetensors, and restores them with the original constructor."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .weights import use_weights
 
 PLAN, WEIGHTS = "plan.json", "model.safetensors"
 LARGEST_PLAN = 2**28
-"""Bytes of a plan that is read: those of the largest networks take a few million."""
+"""The largest plan that is read, in bytes; plans of the largest networks have a few million."""
 MOST_INPUTS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a folder holds, before a model is there: the plan, and the inputs that the model was analysed with."""
+    """The contents of a saved model's folder without tensors: the plan, and the example inputs as strings."""
 
     folder: Path
     plan: Plan
@@ -41,46 +41,46 @@ class Saved:
 
 
 def is_saved(path: str | Path) -> bool:
-    """Whether a path is a folder with the saved form of a grown model."""
+    """Whether a path is the folder of a saved grown model."""
     path = Path(path)
     return (path / PLAN).is_file() and (path / WEIGHTS).is_file()
 
 
 def check_folder(folder: str | Path, *, overwrite: bool = False) -> None:
-    """Refuse a folder that cannot take a saved model. Writes nothing.
+    """Check that a folder can receive a saved model; writes nothing.
 
     Raises:
-        UsageError: it is a file, or holds something already.
+        UsageError: the path is a file, or the folder is not empty.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise usage(Kind.BAD_OPTION, f"{folder} is a file", hint="name a new folder")
     above = next((p for p in folder.absolute().parents if p.exists()), None)
     if above is not None and not above.is_dir():
-        raise usage(Kind.BAD_OPTION, f"{above} is a file, so {folder} cannot be a folder", hint="name a new folder")
+        raise usage(Kind.BAD_OPTION, f"{above} is a file, so {folder} cannot be created", hint="name a new folder")
     held = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     other = [name for name in held if name not in (PLAN, WEIGHTS)]
     if other or (held and not overwrite):
         hint = "name a new folder" if other else "name a new folder, or add --overwrite"
-        raise usage(Kind.BAD_OPTION, f"{folder} holds {(other or held)[0]} already", hint=hint)
+        raise usage(Kind.BAD_OPTION, f"{folder} already contains {(other or held)[0]}", hint=hint)
 
 
 def save(
     before: nn.Module, after: fx.GraphModule, folder: str | Path, *, inputs: Sequence[Any] | Call = ()
 ) -> tuple[Path, Path]:
-    """Write the plans that lead from one model to the other, and the tensors of the grown one.
+    """Save a grown model: the plans that lead to it, and its tensors.
 
     Args:
-        before: the model that was grown.
+        before: the model before growth.
         after: the grown model.
-        folder: made if it is not there. Each file is written beside its place and then put there in one step.
-        inputs: what the model was analysed with; their shapes are kept, so that they need not be given again.
+        folder: the output folder; created if it does not exist. Each file is replaced atomically.
+        inputs: the inputs of the analysis; their shapes are saved, so that they need not be given again.
 
     Returns:
-        The two files.
+        The paths of the two files.
 
     Raises:
-        UsageError: the model was not grown from the other one, or its plan cannot be written as data.
+        UsageError: the model was not grown from `before`, or its plan cannot be written as data.
     """
     folder = Path(folder)
     plans = plans_since(before, after)
@@ -102,7 +102,7 @@ def save(
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file that takes the place of another when all is written; a link there is replaced, not followed."""
+    """Yield the path of a temporary file that replaces `path` when done; a link there is replaced, not followed."""
     handle, name = mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     mask = os.umask(0)
@@ -117,7 +117,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _apart(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Every tensor once, and the other names of tied ones; views of one storage are separated."""
+    """Return every tensor once, and the other names of tied tensors; views of one storage are cloned."""
     tensors: dict[str, Tensor] = {}
     first: dict[int, str] = {}
     ties: dict[str, str] = {}
@@ -125,7 +125,7 @@ def _apart(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     if has_extra_state(model):
         raise usage(
             Kind.BAD_OPTION,
-            "the model has get_extra_state, and the saved form of a grown model holds parameters and buffers only",
+            "the model has get_extra_state, but a saved grown model contains parameters and buffers only",
             hint="remove get_extra_state, or save grown.state_dict() with torch.save",
         )
     for name, tensor in saved_tensors(model).items():
@@ -141,34 +141,36 @@ def _apart(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_plan(path: str | Path) -> Plan:
-    """A plan from a file.
+    """Read a plan from a file.
 
     Raises:
-        UsageError: no such file, too large, or no plan.
+        UsageError: the file does not exist, is too large, or is not a plan.
     """
     path = Path(path)
     if not path.is_file():
-        raise usage(Kind.STALE_PLAN, f"there is no plan {path}", hint="fxgrow plan … --out plan.json writes one")
+        raise usage(Kind.STALE_PLAN, f"there is no plan file {path}", hint="fxgrow plan … --out plan.json writes one")
     if path.stat().st_size > LARGEST_PLAN:
         raise usage(
-            Kind.STALE_PLAN, f"{path} has {path.stat().st_size:,} bytes: no plan has", hint="make the plan anew"
+            Kind.STALE_PLAN, f"{path} has {path.stat().st_size:,} bytes, too many for a plan", hint="make a new plan"
         )
     try:
         return Plan.from_json(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise usage(Kind.STALE_PLAN, f"{path} is no text", hint="make the plan anew") from error
+        raise usage(Kind.STALE_PLAN, f"{path} is not a text file", hint="make a new plan") from error
 
 
 def read_saved(folder: str | Path) -> Saved:
-    """The plan and the facts of a saved model, without its tensors.
+    """Read the plan and the example inputs of a saved model, without its tensors.
 
     Raises:
-        UsageError: the folder does not hold a saved model.
+        UsageError: the folder does not contain a saved model.
     """
     folder = Path(folder)
     if not is_saved(folder):
         raise usage(
-            Kind.BAD_OPTION, f"{folder} holds no saved model", hint=f"a folder with {PLAN} and {WEIGHTS}, from --out"
+            Kind.BAD_OPTION,
+            f"{folder} does not contain a saved model",
+            hint=f"name a folder with {PLAN} and {WEIGHTS}, from --out",
         )
     plan = read_plan(folder / PLAN)
     try:
@@ -178,7 +180,7 @@ def read_saved(folder: str | Path) -> Saved:
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise _broken(folder, error) from error
     if not isinstance(texts, list) or len(texts) > MOST_INPUTS or not all(isinstance(t, str) for t in texts):
-        raise _broken(folder, "its inputs are no list of texts")
+        raise _broken(folder, "its inputs are not a list of strings")
     return Saved(folder, plan, tuple(texts))
 
 
@@ -193,17 +195,17 @@ def restore(
     *,
     example_kwargs: Mapping[str, Any] | None = None,
 ) -> fx.GraphModule:
-    """The grown model that a folder holds, from a model of the class that was grown; that one stays as it is.
+    """Restore a saved grown model, from a model of the class that was grown; `model` stays unchanged.
 
     Args:
-        model: what the original constructor makes, traced or not; its values do not matter.
-        folder: written by `save`.
-        example_inputs: what the model was traced with, if the folder does not say it (it keeps tensors, no containers),
-            or if it is to be something else.
-        example_kwargs: the same by name.
+        model: a model from the original constructor, traced or not; its values do not matter.
+        folder: a folder written by `save`.
+        example_inputs: the inputs to trace the model with; by default those in the folder, which only stores tensors
+            and no containers.
+        example_kwargs: the keyword inputs.
 
     Raises:
-        UsageError: the folder holds no saved model, or one that was grown from another class.
+        UsageError: the folder does not contain a saved model, or its model was grown from another class.
     """
     saved = read_saved(folder)
     folder = saved.folder

@@ -1,4 +1,4 @@
-"""Weights from a file, as data: safetensors, or a checkpoint that torch reads with `weights_only=True`."""
+"""Reads weights as data: safetensors files, or checkpoints that torch reads with `weights_only=True`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from ..errors import Kind, usage
 
 _INSIDE = ("state_dict", "model_state_dict", "model")
-"""Where checkpoints of training scripts keep the weights."""
+"""Keys under which the checkpoints of training scripts keep the weights."""
 _WRAPPERS = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before every name."""
+"""Prefixes that DistributedDataParallel and torch.compile add to every name."""
 
 
 def read_weights(path: str | Path, *, unsafe_pickle: bool = False) -> dict[str, Tensor]:
-    """Tensors by name. Nothing is unpickled that could run code, unless `unsafe_pickle`.
+    """Read tensors by name. Nothing that could run code is unpickled, unless `unsafe_pickle` is set.
 
     Raises:
-        UsageError: no such file, not readable, or it holds more than tensors.
+        UsageError: the file does not exist, is not readable, or contains more than tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -36,11 +36,11 @@ def read_weights(path: str | Path, *, unsafe_pickle: bool = False) -> dict[str, 
         raise _unreadable(path, str(error)) from error
     except pickle.UnpicklingError as error:
         if not _is_pickled(path):
-            raise _unreadable(path, "it is no checkpoint") from error
+            raise _unreadable(path, "it is not a checkpoint") from error
         raise usage(
             Kind.BAD_OPTION,
-            f"{path} holds pickled objects that are no tensors, and unpickling them can run any code",
-            hint="save model.state_dict() alone, as safetensors at best; --unsafe-pickle if you trust its author fully",
+            f"{path} contains pickled objects other than tensors, and unpickling them can run any code",
+            hint="save only model.state_dict(), or use --unsafe-pickle if you trust its author fully",
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, ImportError) as error:
         raise _unreadable(path, (str(error).strip() or repr(error)).splitlines()[0]) from error
@@ -48,35 +48,41 @@ def read_weights(path: str | Path, *, unsafe_pickle: bool = False) -> dict[str, 
 
 
 def _checkpoint(path: Path, unsafe_pickle: bool) -> Any:
-    with warnings.catch_warnings():  # of files by other picklers; what they hold is checked in any case
+    with warnings.catch_warnings():  # for files by other picklers; the contents are checked in any case
         warnings.simplefilter("ignore", UserWarning)
         return torch.load(path, map_location="cpu", weights_only=not unsafe_pickle)
 
 
 def _is_pickled(path: Path) -> bool:
-    """Whether a file begins as torch's checkpoints and pickles do."""
+    """Whether a file begins like a torch checkpoint or a pickle."""
     with path.open("rb") as file:
         return file.read(2) in (b"PK", *(bytes((0x80, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)))
 
 
 def _unreadable(path: Path, reason: str) -> Exception:
-    return usage(Kind.BAD_OPTION, f"{path} cannot be read: {reason}", hint="a .safetensors file or a torch checkpoint")
+    return usage(
+        Kind.BAD_OPTION, f"{path} cannot be read: {reason}", hint="use a .safetensors file or a torch checkpoint"
+    )
 
 
 def _tensors(path: Path, found: Any) -> dict[str, Tensor]:
-    if isinstance(found, nn.Module):  # unpickled on the user's word
+    if isinstance(found, nn.Module):  # unpickled with `unsafe_pickle`
         found = found.state_dict()
     for key in _INSIDE:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(k, str) for k in found):
-        raise usage(Kind.BAD_OPTION, f"{path} holds {type(found).__name__}, no state_dict", hint="model.state_dict()")
+        raise usage(
+            Kind.BAD_OPTION,
+            f"{path} contains a {type(found).__name__}, not a state_dict",
+            hint="save model.state_dict()",
+        )
     other = [k for k, v in found.items() if not isinstance(v, Tensor)]
     if other:
         raise usage(
             Kind.BAD_OPTION,
-            f"{path}: {other[0]!r} is {type(found[other[0]]).__name__}, no tensor",
-            hint="save model.state_dict() alone",
+            f"{path}: {other[0]!r} is a {type(found[other[0]]).__name__}, not a tensor",
+            hint="save only model.state_dict()",
         )
     return dict(found)
 
@@ -84,13 +90,13 @@ def _tensors(path: Path, found: Any) -> dict[str, Tensor]:
 def use_weights(
     model: nn.Module, weights: Mapping[str, Tensor], source: str, tensors: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Put tensors into a model. Names that are tied to one another may be given once.
+    """Copy tensors into a model. Of names that are tied to one another, one is enough.
 
     Args:
-        model: changed.
-        weights: by name.
-        source: where they are from.
-        tensors: those of the model, by the names that they have there; by default those that it saves.
+        model: the model; it is changed.
+        weights: the tensors by name.
+        source: the file name for error messages.
+        tensors: the model's tensors by the names used in `weights`; by default its `state_dict`.
 
     Raises:
         UsageError: names or shapes differ. Nothing is written then.
@@ -103,19 +109,19 @@ def use_weights(
     if missing or extra:
         wrapper = next((w for w in _WRAPPERS if extra and all(n.startswith(w) for n in extra)), "")
         said = [f"lacks {_some(missing)}"] if missing else []
-        said += [f"holds {_some(extra)}, which the model does not have"] if extra else []
+        said += [f"contains {_some(extra)}, which the model does not have"] if extra else []
         hint = f"the names begin with {wrapper!r}: save the state_dict of the model inside" if wrapper else ""
         raise usage(
             Kind.BAD_OPTION,
             f"{source} {' and '.join(said)}",
-            hint=hint or "weights of the model that the factory makes",
+            hint=hint or "use weights of the model that the factory builds",
         )
     for name, tensor in weights.items():
         if tensor.shape != own[name].shape:
             raise usage(
                 Kind.BAD_OPTION,
-                f"{source}: {name} is {_shape(tensor)}, and the model has {_shape(own[name])}",
-                hint="weights of the model that the factory makes",
+                f"{source}: {name} has shape {_shape(tensor)}, but the model has {_shape(own[name])}",
+                hint="use weights of the model that the factory builds",
             )
     with torch.no_grad():
         for name, tensor in weights.items():

@@ -1,4 +1,4 @@
-"""Growths as text: sizes such as `1.5`, `to:512`, `by:8` and `keep`, names with sizes, places with blocks."""
+"""Parses growths written as text: sizes such as `1.5`, `to:512`, `by:8` and `keep`, and positions with blocks."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from ..errors import FxgrowError, Kind, usage
 from ..passes import Width
 
-SIZES = "1.5 (times as wide), to:512, by:8 or keep, behind a name: layer2.conv1=to:512"
-BLOCKS = "layer3, or layer3.1=clone"
+SIZES = "use 1.5 (times as wide), to:512, by:8 or keep, optionally after a name: layer2.conv1=to:512"
+BLOCKS = "use layer3, or layer3.1=clone"
 
 
 def size(text: str, round_to: int | None = None) -> Width | None:
-    """One width; None for "as it is".
+    """Parse one size; `keep` becomes None.
 
     Raises:
-        UsageError: the text is no size.
+        UsageError: the string is not a size.
     """
     kind, colon, number = text.partition(":")
     if text == "keep":
@@ -26,40 +26,40 @@ def size(text: str, round_to: int | None = None) -> Width | None:
         if kind in ("to", "by"):
             whole = int(number)
             return Width(to=whole, round_to=round_to) if kind == "to" else Width(by=whole, round_to=round_to)
-    except FxgrowError:  # a width that was understood, and refused
+    except FxgrowError:  # a valid size that is refused
         raise
     except ValueError:
         pass
-    raise usage(Kind.BAD_OPTION, f"{text!r} is no size", hint=SIZES)
+    raise usage(Kind.BAD_OPTION, f"{text!r} is not a size", hint=SIZES)
 
 
 def widths(texts: Sequence[str] | None, round_to: int | None = None) -> Width | dict[str, Width | None] | None:
-    """The `widen` of `fxgrow.grow`: one size for all, or names with sizes.
+    """Parse the `widen` argument of `fxgrow.grow`: one size for all layers, or names with sizes.
 
     Raises:
-        UsageError: a text is no size, or a name has two.
+        UsageError: a string is not a size, or a name has two sizes.
     """
     if not texts:
         if round_to is not None:
-            raise usage(Kind.BAD_OPTION, "a multiple to round to, and nothing to widen", hint=SIZES)
+            raise usage(Kind.BAD_OPTION, "--round-to is given, but nothing to widen", hint=SIZES)
         return None
     if len(texts) == 1 and "=" not in texts[0]:
         return size(texts[0], round_to)
     named: dict[str, Width | None] = {}
     for text in texts:
-        name, equals, wish = text.rpartition("=")
+        name, equals, value = text.rpartition("=")
         name = name if equals else "*"
         if name in named:
-            raise usage(Kind.BAD_OPTION, f"{name} is given two sizes", hint=SIZES)
-        named[name] = size(wish, round_to)
+            raise usage(Kind.BAD_OPTION, f"{name} has two sizes", hint=SIZES)
+        named[name] = size(value, round_to)
     return named
 
 
 def depths(texts: Sequence[str] | None) -> dict[str, dict[str, str]] | None:
-    """The `deepen` of `fxgrow.grow`: places with options.
+    """Parse the `deepen` argument of `fxgrow.grow`: positions with options.
 
     Raises:
-        UsageError: a place is named twice, or not at all.
+        UsageError: a position is empty or named twice.
     """
     if not texts:
         return None
@@ -67,7 +67,7 @@ def depths(texts: Sequence[str] | None) -> dict[str, dict[str, str]] | None:
     for text in texts:
         place, equals, block = text.partition("=")
         if not place or (equals and not block):
-            raise usage(Kind.BAD_OPTION, f"{text!r} is no place with a block", hint=BLOCKS)
+            raise usage(Kind.BAD_OPTION, f"{text!r} is not a position with a block", hint=BLOCKS)
         if place in found:
             raise usage(Kind.BAD_OPTION, f"{place} is named twice", hint=BLOCKS)
         found[place] = {"block": block} if equals else {}

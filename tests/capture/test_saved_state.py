@@ -502,7 +502,7 @@ def test_the_saved_form_holds_all_tensors_whatever_the_model_saves(tmp_path: Pat
 def test_the_saved_form_is_refused_to_models_with_further_state(tmp_path: Path) -> None:
     traced = fxgrow.trace(Stateful(layers()).double().eval(), (X,))
     grown = fxgrow.widen(traced, "inner.0")
-    with pytest.raises(fxgrow.UsageError, match=r"has get_extra_state, and the saved form"):
+    with pytest.raises(fxgrow.UsageError, match=r"has get_extra_state, but a saved grown model"):
         save(traced, grown, tmp_path / "grown")
     torch.save(grown.state_dict(), tmp_path / "state.pt")
     grown.load_state_dict(torch.load(tmp_path / "state.pt"))

@@ -86,7 +86,7 @@ OWN: dict[str, tuple[str, str]] = {
     "an assertion": ("verify mine:Strict mine:Strict -i 2x4", "wrong width"),
     "what cannot be copied": ("verify mine:Held mine:Held -i 2x4", "cannot"),
     "a module that cannot be copied": ("widen mine:Locked -n a -i 2x4 -o w", "cannot be copied"),
-    "a branch, and no inputs": ("verify mine:Branching mine:Branching", "--input, because"),
+    "a branch, and no inputs": ("verify mine:Branching mine:Branching", "give --input, because"),
     "no values": ("widen mine:meta -n a -i 2x4 -o w", "meta"),
 }
 """What a model of the user's own raises while it runs."""

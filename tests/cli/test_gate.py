@@ -146,7 +146,7 @@ def test_rows_know_no_option_that_the_gate_does_not_have() -> None:
     torch.save({"a": object()}, "w.pt")
     outcome = gate(MODEL + 'weights = "w.pt"\n' + WIDER)
     assert outcome.code == 2
-    assert "save model.state_dict() alone" in outcome.out
+    assert "save only model.state_dict()" in outcome.out
     assert "--unsafe-pickle" not in outcome.out
 
 

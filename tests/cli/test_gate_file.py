@@ -44,7 +44,7 @@ BAD: dict[str, tuple[str, str]] = {
     "no verb": (MODEL + "[[growth]]\nname = 'x'\n", "none of widen, deepen and grow"),
     "no node": (MODEL + "[[growth]]\nwiden = { factor = 2 }\n", "it has no node"),
     "a growth of an unknown model": (MODEL + WIDER + 'models = ["x"]\n', "no model 'x'"),
-    "no size": (MODEL + '[[growth]]\ngrow = { widen = { a = "wide" } }\n', "'wide' is no size"),
+    "no size": (MODEL + '[[growth]]\ngrow = { widen = { a = "wide" } }\n', "'wide' is not a size"),
     "a control code": (MODEL.replace('"net"', '"n\\u001b[2J"'), "is not a non-empty printable string"),
     "a table as a text": (MODEL.replace('"nets:Plain"', "{ a = 1 }"), "is not a non-empty printable string"),
     "a path upwards": (MODEL + 'weights = "../w.safetensors"\n', "is outside the folder"),

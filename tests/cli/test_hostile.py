@@ -211,7 +211,7 @@ def test_a_checkpoint_with_code_is_refused(name: str, here: Path) -> None:
 def test_it_is_unpickled_only_on_the_users_word() -> None:
     torch.save({"state_dict": ResNet().state_dict(), "extra": Planted()}, "w.pt")
     call = ("widen", *MODEL, "-n", "layer2.conv1", "--weights", "w.pt", "--dry-run")
-    assert refused(run(*call), "--unsafe-pickle if you trust its author fully")
+    assert refused(run(*call), "use --unsafe-pickle if you trust its author fully")
     assert not Path("planted").exists()
     with pytest.warns(ResourceWarning, match="planted"):
         assert run(*call, "--unsafe-pickle").code == 0

@@ -37,7 +37,7 @@ def test_a_model_is_saved_and_restored(tmp_path: Path, kind: Callable[[Path], st
     assert read_saved(folder).folder == Path(folder)
     assert read_plan(kind(plan)) == read_saved(folder).plan
     assert torch.equal(restore(model, folder)(x), grown(x))
-    with pytest.raises(fxgrow.UsageError, match="holds no saved model"):
+    with pytest.raises(fxgrow.UsageError, match="does not contain a saved model"):
         restore(model, kind(tmp_path / "elsewhere"))
 
 
