@@ -1,4 +1,4 @@
-"""Plans from outside, proved once more before they are applied."""
+"""Validates plans from outside: they are proved again before they are applied."""
 
 from .prove_again import prove_again, remember, remembered
 

@@ -1,4 +1,4 @@
-"""The first thing that a plan says otherwise than what is derived from its states once more."""
+"""Describes the first difference between a plan and what is derived again from its states."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ from typing import Any
 from ..plans import Cost, Insert, Plan
 
 LONGEST = 60
-"""Characters of a value in a message."""
+"""The largest number of characters of a value in a message."""
 
 
 def first_difference(have: Sequence[Any], want: Sequence[Any], what: str) -> str:
-    """Where two rows of parts of a plan (tensors, nodes …) differ, in words; empty if they do not.
+    """Describe the first difference between two sequences of plan entries (tensors, nodes …); "" if they are equal.
 
-    `have` is what the plan says, `want` what is derived.
+    `have` is what the plan contains, `want` what is derived.
     """
     for mine, other in zip(have, want, strict=False):
         text = _differs(mine, other)
         if text:
-            return f"the plan says of {what} {_called(mine)}: {text}"
+            return f"the plan has for {what} {_called(mine)}: {text}"
     if len(have) > len(want):
-        return f"the plan says that {what} {_called(have[len(want)])} changes (in entry {len(want)}), and it does not"
+        return f"the plan changes {what} {_called(have[len(want)])} (entry {len(want)}), but it does not change"
     if len(want) > len(have):
-        return f"the plan leaves out that {what} {_called(want[len(have)])} changes"
+        return f"the plan does not change {what} {_called(want[len(have)])}, but it changes"
     return ""
 
 
 def cost_difference(plan: Plan, before: Cost, after: Cost) -> str:
-    """Whether a plan counts the model otherwise. Bytes go with the dtype and FLOPs with the inputs, so that they are
-    compared only where both speak of the same before."""
+    """Describe a difference in parameter counts or costs. Bytes depend on the dtype and FLOPs on the inputs, so they
+    are compared only if both agree on the model before growth."""
     for said, found, when in ((plan.before, before, "before"), (plan.after, after, "after")):
         if said.parameters != found.parameters:
-            return f"the plan counts {said.parameters:,} parameters {when}, and there are {found.parameters:,}"
+            return f"the plan counts {said.parameters:,} parameters {when} growth, but there are {found.parameters:,}"
         for name in ("bytes", "flops"):
             if getattr(plan.before, name) == getattr(before, name) and getattr(said, name) != getattr(found, name):
-                return f"the plan counts {getattr(said, name):,} {name} {when}, and they are {getattr(found, name):,}"
+                have, want = getattr(said, name), getattr(found, name)
+                return f"the plan counts {have:,} {name} {when} growth, but there are {want:,}"
     return ""
 
 
@@ -53,7 +54,7 @@ def _differs(have: Any, want: Any) -> str:
 
 
 def exact(thing: Any) -> str:
-    """Plain data as text in which 1, 1.0 and True are three things; lists and tuples are one, as JSON has it."""
+    """Format plain data so that 1, 1.0 and True differ; lists and tuples are equal, as in JSON."""
     if isinstance(thing, list | tuple):
         return f"({','.join(map(exact, thing))})"
     if is_dataclass(thing):
@@ -63,7 +64,7 @@ def exact(thing: Any) -> str:
 
 
 def _called(part: Any) -> str:
-    """What a part of a plan is called."""
+    """Return the name of a plan entry."""
     if isinstance(part, Insert):
         return part.name
     for name in ("names", "name", "path", "node"):

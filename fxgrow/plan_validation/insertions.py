@@ -1,4 +1,4 @@
-"""New blocks of a plan, drafted and proved once more for the places at which they stand."""
+"""Validates the inserted blocks of a plan: each is drafted and proved again at its position."""
 
 from __future__ import annotations
 
@@ -27,26 +27,30 @@ from ..rewrite.validate_plan import ACTIVATIONS
 from .differences import cost_difference, exact, first_difference
 
 _OWN = {"net2net": "identity", "morphism": "factor"}
-"""Schemes that insert one kind of block and no other."""
+"""Schemes that insert only one kind of block."""
 _NORMS = {"BatchNorm": "batch", "GroupNorm": "group", "LayerNorm": "layer", "RMSNorm": "rms"}
 
 
 class Otherwise(Exception):
-    """A block is not what fxgrow would have inserted."""
+    """A block differs from what fxgrow would have inserted."""
 
 
 def deepened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | str:
-    """A plan of new blocks with the proof and the costs that are derived for them; or what it says otherwise, or why
-    they would change something, in words."""
+    """Prove a plan of inserted blocks again.
+
+    Returns:
+        The plan with the derived proof and costs; or a description of the first difference, or of why a block would
+        change the function.
+    """
     if plan.growths or plan.nodes or plan.skips or plan.openings or plan.noise:
-        return "the plan inserts blocks, and changes what no block needs"
+        return "the plan inserts blocks, but has changes that no block needs"
     try:
         drafts = list(_drafts(plan, gm, analysis))
         keys = _keys(plan, gm, analysis)
     except Otherwise as error:
         return str(error)
     except FxgrowError as error:
-        return f"its blocks do not keep the function: {error.refusal.what}"
+        return f"its blocks do not preserve the function: {error.refusal.what}"
     before, after = drafts[0].costs(gm, analysis, drafts)
     pairs = list(zip(drafts, plan.inserts, strict=True))
     made = [replace(d.insert, name=i.name) for d, i in pairs]
@@ -72,24 +76,26 @@ def _block_difference(have: Insert, want: Insert) -> str:
 
 
 def _drafts(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Iterator[Drafted]:
-    """Each block once more, without its name."""
+    """Yield the draft of each block, without its name."""
     rows: dict[str, tuple[str, ...]] = {}
     for insert in plan.inserts:
         if rows.setdefault(insert.node, insert.users) != insert.users:
-            raise Otherwise(f"two places are behind {insert.node}, one for all who read it and one for some")
+            raise Otherwise(f"the plan inserts after {insert.node} for all consumers and also for some of them")
         if insert.scheme != plan.scheme or insert.scheme not in SCHEMES:
-            raise Otherwise(f"{insert.name} is silenced by {insert.scheme!r}, and the plan by {plan.scheme!r}")
+            raise Otherwise(f"{insert.name} has scheme {insert.scheme!r}, but the plan has {plan.scheme!r}")
         if _OWN.get(insert.scheme, insert.block) != insert.block or (
             insert.block in _OWN.values() and insert.scheme not in _OWN
         ):
-            raise Otherwise(f"{insert.name} is {insert.block!r}, which scheme {insert.scheme!r} does not insert")
+            raise Otherwise(
+                f"{insert.name} is a block {insert.block!r}, which scheme {insert.scheme!r} does not insert"
+            )
         _said(insert)
     for (_, _, block), row in groupby(plan.inserts, key=lambda i: (i.node, i.users, i.block)):
         if block == "factor":
             yield from _factors(plan, gm, analysis, list(row))
             continue
         known: dict[str, Drafted] = {}
-        for insert in row:  # copies of one block that stand in a row are proved once
+        for insert in row:  # equal consecutive blocks are proved once
             key = exact((insert.scheme, insert.body, insert.settings))
             if key not in known:
                 known[key] = _draft(plan, gm, analysis, insert)
@@ -110,18 +116,18 @@ def _draft(plan: Plan, gm: fx.GraphModule, analysis: Analysis, insert: Insert) -
         case "factory", Factory():
             settings = (("by", body.text),)
         case "identity" | "clone" | "factory" | "factor", _:
-            raise Otherwise(f"{insert.name} is said to be {insert.block!r}, and is not")
+            raise Otherwise(f"{insert.name} is not the block {insert.block!r} that the plan names")
         case _, Layers() if insert.block in BLOCKS:
             _all_used(insert, body)
         case _:
-            raise Otherwise(f"{insert.name} is said to be {insert.block!r}, and is not")
+            raise Otherwise(f"{insert.name} is not the block {insert.block!r} that the plan names")
     if plan.init == "copy" and insert.block != "clone":
         raise Otherwise(f"{insert.name} has nothing to copy")
     return draft(gm, analysis, position, body, insert.block, insert.scheme, context, where, settings)
 
 
 def _factors(plan: Plan, gm: fx.GraphModule, analysis: Analysis, row: list[Insert]) -> list[Drafted]:
-    """The factors in front of one layer, and what becomes of the layer."""
+    """Return the drafts of the factors in front of one layer, and of the change of the layer."""
     first, body = row[0], row[0].body
     if len(first.users) != 1 or not isinstance(body, Layers) or not body.parts:
         raise Otherwise(f"{first.name} factors no layer")
@@ -139,22 +145,22 @@ def _factors(plan: Plan, gm: fx.GraphModule, analysis: Analysis, row: list[Inser
 
 
 def _make(body: Layers) -> BlockOptions:
-    """The wish that an identity layer or a factor was made from."""
+    """Return the options from which an identity layer or a factor was made."""
     parts = {part.path: part for part in body.parts}
     kernel = next((v for part in body.parts for k, v in part.options if k == "kernel_size"), None)
     act = parts["act"].kind if "act" in parts else "none"
     if act == "PReLU" and "a" not in parts and "norm" not in parts and dict(parts["act"].options).get("init") == 1.0:
-        act = "ReLU"  # whose P-activation it is
+        act = "ReLU"  # PReLU with slope 1 stands for ReLU
     return BlockOptions(
         kernel=kernel if type(kernel) is int else None, norm="batch" if "norm" in parts else "none", activation=act
     )
 
 
 def _said(insert: Insert) -> None:
-    """Compare what a block is said to be, for its readers, with what it is."""
+    """Compare a block's description in the plan with its contents."""
     said = dict(insert.settings)
     if len(said) != len(insert.settings) or not set(said) <= {"hidden", "norm", "activation", "of", "by"}:
-        raise Otherwise(f"{insert.name} is described by what no block has")
+        raise Otherwise(f"{insert.name} has unknown or repeated settings")
     body = insert.body
     if not isinstance(body, Layers) or insert.block in _OWN.values():
         return
@@ -164,26 +170,26 @@ def _said(insert: Insert) -> None:
     found = {"hidden": hidden_width(body), "norm": norm, "activation": act}
     for name, value in said.items():
         if exact(found.get(name)) != exact(value):
-            raise Otherwise(f"{insert.name} is said to have {name} {value!r:.40}, and has {found.get(name)!r:.40}")
+            raise Otherwise(f"{insert.name} is described with {name} {value!r:.40}, but has {found.get(name)!r:.40}")
 
 
 def _all_used(insert: Insert, body: Layers) -> None:
-    """A block holds nothing that it does not call, and no name twice."""
+    """Check that a block calls everything that it contains, and that its names are unique."""
     paths, names = [part.path for part in body.parts], [call.name for call in body.calls]
     called = {call.target for call in body.calls if call.op in ("call_module", "get_attr")}
     if len(set(paths)) < len(paths) or len(set(names)) < len(names) or not set(paths) <= called:
-        raise Otherwise(f"{insert.name} holds layers that it does not use, or one name twice")
+        raise Otherwise(f"{insert.name} contains layers that it does not use, or one name twice")
 
 
 def _stretch(gm: fx.GraphModule, body: Copies) -> Segment:
     nodes = tuple(source for _, source in body.nodes)
     if not nodes or len(set(nodes)) < len(nodes) or set(nodes) != set(between(gm, body.entry, nodes[-1])):
-        raise Otherwise(f"the plan clones a part that is not a block behind {body.entry}")
+        raise Otherwise(f"the plan clones nodes that are not a block after {body.entry}")
     return Segment(body.entry, nodes[-1], nodes)
 
 
 def _keys(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> tuple[tuple[str, str], ...]:
-    """What a deeper model of the same class would call the tensors of clones."""
+    """Return the names that a deeper model of the same class would give to the tensors of clones."""
     clones: list[Clone] = []
     for insert in plan.inserts:
         if isinstance(insert.body, Copies):

@@ -1,4 +1,4 @@
-"""Plans that may come from anywhere are proved once more for the model that they are applied to, step by step."""
+"""Proves plans of unknown origin again, step by step, for the model that they are applied to."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .insertions import deepened_again
 from .widenings import widened_again
 
 _MADE: dict[int, tuple[weakref.ref[Plan], weakref.ref[Analysis]]] = {}
-"""Plans that passes of this process have made and proved, by identity, with the analysis that they were proved on."""
+"""Plans that this process made and proved, by identity, with the analysis that they were proved on."""
 _DAMAGE = (LookupError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError, SyntaxError, OverflowError)
-"""What comes of a plan that is not what it says it is, where no check has seen through it."""
+"""Exceptions caused by damaged plans that passed all checks."""
 
 
 def remember(plan: Plan, analysis: Analysis) -> Plan:
-    """Note that a plan was proved when it was made, so that it need not be proved once more when it is applied.
+    """Record that a plan was proved when it was made, so that it is not proved again when it is applied.
 
     Args:
-        plan: what was proved.
-        analysis: of the model that it was proved for.
+        plan: the plan that was proved.
+        analysis: the analysis of its model.
     """
     key = id(plan)
     _MADE[key] = weakref.ref(plan, lambda _: _MADE.pop(key, None)), weakref.ref(analysis)
@@ -35,28 +35,29 @@ def remember(plan: Plan, analysis: Analysis) -> Plan:
 
 
 def remembered(plan: Plan, gm: fx.GraphModule) -> bool:
-    """Whether this very plan was made, and so proved, in this process, for a model that is still like this one."""
+    """Whether this plan object was made and proved in this process, for a model that is equal to this one."""
     made, analysis = _MADE.get(id(plan), (None, None))
     known = analysis() if analysis is not None and made is not None and made() is plan else None
     return known is not None and known.fits(Snapshot(gm))
 
 
 def prove_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan:
-    """Prove a plan from the states that it lists, and compare all that it says of the model with what follows.
+    """Prove a plan from the states that it lists, and compare everything else in it with what follows from them.
 
-    Nothing is searched for, and nothing is written. Sketches of the model stand for the result of each step.
+    There is no search, and nothing is written. Copies of the model on the meta device stand for the result of each
+    step.
 
     Args:
-        plan: from a file, say.
-        gm: the model that it is to be applied to.
-        analysis: of that model.
+        plan: the plan, for example from a file.
+        gm: the model that it is applied to.
+        analysis: the analysis of that model.
 
     Returns:
-        The plan with the proof and the costs that were derived here.
+        The plan with the proof and costs that were derived here.
 
     Raises:
-        UsageError: a step does not prove, or says something else of the model than is derived; the message has the
-            first difference.
+        UsageError: a step cannot be proved, or differs from what is derived; the message contains the first
+            difference.
     """
     target, known = gm, analysis
     steps: list[Plan] = []
@@ -68,7 +69,7 @@ def prove_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan:
         check(step, target)
         again = _again(replace(step, then=()), target, known)
         if isinstance(again, str):
-            raise usage(Kind.STALE_PLAN, where + again, hint="make the plan anew for this model")
+            raise usage(Kind.STALE_PLAN, where + again, hint="make a new plan for this model")
         steps.append(again)
     return replace(steps[0], then=tuple(steps[1:]))
 
@@ -82,4 +83,4 @@ def _again(step: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | str:
         return error.refusal.what
     except _DAMAGE as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        return f"the plan cannot be what fxgrow made for this model: {reason}"
+        return f"the plan is not one that fxgrow made for this model: {reason}"

@@ -1,6 +1,6 @@
-"""From the layouts in a plan back to what grows, and to the states that its new units are in.
+"""Recovers from the layouts in a plan what grows, and the states of its new units.
 
-Nothing is searched for: the axes of each tensor say which sets of units its layout speaks of.
+There is no search: the axes of each tensor say which sets of units its layout refers to.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ class Unread(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A growth as it was when it was proved."""
+    """A growth in the form in which it was proved."""
 
     sizes: dict[Atom, int] = field(default_factory=dict)
     assignment: dict[Place, State] = field(default_factory=dict)
     copies: dict[Atom, tuple[int, ...]] = field(default_factory=dict)
-    """By set of units the old ones that its new ones are copies of."""
+    """For each set of units, the old units that its new units are copies of."""
 
 
 def recover(plan: Plan, dims: DimsSolver) -> Recovered:
-    """The sizes, the states and the copy maps that a plan's tensors show.
+    """Recover the sizes, states and copy maps from a plan's tensors.
 
     Args:
-        plan: one step, without those that follow it.
-        dims: the axes of the model that it is for.
+        plan: one step, without the following ones.
+        dims: the axes of the model.
 
     Raises:
         Unread: the layouts do not fit the axes, or contradict each other.
@@ -54,11 +54,11 @@ def recover(plan: Plan, dims: DimsSolver) -> Recovered:
         for growth in edit.axes:
             try:
                 pairs = list(_matched(dims, dims.algebra.resolve(axes[growth.axis]), growth.layout))
-            except (ValueError, IndexError):  # as many parts in one as in the other: not so
+            except (ValueError, IndexError):  # the numbers of parts differ
                 raise Unread(f"axis {growth.axis} of {edit.names[0]} has no such parts") from None
             for atom, leaf in pairs:
                 _grow(found, dims, edit, atom, leaf)
-    for atom in list(found.sizes):  # what no tensor shows grows in step with what one shows
+    for atom in list(found.sizes):  # sets of units in no tensor grow in step with others
         for other in dims.algebra.in_step(atom):
             if found.sizes[atom] > dims.algebra.size[other.index]:
                 found.sizes.setdefault(other, found.sizes[atom])
@@ -81,27 +81,27 @@ def _value(edit: TensorEdit, dims: DimsSolver) -> Value:
     known = dims.program.parameters
     value = next((known[name] for name in edit.names if name in known), None)
     if value is None:
-        raise Unread(f"the graph does not read {edit.names[0]}")
+        raise Unread(f"the graph does not use {edit.names[0]}")
     return value
 
 
 def _grow(found: Recovered, dims: DimsSolver, edit: TensorEdit, atom: Atom, leaf: Leaf) -> None:
-    """Note how much one set of units grows, and what its new units are copies of."""
+    """Record how much one set of units grows, and which units its new ones copy."""
     if atom.index in dims.algebra.frozen:
         raise Unread(f"units of {edit.names[0]} may not grow: {dims.algebra.frozen[atom.index].text}")
     if leaf.old != dims.algebra.size[atom.index]:
-        raise Unread(f"units of {edit.names[0]} are {dims.algebra.size[atom.index]}, not {leaf.old}")
+        raise Unread(f"{edit.names[0]} has {dims.algebra.size[atom.index]} units, not {leaf.old}")
     if found.sizes.setdefault(atom, leaf.new) != leaf.new:
-        raise Unread(f"units of {edit.names[0]} become {leaf.new}, and {found.sizes[atom]} elsewhere")
+        raise Unread(f"units of {edit.names[0]} grow to {leaf.new}, but to {found.sizes[atom]} elsewhere")
     if leaf.source and found.copies.setdefault(atom, leaf.source) != leaf.source:
-        raise Unread(f"units of {edit.names[0]} are copies of others than elsewhere")
+        raise Unread(f"units of {edit.names[0]} copy other units than elsewhere")
 
 
 def _all_there(plan: Plan, dims: DimsSolver, found: Recovered) -> None:
     said = Counter((g.old, g.new) for g in plan.growths)
     seen = Counter((dims.algebra.size[atom.index], new) for atom, new in found.sizes.items())
     if said != seen:
-        raise Unread(f"units grow from {_some(seen - said)}, and the plan says {_some(said - seen)}")
+        raise Unread(f"units grow from {_some(seen - said)}, but the plan lists {_some(said - seen)}")
 
 
 def _some(sizes: Counter[tuple[int, int]]) -> str:
@@ -110,14 +110,14 @@ def _some(sizes: Counter[tuple[int, int]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Reader(LayoutBuilder):
-    """Notes the place of each growing set instead of looking up its state."""
+    """Records the position of each growing set, instead of looking up its state."""
 
     apart: bool = False
-    """Whether states differ by index factors."""
+    """Whether states differ between the values of index factors."""
     places: list[Place] = field(default_factory=list)
 
     def leaf(self, atom: Atom, value: int, axis: int, occurrence: int, index: int) -> Leaf:
-        """A set of units in no state."""
+        """Record the position of a set of units, and return a leaf without a state."""
         self.places.append(Place(value, axis, occurrence, index))
         return Leaf(self.dims.algebra.size[atom.index], self.sizes[atom], "")
 
@@ -126,7 +126,7 @@ class _Reader(LayoutBuilder):
 
 
 def _read(found: Recovered, dims: DimsSolver, edit: TensorEdit, value: Value, growth: AxisGrowth) -> None:
-    """Note the states of one axis. States that differ by an index factor are written one by one."""
+    """Record the states of one axis. States that differ between the values of an index factor are listed one by one."""
     axis = dims.resolved(value)[growth.axis]
     states = [State(leaf.state) for leaf in leaves(growth.layout)]
     told = indices_of(dims, found.sizes, axis)
@@ -137,7 +137,7 @@ def _read(found: Recovered, dims: DimsSolver, edit: TensorEdit, value: Value, gr
         if len(reader.places) == len(states):
             break
     else:
-        raise Unread(f"axis {growth.axis} of {edit.names[0]} holds another number of growing sets")
+        raise Unread(f"axis {growth.axis} of {edit.names[0]} has a different number of growing sets")
     for place, state in zip(reader.places, states, strict=True):
         numbers = [place.index]
         if place.index < 0 and counts[place.occurrence]:  # one state for all
@@ -145,11 +145,11 @@ def _read(found: Recovered, dims: DimsSolver, edit: TensorEdit, value: Value, gr
         for number in numbers:
             at = Place(place.value, place.axis, place.occurrence, number)
             if found.assignment.setdefault(at, state) is not state:
-                raise Unread(f"units along axis {growth.axis} of {edit.names[0]} are in two states")
+                raise Unread(f"units along axis {growth.axis} of {edit.names[0]} have two states")
 
 
 def _matched(dims: DimsSolver, axis: Axis, layout: Layout) -> Iterator[tuple[Atom, Leaf]]:
-    """The atoms that the growing sets of a layout are."""
+    """Yield the atoms of an axis that grow, each with its part of the layout."""
     if isinstance(axis, Atom):
         if isinstance(layout, Leaf):
             yield axis, layout
@@ -161,7 +161,8 @@ def _matched(dims: DimsSolver, axis: Axis, layout: Layout) -> Iterator[tuple[Ato
 
 
 def _in_row(dims: DimsSolver, factors: Sequence[Axis], layout: Layout) -> Iterator[tuple[Atom, Leaf]]:
-    """Those of a product, which may be written by an index factor: (g 3 d) as g ((d) + (d) + (d)), or woven."""
+    """Yield the growing atoms of a product. A layout may spell one factor out: (g 3 d) as g ((d) + (d) + (d)), or
+    woven."""
     parts = layout.parts if isinstance(layout, Grid) else (layout,)
     last = parts[-1] if parts else layout
     if isinstance(layout, Woven):

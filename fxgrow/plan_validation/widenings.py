@@ -1,4 +1,4 @@
-"""A widening proved once more from the states that its plan lists, and everything else in it derived from them."""
+"""Validates a widening: proves it again from the states in its plan, and derives everything else in the plan."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ COPIES = frozenset({State.COPY, State.SPLIT})
 
 
 def solvers(plan: Plan, analysis: Analysis) -> list[DimsSolver]:
-    """The two ways to take residual joins, the one that a plan was most likely made by first."""
+    """Return the two axis analyses, for coupled and uncoupled residual joins; the more likely one for the plan
+    first."""
     return [analysis.volumes, analysis.dims] if plan.skips else [analysis.dims, analysis.volumes]
 
 
 def proved_again(plan: Plan, dims: DimsSolver) -> tuple[Recovered, Proof] | Failure:
-    """The proof of one step from the states that it lists."""
+    """Prove one step from the states that it lists."""
     try:
         found = recover(plan, dims)
     except Unread as error:
@@ -43,18 +44,24 @@ def proved_again(plan: Plan, dims: DimsSolver) -> tuple[Recovered, Proof] | Fail
     uneven = [a for a in proof.uniform if a in found.copies and not even(found.copies[a], dims.algebra.size[a.index])]
     if uneven:
         label = dims.algebra.name(uneven[0])
-        return Failure(Kind.NO_PROOF, 0, f"units of {label} must be copied equally often, and are not")
+        return Failure(Kind.NO_PROOF, 0, f"units of {label} must be copied equally often, but are not")
     return found, proof
 
 
 def widened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | str:
-    """A plan of wider layers with the proof and the costs that follow from its states; or what it says otherwise than
-    they allow, or why they prove nothing, in words."""
+    """Prove a plan of wider layers again.
+
+    Returns:
+        The plan with the derived proof and costs; or a description of the first difference, or of why its states do
+        not prove.
+    """
     behind = drawing_behind(plan.openings, gm, analysis)
     left = plan.openings
     while left:
         names = {node.name for node in gm.graph.nodes}
-        some = tuple(opening for opening in left if opening.node in names)  # others are in what these become
+        some = tuple(
+            opening for opening in left if opening.node in names
+        )  # the others appear when these are decomposed
         text = next(filter(None, (_not_opened(o, gm, analysis) for o in some or left)), "")
         if text:
             return text
@@ -70,20 +77,20 @@ def widened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan | 
 
 
 def _not_opened(opening: Decomposition, gm: fx.GraphModule, analysis: Analysis) -> str:
-    """Why a call cannot be written out as a plan has it, in words; empty if it can."""
+    """Describe why a call cannot be decomposed as a plan lists it; "" if it can."""
     try:
         node = next(n for n in gm.graph.nodes if n.name == opening.node)
         right = decomposition_of(gm, node, analysis.program)
     except (StopIteration, FxgrowError, LookupError, AttributeError, TypeError, AssertionError):
-        return f"the plan writes out {opening.node}, which cannot be written out as attention"
+        return f"the plan decomposes {opening.node}, which cannot be decomposed as attention"
     why = "" if kind_of(gm, node) else why_kept_whole(gm, analysis, node)
     if why:
-        return f"the plan writes out {opening.node}, which cannot be traced through: {why}"
+        return f"the plan decomposes {opening.node}, which cannot be traced through: {why}"
     return first_difference([opening], [right], "attention")
 
 
 def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, behind: Sequence[str]) -> Plan | str:
-    others = analysis.others(gm)  # before the proof: where there are any, the program speaks for one mode alone
+    others = analysis.others(gm)  # before the proof: if there are others, the program covers only one mode
     again = proved_again(plan, dims)
     if isinstance(again, Failure):
         return unproved(dims, again)
@@ -100,7 +107,7 @@ def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver,
         return unproved(dims, failure)
     copied = COPIES & set(found.assignment.values())
     if plan.noise and not copied:
-        return f"the plan adds noise of {plan.noise}, and copies nothing"
+        return f"the plan adds noise of {plan.noise}, but copies nothing"
     target = Target("the layers of the plan", "", next(iter(found.sizes)))
     growth = Proved(dims, found.sizes, (target,), found.assignment, proof, ())
     kinds = {skip.kind for skip in plan.skips} or {"pad"}
@@ -126,9 +133,9 @@ def _again(plan: Plan, gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver,
 
 
 def unproved(dims: DimsSolver, failure: Failure) -> str:
-    """Why the states of a plan prove nothing."""
+    """Describe why the states of a plan are not proved."""
     if failure.kind is Kind.STALE_PLAN:
         return failure.text
     ops = dims.program.ops
     where = f" (at {ops[failure.op].node})" if 0 <= failure.op < len(ops) else ""
-    return f"its states do not keep the function{where}: {failure.text}"
+    return f"its states do not preserve the function{where}: {failure.text}"

@@ -1,4 +1,4 @@
-"""Rewriting: the only writer of tensors and graphs."""
+"""Applies plans to models: the only code that writes tensors and graphs."""
 
 from .apply import apply
 

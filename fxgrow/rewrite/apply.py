@@ -1,4 +1,4 @@
-"""The writer: the one place that changes a model. A plan is applied wholly or not at all."""
+"""Applies a plan to a model, completely or not at all. This is the only place that changes a model."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from .new_values import grown
 from .validate import misfit
 
 Undo = Callable[[], object]
-"""Takes one write back; noted before the write, and safe to run twice, or when there was none."""
+"""Undoes one write. Idempotent; registered before the write."""
 
 ATTEMPTS = 3
-"""To take the writes back, should that be interrupted too."""
+"""Number of attempts to undo the writes, if undoing is interrupted."""
 
 
 def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: bool = False) -> fx.GraphModule:
     """Apply a plan to the model it was made for, or to another copy of it.
 
     Args:
-        plan: what to change.
+        plan: the changes.
         gm: the traced model.
-        checked: the caller has just made the plan for `gm`, so it need not be compared again.
-        inplace: write into `gm`; otherwise an independent copy is written and `gm` stays as it is, bit for bit.
+        checked: whether the caller has just made the plan for `gm`, so that it need not be validated.
+        inplace: whether to write into `gm`; otherwise a copy is written, and `gm` stays unchanged, bit for bit.
 
     Returns:
         The grown model: the same classes, parameter names, device, dtype, training flags and requires_grad.
 
     Raises:
-        UsageError: the model does not have the tensors that the plan speaks of. Nothing has been written then.
+        UsageError: the plan does not fit the model. Nothing has been written then.
     """
     undo: list[Undo] = []
     gradients = torch.is_grad_enabled()
@@ -56,20 +56,20 @@ def apply(plan: Plan, gm: fx.GraphModule, *, inplace: bool = False, checked: boo
         return target
     except BaseException:
         _take_back(undo)
-        torch.set_grad_enabled(gradients)  # an interruption may come while torch.no_grad() ends
+        torch.set_grad_enabled(gradients)  # an interruption may occur while torch.no_grad() exits
         raise
 
 
 def was_compared(gm: fx.GraphModule, digest: str = "") -> bool:
     """Whether a graph is a trace that was compared with its module, or was grown from one, and was not edited since.
-    `digest`: of the graph, where it is known."""
+    `digest` is the digest of the graph, if known."""
     told = {gm.meta.get("fxgrow_original"), gm.meta.get("fxgrow_grown")} - {None}
     return bool(told) and (digest or Snapshot(gm).digest) in told
 
 
 def _take_back(undo: list[Undo], attempts: int = ATTEMPTS) -> None:
-    """Undo all writes, latest first. A second interruption must not leave the model half undone, so this goes on where
-    it was interrupted; what is raised in the end is the first trouble."""
+    """Undo all writes, the latest first. If it is interrupted, it continues, so that the model is not left half undone;
+    the first exception is raised at the end."""
     try:
         while undo:
             undo[-1]()
@@ -81,7 +81,7 @@ def _take_back(undo: list[Undo], attempts: int = ATTEMPTS) -> None:
 
 
 def sketch(gm: fx.GraphModule) -> fx.GraphModule:
-    """A copy of a model on the meta device: its structure and its sizes, no numbers."""
+    """Return a copy of a model on the meta device: its structure and sizes without data."""
     tensors = {id(t): t for t in tensors_of(gm).values()}
     memo: dict[int, Any] = {}
     for key, tensor in tensors.items():
@@ -96,7 +96,7 @@ def sketch(gm: fx.GraphModule) -> fx.GraphModule:
 
 
 def _ready(plan: Plan, gm: fx.GraphModule, checked: bool) -> list[tuple[Tensor, Tensor]]:
-    """Every tensor that a plan changes, before and after, if the plan fits the model. Writes nothing."""
+    """Return every tensor that a plan changes, before and after; raises if the plan does not fit. Writes nothing."""
     if not checked:
         check(plan, gm)
     names = tensors_of(gm)
@@ -114,17 +114,17 @@ def check(plan: Plan, gm: fx.GraphModule) -> None:
     """
     problem = misfit(plan, gm, tensors_of(gm))
     if problem:
-        raise usage(Kind.STALE_PLAN, problem, hint="make the plan anew for this model")
+        raise usage(Kind.STALE_PLAN, problem, hint="make a new plan for this model")
     if plan.model and Snapshot(gm).digest != plan.model:
         raise usage(
             Kind.STALE_PLAN,
-            "the plan was made for another model: graph, modules or tied weights differ",
-            hint="make the plan anew for this model",
+            "the plan was made for another model: the graph, the modules or the tied weights differ",
+            hint="make a new plan for this model",
         )
 
 
 def tensors_of(gm: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by every name they have."""
+    """Return parameters and buffers under every name they have."""
     parameters, buffers = tensors_in(dict(gm.named_modules(remove_duplicate=False)))
     return dict([*parameters, *buffers])
 
@@ -137,11 +137,11 @@ def _grow(old: Tensor, edit: TensorEdit, plan: Plan) -> Tensor:
 
 
 def _copy(gm: fx.GraphModule, new: list[tuple[Tensor, Tensor]]) -> fx.GraphModule:
-    """An independent copy in which grown tensors stand already in the place of the old ones."""
+    """Return an independent copy in which grown tensors already replace the old ones."""
     tensors = tensors_of(gm)
     replaced = {id(old): made for old, made in new}
     made_at = {place_of(old): made for old, made in new}
-    for tensor in tensors.values():  # in the same memory as one that grows
+    for tensor in tensors.values():  # shares memory with a tensor that grows
         made = made_at.get(place_of(tensor))
         if made is not None and id(tensor) not in replaced:
             replaced[id(tensor)] = alike(made, tensor)
@@ -155,7 +155,7 @@ def _commit(plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], undo: list[U
     for name, tensor in tensors.items():
         if id(tensor) in near:
             names.setdefault(place_of(tensor), []).append(name)
-    for edit in plan.tensors:  # modules that share a weight and are never called get it, too
+    for edit in plan.tensors:  # modules that share a weight get it even if they are never called
         old, made = tensors[edit.names[0]], new[edit.names[0]]
         twins: dict[int, Tensor] = {id(old): made}
         for name in dict.fromkeys((*edit.names, *names[place_of(old)])):
@@ -168,7 +168,7 @@ def _commit(plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], undo: list[U
         module = gm.get_submodule(module_edit.path)
         for name, _, value in module_edit.attributes:
             before = getattr(module, name)
-            undo.append(lambda m=module, n=name, v=before: setattr(m, n, v))  # type: ignore[misc]  # bound early
+            undo.append(lambda m=module, n=name, v=before: setattr(m, n, v))  # type: ignore[misc]  # binds the loop variables early
             setattr(module, name, value)
     if plan.nodes or plan.skips or plan.inserts or plan.openings:
         before_graph = gm.graph
@@ -186,7 +186,7 @@ def _commit(plan: Plan, gm: fx.GraphModule, new: dict[str, Tensor], undo: list[U
 
 
 def _refresh(module: nn.RNNBase, undo: list[Undo]) -> None:
-    """A recurrent layer keeps its weights a second time, in the list that its operator takes; on a GPU side by side."""
+    """Update the list of weights that a recurrent layer keeps for its operator; on a GPU, also make them contiguous."""
     new = flat_weights(module)
     before = {name: getattr(module, name) for name in new}
     undo.append(lambda: module.__dict__.update(before))

@@ -1,4 +1,4 @@
-"""An independent copy of a model: shared memory stays shared, hooks on parameters stay."""
+"""Makes independent copies of models: shared memory stays shared, and hooks on parameters are kept."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ HOOKS = frozenset(
     | {"_forward_hooks_always_called", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"}
     | {"_state_dict_pre_hooks"}
 )
-"""Hooks of a module, as torch keeps them."""
+"""Attributes in which torch keeps a module's hooks."""
 
 
 def copied(gm: fx.GraphModule, tensors: Mapping[str, Tensor], replaced: Mapping[int, Any]) -> fx.GraphModule:
-    """An independent copy in which grown tensors stand already in the place of the old ones.
+    """Return an independent copy of a model in which some tensors are replaced.
 
     Args:
         gm: the model.
-        tensors: its parameters and buffers, by every name.
-        replaced: what stands in the place of some of them, by identity.
+        tensors: its parameters and buffers, under every name.
+        replaced: replacements of some tensors, by the identity of the original.
 
     Raises:
-        UsageError: the model holds something that cannot be copied.
+        UsageError: the model contains something that cannot be copied.
     """
     memo: dict[int, Any] = dict(replaced)
     for group in overlapping(tensors.values()):
@@ -39,15 +39,15 @@ def copied(gm: fx.GraphModule, tensors: Mapping[str, Tensor], replaced: Mapping[
             memo.update((id(tensor), _over(tensor, storage)) for tensor in rest)
     try:
         made = copy.deepcopy(gm, memo)
-        for name in HOOKS & gm.__dict__.keys():  # a GraphModule's own copy leaves them out
+        for name in HOOKS & gm.__dict__.keys():  # copying a GraphModule drops them
             setattr(made, name, copy.deepcopy(gm.__dict__[name], memo))
     except torch.OutOfMemoryError:
         raise
-    except (TypeError, RuntimeError) as error:  # a lock or a file, say, or a tensor in the middle of a backward graph
+    except (TypeError, RuntimeError) as error:  # for example a lock, a file, or a non-leaf tensor
         raise usage(
             Kind.UNSUPPORTED_MODEL,
             f"the model cannot be copied: {(str(error).strip() or repr(error)).splitlines()[0]}",
-            hint="keep such things out of the module, or give it __deepcopy__; inplace=True makes no copy",
+            hint="remove such objects from the module, or define __deepcopy__; inplace=True makes no copy",
         ) from error
     for tensor in {id(t): t for t in tensors.values()}.values():
         if id(tensor) not in replaced and hooked(tensor):
@@ -56,24 +56,24 @@ def copied(gm: fx.GraphModule, tensors: Mapping[str, Tensor], replaced: Mapping[
 
 
 def alike(new: Tensor, old: Tensor) -> Tensor:
-    """A tensor over the memory of a new one, of the kind that the old one is."""
+    """Return a tensor with the memory of `new`, a parameter if `old` is one."""
     if isinstance(old, nn.Parameter):
         return nn.Parameter(new.detach(), requires_grad=old.requires_grad)
     return new.detach()
 
 
 def tangled(tensors: Mapping[str, Tensor], growing: Mapping[str, Tensor]) -> FxgrowError | None:
-    """Why growing tensors cannot be replaced by new ones without a loss that nobody would notice; None if they can.
+    """Return the error if replacing the growing tensors would silently lose something; None if they can be replaced.
 
     Args:
-        tensors: parameters and buffers of the model, by every name.
-        growing: those among them that grow.
+        tensors: parameters and buffers of the model, under every name.
+        growing: the tensors that grow.
     """
     for name, tensor in growing.items():
         if hooked(tensor):
             return usage(
                 Kind.UNSUPPORTED_MODEL,
-                f"{name} is to grow, and has a hook of its own, made for its present size",
+                f"{name} is to grow, but has a hook registered for its current size",
                 hint="remove the hook, grow, and register it again on the grown parameter",
             )
     places = {place_of(tensor): name for name, tensor in growing.items()}
@@ -85,21 +85,21 @@ def tangled(tensors: Mapping[str, Tensor], growing: Mapping[str, Tensor]) -> Fxg
             mine, its = names[id(grown[0])], names[id(other)]
             return usage(
                 Kind.UNSUPPORTED_MODEL,
-                f"{mine} is to grow, and lies in the same memory as {its}, which is another part or shape of it",
-                hint=f"tie them by identity, or give {its} memory of its own: p.data = p.data.clone()",
+                f"{mine} is to grow, but shares memory with {its}, which is a different view of it",
+                hint=f"tie them by identity, or give {its} its own memory: p.data = p.data.clone()",
             )
     return None
 
 
 def hooked(tensor: Tensor) -> bool:
-    """Whether a tensor has hooks on its gradient."""
+    """Whether a tensor has gradient hooks."""
     return bool(getattr(tensor, "_backward_hooks", None) or getattr(tensor, "_post_accumulate_grad_hooks", None))
 
 
 def _hook(new: Tensor, old: Tensor) -> None:
     """Register the hooks of one tensor on another."""
     learns = new.requires_grad
-    new.requires_grad_(True)  # else torch refuses hooks
+    new.requires_grad_(True)  # torch refuses hooks otherwise
     for hook in (getattr(old, "_backward_hooks", None) or {}).values():
         new.register_hook(hook)
     for hook in (getattr(old, "_post_accumulate_grad_hooks", None) or {}).values():
@@ -108,7 +108,7 @@ def _hook(new: Tensor, old: Tensor) -> None:
 
 
 def _over(tensor: Tensor, storage: torch.UntypedStorage) -> Tensor:
-    """The same part of a copied storage."""
+    """Return the corresponding view of a copied storage."""
     with torch.no_grad():
         data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
         data.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())

@@ -1,4 +1,4 @@
-"""Edits of the fx graph: constants, pinned numbers and skip adapters, made in a copy of the graph."""
+"""Edits an fx graph: constants, statistics over grown axes, and skip adapters, in a copy of the graph."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _CONVOLUTIONS: dict[int, type[nn.Module]] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.C
 
 
 def edit_graph(gm: fx.GraphModule, plan: Plan, undo: list[Undo]) -> fx.Graph:
-    """A copy of a model's graph with a plan's edits; modules that adapters need are added to the model."""
+    """Return a copy of a model's graph with a plan's edits; modules of adapters are added to the model."""
     graph, added = opened_graph(gm, plan)
     for name, module in added.items():
-        undo.append(lambda name=name: gm._modules.pop(name, None))  # type: ignore[misc]  # bound early
+        undo.append(lambda name=name: gm._modules.pop(name, None))  # type: ignore[misc]  # binds the loop variable early
         gm.add_submodule(name, module)
     nodes = {node.name: node for node in graph.nodes}
     numbers = Numbers(nodes)
@@ -44,8 +44,8 @@ def edit_graph(gm: fx.GraphModule, plan: Plan, undo: list[Undo]) -> fx.Graph:
 
 
 def opened_graph(gm: fx.GraphModule, plan: Plan) -> tuple[fx.Graph, dict[str, nn.Module]]:
-    """A copy of a model's graph in which calls are written out as a plan has it, so that it has the nodes of which the
-    other edits speak; and the modules that must be added to the model for it, by name."""
+    """Return a copy of a model's graph in which the calls that a plan decomposes are decomposed, so that the graph has
+    the nodes that the other edits name; and the modules to add to the model for it, by name."""
     graph = fx.Graph(owning_module=gm, tracer_cls=gm.graph._tracer_cls)
     output = graph.graph_copy(gm.graph, {})
     old_output = next(n for n in gm.graph.nodes if n.op == "output")
@@ -70,7 +70,7 @@ def _edit_node(node: fx.Node, edit: NodeEdit) -> None:
 
 
 def _pin(node: fx.Node, edit: tuple[str, tuple[int, ...], bool, float]) -> None:
-    """Let a mean, a norm or a variance divide by what it divided by before."""
+    """Keep the divisor of a mean, a norm or a variance as it was before growth."""
     family, axes, keep, number = edit
     if family not in MULTIPLIED:
         node.op, node.target = "call_function", getattr(torch, family)
@@ -79,7 +79,7 @@ def _pin(node: fx.Node, edit: tuple[str, tuple[int, ...], bool, float]) -> None:
         return
     users = list(node.users)
     if len(users) == 1 and users[0].target is operator.mul and isinstance(users[0].args[1], float):
-        users[0].args = (node, users[0].args[1] * number)  # it has grown before
+        users[0].args = (node, users[0].args[1] * number)  # an earlier growth added this factor
         return
     with node.graph.inserting_after(node):
         pinned = node.graph.call_function(operator.mul, (node, 1.0))
@@ -111,7 +111,7 @@ def _adapt(
 
 
 def _present(consumer: fx.Node, source: fx.Node, position: int) -> fx.Node:
-    """What a consumer reads of a source: the source, or the pinned multiple that has taken its place."""
+    """Return the value that a consumer uses for a source: the source, or its rescaled multiple from an earlier edit."""
     read = consumer.args[position] if position < len(consumer.args) else consumer.kwargs.get("other")
     pinned = isinstance(read, fx.Node) and read.target is operator.mul and read.args[0] is source
     return read if pinned and isinstance(read, fx.Node) else source
@@ -126,7 +126,7 @@ def _free_name(gm: nn.Module, wanted: str) -> str:
 
 
 def _convolution(gm: nn.Module, skip: SkipEdit, name: str, plan: Plan) -> nn.Module:
-    """A 1x1 convolution that is the identity on old channels, +φ on left halves and −φ on right ones, 0 elsewhere."""
+    """Make a 1x1 convolution: the identity on old channels, +φ on left halves and −φ on right halves, 0 elsewhere."""
     like = next(gm.parameters())
     kind = _CONVOLUTIONS.get(skip.rank)
     if kind is not None and skip.axis == 1:

@@ -1,4 +1,4 @@
-"""Edits of numbers in the arguments of fx nodes: those that are written out, and those that are computed."""
+"""Edits numbers in the arguments of fx nodes, both constants and computed numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Places = tuple[tuple[str, Path, Change], ...]
 
 
 class Numbers:
-    """Gives consumers numbers that are computed otherwise; consumers that want the same one share it."""
+    """Replaces computed numbers in the arguments of consumers; consumers of equal numbers share one computation."""
 
     def __init__(self, nodes: dict[str, fx.Node]) -> None:
         self.nodes = nodes
@@ -25,7 +25,7 @@ class Numbers:
         self._left: list[fx.Node] = []
 
     def edit(self, edit: NodeEdit) -> None:
-        """Make one edit."""
+        """Apply one edit."""
         kind, *place = edit.path
         consumer = self.nodes[edit.node]
         number = argument(consumer, tuple(place))
@@ -35,7 +35,7 @@ class Numbers:
         self._left.append(number)
 
     def clear(self) -> None:
-        """Remove arithmetic whose number nobody reads any more."""
+        """Remove arithmetic whose result is no longer used."""
         while self._left:
             node = self._left.pop()
             if not node.users and node.op in ("call_function", "call_method") and not node._erased:
@@ -53,7 +53,7 @@ class Numbers:
         return self._made[number, places]
 
     def _follow(self, number: fx.Node, by: tuple[int | float, int, int | float]) -> fx.Node:
-        """A number times a factor, by a divisor, plus a difference."""
+        """Add nodes that multiply a number by a factor, divide it by a divisor and add a difference."""
         factor, divisor, difference = by
         steps: list[tuple[Callable[..., Any], int | float]] = []
         steps += [(operator.mul, factor)] if factor != 1 else []
@@ -67,7 +67,7 @@ class Numbers:
         return made
 
     def _recompute(self, number: fx.Node, places: Places) -> fx.Node:
-        """A copy of the arithmetic behind a number, in which some numbers are others."""
+        """Copy the arithmetic that computes a number, with some of its numbers changed."""
         changed: dict[str, list[tuple[Path, Change]]] = {}
         for name, path, value in places:
             changed.setdefault(name, []).append((path, value))
@@ -77,7 +77,7 @@ class Numbers:
                 copy = number.graph.node_copy(node, lambda n: copies.get(n, n))
             whole: Any = {"args": copy.args, "kwargs": copy.kwargs}
             for path, value in changed.get(node.name, ()):
-                done = isinstance(value, tuple)  # to the number that stands there
+                done = isinstance(value, tuple)  # relative to the current number
                 whole = replaced(whole, path, self._shared(argument(node, path), value) if done else value)
             copy.args, copy.kwargs = whole["args"], whole["kwargs"]
             copies[node] = copy
@@ -85,7 +85,7 @@ class Numbers:
 
 
 def behind(number: fx.Node, changed: set[fx.Node]) -> list[fx.Node]:
-    """A number, the nodes that change, and all between them, inputs first."""
+    """Return a number, the changing nodes, and all nodes between them, inputs first."""
     needs: dict[fx.Node, bool] = {}
     stack = [number]
     while stack:
@@ -100,7 +100,7 @@ def behind(number: fx.Node, changed: set[fx.Node]) -> list[fx.Node]:
 
 
 def replaced(thing: Any, path: Path, value: object) -> Any:
-    """A tree with one place replaced; everything on the way is rebuilt."""
+    """Return a tree with the value at one path replaced; containers on the path are rebuilt."""
     if not path:
         return value
     key, rest = path[0], path[1:]

@@ -1,4 +1,4 @@
-"""Values of new blocks: made by their modules, drawn, zero or the identity; then put into halves."""
+"""Fills the tensors of new blocks: default, drawn, zero or identity values, made into equal or opposite halves."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .new_values import generator, spread
 
 
 def fill_block(block: nn.Module, insert: Insert, originals: Mapping[str, Tensor], seed: int, init: str) -> None:
-    """Write the values of a new block, before it gets its device and dtype.
+    """Write the values of a new block, before it is moved to its device and dtype.
 
     Args:
-        block: the modules, as they come from their own initialisation.
-        insert: what they are to hold.
-        originals: tensors of the model by name; new weights are drawn like one of them.
-        seed: values depend on it and on the name of their parameter.
-        init: "match" the spread of the original, "kaiming", "xavier", or "copy".
+        block: the block, with the default initialization of its modules.
+        insert: the plan of the block.
+        originals: the model's tensors by name; new weights are drawn with the spread of one of them.
+        seed: the seed; values depend on it and on the parameter's name.
+        init: "match" (the spread of the original), "kaiming", "xavier", or "copy".
     """
     tensors = {
         **dict(block.named_parameters(remove_duplicate=False)),
@@ -41,7 +41,7 @@ def fill_block(block: nn.Module, insert: Insert, originals: Mapping[str, Tensor]
 
 
 def _draw(tensor: Tensor, new: BlockTensor, name: str, originals: Mapping[str, Tensor], seed: int, init: str) -> None:
-    """Uniform on (-s √3, s √3), s the standard deviation of the original's entries (the paper's appendix)."""
+    """Draw uniformly on (-s √3, s √3), where s is the standard deviation of the original (the paper's appendix)."""
     original = originals.get(new.like) if init in ("match", "copy") else None
     if original is not None and not original.is_meta:
         bound = spread(original, "match", True) * math.sqrt(3)
@@ -52,7 +52,8 @@ def _draw(tensor: Tensor, new: BlockTensor, name: str, originals: Mapping[str, T
 
 
 def _identity(module: nn.Module, tensor: Tensor) -> None:
-    """The identity on the leading outputs (of each group); a running variance that makes a norm divide by one."""
+    """Write the identity to the leading outputs of each group; of a variance, the value that makes a norm divide by
+    one."""
     if tensor.dim() == 1:
         epsilon = module.eps
         assert isinstance(epsilon, float)
@@ -69,7 +70,7 @@ def _identity(module: nn.Module, tensor: Tensor) -> None:
 
 
 def _halve(tensor: Tensor, new: BlockTensor) -> None:
-    """Make right halves equal, or opposite, to left ones; of opposite halves a unit without a twin is zero."""
+    """Make right halves equal or opposite to left halves; a unit without a twin is set to zero if they are opposite."""
     for growth in new.axes:
         for number, leaf in enumerate(leaves(growth.layout)):
             left, right, lone = partners(growth.layout, number)

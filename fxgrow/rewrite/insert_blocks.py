@@ -1,4 +1,4 @@
-"""New blocks: their modules made and registered, their nodes put into a copy of the graph."""
+"""Inserts new blocks: builds and registers their modules, and adds their nodes to a copy of the graph."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Undo = Callable[[], object]
 def insert_blocks(
     gm: fx.GraphModule, graph: fx.Graph, nodes: Mapping[str, fx.Node], plan: Plan, undo: list[Undo]
 ) -> None:
-    """Put a plan's blocks into a graph that will be the model's; modules are registered at once.
+    """Insert a plan's blocks into a graph that will become the model's; modules are registered immediately.
 
     Args:
         gm: the model.
         graph: a copy of its graph.
-        nodes: the nodes of that copy, by the names that they have in the model's graph.
-        plan: what to insert, and the seed of the new values.
-        undo: takes what would undo the registrations.
+        nodes: the nodes of this copy, by their names in the model's graph.
+        plan: the blocks to insert, and the seed of new values.
+        undo: receives the functions that undo the registrations.
     """
     ends: dict[tuple[str, tuple[str, ...]], fx.Node] = {}
     ahead = {insert.node: guards_of(nodes[insert.node])[0] for insert in plan.inserts}
-    readers = {name: [n for n in nodes[name].users if n not in guards] for name, guards in ahead.items()}
+    consumers = {name: [n for n in nodes[name].users if n not in guards] for name, guards in ahead.items()}
     for name, guards in ahead.items():
         last = _after(graph, nodes[name], [])
-        for guard in guards:  # they are asked before a block is given sizes for which the model does not stand
+        for guard in guards:  # guards run before the block, so that it never gets sizes that the trace does not cover
             last.append(guard)
             last = guard
     tensors = {**dict(gm.named_parameters(remove_duplicate=False)), **dict(gm.named_buffers(remove_duplicate=False))}
@@ -48,15 +48,15 @@ def insert_blocks(
         _register(gm, insert.name, block, undo)
         ends[place] = _write(graph, insert, block, entry, nodes, ahead[insert.node])
     for (node, users), end in ends.items():
-        for reader in readers[node]:
-            if not users or reader.name in {nodes[u].name for u in users}:
-                reader.replace_input_with(nodes[node], end)
+        for consumer in consumers[node]:
+            if not users or consumer.name in {nodes[u].name for u in users}:
+                consumer.replace_input_with(nodes[node], end)
 
 
 def _made(
     gm: fx.GraphModule, insert: Insert, tensors: Mapping[str, Tensor], nodes: Mapping[str, fx.Node], plan: Plan
 ) -> fx.GraphModule:
-    """A block with its values, on the device and in the dtype of its neighbourhood."""
+    """Build a block with its values, on the device and in the dtype of its neighbourhood."""
     like = tensors.get(insert.like)
     meta = like is not None and like.is_meta
     with torch.random.fork_rng(devices=[]):
@@ -74,7 +74,7 @@ def _made(
 
 
 def _training(gm: fx.GraphModule, name: str) -> bool:
-    """The training flag of the module that a node calls, or of the nearest one before it."""
+    """Return the training flag of the module that a node calls, or of the nearest module before it."""
     flag = gm.training
     for node in gm.graph.nodes:
         if node.op == "call_module":
@@ -85,7 +85,7 @@ def _training(gm: fx.GraphModule, name: str) -> bool:
 
 
 def _register(gm: fx.GraphModule, path: str, block: fx.GraphModule, undo: list[Undo]) -> None:
-    """Give the block's modules and tensors to a container, as tracing would have made it."""
+    """Add the block's modules and tensors to a container, as tracing would do."""
     above, _, name = path.rpartition(".")
     owner = gm.get_submodule(above)
     user = user_of(block)
@@ -108,7 +108,7 @@ def _write(
     nodes: Mapping[str, fx.Node],
     guards: list[fx.Node],
 ) -> fx.Node:
-    """Copy a block's nodes behind its entry and the guards that stand there; returns its result."""
+    """Copy a block's nodes after its entry and the guards there, and return its result."""
     made: dict[fx.Node, fx.Node] = {}
     stem = insert.name.replace(".", "_")
     end = entry
@@ -133,7 +133,7 @@ def _shared(block: fx.GraphModule) -> list[fx.Node]:
 
 
 def _after(graph: fx.Graph, entry: fx.Node, others: list[fx.Node]) -> fx.Node:
-    """The last of the nodes behind which a block stands."""
+    """Return the last of the nodes after which a block is inserted."""
     order = {node: i for i, node in enumerate(graph.nodes)}
     last = max([entry, *others], key=order.__getitem__)
     while last.op == "placeholder" and last.next.op == "placeholder":
@@ -142,7 +142,7 @@ def _after(graph: fx.Graph, entry: fx.Node, others: list[fx.Node]) -> fx.Node:
 
 
 def _meta(insert: Insert, block: fx.GraphModule, node: fx.Node, entry: fx.Node) -> dict[str, Any]:
-    """Whose node it is, so that the block can be named like any other container."""
+    """Return the metadata of a block's node, so that the block has a module path like any other container."""
     above = insert.name.rpartition(".")[0]
     stack = dict(entry.meta.get("nn_module_stack") or {})
     kept = {k: v for k, v in stack.items() if above == str(v[0]) or above.startswith(f"{v[0]}.")}

@@ -1,4 +1,4 @@
-"""Whether the machine has room for what a plan makes: asked before anything is allocated."""
+"""Checks whether the machine has enough memory for a plan, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..errors import Kind, usage
 from ..plans import Plan
 
 SMALLEST = 2**30
-"""Bytes that any machine is taken to have."""
+"""Memory, in bytes, that every machine is assumed to have."""
 
 
 def memory() -> int:
-    """Bytes of this machine's memory; where the system does not say, more than any has."""
+    """Return the size of this machine's memory in bytes; 2**60 if the system does not report it."""
     try:
         return max(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), SMALLEST)
     except (AttributeError, ValueError, OSError):
@@ -24,7 +24,8 @@ def memory() -> int:
 
 
 def needed(plan: Plan, tensors: Mapping[str, Tensor]) -> int:
-    """Bytes of the tensors that a plan and those after it make, those on the meta device left out."""
+    """Return the size in bytes of the tensors that a plan and its following steps make, without those on the meta
+    device."""
     return sum(_bytes(step, tensors) for step in plan.every())
 
 
@@ -42,20 +43,20 @@ def _bytes(plan: Plan, tensors: Mapping[str, Tensor]) -> int:
 
 
 def check_memory(plan: Plan, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse a growth that this machine cannot hold.
+    """Check that this machine has enough memory for a growth.
 
     Raises:
-        UsageError: it is one.
+        UsageError: it does not.
     """
     problem = overflow(plan, tensors)
     if problem:
-        raise usage(Kind.BAD_TARGET, problem, hint="a smaller growth, or a larger machine")
+        raise usage(Kind.BAD_TARGET, problem, hint="use a smaller growth, or a machine with more memory")
 
 
 def overflow(plan: Plan, tensors: Mapping[str, Tensor]) -> str:
-    """How much more a plan makes than the machine can hold, in words; empty if it fits."""
+    """Describe how much memory a plan needs if it does not fit; "" if it does."""
     wants, has = needed(plan, tensors), memory()
     if wants <= has:
         return ""
-    size = f"{wants / 2**30:,.0f}" if wants < 2**90 else f"more than {2**60:,}"  # a shape from a file may be any
+    size = f"{wants / 2**30:,.0f}" if wants < 2**90 else f"more than {2**60:,}"  # a shape from a file may have any size
     return f"the plan makes tensors of {size} GiB, and this machine has {has / 2**30:,.0f} GiB of memory"

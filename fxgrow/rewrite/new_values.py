@@ -1,8 +1,8 @@
-"""New values: drawn from a seed and a name, then made to obey the state of their block.
+"""Computes new values: drawn from a seed and a name, then changed to satisfy the state of their units.
 
-A value depends on (seed, parameter name, axis) alone: not on the device, the order of operations or the rank. What is
-taken from old units is taken from the same ones for all tensors of a module: scale, shift and statistics of a norm, or
-cosines and sines of one angle.
+A value depends only on (seed, parameter name, axis), not on the device, the order of operations or the rank. Values
+copied from old units come from the same units for all tensors of a module: the scale, shift and statistics of a norm,
+or the cosine and sine of an angle.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ Draw = Callable[[tuple[int, ...]], Tensor]
 
 
 def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str, noise: float = 0.0) -> Tensor:
-    """A tensor after a growth: old entries as they were (or as the scheme needs them), new ones drawn or worked out.
+    """Return a tensor after growth: old entries unchanged (or changed as the scheme requires), new ones drawn or
+    derived.
 
     Args:
-        old: the present tensor, of shape `edit.old`, on any device (the meta device gives a meta tensor).
-        edit: where old and new entries lie, and what the new blocks hold.
-        seed: of the new values.
+        old: the current tensor, of shape `edit.old`, on any device (the meta device gives a meta tensor).
+        edit: the positions of old and new entries, and the states of new units.
+        seed: the seed of new values.
         init: "match", "kaiming" or "xavier", for weights.
-        noise: what is added to new weights, as a share of the standard deviation of the old ones.
+        noise: standard deviation of noise on new weights, as a part of the standard deviation of the old ones.
     """
     with torch.no_grad():
         if old.is_meta:
@@ -52,7 +53,7 @@ def grown(old: Tensor, edit: TensorEdit, *, seed: int, init: str, noise: float =
 
 
 def _add_noise(out: Tensor, old: Tensor, edit: TensorEdit, share: float, random: torch.Generator) -> None:
-    """Disturb new entries, old ones not."""
+    """Add noise to new entries only."""
     dtype = torch.cfloat if old.is_complex() else torch.float32
     drawn = torch.randn(edit.new, generator=random, dtype=dtype) * share * spread(old, "match", weight=True)
     kept = torch.ones(edit.old, dtype=torch.bool)
@@ -65,7 +66,7 @@ def _add_noise(out: Tensor, old: Tensor, edit: TensorEdit, share: float, random:
 
 
 def like(old: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """An empty tensor of another shape, with the dtype, device and memory format of an old one."""
+    """Return an empty tensor of another shape, with the dtype, device and memory format of an old one."""
     for memory_format in (torch.channels_last, torch.channels_last_3d):
         rank = 4 if memory_format is torch.channels_last else 5
         if old.dim() == rank and old.is_contiguous(memory_format=memory_format) and not old.is_contiguous():
@@ -87,7 +88,7 @@ def _grow_axis(
         shape[axis] = len(fresh)
         kin = _kin(layout, fresh, places) if edit.fill == "units" else None
         block = _draw(tuple(shape), old, now, edit, axis, seed, init, kin).to(out)
-        for earlier in done:  # the corner where two new blocks meet obeys both
+        for earlier in done:  # entries that are new along both axes satisfy both states
             for number in range(_count(earlier.layout)):
                 _pair(block, earlier.axis, earlier.layout, number)
         _put(out, axis, fresh, block)
@@ -97,7 +98,7 @@ def _grow_axis(
 
 
 def _drawn(layout: Layout, old: list[int]) -> list[int]:
-    """Positions that get values of their own: of a pair the left half only, where there is but one new block."""
+    """Return the positions that are drawn: only left halves of pairs if there is a single set of new units."""
     if _count(layout) == 1 and next(leaves(layout)).state in ("even", "odd"):
         left, _, lone = partners(layout, 0)
         return sorted(left + lone)
@@ -105,7 +106,7 @@ def _drawn(layout: Layout, old: list[int]) -> list[int]:
 
 
 def _drawn_freely(layout: Layout) -> list[int]:
-    """Positions of new units that do not follow from old ones."""
+    """Return the positions of new units that are not derived from old ones."""
     blocks = enumerate(leaves(layout))
     return sorted(
         {p for n, leaf in blocks if leaf.state not in _WORKED_OUT for some in partners(layout, n) for p in some}
@@ -117,7 +118,7 @@ def _count(layout: Layout) -> int:
 
 
 def _pair(tensor: Tensor, axis: int, layout: Layout, number: int) -> None:
-    """Make one new block obey its state."""
+    """Make one set of new units satisfy its state."""
     leaf = list(leaves(layout))[number]
     state = leaf.state
     if state in ("copy", "split", "mean"):
@@ -132,15 +133,15 @@ def _pair(tensor: Tensor, axis: int, layout: Layout, number: int) -> None:
         if state == "odd":
             _fill_zero(tensor, axis, lone)
     elif state != "free":
-        raise NotImplementedError(f"no values are known for a block that is {state}")
+        raise NotImplementedError(f"no values are defined for the state {state}")
 
 
 _WORKED_OUT = frozenset({"zero", "copy", "split", "mean"})
-"""States whose new blocks follow from the old entries alone."""
+"""States in which new units are derived from old entries alone."""
 
 
 def _work_out(tensor: Tensor, axis: int, leaf: Leaf, places: list[list[int]]) -> None:
-    """Copies, shares and means of old units."""
+    """Write copies, shares and means of old units."""
     new = range(leaf.old, leaf.new)
     if leaf.state == "mean":
         mean = torch.stack([_take(tensor, axis, places[unit]) for unit in range(leaf.old)]).mean(0)
@@ -155,7 +156,7 @@ def _work_out(tensor: Tensor, axis: int, leaf: Leaf, places: list[list[int]]) ->
 
 
 def _index(places: list[int], tensor: Tensor) -> Tensor | slice:
-    """Positions as a slice where they are one, because slices copy faster than gathers."""
+    """Return positions as a slice if possible, because slices are faster than gathers."""
     if not places:
         return slice(0, 0)
     step = places[1] - places[0] if len(places) > 1 else 1
@@ -179,14 +180,14 @@ def _fill_zero(tensor: Tensor, axis: int, places: list[int]) -> None:
 
 
 def generator(seed: int, *names: str) -> torch.Generator:
-    """A random stream of its own for each seed and name."""
+    """Return a random generator for a seed and names."""
     digest = hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def _kin(layout: Layout, fresh: list[int], places: list[int]) -> list[list[int]] | None:
-    """For each new position the old ones (numbered as before) that differ from it in the growing coordinate only: the
-    same gate of a recurrent layer, the same group. None where several sets of units grow in one axis."""
+    """For each new position, return the old positions (numbered before growth) that differ from it only in the growing
+    coordinate: the same gate of a recurrent layer, the same group. None if several sets of units grow in one axis."""
     if _count(layout) > 1:
         return None
     rows, before = units(layout, 0), {position: k for k, position in enumerate(places)}
@@ -206,7 +207,7 @@ def _draw(
     init: str,
     kin: list[list[int]] | None,
 ) -> Tensor:
-    """Entries for a block of new units along one axis; `now` is the tensor with earlier axes grown."""
+    """Draw entries for new units along one axis; `now` is the tensor with earlier axes grown."""
     if edit.fill == "units":
         random = generator(seed, edit.names[0].rpartition(".")[0], str(axis))
         among = len(kin[0]) if kin else old.shape[axis]
@@ -223,9 +224,10 @@ def _draw(
 
 
 def spread(old: Tensor, init: str, weight: bool) -> float:
-    """The standard deviation of new weights.
+    """Return the standard deviation of new weights.
 
-    "match": that of the old ones (the paper's appendix); where they are all equal, that of a default initialisation.
+    "match": the standard deviation of the old weights (the paper's appendix); if they are all equal, that of a default
+    initialization.
     """
     fan_in = max(1, old[0].numel()) if old.dim() > 1 else max(1, old.numel())
     if weight and init == "kaiming":
@@ -239,5 +241,5 @@ def spread(old: Tensor, init: str, weight: bool) -> float:
     if found > 0 and math.isfinite(found):
         return found
     if not weight and not bool(values.any()):
-        return 0.0  # biases that are all zero stay so
+        return 0.0  # biases that are all zero stay zero
     return 1 / math.sqrt(3 * fan_in)

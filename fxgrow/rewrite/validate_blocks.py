@@ -1,4 +1,4 @@
-"""Is an inserted block what it says it is? Checked before its modules are made, and its sizes on the meta device."""
+"""Checks that inserted blocks are valid, before their modules are built; sizes are checked on the meta device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILLS = frozenset({"keep", "draw", "zero", "identity", "isometry"})
 
 
 def odd_blocks(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    """What is wrong with the blocks that a plan inserts, in words."""
+    """Describe what is wrong with the blocks that a plan inserts."""
     nodes = {node.name for node in gm.graph.nodes}
     for insert in plan.inserts:
         problem = next(_place(insert, gm, nodes), "") or next(_body(insert, gm, nodes, tensors), "")
@@ -34,7 +34,7 @@ def odd_blocks(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) ->
 def _place(insert: Insert, gm: fx.GraphModule, nodes: set[str]) -> Iterator[str]:
     name = insert.name
     if not is_path(name):
-        yield f"the plan inserts a block called {name!r:.40}, which is no name of a module"
+        yield f"the plan inserts a block called {name!r:.40}, which is not a valid module name"
         return
     above, _, leaf = name.rpartition(".")
     try:
@@ -43,9 +43,9 @@ def _place(insert: Insert, gm: fx.GraphModule, nodes: set[str]) -> Iterator[str]
         yield f"the plan inserts {name}, but this model has no module {above}"
         return
     if hasattr(owner, leaf):
-        yield f"the plan inserts {name}, and this model has something of that name"
+        yield f"the plan inserts {name}, but this model already has an attribute of that name"
     if insert.dtype not in DTYPES:
-        yield f"the plan makes {insert.name} of {insert.dtype!r:.40}, which is no dtype of a layer"
+        yield f"the plan gives {insert.name} the dtype {insert.dtype!r:.40}, which layers do not have"
     missing = [n for n in (insert.node, *insert.users) if n not in nodes]
     if missing:
         yield f"the plan inserts {name} at node {missing[0]!r:.40}, but this model has no such node"
@@ -72,36 +72,36 @@ def _body(insert: Insert, gm: fx.GraphModule, nodes: set[str], tensors: Mapping[
             if not body.nodes or any(n not in nodes for n in names) or sources:
                 yield f"the block {insert.name} copies what this model does not have"
             if not all(map(is_path, new)) or not all(is_path(n) for n, _ in body.nodes):
-                yield f"the block {insert.name} gives its copies names that are none"
+                yield f"the block {insert.name} gives its copies invalid names"
         case Factory():
             return
 
 
 def _part(block: str, part: Part) -> Iterator[str]:
     if not is_path(part.path) or part.kind not in KINDS:
-        yield f"the block {block} holds {part.kind!r:.40}, which is no layer that blocks are made of"
+        yield f"the block {block} contains {part.kind!r:.40}, which is not allowed in blocks"
     if part.kind == "Parameter" and [k for k, _ in part.options] != ["value"]:
-        yield f"the block {block} holds a parameter without a value"
+        yield f"the block {block} contains a parameter without a value"
     for key, value in part.options:
         if not is_name(key) or not _data(value):
-            yield f"the block {block} makes {part.kind} with {key!r:.40}, which is no option"
+            yield f"the block {block} gives {part.kind} the invalid option {key!r:.40}"
         elif key in _SIZES and not (type(value) is int and value > 0):
-            yield f"the block {block} makes {part.kind} with {key}={value!r:.40}, which is not a size"
+            yield f"the block {block} gives {part.kind} {key}={value!r:.40}, which is not a size"
 
 
 def _call(block: str, call: Call, known: set[str], paths: set[str]) -> Iterator[str]:
     allowed = {"call_module": paths, "get_attr": paths, "call_function": FUNCTIONS, "call_method": METHODS}
     if not is_name(call.name) or call.target not in allowed.get(call.op, ()):
-        yield f"the block {block} calls {call.target!r:.60}, which blocks do not"
+        yield f"the block {block} calls {call.target!r:.60}, which is not allowed in blocks"
     if not all(is_name(key) for key, _ in call.kwargs):
-        yield f"the block {block} passes arguments by names that are none"
+        yield f"the block {block} passes arguments with invalid names"
     values = (call.args, tuple(value for _, value in call.kwargs))
     if not _data(values) or any(name not in known for name in _links(values)):
-        yield f"the block {block} passes to {call.name} what is not there yet"
+        yield f"the block {block} passes to {call.name} a value that is invalid or not yet computed"
 
 
 def _data(value: object) -> bool:
-    """Whether a value is a finite number, a plain word, a result, or a row of them."""
+    """Whether a value is a finite number, a plain identifier, a result, or a tuple of them."""
     if isinstance(value, tuple):
         return all(map(_data, value))
     if isinstance(value, float):
@@ -120,25 +120,25 @@ def _links(value: object) -> Iterator[str]:
 
 
 def _tensors(insert: Insert, gm: fx.GraphModule) -> Iterator[str]:
-    """Compare a block's tensors with the block, made without allocating any."""
+    """Compare a plan's tensors with the block, which is built on the meta device."""
     try:
         block: nn.Module = assemble(insert.body, gm, meta=True)
-    except Exception as error:  # torch says in many ways that options do not fit
+    except Exception as error:  # torch raises various exceptions for bad options
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        yield f"the block {insert.name} cannot be made: {reason}"
+        yield f"the block {insert.name} cannot be built: {reason}"
         return
     shapes = {k: tuple(t.shape) for k, t in saved_tensors(block).items()}
     for new in insert.tensors:
         if shapes.get(new.name) != new.shape or new.fill not in FILLS:
-            yield f"the plan says that {insert.name} has {new.name!r:.40} of shape {new.shape}, and it does not"
+            yield f"the plan says that {insert.name} has {new.name!r:.40} of shape {new.shape}, but it does not"
             return
         for growth in new.axes:
             counted = 0 <= growth.axis < len(new.shape) and size(growth.layout, new=True) == new.shape[growth.axis]
             if not counted or any(
                 not 0 <= leaf.old <= leaf.new <= new.shape[growth.axis] for leaf in leaves(growth.layout)
             ):
-                yield f"the plan counts units of {insert.name}.{new.name} that are not there"
+                yield f"the plan counts units of {insert.name}.{new.name} that do not exist"
                 return
     unsaid = [k for k in shapes if k not in {new.name for new in insert.tensors}]
     if unsaid and sum(t.numel() for k, t in saved_tensors(block).items() if k in unsaid) > 2**20:
-        yield f"the plan does not say that {insert.name} has {unsaid[0]}"
+        yield f"the plan does not list {unsaid[0]} of {insert.name}"

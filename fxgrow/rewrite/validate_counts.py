@@ -1,4 +1,5 @@
-"""Does a plan list anything twice, or more than a model has? Asked first, so that a plan costs what its model does."""
+"""Checks that a plan lists nothing twice and no more than a model has; done first, to bound the cost of other
+checks."""
 
 from __future__ import annotations
 
@@ -12,22 +13,22 @@ from ..plans.insertion import BlockTensor, Copies, Insert, Layers
 from ..plans.layout import Chain, Grid, Layout, Leaf, Woven
 
 MOST_STEPS = 1000
-"""Plans in a row, and new blocks in one of them; as many as `deepen` makes."""
+"""The largest number of steps, and of new blocks in a step; as many as `deepen` makes."""
 MOST_PARTS = 1000
-"""Layers, calls and tensors of a block that is written out."""
+"""The largest number of layers, calls and tensors of a block."""
 MOST_AXES = 64
-"""Axes of a tensor; torch has no more."""
+"""The largest number of axes of a tensor; torch has the same limit."""
 SLACK = 1024
-"""So many parts are no harm; that a size is another one than the model has is told later, and more clearly."""
+"""Number of extra parts that is allowed here; a size that does not fit the model gets a clearer message later."""
 MOST_LINES = 100
-"""Lines that a plan says in words, for each node and each tensor of the model."""
+"""The largest number of lines of text in a plan, per node and per tensor of the model."""
 LONGEST_LINE = 2**14
 
 
 def repeated(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    """What a plan lists twice, or more often than it can be there, in words."""
+    """Yield what a plan lists twice, or more often than possible, in words."""
     if len(plan.then) > MOST_STEPS or any(step.then for step in plan.then):
-        yield "the plan has more steps than can be meant, or steps within steps"
+        yield f"the plan has more than {MOST_STEPS:,} steps, or steps within steps"
         return
     modules = sum(1 for _ in gm.named_modules(remove_duplicate=False))
     most = _Most(len(gm.graph.nodes), modules, len(tensors), sum(_numbers((n.args, n.kwargs)) for n in gm.graph.nodes))
@@ -38,16 +39,16 @@ def repeated(plan: Plan, gm: fx.GraphModule, tensors: Mapping[str, Tensor]) -> I
 
 @dataclass(frozen=True, slots=True)
 class _Most:
-    """What a model has."""
+    """The sizes of a model."""
 
     nodes: int
     modules: int
     tensors: int
     numbers: int
-    """Leaves of the arguments of all nodes."""
+    """Number of leaves in the arguments of all nodes."""
 
     def after(self, plan: Plan) -> _Most:
-        """At most, when a plan is carried out."""
+        """Return upper bounds of the sizes after a plan is applied."""
         parts = MOST_PARTS * (len(plan.openings) + len(plan.skips))
         for insert in plan.inserts:
             parts += MOST_PARTS + self.nodes if isinstance(insert.body, Copies) else MOST_PARTS
@@ -60,7 +61,7 @@ def _step(plan: Plan, there: _Most) -> Iterator[str]:
     yield from _row("tensors", [name for edit in plan.tensors for name in edit.names], tensors)
     yield from _row("modules", [edit.path for edit in plan.modules], modules)
     yield from _row("adapted skip paths", [(s.node, s.source, s.position) for s in plan.skips], 2 * nodes)
-    yield from _row("calls written out", [o.node for o in plan.openings], nodes)
+    yield from _row("decomposed calls", [o.node for o in plan.openings], nodes)
     most = nodes * MOST_PARTS if plan.openings else 99
     if len(plan.nodes) > most and not plan.openings:
         most += nodes + there.numbers
@@ -84,12 +85,12 @@ def _step(plan: Plan, there: _Most) -> Iterator[str]:
     lines = [*plan.proof, *plan.eval_only, *plan.notes, *(g.label for g in plan.growths)]
     most = MOST_LINES * (nodes + tensors) + MOST_PARTS * len(plan.inserts)
     if len(lines) > most or any(len(line) > LONGEST_LINE for line in lines):
-        yield f"the plan says {len(lines):,} lines in words, more than can be meant"
+        yield f"the plan has {len(lines):,} lines of text, more than allowed, or a line that is too long"
 
 
 def _row(what: str, row: Sequence[Hashable], most: int) -> Iterator[str]:
     if len(row) > most:
-        yield f"the plan lists {len(row):,} {what}, and there can be {most:,}"
+        yield f"the plan lists {len(row):,} {what}, but at most {most:,} are possible"
     elif len(set(row)) < len(row):
         yield f"the plan lists {what} twice"
 
@@ -105,12 +106,12 @@ def _tensor(edit: TensorEdit) -> Iterator[str]:
 
 def _axes(name: str, shape: Sequence[int], axes: Iterable[AxisGrowth]) -> Iterator[str]:
     if len(shape) > MOST_AXES:
-        yield f"the plan gives {name:.60} {len(shape):,} axes, and there can be {MOST_AXES}"
+        yield f"the plan gives {name:.60} {len(shape):,} axes, but at most {MOST_AXES} are possible"
         return
     for growth in axes:
         size = shape[growth.axis] if 0 <= growth.axis < len(shape) else 0
         if any(count > 4 * size + SLACK for count in _widths(growth.layout)):
-            yield f"the plan makes axis {growth.axis} of {name:.60} of more parts than it has units"
+            yield f"the plan divides axis {growth.axis} of {name:.60} into more parts than it has units"
 
 
 def _widths(layout: Layout) -> Iterator[int]:
@@ -124,7 +125,7 @@ def _widths(layout: Layout) -> Iterator[int]:
 
 def _block(insert: Insert, nodes: int, tensors: int) -> Iterator[str]:
     name, body = f"{insert.name:.60}", insert.body
-    yield from _row(f"readers of {name}", insert.users, nodes)
+    yield from _row(f"consumers of {name}", insert.users, nodes)
     yield from _row(f"settings of {name}", [key for key, _ in insert.settings], MOST_LINES)
     yield from _row(f"tensors of {name}", [fresh.name for fresh in insert.tensors], MOST_PARTS + tensors)
     yield from _row(f"late tensors of {name}", insert.slow, MOST_PARTS + tensors)
@@ -146,7 +147,7 @@ def _block(insert: Insert, nodes: int, tensors: int) -> Iterator[str]:
 
 def _lines(name: str, lines: Collection[str]) -> Iterator[str]:
     if len(lines) > MOST_PARTS or any(len(line) > LONGEST_LINE for line in lines):
-        yield f"the plan says {len(lines):,} lines of {name}, more than can be meant"
+        yield f"the plan has {len(lines):,} lines of text about {name}, more than allowed, or a line that is too long"
 
 
 def _fresh(tensors: Iterable[BlockTensor]) -> Iterator[str]:
@@ -156,12 +157,12 @@ def _fresh(tensors: Iterable[BlockTensor]) -> Iterator[str]:
 
 
 def _exceeds(tree: object, most: int) -> bool:
-    """Whether some arguments have more leaves than that."""
+    """Whether an argument tree has more than `most` leaves."""
     return (isinstance(tree, list | tuple | dict) and len(tree) > most) or _numbers(tree) > most
 
 
 def _numbers(tree: object) -> int:
-    """How many leaves a node's arguments have."""
+    """Count the leaves of an argument tree."""
     if isinstance(tree, list | tuple):
         return sum(map(_numbers, tree))
     if isinstance(tree, dict):

@@ -1,4 +1,4 @@
-"""Are a plan's edits of computed numbers what they can be? Asked before anything is written."""
+"""Checks a plan's edits of computed numbers, before anything is written."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..plans.plan import FOLLOWED, RECOMPUTED, Path
 from .edit_numbers import behind
 
 LARGEST_FACTOR = 2**20
-"""Of a number, what two axes that grow 1024 times each make of it."""
+"""The largest factor of a number: two axes that each grow 1024 times."""
 CALLS = frozenset({"call_function", "call_method"})
 
 
 def odd_number(edit: NodeEdit, node: fx.Node) -> Iterator[str]:
-    """What is wrong with an edit of a number that is computed, in words."""
+    """Describe what is wrong with an edit of a computed number."""
     where = f"the plan edits {_short(edit.node)} at {_short(edit.path)}"
     place = edit.path[1:]
     if len(place) < 2 or place[0] not in ("args", "kwargs"):
@@ -26,23 +26,23 @@ def odd_number(edit: NodeEdit, node: fx.Node) -> Iterator[str]:
         return
     right = _is_factor(edit.new) if edit.path[0] == FOLLOWED else _are_places(edit.new)
     if not right:
-        yield f"{where}, and {_short(edit.new)} is not arithmetic"
+        yield f"{where}, but {_short(edit.new)} is not a valid change"
         return
     number = _at(node, place)
     if not isinstance(number, fx.Node):
-        yield f"{where}, where no number is computed"
+        yield f"{where}, which is not a computed number"
     elif edit.path[0] == RECOMPUTED:
         assert isinstance(edit.new, tuple)
         named = {name for name, _, _ in edit.new}
         found = {n for n in _above(number) if n.name in named}
         if {n.name for n in found} != named or any(n.op not in CALLS for n in behind(number, found)):
-            yield f"{where}, by nodes that do not compute it"
+            yield f"{where}, through nodes that do not compute it"
         elif not all(_fits(n, path, new) for n in found for name, path, new in edit.new if name == n.name):
-            yield f"{where}, by arguments that are not there"
+            yield f"{where}, through arguments that do not exist"
 
 
 def _is_factor(new: object) -> bool:
-    """Whether an edit says (factor, divisor, difference)."""
+    """Whether an edit has the form (factor, divisor, difference)."""
     if not (isinstance(new, tuple) and len(new) == 3 and all(map(_finite, new))):
         return False
     factor, divisor, difference = new
@@ -51,7 +51,7 @@ def _is_factor(new: object) -> bool:
 
 
 def _are_places(new: object) -> bool:
-    """Whether an edit says (node, place in its arguments, number), once or more."""
+    """Whether an edit is a non-empty tuple of (node, path in its arguments, number)."""
     return isinstance(new, tuple) and bool(new) and all(map(_is_place, new))
 
 
@@ -67,7 +67,7 @@ def _is_place(place: object) -> bool:
 
 
 def _fits(node: fx.Node, path: Path, new: object) -> bool:
-    """Whether there is something at a place of a node, and a computed number if a factor is put behind it."""
+    """Whether a node has a value at a path; a computed number, if a factor is to be applied to it."""
     now = _at(node, path)
     return isinstance(now, fx.Node) if isinstance(new, tuple) else now is not None
 
@@ -84,7 +84,7 @@ def _at(node: fx.Node, path: Path) -> object:
 
 
 def _above(number: fx.Node) -> list[fx.Node]:
-    """A node and all that it is computed from."""
+    """Return a node and all nodes that it is computed from."""
     found: dict[fx.Node, None] = {}
     queue = [number]
     while queue:

@@ -1,7 +1,7 @@
-"""Is a plan what it says it is? A plan is data that may come from anyone, and applying it makes modules and code.
+"""Checks that the edits of a plan are valid. A plan may come from anyone, and applying it makes modules and code.
 
 torch.fx writes names, targets and keyword arguments into the source of the forward method, so each of them is checked
-here before anything is made from it. Widths are checked before anything is allocated.
+here first. Widths are checked before anything is allocated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..plans.plan import FOLLOWED, RECOMPUTED, SPLIT, STATISTIC, STATISTICS
 from .validate_numbers import odd_number
 
 LARGEST_GROWTH = 1024
-"""No axis grows by more than this factor; a plan that says so is damaged or hostile."""
+"""The largest growth factor of an axis; a plan with a larger one is damaged or malicious."""
 MOST_DIMENSIONS = 8
 INITS = frozenset({"match", "kaiming", "xavier", "copy"})
 HIDDEN_SIZES = frozenset({"_reversed_padding_repeated_twice"})
@@ -38,7 +38,7 @@ KINDS = ACTIVATIONS | {
     *(f"{kind}{rank}d" for kind in ("Conv", "BatchNorm") for rank in (1, 2, 3)),
     *("GroupNorm", "LayerNorm", "RMSNorm", "Linear", "Identity", "Parameter"),
 }
-"""Classes of torch.nn that a written-out block is made of."""
+"""Classes of torch.nn that blocks may consist of."""
 FUNCTIONS = frozenset(
     {"operator.add", "operator.sub", "operator.mul", "torch.nn.functional.scaled_dot_product_attention"}
 )
@@ -46,37 +46,37 @@ METHODS = frozenset({"unflatten", "flatten", "transpose"})
 
 
 def is_name(text: str) -> bool:
-    """Whether a text is a plain identifier."""
+    """Whether a string is a plain identifier."""
     return _NAME.fullmatch(text) is not None
 
 
 def is_path(text: str) -> bool:
-    """Whether a text is a dotted path of identifiers and numbers."""
+    """Whether a string is a dotted path of identifiers and numbers."""
     return _PATH.fullmatch(text) is not None
 
 
 def odd_openings(plan: Plan, gm: fx.GraphModule) -> Iterator[str]:
-    """What is wrong with the calls that a plan writes out, in words; asked before they are."""
+    """Describe what is wrong with the calls that a plan decomposes, before they are decomposed."""
     nodes = {node.name: node for node in gm.graph.nodes}
-    inner = False  # whether calls may stand in the code of functions that are written out before
+    inner = False  # whether calls may come from functions that are decomposed first
     for opening in plan.openings:
         node = nodes.get(opening.node)
         if node is None and not inner:
-            yield f"the plan speaks of node {opening.node}, but this model has no such node"
+            yield f"the plan names node {opening.node}, but this model has no such node"
         elif (node is not None and not may_open(gm, node)) or not math.isfinite(opening.scale):
-            yield f"the plan writes out {opening.node}, which cannot be written out"
+            yield f"the plan decomposes {opening.node}, which cannot be decomposed"
         inner = inner or (node is not None and is_whole_function(node))
 
 
 def odd_edits(
     plan: Plan, gm: fx.GraphModule, nodes: Mapping[str, fx.Node], tensors: Mapping[str, Tensor]
 ) -> Iterator[str]:
-    """What is wrong with a plan's numbers and edits, in words. Names of tensors, modules and nodes are known to be
-    there; `nodes` are those of the graph in which calls are written out as the plan has it."""
+    """Describe what is wrong with a plan's numbers and edits. All tensors, modules and nodes that the plan names exist;
+    `nodes` are those of the graph with the plan's calls decomposed."""
     if not 0 <= plan.noise <= 1:
-        yield f"the plan adds noise of {plan.noise}"
+        yield f"the plan adds noise of {plan.noise}, which is not between 0 and 1"
     if plan.init not in INITS:
-        yield f"the plan draws values by {_short(plan.init)}, which is unknown"
+        yield f"the plan has the unknown init {_short(plan.init)}"
     widest = LARGEST_GROWTH * max((n for t in tensors.values() for n in t.shape), default=1)
     for tensor in plan.tensors:
         yield from _tensor(tensor)
@@ -93,16 +93,16 @@ def _tensor(edit: TensorEdit) -> Iterator[str]:
     if not math.isfinite(edit.scale):
         yield f"the plan multiplies {name} by {edit.scale}"
     if any(not 0 <= row < edit.new[0] for row in edit.padding):
-        yield f"the plan pads rows of {name} that are not there"
+        yield f"the plan pads rows of {name} that do not exist"
     if len({g.axis for g in edit.axes}) < len(edit.axes):
         yield f"the plan grows an axis of {name} twice"
     for growth in edit.axes:
         if any(not 0 <= n <= edit.new[growth.axis] for n in _sizes(growth.layout)) or not _turns(growth.layout):
-            yield f"the plan counts units of {name} that are not there"
+            yield f"the plan counts units of {name} that do not exist"
 
 
 def _sizes(layout: Layout) -> Iterator[int]:
-    """The size of a layout and of all its parts."""
+    """Yield the sizes of a layout and of all its parts."""
     yield size(layout, new=True)
     if isinstance(layout, Leaf):
         yield layout.old
@@ -112,7 +112,7 @@ def _sizes(layout: Layout) -> Iterator[int]:
 
 
 def _turns(layout: Layout) -> bool:
-    """Whether each part of a layout that is woven falls into so many rounds."""
+    """Whether each part of a woven layout divides evenly into its rounds."""
     if not isinstance(layout, Grid | Chain | Woven):
         return True
     rounds = [(layout.old, False), (layout.new, True)] if isinstance(layout, Woven) else []
@@ -125,7 +125,7 @@ def _module(edit: ModuleEdit, module: nn.Module) -> Iterator[str]:
         now = getattr(module, name, None)
         sizes = is_name(name) and (not name.startswith("_") or name in HIDDEN_SIZES)
         same_kind = isinstance(now, int | float | str | tuple | list) and _kind(new) in (_kind(now), "numbers")
-        if name == "eps" and now is None:  # of an RMSNorm that took it from the dtype
+        if name == "eps" and now is None:  # an RMSNorm with the default epsilon of its dtype
             same_kind = isinstance(module, nn.RMSNorm) and isinstance(new, float) and 0 < new < 1
         if not sizes or not same_kind or _plain(now) != _plain(old) or not _grows(now, new):
             what = f"{edit.path}.{_short(name)} from {_short(old)} to {_short(new)}"
@@ -141,14 +141,14 @@ def _plain(value: object) -> object:
 
 
 def _numbers(value: object) -> bool:
-    """Whether a value is a number, None or a list of them, and finite."""
+    """Whether a value is a finite number, None, or a list of them."""
     if isinstance(value, list | tuple):
         return all(map(_numbers, value))
     return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
 
 def _grows(old: object, new: object) -> bool:
-    """Whether numbers stay within what a growth of two axes could make of them."""
+    """Whether numbers stay within the bounds of a growth of two axes."""
     largest = max((abs(n) for n in _flat(old)), default=1.0)
     return all(abs(n) <= LARGEST_GROWTH**2 * max(largest, 1) for n in _flat(new))
 
@@ -166,11 +166,11 @@ def _node(edit: NodeEdit, node: fx.Node) -> Iterator[str]:
     if edit.path == (SPLIT,):
         right = isinstance(edit.new, tuple) and len(edit.new) == 2 and isinstance(edit.new[0], tuple)
         if not right or not _numbers(edit.new):
-            yield f"{where}, which is no split"
+            yield f"{where}, which is not a split"
         return
     if edit.path == (STATISTIC,):
         if not _is_statistic(edit.new):
-            yield f"{where}, which is no statistic"
+            yield f"{where}, which is not a statistic"
         return
     if edit.path[:1] in ((FOLLOWED,), (RECOMPUTED,)):
         yield from odd_number(edit, node)
@@ -180,7 +180,7 @@ def _node(edit: NodeEdit, node: fx.Node) -> Iterator[str]:
     if not inside or (root == "kwargs" and not is_name(str(edit.path[1]))):
         yield f"{where}, which is not an argument"
     elif not _numbers(edit.new):
-        yield f"{where}, and {_short(edit.new)} is no number"
+        yield f"{where}, but {_short(edit.new)} is not a number"
     elif node.target != "output":
         try:
             now = at(node, edit.path)
@@ -192,7 +192,7 @@ def _node(edit: NodeEdit, node: fx.Node) -> Iterator[str]:
 
 
 def _is_statistic(new: object) -> bool:
-    """Whether an edit names a mean or a variance, its axes, whether they are kept, and a number that can be."""
+    """Whether an edit names a mean or variance, its axes, whether they are kept, and a valid number."""
     if not (isinstance(new, tuple) and len(new) == 4 and isinstance(new[1], tuple)):
         return False
     name, axes, keep, number = new
@@ -209,7 +209,7 @@ def _skip(skip: SkipEdit, consumer: fx.Node, widest: int) -> Iterator[str]:
     pairs = pairs and all(0 <= original < channel < skip.width for channel, original in skip.copies)
     place = 0 <= skip.position <= len(consumer.args) and consumer.op != "output"
     if skip.kind not in ("pad", "conv") or not shape or not pairs or not place or not 0 <= skip.keep <= skip.read:
-        yield f"the plan adapts the skip path {skip.source} -> {skip.node} to what it cannot be"
+        yield f"the plan has an invalid adapter for the skip path {skip.source} -> {skip.node}"
 
 
 def _short(value: object) -> str:

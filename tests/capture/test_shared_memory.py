@@ -100,7 +100,7 @@ class Parts(nn.Module):
 def test_memory_with_a_common_part_is_refused_where_it_grows_and_kept_where_not() -> None:
     x = torch.randn(4, 5)
     before = traced(Parts(3), x)
-    with pytest.raises(fxgrow.UsageError, match=r"a\.weight is to grow, and lies in the same memory as b\.weight"):
+    with pytest.raises(fxgrow.UsageError, match=r"a\.weight is to grow, but shares memory with b\.weight"):
         fxgrow.widen(before, "a")
     assert before.a.weight.shape == (8, 5)
     after: Any = fxgrow.deepen(before, after="c")
@@ -172,7 +172,7 @@ def test_a_hook_on_a_parameter_that_grows_is_refused_by_name(kind: str, inplace:
     x = torch.randn(4, 5)
     before = traced(Hooked(), x)
     handle = REGISTERED[kind](before.b.weight)
-    with pytest.raises(fxgrow.UsageError, match=r"b\.weight is to grow, and has a hook") as error:
+    with pytest.raises(fxgrow.UsageError, match=r"b\.weight is to grow, but has a hook") as error:
         fxgrow.widen(before, "b", inplace=inplace)
     assert "register it again" in str(error.value)
     assert before.b.weight.shape == (8, 8)

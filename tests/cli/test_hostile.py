@@ -88,7 +88,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     ),
     "a private attribute": (
         lambda p: put(p["modules"][0]["attributes"][0], 0, "__class__"),
-        "no attribute of that module",
+        "not an attribute of that module",
     ),
     "a skip adapter of monstrous width": (lambda p: put(p["skips"][0], "width", 2**39), "skip path"),
     "a skip adapter of unknown kind": (lambda p: put(p["skips"][0], "kind", "os"), "skip path"),
@@ -102,31 +102,31 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     ),
     "a text where numbers stand": (
         lambda p: p["nodes"].append({"node": "relu", "path": ["args", 0], "old": None, "new": "__class__"}),
-        "no number",
+        "is not a number",
     ),
     "a call of the shell": (
         lambda p: block(p)["body"]["calls"].append(
             {"name": "h", "op": "call_function", "target": "os.system", "args": ["touch planted"], "kwargs": []}
         ),
-        "'os.system', which blocks do not",
+        "'os.system', which is not allowed in blocks",
     ),
     "a method that writes": (
         lambda p: put(block(p)["body"]["calls"][0], "op", "call_method"),
-        "which blocks do not",
+        "which is not allowed in blocks",
     ),
     "a keyword that is code": (
         lambda p: put(block(p)["body"]["calls"][0], "kwargs", [[CODE, 1]]),
-        "names that are none",
+        "invalid names",
     ),
-    "a name that is code": (lambda p: put(block(p)["body"]["calls"][0], "name", CODE), "which blocks do not"),
-    "a layer that is no layer": (lambda p: put(block(p)["body"]["parts"][0], "kind", "ModuleList"), "no layer"),
-    "a layer of monstrous size": (lambda p: put(block(p)["body"]["parts"][0], "options", HUGE), "cannot be made"),
+    "a name that is code": (lambda p: put(block(p)["body"]["calls"][0], "name", CODE), "not allowed in blocks"),
+    "a layer that is no layer": (lambda p: put(block(p)["body"]["parts"][0], "kind", "ModuleList"), "not allowed in"),
+    "a layer of monstrous size": (lambda p: put(block(p)["body"]["parts"][0], "options", HUGE), "cannot be built"),
     "a layer of another size": (
         lambda p: put(block(p)["body"]["parts"][0], "options", [["in_channels", 9], *HUGE[2:], ["out_channels", 9]]),
-        "and it does not",
+        "but it does not",
     ),
-    "a path as the name of a block": (lambda p: put(block(p), "name", "../../../etc/x"), "no name of a module"),
-    "the name of something that is there": (lambda p: put(block(p), "name", "forward"), "has something of that name"),
+    "a path as the name of a block": (lambda p: put(block(p), "name", "../../../etc/x"), "not a valid module name"),
+    "the name of something that is there": (lambda p: put(block(p), "name", "forward"), "an attribute of that name"),
     "a block behind nothing": (lambda p: put(block(p), "node", "nowhere"), "no such node"),
     "a block made by a function": (lambda p: put(block(p), "body", FACTORY), "is no Callable"),
     "another model": (lambda p: put(p, "model", "0" * 16), "another model"),

@@ -137,8 +137,8 @@ def test_a_plan_is_refused_that_edits_a_node_which_no_call_becomes() -> None:
     (edit, *others), (opening, *_) = plan.nodes, plan.openings
     damaged = {
         "no such node": replace(plan, nodes=(replace(edit, node="normalize_half"), *others)),
-        "cannot be written out": replace(plan, openings=(replace(opening, node="relu"),)),
-        "speaks of node elsewhere": replace(plan, openings=(replace(opening, node="elsewhere"),)),
+        "cannot be decomposed": replace(plan, openings=(replace(opening, node="relu"),)),
+        "names node elsewhere": replace(plan, openings=(replace(opening, node="elsewhere"),)),
         "is not an argument": replace(plan, nodes=(replace(edit, path=("args", 9), new=3), *others)),
     }
     for said, damage in damaged.items():

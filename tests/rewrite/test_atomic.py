@@ -143,7 +143,7 @@ def test_a_plan_for_another_model_changes_nothing(inplace: bool) -> None:
     with pytest.raises(fxgrow.UsageError) as caught:
         fxgrow.apply(plan, gm, inplace=inplace)
     assert caught.value.kind is fxgrow.Kind.STALE_PLAN
-    assert "make the plan anew" in str(caught.value)
+    assert "make a new plan" in str(caught.value)
     assert snapshot(gm) == before
 
 

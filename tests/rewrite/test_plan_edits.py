@@ -152,5 +152,5 @@ def test_the_writer_alone_believes_a_plan() -> None:
     tensors = tuple(replace(e, axes=(growth,)) if e is edit else e for e in plan.tensors)
     wrong = write(replace(plan, tensors=tensors), traced)
     assert not torch.allclose(outputs(model, inputs, False), outputs(wrong, inputs, False), atol=1e-3)
-    with pytest.raises(fxgrow.UsageError, match="do not keep the function"):
+    with pytest.raises(fxgrow.UsageError, match="do not preserve the function"):
         fxgrow.apply(replace(plan, tensors=tensors), traced)

@@ -120,7 +120,7 @@ MISFITS: dict[str, tuple[Callable[[Data], object], str]] = {
     "another module": (lambda p: p["modules"][0].update(path="elsewhere"), "no such module"),
     "a private attribute": (
         lambda p: p["modules"][0]["attributes"][0].__setitem__(0, "_parameters"),
-        "no attribute of that module",
+        "not an attribute of that module",
     ),
     "axes that do not add up": (lambda p: p["tensors"][0]["new"].__setitem__(0, 999), "its axes"),
     "a copy of nothing": (lambda p: p["tensors"][0]["axes"][0]["layout"].update(source=[10**6]), "copies units of"),
