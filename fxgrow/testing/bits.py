@@ -1,4 +1,4 @@
-"""A model as bits: what must be equal before and after a call that is to leave it as it was."""
+"""Takes bit-exact snapshots of models, for checks that a call leaves a model unchanged."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.nn.parameter import is_lazy
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:
-    """Tensors (bits, identity, flags), graph, generated code, and every attribute of every module.
+    """Return the tensors (bits, identity, flags), the graph, the code, and every attribute of every module.
 
-    Two snapshots are equal only if the model is the same bit for bit.
+    Two snapshots of a model are equal only if the model has not changed by a single bit.
     """
     taken: dict[str, Any] = {}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -35,7 +35,7 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
 
 
 def contents(model: fx.GraphModule) -> dict[str, object]:
-    """What two copies of a model have in common: code and the bits of all tensors."""
+    """Return what equal copies of a model share: the code and digests of all tensors."""
     tensors = {
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
@@ -44,7 +44,7 @@ def contents(model: fx.GraphModule) -> dict[str, object]:
 
 
 def digest(thing: object) -> object:
-    """A value that is equal for equal bits: of tensors in containers too."""
+    """Return a value that is equal for equal bits; also handles tensors in containers."""
     if isinstance(thing, Tensor):
         return (str(thing.dtype), str(thing.device), thing.requires_grad, type(thing), *_bits(thing))
     if isinstance(thing, dict):

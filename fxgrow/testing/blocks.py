@@ -1,4 +1,4 @@
-"""Blocks of new units as numbers: draw tensors whose new blocks hold given states, and read states off a tensor."""
+"""Draws tensors whose new units are in given states, and determines the states of new units in a tensor."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from ..plans.layout import Layout, coordinates, leaves, old_positions, partners,
 from ..proof.states import State
 
 ROUNDING = 1e-9
-"""Entries of two results in float64 that differ by less, relative to the larger or to one, are equal: the laws draw
-multiples of 1/16 up to 100, of which every sum and product here is exact; functions round a million times below it."""
+"""Entries of two float64 results are equal if they differ by less, relative to the larger or to one. The laws draw
+multiples of 1/16 up to 100, for which every sum and product here is exact; functions round to a millionth of it."""
 
 Draw = Callable[[tuple[int, ...], torch.Generator, bool], Tensor]
-"""Draws a tensor of a shape. The flag asks for hard values too: zeros of both signs, ties, halves, large ones."""
+"""Draws a tensor of a shape. The flag adds difficult values: zeros of both signs, ties, halves, large numbers."""
 
 Growing = Mapping[int, Layout]
-"""By axis: where its old and new units lie, for the axes that grow."""
+"""For each axis that grows, its layout: the positions of old and new units."""
 
 HARD = (0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5, 2.5, -2.5, 100.0, -100.0)
 
 
 def anything(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
-    """Numbers of both signs; many of them equal."""
+    """Draw numbers of both signs, many of them equal."""
     plain = torch.randint(1, 65, shape, generator=random) / 16.0
     plain = plain * (torch.randint(0, 2, shape, generator=random) * 2 - 1)
     return _mixed(plain.double(), HARD, random) if hard else plain.double()
 
 
 def positive(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
-    """Numbers above zero."""
+    """Draw positive numbers."""
     plain = torch.randint(1, 65, shape, generator=random) / 16.0
     return _mixed(plain.double(), (0.5, 1.0, 2.0, 100.0), random) if hard else plain.double()
 
 
 def unit(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
-    """Numbers between -1 and 1."""
+    """Draw numbers between -1 and 1."""
     plain = torch.randint(1, 16, shape, generator=random) / 16.0
     plain = plain * (torch.randint(0, 2, shape, generator=random) * 2 - 1)
     return _mixed(plain.double(), (0.0, -0.0, 0.5, -0.5), random) if hard else plain.double()
 
 
 def above_one(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
-    """Numbers above one."""
+    """Draw numbers above one."""
     return positive(shape, random, hard) + 1
 
 
 def below_one(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
-    """Numbers between 0 and 1."""
+    """Draw numbers between 0 and 1."""
     return unit(shape, random, False).abs()
 
 
 def flags(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
-    """Truth values."""
+    """Draw booleans."""
     return torch.rand(shape, generator=random) > 0.5
 
 
 def below(bound: int) -> Draw:
-    """Whole numbers from 0 on, below a bound."""
+    """Return a function that draws integers from 0 to `bound` - 1."""
 
     def draw(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
         return torch.randint(0, bound, shape, generator=random)
@@ -74,9 +74,9 @@ def _mixed(plain: Tensor, some: Sequence[float], random: torch.Generator) -> Ten
 
 
 def grow(old: Tensor, growing: Growing, draw: Draw, random: torch.Generator, hard: bool) -> Tensor:
-    """A tensor with old entries as they were and new ones drawn, then made to hold the states in the layouts.
+    """Return a tensor with unchanged old entries and drawn new ones, which are then put into the states of the layouts.
 
-    A split divides the old entries: they share with their copies.
+    For a split, old entries are divided, because they share their value with their copies.
     """
     shape = [size(growing[k], new=True) if k in growing else n for k, n in enumerate(old.shape)]
     out = draw(tuple(shape), random, hard).to(old.dtype)
@@ -111,7 +111,7 @@ def _obey(out: Tensor, axis: int, layout: Layout, number: int, state: State) -> 
         case State.FREE:
             pass
         case _:
-            raise ValueError(f"no operand can be {state.value}")
+            raise ValueError(f"an operand cannot have the state {state.value}")
 
 
 def _divide(tensor: Tensor, axis: int, shares: Tensor) -> None:
@@ -119,7 +119,7 @@ def _divide(tensor: Tensor, axis: int, shares: Tensor) -> None:
 
 
 def shared(old: Tensor, growing: Growing, said: Mapping[int, Sequence[State]]) -> Tensor:
-    """What the old entries of a result must be: those that are split share with their copies."""
+    """Return the expected old entries of a result: entries that are split share their value with their copies."""
     out = old.clone()
     for axis, row in said.items():
         for number, state in enumerate(row):
@@ -129,19 +129,19 @@ def shared(old: Tensor, growing: Growing, said: Mapping[int, Sequence[State]]) -
 
 
 def old_part(grown: Tensor, growing: Growing) -> Tensor:
-    """The entries that were there before."""
+    """Return the old entries."""
     return grown[_mesh(grown, growing)]
 
 
 def new_part(grown: Tensor, growing: Growing) -> Tensor:
-    """All other entries, in a row."""
+    """Return all new entries as a vector."""
     fresh = torch.ones(grown.shape, dtype=torch.bool)
     fresh[_mesh(grown, growing)] = False
     return grown[fresh]
 
 
 def block(tensor: Tensor, axis: int, layout: Layout, number: int) -> Tensor:
-    """The new block of one growing set."""
+    """Return the new units of one growing set."""
     return tensor.index_select(axis, _places(layout, number)[3])
 
 
@@ -149,13 +149,13 @@ SIGNS = frozenset({State.ZERO, State.EVEN, State.ODD})
 
 
 def states_of(tensor: Tensor, axis: int, layout: Layout, number: int, among: Collection[State] = SIGNS) -> set[State]:
-    """Every state, of some, that the new block of one growing set is in; it may be in several, or in none."""
+    """Return the states, out of `among`, that hold for the new units of one growing set; several or none may hold."""
     return {state for state in among if holds(tensor, axis, layout, number, state)}
 
 
 def holds(tensor: Tensor, axis: int, layout: Layout, number: int, state: State, rounding: float = ROUNDING) -> bool:
-    """Whether the new block of one growing set is in a state, as far as the new units tell; of SPLIT, `shared` says
-    what the old ones must be."""
+    """Whether the new units of one growing set are in a state. For SPLIT this only checks the new units; `shared`
+    computes the expected old ones."""
 
     def at(places: Tensor) -> Tensor:
         return tensor.index_select(axis, places)
@@ -190,12 +190,12 @@ def holds(tensor: Tensor, axis: int, layout: Layout, number: int, state: State, 
 
 
 def equal(a: Tensor, b: Tensor, rounding: float = ROUNDING) -> bool:
-    """Whether two tensors are the same up to rounding; infinities and NaNs must be in the same places."""
+    """Whether two tensors are equal up to rounding; infinities and NaNs must be in the same positions."""
     return torch.allclose(a, b.expand_as(a), rtol=rounding, atol=rounding, equal_nan=True)
 
 
 def numbers(tensor: Tensor) -> Tensor:
-    """Any tensor as float64."""
+    """Convert any tensor to float64; complex numbers become the sum of their parts."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj()).sum(-1)
     return tensor.detach().double()
@@ -213,7 +213,7 @@ def _old_places(layout: Layout) -> Tensor:
 
 @lru_cache(maxsize=4096)
 def _places(layout: Layout, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Left halves, right halves, units without twin, and all of them, in order."""
+    """Return the positions of left halves, right halves, units without a twin, and all of these in order."""
     left, right, lone = partners(layout, number)
     rows = (left, right, lone, sorted(left + right + lone))
     a, b, c, d = (torch.tensor(places, dtype=torch.int64) for places in rows)
@@ -222,7 +222,7 @@ def _places(layout: Layout, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 @lru_cache(maxsize=4096)
 def _rows(layout: Layout, number: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Positions of each old unit and of each new one."""
+    """Return the positions of each old unit and of each new one."""
     rows = [torch.tensor(places, dtype=torch.int64) for places in units(layout, number)]
     old = list(leaves(layout))[number].old
     return rows[:old], rows[old:]
@@ -230,17 +230,17 @@ def _rows(layout: Layout, number: int) -> tuple[list[Tensor], list[Tensor]]:
 
 @lru_cache(maxsize=4096)
 def _copies(layout: Layout, number: int) -> tuple[Tensor, Tensor]:
-    """Positions of new units, and of those that they are copies of."""
+    """Return the positions of new units, and of the units that they copy."""
     old, new = _rows(layout, number)
     source = list(leaves(layout))[number].source
     if len(source) != len(new):
-        raise ValueError("copies of what?")
+        raise ValueError("the layout does not list one original for each new unit")
     return torch.cat(new), torch.cat([old[unit] for unit in source])
 
 
 @lru_cache(maxsize=4096)
 def _counts(layout: Layout, number: int) -> Tensor:
-    """For each position, how many units there are of the old one that lies there; 1 at new ones and at others."""
+    """Return, for each position, the number of units that share the old unit there; 1 for new units and all others."""
     leaf = list(leaves(layout))[number]
     rows = [1 + leaf.source.count(u) if 0 <= u < leaf.old else 1 for u in coordinates(layout, number)]
     return torch.tensor(rows, dtype=torch.float64)

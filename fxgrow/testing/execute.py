@@ -1,4 +1,4 @@
-"""Run a program on real tensors, operator by operator, keeping every value."""
+"""Runs a program on real tensors, operator by operator, and keeps every value."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ INTRINSICS: dict[str, Callable[..., Any]] = {"fxgrow::adapt_skip": adapt_skip}
 
 
 def run(program: Program, tensors: Mapping[int, Tensor], arguments: Callable[[Op], Args]) -> dict[int, Tensor]:
-    """The value of everything in a program, by index.
+    """Run a program and return all its values, by index.
 
     Args:
-        program: what to run.
-        tensors: values of graph inputs and parameters; they stay as they are.
-        arguments: of an operator: its arguments by schema name, tensors as `Value`s. Where there is one named
-            "pieces", the operator is a split into pieces of these sizes instead.
+        program: the program.
+        tensors: values of graph inputs and parameters; they stay unchanged.
+        arguments: returns an operator's arguments by schema name, with `Value`s for tensors. An argument named "pieces"
+            replaces the operator by a split into pieces of these sizes.
     """
     values = dict(tensors)
-    with torch.random.fork_rng(devices=()):  # operators that draw numbers draw the same ones every time
+    with torch.random.fork_rng(devices=()):  # random operators draw the same numbers every time
         torch.default_generator.manual_seed(0)  # torch.manual_seed also queues a call for every absent accelerator
         for op in program.ops:
-            if op.name == STORED:  # it says what the next call finds
+            if op.name == STORED:  # records state for the next call
                 continue
             args = {name: filled(arg, values, op.mutates) for name, arg in arguments(op).items()}
             out = call(op, args)
@@ -54,7 +54,7 @@ def call(op: Op, args: Mapping[str, Any]) -> Any:
 
 
 def _pinned(op: Op, args: Mapping[str, Any]) -> Any:
-    """A mean, a norm or a variance that divides by another number, as in a plan."""
+    """Run a mean, a norm or a variance with another divisor, as a plan does."""
     number, name = args[PINNED], op.name.removeprefix("aten::")
     if name in MULTIPLIED:
         return call(op, {k: v for k, v in args.items() if k != PINNED}) * number
@@ -63,7 +63,7 @@ def _pinned(op: Op, args: Mapping[str, Any]) -> Any:
 
 
 def filled(arg: Any, values: Mapping[int, Tensor], copied: bool) -> Any:
-    """An argument with tensors for values; copies of them if they may be written to."""
+    """Replace values in an argument by their tensors; by copies if the operator may write to them."""
     if isinstance(arg, Value):
         return values[arg.index].clone() if copied else values[arg.index]
     if isinstance(arg, list | tuple):

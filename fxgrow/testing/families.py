@@ -1,4 +1,4 @@
-"""Families of states: which ways to fill new blocks the laws try, and how much is added."""
+"""Defines families of states: which states of new units the laws try, and by how many units a growth grows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..proof.states import Assignment, State
 from .blocks import SIGNS
 
 NEW_UNITS = (4, 3, 2, 5)
-"""How many units the first, second … growth of a case adds: two pairs, a pair and a unit without twin, and so on."""
+"""Numbers of units that the growths of a case add, in turn: two pairs, a pair and a unit without a twin, and so on."""
 TIMES = (2, 3)
-"""How often a growth by copies takes the first, second … set of units, so that they can be copied equally often."""
+"""Factors of sets of units in growths by copies, in turn, so that all units can be copied equally often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,11 @@ class Family:
     """States that are tried together.
 
     Args:
-        states: what a block may hold.
-        most: assignments that are tried for one growth; where there are more, so many are picked at random.
-        enough: assignments that are accepted and looked at for one growth.
-        adds: a fixed number of units, or copies: a multiple of what is there for one set of units, any for several.
-        needs: only assignments in which this state occurs are of interest; others are tried elsewhere.
+        states: the states that new units may have.
+        most: the number of assignments tried per growth; if there are more, a random sample of this size.
+        enough: the number of accepted assignments that are examined per growth.
+        adds: "units" adds a fixed number of units, "copies" grows by a factor.
+        needs: only assignments that contain this state are tried; other families try the others.
     """
 
     states: tuple[State, ...]
@@ -37,13 +37,13 @@ class Family:
     needs: State | None = None
 
     def sizes(self, growth: Sequence[Atom], size: Mapping[int, int] | Sequence[int], number: int) -> dict[Atom, int]:
-        """New sizes of the atoms of the growth with this number."""
+        """Return the new sizes of the atoms in the growth with this number."""
         if self.adds == "copies":
             return {atom: size[atom.index] * TIMES[(number + k) % 2] for k, atom in enumerate(growth)}
         return {atom: size[atom.index] + NEW_UNITS[number % 4] for atom in growth}
 
     def rows(self, places: int, choice: Random) -> Iterator[tuple[State, ...]]:
-        """A state for each place: all possibilities, or some; those with one state for all come first."""
+        """Yield a state for each place: all combinations, or a sample; those with equal states come first."""
         few = len(self.states) ** places <= self.most
         rows: Iterable[tuple[State, ...]] = product(self.states, repeat=places) if few else self._some(places, choice)
         return (row for row in rows if self.needs is None or self.needs in row)
@@ -54,10 +54,10 @@ class Family:
             yield tuple(choice.choices(self.states, k=places))
 
     def watched(self, assignment: Assignment) -> frozenset[State]:
-        """States that a refusal must make impossible, and that must be claimed where they are true.
+        """Return the states that a refusal must make impossible, and that must be claimed where they hold.
 
-        Signs say all that is true of them. Copies do if everything is copied; a function of a share may well be a
-        share by its own nature, and of what is free nothing can be said.
+        For signs these are all states. For copies they are known only if everything is copied; a function of a share
+        may itself be a share, and nothing is known of free units.
         """
         kinds = set(assignment.values())
         if self is SIGN:
@@ -69,5 +69,5 @@ SIGN = Family((State.EVEN, State.ODD, State.ZERO), most=32, enough=32)
 COPIES = Family((State.COPY, State.SPLIT, State.ZERO, State.FREE), most=64, enough=12, adds="copies")
 SIDES = Family((State.MEAN, State.ZERO, State.FREE), most=32, enough=6, needs=State.MEAN)
 ALL = Family((State.FREE, State.EVEN, State.ODD, State.ZERO, State.COPY, State.SPLIT, State.MEAN), most=24, enough=4)
-"""States that no scheme brings together: what is claimed of them must be true all the same."""
+"""All states together, which no scheme combines: what the rules claim of them must be true too."""
 FAMILIES = (SIGN, COPIES, SIDES, ALL)

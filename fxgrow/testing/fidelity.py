@@ -1,8 +1,9 @@
-"""The law of fidelity: a traced model runs what its module runs, in every mode that it claims, at two sets of sizes.
+"""Checks the law of fidelity: a traced model runs what its module runs, in every mode that it covers, at two sets of
+sizes.
 
-Both are recorded and compared operator by operator. And copies of both are run on the same numbers, after all weights
-and buffers have been changed alike, and must return, and leave in their buffers and in containers that they are given,
-the same bits. The two looks do not rest on each other.
+Both are recorded and compared operator by operator. In addition, copies of both run on the same numbers, after all
+weights and buffers have been changed equally, and must return the same bits, and leave the same bits in buffers and
+in containers among the inputs. The two checks are independent.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from ..errors import FxgrowError, Kind, UsageError
 from ..verification.compare import flat, forward, seeded
 
 OTHER = 1.125
-"""Factor by which tensors are changed: variances stay positive, and rates and scales what they are."""
+"""Factor by which tensors are changed: variances stay positive, and rates and scales stay valid."""
 
 
 class FidelityBroken(AssertionError):
-    """A traced model does something else than its module."""
+    """A traced model behaves differently from its module."""
 
 
 def check_fidelity(
@@ -43,22 +44,22 @@ def check_fidelity(
     other: Call | None = None,
     numbers: bool = True,
 ) -> tuple[str, ...]:
-    """Compare a traced model with the module that it was made of. Neither is changed.
+    """Compare a traced model with its module. Neither is changed.
 
     Args:
         model: the module.
-        traced: what `fxgrow.trace` made of it.
-        call: what both take.
-        train_call: what they take in training mode, where that is something else.
-        other: what both take at other sizes; looked for where it is not given.
-        numbers: also run copies of both, on the values that are given.
+        traced: the result of `fxgrow.trace`.
+        call: the inputs of both.
+        train_call: the inputs in training mode, if they differ.
+        other: inputs of other sizes; searched for by default.
+        numbers: whether copies of both also run on the given values.
 
     Returns:
-        What was compared, one line for each mode and each set of sizes. The module may take only one set of sizes, and
-        need not run in every mode, but in one of those that are claimed.
+        What was compared, one line for each mode and each set of sizes. The module may accept only one set of sizes,
+        and need not run in every mode, but in at least one that the trace covers.
 
     Raises:
-        FidelityBroken: the first difference; or the traced model runs in a mode that it does not claim.
+        FidelityBroken: there is a difference, or the traced model runs in a mode that it does not cover.
     """
     calls = {False: as_call(call), True: as_call(call if train_call is None else train_call)}
     _same_state(model, traced)
@@ -83,7 +84,9 @@ def check_fidelity(
                     _same_numbers(model, traced, some, training)
             found.append(f"{mode} mode, {which} sizes")
     if not found:
-        raise FidelityBroken("the module takes these inputs in no mode that is claimed, so that nothing was compared")
+        raise FidelityBroken(
+            "the module accepts these inputs in no mode that the trace claims, so nothing was compared"
+        )
     return tuple(found)
 
 
@@ -95,14 +98,14 @@ def second_call(
     stand_ins: StandIns | None = None,
     traced: fx.GraphModule | None = None,
 ) -> Call | None:
-    """A call of other sizes, as many of them as a module takes; None if it takes none.
+    """Return a call with as many other sizes as the module accepts; None if it accepts none.
 
     Args:
-        model: it is recorded on fake tensors, and not changed.
-        call: the example's.
-        training: the mode.
+        model: the module; it is recorded on fake tensors, and not changed.
+        call: the example call.
+        training: whether it runs in training mode.
         stand_ins: fake tensors of earlier recordings of this model.
-        traced: what was made of it; it must stand for the call, too, if it was decided by the example inputs.
+        traced: the trace of the model; if example inputs decided anything in it, it must cover the call too.
     """
     known = stand_ins or StandIns()
 
@@ -114,7 +117,7 @@ def second_call(
 
 
 def _taken(model: nn.Module, traced: fx.GraphModule | None, call: Call, training: bool, stand_ins: StandIns) -> bool:
-    """Whether a module takes a call, and what was decided by the example inputs is decided likewise for it."""
+    """Whether a module accepts a call, and takes the same decisions for it as for the example inputs."""
     if not _runs(model, call, training, stand_ins):
         return False
     if traced is None or not any(guards(traced.graph)):
@@ -131,7 +134,7 @@ def _runs(model: nn.Module, call: Call, training: bool, stand_ins: StandIns) -> 
         record_model(model, call.args, call.kwargs, training=training, stand_ins=stand_ins)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a model raises on inputs that it does not take
+    except Exception as error:  # a model may raise anything on inputs that it does not accept
         if is_our_own(error):
             raise
         return False
@@ -140,17 +143,17 @@ def _runs(model: nn.Module, call: Call, training: bool, stand_ins: StandIns) -> 
 
 @contextmanager
 def _told(where: str) -> Iterator[None]:
-    """Say where, and call whatever else is raised a difference, too."""
+    """Add the location to a difference, and turn any other error into a difference."""
     try:
         yield
     except FidelityBroken as error:
         raise FidelityBroken(f"{where}: {error}") from error
-    except Exception as error:  # whatever user code raises, and the graph in its place
+    except Exception as error:  # user code and the graph may raise anything
         raise FidelityBroken(f"{where} one of them raises {type(error).__name__}: {error}") from error
 
 
 def _same_state(model: nn.Module, traced: fx.GraphModule) -> None:
-    """A checkpoint of one is one of the other."""
+    """Check that both have the same state dict keys."""
     ours, theirs = (set(m.state_dict()) for m in (model, traced))
     if ours != theirs:
         raise FidelityBroken(f"only one of them saves {', '.join(sorted(ours ^ theirs))}")
@@ -169,14 +172,14 @@ def _same_operators(model: nn.Module, traced: fx.GraphModule, call: Call, traini
 
 
 def _same_numbers(model: nn.Module, traced: fx.GraphModule, call: Call, training: bool) -> None:
-    """What is returned, and what is left in the buffers and in containers among the inputs."""
+    """Compare the outputs, and the contents of buffers and of containers among the inputs."""
     names = [name for name, _ in _tensors(model)]
     ours, theirs = (_ran(m, call, training, names) for m in (model, traced))
     if ours.keys() != theirs.keys():
         raise FidelityBroken(f"only one of them returns {', '.join(sorted(ours.keys() ^ theirs.keys()))}")
     for name, value in ours.items():
         if not _equal(value, theirs[name]):
-            raise FidelityBroken(f"{name} is another one")
+            raise FidelityBroken(f"{name} differs")
 
 
 def _ran(model: nn.Module, call: Call, training: bool, names: Sequence[str]) -> dict[str, Tensor]:
@@ -196,9 +199,10 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _spoil(tensors: Sequence[Tensor]) -> None:
-    """Change what a graph must read when it runs: of what was frozen while it was traced, the old numbers show.
+    """Change all tensors that the graph reads when it runs; values that were fixed during tracing then show as a
+    difference.
 
-    Tensors with several names, and memory of several tensors, are changed several times: that shows lost ties.
+    Tensors with several names, or in shared memory, are changed several times, which reveals lost ties.
     """
     with torch.no_grad():
         for tensor in tensors:
@@ -213,7 +217,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _guarded(traced: fx.GraphModule, call: Call, training: bool) -> None:
-    """A mode that is not claimed raises an error that says so."""
+    """Check that a mode that the trace does not cover raises an error that says so."""
     twin = copy.deepcopy(traced).train(training)
     try:
         twin(*call.args, **call.kwargs)

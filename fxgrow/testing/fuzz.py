@@ -1,4 +1,4 @@
-"""`python -m fxgrow.testing.fuzz --minutes 30`: random models, random growths, all laws, until the time is over."""
+"""Fuzzer (`python -m fxgrow.testing.fuzz --minutes 30`): checks all laws on random models and growths."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .fuzzing.sketch import Sketch
 from .fuzzing.tally import Tally
 
 GROWTHS = 8
-"""Asked of each model: the model's analysis is paid for once."""
+"""Growths per model; the model is analysed only once."""
 LEAST = 0.6
-"""Share of pairs that are to be growths: a fuzzer that is refused all the time proves nothing."""
+"""Least share of pairs that must be growths: a fuzzer whose growths are mostly refused checks little."""
 
 
 def fuzz(
@@ -39,16 +39,16 @@ def fuzz(
     tally: Tally | None = None,
     stop: Stop = lambda _: False,
 ) -> Tally:
-    """Draw models and growths and watch all laws.
+    """Draw models and growths and check all laws.
 
     Args:
-        seed: of everything that is drawn; the same seed draws the same pairs in the same order.
-        seconds: when to stop, between two models.
-        models: stop behind so many of them, too.
-        growths: asked of each model.
-        folder: where breaches are saved, shrunk, as scripts; none is if it is None.
-        tally: to count into, for who wants to know on the way; a new one if it is None.
-        stop: is asked behind every pair, with the tally, whether to stop.
+        seed: the seed of everything drawn; the same seed draws the same pairs in the same order.
+        seconds: the time after which it stops, between two models.
+        models: the number of models after which it stops.
+        growths: the number of growths per model.
+        folder: where breaches are saved as scripts, made smaller; None saves nothing.
+        tally: the tally to update, so that a caller can watch it; a new one by default.
+        stop: called after every pair with the tally; returns whether to stop.
     """
     tally, start, number = Tally() if tally is None else tally, time.monotonic(), 0
     while time.monotonic() - start < seconds and (models is None or number < models):
@@ -69,7 +69,7 @@ def fuzz(
 
 
 def _saved(breach: Breach, folder: Path) -> None:
-    """Save a breach as it is, and in its place the smaller one when that is found."""
+    """Save a breach, and replace it by a smaller one if one is found."""
     whole = save(breach, folder)
     small = save(smallest(breach), folder)
     if small != whole:
@@ -77,7 +77,7 @@ def _saved(breach: Breach, folder: Path) -> None:
 
 
 def smallest(breach: Breach, *, tries: int = 600) -> Breach:
-    """The same law, broken by a smaller pair."""
+    """Return a smaller pair that breaks the same law."""
 
     def breaks(sketch: Sketch, growths: tuple[Growth, ...]) -> bool:
         found = broken(sketch, growths, further=further, fidelity=breach.law == FIDELITY)
@@ -96,7 +96,7 @@ def _work(about: tuple[int, float, Path], tally: Tally, stop: Stop) -> None:
     torch.set_num_threads(1)
     seed, seconds, folder = about
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch's remarks; the laws listen for themselves
+        warnings.simplefilter("ignore", UserWarning)  # torch's warnings; the laws record them themselves
         fuzz(seed, seconds=seconds, folder=folder, tally=tally, stop=stop)
 
 
@@ -104,8 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the fuzzer.
 
     Returns:
-        0 if all laws held; 1 if one was broken, too few pairs were growths or a process died; 130 if it was interrupted
-        (the report says what was seen until then).
+        The exit code: 0 if all laws held; 1 if one was broken, too few pairs were growths or a process died; 130 after
+        an interruption (the report covers the pairs until then).
     """
     told = _told(arguments)
     seed = secrets.randbelow(10**6) if told.seed is None else told.seed
@@ -129,25 +129,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _told(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fxgrow.testing.fuzz", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
-    parser.add_argument("--seed", type=int, default=None, help="to repeat a run; drawn and told otherwise")
-    parser.add_argument("--folder", type=Path, default=Path("fuzz_breaches"), help="where breaches are saved")
+    parser.add_argument("--minutes", type=float, default=30.0, help="running time in minutes (default: 30)")
+    parser.add_argument("--jobs", type=int, default=2, help="number of processes (default: 2)")
+    parser.add_argument("--seed", type=int, default=None, help="seed of the run (default: random; it is logged)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("fuzz_breaches"),
+        help="folder for scripts that reproduce breaches (default: fuzz_breaches)",
+    )
     told = parser.parse_args(arguments)
     if told.jobs < 1 or not told.minutes > 0:
-        parser.error("--jobs is at least 1, --minutes more than 0")
+        parser.error("--jobs must be at least 1 and --minutes greater than 0")
     return told
 
 
 def _verdict(outcome: Outcome, folder: Path) -> int:
-    """The exit code, and why."""
+    """Log the result and return the exit code."""
     total = outcome.total
     if total.breaches:
-        logger.info("scripts that show them: %s", folder)
+        logger.info("scripts that reproduce them: %s", folder)
     if total.share < LEAST:
         logger.info("fewer than %.0f%% of the pairs are growths", 100 * LEAST)
     if outcome.died:
-        logger.info("%d processes died; of them the report has what they told last", outcome.died)
+        logger.info("%d processes died; the report includes their last tallies", outcome.died)
     if outcome.interrupted:
         logger.info("interrupted")
         return 130

@@ -1,4 +1,4 @@
-"""One growth of a small program, carried out on numbers and compared with what the rules claim of it."""
+"""Runs one growth of a small program on real tensors, and compares the results with the claims of the rules."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from .blocks import (
 from .execute import call, run
 
 UNFILLED = ("aten::empty", "aten::new_empty", "aten::empty_like")
-"""What these return is whatever lay in memory."""
+"""Operators that return uninitialized memory."""
 Claims = Mapping[int, list[list[State | ByIndex]]]
-"""By value: what the rules say of each new block."""
+"""For each value, the states that the rules claim for its new units."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One way to fill the new blocks of the operands of a call: sizes, states, where copies come from, and the edits of
-    old entries and of arguments that the rules ask for."""
+    """One way to fill the new units of a call's operands: sizes, states, sources of copies, and the edits of old
+    entries and of arguments that the rules ask for."""
 
     program: Program
     dims: DimsSolver
@@ -59,7 +59,7 @@ class Trial:
 
 
 class Growth:
-    """A trial on numbers, and what the rules claim of every result; no claims where they refuse."""
+    """A trial run on numbers, and what the rules claim of every result; without claims where they refuse."""
 
     def __init__(self, trial: Trial, claims: Claims, watched: frozenset[State] = SIGNS) -> None:
         self.trial, self.claims, self.watched = trial, claims, watched
@@ -70,12 +70,12 @@ class Growth:
         self.growing: dict[int, Growing] = {}
         self.broken: dict[str, None] = {}
         self.true: dict[tuple[int, int, int], set[State]] = {}
-        """Of each new block (value, axis, number): the watched states that it has been in every time."""
+        """For each set of new units (value, axis, number), the watched states that have held in every run."""
         self.tame = True
-        """Whether every new entry has been finite every time."""
+        """Whether every new entry has been finite in every run."""
 
     def of(self, value: Value) -> Growing:
-        """Where old and new units of a value lie."""
+        """Return the layouts of a value, with the positions of old and new units."""
         if value.index not in self.growing:
             found = {}
             blocks = LayoutBuilder(self.dims, self.trial.sizes, self.assignment, self.trial.sources, State.COPY)
@@ -87,7 +87,7 @@ class Growth:
         return self.growing[value.index]
 
     def drawn(self, random: torch.Generator, hard: bool) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """Operands before and after."""
+        """Draw the operands before and after growth."""
         before, after = {}, {}
         for index, draw in self.trial.draws.items():
             value = self.program.values[index]
@@ -98,7 +98,7 @@ class Growth:
         return before, after
 
     def arguments(self, op: Op) -> Args:
-        """An operator's arguments afterwards; pieces that cannot stay as they were cut become a split, as in a plan."""
+        """Return an operator's arguments after growth; chunks of unequal size become a split, as in a plan."""
         args = self.sizes.arguments(op)
         if op.name.removeprefix("aten::") in CUTS:
             at, pieces = args["dim"], piece_sizes(op, self.sizes)
@@ -110,11 +110,11 @@ class Growth:
 
     @property
     def harmless(self) -> bool:
-        """Whether nothing has changed, every new block has been in some state, and no new entry infinite."""
+        """Whether nothing has changed, all new units were in some state, and no new entry was infinite."""
         return not self.broken and self.tame and all(self.true.values())
 
     def compare(self, random: torch.Generator, times: int) -> None:
-        """Run the program before and after on some sets of values, every other one of hard values."""
+        """Run the program before and after growth on several sets of values, every other one with difficult values."""
         for number in range(times):
             if not self.broken:
                 self._compare(random, hard=number % 2 == 0)
@@ -124,7 +124,7 @@ class Growth:
         before = run(self.program, small, lambda op: op.args)
         try:
             after = run(self.program, large, self.arguments)
-        except Exception as error:  # torch says in many ways that arguments do not fit
+        except Exception as error:  # torch raises various exceptions for bad arguments
             self.broken[f"does not run after the growth: {str(error).strip().splitlines()[0]}"] = None
             return
         for op in self.program.ops:
@@ -136,13 +136,15 @@ class Growth:
 
     def _look(self, value: Value, before: Tensor, after: Tensor) -> str:
         if value.index not in self.dims.axes:
-            return "nothing is said of one of its results"
+            return "the rules say nothing about one of its results"
         if tuple(after.shape) != self.sizes.shape(value):
-            return f"returns {tuple(after.shape)}, predicted was {self.sizes.shape(value)}"
+            return f"returns {tuple(after.shape)}, but {self.sizes.shape(value)} was predicted"
         old, new, growing = numbers(before), numbers(after), self.of(value)
         claims = self.claims.get(value.index, [])
         said = {k: [x for x in claims[k] if isinstance(x, State)] for k in growing if claims}
-        told = all(isinstance(x, State) for row in claims for x in row)  # what differs by an index is seen when taken
+        told = all(
+            isinstance(x, State) for row in claims for x in row
+        )  # states that differ by an index are checked when selected
         if told and not equal(old_part(new, growing), shared(old, growing, said), self.rounding):
             return "old entries change"
         self.tame = self.tame and bool(new_part(new, growing).isfinite().all())
@@ -155,11 +157,11 @@ class Growth:
                 if isinstance(claimed, ByIndex) or claimed in found:
                     continue
                 if not holds(new, axis, layout, number, claimed, self.rounding):
-                    return f"axis {axis} is claimed to be {claimed.value}, and is not"
+                    return f"axis {axis} is claimed to be {claimed.value}, but is not"
         return ""
 
     def look_at_zeros(self, random: torch.Generator) -> None:
-        """Blocks of zeros must bring no infinities, neither as values nor as gradients."""
+        """Check that units of zeros cause no infinities, neither in values nor in gradients."""
         state = random.get_state()
         _, large = self.drawn(random, False)
         zeros = [p for p, x in self.assignment.items() if x is State.ZERO and is_continuous(large[p.value].dtype)]
@@ -167,7 +169,7 @@ class Growth:
             large[place.value].requires_grad_()
         try:
             after = run(self.program, large, self.arguments)
-        except RuntimeError:  # an operator without derivative, so none can be infinite
+        except RuntimeError:  # an operator without a derivative
             after = run(self.program, {k: x.detach() for k, x in large.items()}, self.arguments)
         results = [(op, v, after[v.index]) for op in self.program.ops for v in op.outputs]
         found = [f"{op.name}: a block of zeros becomes infinite" for op, v, x in results if self._infinite(v, x)]
@@ -194,7 +196,7 @@ class Growth:
                 yield "the gradient at a block of zeros is infinite"
 
     def _finite_otherwise(self, random: torch.Generator) -> bool:
-        """Whether it is the zeros: with anything in their place all results are finite."""
+        """Whether the zeros are the cause: with other values in their place, all results are finite."""
         free = {p: State.FREE if x is State.ZERO else x for p, x in self.assignment.items()}
         other = Growth(replace(self.trial, assignment=free), {})
         _, large = other.drawn(random, False)
@@ -202,8 +204,8 @@ class Growth:
         return not any(other._infinite(v, after[v.index]) for op in self.program.ops for v in op.outputs)
 
     def weaker(self) -> Iterator[tuple[Op, str]]:
-        """Results of which less is claimed than is true: zeros that are more, states where anything is claimed. What
-        follows from such a result is not held against later operators."""
+        """Yield results for which less is claimed than is true: other states where zero holds, or no state where one
+        holds. Results that follow from such a result are left out."""
         known = set[int]()
         for op in self.program.ops:
             inherited = any(v.index in known for v in op.inputs())
@@ -220,4 +222,4 @@ class Growth:
                     continue
                 best = State.ZERO if State.ZERO in true else min(true, key=lambda x: x.value)
                 if claimed is State.FREE or (best is State.ZERO and claimed not in (best, State.NULL)):
-                    yield f"axis {k} of the result is {best.value}, not just {claimed.value}"
+                    yield f"axis {k} of the result is {best.value}, but only {claimed.value} is claimed"

@@ -1,10 +1,10 @@
-"""The one oracle for all rules: grow a call on paper, as its rules say, and in fact; then compare.
+"""Checks rules with one oracle: predicts the growth of a call by its rules, runs it on real tensors, and compares.
 
-A call (a function of tensors) is lowered and analysed with every operand held as a parameter, so that every axis that
-the rules let grow can grow. For each growth, and for each way to fill the new blocks (see `families`), the rules either
-refuse or claim. A claim must hold on the real operators: old entries stay as they were (or are shared with copies,
-where that is claimed), new blocks are in the states claimed, shapes and arguments are those predicted, and a block of
-zeros brings neither infinities nor infinite gradients.
+A call (a function of tensors) is lowered and analysed with every operand as a parameter, so that every axis can grow
+that the rules let grow. For each growth, and for each way to fill the new units (see `families`), the rules either
+refuse or claim. A claim must hold for the real operators: old entries stay as they were (or are shared with copies,
+where that is claimed), new units are in the claimed states, shapes and arguments are the predicted ones, and units of
+zeros cause no infinities, in values or in gradients.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .families import FAMILIES, SIGN, Family
 from .growth import Growth, Trial
 
 SURE = 6
-"""Further sets of values that must bear out what looks like a needless refusal."""
+"""Number of further sets of values that must confirm a needless refusal or a weak claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,36 +47,36 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found out about a call."""
+    """The result of checking the rules of a call."""
 
     rules: frozenset[str]
-    """Names of the operators that it runs."""
+    """Names of the operators in the call."""
     grows: tuple[str, ...]
-    """For each operand one sign for each axis: + if something in it may grow, else a full stop."""
+    """For each operand, one character per axis: + if something in the axis may grow, else a full stop."""
     kinds: frozenset[Kind]
-    """Why other axes may not."""
+    """Reasons why the other axes may not grow."""
     accepted: int
-    """Assignments of states, over all growths, that the rules accept."""
+    """Number of assignments of states, over all growths, that the rules accept."""
     eval_only: bool
-    """Whether some claim is for evaluation mode only, or for a distribution; it is not checked by numbers then."""
+    """Whether some claim is only for evaluation mode, or only for a distribution; its numbers are then not checked."""
     wrong: tuple[str, ...]
     """Claims that do not hold."""
     strict: tuple[tuple[str, str], ...]
-    """(operator, what): growths that would do no harm and are refused, states that say less than is true."""
+    """(operator, description) of refused growths that change nothing, and of claims that say less than is true."""
 
 
 class RuleBroken(AssertionError):
-    """A rule claims what its operator does not do."""
+    """A rule makes a claim that its operator does not satisfy."""
 
 
 def check_rule(call: Callable[..., Any], *operands: Operand, seed: int = 0, draws: int = 2) -> Verdict:
     """Check the rules of the operators in a call against the operators themselves.
 
     Args:
-        call: a function of as many tensors as there are operands; fx must be able to trace it.
-        operands: their shapes; floating-point ones hold float64 and may grow.
-        seed: of all random choices.
-        draws: how many sets of values are tried for each assignment of states.
+        call: a function of one tensor per operand; torch.fx must be able to trace it.
+        operands: the shapes of the operands; floating-point operands hold float64 and may grow.
+        seed: the seed of all random choices.
+        draws: the number of sets of values for each assignment of states.
 
     Raises:
         RuleBroken: some claim does not hold; the message lists them.
@@ -88,7 +88,7 @@ def check_rule(call: Callable[..., Any], *operands: Operand, seed: int = 0, draw
 
 
 def examine(call: Callable[..., Any], *operands: Operand, seed: int = 0, draws: int = 2) -> Verdict:
-    """As `check_rule`, but a broken claim is part of the verdict."""
+    """Check like `check_rule`, but return broken claims in the verdict instead of raising."""
     examination = _Examination(call, operands, seed, draws)
     for family in FAMILIES:
         for number, growth in enumerate(examination.growths()):
@@ -97,7 +97,7 @@ def examine(call: Callable[..., Any], *operands: Operand, seed: int = 0, draws: 
 
 
 class Held(nn.Module):
-    """A call whose operands are tensors of a module."""
+    """A module that holds the operands of a call as parameters and buffers."""
 
     def __init__(self, call: Callable[..., Any], values: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -110,12 +110,12 @@ class Held(nn.Module):
                 self.register_buffer(name, value)
 
     def forward(self) -> Any:
-        """Call it."""
+        """Call the function with the operands."""
         return self.call(*(getattr(self, name) for name in self.names))
 
 
 def traced(module: Held) -> fx.GraphModule:
-    """The module's graph, with every tensor of it as a node."""
+    """Trace the module, with each of its tensors as a node."""
     tracer = fx.Tracer()
     tracer.proxy_buffer_attributes = True
     return fx.GraphModule(module, tracer.trace(module))
@@ -137,7 +137,7 @@ class _Examination:
         self.choice = Random(self.seed)
         held = Held(self.call, {f"x{k}": o.draw(o.shape, self.random, True) for k, o in enumerate(self.operands)})
         self.program: Program = lower(Snapshot(traced(held)), ())
-        self.program.outputs = ()  # the interface of this little graph is open: results may grow
+        self.program.outputs = ()  # the graph has no fixed interface: results may grow
         self.program.ops = [
             op for op in self.program.ops if op.name != STORED
         ]  # operands may be overwritten with others
@@ -147,11 +147,11 @@ class _Examination:
         if any(
             v.origin in (Origin.CONSTANT, Origin.PARAMETER) and v.index not in self.draw for v in self.program.values
         ):
-            raise ValueError("the call holds a tensor of its own: pass it as an operand")
+            raise ValueError("the call contains a constant tensor: pass it as an operand")
         self.positions = {id(op): i for i, op in enumerate(self.program.ops)}
 
     def growths(self) -> Iterator[list[Atom]]:
-        """Each atom that may grow, with those that must keep its size; then all at once."""
+        """Yield each atom that may grow, with those that must keep the same size; then all at once."""
         classes: list[list[Atom]] = []
         for value in self.values.values():
             for axis in self.dims.of(value):
@@ -165,7 +165,7 @@ class _Examination:
             yield [atom for some in classes for atom in some]
 
     def grow(self, family: Family, sizes: Mapping[Atom, int]) -> None:
-        """Try one growth with every assignment of states of a family, or with some of them."""
+        """Try one growth with the assignments of states of a family, or with a sample of them."""
         places = [
             place
             for value in {v.index: v for v in self.values.values()}.values()
@@ -207,14 +207,14 @@ class _Examination:
         self._look(Growth(trial, claims, watched), refused, self.draws if family is SIGN else 1)
 
     def _look(self, found: Growth, refused: str, draws: int) -> None:
-        """Carry a growth out, and note what is wrong with it or with its refusal."""
+        """Run a growth, and record what is wrong with its claims or with its refusal."""
         states = found.assignment
         said = ", ".join(f"x{self._operand(p.value)}[{p.axis}] {s.value}" for p, s in states.items())
         found.compare(self.random, draws)
         if State.ZERO in states.values() and not found.broken:
             found.look_at_zeros(self.random)
         if found.watched and (found.harmless if refused else any(found.weaker())):
-            found.compare(self.random, SURE)  # not by chance
+            found.compare(self.random, SURE)  # rules out coincidence
         if refused:
             self.strict.update({(refused, said): None} if found.harmless else {})
             return
@@ -227,7 +227,7 @@ class _Examination:
         return next(k for k, v in enumerate(self.values.values()) if v.index == index)
 
     def verdict(self) -> Verdict:
-        """What came of it all."""
+        """Return the verdict on the call."""
         algebra = self.dims.algebra
         rows = [self.dims.of(v) for v in self.values.values()]
         reasons = [algebra.reason(axis) for row in rows for axis in row if not algebra.growable(axis)]

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: models that know everything the rules know, and growths to ask of them."""
+"""Hypothesis strategies for models with steps of every kind that the rules know, and for growths of them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..optional import optional
 from ..rewrite import apply
 from .fuzzing.choose import Told
 from .fuzzing.draw import STEPS, sketch_of
+from .fuzzing.draw_growths import draw_growth, legal, sites_of
 from .fuzzing.growths import Growth, plan_of
 from .fuzzing.laws import watch
 from .fuzzing.pairs import Subject, subject
 from .fuzzing.promises import LawBroken
 from .fuzzing.sketch import Sketch
-from .fuzzing.wishes import draw_growth, legal, sites_of
 
 if TYPE_CHECKING:
     from hypothesis import strategies as st
@@ -26,17 +26,17 @@ else:
     st = optional("hypothesis.strategies", extra="testing", what="drawing models and growths")
 
 CHOICES = 16
-"""Of one input, one step, one growth: as many as the longest of them takes, whether it takes them or not. They are
-bytes of one string, which is one choice for Hypothesis: it leaves a step out by leaving out its string, and what it
-changes in one step means the same in the others."""
+"""Number of bytes for one input, one step or one growth: as many as the longest of them needs. The bytes are one
+string, a single choice for Hypothesis: it leaves a step out by leaving out its string, and a change in one step does
+not change the meaning of the others."""
 MOST_INPUTS = 3
 
 
 def sketches(*, steps: int = STEPS) -> st.SearchStrategy[Sketch]:
-    """Models as data. They shrink to few steps, then to small widths.
+    """Return a strategy for models as data. They shrink to few steps, then to small widths.
 
     Args:
-        steps: how many drawn steps at most.
+        steps: the largest number of drawn steps.
     """
     _whole("steps", steps)
     return st.builds(
@@ -48,12 +48,12 @@ def sketches(*, steps: int = STEPS) -> st.SearchStrategy[Sketch]:
 
 
 def graph_modules(*, steps: int = STEPS, dtype: Literal["float64", "drawn"] = "float64") -> st.SearchStrategy[Subject]:
-    """Traced models, each with its sketch, its inputs and the places where it can grow.
+    """Return a strategy for traced models, each with its sketch, its inputs and the positions at which it can grow.
 
     Args:
-        steps: how many drawn steps at most.
-        dtype: "float64" (default), as the laws need it, with tensors in the order in which they are made; or "drawn":
-            of the sketch's own dtype (float64, float32 or bfloat16).
+        steps: the largest number of drawn steps.
+        dtype: "float64" (default), as the laws require; or "drawn": the sketch's own dtype (float64, float32 or
+            bfloat16).
     """
     if dtype not in ("float64", "drawn"):
         raise usage(Kind.BAD_OPTION, f"dtype={dtype!r} is unknown", hint="one of: float64, drawn")
@@ -61,11 +61,11 @@ def graph_modules(*, steps: int = STEPS, dtype: Literal["float64", "drawn"] = "f
 
 
 def growths(model: fx.GraphModule, *, legal: bool = True) -> st.SearchStrategy[Growth]:
-    """What can be asked of a traced model: wider, deeper, or both.
+    """Return a strategy for growths of a traced model: wider, deeper, or both.
 
     Args:
-        model: from `fxgrow.trace`.
-        legal: only growths that fxgrow plans (default); else also some that it is to refuse.
+        model: a model from `fxgrow.trace`.
+        legal: whether to draw only growths that fxgrow plans (default), or also some that it must refuse.
     """
     sites = sites_of(model)
     if not legal:
@@ -75,11 +75,11 @@ def growths(model: fx.GraphModule, *, legal: bool = True) -> st.SearchStrategy[G
 
 
 def sequences(model: fx.GraphModule, *, most: int = 3) -> st.SearchStrategy[list[Growth]]:
-    """Legal growths, one after another: each is drawn for the model that those before it make.
+    """Return a strategy for sequences of legal growths; each is drawn for the model that the previous ones make.
 
     Args:
-        model: from `fxgrow.trace`.
-        most: how many at most; there is at least one.
+        model: a model from `fxgrow.trace`.
+        most: the largest number of growths; there is at least one.
     """
     _whole("most", most)
     return st.composite(_in_a_row)(model, most)
@@ -91,7 +91,7 @@ def _in_a_row(draw: Any, model: fx.GraphModule, most: int) -> list[Growth]:
         row.append(draw(growths(model)))
         try:
             model = apply(plan_of(row[-1], model), model)
-        except FxgrowError:  # a fault, which whoever watches the row will see
+        except FxgrowError:  # a defect, which checking the sequence will report
             break
     return row
 
@@ -106,7 +106,7 @@ def _block() -> st.SearchStrategy[bytes]:
 
 def _whole(name: str, number: int) -> None:
     if type(number) is not int or number < 1:
-        raise usage(Kind.BAD_OPTION, f"{name} must be a whole number above 0, not {number!r}", hint=f"{name}=3, say")
+        raise usage(Kind.BAD_OPTION, f"{name} must be a positive integer, not {number!r}", hint=f"for example {name}=3")
 
 
 __all__ = ["LawBroken", "Subject", "graph_modules", "growths", "sequences", "sketches", "watch"]

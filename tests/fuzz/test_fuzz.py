@@ -19,6 +19,7 @@ from fxgrow.testing.fuzz import fuzz, smallest
 from fxgrow.testing.fuzzing.choose import Seeded
 from fxgrow.testing.fuzzing.common import PARTS
 from fxgrow.testing.fuzzing.draw import draw_sketch
+from fxgrow.testing.fuzzing.draw_growths import draw_growth
 from fxgrow.testing.fuzzing.features import features
 from fxgrow.testing.fuzzing.forms import RETURNS, TAKES
 from fxgrow.testing.fuzzing.growths import Deepening, Growth, Whole, Widening
@@ -28,7 +29,6 @@ from fxgrow.testing.fuzzing.promises import LawBroken
 from fxgrow.testing.fuzzing.script import save
 from fxgrow.testing.fuzzing.sketch import Input, Sketch, Step, step
 from fxgrow.testing.fuzzing.tally import Tally
-from fxgrow.testing.fuzzing.wishes import draw_growth
 
 from ..verification.test_planted import PLANTED
 

@@ -193,7 +193,7 @@ def test_a_rule_that_refuses_too_much_is_found(monkeypatch: pytest.MonkeyPatch) 
     assert found.harmless.endswith("(provable)")
     tally = Tally()
     tally.pair(replace(seen, forced=True, harmless=f"at relu, by r2r: {found.harmless}"), "seed 1, model 2")
-    assert "refused, yet forced without harm: 1 of 1 refusals that were forced" in tally.text(1.0)
+    assert "refused, but without effect when forced: 1 of 1 forced refusals" in tally.text(1.0)
     assert "seed 1, model 2: Widening(nodes=('linear0',)" in tally.text(1.0)
 
 

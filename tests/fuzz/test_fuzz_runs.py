@@ -46,7 +46,7 @@ def test_a_broken_law_is_saved_and_told_by_the_exit_code(
     monkeypatch.setattr("fxgrow.testing.fuzz.smallest", lambda breach: breach)
     assert main([*SHORT, "--folder", str(tmp_path)]) == 1
     assert list(tmp_path.glob("breach_*.py"))
-    assert "scripts that show them" in capsys.readouterr().out
+    assert "scripts that reproduce them" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("where", ["look_further", "force"])
@@ -87,7 +87,7 @@ def test_what_cannot_be_run_is_refused(words: list[str], capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as refused:
         main(words)
     assert refused.value.code == 2
-    assert "--jobs is at least 1" in capsys.readouterr().err
+    assert "--jobs must be at least 1" in capsys.readouterr().err
 
 
 # -- interruptions ----------------------------------------------------------------------------------------------------

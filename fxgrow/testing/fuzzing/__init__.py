@@ -1,1 +1,1 @@
-"""Models and growths drawn at random, as data; the laws that every pair of them obeys; and what to do with a breach."""
+"""Draws models and growths at random, as data, checks the laws on them, and makes breaches smaller."""

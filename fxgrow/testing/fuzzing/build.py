@@ -1,4 +1,5 @@
-"""From a sketch to a module: each step's layers are made for the values it reads, which are computed on the way."""
+"""Builds a module from a sketch: each step's layers are made for the values that it reads, which are computed on the
+way."""
 
 from __future__ import annotations
 
@@ -18,11 +19,11 @@ from .sketch import Input, Misfit, Sketch, Step
 from .vectors import WORDS
 
 LARGEST_VALUE = 4096
-"""Elements of one value. A chain of steps that would make larger ones is no sketch."""
+"""Largest number of elements of a value; steps that would make larger ones are rejected."""
 
 
 class Bench:
-    """A model in the making: values so far, their layouts, the modules that made them."""
+    """A model under construction: its values so far, their layouts, and the modules that made them."""
 
     def __init__(self, inputs: Sequence[Input], seed: int) -> None:
         self.seed = seed
@@ -34,15 +35,15 @@ class Bench:
         self.read: set[int] = set()
 
     def add(self, step: Step) -> tuple[int, ...]:
-        """Do one step; the numbers of the values that it gives.
+        """Add one step and return the numbers of the values that it makes.
 
         Raises:
-            Misfit: it cannot be done with these values. Then nothing has changed.
+            Misfit: the step is not possible with these values. Nothing has changed then.
         """
         try:
             xs = [self.values[k] for k in step.reads]
             with torch.random.fork_rng(devices=()), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's remarks on a norm that reads two widths, say
+                warnings.simplefilter("ignore")  # torch's warnings, e.g. of a norm that reads two widths
                 torch.default_generator.manual_seed(self.seed * 1000 + len(self.steps))
                 module, layout = self._made(step, xs)
                 with torch.no_grad():
@@ -75,19 +76,19 @@ class Bench:
         return settled(module.double()).train(), part.gives or layout
 
     def loose(self) -> list[int]:
-        """Values that nothing reads."""
+        """Return the values that no step reads."""
         return [k for k in range(len(self.values)) if k not in self.read]
 
 
 def example(one: Input, random: torch.Generator) -> Tensor:
-    """An example of an input."""
+    """Draw an example of an input."""
     if one.layout == "words":
         return torch.randint(0, WORDS, one.shape, generator=random)
     return torch.randn(one.shape, generator=random, dtype=torch.float64)
 
 
 def tied(module: nn.Module, turned: bool) -> nn.Module:
-    """A layer with the weight of another one, or with its transpose."""
+    """Return a layer that uses the weight of another one, or its transpose."""
     weight = module.weight
     if not isinstance(weight, nn.Parameter) or weight.dim() != 2:
         raise Misfit("no matrix to tie to")
@@ -95,7 +96,7 @@ def tied(module: nn.Module, turned: bool) -> nn.Module:
 
 
 def settled(module: nn.Module) -> nn.Module:
-    """Norms as after some training: scales and shifts of their own, running statistics that are not 0 and 1."""
+    """Set norms to values as after some training: nontrivial scales, shifts and running statistics."""
     with torch.no_grad():
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
             if not tensor.is_floating_point():
@@ -109,22 +110,22 @@ def settled(module: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A model and inputs for it."""
+    """A model and its inputs."""
 
     model: nn.Module
     inputs: Inputs
-    """A tuple of tensors, or a call if they are given in another way."""
+    """A tuple of tensors, or a `Call` if they are passed in another way."""
 
 
 def build(sketch: Sketch, *, double: bool = False) -> Built:
-    """The model of a sketch, with inputs of its dtype and memory format.
+    """Build the model of a sketch, with inputs of its dtype and memory format.
 
     Args:
-        sketch: what to build.
-        double: in float64, whatever the sketch says.
+        sketch: the sketch.
+        double: whether to use float64 instead of the sketch's dtype.
 
     Raises:
-        Misfit: its steps do not fit together.
+        Misfit: the steps do not fit together.
     """
     bench = Bench(sketch.inputs, sketch.seed)
     for step in sketch.steps:

@@ -1,4 +1,4 @@
-"""Where random choices come from: one protocol for Hypothesis, which shrinks them, and for a plain seeded stream."""
+"""Sources of random choices: one protocol for Hypothesis, which shrinks them, and for a seeded generator."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ T = TypeVar("T")
 
 
 class Choose(Protocol):
-    """Draws choices. What is simplest comes first: zero, the low end, the first of several."""
+    """Draws choices. The simplest choice comes first: zero, the low end, the first of several."""
 
     def integer(self, low: int, high: int) -> int:
-        """A whole number, both ends included."""
+        """Draw an integer, both ends included."""
         ...
 
     def pick(self, some: Sequence[T]) -> T:
-        """One of several."""
+        """Draw one of several objects."""
         ...
 
     def seldom(self, percent: int) -> bool:
-        """True in so many of a hundred cases; False is simpler."""
+        """Draw True in `percent` of 100 cases; False is the simpler choice."""
         ...
 
 
 class Seeded:
-    """Choices from a seed, independent of any global stream."""
+    """Draws choices from a seed, independent of any global random state."""
 
     __slots__ = ("_random",)
 
@@ -34,21 +34,21 @@ class Seeded:
         self._random = random.Random(repr(seed))
 
     def integer(self, low: int, high: int) -> int:
-        """A whole number, both ends included."""
+        """Draw an integer, both ends included."""
         return self._random.randint(low, high)
 
     def pick(self, some: Sequence[T]) -> T:
-        """One of several."""
+        """Draw one of several objects."""
         return self._random.choice(some)
 
     def seldom(self, percent: int) -> bool:
-        """True in so many of a hundred cases."""
+        """Draw True in `percent` of 100 cases."""
         return self._random.randrange(100) < percent
 
 
 class Told:
-    """Choices from bytes, and the simplest ones when they end. What each of them may be does not depend on the others,
-    so that a change of one leaves the others' meaning as it is."""
+    """Reads choices from bytes, and takes the simplest ones when they end. Choices are independent of each other, so
+    that changing one does not change the meaning of the others."""
 
     __slots__ = ("_left",)
 
@@ -56,13 +56,13 @@ class Told:
         self._left = iter(told)
 
     def integer(self, low: int, high: int) -> int:
-        """A whole number, both ends included."""
+        """Read an integer, both ends included."""
         return low + next(self._left, 0) % (high - low + 1)
 
     def pick(self, some: Sequence[T]) -> T:
-        """One of several."""
+        """Read one of several objects."""
         return some[self.integer(0, len(some) - 1)]
 
     def seldom(self, percent: int) -> bool:
-        """True in so many of a hundred cases."""
+        """Read True in `percent` of 100 cases."""
         return next(self._left, 0) * 100 >= 256 * (100 - percent)

@@ -1,4 +1,4 @@
-"""Steps on volumes of any layout: functions of each unit, sums and products, pieces and rows of volumes."""
+"""Defines steps for values of any layout: pointwise functions, sums and products, splits and concatenations."""
 
 from __future__ import annotations
 
@@ -118,11 +118,12 @@ COMMON: dict[str, Part] = {
     "minus_mean": Part(takes=LAYOUTS, make=_normalise, share=1),
     "cat": Part(takes=LAYOUTS, make=_cat, most=2, share=5),
 }
-"""By name. Options about the axis of channels are drawn in `channel_options`, which knows the layout."""
+"""All these kinds of steps, by name. `channel_options`, which knows the layout, draws options about the channel
+axis."""
 
 
 def channel_options(name: str, choose: Choose, xs: Sequence[Tensor], image: bool) -> dict[str, int] | None:
-    """Options of the steps that work along the axis of channels; None if the operands do not allow the step."""
+    """Draw the options of steps along the channel axis; None if the operands do not allow the step."""
     axis = 1 if image else xs[0].dim() - 1
     n = xs[0].shape[axis]
     told = {"image": int(image)}
@@ -145,4 +146,4 @@ def channel_options(name: str, choose: Choose, xs: Sequence[Tensor], image: bool
 
 ALONG_CHANNELS = frozenset({"chunk", "split", "slice", "glu", "minus_mean", "cat", *KINDS})
 PARTS: dict[str, Part] = {**IMAGES, **VECTORS, **COMMON, **STATE, **MOVES, **FUNCTIONS}
-"""Every kind of step but those that use earlier steps' weights again (`again`, `tied`)."""
+"""Every kind of step except those that use the weights of earlier steps (`again`, `tied`)."""

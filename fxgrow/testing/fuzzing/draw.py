@@ -1,4 +1,4 @@
-"""Draw a sketch: inputs, then step after step that fits what is there, then layers that read what is left over."""
+"""Draws sketches: inputs, then steps that fit the values so far, then layers that read the unused values."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from .sketch import Input, Misfit, Sketch, Step, step
 
 BATCH = 2
 STEPS = 12
-"""Drawn steps at most, readers of what is left over not counted."""
+"""Largest number of drawn steps, not counting layers that read the unused values."""
 DTYPES = ("float64", "float64", "float32", "bfloat16")
 DRAWN: tuple[str, ...] = tuple(name for name, part in PARTS.items() for _ in range(part.share))
-"""Kinds of steps, as often as they are drawn."""
+"""Kinds of steps, each as often as its share."""
 PLAIN = ("conv", "linear", "embedding", "pointwise", "cat", "binary", "chunk", "split", "slice", "glu", "minus_mean")
 CORES = {
     "mlp_block": "layer_norm",
     **dict.fromkeys(("attention", "attention_by_hand", "packed_attention", "multihead_attention"), "softmax"),
     **dict.fromkeys(("swiglu", "mixer", "rnn", "lstm", "gru"), "linear"),
 }
-"""What is drawn in place of steps that are made of several layers, where these are not wanted."""
+"""Simpler replacements of steps that consist of several layers."""
 EACH: tuple[str, ...] = tuple(dict.fromkeys((*PLAIN, *(name for name in PARTS if name not in CORES), *PARTS)))
-"""Kinds of steps, each once. What is plainest comes first, in one order for all layouts."""
+"""Kinds of steps, each once. The simplest come first, in the same order for all layouts."""
 
 
 def draw_sketch(choose: Choose, *, steps: int = STEPS) -> Sketch:
-    """A model as data. What is simplest comes first: fewest steps, plain kinds, small widths."""
+    """Draw a model as data. The simplest choices come first: few steps, plain kinds, small widths."""
     inputs = (choose,) * (1 + choose.seldom(20) + choose.seldom(6))
     return sketch_of(inputs, _until(choose, steps), choose)
 
 
 def _until(choose: Choose, steps: int) -> Iterator[Choose]:
     for _ in range(steps):
-        if not choose.seldom(93):  # to stop is simpler than to go on
+        if not choose.seldom(93):  # stopping is the simpler choice
             return
         yield choose
 
 
 def sketch_of(first: Iterable[Choose], each: Iterable[Choose], last: Choose) -> Sketch:
-    """The same, where every input, every step, and outputs and state have choices of their own: who shrinks them can
-    leave one out, and the others stay as they are."""
+    """Draw a model as data, with separate choices for every input, for every step, and for outputs and state: a
+    shrinker can leave out one of them without changing the others."""
     inputs = tuple(map(_input, first))
     bench = Bench(inputs, seed=0)
     for choose in each:
@@ -79,7 +79,7 @@ def _input(choose: Choose) -> Input:
 
 
 def draw_step(choose: Choose, bench: Bench) -> None:
-    """One more step, or two that belong together; none where what was drawn does not fit."""
+    """Add a step, or two related ones; none if what was drawn does not fit."""
     if choose.seldom(5) and bench.modules:
         return _use_again(choose, bench)
     if choose.seldom(12):
@@ -100,7 +100,7 @@ def draw_step(choose: Choose, bench: Bench) -> None:
 
 
 def _reads(choose: Choose, bench: Bench) -> int:
-    """Mostly the last value, else one of those that nothing reads yet, else any."""
+    """Draw a value to read: mostly the last one, else one that is not read yet, else any."""
     last = len(bench.values) - 1
     loose = bench.loose()
     if not choose.seldom(35):
@@ -109,14 +109,14 @@ def _reads(choose: Choose, bench: Bench) -> int:
 
 
 def _operands(choose: Choose, bench: Bench, name: str, at: int) -> list[int]:
-    """The first operand and, where the step has more, some that go with it."""
+    """Draw the first operand and, if the step has more, others that fit it."""
     part = PARTS[name]
     most = 1 if name == "binary" else part.most if name == "cat" else 0
     reads = [at]
     for _ in range(most):
         mates = [k for k in range(len(bench.values)) if _mates(bench, name, part, at, k)]
         fresh = [k for k in mates if k not in reads]
-        if len(reads) > 1 and not choose.seldom(40):  # to stop is simpler than to go on
+        if len(reads) > 1 and not choose.seldom(40):  # stopping is the simpler choice
             break
         if fresh or name == "cat":
             reads.append(choose.pick(tuple(reversed(fresh)) or (at,)))
@@ -148,7 +148,7 @@ def _options(choose: Choose, bench: Bench, name: str, reads: Sequence[int]) -> S
 
 
 def _widths(bench: Bench, layout: str) -> list[int]:
-    """Widths of the volumes of one layout, each once."""
+    """Return the distinct widths of all values of one layout."""
     found = [_channels(x, own) for x, own in zip(bench.values, bench.layouts, strict=True) if own == layout]
     return list(dict.fromkeys(n for n in found if n <= MOST))
 
@@ -158,7 +158,7 @@ def _channels(x: Tensor, layout: str) -> int:
 
 
 def _join_back(choose: Choose, bench: Bench) -> None:
-    """A layer to the width of an earlier volume, and the sum of both: long, nested, crossing and projected paths."""
+    """Add a layer to the width of an earlier value, and their sum: long, nested, crossing and projected skip paths."""
     at = len(bench.values) - 1
     layout = bench.layouts[at]
     if layout == "words":
@@ -175,7 +175,7 @@ def _join_back(choose: Choose, bench: Bench) -> None:
         return
     back = choose.pick(tuple(reversed(fitting)))
     out = int(bench.values[back].shape[axis])
-    if choose.seldom(25):  # the skip path is projected, to a width of its own
+    if choose.seldom(25):  # the skip path is projected to another width
         out = width(choose, ())
         (back,) = _try(bench, _layer(choose, layout, back, out)) or (back,)
     (new,) = _try(bench, _layer(choose, layout, at, out)) or (None,)
@@ -191,7 +191,7 @@ def _layer(choose: Choose, layout: str, at: int, out: int) -> Step:
 
 
 def _use_again(choose: Choose, bench: Bench) -> None:
-    """A module is called once more, or its weight is used by another layer."""
+    """Add a step that calls a module again, or uses its weight in another layer."""
     of, at = choose.integer(0, len(bench.modules) - 1), _reads(choose, bench)
     if bench.steps[of].op in ("again", "tied", "binary", "cat", "chunk", "split"):
         return
@@ -211,7 +211,7 @@ def _try(bench: Bench, made: Step) -> tuple[int, ...]:
 
 
 def _read_out(choose: Choose, bench: Bench) -> tuple[int, ...]:
-    """A layer for what is left over, whose units are the model's outputs; a few are returned as they are."""
+    """Add layers for unused values, whose units are the model's outputs; a few values are returned directly."""
     loose = bench.loose()
     outputs = []
     for at in loose[-3:]:

@@ -1,4 +1,4 @@
-"""What a sketch has beside its steps: kinds of residual connections, of convolutions, its state."""
+"""Finds features of a sketch other than its steps: kinds of residual connections and convolutions, its state."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .parts import several
 from .sketch import Sketch, Step
 
 SUMS = (0, 1, 4)
-"""Kinds of `binary` steps that add up or subtract."""
+"""Kinds of `binary` steps that add or subtract."""
 LONG = 4
-"""Steps between the two ends of a skip path that count as long."""
+"""Least number of steps that a long skip path skips."""
 
 
 def features(sketch: Sketch) -> frozenset[str]:
-    """By name."""
+    """Return the names of a sketch's features."""
     found = {*_states(sketch), *_residuals(sketch)}
     for one in sketch.steps:
         found.update(_kinds(one))
@@ -51,11 +51,11 @@ def _kinds(one: Step) -> Iterator[str]:
 
 
 def _residuals(sketch: Sketch) -> Iterator[str]:
-    """Kinds of skip paths.
+    """Yield the kinds of skip paths.
 
-    A skip path leads from a value to a sum with something that was made of it. It is long if that took many steps;
-    another one is nested if both its ends lie on the way, and crosses it if one does. Where both terms of a sum were
-    made of one value, each by steps of its own, the path is projected.
+    A skip path leads from a value to a sum with a value computed from it. It is long if that took many steps. Another
+    skip path is nested in it if both its ends lie on the main path, and crosses it if one does. If both terms of a sum
+    were computed from one value, each by its own steps, the skip path is projected.
     """
     above, first = _ancestors(sketch)
     skips: list[tuple[int, int, set[int]]] = []
@@ -80,7 +80,7 @@ def _residuals(sketch: Sketch) -> Iterator[str]:
 
 
 def _ancestors(sketch: Sketch) -> tuple[list[set[int]], list[int]]:
-    """Of every value those that it is made of; and the number of the first value of each step."""
+    """Return the values that each value is computed from, and the number of the first value of each step."""
     above: list[set[int]] = [set() for _ in sketch.inputs]
     first = []
     for one in sketch.steps:

@@ -1,6 +1,6 @@
-"""Refused growths, forced: if a growth that is refused for what it would do does nothing, a rule may be missing.
+"""Forces refused growths: if a growth that is refused as function-changing changes nothing, a rule may be missing.
 
-A widening is carried out with new units of every kind; of an identity layer what is left is its non-linearity.
+A widening is applied with new units in every state; of an identity layer, only its non-linearity is applied.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ FORCED = frozenset(
         Kind.UNKNOWN_OP,
     }
 )
-"""Reasons that say of the function that it would change. Others are about the interface, the call, or the class of a
-module; of dead units the function does not change, which is why they are dead."""
+"""Refusal kinds that say that the function would change. Others concern the interface, the call or a module's class;
+dead units do not change the function."""
 INPUTS = 12
-"""Sets of inputs on which nothing may change."""
+"""Number of inputs on which nothing may change."""
 MOST = 24
-"""Ways to fill the new units that are tried, of each kind."""
+"""Number of tried assignments of states, of each family."""
 SIGNS = Family((State.EVEN, State.ODD, State.ZERO), most=MOST, enough=MOST)
 SIDES = Family((State.ZERO, State.FREE), most=MOST, enough=MOST)
 MEANS = Family((State.MEAN, State.ZERO, State.FREE), most=MOST, enough=MOST, needs=State.MEAN)
@@ -71,28 +71,28 @@ KINDS: Mapping[str, tuple[Family, ...]] = {
     "net2net": (COPIES,),
     "auto": (SIGNS, SIDES, MEANS, COPIES),
 }
-"""What a scheme could put into new units."""
+"""The states that each scheme could give to new units."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forced:
-    """How a refused growth was forced."""
+    """The result of forcing a refused growth."""
 
     tried: int
-    """Ways to fill the new units that could be written."""
+    """Number of assignments of states that could be applied."""
     harmless: str = ""
-    """One that changed nothing, if there is one."""
+    """An assignment that changed nothing; "" if there is none."""
 
 
 def force(model: fx.GraphModule, inputs: Inputs, growth: Growth, refusal: Kind | None, stand: Stand) -> Forced | None:
-    """Carry out a growth that was refused for what it would do; None if that was not the reason.
+    """Apply a growth that was refused because it would change the function; None if there was another reason.
 
     Args:
-        model: in float64; stays as it is.
-        inputs: for it.
-        growth: what was refused.
-        refusal: why.
-        stand: on which the model runs.
+        model: the model in float64; it stays unchanged.
+        inputs: its inputs.
+        growth: the refused growth.
+        refusal: the kind of the refusal.
+        stand: runs the model.
     """
     if isinstance(growth, Widening) and refusal in FORCED:
         return force_widening(model, inputs, growth, stand)
@@ -102,7 +102,7 @@ def force(model: fx.GraphModule, inputs: Inputs, growth: Growth, refusal: Kind |
 
 
 def force_function(model: fx.GraphModule, inputs: Inputs, growth: Deepening, stand: Stand) -> Forced:
-    """Apply once more the non-linearity that an identity layer would bring: the layer itself changes nothing."""
+    """Apply only the non-linearity of an identity layer a second time: the linear layer itself changes nothing."""
     analysis = analysis_of(model)
     position = find_position(model, analysis, growth.name, growth.side)
     around = look_around(model, analysis, position.node, position.value)
@@ -111,34 +111,34 @@ def force_function(model: fx.GraphModule, inputs: Inputs, growth: Deepening, sta
         return Forced(0)
     sigma = getattr(nn, activation.kind)(**dict(activation.options)).double()
     if _same(stand, _behind(model, position, sigma, 1), inputs):
-        return Forced(1)  # nothing depends on what passes there
+        return Forced(1)  # no output depends on this value
     return Forced(1, activation.kind if _same(stand, _behind(model, position, sigma, 0), inputs) else "")
 
 
 def _behind(model: fx.GraphModule, position: Position, sigma: nn.Module, more: int) -> Stand:
-    """A model with σ(x) + more where a block would stand."""
+    """Return a copy of a model with σ(x) + more at the position of a block."""
     grown = copy.deepcopy(model)
     grown.add_module("sigma", sigma)
     node = next(n for n in grown.graph.nodes if n.name == position.node.name)
-    readers = [user for user in node.users if not position.users or user.name in position.users]
+    consumers = [user for user in node.users if not position.users or user.name in position.users]
     with grown.graph.inserting_after(node):
         activated = grown.graph.call_module("sigma", (node,))
     with grown.graph.inserting_after(activated):
         made = grown.graph.call_function(operator.add, (activated, more))
-    for reader in readers:
-        reader.replace_input_with(node, made)
+    for consumer in consumers:
+        consumer.replace_input_with(node, made)
     grown.recompile()
     return Stand(grown, own=True)
 
 
 def force_widening(model: fx.GraphModule, inputs: Inputs, growth: Widening, stand: Stand) -> Forced:
-    """Carry out a refused widening as if no rule stood in its way, with new units of every kind its scheme knows.
+    """Apply a refused widening, ignoring the refusal, with new units in every state that its scheme uses.
 
     Args:
-        model: in float64; stays as it is.
-        inputs: for it.
-        growth: what was refused.
-        stand: on which the model runs.
+        model: the model in float64; it stays unchanged.
+        inputs: its inputs.
+        growth: the refused growth.
+        stand: runs the model.
     """
     analysis = analysis_of(model)
     dims = _freed(analysis.volumes if growth.skip == "reshape" else analysis.dims)
@@ -160,16 +160,16 @@ def force_widening(model: fx.GraphModule, inputs: Inputs, growth: Widening, stan
             grown = Stand(apply(plan, model, checked=True), own=True)
             same = _same(stand, grown, inputs)
         except (FxgrowError, RuntimeError, ValueError, AssertionError, IndexError, KeyError):
-            continue  # it cannot even be written, or does not run
+            continue  # it cannot be applied, or does not run
         tried += 1
-        if same and reached(plan, grown, inputs):  # else they are dead
+        if same and reached(plan, grown, inputs):  # otherwise the new units are dead
             said = "provable" if proof.steps else "not provable"
             return Forced(tried, f"{', '.join(sorted({state.value for state in states.values()}))} ({said})")
     return Forced(tried)
 
 
 def _freed(dims: DimsSolver) -> DimsSolver:
-    """Axes that may grow although something would go wrong."""
+    """Return axes that may grow although the rules forbid it."""
     free = copy.copy(dims)
     free.algebra, free.axes = dims.algebra.copy(), dict(dims.axes)
     free.forget()
@@ -178,7 +178,7 @@ def _freed(dims: DimsSolver) -> DimsSolver:
 
 
 def _ways(dims: DimsSolver, sizes: Mapping[Atom, int], scheme: str) -> Iterator[tuple[Assignment, Proof]]:
-    """States for all places, with their proof or, where there is none, an empty one."""
+    """Yield states for all places, each with its proof; an empty one if there is none."""
     values = {v.index: v for v in dims.program.parameters.values()}.values()
     places: list[Place] = [
         place

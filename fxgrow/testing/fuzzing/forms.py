@@ -1,4 +1,4 @@
-"""How a drawn model takes its inputs and returns its outputs: as tensors, in containers, by name, beside a number."""
+"""Defines how a drawn model takes inputs and returns outputs: as tensors, in containers, by name, with a number."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ TAKES = (
 )
 RETURNS = ("tensors", "list", "dict", "dataclass")
 FACTOR = 1.5
-"""The number that is given."""
+"""The number that is passed."""
 NAMES = ("x", "y", "z")
 
 
 @dataclass
 class Batch:
-    """Inputs in a dataclass."""
+    """A dataclass of inputs."""
 
     x: Any
     rest: list[Any] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Batch:
 
 @dataclass
 class Result:
-    """Outputs in a dataclass."""
+    """A dataclass of outputs."""
 
     first: Any
     rest: tuple[Any, ...] = ()
@@ -59,11 +59,11 @@ def _pack(kind: str, found: Sequence[Any]) -> Any:
 
 
 Wires = tuple[tuple[str, tuple[int, ...], int, nn.Module], ...]
-"""Of each step: the name of its module, what it reads, how many values it gives, its module."""
+"""For each step: the name of its module, the values that it reads, the number of values that it makes, its module."""
 
 
 def wired(steps: Sequence[Step], modules: Sequence[nn.Module]) -> Wires:
-    """Steps with the names of their modules; one that is called again keeps its name."""
+    """Return the steps with the names of their modules; a module that is called again keeps its name."""
     names: dict[int, str] = {}
     for k, (step, module) in enumerate(zip(steps, modules, strict=True)):
         names.setdefault(id(module), f"{step.op}{k}")
@@ -85,7 +85,7 @@ class Net(nn.Module):
         self.returns = returns
 
     def values(self, *inputs: Any) -> list[Any]:
-        """The outputs, one after the other: all steps in order."""
+        """Run all steps in order and return the outputs as a list."""
         values = list(inputs)
         for name, reads, count in self.wires:
             result = getattr(self, name)(*(values[k] for k in reads))
@@ -93,85 +93,85 @@ class Net(nn.Module):
         return [values[k] for k in self.outputs]
 
     def run(self, *inputs: Any) -> Any:
-        """The outputs as they are returned."""
+        """Return the outputs in the form that the sketch asks for."""
         return _pack(self.returns, self.values(*inputs))
 
 
 class One(Net):
-    """With one input."""
+    """A net with one input."""
 
     def forward(self, x: Any) -> Any:
-        """The outputs."""
+        """Return the outputs."""
         return self.run(x)
 
 
 class Two(Net):
-    """With two."""
+    """A net with two inputs."""
 
     def forward(self, x: Any, y: Any) -> Any:
-        """The outputs."""
+        """Return the outputs."""
         return self.run(x, y)
 
 
 class Three(Net):
-    """With three."""
+    """A net with three inputs."""
 
     def forward(self, x: Any, y: Any, z: Any) -> Any:
-        """The outputs."""
+        """Return the outputs."""
         return self.run(x, y, z)
 
 
 class OneByName(Net):
-    """With one input, by name only."""
+    """A net with one keyword-only input."""
 
     def forward(self, *, x: Any) -> Any:
-        """The outputs."""
+        """Return the outputs."""
         return self.run(x)
 
 
 class TwoByName(Net):
-    """With two, of which the second goes by name."""
+    """A net with two inputs, of which the second is keyword-only."""
 
     def forward(self, x: Any, *, y: Any) -> Any:
-        """The outputs."""
+        """Return the outputs."""
         return self.run(x, y)
 
 
 class ThreeByName(Net):
-    """With three, of which two go by name."""
+    """A net with three inputs, of which two are keyword-only."""
 
     def forward(self, x: Any, *, z: Any, y: Any) -> Any:
-        """The outputs."""
+        """Return the outputs."""
         return self.run(x, y, z)
 
 
 class Counted(Net):
-    """With as many inputs as are counted, in one container."""
+    """A net that takes `count` inputs in one container."""
 
     count: int = 1
 
 
 class Listed(Counted):
-    """With one list of inputs."""
+    """A net that takes a list of inputs."""
 
     def forward(self, xs: Any) -> Any:
-        """The outputs."""
+        """Return the outputs."""
         return self.run(*(xs[k] for k in range(self.count)))
 
 
 class Named(Counted):
-    """With one dict of inputs."""
+    """A net that takes a dict of inputs."""
 
     def forward(self, batch: Any) -> Any:
-        """The outputs."""
+        """Return the outputs."""
         return self.run(*(batch[name] for name in NAMES[: self.count]))
 
 
 class Written(Counted):
-    """With one dict, into which all outputs are written; the first is returned, too."""
+    """A net that writes all outputs into its input dict, and also returns the first one."""
 
     def forward(self, batch: Any) -> Any:
-        """The first output."""
+        """Return the first output."""
         found = self.values(*(batch[name] for name in NAMES[: self.count]))
         for k, y in enumerate(found):
             batch[f"out{k}"] = y
@@ -179,44 +179,44 @@ class Written(Counted):
 
 
 class Appended(Counted):
-    """With one list, to which all outputs are appended; the first is returned, too."""
+    """A net that appends all outputs to its input list, and also returns the first one."""
 
     def forward(self, xs: Any) -> Any:
-        """The first output."""
+        """Return the first output."""
         found = self.values(*(xs[k] for k in range(self.count)))
         xs += found
         return _pack(self.returns, [xs[self.count]])
 
 
 class Batched(Counted):
-    """With one dataclass."""
+    """A net that takes a dataclass of inputs."""
 
     def forward(self, batch: Any) -> Any:
-        """The outputs."""
+        """Return the outputs."""
         return self.run(batch.x, *(batch.rest[k] for k in range(self.count - 1)))
 
 
 class Keywords(Counted):
-    """With any keyword arguments, of which it reads some."""
+    """A net that takes any keyword arguments, and uses some of them."""
 
     def forward(self, **batch: Any) -> Any:
-        """The outputs."""
+        """Return the outputs."""
         return self.run(*(batch[name] for name in NAMES[: self.count]))
 
 
 class Rest(Counted):
-    """With as many arguments as it is given."""
+    """A net that takes any number of positional arguments."""
 
     def forward(self, x: Any, *rest: Any) -> Any:
-        """The outputs."""
+        """Return the outputs."""
         return self.run(x, *rest)
 
 
 class Absent(Counted):
-    """With one dict that may hold a factor, and holds None in its place."""
+    """A net that takes a dict with an optional factor, which is None."""
 
     def forward(self, batch: Any) -> Any:
-        """The outputs."""
+        """Return the outputs."""
         found = self.values(*(batch[name] for name in NAMES[: self.count]))
         factor = batch.get("factor")
         if factor is not None:
@@ -225,10 +225,10 @@ class Absent(Counted):
 
 
 class Numbered(Counted):
-    """With a number in front of a list of inputs; the first output is that many times as large."""
+    """A net that takes a number, which multiplies the first output, and a list of inputs."""
 
     def forward(self, factor: Any, xs: Any) -> Any:
-        """The outputs."""
+        """Return the outputs."""
         found = self.values(*(xs[k] for k in range(self.count)))
         return _pack(self.returns, [found[0] * factor, *found[1:]])
 
@@ -249,10 +249,10 @@ CONTAINERS: dict[str, type[Counted]] = {
 
 
 def net_of(sketch: Sketch, wires: Wires) -> Net:
-    """The module of a sketch.
+    """Return the module of a sketch.
 
     Raises:
-        Misfit: it has too many inputs.
+        Misfit: the sketch has too many inputs.
     """
     count = len(sketch.inputs)
     if count > len(PLAIN):
@@ -277,7 +277,7 @@ _GIVEN |= {"written": _GIVEN["dict"], "appended": _GIVEN["list"]}
 
 
 def given(takes: str, xs: Sequence[Tensor]) -> Inputs:
-    """Inputs as a model of some kind takes them."""
+    """Return inputs in the form in which a kind of model takes them."""
     if takes == "keyword":
         first = 1 if len(xs) > 1 else 0
         return Call(tuple(xs[:first]), dict(zip(NAMES[first:], xs[first:], strict=False)))

@@ -1,4 +1,4 @@
-"""Steps that call functions which torch.fx records as one node, and steps that read masks of flags."""
+"""Defines steps that call functions which torch.fx records as one node, and steps with boolean masks."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ EPSILON = 1e-2
 
 @fx.wrap
 def gated(x: Tensor, gate: Tensor) -> Tensor:
-    """Every unit times a factor of its own."""
+    """Multiply every unit by its own gate."""
     return x * torch.sigmoid(gate)
 
 
 @fx.wrap
 def by_width(x: Tensor, axis: int) -> Tensor:
-    """Divided by the root of the number of units."""
+    """Divide by the square root of the number of units."""
     root: float = x.shape[axis] ** 0.5
     return x / root
 
 
 @fx.wrap
 def by_length(x: Tensor, axis: int) -> Tensor:
-    """Divided by the root of the mean square of all units."""
+    """Divide by the root of the mean square of all units."""
     return x * torch.rsqrt(x.square().mean(axis, keepdim=True) + EPSILON)
 
 
 @fx.wrap
 def parts(x: Tensor) -> tuple[Tensor, Tensor]:
-    """What is positive of every unit, and the rest."""
+    """Return the positive and the negative parts of every unit."""
     return x.clamp(min=0), x.clamp(max=0)
 
 
@@ -43,12 +43,12 @@ def _width(xs: Sequence[Tensor], o: Options) -> int:
 
 
 def _tail(xs: Sequence[Tensor], o: Options) -> tuple[int, ...]:
-    """The shape that puts a vector of units along their axis."""
+    """Return the shape that broadcasts a vector of units along the channel axis."""
     return (-1, *(1,) * (xs[0].dim() - 2)) if o["image"] else (-1,)
 
 
 def _called(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """A function that is called with the units, their number, or a parameter."""
+    """Make a step that calls a function with the units, their number, or a parameter."""
     axis, tail = 1 if o["image"] else xs[0].dim() - 1, _tail(xs, o)
 
     def call(m: Any, x: Tensor) -> Any:
@@ -67,7 +67,7 @@ def _called(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _flagged(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Some units are switched off by a buffer of flags."""
+    """Make a step that switches some units off by a boolean buffer."""
     tail = _tail(xs, o)
 
     def call(m: Any, x: Tensor) -> Any:
@@ -87,6 +87,6 @@ FUNCTIONS: dict[str, Part] = {
     "function": Part(takes=LAYOUTS, make=_called),
     "flags": Part(takes=LAYOUTS, make=_flagged, share=1),
 }
-"""By name."""
+"""All these kinds of steps, by name."""
 KINDS = {"function": 4, "flags": 3}
-"""How many kinds there are of each."""
+"""Number of variants of each kind of step."""

@@ -1,8 +1,8 @@
-"""Laws that take longer, and are watched on some of the pairs.
+"""Checks laws that take longer, on some of the pairs.
 
-* grow, then grow = grow once: the same shapes, the same old entries, and the function stays;
+* growing twice = growing once: the same shapes, the same old entries, and the function stays;
 * a plan of several steps = its steps, one after the other;
-* what is done with a model does not depend on its dtype or memory format, and its certificate holds.
+* the growth of a model does not depend on its dtype or memory format, and its certificate holds.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from .running import Inputs, Stand
 from .sketch import Sketch
 
 ENTRIES = 1e-12
-"""Of old entries that were scaled twice against once."""
+"""Largest difference of old entries that were scaled twice or once."""
 KEEPING = ("r2r", "zero", "morphism", "mean")
-"""Schemes that keep old entries, or scale them."""
+"""Schemes that preserve old entries, or scale them."""
 
 
 def look_further(sketch: Sketch, model: fx.GraphModule, inputs: Inputs, seen: Seen) -> None:
-    """Watch all of them on a pair that keeps the others.
+    """Check all these laws on a pair that satisfies the others.
 
     Args:
-        sketch: of the model.
-        model: in float64.
-        inputs: for it.
-        seen: what came of the growth.
+        sketch: the sketch of the model.
+        model: the model in float64.
+        inputs: its inputs.
+        seen: the result of the growth.
 
     Raises:
-        LawBroken: one does not hold.
+        LawBroken: a law does not hold.
     """
     if isinstance(seen.growth, Widening) and _adds(seen.growth) and seen.plan is not None:
         twice(model, inputs, seen.growth, seen.plan)
@@ -58,22 +58,22 @@ def look_further(sketch: Sketch, model: fx.GraphModule, inputs: Inputs, seen: Se
 
 
 def _adds(growth: Widening) -> bool:
-    """Whether it asks for so many more units, whatever there are."""
+    """Whether the growth adds a fixed number of units."""
     return growth.by > 0 and not growth.to and not growth.round_to
 
 
 def twice(model: fx.GraphModule, inputs: Inputs, growth: Widening, plan: Plan) -> None:
-    """Widened by a number and by the same number again, against at once by both."""
+    """Compare two growths by a number of units with one growth by twice the number."""
     law = "grow, then grow = grow once"
     try:
         whole = plan_of(replace(growth, by=2 * growth.by), model)
         first = apply(plan, model)
         second = plan_of(growth, first)
     except (GrowthRefused, UsageError):
-        return  # copies of every unit, say, which other numbers do not allow
+        return  # for example, copies of every unit are not possible with other numbers
     ways = [[(g.old, g.new) for g in p.growths] for p in (plan, whole, second)]
     if any(len(set(way)) > 1 or len(way) != len(ways[0]) for way in ways):
-        return  # several sets of units: how they share a number between them is rounded each time
+        return  # several sets of units: their shares of the number are rounded each time
     a, b = apply(second, first), apply(whole, model)
     if shapes(a) != shapes(b):
         some = [name for name in {**shapes(a), **shapes(b)} if shapes(a).get(name) != shapes(b).get(name)]
@@ -87,7 +87,7 @@ def twice(model: fx.GraphModule, inputs: Inputs, growth: Widening, plan: Plan) -
 
 
 def in_steps(model: fx.GraphModule, plan: Plan) -> None:
-    """The steps of a plan, applied one after the other."""
+    """Compare a plan of several steps with its steps applied one after the other."""
     grown = model
     for step in (replace(plan, then=()), *plan.then):
         grown = apply(step, grown)
@@ -97,7 +97,8 @@ def in_steps(model: fx.GraphModule, plan: Plan) -> None:
 
 
 def in_its_own_dtype(sketch: Sketch, seen: Seen) -> None:
-    """The model as its sketch says: grown alike, its dtypes and formats kept, and the certificate holds."""
+    """Grow the model in the sketch's own dtype: the same plan, dtypes and formats are preserved, the certificate
+    holds."""
     law = "what is done does not depend on the dtype"
     built = build(sketch)
     model = trace(built.model, built.inputs)
@@ -111,7 +112,7 @@ def in_its_own_dtype(sketch: Sketch, seen: Seen) -> None:
     except FxgrowError as error:
         raise LawBroken(law, f"in {sketch.dtype}: {error}") from error
     if seen.plan is None:
-        raise LawBroken(law, f"grown in {sketch.dtype}, and refused in float64")
+        raise LawBroken(law, f"grown in {sketch.dtype}, but refused in float64")
     kept(plan, model, grown)
     if [(e.names, e.new) for e in plan.tensors] != [(e.names, e.new) for e in seen.plan.tensors]:
         raise LawBroken(law, "other shapes")
@@ -122,15 +123,15 @@ def _certified(model: nn.Module, grown: fx.GraphModule, inputs: Inputs, dtype: s
     try:
         certificate = verify(model, grown, example_inputs=inputs)
     except UsageError:
-        return  # it cannot run in any mode, on its own inputs even
+        return  # it runs in no mode, not even on its own inputs
     rounding = certificate.float64 > FLOAT64_BOUND and _rounding(model, grown, inputs, certificate.eval_only)
     if not certificate.held and not rounding:
         raise LawBroken("the certificate holds", f"in {dtype}: {certificate}")
 
 
 def _rounding(model: nn.Module, grown: fx.GraphModule, inputs: Inputs, eval_only: Sequence[str]) -> bool:
-    """Whether differences in float64 are rounding that the networks multiply: torch's own epsilon of an RMS norm, say,
-    makes a billionth of it where a whole vector was zero."""
+    """Whether differences in float64 are rounding that the networks amplify: for example, the default epsilon of an RMS
+    norm makes 1e-9 of it where a whole vector is zero."""
     old, new = (Stand(copy.deepcopy(m).double(), own=True, modes=modes_of(grown)) for m in (model, grown))
     explained = []
     for probe in probes(inputs, seed=0):

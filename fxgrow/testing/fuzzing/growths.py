@@ -1,4 +1,4 @@
-"""A growth as data: what to ask of fxgrow. Legal or not: a wish that cannot be is to be refused."""
+"""Describes growths as data: what to request from fxgrow. An impossible request must be refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Side = Literal["after", "before"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Widening:
-    """`fxgrow.plan_widen`: to so many units, or by so many where `to` is 0, or by a factor where both are."""
+    """A call of `fxgrow.plan_widen`: to `to` units; or by `by` units if `to` is 0; or by `factor` if both are 0."""
 
     nodes: tuple[str, ...]
     to: int = 0
@@ -34,7 +34,7 @@ class Widening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deepening:
-    """`fxgrow.plan_deepen`."""
+    """A call of `fxgrow.plan_deepen`."""
 
     name: str
     side: Side = "after"
@@ -50,7 +50,7 @@ class Deepening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whole:
-    """`fxgrow.plan_grow`: all, or what a pattern finds, by a factor; a block behind one place, if it is named."""
+    """A call of `fxgrow.plan_grow`: widens all layers, or those of a pattern, by a factor; inserts a block if named."""
 
     factor: float = 1.5
     pattern: str = ""
@@ -64,10 +64,10 @@ Growth = Widening | Deepening | Whole
 
 
 def plan_of(growth: Growth, model: fx.GraphModule) -> Plan:
-    """The plan that fxgrow makes of it.
+    """Return the plan that fxgrow makes.
 
     Raises:
-        UsageError, GrowthRefused: as fxgrow does.
+        UsageError, GrowthRefused: raised by fxgrow.
     """
     match growth:
         case Widening():
@@ -110,7 +110,7 @@ def plan_of(growth: Growth, model: fx.GraphModule) -> Plan:
 
 
 def size_of(growth: Widening) -> dict[str, Any]:
-    """The options that say how wide."""
+    """Return the options of the new width."""
     rounded = {"round_to": growth.round_to} if growth.round_to else {}
     if growth.to:
         return {"to": growth.to, **rounded}

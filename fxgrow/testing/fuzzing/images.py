@@ -1,4 +1,4 @@
-"""Steps on images, of one to three dimensions: convolutions, norms over channels, pooling, gates, shuffles."""
+"""Defines steps on images with one to three spatial axes: convolutions, norms, pooling, gates, shuffles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .choose import Choose
 from .parts import Do, Options, Part, divisors, width
 
 LARGEST, MOST = 8, 12
-"""No image is longer, no volume wider than this."""
+"""Largest side of an image, and largest number of channels."""
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 UP = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 BATCH = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -24,7 +24,7 @@ ADAPTIVE = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgP
 
 
 def rank(x: Tensor) -> int:
-    """How many axes an image has beside batch and channels."""
+    """Return the number of spatial axes of an image."""
     return x.dim() - 2
 
 
@@ -76,7 +76,7 @@ def _group_options(choose: Choose, xs: Sequence[Tensor], widths: Sequence[int]) 
 
 
 def _last(norm: nn.Module) -> nn.Module:
-    """A norm over the channels of each place, between two permutations."""
+    """Make a norm over the channels of each position, between two permutations."""
     return Do(lambda m, x: m.norm(x.movedim(1, -1)).movedim(-1, 1), norm=norm)
 
 
@@ -124,7 +124,7 @@ def _residual_options(choose: Choose, xs: Sequence[Tensor], widths: Sequence[int
 
 
 def _residual(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """A block with a skip path: the identity, or a projection where the width changes."""
+    """Make a block with a skip path: the identity, or a projection if the width changes."""
     r, n = rank(xs[0]), xs[0].shape[1]
     parts: dict[str, Any] = {
         "conv1": CONV[r](n, o["hidden"], 3, padding=1, bias=not o["norm"]),
@@ -210,4 +210,4 @@ IMAGES: dict[str, Part] = {
         takes=IMAGE, make=lambda xs, o: Do(_to_tokens), gives="tokens", fits=lambda x: x[0, 0].numel() <= 16
     ),
 }
-"""By name."""
+"""All these kinds of steps, by name."""

@@ -1,16 +1,16 @@
-"""The laws of growth: one oracle for every model and every growth.
+"""Checks the laws of growth: one oracle for every model and every growth.
 
 * the function stays, in float64, in evaluation mode and, unless the plan says otherwise, in training mode and after it,
-  on the example's sizes and on others; the yardstick of a drawn model is the module, not its trace;
-* the model that is grown stays as it is, bit for bit; of one that is refused, too;
-* a plan that has been text makes the same bits, in place as well as on a copy;
-* old entries are the old ones, scaled or shared out where the plan says so; what it does not name is not written;
-* shapes, widths and the number of parameters are what the plan predicts;
-* weights that are tied stay tied;
-* dtype and memory format of every tensor stay;
-* new weights are not all zero where their state does not say so, no two tensors get the same, padding rows stay zero;
-* the gradient of every parameter is finite, and torch has nothing new to warn of;
-* nothing but a refusal or a usage error is ever raised, and a proof stands in every plan that is not refused.
+  for the example's sizes and for others; outputs are compared with those of the original module, not of its trace;
+* the model that is grown stays unchanged, bit for bit, also if the growth is refused;
+* a plan restored from JSON makes the same bits, in place and on a copy;
+* old entries are unchanged, or scaled or shared as planned; tensors that the plan does not name are not written;
+* shapes, widths and the number of parameters match the plan;
+* tied weights stay tied;
+* the dtype and memory format of every tensor stay;
+* new weights are not all zero unless their state is zero, no two tensors get the same values, padding rows stay zero;
+* the gradient of every parameter is finite, and torch gives no new warnings;
+* only refusals and usage errors are raised, and every plan contains a proof.
 """
 
 from __future__ import annotations
@@ -36,35 +36,35 @@ from .promises import LawBroken, claimed, eval_only, kept, predicted, proved, re
 from .running import Inputs, Outputs, Stand, probes, tensors_in
 
 UNUSED = "num_features, which is not used"
-"""What torch says of a norm without tensors that is told another width than it reads."""
+"""torch's warning about a norm without parameters whose declared width differs from its input."""
 ILL = 1e4
-"""A difference below this many times what a change of the input in its last place makes is rounding: networks with
-norms over few, nearly equal numbers multiply rounding errors."""
+"""A difference counts as rounding if it is at most this many times the effect of a last-place change of the input:
+networks with norms over few, nearly equal numbers amplify rounding errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What came of one growth of one model, when no law was broken."""
+    """The result of one growth of one model that broke no law."""
 
     growth: Growth
     refusal: Kind | None
     misuse: bool = False
-    """Refused because the call is invalid, not because the function would change."""
+    """Whether the growth was refused because the call is invalid, not because the function would change."""
     scheme: str = ""
     error: float = 0.0
     """The largest relative difference in float64."""
     rounding: bool = False
-    """The difference is above the bound of 1e-10, and the network's own rounding explains it."""
+    """Whether the difference is above the bound of 1e-10, but explained by the network's own rounding."""
     eval_only: bool = False
     plan: Plan | None = None
     further: bool = False
-    """Whether the laws that take longer were watched, too."""
+    """Whether the laws that take longer were checked too."""
     told: Refusal | None = None
-    """A refusal in full."""
+    """The complete refusal."""
     forced: bool = False
-    """Whether a refused growth could be carried out all the same."""
+    """Whether a refused growth could be applied by force."""
     harmless: str = ""
-    """How, if nothing changed then: operator and states."""
+    """If forcing it changed nothing: the operator and the states."""
 
 
 def watch(
@@ -75,21 +75,21 @@ def watch(
     stand: Stand | None = None,
     second: Inputs | None = None,
 ) -> tuple[Seen, fx.GraphModule | None]:
-    """Grow a traced model of float64 and look whether all laws hold.
+    """Grow a traced model in float64 and check all laws.
 
     Args:
-        model: stays as it is.
-        inputs: for it, in float64.
-        growth: what to ask.
-        stand: on which the model has run before, if it has; or one with the module of which the model is a trace.
-        second: inputs of other sizes, on which the function is to stay, too.
+        model: the model; it stays unchanged.
+        inputs: its inputs, in float64.
+        growth: the growth.
+        stand: runs the model, or the module that it was traced from; a new one by default.
+        second: inputs of other sizes, for which the function must stay too.
 
     Returns:
-        What was seen, and the grown model unless the growth was refused.
+        What was seen, and the grown model, or None if the growth was refused.
 
     Raises:
-        LawBroken: one of them did not.
-        UsageError: the model is not of float64.
+        LawBroken: a law does not hold.
+        UsageError: the model is not in float64.
     """
     _real(model, inputs)
     before = snapshot(model)
@@ -127,7 +127,7 @@ def watch(
 
 
 def _real(model: fx.GraphModule, inputs: Inputs) -> None:
-    """The laws are about real numbers, for which float64 stands."""
+    """Check that the model and its inputs are in float64."""
     named = [
         *model.named_parameters(),
         *model.named_buffers(),
@@ -137,8 +137,8 @@ def _real(model: fx.GraphModule, inputs: Inputs) -> None:
         if tensor.is_floating_point() and tensor.dtype is not torch.float64:
             raise usage(
                 Kind.BAD_INPUTS,
-                f"the laws are about real numbers, and {name} is of {str(tensor.dtype).removeprefix('torch.')}",
-                hint="model.double() before it is traced, and inputs of float64",
+                f"the laws require float64, but {name} has dtype {str(tensor.dtype).removeprefix('torch.')}",
+                hint="call model.double() before tracing it, and use float64 inputs",
             )
 
 
@@ -174,15 +174,15 @@ def _preserved(plan: Plan, model: Stand, grown: Stand, shown: Sequence[tuple[str
 def rounds_so(
     gap: float, old: tuple[Stand, Outputs], new: tuple[Stand, Outputs], inputs: Inputs, training: bool
 ) -> bool:
-    """Whether one of two networks multiplies rounding so much that it explains a difference of their outputs.
+    """Whether one of two networks amplifies rounding enough to explain a difference of their outputs.
 
-    Of the grown one, too: where zeros were exact, halves cancel up to rounding, and norms multiply that.
+    This may be the grown one: where old entries gave exact zeros, halves cancel up to rounding, and norms amplify that.
     """
     return gap <= ILL * max(stand.own_rounding(inputs, training, known) for stand, known in (old, new))
 
 
 def _shared_norm(model: fx.GraphModule) -> bool:
-    """Whether a norm without tensors is called more than once: then it can read volumes of two widths afterwards."""
+    """Whether a norm without parameters is called more than once: after growth it may then read two widths."""
     called = Counter(str(n.target) for n in model.graph.nodes if n.op == "call_module")
     modules = dict(model.named_modules(remove_duplicate=False))
     return any(n > 1 and isinstance(modules[name], _InstanceNorm) for name, n in called.items())

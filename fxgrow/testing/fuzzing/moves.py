@@ -1,4 +1,4 @@
-"""Steps in which channels only pass by: windows, sampling and transforms along other axes; what the example decides."""
+"""Defines steps that do not mix channels: windows, sampling and transforms along other axes, and decisions by sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EPSILON = 1e-2
 
 
 def _along(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Along the last axis of an image, or along time."""
+    """Make a step along the last axis of an image, or along time."""
     axis = xs[0].dim() - 1 if o["image"] else 1
     pad = [0, 1] if o["image"] else [0, 0, 0, 1]
 
@@ -43,7 +43,7 @@ def _along(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _whole_slice(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """A slice that takes all channels, up to a number that is written down or is the width of a layer."""
+    """Make a slice of all channels; its end is a constant, or the width of a layer."""
     n = xs[0].shape[1 if o["image"] else -1]
     tail = (slice(None),) * (xs[0].dim() - 2)
 
@@ -57,7 +57,7 @@ def _whole_slice(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _direction(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Channels divided by their length, or a cosine of all of them with a parameter."""
+    """Make a division of the channels by their length, or their cosine with a parameter."""
     axis, n = 1 if o["image"] else xs[0].dim() - 1, xs[0].shape[1 if o["image"] else -1]
     tail = (1,) * (xs[0].dim() - 2) if o["image"] else ()
     if o["kind"]:
@@ -67,7 +67,7 @@ def _direction(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _decided(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Conditions and loops that the example inputs decide."""
+    """Make conditions and loops that the example inputs decide."""
     axis = xs[0].dim() - 1 if o["image"] else 1
 
     def call(m: Any, x: Tensor) -> Any:
@@ -85,7 +85,7 @@ def _decided(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _domain(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Functions that want positive numbers, of what is positive by its making."""
+    """Make functions of positive numbers, applied to values that are always positive."""
     match o["kind"]:
         case 0:
             return Do(lambda m, x: (x.square() + EPSILON).sqrt())
@@ -96,7 +96,7 @@ def _domain(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _sampled(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Patches laid out as channels, a sampled image, or pooling that is undone."""
+    """Make patches as channels, a sampled image, or an undone pooling."""
 
     def patches(m: nn.Module, x: Tensor) -> Any:
         n, c, h, w = x.shape
@@ -123,7 +123,7 @@ def _sampled(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _standardised(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """A convolution whose weight is standardised over its inputs, with a gain."""
+    """Make a convolution with a standardised weight and a gain."""
     n = xs[0].shape[1]
     conv = CONV[rank(xs[0])](n, n, 3, padding=1)
 
@@ -150,7 +150,7 @@ MOVES: dict[str, Part] = {
     "sampled": Part(takes=("image",), make=_sampled, fits=_is_even_image),
     "standardised_conv": Part(takes=("image",), make=_standardised, share=1),
 }
-"""By name."""
+"""All these kinds of steps, by name."""
 KINDS = {
     **state.KINDS,
     **functions.KINDS,
@@ -162,4 +162,4 @@ KINDS = {
     "sampled": 3,
     "standardised_conv": 1,
 }
-"""How many kinds there are of the steps that are told where the axis of channels is."""
+"""Number of variants of each kind of step that needs to know the channel axis."""

@@ -1,4 +1,4 @@
-"""What new weights hold: something, each tensor something of its own, and nothing in a padding row."""
+"""Checks new weights: they are not all zero, no two tensors have the same, and padding rows stay zero."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ...rewrite.apply import tensors_of
 from .promises import LawBroken
 
 ENOUGH = 8
-"""So many entries that two tensors have in common (but for a factor) are no chance."""
+"""Least number of entries for which equality (up to a factor) of two tensors is not a coincidence."""
 ALIKE = 1e-6
-"""New values are drawn in float32, and scaled."""
+"""Tolerance of this comparison: new values are drawn in float32, and scaled."""
 DRAWN = frozenset({"even", "odd", "free"})
-"""States whose new units get values of their own. A unit of "odd" without a twin is zero."""
+"""States in which new units get drawn values. A unit of "odd" without a twin is zero."""
 
 
 def novel(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule) -> None:
-    """Look at the new entries of all weights. Of a plan with several steps only at its padding rows.
+    """Check the new entries of all weights; of a plan with several steps, only the padding rows.
 
     Raises:
-        LawBroken: some are all zero, two tensors got the same, or a padding row does not stay zero.
+        LawBroken: new entries are all zero, two tensors got the same, or a padding row is not zero.
     """
     _padding(model, grown)
     known = list[tuple[str, Tensor]]()
@@ -42,7 +42,8 @@ def novel(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule) -> None:
 
 
 def _drawn(edit: TensorEdit, tensor: Tensor) -> Iterator[Tensor]:
-    """Along each axis the new entries of old rows: where two axes grow, both states hold in the corner."""
+    """Yield, for each axis, the new entries along this axis only; entries that are new along two axes satisfy both
+    states."""
     if edit.fill != "weights" or len(edit.new) < 2:
         return
     for growth in edit.axes:

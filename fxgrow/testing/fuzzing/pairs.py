@@ -1,4 +1,4 @@
-"""Pairs of a model and growths: drawn, watched, and watched again from their description."""
+"""Draws pairs of a model and growths, checks the laws on them, and repeats this from their description."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..fidelity import FidelityBroken, check_fidelity, second_call
 from .build import Built, build
 from .choose import Choose
 from .draw import draw_sketch
+from .draw_growths import Sites, draw_growth, sites_of
 from .forced import force
 from .further import look_further
 from .growths import Growth
@@ -26,48 +27,47 @@ from .laws import Seen, watch
 from .promises import LawBroken
 from .running import Inputs, Stand
 from .sketch import Misfit, Sketch
-from .wishes import Sites, draw_growth, sites_of
 
 FIDELITY = "a trace runs what its module runs"
-"""The law of every model."""
+"""The law for every model."""
 FURTHER = 10
-"""On so many of a hundred pairs the laws that take longer are watched, too."""
+"""Percentage of pairs on which the laws that take longer are checked."""
 FORCING = 50
-"""Of a hundred refusals that say that the function would change, so many are forced."""
+"""Percentage of function-changing refusals that are forced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model that is traced, with inputs and what can be asked of it."""
+    """A traced model with its inputs, and the positions at which it can grow."""
 
     sketch: Sketch
     model: fx.GraphModule
     inputs: Inputs
     sites: Sites
     module: nn.Module
-    """Of which the model is a trace: the yardstick of all that is grown from it."""
+    """The module that was traced: the reference for all models grown from the trace."""
     second: Inputs | None
-    """Inputs of other sizes; None if the module takes none."""
+    """Inputs of other sizes; None if the module accepts none."""
 
     def stand(self) -> Stand:
-        """Where the module runs, in the modes that are claimed."""
+        """Return a `Stand` that runs the module in the modes that the trace covers."""
         return Stand(self.module, modes=modes_of(self.model))
 
 
 def subject(sketch: Sketch, *, double: bool = True, fidelity: bool = True) -> Subject:
-    """The model of a sketch, traced and analysed.
+    """Build, trace and analyse the model of a sketch.
 
     Args:
-        sketch: what to build.
-        double: in float64, whatever the sketch says.
-        fidelity: also look whether the trace runs what the module runs.
+        sketch: the sketch.
+        double: whether to use float64 instead of the sketch's dtype.
+        fidelity: whether to check that the trace runs what the module runs.
 
     Raises:
-        Misfit: the sketch is no model.
-        LawBroken: it cannot be traced or analysed, or the trace runs something else than the module.
+        Misfit: the steps of the sketch do not fit together.
+        LawBroken: the model cannot be traced or analysed, or the trace differs from the module.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch says that a norm ignores num_features, and the like
+        warnings.simplefilter("ignore", UserWarning)  # e.g. torch's warning that a norm ignores num_features
         built = build(sketch, double=double)
         try:
             model = trace(built.model, built.inputs)
@@ -91,7 +91,7 @@ def _second(built: Built, traced: fx.GraphModule) -> Call | None:
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A law that was broken: the model, the growths that led there, and what was found."""
+    """A broken law: the model, the growths that led to it, and the message."""
 
     sketch: Sketch
     growths: tuple[Growth, ...]
@@ -101,10 +101,10 @@ class Breach:
 
 @contextmanager
 def nothing_else() -> Iterator[None]:
-    """Whatever else is raised is a broken law, too, so that a run goes on and saves it.
+    """Turn any other exception into a broken law, so that a run continues and saves it.
 
     Raises:
-        LawBroken: in place of any other error.
+        LawBroken: instead of any other exception.
     """
     try:
         yield
@@ -117,17 +117,17 @@ def nothing_else() -> Iterator[None]:
 
 
 def watched(sketch: Sketch, growths: Sequence[Growth], *, further: bool = True, fidelity: bool = True) -> list[Seen]:
-    """Grow the model of a sketch step by step and look whether all laws hold.
+    """Grow the model of a sketch step by step and check all laws.
 
     Args:
-        sketch: of the model.
-        growths: one behind the other.
-        further: also the laws that take longer, on the first of them; it is forced if it is refused.
-        fidelity: also the law of every model.
+        sketch: the sketch of the model.
+        growths: the growths, one after the other.
+        further: whether to check also the laws that take longer, for the first growth, and to force it if it is
+        refused. fidelity: whether to check also the law for every model.
 
     Raises:
-        LawBroken: one did not.
-        Misfit: the sketch is no model.
+        LawBroken: a law does not hold.
+        Misfit: the steps of the sketch do not fit together.
     """
     one = subject(sketch, fidelity=fidelity)
     seen, model = [], one.model
@@ -145,7 +145,8 @@ def watched(sketch: Sketch, growths: Sequence[Growth], *, further: bool = True, 
 def broken(
     sketch: Sketch, growths: Sequence[Growth], *, further: bool = False, fidelity: bool = True
 ) -> LawBroken | None:
-    """The law that a pair breaks, if it breaks one; of those that take longer only if asked."""
+    """Return the error of a law that a pair breaks, else None; laws that take longer are checked only with
+    `further`."""
     try:
         watched(sketch, growths, further=further, fidelity=fidelity)
     except LawBroken as error:
@@ -156,7 +157,7 @@ def broken(
 
 
 def pairs(choose: Choose, *, growths: int) -> Iterator[tuple[Sketch, Seen | Breach]]:
-    """One drawn model with several drawn growths: most of them of the model itself, the last ones in a row."""
+    """Draw one model with several growths: most of them of the model itself, the last ones one after the other."""
     sketch = draw_sketch(choose)
     try:
         one = subject(sketch)
@@ -178,12 +179,12 @@ def pairs(choose: Choose, *, growths: int) -> Iterator[tuple[Sketch, Seen | Brea
             yield sketch, Breach(sketch, (growth,) if single else (*row, growth), error.law, str(error))
             continue
         yield sketch, seen
-        if grown is not None and k >= growths - 3:  # the first of the row is the last single one
+        if grown is not None and k >= growths - 3:  # the sequence starts with the last single growth
             row, model = [*row, growth], grown
 
 
 def _further(choose: Choose, one: Subject, seen: Seen, stand: Stand) -> Seen:
-    """Watch the laws that take longer on some pairs, and force some of the refusals."""
+    """Check the laws that take longer on some pairs, and force some refusals."""
     if choose.seldom(FURTHER):
         look_further(one.sketch, one.model, one.inputs, seen)
         seen = replace(seen, further=True)

@@ -1,4 +1,4 @@
-"""What a step can be: how its operands are found, which options it has, which module does it."""
+"""Defines what a kind of step is: which operands fit, which options it has, and how its module is made."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .choose import Choose
 Options = Mapping[str, int]
 LAYOUTS = ("image", "tokens", "flat")
 WIDTHS = (2, 4, 3, 6, 8)
-"""Of drawn layers. Few of them, so that volumes often have the same width by chance and can be added up."""
+"""Widths of drawn layers. There are few, so that values often have equal widths by chance and can be added."""
 
 
 class Do(nn.Module):
-    """A function of some layers and values. Tracing goes through it. Tensors that are no parameters become buffers."""
+    """A module that calls a function of layers and values. Tracing passes through it. Plain tensors become buffers."""
 
     def __init__(self, function: Callable[..., Any], **parts: Any) -> None:
         super().__init__()
@@ -30,17 +30,17 @@ class Do(nn.Module):
                 setattr(self, name, part)
 
     def forward(self, *xs: Any) -> Any:
-        """The function, of this module and the values."""
+        """Call the function with this module and the values."""
         return self.function(self, *xs)
 
 
 def no_options(choose: Choose, xs: Sequence[Tensor], widths: Sequence[int]) -> dict[str, int]:
-    """For steps without a choice."""
+    """Draw no options; for steps that have none."""
     return {}
 
 
 def always(x: Tensor) -> bool:
-    """For steps that take any value of their layout."""
+    """Accept any value of the right layout."""
     return True
 
 
@@ -49,14 +49,14 @@ class Part:
     """One kind of step.
 
     Args:
-        takes: layouts of the first operand, which the step also gives unless `gives` says otherwise.
-        make: the module, from the operands and the options.
-        options: choices, given the operands and the widths of all volumes of the first one's kind.
+        takes: layouts of the first operand; the result has the same layout unless `gives` names another.
+        make: makes the module from the operands and the options.
+        options: draws options, given the operands and the widths of all values of the first operand's layout.
         gives: the layout of the results.
-        fits: which first operands.
-        mate: which further operands go with the first one; None if there are none.
-        most: how many of them at most.
-        share: how often it is drawn, against others.
+        fits: whether the step accepts a first operand.
+        mate: whether another operand fits the first one; None for any.
+        most: the largest number of further operands.
+        share: how often the step is drawn, relative to the others.
     """
 
     takes: tuple[str, ...]
@@ -70,26 +70,26 @@ class Part:
 
 
 def channel_axis(layout: str) -> int:
-    """The axis of channels."""
+    """Return the channel axis."""
     return 1 if layout == "image" else -1
 
 
 def divisors(*numbers: int) -> list[int]:
-    """Common divisors, ascending."""
+    """Return the common divisors in ascending order."""
     common = gcd(*numbers)
     return [n for n in range(1, common + 1) if common % n == 0]
 
 
 def width(choose: Choose, widths: Sequence[int]) -> int:
-    """A width: a drawn one, or that of another volume."""
+    """Draw a width: a new one, or that of another value."""
     return choose.pick(tuple(widths)) if widths and choose.seldom(60) else choose.pick(WIDTHS)
 
 
 def same_shape(x: Tensor, y: Tensor) -> bool:
-    """Whether two values have one shape."""
+    """Whether two values have the same shape."""
     return x.shape == y.shape
 
 
 def several(op: str, options: Options) -> int:
-    """How many values a step gives."""
+    """Return the number of values that a step makes."""
     return options["pieces"] if op == "chunk" else 2 if op == "split" else 1

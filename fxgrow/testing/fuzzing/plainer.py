@@ -1,4 +1,4 @@
-"""The same steps and the same growth, but plainer: options as they are by default, smaller widths."""
+"""Makes steps and growths simpler without changing their number: default options, smaller widths."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ PLAIN = {
     **dict.fromkeys(("stride", "groups", "kernel", "dilation", "bias", "layers"), 1),
     **dict.fromkeys(("skip", "causal", "both", "norm", "padding"), 0),
 }
-"""Options whose simplest value is not the least one that there is."""
+"""Options whose simplest value is not their smallest."""
 SIZES = frozenset({"out", "hidden"})
 
 
 def plainer_sketches(sketch: Sketch) -> Iterator[Sketch]:
-    """A sketch with one plainer option, a smaller width or a smaller input."""
+    """Yield sketches with one simpler option, one smaller width or one smaller input."""
     plain = {"dtype": "float64", "training": False, "channels_last": False, "takes": "tensors", "returns": "tensors"}
     for name, wanted in plain.items():
         if getattr(sketch, name) != wanted:
@@ -43,7 +43,7 @@ def _smaller(name: str, value: int) -> tuple[int, ...]:
 
 
 def plainer_growths(growth: Growth) -> Iterator[Growth]:
-    """A growth with one option as it is by default, or one name less."""
+    """Yield growths with one option at its default, or with one name less."""
     plain: tuple[dict[str, object], ...]
     match growth:
         case Widening():

@@ -1,4 +1,4 @@
-"""Several runs of the fuzzer at a time, each in a process; what they have counted is told on the way, and not lost."""
+"""Runs the fuzzer in several processes; each sends its tally regularly, so that it is not lost."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ logger = logging.getLogger("fxgrow.fuzz")
 EVERY = 60.0
 """Seconds between two lines of progress."""
 TOLD = 5.0
-"""Seconds between two reports of a process: what is lost if it is killed."""
+"""Seconds between two tallies of a process; a killed process loses at most this much."""
 
 Stop = Callable[[Tally], bool]
-"""Hears of a tally now and then; says whether to stop."""
+"""Receives a tally regularly; returns whether to stop."""
 Task = Callable[[Any, Tally, Stop], None]
-"""A run: what it is about, what it counts into, and whom it tells. Of a module's top level, for other processes."""
+"""A run: called with its parameters, the tally to update, and a `Stop`. It must be importable by other processes."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """Says from time to time how far a run is."""
+    """Logs the progress of a run at intervals."""
 
     start: float = field(default_factory=time.monotonic)
     said: float = field(default_factory=time.monotonic)
 
     def tell(self, tally: Tally) -> bool:
-        """A line, if it is time for one. It never stops a run."""
+        """Log a line if it is time for one. Returns False: it never stops a run."""
         now = time.monotonic()
         if now - self.said >= EVERY:
             self.said = now
@@ -45,16 +45,16 @@ class Progress:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of all runs."""
+    """The result of all runs."""
 
     total: Tally = field(default_factory=Tally)
     interrupted: bool = False
     died: int = 0
-    """Processes that ended before their work did."""
+    """Number of processes that ended before their work did."""
 
 
 def alone(task: Task, about: Any, outcome: Outcome) -> None:
-    """One run, in this process; an interruption ends it, and what it has counted stays."""
+    """Run in this process; an interruption ends the run and keeps its tally."""
     try:
         task(about, outcome.total, Progress().tell)
     except KeyboardInterrupt:
@@ -62,7 +62,7 @@ def alone(task: Task, about: Any, outcome: Outcome) -> None:
 
 
 def together(task: Task, each: Sequence[Any], outcome: Outcome) -> None:
-    """Several runs. The first interruption asks them to end, the second one makes them."""
+    """Run in several processes. The first interruption asks them to end, the second one terminates them."""
     context = multiprocessing.get_context("spawn")
     stop, processes = context.Event(), dict[Connection, SpawnProcess]()
 
@@ -72,7 +72,7 @@ def together(task: Task, each: Sequence[Any], outcome: Outcome) -> None:
         outcome.interrupted = True
         stop.set()
 
-    known = signal.signal(signal.SIGINT, signal.SIG_IGN)  # processes that are started now ignore it, too
+    known = signal.signal(signal.SIGINT, signal.SIG_IGN)  # processes started now ignore it too
     try:
         for about in each:
             here, there = context.Pipe(duplex=False)
@@ -91,7 +91,7 @@ def together(task: Task, each: Sequence[Any], outcome: Outcome) -> None:
 
 
 def _listen(ends: Sequence[Connection]) -> list[Tally]:
-    """The last tally of each process, when all have ended."""
+    """Return the last tally of each process, when all have ended."""
     told, left, progress = dict[int, Tally](), list(ends), Progress()
     while left:
         for one in wait(left, timeout=1.0):

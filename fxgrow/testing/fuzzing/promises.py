@@ -1,4 +1,4 @@
-"""What a plan promises: a proof, shapes, the same bits whenever it is applied."""
+"""Checks the promises of a plan: a proof, the shapes, and the same bits whenever it is applied."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .running import GIVEN, Inputs, Stand
 
 
 class LawBroken(AssertionError):
-    """fxgrow did what it never may."""
+    """fxgrow broke one of its laws."""
 
     def __init__(self, law: str, text: str) -> None:
         super().__init__(f"{law}: {text}")
@@ -27,19 +27,20 @@ class LawBroken(AssertionError):
 
 
 def eval_only(plan: Plan) -> tuple[str, ...]:
-    """Nodes because of which it holds in evaluation mode only."""
+    """Return the nodes because of which a plan is valid in evaluation mode only."""
     return tuple(node for p in steps(plan) for node in p.eval_only)
 
 
 def claimed(plan: Plan) -> tuple[bool, ...]:
-    """The modes in which it keeps the outputs, by `training`: none where other numbers are drawn in both."""
+    """Return the modes in which a plan preserves the outputs, as values of `training`; none if random draws change in
+    both."""
     if any(p.redrawn for p in steps(plan)):
         return ()
     return (False,) if eval_only(plan) else (False, True)
 
 
 def proved(plan: Plan, grown: Stand, inputs: Inputs) -> None:
-    """Only where nothing reads the new units (of a part that is cut off, say) there is nothing to prove."""
+    """Check that a plan contains a proof; one without is allowed if no output depends on the new units."""
     for p in steps(plan):
         if not p.proof and (p.inserts or reached(p, grown, inputs)):
             raise LawBroken("a plan holds its proof", p.title)
@@ -64,7 +65,7 @@ def reached(plan: Plan, grown: Stand, inputs: Inputs) -> bool:
 
 
 def predicted(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule) -> None:
-    """Shapes and the number of parameters are what the plan says, and there are more of them."""
+    """Check that shapes and the number of parameters match the plan, and that the number has increased."""
     law = "a plan predicts what it makes"
     tensors = tensors_of(grown)
     last = {name: edit.new for p in steps(plan) for edit in p.tensors for name in edit.names}
@@ -80,7 +81,7 @@ def predicted(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule) -> None:
 
 
 def kept(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule) -> None:
-    """Old entries stay, or are scaled as the plan says; dtypes, formats and flags stay."""
+    """Check that old entries are unchanged or changed as planned, and that dtypes, formats and flags stay."""
     try:
         look(plan, model, grown)
     except EntriesChanged as changed:
@@ -88,7 +89,7 @@ def kept(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule) -> None:
 
 
 def repeatable(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule, ran: Stand, inputs: Inputs) -> None:
-    """The plan as text, read again and applied in place, makes the same model; and it can be told in words."""
+    """Check that a plan restored from JSON and applied in place makes the same model, and has the same description."""
     try:
         text, words = plan.to_json(), str(plan)
         read = Plan.from_json(text)
@@ -96,14 +97,14 @@ def repeatable(plan: Plan, model: fx.GraphModule, grown: fx.GraphModule, ran: St
     except Exception as error:
         raise LawBroken("a plan can be kept as text", f"{type(error).__name__}: {error}") from error
     if read != plan or read.to_json() != text or str(read) != words:
-        raise LawBroken("a plan can be kept as text", "it reads as another plan")
+        raise LawBroken("a plan can be kept as text", "it is restored as a different plan")
     a, b = contents(grown), contents(again)
     if a != b:
         raise LawBroken("a plan makes the same bits again", ", ".join(k for k in {**a, **b} if a.get(k) != b.get(k)))
     training = "eval" not in ran.modes
     wanted, found = ran.outputs(inputs, training, GIVEN), Stand(again, own=True).outputs(inputs, training)
     if digest(wanted) != digest(found):
-        raise LawBroken("a plan makes the same bits again", "a model that is grown in place returns something else")
+        raise LawBroken("a plan makes the same bits again", "a model that is grown in place returns different outputs")
 
 
 def _given(inputs: Inputs) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def _given(inputs: Inputs) -> dict[str, Any]:
 
 
 def tied(model: fx.GraphModule, grown: fx.GraphModule) -> None:
-    """Weights that have several names still have them."""
+    """Check that weights with several names still have them."""
     new = tensors_of(grown)
     first: dict[int, str] = {}
     for name, tensor in tensors_of(model).items():

@@ -1,4 +1,4 @@
-"""Growths follow when the steps of a sketch change: their modules have other numbers then, or are gone."""
+"""Adapts growths when the steps of a sketch change: modules then have other numbers, or no longer exist."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import replace
 from .growths import Deepening, Growth, Whole, Widening
 
 Names = Mapping[str, str]
-"""From the module of a step to what it is called afterwards; "" where it is gone. What ends in a dot and a name below
-it stays below it, but for modules that become one layer (`=name`)."""
+"""Maps the module of a step to its new name; "" if it no longer exists. Names below it stay below it, except for
+modules that become one layer (`=name`)."""
 
 
 def renamed(growths: tuple[Growth, ...], names: Names) -> tuple[Growth, ...] | None:
-    """The growths under new names; None if something they name is gone."""
+    """Return the growths with new names; None if a named module no longer exists."""
     found = tuple(_renamed(growth, names) for growth in growths)
     return tuple(g for g in found if g is not None) if all(g is not None for g in found) else None
 

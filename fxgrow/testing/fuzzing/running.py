@@ -1,4 +1,4 @@
-"""Run models for the laws: on which inputs, in which mode, and how much rounding alone moves what they return."""
+"""Runs models for the laws: the inputs, the modes, and how much rounding alone changes their outputs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ...verification.compare import distance, flat, forward, seeded
 LAST_PLACE = 2.0**-52
 TRIES = 4
 GIVEN = "given"
-"""The inputs that come with a model."""
+"""The name of the inputs that come with a model."""
 Outputs = dict[str, Tensor]
 Inputs = Sequence[Tensor] | Call
-"""Tensors, one after the other, or a call that has them in containers or by name."""
+"""A sequence of tensors, or a call with containers or keyword arguments."""
 
 
 def probes(inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
-    """The inputs that are given, and others of their shapes, by name."""
+    """Yield the given inputs, and other inputs of the same shapes, by name."""
     random = torch.Generator().manual_seed(1)
     yield GIVEN, inputs
     yield "large, sparse", mapped(inputs, lambda x: _sparse(x, random))
@@ -38,41 +38,41 @@ def _sparse(x: Tensor, random: torch.Generator) -> Tensor:
 
 
 def mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
-    """The same inputs with other tensors."""
+    """Return the inputs with changed tensors."""
     if isinstance(inputs, Call):
         return inputs.changed(lambda x: change(x) if isinstance(x, Tensor) else x)
     return tuple(changed(x, lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf) for x in inputs)
 
 
 def tensors_in(inputs: Inputs) -> list[Tensor]:
-    """The tensors among the inputs."""
+    """Return the tensors among the inputs."""
     return [x for x in (inputs.leaves if isinstance(inputs, Call) else inputs) if isinstance(x, Tensor)]
 
 
 def called(model: nn.Module, inputs: Inputs) -> Any:
-    """What a model returns, and what it writes into containers of its inputs, of which it gets copies."""
+    """Call a model with copies of containers, and return its output and what it wrote into them."""
     call = as_call(inputs if isinstance(inputs, Call) else tuple(inputs))
     assert call is not None, "inputs are given"
     return forward(model, call.changed(lambda leaf: leaf))
 
 
 class Stand:
-    """A copy of a model for test runs: each of them finds it as the model was when the copy was made."""
+    """A copy of a model for test runs; each run starts from the state that the model had when the copy was made."""
 
     def __init__(self, model: nn.Module, *, own: bool = False, modes: Sequence[str] = ()) -> None:
-        """`own`: nobody else needs the model, so that it need not be copied. `modes`: those in which it is to run; by
+        """Copy the model, unless `own` says that no one else needs it. `modes` are the modes in which it runs; by
         default those that it was traced for."""
         self.modes = tuple(modes) or modes_of(model)
         self.twin = model if own else copy.deepcopy(model)
         self.training = model.training
         self.warned: set[str] = set()
-        """What torch has warned of."""
+        """Warnings that torch gave."""
         tensors = [*self.twin.parameters(), *self.twin.buffers()]
         self._kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
         self._known: dict[tuple[str, bool], Outputs | None] = {}
 
     def renewed(self, training: bool) -> nn.Module:
-        """The copy in one mode, as it was."""
+        """Return the copy in one mode, with its original tensors."""
         with torch.no_grad():
             for tensor, value in self._kept:
                 tensor.copy_(value)
@@ -80,13 +80,13 @@ class Stand:
         return self.twin.train(training)
 
     def outputs(self, inputs: Inputs, training: bool, name: str = "") -> Outputs | None:
-        """What the model returns; in training mode also what it returns afterwards, out of what it then has learned
-        about its inputs (running statistics). None if it cannot run (a norm of one number), or is not to in that mode.
+        """Run the model and return its outputs; in training mode also the outputs in evaluation mode afterwards, which
+        depend on running statistics. None if it cannot run (e.g. a norm of one number), or must not run in that mode.
 
         Args:
-            inputs: for it.
-            training: the mode.
-            name: of the inputs, if they come again: then the same outputs are returned.
+            inputs: the inputs.
+            training: whether it runs in training mode.
+            name: the name of the inputs; outputs of named inputs are cached.
         """
         key = (name, training)
         if name and key in self._known:
@@ -109,7 +109,8 @@ class Stand:
         return found
 
     def own_rounding(self, inputs: Inputs, training: bool, wanted: Outputs) -> float:
-        """How far the outputs move when inputs and weights change in their last place, at most in a few tries."""
+        """Return how far the outputs move when inputs and weights change in their last place; the largest of a few
+        tries."""
         return max(self._moved(inputs, training, wanted, seed) for seed in range(TRIES))
 
     def _moved(self, inputs: Inputs, training: bool, wanted: Outputs, seed: int) -> float:
@@ -119,19 +120,21 @@ class Stand:
             for p, kept in other._kept:
                 if isinstance(p, nn.Parameter):
                     kept.mul_(1 + LAST_PLACE * (2 * torch.randint(2, p.shape, generator=random) - 1).to(p.dtype))
-        moved = mapped(inputs, lambda x: x + LAST_PLACE * x.abs().max() if x.is_floating_point() else x)  # zeros, too
+        moved = mapped(
+            inputs, lambda x: x + LAST_PLACE * x.abs().max() if x.is_floating_point() else x
+        )  # changes zeros too
         found = other.outputs(moved, training)
         return max((distance(wanted[k], found[k]) for k in wanted), default=0.0) if found else float("inf")
 
     def gradients(self, inputs: Inputs) -> tuple[nn.Module, Outputs]:
-        """The copy with the gradients of the sum of all squared outputs, and these.
+        """Return the copy with the gradients of the sum of all squared outputs, and the outputs.
 
         Raises:
             RuntimeError, ValueError: it cannot run, or no output depends on a weight.
         """
         twin = self.renewed(self.training).requires_grad_(True)
         with seeded(0), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `outputs` notes them
+            warnings.simplefilter("ignore")  # `outputs` records them
             found = flat(called(twin, inputs))
             sum((y.square().sum() for y in found.values() if y.is_floating_point()), torch.zeros(())).backward()
         return twin, found

@@ -1,4 +1,4 @@
-"""A breach as a small Python script that shows it again."""
+"""Writes a breach as a small Python script that reproduces it."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if __name__ == "__main__":
 
 
 def script(breach: Breach) -> str:
-    """The text of the script."""
+    """Return the text of the script."""
     growths = "\n".join(f"    {growth!r}," for growth in breach.growths)
     text = breach.text.replace("\\", "/").replace('"""', "'''")
     return TEXT.format(law=breach.law, text=text, sketch=breach.sketch, growths=growths)
 
 
 def save(breach: Breach, folder: Path) -> Path:
-    """Write the script into a folder, under a name made of what it says; where it lies."""
+    """Write the script into a folder, under a name derived from its text, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     text = script(breach)
     path = folder / f"breach_{hashlib.sha256(text.encode()).hexdigest()[:10]}.py"

@@ -1,4 +1,4 @@
-"""Make a pair that breaks a law smaller, as data: fewer steps first, then plainer ones, then smaller widths."""
+"""Makes a pair that breaks a law smaller: first fewer steps, then simpler ones, then smaller widths."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .renaming import renamed
 from .sketch import Input, Misfit, Sketch, Step, step
 
 ATOMIC = frozenset({"linear", "conv", "layer_norm", "batch_norm", "pointwise", "again", "tied"})
-"""Steps that are not replaced by plainer ones."""
+"""Steps that are not replaced by simpler ones."""
 LAYERS = frozenset({"linear", "conv", "embedding"})
 
 Pair = tuple[Sketch, tuple[Growth, ...]]
 Breaks = Callable[[Sketch, tuple[Growth, ...]], bool]
-"""Whether a pair still breaks the law. Sketches that do not fit break nothing."""
+"""Whether a pair still breaks the law; sketches whose steps do not fit break none."""
 
 
 def shrink(sketch: Sketch, growths: tuple[Growth, ...], breaks: Breaks, *, tries: int = 600) -> Pair:
-    """The smallest pair found that still breaks.
+    """Return the smallest pair found that still breaks the law.
 
     Args:
-        sketch: of the model.
-        growths: one behind the other.
-        breaks: asked of every smaller pair; must hold for the pair itself.
-        tries: how often it is asked at most.
+        sketch: the sketch of the model.
+        growths: the growths, one after the other.
+        breaks: tested on every smaller pair; must hold for the given pair.
+        tries: the largest number of these tests.
     """
     pair, left, moved = (sketch, growths), tries, True
     while moved and left > 0:
@@ -67,7 +67,8 @@ def _candidates(sketch: Sketch, growths: tuple[Growth, ...]) -> Iterator[Pair]:
 
 
 def _layout(sketch: Sketch) -> tuple[list[int], list[str], Bench] | None:
-    """The number of the first value of each step, behind them the number of all values; and layouts of all values."""
+    """Return the number of the first value of each step, followed by the number of all values; and all values'
+    layouts."""
     bench = Bench(sketch.inputs, sketch.seed)
     first = []
     try:
@@ -79,7 +80,7 @@ def _layout(sketch: Sketch) -> tuple[list[int], list[str], Bench] | None:
 
 
 def trimmed(sketch: Sketch, growths: tuple[Growth, ...]) -> Pair:
-    """Without the steps whose values nobody reads."""
+    """Return the pair without the steps whose values are not used."""
     for k in reversed(range(len(sketch.steps))):
         known = _layout(sketch)
         if known is None or len(sketch.steps) == 1:
@@ -94,7 +95,7 @@ def trimmed(sketch: Sketch, growths: tuple[Growth, ...]) -> Pair:
 
 
 def _without(sketch: Sketch, growths: tuple[Growth, ...], k: int, instead: int) -> Iterator[Pair]:
-    """Without one step; where growths name it, they name another layer instead."""
+    """Yield the pair without one step; growths that name it get the name of another layer."""
     found = dropped(sketch, growths, k, instead)
     if found is not None:
         yield found
@@ -107,7 +108,7 @@ def _without(sketch: Sketch, growths: tuple[Growth, ...], k: int, instead: int) 
 
 
 def _started(sketch: Sketch, growths: tuple[Growth, ...], k: int) -> Iterator[Pair]:
-    """With an input in place of what a step gives, and without what only led there; inputs nobody reads go, too."""
+    """Yield the pair with an input in place of the value of a step; unused steps and inputs are removed."""
     known, n = _layout(sketch), len(sketch.inputs)
     if known is None or known[0][k + 1] - known[0][k] > 1:
         return
@@ -127,7 +128,7 @@ def _started(sketch: Sketch, growths: tuple[Growth, ...], k: int) -> Iterator[Pa
 
 
 def _needed(sketch: Sketch) -> Sketch:
-    """Without the inputs that nobody reads."""
+    """Return the sketch without unused inputs."""
     for k in reversed(range(len(sketch.inputs))):
         if len(sketch.inputs) > 1 and not any(k in (*s.reads, *sketch.outputs) for s in sketch.steps):
             steps = tuple(replace(s, reads=tuple(v - (v > k) for v in s.reads)) for s in sketch.steps)
@@ -137,21 +138,22 @@ def _needed(sketch: Sketch) -> Sketch:
 
 
 def dropped(sketch: Sketch, growths: tuple[Growth, ...], k: int, instead: int) -> Pair | None:
-    """Without one step, whose readers read another value; None if growths name it, or others use its module."""
+    """Return the pair without one step, whose users get another value; None if growths name it or others use its
+    module."""
     return spliced(sketch, growths, k, (), instead, "")
 
 
 def spliced(
     sketch: Sketch, growths: tuple[Growth, ...], k: int, new: tuple[Step, ...], instead: int, name: str
 ) -> Pair | None:
-    """With other steps in place of one. Each of them gives one value, and readers get the last.
+    """Return the pair with other steps in place of one. Each of them makes one value, and users get the last.
 
     Args:
         sketch, growths: the pair.
-        k: the step.
-        new: steps that read values before it, or each other.
-        instead: what readers get if there are no new steps.
-        name: of the module that is meant where growths name the old one's.
+        k: the number of the step.
+        new: steps that read values before it, or each other's.
+        instead: the value that users get if there are no new steps.
+        name: the new name of the module in growths that name the old one.
     """
     known = _layout(sketch)
     if known is None or any(s.op in ("again", "tied") and s.option("of") == k for s in sketch.steps):
@@ -175,7 +177,7 @@ def spliced(
 
 
 def _expanded(sketch: Sketch, growths: tuple[Growth, ...], k: int) -> Iterator[Pair]:
-    """With one or two plain layers in place of a step that is made of several."""
+    """Yield the pair with one or two plain layers in place of a step that consists of several."""
     known, old = _layout(sketch), sketch.steps[k]
     if known is None or old.op in ATOMIC or known[0][k + 1] - known[0][k] > 1:
         return

@@ -1,4 +1,5 @@
-"""A model as data: inputs, steps in order, outputs. Nothing but names and numbers, so that it prints as Python."""
+"""Describes models as data: inputs, steps in order, outputs. Only names and numbers, so that it prints as Python
+code."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: what is done, with which values, how.
+    """One step: its kind, the values that it reads, and its options.
 
-    Values are numbered: the inputs first, then what the steps give, in order.
+    Values are numbered: the inputs first, then the results of the steps, in order.
     """
 
     op: str
@@ -25,10 +26,10 @@ class Step:
     options: tuple[tuple[str, int], ...] = ()
 
     def option(self, name: str) -> int:
-        """One option.
+        """Return one option.
 
         Raises:
-            KeyError: the step has none of that name.
+            KeyError: the step has no option with this name.
         """
         return dict(self.options)[name]
 
@@ -38,13 +39,13 @@ class Step:
 
 
 def step(op: str, *reads: int, **options: int) -> Step:
-    """A step, written shortly."""
+    """Make a step, with options as keyword arguments."""
     return Step(op, reads, tuple(options.items()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sketch:
-    """A model and its state."""
+    """A model with its dtype, mode and memory format."""
 
     inputs: tuple[Input, ...]
     steps: tuple[Step, ...]
@@ -53,13 +54,13 @@ class Sketch:
     training: bool = False
     channels_last: bool = False
     takes: str = "tensors"
-    """How inputs are given: one of `forms.TAKES`."""
+    """How inputs are passed: one of `forms.TAKES`."""
     returns: str = "tensors"
     """How outputs are returned: one of `forms.RETURNS`."""
     seed: int = 0
 
     def __str__(self) -> str:
-        """Python that makes it."""
+        """Return Python code that makes the sketch."""
         inputs = "".join(f"{one!r}, " for one in self.inputs)
         steps = "".join(f"\n        {one}," for one in self.steps)
         return (
@@ -70,4 +71,4 @@ class Sketch:
 
 
 class Misfit(Exception):
-    """The steps of a sketch do not fit together: it is no model. Only shrinking makes such sketches."""
+    """The steps of a sketch do not fit together. Only shrinking makes such sketches."""

@@ -1,4 +1,4 @@
-"""Steps that look at the mode, that keep something in buffers, or that compute with sizes."""
+"""Defines steps that depend on the mode, keep state in buffers, or compute with sizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EPSILON = 1e-3
 
 
 class KeptInEval(nn.Module):
-    """A norm that stays in evaluation mode, as fine-tuned detectors have it."""
+    """A norm that stays in evaluation mode, as in fine-tuned detectors."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ class KeptInEval(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> KeptInEval:
-        """All but the norm."""
+        """Set the mode of everything except the norm."""
         super().train(mode)
         self.norm.eval()
         return self
 
     def forward(self, x: Tensor) -> Any:
-        """The norm."""
+        """Apply the norm."""
         return self.norm(x)
 
 
@@ -42,12 +42,12 @@ def _width(xs: Sequence[Tensor], o: Options) -> int:
 
 
 def _tail(xs: Sequence[Tensor], o: Options) -> tuple[int, ...]:
-    """The shape that puts a vector of channels along their axis."""
+    """Return the shape that broadcasts a vector of channels along their axis."""
     return (-1, *(1,) * (xs[0].dim() - 2)) if o["image"] else (-1,)
 
 
 def _others(xs: Sequence[Tensor], o: Options) -> tuple[int, ...]:
-    """All axes but that of channels."""
+    """Return all axes except the channel axis."""
     return tuple(k for k in range(xs[0].dim()) if k != (1 if o["image"] else xs[0].dim() - 1))
 
 
@@ -60,7 +60,7 @@ def _affine(n: int) -> dict[str, nn.Parameter]:
 
 
 def _dropout(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Its flag follows the mode, or its rate does, or the flag is inverted."""
+    """Make a dropout whose flag follows the mode, whose rate does, or whose flag is inverted."""
     match o["kind"]:
         case 0:
             return Do(lambda m, x: F.dropout(x, RATE, m.training))
@@ -71,7 +71,7 @@ def _dropout(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _batch_norm(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Its flag follows the mode, its momentum does, too, or the flag is inverted."""
+    """Make a batch norm whose flag follows the mode, whose momentum does too, or whose flag is inverted."""
 
     def call(m: Any, x: Tensor) -> Tensor:
         flag = m.training if o["kind"] < 2 else not m.training
@@ -83,7 +83,7 @@ def _batch_norm(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _scaled(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Without parameters, and something else in each mode."""
+    """Make a step without parameters that differs between the modes."""
     if o["kind"]:
         return Do(lambda m, x: x if m.training else 2 * x)
     return Do(lambda m, x: x * 0.5 if m.training else x)
@@ -95,14 +95,14 @@ def _kept(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _branch(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """A layer that only training mode runs: no one graph is both."""
+    """Make a layer that runs only in training mode, so that no single graph covers both modes."""
     n = _width(xs, o)
     extra = CONV[rank(xs[0])](n, n, 1) if o["image"] else nn.Linear(n, n)
     return Do(lambda m, x: x + m.extra(x) if m.training else x, extra=extra)
 
 
 def _by_hand(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """A norm with running statistics: those always, and written in both modes; or as a batch norm has it."""
+    """Make a norm with running statistics: used and updated in both modes, or used as in a batch norm."""
     axes, tail = _others(xs, o), _tail(xs, o)
 
     def call(m: Any, x: Tensor) -> Any:
@@ -119,7 +119,7 @@ def _by_hand(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _frozen(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """A batch norm whose weights are buffers, put together in front of the product."""
+    """Make a batch norm whose weights are buffers, combined before they are applied."""
     tail = _tail(xs, o)
 
     def call(m: Any, x: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def _frozen(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _counter(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """It counts its calls, and may divide by them."""
+    """Make a step that counts its calls, and may divide by their number."""
 
     def call(m: Any, x: Tensor) -> Tensor:
         m.calls.add_(1)
@@ -143,13 +143,14 @@ def _counter(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _table(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Adds a table of numbers, one for each channel."""
+    """Make a step that adds a table of numbers, one for each channel."""
     tail = _tail(xs, o)
     return Do(lambda m, x: x + m.table.view(tail), table=torch.linspace(-1, 1, _width(xs, o)))
 
 
 def _made_anew(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Adds what is summed up in a tensor that `forward` makes, or filled in pieces; or casts to a buffer's dtype."""
+    """Make a step that adds a tensor which `forward` accumulates or fills in parts, or that casts to a buffer's
+    dtype."""
 
     def call(m: Any, x: Tensor) -> Any:
         match o["kind"]:
@@ -170,7 +171,7 @@ def _made_anew(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _merged(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """The batch and the channels, or the time, in one axis: its size is their product."""
+    """Make a step that merges the batch with the channels, or with time, in one axis."""
     n = xs[0].shape[1]
     rest = range(2, xs[0].dim())
 
@@ -183,7 +184,7 @@ def _merged(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _by_sizes(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Scaled by a number that is made of a width and another size."""
+    """Make a step that scales by a number computed from a width and another size."""
     axis, n = (1 if o["image"] else -1), _width(xs, o)
     match o["kind"]:
         case 0:
@@ -197,8 +198,8 @@ def _by_sizes(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _cut_by_sizes(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Weighted by the sum of some units: as many as the batch has samples, or as half the length says; or cut there and
-    put together again."""
+    """Make a step that weights by the sum of some units: as many as the batch has samples, or as half the length; or
+    that splits there and concatenates again."""
     axis = 1 if o["image"] else xs[0].dim() - 1
 
     def part(x: Tensor, *bounds: Any) -> Any:
@@ -222,14 +223,14 @@ def _cut_by_sizes(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _positions(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Adds a table of positions, cut to the length of the input."""
+    """Make a step that adds a table of positions, cut to the length of the input."""
     axis = 2 if o["image"] else 1
     shape = [n if k in (axis, 1 if o["image"] else xs[0].dim() - 1) else 1 for k, n in enumerate(xs[0].shape)]
     return Do(lambda m, x: x + m.table.narrow(axis, 0, x.shape[axis]), table=nn.Parameter(torch.rand(shape)))
 
 
 def _attention(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Attention whose dropout is on in training mode only."""
+    """Make an attention with dropout in training mode only."""
     n, heads = xs[0].shape[-1], o["heads"]
 
     def call(m: Any, x: Tensor) -> Any:
@@ -263,7 +264,7 @@ STATE: dict[str, Part] = {
     "positions": Part(takes=("image", "tokens"), make=_positions, share=1),
     "attention_with_dropout": Part(takes=("tokens",), make=_attention, options=_heads, share=1),
 }
-"""By name."""
+"""All these kinds of steps, by name."""
 KINDS = {
     "dropout_by_mode": 3,
     "batch_norm_by_mode": 3,
@@ -280,4 +281,4 @@ KINDS = {
     "cut_by_sizes": 5,
     "positions": 1,
 }
-"""How many kinds there are of the steps that have to know where the axis of channels is."""
+"""Number of variants of each kind of step that needs to know the channel axis."""

@@ -1,4 +1,4 @@
-"""What a run of the fuzzer has seen, counted."""
+"""Counts what a run of the fuzzer has seen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .sketch import Sketch
 
 COUNTERS = ("ops", "features", "asked", "schemes", "refusals", "forced", "harmless")
 LISTED = 20
-"""Refusals that were forced without harm, of which the report tells."""
+"""Largest number of forced refusals without an effect that the report lists."""
 
 
 @dataclass(slots=True)
@@ -24,24 +24,24 @@ class Tally:
     grown: int = 0
     breaches: int = 0
     further: int = 0
-    """Pairs on which the laws that take longer were watched, too."""
+    """Number of pairs on which the laws that take longer were checked too."""
     ill: int = 0
-    """Growths whose difference is above the bound, explained by the network's own rounding."""
+    """Number of growths whose difference is above the bound, but explained by the network's own rounding."""
     worst: float = 0.0
-    """The largest difference of the others."""
+    """The largest difference of the other growths."""
     ops: Counter[str] = field(default_factory=Counter)
-    """In how many models a kind of step occurs."""
+    """Number of models that contain a kind of step."""
     features: Counter[str] = field(default_factory=Counter)
-    """The same of what is not a step."""
+    """Number of models that have a feature other than a step."""
     asked: Counter[str] = field(default_factory=Counter)
     schemes: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
     forced: Counter[str] = field(default_factory=Counter)
-    """Refusals that were forced, by reason."""
+    """Forced refusals, by reason."""
     harmless: Counter[str] = field(default_factory=Counter)
-    """Those of them that did no harm: reason, operator, scheme."""
+    """Forced refusals that changed nothing, by reason, operator and scheme."""
     examples: dict[str, str] = field(default_factory=dict)
-    """For each of these the first one seen."""
+    """The first example of each of these."""
 
     def model(self, sketch: Sketch) -> None:
         """Count a model."""
@@ -50,7 +50,7 @@ class Tally:
         self.features.update(features(sketch))
 
     def pair(self, seen: Seen, where: str = "") -> None:
-        """Count a pair that broke no law; `where` tells how to find it again."""
+        """Count a pair that broke no law; `where` says how to reproduce it."""
         self.pairs += 1
         self.asked[type(seen.growth).__name__] += 1
         self.further += seen.further
@@ -70,7 +70,7 @@ class Tally:
         self.worst = max(self.worst, 0.0 if seen.rounding else seen.error)
 
     def add(self, other: Tally) -> None:
-        """Count what another run has counted."""
+        """Add the counts of another run."""
         for name in ("models", "pairs", "grown", "breaches", "further", "ill"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.worst = max(self.worst, other.worst)
@@ -80,43 +80,43 @@ class Tally:
 
     @property
     def share(self) -> float:
-        """Of pairs that are growths."""
+        """The share of pairs that are growths."""
         return self.grown / self.pairs if self.pairs else 0.0
 
     def progress(self) -> str:
-        """The counts that matter, on one line."""
+        """Return the most important counts on one line."""
         return f"{self.pairs:,} pairs, {self.grown:,} growths, {self.breaches} broken laws"
 
     def text(self, seconds: float) -> str:
-        """A report."""
+        """Return a report."""
         pace = self.pairs / max(seconds, 1e-9)
         lines = [
             f"{self.pairs:,} pairs of {self.models:,} models in {seconds:.0f} s, {pace:.1f} a second",
             f"{self.breaches} broken laws",
             f"{self.share:.1%} of the pairs are growths, the others refusals",
-            f"largest difference in float64 {self.worst:.1e}; in {self.ill} growths the network's own rounding is more",
-            f"{self.further:,} pairs watched further: twice against once, step by step, in the model's own dtype",
+            f"largest difference in float64 {self.worst:.1e}; larger in {self.ill} growths by own rounding",
+            f"{self.further:,} pairs with further checks: growing twice or once, step by step, in the own dtype",
         ]
         for title, counts, of in (
-            ("what was asked", self.asked, self.pairs),
+            ("requests", self.asked, self.pairs),
             ("growths, by scheme", self.schemes, self.grown),
-            ("refusals, by reason, of all pairs", self.refusals, self.pairs),
-            ("steps, in so many models", self.ops, self.models),
-            ("features, in so many models", self.features, self.models),
+            ("refusals by reason, share of all pairs", self.refusals, self.pairs),
+            ("steps, number of models", self.ops, self.models),
+            ("features, number of models", self.features, self.models),
         ):
             lines += ["", title]
             lines += [f"  {name:<40} {n:>8,}  {n / max(of, 1):6.1%}" for name, n in counts.most_common() if n]
         return "\n".join((*lines, "", *self._harmless()))
 
     def _harmless(self) -> list[str]:
-        """Refusals that may point to a missing rule: no law says that there is none."""
+        """Format the refusals that may point to a missing rule; they break no law."""
         n = sum(self.harmless.values())
-        lines = [f"refused, yet forced without harm: {n} of {sum(self.forced.values())} refusals that were forced"]
+        lines = [f"refused, but without effect when forced: {n} of {sum(self.forced.values())} forced refusals"]
         for label, count in self.harmless.most_common(LISTED):
             lines += [f"  {count:>4}  {label}", f"        {self.examples[label]}"]
         return lines
 
 
 def named(kind: Kind) -> str:
-    """A reason in words, with its code."""
+    """Return the name and the code of a refusal kind."""
     return f"{kind.name.lower().replace('_', ' ')} ({kind.value})"

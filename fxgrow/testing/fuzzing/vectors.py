@@ -1,4 +1,4 @@
-"""Steps on tokens (batch, time, channels) and on flat volumes (batch, channels): layers, attention, recurrences."""
+"""Defines steps on tokens (batch, time, channels) and flat values (batch, channels): layers, attention, recurrence."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def _heads_options(choose: Choose, xs: Sequence[Tensor], widths: Sequence[int]) 
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(batch, heads, time, width of a head)."""
+    """Reshape to (batch, heads, time, width of a head)."""
     return x.view(x.shape[0], x.shape[1], heads, x.shape[2] // heads).transpose(1, 2)
 
 
 def _attention(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Three layers, heads by view, the fused operator."""
+    """Make an attention of three layers with views as heads and the fused operator."""
     n, heads, causal, skip = xs[0].shape[-1], o["heads"], bool(o["causal"]), o["skip"]
 
     def call(m: nn.Module, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def _attention(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _by_hand(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """Attention written out, its scale computed from a size."""
+    """Make an attention of elementary operations, with a scale computed from a size."""
     n, heads, skip = xs[0].shape[-1], o["heads"], o["skip"]
 
     def call(m: nn.Module, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def _by_hand(xs: Sequence[Tensor], o: Options) -> nn.Module:
 
 
 def _packed(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """One layer for queries, keys and values."""
+    """Make an attention with one layer for queries, keys and values."""
     n, heads, causal, skip = xs[0].shape[-1], o["heads"], bool(o["causal"]), o["skip"]
 
     def call(m: nn.Module, x: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def _recurrent(kind: Callable[..., nn.Module]) -> Part:
 
 
 def _mix(xs: Sequence[Tensor], o: Options) -> nn.Module:
-    """A layer over time, as in MLP-Mixer."""
+    """Make a layer over time, as in MLP-Mixer."""
     t = xs[0].shape[1]
     return Do(
         lambda m, x: x + m.down(F.gelu(m.up(x.transpose(1, 2)))).transpose(1, 2),
@@ -197,4 +197,4 @@ VECTORS: dict[str, Part] = {
         gives="tokens",
     ),
 }
-"""By name."""
+"""All these kinds of steps, by name."""

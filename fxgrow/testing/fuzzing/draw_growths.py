@@ -1,4 +1,4 @@
-"""Draw growths for a model: where it can be asked to grow, and what to ask."""
+"""Draws growths for a model: the position at which it grows, and the options of the growth."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ FACTORS = (1.25, 1.5, 2.0, 3.0)
 
 
 def legal(growth: Growth, model: fx.GraphModule) -> bool:
-    """Whether fxgrow plans a growth. One on which it fails is to be seen, and counts as legal."""
+    """Whether fxgrow plans a growth. If fxgrow fails on it, this counts as legal, so that the laws report it."""
     try:
         plan_of(growth, model)
     except (GrowthRefused, UsageError) as error:
         return error.kind is Kind.CHECK_FAILED
-    except Exception:  # the laws are to see it
+    except Exception:  # the laws report it
         return True
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """Where a traced model can be asked to grow."""
+    """Positions at which a traced model can grow."""
 
     inner: tuple[str, ...]
     """Producers that have units which may grow."""
     outer: tuple[str, ...]
-    """Those that have none: to be refused."""
+    """Producers that have none: their growths must be refused."""
     calls: tuple[str, ...]
-    """Nodes behind which a block may stand."""
+    """Nodes after which a block may be inserted."""
     widths: Mapping[str, int] = field(default_factory=dict)
-    """Of the producers, now."""
+    """Current widths of the producers."""
 
 
 def sites_of(model: fx.GraphModule) -> Sites:
-    """The producers of a model and its calls, in execution order."""
+    """Return the producers and calls of a model, in execution order."""
     dims = analysis_of(model).dims
     known = paths(model, dims)
     found = [(path, bool(dims.algebra.growable(producer.axis))) for path, producer in known.items()]
@@ -58,7 +58,7 @@ def sites_of(model: fx.GraphModule) -> Sites:
 
 
 def draw_growth(choose: Choose, sites: Sites) -> Growth:
-    """One growth. The simplest is: one more unit for the first producer, by the scheme that fits."""
+    """Draw one growth. The simplest one adds a unit to the first producer, by scheme "auto"."""
     kind = choose.integer(0, 99)
     if kind < 72 and (sites.inner or (sites.outer and choose.seldom(10))):
         return _widening(choose, sites)
