@@ -19,7 +19,7 @@ from .terminal import BROKEN, note, show_certificate
 
 
 def register(app: typer.Typer) -> None:
-    """Register the command."""
+    """Add the command `fxgrow verify` to the application."""
     example = "Example: [bold]fxgrow verify torchvision.models:resnet18 grown --weights-before old.safetensors[/bold]"
     app.command("verify", epilog=example)(verify)
 

@@ -18,7 +18,7 @@ _STYLE = {HELD: "green", BROKEN: "bold red", REFUSED: "yellow", ERROR: "magenta"
 
 
 def register(app: typer.Typer) -> None:
-    """Register the command."""
+    """Add the command `fxgrow gate` to the application."""
     example = "Example: [bold]fxgrow gate gate.toml --jobs 4 --junit gate.xml[/bold]    docs/gate.md shows a gate.toml"
     app.command("gate", epilog=example)(gate)
 

@@ -17,7 +17,7 @@ from .saving import check_out, finish
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands."""
+    """Add the commands `fxgrow widen`, `fxgrow deepen` and `fxgrow grow` to the application."""
     app.command("widen", epilog=_example("widen torchvision.models:resnet18 --node layer2.0.conv1 --out wider"))(widen)
     app.command("deepen", epilog=_example("deepen torchvision.models:resnet18 --after layer3 --out deeper"))(deepen)
     app.command(

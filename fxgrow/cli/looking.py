@@ -11,7 +11,7 @@ from .terminal import note, say
 
 
 def register(app: typer.Typer) -> None:
-    """Register the command."""
+    """Add the command `fxgrow inspect` to the application."""
     app.command("inspect", epilog="Example: [bold]fxgrow inspect torchvision.models:resnet18[/bold]")(inspect)
 
 

@@ -19,7 +19,7 @@ from .terminal import note, say, show_plan
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands."""
+    """Add the commands `fxgrow plan` and `fxgrow apply` to the application."""
     example = "Example: [bold]fxgrow plan torchvision.models:resnet18 --widen 1.5 --out plan.json[/bold]"
     app.command("plan", epilog=example)(plan)
     example = (

@@ -55,7 +55,7 @@ def text(value: Any, where: str) -> str:
 
 
 def flag(value: Any, where: str) -> bool:
-    """Read a boolean."""
+    """Read a boolean value."""
     if not isinstance(value, bool):
         raise bad(where, f"{short(value)} is not true or false")
     return value

@@ -41,7 +41,7 @@ class Answers:
 
 @dataclass(slots=True)
 class _Kept:
-    """Answers by scheme."""
+    """The answers computed so far, by scheme."""
 
     found: dict[str, Answers] = field(default_factory=dict)
 

@@ -25,7 +25,7 @@ class Numbers:
         self._left: list[fx.Node] = []
 
     def edit(self, edit: NodeEdit) -> None:
-        """Apply one edit."""
+        """Apply one edit of a computed number."""
         kind, *place = edit.path
         consumer = self.nodes[edit.node]
         number = argument(consumer, tuple(place))

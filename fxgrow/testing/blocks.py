@@ -32,7 +32,7 @@ def anything(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Ten
 
 
 def positive(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
-    """Draw positive numbers."""
+    """Draw numbers greater than zero."""
     plain = torch.randint(1, 65, shape, generator=random) / 16.0
     return _mixed(plain.double(), (0.5, 1.0, 2.0, 100.0), random) if hard else plain.double()
 
@@ -55,7 +55,7 @@ def below_one(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Te
 
 
 def flags(shape: tuple[int, ...], random: torch.Generator, hard: bool) -> Tensor:
-    """Draw booleans."""
+    """Draw a boolean tensor."""
     return torch.rand(shape, generator=random) > 0.5
 
 

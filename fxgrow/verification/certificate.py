@@ -218,7 +218,7 @@ class Certificate:
         else:
             lines.append("  proof    none: the model has no record of a growth by fxgrow")
         if self.eval_only:
-            lines.append(f"  valid in evaluation mode only, because of {', '.join(self.eval_only)}")
+            lines.append(f"  holds in evaluation mode only, because of {', '.join(self.eval_only)}")
         lines += self._feeling()
         lines += _gradients(self.gradients)
         if self.pairs:

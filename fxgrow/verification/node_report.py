@@ -44,7 +44,7 @@ class Neighbour:
 
 
 def amount(difference: float) -> str:
-    """Format a difference."""
+    """Format a difference for the report."""
     return (
         "0" if difference == 0 else f"{difference:.1e}" if isfinite(difference) else "not finite, or of another shape"
     )

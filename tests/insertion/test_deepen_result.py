@@ -199,7 +199,7 @@ def test_the_certificate_tells_scheme_modes_gradients_and_calm() -> None:
     assert "its gradient is zero until step 2, because the layer after it starts at zero" in str(zero)
     identity = fxgrow.verify(gm, fxgrow.deepen(gm, after="layer2", scheme="net2net"))
     assert identity.held
-    assert "valid in evaluation mode only, because of layer2_deeper1.norm" in str(identity)
+    assert "holds in evaluation mode only, because of layer2_deeper1.norm" in str(identity)
 
 
 class Cancelling(nn.Module):

@@ -101,7 +101,7 @@ class One(Net):
     """A net with one input."""
 
     def forward(self, x: Any) -> Any:
-        """Return the outputs."""
+        """Return the outputs for these inputs."""
         return self.run(x)
 
 
@@ -109,7 +109,7 @@ class Two(Net):
     """A net with two inputs."""
 
     def forward(self, x: Any, y: Any) -> Any:
-        """Return the outputs."""
+        """Return the outputs for these inputs."""
         return self.run(x, y)
 
 
@@ -117,7 +117,7 @@ class Three(Net):
     """A net with three inputs."""
 
     def forward(self, x: Any, y: Any, z: Any) -> Any:
-        """Return the outputs."""
+        """Return the outputs for these inputs."""
         return self.run(x, y, z)
 
 
@@ -125,7 +125,7 @@ class OneByName(Net):
     """A net with one keyword-only input."""
 
     def forward(self, *, x: Any) -> Any:
-        """Return the outputs."""
+        """Return the outputs for these inputs."""
         return self.run(x)
 
 
@@ -133,7 +133,7 @@ class TwoByName(Net):
     """A net with two inputs, of which the second is keyword-only."""
 
     def forward(self, x: Any, *, y: Any) -> Any:
-        """Return the outputs."""
+        """Return the outputs for these inputs."""
         return self.run(x, y)
 
 
@@ -141,7 +141,7 @@ class ThreeByName(Net):
     """A net with three inputs, of which two are keyword-only."""
 
     def forward(self, x: Any, *, z: Any, y: Any) -> Any:
-        """Return the outputs."""
+        """Return the outputs for these inputs."""
         return self.run(x, y, z)
 
 
@@ -155,7 +155,7 @@ class Listed(Counted):
     """A net that takes a list of inputs."""
 
     def forward(self, xs: Any) -> Any:
-        """Return the outputs."""
+        """Return the outputs for these inputs."""
         return self.run(*(xs[k] for k in range(self.count)))
 
 
@@ -163,7 +163,7 @@ class Named(Counted):
     """A net that takes a dict of inputs."""
 
     def forward(self, batch: Any) -> Any:
-        """Return the outputs."""
+        """Return the outputs for these inputs."""
         return self.run(*(batch[name] for name in NAMES[: self.count]))
 
 
@@ -171,7 +171,7 @@ class Written(Counted):
     """A net that writes all outputs into its input dict, and also returns the first one."""
 
     def forward(self, batch: Any) -> Any:
-        """Return the first output."""
+        """Return the first output for these inputs."""
         found = self.values(*(batch[name] for name in NAMES[: self.count]))
         for k, y in enumerate(found):
             batch[f"out{k}"] = y
@@ -182,7 +182,7 @@ class Appended(Counted):
     """A net that appends all outputs to its input list, and also returns the first one."""
 
     def forward(self, xs: Any) -> Any:
-        """Return the first output."""
+        """Return the first output for these inputs."""
         found = self.values(*(xs[k] for k in range(self.count)))
         xs += found
         return _pack(self.returns, [xs[self.count]])
@@ -192,7 +192,7 @@ class Batched(Counted):
     """A net that takes a dataclass of inputs."""
 
     def forward(self, batch: Any) -> Any:
-        """Return the outputs."""
+        """Return the outputs for these inputs."""
         return self.run(batch.x, *(batch.rest[k] for k in range(self.count - 1)))
 
 
@@ -200,7 +200,7 @@ class Keywords(Counted):
     """A net that takes any keyword arguments, and uses some of them."""
 
     def forward(self, **batch: Any) -> Any:
-        """Return the outputs."""
+        """Return the outputs for these inputs."""
         return self.run(*(batch[name] for name in NAMES[: self.count]))
 
 
@@ -208,7 +208,7 @@ class Rest(Counted):
     """A net that takes any number of positional arguments."""
 
     def forward(self, x: Any, *rest: Any) -> Any:
-        """Return the outputs."""
+        """Return the outputs for these inputs."""
         return self.run(x, *rest)
 
 
@@ -216,7 +216,7 @@ class Absent(Counted):
     """A net that takes a dict with an optional factor, which is None."""
 
     def forward(self, batch: Any) -> Any:
-        """Return the outputs."""
+        """Return the outputs for these inputs."""
         found = self.values(*(batch[name] for name in NAMES[: self.count]))
         factor = batch.get("factor")
         if factor is not None:
@@ -228,7 +228,7 @@ class Numbered(Counted):
     """A net that takes a number, which multiplies the first output, and a list of inputs."""
 
     def forward(self, factor: Any, xs: Any) -> Any:
-        """Return the outputs."""
+        """Return the outputs for these inputs."""
         found = self.values(*(xs[k] for k in range(self.count)))
         return _pack(self.returns, [found[0] * factor, *found[1:]])
 

@@ -44,7 +44,7 @@ class Tally:
     """The first example of each of these."""
 
     def model(self, sketch: Sketch) -> None:
-        """Count a model."""
+        """Count a model with its steps and features."""
         self.models += 1
         self.ops.update({step.op for step in sketch.steps})
         self.features.update(features(sketch))
@@ -88,7 +88,7 @@ class Tally:
         return f"{self.pairs:,} pairs, {self.grown:,} growths, {self.breaches} broken laws"
 
     def text(self, seconds: float) -> str:
-        """Return a report."""
+        """Return the report of a run as text."""
         pace = self.pairs / max(seconds, 1e-9)
         lines = [
             f"{self.pairs:,} pairs of {self.models:,} models in {seconds:.0f} s, {pace:.1f} a second",
