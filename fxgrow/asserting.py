@@ -104,7 +104,7 @@ class Inputs:
         train_inputs: Sequence[Any] | Tensor | None = None,
         train_kwargs: Mapping[str, Any] | None = None,
     ) -> Inputs:
-        """Use the given inputs, or those recorded in the traces of the models."""
+        """Use the given inputs, or inputs recorded in or inferred from traces of the models."""
         call, in_training = calls_of(before, after, call)
         call = call or analysis_of(trace(before)).call
         return cls(call, as_training_call(call, train_inputs, train_kwargs) or in_training)

@@ -64,7 +64,7 @@ def test_the_fixture_passes_and_fails(pytester: pytest.Pytester) -> None:
             "*output[[]0[]] differs by * (relative) in float64 (tolerance 1.0e-10)",
             "*probe *, eval mode",
             "*at * of 5x3: * before, * after",
-            "*output[[]1[]] as before",
+            "*unchanged: output[[]1[]]",
             "*the models first differ at *",
             "*where*branching_nets.py:1*",
         ]

@@ -56,7 +56,7 @@ def verify(
     old = _with(build(before, seed=seed), weights_before, unsafe_pickle)
     made = build(after, seed=seed) if folder is None else restore(build(before, seed=seed), folder, values)
     new = _with(made, weights_after, unsafe_pickle)
-    given = [str(w) if w else "random, from the factory" for w in (weights_before, weights_after or folder)]
+    given = [str(w) if w else "from the factory" for w in (weights_before, weights_after or folder)]
     note(f"before  {before}, weights {given[0]}")
     note(f"after   {after}, weights {given[1]}")
     try:
@@ -69,7 +69,9 @@ def verify(
     show_certificate(certificate)
     if not certificate:
         if weights_before is None and weights_after is None and folder is None:
-            note("both models have random weights; --weights-before and --weights-after load trained ones")
+            note(
+                "both models have weights from their factories; --weights-before and --weights-after load trained ones"
+            )
         raise typer.Exit(BROKEN)
 
 

@@ -15,8 +15,7 @@ from ..planning.widths import Width
 from ..plans import Plan
 
 TWICE = Width(factor=2.0)
-"""Twice the width: uniform copies need it, and except for `BY_WIDTH` the answer is the same for every smaller
-increase."""
+"""Twice the width: uniform copies need a multiple, and refusals other than those of `BY_WIDTH` apply to every width."""
 BY_WIDTH = frozenset({Kind.DECIDED, Kind.INEXPRESSIBLE})
 """Refusals that may depend on the width: the model's code does something else at that width."""
 _LESS = {"factor=1.25": Width(factor=1.25), "by=1": Width(by=1)}

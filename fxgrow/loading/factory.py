@@ -71,7 +71,7 @@ def build(text: str, *, seed: int = 0, folder: str | Path | None = None) -> nn.M
     if not isinstance(made, nn.Module):
         raise usage(
             Kind.BAD_OPTION,
-            f"{text} returns a {type(made).__name__}, not a torch.nn.Module",
+            f"{text} returns {type(made).__name__}, not a torch.nn.Module",
             hint="name a function that returns the model, or its class",
         )
     return made.eval()
@@ -87,7 +87,7 @@ def call(text: str, *, seed: int = 0, folder: str | Path | None = None) -> Any:
     if isinstance(found, nn.Module | torch.Tensor):
         return found
     if not callable(found):
-        raise usage(Kind.BAD_OPTION, f"{text} is a {type(found).__name__}, which cannot be called", hint=HINT)
+        raise usage(Kind.BAD_OPTION, f"{text} is {type(found).__name__}, which cannot be called", hint=HINT)
     needed = _required(found)
     if needed:
         raise usage(

@@ -47,7 +47,7 @@ def parse_inputs(texts: Sequence[str], folder: str | Path | None = None) -> tupl
             return tuple(made)
         raise usage(
             Kind.BAD_INPUTS,
-            f"{texts[0]} returns a {type(made).__name__}",
+            f"{texts[0]} returns {type(made).__name__}",
             hint="return a tensor, or a tuple with one value for each input",
         )
     return tuple(example(text) for text in texts)

@@ -73,6 +73,6 @@ def load(
         return Loaded(factory, restore(traced, grown), values, f"grown, from {grown}", traced, None, seed)
     if weights is not None:
         use_weights(model, read_weights(weights, unsafe_pickle=unsafe_pickle), str(weights))
-    origin = f"weights {weights}" if weights is not None else f"random weights from the factory, seed {seed}"
+    origin = f"weights {weights}" if weights is not None else f"weights from the factory, seed {seed}"
     traced = trace(model, values)
     return Loaded(factory, traced, values, origin, traced, Path(weights) if weights is not None else None, seed)

@@ -74,14 +74,14 @@ def _tensors(path: Path, found: Any) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or not all(isinstance(k, str) for k in found):
         raise usage(
             Kind.BAD_OPTION,
-            f"{path} contains a {type(found).__name__}, not a state_dict",
+            f"{path} contains {type(found).__name__}, not a state_dict",
             hint="save model.state_dict()",
         )
     other = [k for k, v in found.items() if not isinstance(v, Tensor)]
     if other:
         raise usage(
             Kind.BAD_OPTION,
-            f"{path}: {other[0]!r} is a {type(found[other[0]]).__name__}, not a tensor",
+            f"{path}: {other[0]!r} is {type(found[other[0]]).__name__}, not a tensor",
             hint="save only model.state_dict()",
         )
     return dict(found)

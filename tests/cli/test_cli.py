@@ -174,7 +174,7 @@ BAD: dict[str, tuple[str, str]] = {
     "arguments needed": ("inspect mine:needs", "needs arguments: width"),
     "a factory that fails": ("inspect mine:fails", "RuntimeError: no"),
     "a factory that leaves": ("inspect mine:leaves", "SystemExit"),
-    "no model": ("inspect mine:number", "makes int"),
+    "no model": ("inspect mine:number", "returns int"),
     "no input": ("inspect mine:Net -i axb", "'axb' is not an input"),
     "an input of another dtype": ("inspect mine:Net -i 2x4:float8", "is not an input"),
     "an input that is too large": ("inspect mine:Net -i 999999x999999", "entries"),
