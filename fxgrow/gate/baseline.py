@@ -59,8 +59,8 @@ def record(gate: Gate, path: str | Path) -> int:
         for key, output in computed.items():
             text = json.dumps([model.name, *key])
             tensors[text], shapes[text], marks[text] = sample(output), list(output.shape), mark(output)
-    told = {"shapes": shapes, "inputs": inputs, "marks": marks}
-    facts = {"format": FORMAT, "torch": torch.__version__, **{k: json.dumps(v) for k, v in told.items()}}
+    tables = {"shapes": shapes, "inputs": inputs, "marks": marks}
+    facts = {"format": FORMAT, "torch": torch.__version__, **{k: json.dumps(v) for k, v in tables.items()}}
     with replacing(Path(path)) as new:
         save_file(tensors, new, facts)
     return len(tensors)

@@ -31,7 +31,7 @@ _OWN = {"net2net": "identity", "morphism": "factor"}
 _NORMS = {"BatchNorm": "batch", "GroupNorm": "group", "LayerNorm": "layer", "RMSNorm": "rms"}
 
 
-class Otherwise(Exception):
+class BlockMismatch(Exception):
     """A block differs from what fxgrow would have inserted."""
 
 
@@ -47,7 +47,7 @@ def deepened_again(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Plan |
     try:
         drafts = list(_drafts(plan, gm, analysis))
         keys = _keys(plan, gm, analysis)
-    except Otherwise as error:
+    except BlockMismatch as error:
         return str(error)
     except FxgrowError as error:
         return f"its blocks do not preserve the function: {error.refusal.what}"
@@ -80,16 +80,16 @@ def _drafts(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> Iterator[Draf
     rows: dict[str, tuple[str, ...]] = {}
     for insert in plan.inserts:
         if rows.setdefault(insert.node, insert.users) != insert.users:
-            raise Otherwise(f"the plan inserts after {insert.node} for all consumers and also for some of them")
+            raise BlockMismatch(f"the plan inserts after {insert.node} for all consumers and also for some of them")
         if insert.scheme != plan.scheme or insert.scheme not in SCHEMES:
-            raise Otherwise(f"{insert.name} has scheme {insert.scheme!r}, but the plan has {plan.scheme!r}")
+            raise BlockMismatch(f"{insert.name} has scheme {insert.scheme!r}, but the plan has {plan.scheme!r}")
         if _OWN.get(insert.scheme, insert.block) != insert.block or (
             insert.block in _OWN.values() and insert.scheme not in _OWN
         ):
-            raise Otherwise(
+            raise BlockMismatch(
                 f"{insert.name} is a block {insert.block!r}, which scheme {insert.scheme!r} does not insert"
             )
-        _said(insert)
+        _check_settings(insert)
     for (_, _, block), row in groupby(plan.inserts, key=lambda i: (i.node, i.users, i.block)):
         if block == "factor":
             yield from _factors(plan, gm, analysis, list(row))
@@ -108,21 +108,21 @@ def _draft(plan: Plan, gm: fx.GraphModule, analysis: Analysis, insert: Insert) -
     where, body, settings = f"{position.side} {insert.node}", insert.body, insert.settings
     match insert.block, body:
         case "identity", Layers():
-            return draft_identity(gm, analysis, position, _make(body), context, where)
+            return draft_identity(gm, analysis, position, _options_of(body), context, where)
         case "clone", Copies():
-            if copies(gm, _stretch(gm, body), afresh=plan.init != "copy") != body:
-                raise Otherwise(f"{insert.name} copies other nodes or modules than a clone would")
+            if copies(gm, _segment(gm, body), afresh=plan.init != "copy") != body:
+                raise BlockMismatch(f"{insert.name} copies other nodes or modules than a clone would")
             settings = (("of", body.nodes[-1][1]),)
         case "factory", Factory():
             settings = (("by", body.text),)
         case "identity" | "clone" | "factory" | "factor", _:
-            raise Otherwise(f"{insert.name} is not the block {insert.block!r} that the plan names")
+            raise BlockMismatch(f"{insert.name} is not the block {insert.block!r} that the plan names")
         case _, Layers() if insert.block in BLOCKS:
             _all_used(insert, body)
         case _:
-            raise Otherwise(f"{insert.name} is not the block {insert.block!r} that the plan names")
+            raise BlockMismatch(f"{insert.name} is not the block {insert.block!r} that the plan names")
     if plan.init == "copy" and insert.block != "clone":
-        raise Otherwise(f"{insert.name} has nothing to copy")
+        raise BlockMismatch(f"{insert.name} has no original, but the plan has init='copy'")
     return draft(gm, analysis, position, body, insert.block, insert.scheme, context, where, settings)
 
 
@@ -130,7 +130,7 @@ def _factors(plan: Plan, gm: fx.GraphModule, analysis: Analysis, row: list[Inser
     """Return the drafts of the factors in front of one layer, and of the change of the layer."""
     first, body = row[0], row[0].body
     if len(first.users) != 1 or not isinstance(body, Layers) or not body.parts:
-        raise Otherwise(f"{first.name} factors no layer")
+        raise BlockMismatch(f"{first.name} does not factorize a layer")
     layer = next((n for n in gm.graph.nodes if n.name == first.users[0]), None)
     path = str(layer.target) if layer is not None else ""
     sizes = {name: new for edit in plan.modules if edit.path == path for name, _, new in edit.attributes}
@@ -139,12 +139,12 @@ def _factors(plan: Plan, gm: fx.GraphModule, analysis: Analysis, row: list[Inser
     width = dict(body.parts[0].options)
     hidden = width.get("out_features", width.get("out_channels"))
     if type(hidden) is not int:
-        raise Otherwise(f"{first.name} factors no layer")
-    make = replace(_make(body), hidden=hidden, kernel=kernel)
+        raise BlockMismatch(f"{first.name} does not factorize a layer")
+    make = replace(_options_of(body), hidden=hidden, kernel=kernel)
     return factors(gm, analysis, first.users[0], make, len(row), set())
 
 
-def _make(body: Layers) -> BlockOptions:
+def _options_of(body: Layers) -> BlockOptions:
     """Return the options from which an identity layer or a factor was made."""
     parts = {part.path: part for part in body.parts}
     kernel = next((v for part in body.parts for k, v in part.options if k == "kernel_size"), None)
@@ -156,11 +156,11 @@ def _make(body: Layers) -> BlockOptions:
     )
 
 
-def _said(insert: Insert) -> None:
+def _check_settings(insert: Insert) -> None:
     """Compare a block's description in the plan with its contents."""
     said = dict(insert.settings)
     if len(said) != len(insert.settings) or not set(said) <= {"hidden", "norm", "activation", "of", "by"}:
-        raise Otherwise(f"{insert.name} has unknown or repeated settings")
+        raise BlockMismatch(f"{insert.name} has unknown or repeated settings")
     body = insert.body
     if not isinstance(body, Layers) or insert.block in _OWN.values():
         return
@@ -170,7 +170,9 @@ def _said(insert: Insert) -> None:
     found = {"hidden": hidden_width(body), "norm": norm, "activation": act}
     for name, value in said.items():
         if exact(found.get(name)) != exact(value):
-            raise Otherwise(f"{insert.name} is described with {name} {value!r:.40}, but has {found.get(name)!r:.40}")
+            raise BlockMismatch(
+                f"{insert.name} is described with {name} {value!r:.40}, but has {found.get(name)!r:.40}"
+            )
 
 
 def _all_used(insert: Insert, body: Layers) -> None:
@@ -178,13 +180,13 @@ def _all_used(insert: Insert, body: Layers) -> None:
     paths, names = [part.path for part in body.parts], [call.name for call in body.calls]
     called = {call.target for call in body.calls if call.op in ("call_module", "get_attr")}
     if len(set(paths)) < len(paths) or len(set(names)) < len(names) or not set(paths) <= called:
-        raise Otherwise(f"{insert.name} contains layers that it does not use, or one name twice")
+        raise BlockMismatch(f"{insert.name} contains layers that it does not use, or one name twice")
 
 
-def _stretch(gm: fx.GraphModule, body: Copies) -> Segment:
+def _segment(gm: fx.GraphModule, body: Copies) -> Segment:
     nodes = tuple(source for _, source in body.nodes)
     if not nodes or len(set(nodes)) < len(nodes) or set(nodes) != set(between(gm, body.entry, nodes[-1])):
-        raise Otherwise(f"the plan clones nodes that are not a block after {body.entry}")
+        raise BlockMismatch(f"the plan clones nodes that are not a block after {body.entry}")
     return Segment(body.entry, nodes[-1], nodes)
 
 
@@ -193,9 +195,9 @@ def _keys(plan: Plan, gm: fx.GraphModule, analysis: Analysis) -> tuple[tuple[str
     clones: list[Clone] = []
     for insert in plan.inserts:
         if isinstance(insert.body, Copies):
-            stretch = _stretch(gm, insert.body)
+            segment = _segment(gm, insert.body)
             position = position_of(gm, analysis, insert.node, insert.users)
             names = [t.name for t in insert.tensors]
-            clone = clone_in_a_row(gm, analysis, position, stretch, insert.name, names)
+            clone = clone_in_a_row(gm, analysis, position, segment, insert.name, names)
             clones += [clone] if clone else []
     return deeper_keys(gm, analysis, clones)

@@ -107,27 +107,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 if all laws held; 1 if one was broken, too few pairs were growths or a process died; 130 after
         an interruption (the report covers the pairs until then).
     """
-    told = _told(arguments)
-    seed = secrets.randbelow(10**6) if told.seed is None else told.seed
+    options = _parsed(arguments)
+    seed = secrets.randbelow(10**6) if options.seed is None else options.seed
     handler = logging.StreamHandler(sys.stdout)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logger.info("seed %d, %d processes, %g minutes", seed, told.jobs, told.minutes)
+    logger.info("seed %d, %d processes, %g minutes", seed, options.jobs, options.minutes)
     start, outcome = time.monotonic(), Outcome()
-    work = [(seed * 1000 + k, 60 * told.minutes, told.folder) for k in range(told.jobs)]
+    work = [(seed * 1000 + k, 60 * options.minutes, options.folder) for k in range(options.jobs)]
     try:
-        if told.jobs == 1:
+        if options.jobs == 1:
             alone(_work, work[0], outcome)
         else:
             together(_work, work, outcome)
     finally:
         logger.info("%s", outcome.total.text(time.monotonic() - start))
-        code = _verdict(outcome, told.folder)
+        code = _verdict(outcome, options.folder)
         logger.removeHandler(handler)
     return code
 
 
-def _told(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fxgrow.testing.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="running time in minutes (default: 30)")
     parser.add_argument("--jobs", type=int, default=2, help="number of processes (default: 2)")
@@ -138,10 +138,10 @@ def _told(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=Path("fuzz_breaches"),
         help="folder for scripts that reproduce breaches (default: fuzz_breaches)",
     )
-    told = parser.parse_args(arguments)
-    if told.jobs < 1 or not told.minutes > 0:
+    options = parser.parse_args(arguments)
+    if options.jobs < 1 or not options.minutes > 0:
         parser.error("--jobs must be at least 1 and --minutes greater than 0")
-    return told
+    return options
 
 
 def _verdict(outcome: Outcome, folder: Path) -> int:

@@ -180,10 +180,10 @@ def _explained(plan: Plan, dims: DimsSolver, growing: Mapping[Atom, Leaf]) -> bo
     for name, value in dims.program.parameters.items():
         for k, axis in enumerate(dims.resolved(value)):
             made = layout_of(axis, growing, dims.algebra.size)
-            told = edits.get(name, {}).get(k)
-            if told is None:
+            planned = edits.get(name, {}).get(k)
+            if planned is None:
                 if size(made, new=True) != size(made, new=False):
                     return False
-            elif size(made, new=True) != size(told, new=True) or old_positions(made) != old_positions(told):
+            elif size(made, new=True) != size(planned, new=True) or old_positions(made) != old_positions(planned):
                 return False
     return True

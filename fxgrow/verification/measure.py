@@ -90,7 +90,7 @@ def _wording(text: str) -> str:
     return " ".join(NUMBERS.sub("#", ADDRESSES.sub("#", text)).split())
 
 
-def _told_apart(before: Raised, after: Raised) -> tuple[str, str]:
+def _distinct_reasons(before: Raised, after: Raised) -> tuple[str, str]:
     """Return the messages of two errors, each followed by the first line that differs if the messages are equal."""
     if _wording(before.reason) != _wording(after.reason):
         return before.reason, after.reason
@@ -137,7 +137,7 @@ def _results(pair: Pair, probe: Probe, found: Measured, *, training: bool) -> di
         if fails:
             found.refused = found.refused or cannot_run(fails["before"].error, precise=precise)
             if fails["before"].kind != fails["after"].kind:
-                reasons = _told_apart(fails["before"], fails["after"])
+                reasons = _distinct_reasons(fails["before"], fails["after"])
                 raise usage(
                     Kind.BAD_INPUTS,
                     f"the models raise different errors: {reasons[0]}, and {reasons[1]}",

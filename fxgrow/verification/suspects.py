@@ -129,13 +129,13 @@ def _same(a: Tensor, b: Tensor, bound: float) -> bool:
 
 def _numbers(before: fx.GraphModule, after: fx.GraphModule, history: Sequence[Plan]) -> Iterator[str]:
     """Yield attributes of modules and constants in the graph that differ."""
-    told = {(m.path, name): new for plan in history for m in plan.modules for name, _, new in m.attributes}
+    planned = {(m.path, name): new for plan in history for m in plan.modules for name, _, new in m.attributes}
     new_modules = dict(after.named_modules(remove_duplicate=False))
     for path, module in before.named_modules(remove_duplicate=False):
         for name, value in _plain(module):
             other = new_modules.get(path)
-            if path and other is not None and getattr(other, name, value) != told.get((path, name), value):
-                yield f"{path}.{name}: {getattr(other, name)}, not {told.get((path, name), value)}"
+            if path and other is not None and getattr(other, name, value) != planned.get((path, name), value):
+                yield f"{path}.{name}: {getattr(other, name)}, not {planned.get((path, name), value)}"
     nodes = {n.name: n for n in after.graph.nodes}
     edits = {(e.node, e.path): e.new for plan in history for e in plan.nodes if e.path[0] not in _REWRITTEN}
     for (node, path), value in edits.items():
