@@ -83,7 +83,7 @@ class Inspection:
             assert s.refusal is not None
             why = s.refusal.what.partition(": ")[2] or s.refusal.what
             table.add_row(s.path, str(s.width), f"{s.refusal.kind.value} {why}\n{s.refusal.where}")
-        return f"{len(self.refused)} producers cannot be widened", table
+        return f"{len(self.refused)} of {len(self.sites)} producers cannot be widened", table
 
 
 def _table() -> Table:

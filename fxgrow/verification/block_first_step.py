@@ -141,10 +141,8 @@ def _gradient(name: str, parameter: nn.Parameter, insert: Insert, new: BlockTens
     found = float(grad.abs().max()) if grad is not None else 0.0
     relative = found / largest if largest > 0 else 0.0
     reached = relative > NOISE
-    why = (
-        "its gradient is zero until step 2, because the layer after it starts at zero, or with two halves whose "
-        "gradients cancel"
-    )
+    why = "its gradient is zero until step 2, because the layer after it starts at zero"
+    why += "" if insert.scheme == "zero" else ", or with two halves whose gradients cancel"
     if new.name not in insert.slow:
         why = "a later layer removes what it adds (a bias before a norm or a softmax, for example)"
     return GradientCheck(name, relative, reached, "" if reached else why)
