@@ -200,7 +200,7 @@ BAD: dict[str, tuple[str, str]] = {
     "a file in the way": ("widen mine:Net -n a -o mine.py", "is a file"),
     "a file above": ("widen mine:Net -n a -o mine.py/w", "mine.py is a file"),
     "a plan in no folder": ("plan mine:Net -w 2 -o nowhere/plan.json", "nowhere/plan.json cannot be written"),
-    "a folder in use": ("widen mine:Net -n a -o .", "holds mine.py"),
+    "a folder in use": ("widen mine:Net -n a -o .", "already contains mine.py"),
     "no gate": ("gate no.toml", "there is no gate file"),
 }
 
@@ -231,7 +231,7 @@ def test_weights_of_another_model_are_told_by_name(here: Path) -> None:
 def test_a_saved_model_is_replaced_only_when_asked(here: Path) -> None:
     call = ("widen", "mine:Net", "-n", "a", "-o", "w", "--no-verify")
     assert run(*call).code == 0
-    assert refused(run(*call), "holds model.safetensors already")
+    assert refused(run(*call), "already contains model.safetensors")
     assert run(*call, "--overwrite").code == 0
 
 
