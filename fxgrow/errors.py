@@ -1,4 +1,4 @@
-"""Everything fxgrow says no with: one clear message that names the node, the reason and a way out."""
+"""The exceptions that fxgrow raises: each message names the node, the reason and what to do instead."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from enum import Enum
 
 
 class Kind(Enum):
-    """Why an axis may not grow. The value is the code that the message begins with."""
+    """The reason for an error. Its value is the code with which the message begins."""
 
-    # bad input
+    # invalid calls
     UNKNOWN_NODE = "FXG001"
     AMBIGUOUS_NODE = "FXG002"
     BAD_TARGET = "FXG003"
@@ -49,19 +49,23 @@ class Kind(Enum):
     NO_FACTOR = "FXG205"
     NO_SLOPE = "FXG206"
     WRITTEN = "FXG207"
-    # broken promises: a defect in fxgrow or in a rule that a user registered
+    # failed checks: a bug in fxgrow, or in a rule that a user registered
     CHECK_FAILED = "FXG901"
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One complete refusal, as a value: what was asked, what stops it, where, by which chain, and a way out."""
+    """The parts of an error message; `str` returns the whole message."""
 
     kind: Kind
     what: str
+    """What was requested, and why it is not possible."""
     where: str = ""
+    """The node or the argument at fault."""
     chain: tuple[str, ...] = ()
+    """The nodes that lead from the requested layer to the node at fault."""
     hint: str = ""
+    """What to do instead."""
 
     def __str__(self) -> str:
         lines = [f"{self.kind.value}  {self.what}"]
@@ -75,7 +79,7 @@ class Refusal:
 
 
 class FxgrowError(Exception):
-    """Base of every error that fxgrow raises on purpose; `refusal` holds its parts."""
+    """Base class of all errors that fxgrow raises; `refusal` holds the parts of the message."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(str(refusal))
@@ -83,22 +87,22 @@ class FxgrowError(Exception):
 
     @property
     def kind(self) -> Kind:
-        """Why: a member of `Kind`."""
+        """The reason for the error."""
         return self.refusal.kind
 
 
 class UsageError(FxgrowError, ValueError):
-    """the call is invalid: a name, an option or an input is wrong."""
+    """The call is invalid: a name, an option or an input is wrong."""
 
 
 class GrowthRefused(FxgrowError):
-    """The growth would change the function or the interface of the model, or cannot be written down."""
+    """The growth would change the function or the interface of the model, or the graph cannot express it."""
 
 
 class VerificationFailed(FxgrowError):
-    """A grown model did not compute what was promised; the model that was passed in is untouched."""
+    """The grown model does not compute what it should; the model that was passed in is unchanged."""
 
 
 def usage(kind: Kind, what: str, hint: str = "", where: str = "") -> UsageError:
-    """The error for an invalid call."""
+    """Return the error for an invalid call."""
     return UsageError(Refusal(kind, what, where=where, hint=hint))

@@ -1,4 +1,5 @@
-"""Functions that fxgrow puts into a user's graph: the skip adapter of R2R, and attention whose sizes are free."""
+"""Functions and modules that fxgrow inserts into graphs: the skip adapter of R2R, window attention with free sizes, and
+guards that raise an error where a traced model is not valid."""
 
 from __future__ import annotations
 
@@ -26,24 +27,25 @@ def adapt_skip(
     width: int,
     copies: Sequence[tuple[int, int]] = (),
 ) -> Tensor:
-    """Reshape a skip path between volumes of different width without changing what it carries.
+    """Change the number of channels of a skip path without changing the values that it carries.
 
-    Old channels pass as they are; every later pair of halves (left, right, left, right, ...) enters as
-    r(left) - r(right), where r pads with zeros, or folds where there are more fresh channels than `width`;
-    channels that the skip does not have are zero, or copies of others.
+    The first `keep` channels pass unchanged. New channels of `x` come in pairs (left, right, left, right, ...), and
+    r(left) - r(right) is added to the result, which is zero as long as both are equal; r pads to `width` channels with
+    zeros, or splits more than `width` channels into several summands. Channels of the result that `x` does not have are
+    zeros, or copies of other channels.
 
     Args:
-        x: the volume the skip path starts from; any rank.
-        dim: the channel axis; counted from the end where it is negative.
-        keep: how many leading channels of `x` pass unchanged, at most `width`.
-        pairs: blocks of later channels as (start, number of pairs); a block is laid out l r l r ....
-            Channels after `keep` that lie in no block do not enter.
-        width: channels of the result.
-        copies: channels of the result as (channel, the one before it that it is a copy of).
+        x: the input of the skip path, of any rank.
+        dim: dimension of the channels; may be negative.
+        keep: number of leading channels of `x` that pass unchanged, at most `width`.
+        pairs: blocks of new channels as (start, number of pairs). Channels after `keep` that are in no block are
+            dropped.
+        width: number of channels of the result.
+        copies: channels of the result that are copies, as (channel, original), where the original comes first.
 
     Source: R2R, arXiv 2410.11038, equations (17) and (38).
     """
-    if has_torch_function_unary(x):  # traced again by torch.fx, it stays one node
+    if has_torch_function_unary(x):  # if torch.fx traces it again, it stays a single node
         result: Tensor = handle_torch_function(adapt_skip, (x,), x, dim, keep, pairs, width, copies)
         return result
     dim = dim % x.dim()
@@ -82,26 +84,32 @@ def window_attention(
     training: bool = True,
     norms: Sequence[float] = (1.0, 1.0),
 ) -> Tensor:
-    """Attention within shifted windows, as torchvision's Swin transformers have it, with sizes that are free.
+    """Compute attention within shifted windows, as torchvision's Swin transformers do, for any numbers of channels.
 
-    It reads the number of heads from the position bias and the width of a head from the weights, and takes the scale
-    of the logits as a number, so that channels, heads and their width can grow one without the other.
+    The number of heads is read from the position bias and the size of a head from the weights, and the scale of the
+    logits is an argument, so that channels, heads and the size of a head can grow separately.
 
     Args:
-        x: (N, H, W, C), or with another number of axes in the place of H and W, as (N, T, H, W, C) for videos.
+        x: (N, H, W, C), or with another number of spatial dimensions, e.g. (N, T, H, W, C) for videos.
         qkv_weight: (3 heads head_dim, C), rows of queries, keys and values.
-        proj_weight: (C', heads head_dim).
+        proj_weight: (C', heads head_dim), the output projection.
         relative_position_bias: (1, heads, tokens, tokens) for the tokens of one window.
-        window_size: of a window along each of these axes; `x` is padded with zeros to whole windows.
-        shift_size: how far windows are shifted, cyclically; tokens that were not neighbours do not attend.
-        scale: of the logits, unless `logit_scale` is given.
-        logit_scale: (heads, 1, 1), the logarithm of the scale of cosine attention (Swin V2), at most log 100.
-        norms: what the lengths of queries and of keys are multiplied by before they are divided by them.
+        window_size: size of a window along each spatial dimension; `x` is padded with zeros to whole windows.
+        shift_size: cyclic shift of the windows; tokens that were not neighbours before the shift do not attend to each
+            other.
+        scale: factor of the logits; not used if `logit_scale` is given.
+        attention_dropout: dropout probability of the attention weights.
+        dropout: dropout probability of the result.
+        qkv_bias: (3 heads head_dim).
+        proj_bias: (C').
+        logit_scale: (heads, 1, 1), the logarithm of the scale of cosine attention (Swin V2), clamped to log 100.
+        training: whether dropout is active.
+        norms: factors of the norms by which queries and keys are divided in cosine attention.
 
     Source: Liu et al. 2021, arXiv 2103.14030; 2022, arXiv 2111.09883 and 2106.13230.
     """
     tensors = (x, qkv_weight, proj_weight, relative_position_bias)
-    if has_torch_function(tensors):  # traced again by torch.fx, it stays one node
+    if has_torch_function(tensors):  # if torch.fx traces it again, it stays a single node
         named = {k: v for k, v in locals().items() if k not in ("x", "tensors")}
         result: Tensor = handle_torch_function(window_attention, tensors, x, **named)
         return result
@@ -141,7 +149,7 @@ def window_attention(
 
 
 def _windows(x: Tensor, counts: Sequence[int], size: Sequence[int]) -> Tensor:
-    """(N, *sides, C) as (N windows, tokens of a window, C)."""
+    """Reshape (N, *sides, C) to (N windows, tokens of a window, C)."""
     rank = len(counts)
     for k in range(rank, 0, -1):
         x = x.unflatten(k, (counts[k - 1], size[k - 1]))
@@ -150,7 +158,7 @@ def _windows(x: Tensor, counts: Sequence[int], size: Sequence[int]) -> Tensor:
 
 
 def _together(x: Tensor, n: int, counts: Sequence[int], size: Sequence[int]) -> Tensor:
-    """The inverse of `_windows`."""
+    """Reshape windows to (N, *sides, C): the inverse of `_windows`."""
     rank = len(counts)
     x = x.unflatten(1, tuple(size)).unflatten(0, (n, *counts))
     order = [0, *(k for pair in zip(range(1, rank + 1), range(rank + 1, 2 * rank + 1), strict=True) for k in pair)]
@@ -161,13 +169,14 @@ def _together(x: Tensor, n: int, counts: Sequence[int], size: Sequence[int]) -> 
 
 
 def _direction(x: Tensor, multiple: float) -> Tensor:
-    """`F.normalize(x, dim=-1)`, which divides by a multiple of the length."""
+    """Compute `F.normalize(x, dim=-1)` with the norm multiplied by a factor."""
     y: Tensor = x / (x.norm(2.0, -1, keepdim=True) * multiple).clamp_min(1e-12)
     return y
 
 
 def _apart(like: Tensor, counts: Sequence[int], sizes: Sequence[int], shift: Sequence[int]) -> Tensor:
-    """(windows, tokens, tokens): -100 where two tokens of a shifted window come from different sides of the image."""
+    """Return the mask (windows, tokens, tokens) of shifted windows: -100 for two tokens that were not neighbours before
+    the shift, and 0 otherwise."""
     number = torch.zeros((1, 1), dtype=torch.long, device=like.device)
     for count, size, by in zip(counts, sizes, shift, strict=True):
         place = torch.arange(count * size, device=like.device)
@@ -179,10 +188,10 @@ def _apart(like: Tensor, counts: Sequence[int], sizes: Sequence[int], shift: Seq
 
 
 class ModeValue(nn.Module):
-    """A number or a flag that has one value in training mode and another in evaluation mode.
+    """A module that returns one value in training mode and another in evaluation mode.
 
-    `fxgrow.trace` puts it beside the module whose `forward` chose the value by `self.training`, so it follows the mode
-    of that module.
+    `fxgrow.trace` inserts it as a sibling of the module whose `forward` selects the value by `self.training`, so that
+    it is in the same mode as that module.
 
     Example:
         >>> rate = ModeValue(0.1, 0.0)
@@ -196,24 +205,24 @@ class ModeValue(nn.Module):
         self.in_evaluation = in_evaluation
 
     def forward(self) -> Any:
-        """The value of the present mode."""
+        """Return the value of the current mode."""
         return self.in_training if self.training else self.in_evaluation
 
     def extra_repr(self) -> str:
-        """Both values."""
+        """Return both values, for `repr`."""
         return f"in_training={self.in_training!r}, in_evaluation={self.in_evaluation!r}"
 
 
 class ModeGuard(nn.Module):
-    """Raises an error in the mode that a traced model does not stand for.
+    """A module that raises an error if a traced model runs in a mode for which its graph is not valid.
 
     Args:
-        in_training: whether the model stands for training mode; otherwise for evaluation mode.
-        why: why it does not stand for the other mode.
-        path: of the module whose mode it watches; empty for the whole model.
+        in_training: whether the graph is valid in training mode; otherwise in evaluation mode.
+        why: why it is not valid in the other mode.
+        path: path of the module whose mode is checked; empty for the whole model.
     """
 
-    _is_impure = True  # torch.fx would remove a call whose result nobody uses
+    _is_impure = True  # otherwise torch.fx removes a call whose result is not used
 
     def __init__(self, in_training: bool, why: str, path: str = "") -> None:
         super().__init__()
@@ -222,7 +231,7 @@ class ModeGuard(nn.Module):
         self.why = why
 
     def forward(self) -> None:
-        """Do nothing, or raise.
+        """Check the mode.
 
         Raises:
             UsageError: the model, or the module inside it, is in the other mode.
@@ -232,25 +241,25 @@ class ModeGuard(nn.Module):
             has, wants = modes[self.training], modes[self.in_training]
             raise usage(
                 Kind.WRONG_MODE,
-                f"{self.path or 'this model'} stands for {wants} mode, in which it was traced, and it is in {has} "
-                f"mode: {self.why}",
+                f"{self.path or 'this model'} was traced in {wants} mode and is valid in that mode only, but it is in "
+                f"{has} mode: {self.why}",
                 hint=f"call .{('eval', 'train')[self.in_training]}(), or trace the original module in {has} mode",
             )
 
     def extra_repr(self) -> str:
-        """The mode."""
+        """Return the mode, for `repr`."""
         return "training" if self.in_training else "evaluation"
 
 
 class BufferGuard(nn.Module):
-    """Raises an error where a buffer holds other values than those that a traced model stands for.
+    """A module that raises an error if a buffer has other values than those with which the model was traced.
 
     Args:
-        name: of the buffer.
-        values: that `forward` has read as numbers or conditions.
+        name: name of the buffer.
+        values: the values that `forward` read as numbers or conditions.
     """
 
-    _is_impure = True  # torch.fx would remove a call whose result nobody uses
+    _is_impure = True  # otherwise torch.fx removes a call whose result is not used
 
     values: Tensor
 
@@ -260,18 +269,18 @@ class BufferGuard(nn.Module):
         self.values = values.detach().to("cpu", copy=True)  # neither saved nor moved to another device
 
     def forward(self, buffer: Tensor) -> None:
-        """Do nothing, or raise.
+        """Check the values of the buffer.
 
         Raises:
-            UsageError: the buffer holds other values.
-            RuntimeError: it does, in compiled code.
+            UsageError: the buffer has other values.
+            RuntimeError: the same in compiled code.
         """
         what = (
-            f"this model stands for the values that the buffer {self.name} had when it was traced, because forward "
-            "reads them as numbers or conditions, and the buffer holds others now"
+            f"this model is valid only for the values that the buffer {self.name} had when it was traced, because "
+            "forward reads them as numbers or conditions, but the buffer has other values now"
         )
         hint = "load the buffers into the original module, and trace that again"
-        if torch.compiler.is_compiling():  # as an operator, so that compiled code asks in each call
+        if torch.compiler.is_compiling():  # an operator, so that compiled code checks it in each call
             values = self.values.to(buffer.device, buffer.dtype)
             torch._assert_async((_without_nan(buffer.detach()) == _without_nan(values)).all(), f"{what}; {hint}")
             return
@@ -282,7 +291,7 @@ class BufferGuard(nn.Module):
             raise usage(Kind.WRONG_MODE, what, hint=hint)
 
     def extra_repr(self) -> str:
-        """The buffer."""
+        """Return the name of the buffer, for `repr`."""
         return self.name
 
 
@@ -301,26 +310,26 @@ QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "key": lambda value: value,
     "none": lambda value: value is None,
 }
-"""What code may ask of a value, by name."""
+"""What `forward` may ask of a value that depends on the inputs, by name: a condition, a length, a number."""
 
 
-@fx.has_side_effect  # torch.fx would remove a call whose result nobody uses
+@fx.has_side_effect  # otherwise torch.fx removes a call whose result is not used
 def decided(value: Any, asked: str, answer: Any, place: str) -> None:
-    """Do nothing, or raise an error where the inputs give another answer than those with which a model was traced.
+    """Check that the inputs lead to the same decision as the example inputs with which a model was traced.
 
-    `fxgrow.trace` puts it where `forward` asked for something that depends on the inputs: a condition on a size, the
+    `fxgrow.trace` inserts it where `forward` evaluates something that depends on the inputs: a condition on a size, the
     length of a list, a whole number.
 
     Args:
-        value: what was asked.
-        asked: what for, a key of `QUESTIONS`.
-        answer: that the example inputs gave.
-        place: the line of code that asked.
+        value: the value that is evaluated.
+        asked: how it is evaluated, a key of `QUESTIONS`.
+        answer: the result for the example inputs.
+        place: the line of code that evaluates it.
 
     Raises:
-        UsageError: the answer is another one.
+        UsageError: the result is different.
     """
-    if has_torch_function_unary(value):  # traced again by torch.fx, it stays one node
+    if has_torch_function_unary(value):  # if torch.fx traces it again, it stays a single node
         handle_torch_function(decided, (value,), value, asked, answer, place)
         return
     here = QUESTIONS[asked](value)
@@ -328,31 +337,30 @@ def decided(value: Any, asked: str, answer: Any, place: str) -> None:
         shown = repr(here) if asked != "none" else "None" if here else f"a {type(value).__name__}"
         raise usage(
             Kind.OTHER_DECISION,
-            f"{decision(asked, answer, place)}, and for these inputs it is {shown}",
+            f"{decision(asked, answer, place)}, but for these inputs it is {shown}",
             hint="trace the original module with inputs like these, and grow that trace",
         )
 
 
 def decision(asked: str, answer: Any, place: str) -> str:
-    """What was decided when a model was traced, as the beginning of a sentence."""
+    """Describe what was decided when a model was traced, as the beginning of a sentence."""
     names = {"condition": "the condition", "length": "the length", "keys": "the keys", "none": "an entry that is read"}
     what = names.get(asked, "a number or a name")
     if asked == "none" and not answer:
-        return f"this model stands for inputs that have something at {place}, as the example inputs had"
+        return f"this model is valid only for inputs with a value at {place}, as in the example inputs"
     shown = None if asked == "none" else answer
-    return f"this model stands for inputs for which {what} in {place} is {shown!r}, as it was for the example inputs"
+    return f"this model is valid only for inputs for which {what} in {place} is {shown!r}, as for the example inputs"
 
 
 def numpy_number(name: str, *args: Any, **kwargs: Any) -> Any:
-    """A function of NumPy's, called on numbers: a plain number, or an array where it returns one.
+    """Call a NumPy function on numbers, and convert a NumPy scalar that it returns to a Python number.
 
-    `fxgrow.trace` writes it down where `forward` computes with sizes as in `np.sqrt(q.shape[-1])`: torch takes plain
-    numbers.
+    `fxgrow.trace` inserts it where `forward` computes with sizes as in `np.sqrt(q.shape[-1])`.
 
     Args:
-        name: of the function, in the namespace of NumPy.
-        args: numbers, or lists of them.
-        kwargs: the same by name.
+        name: name of the function in the namespace of NumPy.
+        args: numbers, or lists of numbers.
+        kwargs: keyword arguments of the function.
 
     Example:
         >>> numpy_number("prod", [2, 3])
@@ -364,14 +372,14 @@ def numpy_number(name: str, *args: Any, **kwargs: Any) -> Any:
 
 
 FACTORIES: dict[str, Callable[[], Any]] = {kind.__name__: kind for kind in (list, dict, set, tuple, int, float, str)}
-"""What a `defaultdict` in a graph may fill missing keys with."""
+"""The default factories that a `defaultdict` in a graph may have, by name."""
 
 
 def default_dict(factory: str, items: Mapping[Any, Any]) -> defaultdict[Any, Any]:
-    """A `collections.defaultdict`; fx cannot write down its factory, a class, among the arguments of a node.
+    """Return a `collections.defaultdict`; torch.fx does not accept its factory, a class, as an argument of a node.
 
     Args:
-        factory: the name of a class in `FACTORIES`.
-        items: what it holds.
+        factory: a key of `FACTORIES`.
+        items: the items of the dictionary.
     """
     return defaultdict(FACTORIES[factory], items)

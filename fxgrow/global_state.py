@@ -1,4 +1,4 @@
-"""What surrounds a call of fxgrow and should not show in its result: default devices, inference mode, autocast."""
+"""Global state of PyTorch that must not affect results: default device, inference mode, autocast, process settings."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch.utils._device import DeviceContext
 P = ParamSpec("P")
 T = TypeVar("T")
 _CASTS = ("cpu", "cuda", "mps", "xpu")
-"""Kinds of devices that autocast may be on for."""
+"""Device types for which autocast may be enabled."""
 _MADE_OF_SIZES: frozenset[Any] = frozenset(
     {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.eye, torch.linspace, torch.logspace}
     | {torch.empty_strided, torch.empty_permuted}
 )
 _MADE_OF_NUMBERS: frozenset[Any] = frozenset({torch.tensor, torch.full, torch.arange, torch.scalar_tensor})
-"""Functions that take the default dtype where they are given no other: always, or for numbers that are not whole."""
+"""Factory functions that use the default dtype if no dtype is given: always, or for floating-point values only."""
 
 
 def plain(verb: Callable[P, T]) -> Callable[P, T]:
-    """The same function, run in plain surroundings."""
+    """Decorate a function so that it runs within `surroundings`."""
 
     @wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -36,10 +36,10 @@ def plain(verb: Callable[P, T]) -> Callable[P, T]:
 
 @contextmanager
 def surroundings() -> Iterator[None]:
-    """Tensors are made on the CPU where no device is given, no inference mode, no autocast, gradients recorded.
+    """Run code with the CPU as default device, without inference mode and autocast, and with gradients enabled.
 
-    All of this is state of one thread. It is as it was afterwards. The default dtype is one for all threads and stays:
-    where it would show in a result, dtypes are given.
+    All of this is thread-local state, and is restored afterwards. The default dtype is shared by all threads and stays
+    as it is: code whose results it would affect passes a dtype.
     """
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
@@ -55,7 +55,7 @@ def surroundings() -> Iterator[None]:
 
 
 def _elsewhere() -> bool:
-    """Whether tensors are made on another device than the CPU by default. Starts no device, as asking torch may."""
+    """Return whether the default device is not the CPU, without initialising a device."""
     modes = [mode for mode in _get_current_function_mode_stack() if isinstance(mode, DeviceContext)]
     return bool(modes) and modes[-1].device.type != "cpu"
 
@@ -79,15 +79,15 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp),
     (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
 )
-"""Settings of torch's for the whole process: how each is read, and how it is set."""
+"""Process-wide settings of PyTorch: (function that reads it, function that sets it)."""
 
 
 @contextmanager
 def settings_kept(alone: Callable[[], bool]) -> Iterator[None]:
-    """Afterwards the settings of torch for the whole process are what they were before code of the user's ran.
+    """Restore the process-wide settings of PyTorch after user code has run.
 
     Args:
-        alone: whether no other thread may have changed them meanwhile; where one may, they are left as they are.
+        alone: returns whether no other thread can have changed them in the meantime; otherwise they are not restored.
     """
     before = [_read(read) for read, _ in _SETTINGS]
     try:
@@ -101,7 +101,7 @@ def settings_kept(alone: Callable[[], bool]) -> Iterator[None]:
 
 
 def _read(setting: Callable[[], Any]) -> Any:
-    """A setting; None where torch does not say, as where two of its ways to set one precision have been mixed."""
+    """Return a setting, or None if PyTorch cannot tell, as when its old and new precision settings were mixed."""
     try:
         return setting()
     except RuntimeError:
@@ -109,10 +109,10 @@ def _read(setting: Callable[[], Any]) -> Any:
 
 
 class SinglePrecision(TorchFunctionMode):
-    """Tensors are made in float32 where no dtype is given, whatever the default is; for this thread only."""
+    """Use float32 in this thread where factory functions get no dtype, whatever the default dtype is."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """One call."""
+        """Run one function, with dtype=torch.float32 if it would use the default dtype."""
         kwargs = kwargs or {}
         if kwargs.get("dtype") is None and "out" not in kwargs:
             if func in _MADE_OF_SIZES:

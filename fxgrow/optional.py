@@ -1,4 +1,4 @@
-"""Packages that fxgrow can do without: imported when they are needed, with one clear error where they are missing."""
+"""Optional dependencies: imported when they are needed, with a clear error message if they are not installed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from .errors import Kind, usage
 
 
 def optional(module: str, *, extra: str, what: str) -> Any:
-    """A module of an optional dependency.
+    """Import a module of an optional dependency.
 
     Args:
-        module: its full name.
+        module: full name of the module.
         extra: the extra of fxgrow that installs it.
-        what: what it is needed for, as the beginning of a sentence.
+        what: what needs it, as the beginning of a sentence.
 
     Raises:
-        UsageError: it is not installed; the message says how to get it.
+        UsageError: it is not installed; the message says how to install it.
     """
     try:
         return importlib.import_module(module)

@@ -154,7 +154,8 @@ def test_a_model_of_two_graphs_is_traced_in_its_own_mode_and_raises_in_the_other
         with pytest.raises(fxgrow.UsageError) as caught:
             grown.train(not training)(X)
         assert caught.value.kind is fxgrow.Kind.WRONG_MODE
-        assert f"stands for {mode} mode, in which it was traced, and it is in {other} mode" in str(caught.value)
+        said = f"traced in {mode} mode and is valid in that mode only, but it is in {other} mode"
+        assert said in str(caught.value)
         assert "Auxiliary runs different operators in training and in evaluation mode" in str(caught.value)
         grown.train(training)
 

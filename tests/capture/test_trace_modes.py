@@ -240,7 +240,7 @@ def test_one_mode_is_said_in_plan_and_certificate() -> None:
     assert any(isinstance(m, ModeGuard) for m in grown.modules())
     deeper = fxgrow.deepen(grown, after="a")
     for some in (traced, grown, deeper, copy.deepcopy(grown)):
-        with pytest.raises(fxgrow.UsageError, match="stands for evaluation mode"):
+        with pytest.raises(fxgrow.UsageError, match="traced in evaluation mode and is valid in that mode only"):
             some.train()(X)
 
 
@@ -511,7 +511,7 @@ def test_a_module_inside_that_is_put_into_the_other_mode_alone_raises(kind: type
     copies = (traced, grown, copy.deepcopy(grown), pickle.loads(pickle.dumps(traced)), fxgrow.deepen(grown, after="a"))
     for some in copies:
         for path in ("deep", "deep.head"):
-            with pytest.raises(fxgrow.UsageError, match=r"FXG009  deep\.head stands for"):
+            with pytest.raises(fxgrow.UsageError, match=r"FXG009  deep\.head was traced in"):
                 _modes_apart(some, path, training)(X)
         _modes_apart(some, "deep.norm", training)(X)  # one of torch's own follows its own flag
         some.train(training)(X)
@@ -552,7 +552,7 @@ def test_a_head_that_the_model_keeps_frozen_stays_so_and_may_not_be_trained() ->
     for some in (traced, grown, pickle.loads(pickle.dumps(grown))):
         torch.testing.assert_close(some.train()(X)[0], model.train()(X)[0], rtol=0, atol=1e-12)
         some.get_submodule("deep.head").train()
-        with pytest.raises(fxgrow.UsageError, match=r"FXG009  deep\.head stands for evaluation mode"):
+        with pytest.raises(fxgrow.UsageError, match=r"FXG009  deep\.head was traced in evaluation mode"):
             some(X)
 
 

@@ -65,7 +65,7 @@ def test_rules_keep_states_apart_by_index_but_for_a_few() -> None:
 
 
 def test_a_rule_that_does_not_say_whether_it_keeps_states_apart_is_no_rule() -> None:
-    with pytest.raises(TypeError, match="object must say `by_index`"):
+    with pytest.raises(TypeError, match="object needs the attribute by_index"):
         register(cast(Rule, object()), "fxgrow::nothing")
 
 
