@@ -1,1 +1,1 @@
-"""What is known of the numbers in a value: intervals, and which functions are idempotent."""
+"""Bounds of the entries of a value, and which pointwise functions are idempotent."""

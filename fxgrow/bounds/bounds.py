@@ -1,4 +1,4 @@
-"""Bounds of values: what operators tell of all entries of their results, whatever the weights and inputs are."""
+"""Interval analysis: bounds of the entries of every value, for arbitrary weights and inputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARES: Bounds = (0.0, 1.0)
 POSITIVE: Bounds = (0.0, math.inf)
 
 _RISING = CLAMPS | {f"aten::{name}" for name in ("sigmoid", "hardsigmoid", "tanh", "exp", "softplus", "elu")}
-"""Unit-by-unit functions that never fall, so that they take bounds to bounds."""
+"""Pointwise functions that are non-decreasing, so that they map bounds to bounds."""
 _IMAGES: Mapping[str, Bounds] = {
     f"aten::{name}": bounds
     for names, bounds in (
@@ -28,7 +28,7 @@ _IMAGES: Mapping[str, Bounds] = {
     )
     for name in names
 }
-"""Between what the results of other functions are."""
+"""Bounds of the results of other functions, for any operands."""
 _BETWEEN = frozenset(
     f"aten::{name}"
     for name in (
@@ -42,20 +42,20 @@ _BETWEEN = frozenset(
         ),
     )
 )
-"""Whose results are between the smallest and the largest entry, or zeros that were put beside them."""
+"""Functions whose results lie between the smallest and the largest entry, padded zeros included."""
 
 
 _WITH_MEAN = ("aten::var_mean", "aten::std_mean")
-"""What is known of their results is known of the first."""
+"""Functions with two results, of which only the first has bounds."""
 _NEVER_ZERO = frozenset(
     f"aten::{name}"
     for name in ("exp", "exp2", "sigmoid", "softplus", "cosh", "softmax", "_softmax", "rsqrt", "reciprocal", "erfc")
 )
-"""Whose results are never zero, as mathematics has it."""
+"""Functions whose results are never zero in exact arithmetic."""
 _ZERO_AT_ZERO = frozenset(f"aten::{name}" for name in ("sqrt", "abs", "absolute", "square", "neg", "negative", "pow"))
-"""Functions of one tensor whose results are zero where it is zero, and nowhere else."""
+"""Functions of one tensor whose results are zero exactly where the tensor is zero."""
 _OVER = frozenset(f"aten::{name}" for name in ("sum", "mean", "amax", "amin", "cumsum", "norm", "linalg_vector_norm"))
-"""What looks at several units together: zero where all of them are, if they are not negative."""
+"""Functions of several units whose results, for operands that are not negative, are zero only if all units are."""
 _FLAT = CLAMPS | frozenset(
     f"aten::{name}"
     for name in (
@@ -63,15 +63,15 @@ _FLAT = CLAMPS | frozenset(
         *("ceil", "sign", "sgn", "frac", "dropout", "feature_dropout", "alpha_dropout", "max_unpool2d"),
     )
 )
-"""Whose results may be zero for inputs that are anything but zero."""
+"""Functions whose results may be zero for whole ranges of inputs, as those of relu for negative ones."""
 
 
 class Ranges:
-    """What is known of all values of a program, whatever the weights and inputs are.
+    """The bounds of all values of a program, for arbitrary weights and inputs.
 
     Args:
-        program: its values. Dropout that passes its input on in evaluation mode is an operator all the same.
-        veiled: values that may be others in training mode, the results of `veils`.
+        program: the program. Dropout is one of its operators in evaluation mode too.
+        veiled: values that may be different in training mode, the results of `veils`; their bounds are unknown.
     """
 
     def __init__(self, program: Program, veiled: Collection[Value] = ()) -> None:
@@ -90,20 +90,20 @@ class Ranges:
                     self._flat.add(out.index)
 
     def of(self, x: object) -> Bounds:
-        """Between which numbers all entries of a value are; infinite where nothing is known."""
+        """Return the lower and the upper bound of all entries of a value; infinite if unknown."""
         return self._bounds.get(x.index, ANYTHING) if isinstance(x, Value) else _number(x)
 
     def nowhere_zero(self, x: object) -> bool:
-        """Whether no entry of a value is zero."""
+        """Return whether no entry of a value is zero."""
         low, high = self.of(x)
         return low > 0 or high < 0 or (isinstance(x, Value) and x.index in self._nowhere_zero)
 
     def often_zero(self, x: object) -> bool:
-        """Whether entries of a value may be zero for more than a few inputs, as behind a relu."""
+        """Return whether entries of a value may be zero for whole ranges of inputs, as after a relu."""
         return isinstance(x, Value) and x.index in self._flat and not self.nowhere_zero(x)
 
     def inside(self, x: Value, domain: Domain) -> bool:
-        """Whether all entries of a value are in a domain; of numbers other than zero, but for single inputs."""
+        """Return whether all entries of a value are in a domain. For `NOT_ZERO` isolated inputs do not count."""
         if domain is NOT_ZERO:
             return not self.often_zero(x)
         return x.dtype.is_complex or domain.holds(*self.of(x), zero=not self.nowhere_zero(x))
@@ -133,7 +133,7 @@ class Ranges:
 
 
 def bounds_of(program: Program, value: Value, veiled: Collection[Value] = ()) -> Bounds:
-    """Between which numbers all entries of a value are, in either mode (see `Ranges`)."""
+    """Return the lower and the upper bound of all entries of a value in both modes (see `Ranges`)."""
     return Ranges(program, veiled).of(value)
 
 

@@ -1,4 +1,4 @@
-"""Which unit-by-unit functions are idempotent, σ(σ(x)) = σ(x): their values are their fixed points."""
+"""Idempotent pointwise functions, σ(σ(x)) = σ(x), and the intervals on which a function is the identity."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..rules.base import RULES
 from ..rules.pointwise import Unary
 
 CLAMPS = frozenset(f"aten::{name}" for name in ["relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"])
-"""Projections onto an interval, which is all that they leave as it is."""
+"""Projections onto an interval: they are the identity on it, and nowhere else."""
 BENT_BELOW_ZERO = frozenset(f"aten::{name}" for name in ["abs", "absolute", "leaky_relu", "elu", "celu"])
-"""Functions that leave what is not negative as it is."""
+"""Functions that are the identity for x >= 0, for some of their options."""
 IDEMPOTENT = CLAMPS | frozenset(
     f"aten::{name}"
     for name in [
@@ -35,7 +35,7 @@ IDEMPOTENT = CLAMPS | frozenset(
         "positive",
     ]
 )
-"""max(x, 0), projections onto an interval, roundings, signs and moduli: each by its definition."""
+"""Functions that are idempotent by definition: projections onto an interval, rounding, signs, absolute values."""
 KEEPS_VALUES = frozenset(
     f"aten::{name}"
     for name in [
@@ -76,7 +76,7 @@ KEEPS_VALUES = frozenset(
         "expand",
     ]
 )
-"""Operators whose results hold entries of their operands and nothing else."""
+"""Operators whose results consist of entries of their operands."""
 PROBES = (
     0.0,
     1e-300,
@@ -98,10 +98,11 @@ PROBES = (
     1e30,
     -1e30,
 )
+"""Numbers on which functions are tried out."""
 
 
 def function_of(op: Op) -> Callable[[Tensor], Tensor] | None:
-    """A unit-by-unit function of one tensor, to be tried on numbers; None if the operator is something else."""
+    """Return the pointwise function of one tensor that an operator computes; None if it computes anything else."""
     values = list(op.inputs())
     if len(values) != 1 or not isinstance(RULES.get(op.name), Unary):
         return None
@@ -119,7 +120,7 @@ def function_of(op: Op) -> Callable[[Tensor], Tensor] | None:
 
 
 def idempotent(op: Op) -> bool:
-    """Whether σ(σ(x)) = σ(x): by its definition, and on numbers."""
+    """Return whether σ(σ(x)) = σ(x): by definition, and for the options of this call on `PROBES`."""
     apply = function_of(op)
     if apply is None or op.name not in IDEMPOTENT:
         return False
@@ -128,17 +129,17 @@ def idempotent(op: Op) -> bool:
 
 
 def keeps_type(op: Op) -> bool:
-    """Whether a result has the dtype of all operands: numbers are not promoted, bits not read as another type."""
+    """Return whether the result has the dtype of all operands: no type promotion, and no view as another dtype."""
     return all(x.dtype is op.outputs[0].dtype for x in op.inputs())
 
 
 def kept_by(op: Op) -> tuple[float, float] | None:
-    """An interval whose numbers a non-linearity leaves as they are; None if it has none, or none is known."""
+    """Return an interval on which a non-linearity is the identity; None if no such interval is known."""
     apply = function_of(op)
     if op.name in CLAMPS and apply is not None:
         low, high = apply(torch.tensor([-math.inf, math.inf], dtype=torch.float64)).tolist()
         return (low, high) if low <= high else None
-    if op.name == "aten::prelu":  # whatever its slope below zero is
+    if op.name == "aten::prelu":  # for any slope
         return 0.0, math.inf
     if op.name not in BENT_BELOW_ZERO or apply is None:
         return None
@@ -147,7 +148,7 @@ def kept_by(op: Op) -> tuple[float, float] | None:
 
 
 def same_function(a: Op, b: Op) -> bool:
-    """Whether two operators are one function of one tensor."""
+    """Return whether two operators of one tensor compute the same function: same name and options."""
 
     def plain(op: Op) -> dict[str, Any]:
         return {k: v for k, v in op.args.items() if not isinstance(v, Value)}
@@ -156,7 +157,8 @@ def same_function(a: Op, b: Op) -> bool:
 
 
 def slope_at_zero(op: Op) -> float | None:
-    """The derivative at zero that training uses; None if the operator is no unit-by-unit function of one tensor."""
+    """Return the derivative at zero, as autograd computes it; None if the operator is not a pointwise function of one
+    tensor."""
     apply = function_of(op)
     if apply is None:
         return None

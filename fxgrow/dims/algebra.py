@@ -1,7 +1,8 @@
-"""The algebra of axes: atoms are united, split and cut as operators demand; every expression follows.
+"""The algebra of axes: unification of axis expressions (sums of products of atoms).
 
-Unification of sums of products. Refining an atom never joins or separates units; where no common refinement exists
-(groups of four that are groups of six, too) the expressions are frozen as non-aligned. Pure: no torch.
+Operators require that axes are equal, products or concatenations of others. Atoms are refined accordingly, and all
+expressions that contain them follow. Where no common refinement exists (groups of four that should also be groups of
+six) the axes are frozen as non-aligned. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from .axis import Atom, Axis, Fixed, Product, Sum, atoms, factors_of, product, t
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why an atom may not grow: the kind, the operator that stops it (a position in the program), and a sentence."""
+    """Why an atom may not grow: the kind, the position in the program of the operator that prevents it, and a
+    sentence."""
 
     kind: Kind
     op: int
@@ -25,7 +27,11 @@ class Reason:
 
 
 class Algebra:
-    """Atoms and what is known of them. Cheap to copy, so that what-if questions need no undo."""
+    """The atoms of a program: their sizes, the expressions that replace them, and the reasons why they may not grow.
+
+    An atom that has been refined has a link to the expression that replaces it; `resolve` follows the links. Copies are
+    cheap, so that assumptions can be tried out on a copy.
+    """
 
     def __init__(self) -> None:
         self.size: list[int] = []
@@ -34,25 +40,25 @@ class Algebra:
         self.unions: list[tuple[int, int, int]] = []
         """(atom, atom, operator) of every union, for explanations."""
         self.ties: list[tuple[Atom, Atom]] = []
-        """Atoms that grow in step, though their units have nothing to do with each other."""
+        """Pairs of atoms that keep equal sizes, although their units are not the same."""
         self._tied: list[tuple[Axis, Axis]] = []
         self._splits: dict[object, list[Axis]] = {}
         self.op = -1
-        """The operator that is being looked at."""
+        """The position of the operator whose rule is running."""
         self.version = 0
-        """It changes whenever a normal form may have become another one."""
+        """Incremented whenever a normal form may have changed."""
         self._normal: dict[int, tuple[Axis, Axis]] = {}
-        """By identity, expressions and their normal forms; those of one version."""
+        """Cache by identity: expressions and their normal forms, for one version."""
         self._normal_at = 0
 
     def atom(self, size: int) -> Atom:
-        """A new atom."""
+        """Create an atom of the given size."""
         self.size.append(size)
         self.link.append(None)
         return Atom(len(self.size) - 1)
 
     def resolve(self, axis: Axis) -> Axis:
-        """The normal form of an expression under all that is known by now."""
+        """Return the normal form of an expression, with all atoms replaced that have been refined so far."""
         if type(axis) is Atom:
             index = axis.index
             link = self.link[index]
@@ -85,8 +91,8 @@ class Algebra:
         return found
 
     def _settle(self, index: int) -> None:
-        """Bring the link of an atom into normal form. Links lead to others, as deep as an axis was cut one unit after
-        the other, so the innermost come first."""
+        """Bring the link of an atom into normal form, innermost links first and without recursion: an axis that was cut
+        unit by unit has a chain of links as long as the axis."""
         waiting = [index]
         while waiting:
             link = self.link[waiting[-1]]
@@ -98,12 +104,12 @@ class Algebra:
                 self.link[waiting.pop()] = self.resolve(link)
 
     def _unsettled(self, index: int) -> bool:
-        """Whether the link of an atom leads to atoms that have links themselves."""
+        """Return whether the link of an atom contains atoms that have links themselves."""
         link = self.link[index]
         return link is not None and any(self.link[a.index] is not None for a in atoms(link))
 
     def measure(self, axis: Axis, sizes: Mapping[Atom, int] | None = None) -> int:
-        """How many units an axis has; `sizes` stands in for the present size of some (resolved) atoms."""
+        """Return the number of units of an axis; `sizes` replaces the current sizes of some (resolved) atoms."""
         axis = self.resolve(axis)
         match axis:
             case Atom(index):
@@ -116,7 +122,7 @@ class Algebra:
                 return sum(self.measure(t, sizes) for t in terms)
 
     def freeze(self, axis: Axis, kind: Kind, text: str) -> None:
-        """Say that nothing in this axis may grow; the first reason stays."""
+        """Forbid that any atom of an axis grows; an atom that is frozen already keeps its reason."""
         axis = self.resolve(axis)
         if type(axis) is Fixed:
             return
@@ -125,11 +131,11 @@ class Algebra:
                 self.frozen[atom.index] = Reason(kind, self.op, text)
 
     def tie(self, a: Axis, b: Axis) -> None:
-        """Say that two axes had better keep equal sizes. Settled when all refinement is done."""
+        """Record that two axes should keep equal sizes; `settle_ties` applies it when all refinement is done."""
         self._tied.append((a, b))
 
     def settle_ties(self) -> None:
-        """Turn ties of axes into ties of atoms. Axes that are put together differently stay untied."""
+        """Turn ties of axes into ties of atoms. Axes of different structure are not tied."""
         queue, self._tied = self._tied, []
         while queue:
             a, b = (self.resolve(axis) for axis in queue.pop())
@@ -150,7 +156,7 @@ class Algebra:
                     queue.extend(zip(left, right, strict=True))
 
     def _mirror(self, axis: Axis) -> Axis:
-        """The same structure of new atoms."""
+        """Return an expression of the same structure with new atoms."""
         match axis:
             case Atom(index):
                 return self.atom(self.size[index])
@@ -162,7 +168,7 @@ class Algebra:
                 return Sum(tuple(self._mirror(t) for t in terms))
 
     def unify(self, a: Axis, b: Axis) -> None:
-        """Say that unit k of one axis is unit k of the other."""
+        """Require that unit k of one axis is unit k of the other; axes that do not match are frozen."""
         a, b = self.resolve(a), self.resolve(b)
         if a is b or a == b:
             return
@@ -181,9 +187,10 @@ class Algebra:
             self._align(terms_of(a), terms_of(b))
 
     def split(self, axis: Axis, sizes: Sequence[int], key: object = None) -> list[Axis]:
-        """View one axis as a row-major product of axes of these sizes.
+        """Split an axis into a row-major product of axes with the given sizes.
 
-        With atoms of one unit there is more than one way to see it, so whoever asks again names the same `key`.
+        If some atoms have one unit, there are several ways to split. A caller that splits the same axis several times
+        passes a `key`, for which the first result is returned again.
         """
         if key is not None:
             if key not in self._splits:
@@ -195,18 +202,18 @@ class Algebra:
         if isinstance(axis, Fixed):
             return [Fixed(s) for s in sizes]
         if isinstance(axis, Product) and [self.measure(factor) for factor in axis.factors] == list(sizes):
-            return list(axis.factors)  # with ones among them, which are what they were
+            return list(axis.factors)  # these may include atoms of one unit
         parts: list[Axis] = [Fixed(1) if s == 1 else self.atom(s) for s in sizes]
-        if sum(s != 1 for s in sizes) == 1:  # nothing to split: the axis itself among ones
+        if sum(s != 1 for s in sizes) == 1:  # nothing to split: all other sizes are 1
             return [axis if s != 1 else Fixed(1) for s in sizes]
         self.unify(axis, product(parts))
         return [self.resolve(p) for p in parts]
 
     def counted(self, axis: Axis, sizes: Sequence[int]) -> list[Axis] | None:
-        """View a sum of equally large terms as a number of them, by what each is made of; None if it is no such sum.
+        """Split a concatenation of equal atoms into their number and the parts of each; return None for other axes.
 
-        The first part counts the terms and keeps their states apart, as that of (3 h d) does for queries, keys and
-        values in one tensor.
+        The first part, which counts the terms, cannot grow, and states may differ along it, as along the 3 of (3 h d)
+        for queries, keys and values in one tensor.
         """
         axis = self.resolve(axis)
         terms = axis.terms if isinstance(axis, Sum) else ()
@@ -222,7 +229,7 @@ class Algebra:
         return [count, *map(self.resolve, parts)]
 
     def cut(self, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
-        """View one axis as a concatenation of axes of these sizes."""
+        """Cut an axis into a concatenation of axes with the given sizes."""
         axis = self.resolve(axis)
         if len(sizes) == 1:
             return [axis]
@@ -232,7 +239,7 @@ class Algebra:
         self.unify(axis, Sum(tuple(p for p in parts if p != Fixed(0))) if sum(map(bool, sizes)) > 1 else total(parts))
         return [self.resolve(p) for p in parts]
 
-    # -- how it is done -----------------------------------------------------------------------------------------
+    # -- unification --------------------------------------------------------------------------------------------
 
     def _union(self, a: Atom, b: Atom) -> None:
         if self.size[a.index] != self.size[b.index]:
@@ -264,7 +271,7 @@ class Algebra:
             self.freeze(axis, Kind.NON_ALIGNED, "its units do not line up with the axis that it meets")
 
     def _align(self, left: list[Axis], right: list[Axis]) -> None:
-        """Walk two concatenations, cutting terms until they pair up."""
+        """Unify two concatenations term by term, cutting terms where the other side has a boundary."""
         while left and right:
             a, b = self.measure(left[0]), self.measure(right[0])
             if a == b:
@@ -275,11 +282,11 @@ class Algebra:
             left, right = self._open(left), self._open(right)
 
     def _open(self, terms: list[Axis]) -> list[Axis]:
-        """Terms under what is known by now; pieces of a fixed term stay apart."""
+        """Return resolved terms, sums among them flattened; adjacent fixed terms are not added."""
         return [part for term in terms for part in terms_of(self.resolve(term))]
 
     def _align_terms(self, a: Axis, b: Axis) -> None:
-        """Unify two terms of one size; products factor by factor, splitting factors until they pair up."""
+        """Unify two terms of equal size; products factor by factor, splitting factors where their sizes differ."""
         a, b = self.resolve(a), self.resolve(b)
         if not (isinstance(a, Product) and isinstance(b, Product)):
             if (isinstance(a, Fixed) and isinstance(b, Product)) or (isinstance(b, Fixed) and isinstance(a, Product)):
@@ -295,7 +302,7 @@ class Algebra:
             x, y = self.measure(left[0]), self.measure(right[0])
             if x == y:
                 self.unify(left.pop(0), right.pop(0))
-            elif 1 in (x, y):  # one unit has no counterpart, so there can never be two
+            elif 1 in (x, y):  # an atom of one unit that has no counterpart cannot grow
                 self._misfit((left if x == 1 else right).pop(0))
             else:
                 side, at, whole = (right, x, y) if x < y else (left, y, x)
@@ -307,13 +314,13 @@ class Algebra:
         self._misfit(*left, *right)
 
     def _again(self, factors: list[Axis]) -> list[Axis]:
-        """Factors under what is known by now, without ones; a sum stays whole."""
+        """Return resolved factors without factors of 1; a sum stays a single factor."""
         flat = [part for f in factors for part in factors_of(self.resolve(f))]
         return [f for f in flat if f != Fixed(1)]
 
     def _cut_term(self, term: Axis, at: int) -> list[Axis]:
-        """Cut one term in two. Where the cut runs through the middle of a product, the group that it lies in becomes a
-        term of its own, which is cut next: there will always be one such group."""
+        """Cut a term in two. If the cut lies inside a group of a product, that group becomes a separate term, which is
+        cut in the next step; this number of groups, one, never changes."""
         term = self.resolve(term)
         if isinstance(term, Fixed):
             return [Fixed(at), Fixed(term.size - at)]
@@ -329,14 +336,14 @@ class Algebra:
         heads = [head for head in heads if head]
         if isinstance(first, Fixed):
             parts: list[Axis] = [Fixed(h) for h in heads]
-        else:  # a piece of one is a mere count, e.g. of the operands of a concatenation
+        else:  # a piece of one unit is only a count, e.g. of the operands of a concatenation
             parts = [Fixed(1) if h == 1 else self.atom(h) for h in heads]
-            assert isinstance(first, Atom), "a leading sum is opened by the normal form"
+            assert isinstance(first, Atom), "the normal form multiplies out a leading sum"
             self._bind(first, total(parts))
         return [product([part, *rest]) for part in parts]
 
     def reason(self, axis: Axis) -> Reason | None:
-        """Why nothing in this axis may grow; None if something may."""
+        """Return why no atom of an axis may grow, or None if one may."""
         found: Reason | None = None
         for atom in atoms(self.resolve(axis)):
             why = self.frozen.get(atom.index)
@@ -354,11 +361,11 @@ class Algebra:
         return None
 
     def growable(self, axis: Axis) -> list[Atom]:
-        """The distinct atoms of an axis that may grow, from left to right."""
+        """Return the distinct atoms of an axis that may grow, from left to right."""
         return list(dict.fromkeys(a for a in atoms(self.resolve(axis)) if a.index not in self.frozen))
 
     def in_step(self, atom: Atom) -> list[Atom]:
-        """An atom and all that grow in step with it; a piece that may not grow lets the others go alone."""
+        """Return an atom and all atoms that are tied to it; a tied atom that may not grow is left out."""
         found = [atom]
         pairs = [(self.resolve(a), self.resolve(b)) for a, b in self.ties]
         for member in found:
@@ -370,7 +377,7 @@ class Algebra:
         return found
 
     def copy(self) -> Algebra:
-        """An independent copy."""
+        """Return an independent copy."""
         twin = Algebra()
         twin.size, twin.link, twin.frozen = self.size.copy(), self.link.copy(), self.frozen.copy()
         twin.unions, twin.ties = self.unions.copy(), self.ties.copy()
@@ -378,14 +385,14 @@ class Algebra:
         return twin
 
     def restore(self, before: Algebra) -> None:
-        """Forget all that was found out since a copy was made."""
+        """Discard all changes since the copy `before` was made."""
         self.size, self.link, self.frozen = before.size, before.link, before.frozen
         self.unions, self.ties = before.unions, before.ties
         self._tied, self._splits = before._tied, before._splits
         self.version += 1
 
     def name(self, atom: Atom) -> str:
-        """A short name for an atom in printed expressions."""
+        """Return a short name for an atom in printed expressions."""
         return f"d{atom.index}"
 
 

@@ -1,6 +1,6 @@
-"""Axis expressions: what the units of a tensor axis are made of. Sums of products of atoms, written like einops.
+"""Axis expressions: a tensor axis as a sum of products of atoms, in a notation like that of einops.
 
-`(g c)` is a product, row-major, `c1 + c2` a concatenation. Pure: no torch.
+`(g c)` is a product in row-major order, `c1 + c2` a concatenation. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from typing import cast
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """A set of units that grow together. Which set is a matter of the algebra that made it."""
+    """A set of units that grow together. The `Algebra` that created it knows its size."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """Units that can never grow: a window, a batch, a count of operands."""
+    """A number of units that can never grow: a window, a batch, a count of operands."""
 
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A row-major product: the last factor runs fastest."""
+    """A product of axes in row-major order: the last factor varies fastest."""
 
     factors: tuple[Axis, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """A concatenation."""
+    """A concatenation of axes."""
 
     terms: tuple[Axis, ...]
 
@@ -43,9 +43,11 @@ ONE = Fixed(1)
 
 
 def product(factors: list[Axis]) -> Axis:
-    """The normal form of a product: flat, no factor of one, neighbouring fixed factors joined, a leading sum opened.
+    """Return the normal form of a product: flat, without factors of 1, adjacent fixed factors multiplied, and a leading
+    sum multiplied out.
 
-    Opening a leading sum is exact: (a + b) c holds the same units in the same order as (a c) + (b c).
+    Multiplying out a leading sum keeps the order of the units: (a + b) c and (a c) + (b c) hold the same units in the
+    same order.
     """
     flat: list[Axis] = []
     for factor in factors:
@@ -67,7 +69,7 @@ def product(factors: list[Axis]) -> Axis:
 
 
 def total(terms: list[Axis]) -> Axis:
-    """The normal form of a sum: flat, neighbouring fixed terms joined."""
+    """Return the normal form of a sum: flat, without terms of size 0, adjacent fixed terms added."""
     flat: list[Axis] = []
     for term in terms:
         for part in term.terms if isinstance(term, Sum) else (term,):
@@ -81,22 +83,23 @@ def total(terms: list[Axis]) -> Axis:
 
 
 def terms_of(axis: Axis) -> list[Axis]:
-    """The terms of a sum; anything else is its own only term."""
+    """Return the terms of a sum; any other axis is a sum of one term."""
     return list(axis.terms) if isinstance(axis, Sum) else [axis]
 
 
 def is_made_of(axis: Axis, some: Collection[Atom]) -> bool:
-    """Whether an axis is made of some atoms alone: a fixed factor may be a size of the input."""
+    """Return whether an axis consists of the given atoms only; a fixed factor does not count, as it may be an input
+    size."""
     return all(part in some for term in terms_of(axis) for part in factors_of(term))
 
 
 def factors_of(axis: Axis) -> list[Axis]:
-    """The factors of a product; anything else is its own only factor."""
+    """Return the factors of a product; any other axis is a product of one factor."""
     return list(axis.factors) if isinstance(axis, Product) else [axis]
 
 
 def atoms(axis: Axis) -> tuple[Atom, ...]:
-    """Every occurrence of an atom, from left to right."""
+    """Return all atoms of an axis from left to right, with repetitions."""
     if type(axis) is Atom:
         return (axis,)
     if type(axis) is Fixed:
@@ -111,7 +114,12 @@ def atoms(axis: Axis) -> tuple[Atom, ...]:
 
 
 def show(axis: Axis, name: Callable[[Atom], str]) -> str:
-    """The expression as a person writes it: `(g c)`, `c1 + c2`."""
+    """Format an expression for messages: `(g c)`, `c1 + c2`.
+
+    Args:
+        axis: the expression.
+        name: returns the name of an atom.
+    """
     match axis:
         case Atom():
             return name(axis)
@@ -129,8 +137,8 @@ def _inner(axis: Axis, name: Callable[[Atom], str]) -> str:
 
 
 def last_growing(axis: Axis, growing: Container[Atom]) -> Atom | None:
-    """The set of units that grows in an axis, if all new ones lie behind the old: the axis itself, or the last term
-    of a sum of which no other grows."""
+    """Return the growing atom of an axis if all new units come after all old ones: the axis is that atom, or it is the
+    last term of a sum of which no other term grows. Otherwise return None."""
     if isinstance(axis, Sum):
         fixed = not any(atom in growing for term in axis.terms[:-1] for atom in atoms(term))
         return last_growing(axis.terms[-1], growing) if fixed else None

@@ -1,4 +1,4 @@
-"""Plans: what a growth changes, as frozen data."""
+"""Plans: frozen dataclasses that describe what a growth changes in a model."""
 
 from .insertion import Insert
 from .layout import AxisGrowth, Chain, Grid, Layout, Leaf, Still, Woven

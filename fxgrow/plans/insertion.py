@@ -1,4 +1,4 @@
-"""Insertions: new blocks in a graph, as plain data: what they are made of, where they stand, what they hold."""
+"""Insertions: new blocks as plain data: their modules and nodes, their position in the graph, and their tensors."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import nn
 from .layout import AxisGrowth, leaves
 
 ENTRY = "x"
-"""What a block calls the value that enters it."""
+"""Name of the input of a block, within the block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The result of another call of the block, or its entry."""
+    """A reference to the result of another call of the block, or to the input of the block."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A module of a block: a class of torch.nn by name with its options, or "Parameter" with its first `value`."""
+    """A module of a block: the name of a class of torch.nn and its options, or "Parameter" with its initial `value`."""
 
     path: str
     kind: str
@@ -32,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A node of a block. `op` and `target` are as in fx; functions are written `module.name`."""
+    """A node of a block. `op` and `target` are as in torch.fx; functions are given as `module.name`."""
 
     name: str
     op: str
@@ -43,7 +43,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """A block written out; the last call is its result."""
+    """A block as a list of modules and nodes; the last call computes its result."""
 
     parts: tuple[Part, ...]
     calls: tuple[Call, ...]
@@ -51,28 +51,29 @@ class Layers:
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """A block that copies nodes and modules of the model. What its nodes read from elsewhere (masks, say) they share.
-
-    `parts` and `tensors` are (new path within the block, path in the model), `nodes` (new name, fx node), in order.
-    """
+    """A block that copies nodes and modules of the model. Other inputs of these nodes, such as masks, are shared."""
 
     entry: str
+    """The fx node whose value the copied block takes as its input."""
     nodes: tuple[tuple[str, str], ...]
+    """(new name, fx node), in execution order."""
     parts: tuple[tuple[str, str], ...]
+    """(new path within the block, path in the model) of each module."""
     tensors: tuple[tuple[str, str], ...]
+    """(new path within the block, path in the model) of each parameter and buffer."""
     afresh: bool
-    """Whether the copies are initialised anew; otherwise they keep the values of their originals."""
+    """Whether the copies are initialised again; otherwise they keep the values of their originals."""
 
 
 @dataclass(frozen=True, slots=True)
 class Factory:
-    """A block made by the user's `build(channels)`. One that cannot be imported by its `text` cannot be saved."""
+    """A block that a user's function `build(channels)` creates. A plan with such a block cannot be saved as JSON."""
 
     text: str
     build: Callable[[int], nn.Module]
     channels: int
     residual: bool
-    """Whether the block is x + module(x); otherwise the module brings its own skip path."""
+    """Whether the block is x + module(x); otherwise the module has its own skip path."""
 
 
 Body = Layers | Copies | Factory
@@ -82,9 +83,10 @@ Body = Layers | Copies | Factory
 class BlockTensor:
     """A tensor of a new block; `name` is its path within the block.
 
-    `fill`: "keep" what its module's own initialisation (or the original of a copy) put there, "draw" with the spread
-    of the tensor `like`, "zero", "identity" (the map that changes nothing: Dirac kernel, unit matrix, running
-    statistics undone) or "isometry" (the identity, further rows drawn). Then the states of `axes` are imposed.
+    `fill` is one of: "keep" (the values of the module's initialisation, or of the original of a copy), "draw" (random,
+    with the standard deviation of the tensor `like`), "zero", "identity" (Dirac kernel, identity matrix, or affine
+    parameters that undo running statistics), "isometry" (the identity, and random further rows). The states of `axes`
+    are applied afterwards.
     """
 
     name: str
@@ -97,39 +99,39 @@ class BlockTensor:
 
     @property
     def states(self) -> tuple[str, ...]:
-        """What its halves are."""
+        """The states of its axes."""
         return tuple(leaf.state for growth in self.axes for leaf in leaves(growth.layout))
 
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """A block that is put behind an fx node; blocks behind one node form a row, in the order of the plan."""
+    """A new block after an fx node. Several blocks after one node are chained in the order of the plan."""
 
     name: str
-    """The path under which its modules stand in the model; its nodes begin with the same."""
+    """Path of its modules in the model, and prefix of the names of its nodes."""
     node: str
-    """The fx node whose value enters."""
+    """The fx node whose value is the input of the block."""
     users: tuple[str, ...]
-    """The fx nodes that read the block's result from then on; () means all that read the node."""
+    """The fx nodes that use the result of the block instead of the node; () means all users of the node."""
     block: str
     scheme: str
     settings: tuple[tuple[str, object], ...]
     body: Body
     tensors: tuple[BlockTensor, ...]
     like: str
-    """A tensor nearby: new ones get its device, and its dtype unless another is said. "" if there is none."""
+    """A tensor of the model nearby, whose device and, unless `dtype` is set, dtype new tensors get; "" if none."""
     silenced: tuple[str, ...]
-    """How each contribution is made to vanish, in words."""
+    """How each contribution of the block is made zero, in words."""
     slow: tuple[str, ...] = ()
-    """Tensors that no gradient reaches until others have moved."""
+    """Tensors whose gradient is zero until other tensors have been updated."""
     dtype: str = ""
-    """The dtype of what passes there, where it is another than that of `like` ("float32"), or than that of what a clone
-    is a copy of. "" if it is not."""
+    """The dtype of the value at this position, e.g. "float32", if it differs from that of `like`, or from that of the
+    original of a clone; "" otherwise."""
 
     def explain(self) -> Iterator[str]:
-        """Lines for `Plan.explain`."""
+        """Yield the lines of `Plan.explain` for this block."""
         settings = ", ".join(f"{k} {v}" for k, v in self.settings)
-        where = f"behind {self.node}" + (f", in front of {', '.join(self.users)}" if self.users else "")
+        where = f"after {self.node}" + (f", before {', '.join(self.users)}" if self.users else "")
         yield f"  {self.name}: {self.block}, {where}" + (f" ({settings})" if settings else "")
         for text in self.silenced:
             yield f"    {text}"
@@ -142,14 +144,14 @@ class Insert:
 
 
 _FILLS = {
-    "keep": "as its module starts",
-    "draw": "drawn",
+    "keep": "initialised by its module",
+    "draw": "random",
     "zero": "zero",
     "identity": "the identity",
-    "isometry": "the identity, then drawn rows",
+    "isometry": "the identity, then random rows",
 }
 
 
 def options(**given: Any) -> tuple[tuple[str, object], ...]:
-    """Options of a part, in the form in which a plan holds them."""
+    """Return options of a module in the form in which a plan holds them: a tuple of (name, value)."""
     return tuple(given.items())

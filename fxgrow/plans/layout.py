@@ -1,4 +1,5 @@
-"""Layouts: where old and new units of an axis lie after a growth. Plain data; the arithmetic gives index lists."""
+"""Layouts: the positions of old and new units along an axis after a growth, as plain data, and functions that return
+them as lists of indices."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A growing set of units: old ones first and in order, then the new ones, twins side by side.
+    """A growing set of units: the old ones in their order, then the new ones, the two units of a pair side by side.
 
-    `state` says what the new block holds (a `State` by value). `source` is the copy map: for each new unit the old one
-    that it is a copy of.
+    `state` is the value of the `State` of the new units. `source` holds for each new unit the old unit that it is a
+    copy of, if they are copies.
     """
 
     old: int
@@ -27,29 +28,32 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """Units that stay as they are."""
+    """Units of which there are as many after the growth as before."""
 
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A row-major product."""
+    """A product of layouts in row-major order."""
 
     parts: tuple[Layout, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A concatenation."""
+    """A concatenation of layouts."""
 
     parts: tuple[Layout, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Woven:
-    """Layouts that take turns, in `old` rounds before and `new` rounds after: (d 3) with a state for each of the three
-    is woven of three d, a unit of each at a time."""
+    """Interleaved layouts, in `old` rounds before the growth and `new` rounds after it.
+
+    Each round holds an equal share of every part. An axis (d 3) with different states along the 3 consists of three
+    layouts of d, of which each round holds one unit each.
+    """
 
     parts: tuple[Layout, ...]
     old: int
@@ -68,7 +72,7 @@ class AxisGrowth:
 
 
 def size(layout: Layout, *, new: bool) -> int:
-    """Units before or after."""
+    """Return the number of units before the growth, or after it if `new`."""
     match layout:
         case Leaf():
             return layout.new if new else layout.old
@@ -81,7 +85,7 @@ def size(layout: Layout, *, new: bool) -> int:
 
 
 def leaves(layout: Layout) -> Iterator[Leaf]:
-    """Growing sets, from left to right."""
+    """Yield the growing sets of units, from left to right."""
     match layout:
         case Leaf():
             yield layout
@@ -93,7 +97,7 @@ def leaves(layout: Layout) -> Iterator[Leaf]:
 
 
 def old_positions(layout: Layout) -> list[int]:
-    """For each old unit, where it lies afterwards."""
+    """Return the position of each old unit after the growth."""
     match layout:
         case Leaf():
             return list(range(layout.old))
@@ -118,26 +122,27 @@ def old_positions(layout: Layout) -> list[int]:
 
 
 def turned(layout: Woven) -> list[int]:
-    """For each unit afterwards, counted part after part, where it lies when the parts take turns."""
+    """Return the position after the growth of each unit of interleaved layouts, the units counted part by part."""
     ends = list(accumulate((size(part, new=True) for part in layout.parts), initial=0))
     order = woven([range(a, b) for a, b in pairwise(ends)], layout.new)
     return sorted(range(len(order)), key=order.__getitem__)
 
 
 def woven(rows: Sequence[Sequence[T]], rounds: int) -> list[T]:
-    """Rows that take turns."""
+    """Interleave rows in `rounds` rounds, each of which takes an equal share of every row."""
     steps = [len(row) // rounds for row in rows]
     turns = range(rounds)
     return [x for n in turns for row, step in zip(rows, steps, strict=True) for x in row[n * step : (n + 1) * step]]
 
 
 def coordinates(layout: Layout, number: int) -> list[int]:
-    """For each unit afterwards, its coordinate in growing set `number` (from the left); -1 where it has none."""
+    """Return the coordinate of each unit in growing set `number` (from the left) after the growth, or -1 if the unit is
+    not in that set."""
     return _coordinates(layout, number)[0]
 
 
 def _coordinates(layout: Layout, number: int) -> tuple[list[int], int]:
-    """Coordinates, and how many growing sets the layout holds."""
+    """Return the coordinates, and the number of growing sets in the layout."""
     match layout:
         case Leaf():
             return (list(range(layout.new)) if number == 0 else [-1] * layout.new), 1
@@ -161,9 +166,10 @@ def _coordinates(layout: Layout, number: int) -> tuple[list[int], int]:
 
 
 def partners(layout: Layout, number: int) -> tuple[list[int], list[int], list[int]]:
-    """The new block of growing set `number`: positions of left halves, of right halves, and of units without a twin.
+    """Return the positions of the new units of growing set `number`: the left ones of all pairs, the right ones, and
+    units that belong to no pair.
 
-    Twins differ in this coordinate only, so in a product each stays within its group.
+    The units of a pair differ in this coordinate only, so that in a product both are in the same group.
     """
     leaf = list(leaves(layout))[number]
     paired = leaf.new - (leaf.new - leaf.old) % 2
@@ -174,8 +180,8 @@ def partners(layout: Layout, number: int) -> tuple[list[int], list[int], list[in
 
 
 def units(layout: Layout, number: int) -> list[list[int]]:
-    """For each unit of growing set `number`, old ones first, its positions; those of two units differ in this
-    coordinate only, in the same order."""
+    """Return the positions of each unit of growing set `number`, old units first. The positions of two units are in the
+    same order: the k-th ones differ in this coordinate only."""
     leaf = list(leaves(layout))[number]
     found: list[list[int]] = [[] for _ in range(leaf.new)]
     for position, unit in enumerate(coordinates(layout, number)):

@@ -1,29 +1,29 @@
-"""What a plan says of itself, within bounds: its title, the name of its scheme, its seed."""
+"""Limits for the title, the scheme name and the seed of a plan."""
 
 from __future__ import annotations
 
 LONGEST_TITLE = 2**14
-"""Characters. Titles name four places at most."""
+"""Maximal number of characters of a title. A title names at most four layers."""
 LONGEST_NAME = 100
-"""Characters of a scheme's name, one of the user's own perhaps."""
+"""Maximal number of characters of a scheme name."""
 LARGEST_SEED = 2**40
-"""What JSON holds without loss anywhere, with room to spare."""
+"""Maximal seed: a whole number that every JSON reader represents exactly."""
 
 
 def is_seed(value: object) -> bool:
-    """Whether a value is a whole number that can be a seed."""
+    """Return whether a value is a whole number from 0 to `LARGEST_SEED`."""
     return type(value) is int and 0 <= value <= LARGEST_SEED
 
 
 def is_scheme_name(value: object) -> bool:
-    """Whether a value is a name that fits a line."""
+    """Return whether a value is a printable, non-empty string of at most `LONGEST_NAME` characters."""
     return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and value.isprintable()
 
 
-def odd_header(title: str, scheme: str, seed: int) -> str:
-    """What is wrong with a plan's own words, in words; empty if nothing is."""
+def header_problem(title: str, scheme: str, seed: int) -> str:
+    """Return what is wrong with the title, the scheme name or the seed of a plan; empty if they are valid."""
     if not is_seed(seed):
-        return f"{seed} is no seed, a whole number from 0 to {LARGEST_SEED}"
+        return f"its seed is {seed}, not a whole number from 0 to {LARGEST_SEED}"
     if not is_scheme_name(scheme):
-        return f"{scheme!r:.40} is no name of a scheme"
+        return f"{scheme!r:.40} is not a valid name of a scheme"
     return f"its title has {len(title):,} characters" if len(title) > LONGEST_TITLE else ""

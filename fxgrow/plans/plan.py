@@ -1,4 +1,4 @@
-"""The plan: what a growth changes, as plain data. It holds no tensors and does not know who applies it."""
+"""The plan: all changes of a growth as plain data, without tensors. `fxgrow.apply` applies it to a model."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from ..capture.decomposition.attention import Decomposition
 from ..rules.mixing import MULTIPLIED
 from .insertion import Insert
 from .layout import AxisGrowth, leaves, size
-from .limits import odd_header
+from .limits import header_problem
 from .serialize import malformed, read, write
 
 Path = tuple[str | int, ...]
-"""A place in an fx node's arguments: ("args", 1, 0) or ("kwargs", "size", 2)."""
+"""A position in the arguments of an fx node: ("args", 1, 0) or ("kwargs", "size", 2)."""
 
 
 STATISTIC = "statistic"
-"""The path of an edit that makes a mean, a norm or a variance divide by what it divided by before: (family, axes as
-written in the call, none for all, whether they are kept, number). A mean or a norm is multiplied by the number, of a
-variance it is the correction."""
+"""Path of an edit that preserves the value of a mean, a norm or a variance over a growing axis: (family, dimensions as
+in the call or None for all, keepdim, number). The number is the factor of a mean or a norm, and the correction of a
+variance."""
 STATISTICS = MULTIPLIED | {"var", "std", "var_mean", "std_mean"}
+"""Names of the operators to which a `STATISTIC` edit applies."""
 SPLIT = "split"
-"""The path of an edit that turns a call (chunk, say) into a torch.split at written places: (sizes, axis)."""
+"""Path of an edit that replaces a call such as chunk by a torch.split with explicit sizes: (sizes, dimension)."""
 
 FOLLOWED = "followed"
-"""Begins the path of an edit that puts arithmetic behind a computed number, for one consumer: (factor, divisor,
-difference). What follows is the place in the consumer's arguments. Whole numbers are multiplied first, then divided."""
+"""Prefix of the path of an edit that applies arithmetic to a computed number for one consumer: (factor, divisor,
+difference). The rest of the path is the position in the consumer's arguments. Whole numbers are multiplied first, then
+divided."""
 RECOMPUTED = "recomputed"
-"""Begins the path of an edit that computes a number anew for one consumer, with other numbers in its arithmetic: (node,
-place in its arguments, number) for each of them."""
+"""Prefix of the path of an edit that computes a number again for one consumer, with other constants in its arithmetic:
+(node, position in its arguments, number) for each constant."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorEdit:
-    """A parameter or buffer that changes; `names` are all it goes by.
+    """A change of a parameter or buffer; `names` are all its names in the model.
 
-    `fill` says how entries without a state of their own are drawn: "weights" match the spread of the old entries,
-    "units" are taken from old units (affine parameters, running statistics, PReLU slopes).
+    `fill` says how new entries with the state "free" are chosen: "weights" are random with the standard deviation of
+    the old entries, "units" are taken from old units (affine parameters, running statistics, PReLU slopes).
     """
 
     names: tuple[str, ...]
@@ -49,18 +51,18 @@ class TensorEdit:
     axes: tuple[AxisGrowth, ...]
     fill: str
     padding: tuple[int, ...] = ()
-    """Rows that stay zero: the padding row of an embedding."""
+    """Rows that stay zero, such as the padding row of an embedding."""
     scale: float = 1.0
-    """What every entry, old and new, is multiplied by: the scale of a norm over a grown axis."""
+    """Factor of all entries, old and new: a norm over a grown axis needs another scale."""
 
     @property
     def states(self) -> tuple[str, ...]:
-        """What its new blocks hold, axis by axis."""
+        """The states of its new units, axis by axis."""
         return tuple(leaf.state for growth in self.axes for leaf in leaves(growth.layout))
 
     @property
     def rounds(self) -> bool:
-        """Whether old entries, or means of them, have to be rounded: not where they are kept, copied or halved."""
+        """Whether old entries or their means are rounded: not if they are kept, copied or divided by powers of two."""
         shares = [Counter(leaf.source) for g in self.axes for leaf in leaves(g.layout) if leaf.state == "split"]
         halved = all((count + 1).bit_count() == 1 for share in shares for count in share.values())
         return "mean" in self.states or not halved or math.frexp(self.scale)[0] != 0.5
@@ -68,7 +70,7 @@ class TensorEdit:
 
 @dataclass(frozen=True, slots=True)
 class ModuleEdit:
-    """Attributes of a module that hold sizes."""
+    """A change of attributes of a module that hold sizes, such as `out_channels`."""
 
     path: str
     attributes: tuple[tuple[str, object, object], ...]
@@ -77,7 +79,7 @@ class ModuleEdit:
 
 @dataclass(frozen=True, slots=True)
 class NodeEdit:
-    """A number in the arguments of an fx node: a size that is written out, or one that is pinned."""
+    """A change of a number in the arguments of an fx node, such as a size in a call of view."""
 
     node: str
     path: Path
@@ -85,47 +87,52 @@ class NodeEdit:
     new: object
 
     def explain(self) -> str:
-        """The edit in one line."""
+        """Describe the edit in one line."""
         if self.path[0] == FOLLOWED:
             return f"{self.node} {_place(self.path[1:])}: {self.old} -> {_change(self.new, str(self.old))}"
         if self.path[0] == RECOMPUTED:
             places = cast(tuple[tuple[str, Path, object], ...], self.new)
             text = ", ".join(
-                f"{_change(new, 'its present value')} as {_place(path)} of {node}" for node, path, new in places
+                f"{_change(new, 'its current value')} as {_place(path)} of {node}" for node, path, new in places
             )
-            return f"{self.node} {_place(self.path[1:])}: {self.old} -> computed anew with {text}"
+            return f"{self.node} {_place(self.path[1:])}: {self.old} -> computed again with {text}"
         return f"{self.node} {_place(self.path)}: {self.old} -> {self.new}"
 
 
 @dataclass(frozen=True, slots=True)
 class SkipEdit:
-    """A skip path that is adapted where it enters a join.
+    """An adapter on a skip path, where it is added to a main path of another width.
 
-    `node` consumes the skip path, whose present source is fx node `source`. With `kind` "pad" a call of
-    `fxgrow.functional.adapt_skip` is put between them, or changed if it is there; with "conv" a 1x1 convolution.
+    `node` is the join, and `source` the fx node from which the skip path comes. With `kind` "pad" a call of
+    `fxgrow.functional.adapt_skip` is inserted between them, or changed if there is one; with "conv" a 1x1 convolution
+    is inserted.
     """
 
     node: str
     source: str
     position: int
-    """Which operand of the join the skip path is."""
+    """Index of the operand of the join that is the skip path."""
     kind: str
     axis: int
-    """Of channels; counted from the end if it is negative, where models with inputs of other ranks have them there."""
+    """Dimension of the channels; negative if the model takes inputs of other ranks and it is counted from the right."""
     rank: int
+    """Number of dimensions of the skip path."""
     keep: int
+    """Number of leading channels that pass unchanged."""
     pairs: tuple[tuple[int, int], ...]
+    """Blocks of paired channels as (start, number of pairs); see `fxgrow.functional.adapt_skip`."""
     read: int
-    """Channels of the skip path afterwards."""
+    """Channels of the skip path after the growth."""
     width: int
-    """Channels at the join afterwards."""
+    """Channels at the join after the growth."""
     copies: tuple[tuple[int, int], ...] = ()
-    """Channels at the join that the skip path lacks, and those that they are copies of; the others are zero."""
+    """Channels at the join that the skip path does not have, as (channel, original) if they are copies; the others are
+    zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """One set of units that grows."""
+    """The old and the new size of one set of units."""
 
     label: str
     old: int
@@ -134,7 +141,8 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Size of a model: parameters, bytes of parameters and buffers, multiply–adds for the example inputs, times two."""
+    """Size of a model: number of parameters, bytes of parameters and buffers, and FLOPs for the example inputs (two for
+    each multiply–add)."""
 
     parameters: int
     bytes: int
@@ -143,7 +151,8 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, repr=False)
 class Plan:
-    """A proved growth, ready to be applied to the model it was made for, or to another copy of it."""
+    """A growth that has been proved to preserve the function. It can be applied to the model for which it was created,
+    or to a copy of that model."""
 
     title: str
     scheme: str
@@ -160,22 +169,24 @@ class Plan:
     before: Cost
     after: Cost
     model: str = ""
-    """Digest of the graph, the modules and the ties of the model that the plan was made for."""
+    """Digest of the graph, the modules and the ties of the model for which the plan was created."""
     noise: float = 0.0
-    """What is added to entries that follow from old ones, as a share of the spread of the old ones."""
+    """Standard deviation of the noise that is added to entries computed from old ones, relative to that of the old
+    entries."""
     openings: tuple[Decomposition, ...] = ()
-    """Calls that are written out, because they cannot express the growth as they are; done before all other edits."""
+    """Calls that are decomposed into plain operators because they cannot express the growth; done before all other
+    edits."""
     inserts: tuple[Insert, ...] = ()
-    """New blocks, those behind one node in a row."""
+    """New blocks; several blocks after one node are chained in this order."""
     clone_keys: tuple[tuple[str, str], ...] = ()
-    """Where blocks were cloned: names in the result's state_dict that differ from those of the deeper model of the same
-    class, and what they are there."""
+    """If blocks were cloned: names in the state_dict of the result that differ from those of a deeper model of the same
+    class, as (name, name in that model)."""
 
     redrawn: tuple[str, ...] = ()
-    """Nodes that draw random numbers in evaluation mode too, of which there are more after the growth: the outputs keep
-    their distribution, and single draws are others."""
+    """Nodes that draw random numbers in evaluation mode too, and draw more of them after the growth: the outputs keep
+    their distribution, but single draws differ."""
     then: tuple[Plan, ...] = ()
-    """Plans for the result of this one, applied in the same stroke."""
+    """Plans for the result of this one, applied in the same transaction."""
 
     @property
     def next_steps(self) -> tuple[Plan, ...]:
@@ -183,35 +194,35 @@ class Plan:
         return self.then
 
     def to_json(self) -> str:
-        """The plan as text, to be kept, read again by `from_json` and applied to another copy of the model.
+        """Return the plan as JSON, from which `from_json` restores it, to apply it to another copy of the model.
 
         Raises:
-            UsageError: it holds a function of the user's (a block factory), which cannot be written as data.
+            UsageError: the plan holds a user's function (a block factory), which cannot be saved.
         """
         return write(self)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """A plan from text. Its names and sizes are compared with the model when it is applied, not here.
+        """Restore a plan from JSON. Its names and sizes are compared with the model when it is applied, not here.
 
         Raises:
-            UsageError: no plan, a plan of another version, or a damaged one; the message says where.
+            UsageError: the text is not a plan, or a plan of another version, or damaged; the message says where.
         """
         found = read(cls, text)
         for plan in found.every():
-            problem = odd_header(plan.title, plan.scheme, plan.seed)
+            problem = header_problem(plan.title, plan.scheme, plan.seed)
             if problem:
                 raise malformed("plan", problem)
         return found
 
     def every(self) -> Iterator[Plan]:
-        """This plan and those that follow it."""
+        """Yield this plan and all plans that follow it."""
         yield self
         for following in self.then:
             yield from following.every()
 
     def explain(self) -> str:
-        """The plan as text: what grows, what it costs, each tensor, each edit, and why the function stays."""
+        """Return the plan as text: what grows, its cost, all tensors and edits, and why the function is preserved."""
         lines = [self.title, ""]
         lines += [f"  {g.label}: {g.old} -> {g.new} units" for g in self.growths]
         b, a = self.before, self.after
@@ -234,7 +245,7 @@ class Plan:
         edits = [f"  {n.explain()}" for n in self.nodes]
         lines += ["", "graph constants", *edits] if edits else []
         edits = [f"  {o.node}" for o in self.openings]
-        lines += ["", "calls written out as plain operators on the same parameters", *edits] if edits else []
+        lines += ["", "calls replaced by plain operators on the same parameters", *edits] if edits else []
         edits = [f"  {_skip(s)}" for s in self.skips]
         lines += ["", "skip paths", *edits] if edits else []
         lines += ["", f"why the function stays the same (scheme {self.scheme})", *(f"  {p}" for p in self.proof)]
@@ -268,7 +279,7 @@ def _place(path: Path) -> str:
 
 
 def grown_shape(shape: tuple[int, ...], axes: tuple[AxisGrowth, ...]) -> tuple[int, ...]:
-    """A shape after the growth of some axes."""
+    """Return a shape after the growth of some axes."""
     new = list(shape)
     for growth in axes:
         new[growth.axis] = size(growth.layout, new=True)
@@ -276,7 +287,7 @@ def grown_shape(shape: tuple[int, ...], axes: tuple[AxisGrowth, ...]) -> tuple[i
 
 
 def _ratio(after: int, before: int) -> str:
-    return f"x{after / before:.2f}" if before else "from nothing"
+    return f"x{after / before:.2f}" if before else "from 0"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Plans as JSON: written from their dataclasses, read back with every name, type and size checked."""
+"""Serialisation of plans as JSON. When a plan is read, all names, types and sizes are checked."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ T = TypeVar("T")
 FORMAT = "fxgrow plan"
 VERSION = 1
 LARGEST = 2**40
-"""No axis of a tensor is longer; a plan that says so is damaged or hostile."""
+"""Largest whole number in a plan: no tensor has a larger dimension, so the plan would be damaged or hostile."""
 LARGEST_FLOAT = 1e30
-"""Scales and noise are finite numbers; NaN, infinity and what overflows are damaged or hostile."""
+"""Bound of scales and noise; NaN, infinity and larger numbers are damaged or hostile."""
 DEEPEST = 40
-"""Plans are not nested deeper."""
+"""Largest depth of nested objects in a plan."""
 _TAGS: dict[str, type] = {c.__name__: c for c in (Leaf, Still, Grid, Chain, Woven, Link, Layers, Copies)}
-"""Classes that stand where several may; the JSON object says which."""
+"""Classes of fields that may have one of several classes; the key "is" of the JSON object names the class."""
 
 
 def write(plan: object) -> str:
-    """A plan as text. It holds names, sizes and numbers only.
+    """Serialise a plan as JSON. The text holds names, sizes and numbers only.
 
     Raises:
-        UsageError: the plan holds a function of the user's, which cannot be written as data.
+        UsageError: the plan holds a user's function, which cannot be serialised.
     """
     return json.dumps({"format": FORMAT, "version": VERSION, "plan": _written(plan)})
 
@@ -40,8 +40,8 @@ def _written(thing: Any) -> Any:
     if isinstance(thing, Factory):
         raise usage(
             Kind.BAD_OPTION,
-            f"the plan holds the function {thing.text}, which cannot be written as JSON",
-            hint="deepen with a block that fxgrow knows, or keep the call of deepen instead of its plan",
+            f"the plan holds the function {thing.text}, which cannot be saved as JSON",
+            hint="use one of fxgrow's blocks, or save the arguments of deepen instead of its plan",
         )
     if is_dataclass(thing):
         data = {f.name: _written(getattr(thing, f.name)) for f in fields(thing) if getattr(thing, f.name) != f.default}
@@ -54,22 +54,22 @@ def _written(thing: Any) -> Any:
 
 
 def read(kind: type[T], text: str) -> T:
-    """A plan of the class `kind` from text.
+    """Read a plan of the class `kind` from JSON.
 
     Raises:
-        UsageError: no plan, a plan of another version, or a damaged one; the message says where.
+        UsageError: the text is not a plan, or a plan of another version, or damaged; the message says where.
     """
     try:
         data = json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
         raise malformed("", f"it is not JSON: {error}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise malformed("", "it is JSON, but no plan")
+        raise malformed("", "it is JSON, but not a plan")
     if data.get("version") != VERSION:
         raise usage(
             Kind.STALE_PLAN,
             f"the plan is of version {data.get('version')!r}, and this fxgrow reads version {VERSION}",
-            hint="make the plan anew with this version",
+            hint="create the plan again with this version",
         )
     plan = _read(kind, data.get("plan"), "plan", 0)
     assert isinstance(plan, kind)
@@ -77,8 +77,8 @@ def read(kind: type[T], text: str) -> T:
 
 
 def malformed(where: str, what: str) -> FxgrowError:
-    """The error for a place in a plan."""
-    return usage(Kind.STALE_PLAN, f"the plan cannot be read: {what}", where=where, hint="make the plan anew")
+    """Return the error for a part of a plan that is not valid."""
+    return usage(Kind.STALE_PLAN, f"the plan cannot be read: {what}", where=where, hint="create the plan again")
 
 
 @cache
@@ -87,9 +87,9 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _read(kind: Any, data: Any, where: str, depth: int) -> Any:
-    """Data as an instance of a type, or a complaint that says where."""
+    """Convert JSON data to an instance of a type, or raise an error that says where they do not fit."""
     if depth > DEEPEST:
-        raise malformed(where, "it is nested too deep")
+        raise malformed(where, "it is nested too deeply")
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         return _one_of(get_args(kind), data, where, depth)
@@ -102,17 +102,17 @@ def _read(kind: Any, data: Any, where: str, depth: int) -> Any:
     if kind is float and type(data) in (int, float) and (data == 0 or 1 / LARGEST_FLOAT < abs(data) < LARGEST_FLOAT):
         return float(data)
     if kind is float or type(data) is not kind or (kind is int and abs(data) > LARGEST):
-        raise malformed(where, f"{_short(data)} is no {getattr(kind, '__name__', kind)} that can be meant")
+        raise malformed(where, f"{_short(data)} is not a valid {getattr(kind, '__name__', kind)}")
     return data
 
 
 _EARLIER: Mapping[str, tuple[str, ...]] = {"Decomposition": ("rank",)}
-"""Fields that earlier plans have, and that say nothing any more."""
+"""Fields of plans of earlier releases that are ignored."""
 
 
 def _object(kind: Any, data: Any, where: str, depth: int) -> Any:
     if not isinstance(data, dict):
-        raise malformed(where, f"{_short(data)} is no {kind.__name__}")
+        raise malformed(where, f"{_short(data)} is not a {kind.__name__}")
     hints = _hints(kind)
     known = {k: v for k, v in data.items() if k != "is" and k not in _EARLIER.get(kind.__name__, ())}
     unknown = [k for k in known if k not in hints]
@@ -128,7 +128,7 @@ def _object(kind: Any, data: Any, where: str, depth: int) -> Any:
 
 def _row(items: tuple[Any, ...], data: Any, where: str, depth: int) -> tuple[Any, ...]:
     if not isinstance(data, list):
-        raise malformed(where, f"{_short(data)} is no list")
+        raise malformed(where, f"{_short(data)} is not a list")
     if len(items) == 2 and items[1] is Ellipsis:
         items = (items[0],) * len(data)
     if len(items) != len(data):
@@ -141,11 +141,11 @@ def _one_of(kinds: tuple[Any, ...], data: Any, where: str, depth: int) -> Any:
     for kind in kinds:
         if (is_dataclass(kind) and getattr(kind, "__name__", "") == tag) or kind is type(data):
             return _read(kind, data, where, depth)
-    raise malformed(where, f"{_short(data)} is none of {', '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
+    raise malformed(where, f"{_short(data)} is not one of {', '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
 
 
 def _plain(data: Any, where: str, depth: int) -> Any:
-    """A number, a name or a list of them; lists become tuples, as arguments of fx nodes are."""
+    """Convert a number, a name or a list of them; lists become tuples, as in the arguments of fx nodes."""
     if isinstance(data, list):
         return tuple(_read(object, item, f"{where}[{n}]", depth + 1) for n, item in enumerate(data))
     if isinstance(data, dict) and data.get("is") == "float" and data.get("value") in ("inf", "-inf", "nan"):
@@ -154,7 +154,7 @@ def _plain(data: Any, where: str, depth: int) -> Any:
         return _object(Link, data, where, depth)
     if isinstance(data, bool | int | float | str | None):
         return data
-    raise malformed(where, f"{_short(data)} is no number, name or list")
+    raise malformed(where, f"{_short(data)} is not a number, name or list")
 
 
 def _short(thing: object) -> str:

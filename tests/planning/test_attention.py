@@ -65,7 +65,7 @@ def test_a_stream_grows_around_a_module_which_the_plan_says_is_written_out() -> 
     model = shaken(Module())
     plan = fxgrow.plan_widen(fxgrow.trace(model, (VECTORS,)), "enter", factor=1.5)
     assert [o.node for o in plan.openings] == ["attend"]
-    assert "calls written out as plain operators" in str(plan)
+    assert "calls replaced by plain operators" in str(plan)
     assert fxgrow.Plan.from_json(plan.to_json()) == plan
 
 

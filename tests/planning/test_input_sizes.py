@@ -131,7 +131,7 @@ def test_the_widths_share_is_edited_where_the_number_is_computed() -> None:
     kinds = {edit.path[0] for edit in plan.nodes}
     assert RECOMPUTED in kinds
     assert FOLLOWED not in kinds
-    assert "computed anew" in str(plan)
+    assert "computed again" in str(plan)
 
 
 def test_a_number_that_no_arithmetic_makes_gets_a_factor_behind_it() -> None:

@@ -97,7 +97,7 @@ def test_a_plan_is_data_and_names_what_is_written_out() -> None:
     module, gm = traced(HEADS["an epsilon that matters"])
     plan = fxgrow.plan_widen(gm, "features", factor=2)
     assert [opening.node for opening in plan.openings] == ["normalize", "normalize_1"]
-    assert "calls written out as plain operators on the same parameters\n  normalize\n" in str(plan)
+    assert "calls replaced by plain operators on the same parameters\n  normalize\n" in str(plan)
     wider = fxgrow.apply(type(plan).from_json(plan.to_json()), gm)
     torch.testing.assert_close(wider(inputs()), module(inputs()), rtol=0, atol=SAME)
     assert fxgrow.plan_widen(gm, "features", factor=2).openings  # the model itself stays as it was

@@ -78,9 +78,9 @@ def data(traced: Any) -> Data:
     ("text", "said"),
     [
         ("", "it is not JSON"),
-        ("[]", "it is JSON, but no plan"),
+        ("[]", "it is JSON, but not a plan"),
         ('{"format": "fxgrow plan", "version": 0, "plan": {}}', "version 0"),
-        ('{"format": "fxgrow plan", "version": 1}', "None is no Plan"),
+        ('{"format": "fxgrow plan", "version": 1}', "None is not a Plan"),
         ('{"format": "fxgrow plan", "version": 1, "plan": {}}', "Plan lacks title"),
         ("[" * 100_000, "it is not JSON"),
     ],
@@ -92,17 +92,17 @@ def test_what_is_no_plan_is_refused(text: str, said: str) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Data], object], str]] = {
-    "a name as a number": (lambda p: p["tensors"][0].update(names=[3]), r"3 is no str.*"),
+    "a name as a number": (lambda p: p["tensors"][0].update(names=[3]), "3 is not a valid str"),
     "an unknown field": (lambda p: p["tensors"][0].update(color="red"), "TensorEdit has no field 'color'"),
     "an unknown layout": (
         lambda p: p["tensors"][0]["axes"][0].update(layout={"is": "Plan"}),
-        "is none of Leaf, Still, Grid, Chain, Woven",
+        "is not one of Leaf, Still, Grid, Chain, Woven",
     ),
     "a field less": (lambda p: p["tensors"][0].pop("new"), "TensorEdit lacks new"),
-    "a monstrous number": (lambda p: p["tensors"][0].update(new=[10**30, 1]), "that can be meant"),
-    "a flag as a number": (lambda p: p.update(seed=True), "True is no int"),
-    "NaN as a seed": (lambda p: p.update(seed=float("nan")), "nan is no int"),
-    "an object where a number stands": (lambda p: p["modules"][0]["attributes"][0].__setitem__(2, {"x": 1}), "is no"),
+    "a monstrous number": (lambda p: p["tensors"][0].update(new=[10**30, 1]), "is not a valid int"),
+    "a flag as a number": (lambda p: p.update(seed=True), "True is not a valid int"),
+    "NaN as a seed": (lambda p: p.update(seed=float("nan")), "nan is not a valid int"),
+    "an object where a number stands": (lambda p: p["modules"][0]["attributes"][0].__setitem__(2, {"x": 1}), "is not a number, name or list"),
 }
 
 
