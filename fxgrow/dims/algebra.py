@@ -177,8 +177,8 @@ class Algebra:
         elif self.measure(a) != self.measure(b):
             self._misfit(a, b)
         elif isinstance(a, Fixed) or isinstance(b, Fixed):
-            self.freeze(a, Kind.FIXED, "it meets an axis of fixed size")
-            self.freeze(b, Kind.FIXED, "it meets an axis of fixed size")
+            self.freeze(a, Kind.FIXED, "it is combined with an axis of fixed size")
+            self.freeze(b, Kind.FIXED, "it is combined with an axis of fixed size")
         elif isinstance(a, Atom):
             self._bind(a, b)
         elif isinstance(b, Atom):
@@ -268,7 +268,7 @@ class Algebra:
 
     def _misfit(self, *axes: Axis) -> None:
         for axis in axes:
-            self.freeze(axis, Kind.NON_ALIGNED, "its units do not line up with the axis that it meets")
+            self.freeze(axis, Kind.NON_ALIGNED, "its units do not align with those of an axis with which it is combined")
 
     def _align(self, left: list[Axis], right: list[Axis]) -> None:
         """Unify two concatenations term by term, cutting terms where the other side has a boundary."""
@@ -290,8 +290,8 @@ class Algebra:
         a, b = self.resolve(a), self.resolve(b)
         if not (isinstance(a, Product) and isinstance(b, Product)):
             if (isinstance(a, Fixed) and isinstance(b, Product)) or (isinstance(b, Fixed) and isinstance(a, Product)):
-                self.freeze(a, Kind.FIXED, "it meets an axis of fixed size")
-                self.freeze(b, Kind.FIXED, "it meets an axis of fixed size")
+                self.freeze(a, Kind.FIXED, "it is combined with an axis of fixed size")
+                self.freeze(b, Kind.FIXED, "it is combined with an axis of fixed size")
             elif isinstance(a, Sum) or isinstance(b, Sum):
                 self._align(terms_of(a), terms_of(b))
             else:

@@ -21,7 +21,7 @@ Path = tuple[str | int, ...]
 
 STATISTIC = "statistic"
 """Path of an edit that preserves the value of a mean, a norm or a variance over a growing axis: (family, dimensions as
-in the call or None for all, keepdim, number). The number is the factor of a mean or a norm, and the correction of a
+in the call or () for all, keepdim, number). The number is the factor of a mean or a norm, and the correction of a
 variance."""
 STATISTICS = MULTIPLIED | {"var", "std", "var_mean", "std_mean"}
 """Names of the operators to which a `STATISTIC` edit applies."""
@@ -41,8 +41,8 @@ RECOMPUTED = "recomputed"
 class TensorEdit:
     """A change of a parameter or buffer; `names` are all its names in the model.
 
-    `fill` says how new entries with the state "free" are chosen: "weights" are random with the standard deviation of
-    the old entries, "units" are taken from old units (affine parameters, running statistics, PReLU slopes).
+    `fill` says how random new entries are drawn: "weights" from a distribution with the standard deviation of the old
+    entries, "units" from old units that are chosen at random (affine parameters, running statistics, PReLU slopes).
     """
 
     names: tuple[str, ...]

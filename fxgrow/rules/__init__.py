@@ -1,4 +1,7 @@
-"""One rule per ATen operator, one file per family. Importing this package registers them all."""
+"""The rules of ATen operators, one module per family. Importing this package registers all of them.
+
+`fxgrow/rules/base.py` describes the interface of a rule.
+"""
 
 from . import (
     adapt_skip,

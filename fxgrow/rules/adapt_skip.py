@@ -1,4 +1,4 @@
-"""fxgrow's own operator: the skip adapter."""
+"""The rule of `fxgrow.functional.adapt_skip`, the adapter that fxgrow inserts into skip paths."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from .base import AxisContext, SizeContext, StateContext, normal, register
 
 
 class AdaptSkip:
-    """fxgrow's skip adapter: two volumes that are told apart on purpose; each may grow without the other."""
+    """fxgrow::adapt_skip: the channels of the input and of the result are independent, so that each may grow alone."""
 
     by_index = False
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The channel axis of the result is a volume of its own."""
+        """The channel axis of the result is a new atom; all other axes are those of the input."""
         axes = d.of(op.args["x"])
         at = normal(op.args["dim"], len(axes))
         axes[at] = d.algebra.atom(op.args["width"])
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Halves of the operand's new block cancel here; channels that the skip lacks are zero, or copies of others."""
+        """New channels of the input cancel in pairs or are dropped; channels that are added are zeros or copies."""
         marks = s.of(op.args["x"])
         at = normal(op.args["dim"], len(marks))
         for state in marks[at]:
@@ -31,7 +31,7 @@ class AdaptSkip:
         s.set(op.outputs[0], marks)
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """The blocks of halves, the width, and which channels are copies."""
+        """Return the blocks of paired channels, the width, and the channels that are copies."""
         x, out = op.args["x"], op.outputs[0]
         at = normal(op.args["dim"], len(x.shape))
         new: dict[str, Any] = {"width": z.shape(out)[at]}

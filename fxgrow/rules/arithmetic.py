@@ -1,4 +1,4 @@
-"""Arithmetic: sums, differences, products and quotients. Signs add up and multiply as parities do."""
+"""Sums, differences, products and quotients of tensors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .pointwise import Unary, aligned, inside, meet, operands
 
 
 class Add(SameSizes):
-    """Sums and differences. Where two volumes meet, it is a residual join."""
+    """add, sub, rsub: sums and differences. The sum of two computed tensors is a residual join."""
 
     by_index = True
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Operands share their axes; under skip="reshape" a join keeps the skip's channels apart."""
+        """Operands share their axes; with skip="reshape" a join keeps the channels of the skip path apart."""
         values = operands(op)
         both = all(isinstance(op.args.get(name), Value) for name in ("self", "other"))
         if len(values) == 2 and both and d.join(op, ("self", "other")):
@@ -22,7 +22,7 @@ class Add(SameSizes):
         d.set(op.outputs[0], meet(op, d, values))
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Halves of one parity add up; a constant is the same for all."""
+        """The state of the sum; a number is the same for all units."""
         values = operands(op)
         other = op.args.get("other")
         number = isinstance(other, int | float | complex) and other != 0
@@ -31,7 +31,7 @@ class Add(SameSizes):
             skip, at = apart
             out = s.of(next(v for v in values if v is not skip))
             for k, states in enumerate(s.of(skip)):
-                if k == at:  # an adapter lets r(left) - r(right) through, and zeros or copies for missing channels
+                if k == at:  # an adapter passes r(left) - r(right), and adds missing channels as zeros or copies
                     for state in states:
                         s.adapt(op, state)
                     out[k] = [s.add(op, [state, s.missing(op, state)]) for state in out[k]]
@@ -49,7 +49,7 @@ class Add(SameSizes):
 
 
 def _centred(op: Op, s: StateContext) -> list[int]:
-    """The axes over which a tensor loses its own mean: x - x.mean(axes, keepdim=True)."""
+    """Return the axes over which a tensor is centred: x - x.mean(axes, keepdim=True)."""
     if op.name not in ("aten::sub", "aten::subtract") or op.args.get("alpha") != 1:
         return []
     made = s.maker(op.args["other"]) if isinstance(op.args["other"], Value) else None
@@ -59,7 +59,7 @@ def _centred(op: Op, s: StateContext) -> list[int]:
 
 
 class Multiply(SameSizes):
-    """Products: parities multiply as signs do, and zero wins."""
+    """mul: products, in which states multiply like signs, and zero times any state is zero."""
 
     by_index = True
 
@@ -68,7 +68,7 @@ class Multiply(SameSizes):
         d.set(op.outputs[0], meet(op, d, operands(op)))
 
     def states(self, op: Op, s: StateContext) -> None:
-        """A factor that lacks the axis is the same along it."""
+        """The state of the product; a factor without the axis is the same for all units."""
         out: AxisStates = [
             [s.mul(op, leaf) for leaf in zip(*sides, strict=True)] for sides in aligned(op, s, operands(op))
         ]
@@ -76,10 +76,11 @@ class Multiply(SameSizes):
 
 
 class Divide(Multiply):
-    """Quotients. No zero may come below the line, so no odd block either: a unit without twin is zero there."""
+    """div: quotients. The divisor must not be zero, so its new units must not be odd: an odd unit without a partner is
+    zero."""
 
     def states(self, op: Op, s: StateContext) -> None:
-        """As a product with the reciprocal."""
+        """The state of a product with the reciprocal."""
         if op.args.get("rounding_mode") is not None:
             Unary(unsafe="other").states(op, s)
             return
@@ -90,7 +91,7 @@ class Divide(Multiply):
             rows = []
             for value, states in zip(values, sides, strict=True):
                 if value is below:
-                    states = [s.require(op, x, even=True, why="it is divided by") for x in states]
+                    states = [s.require(op, x, even=True, why="it is a divisor") for x in states]
                     states = inside(op, s, value, states)
                 rows.append(states)
             out.append([s.mul(op, leaf) for leaf in zip(*rows, strict=True)])
@@ -98,7 +99,7 @@ class Divide(Multiply):
 
 
 class Addcmul(SameSizes):
-    """self + value * tensor1 * tensor2, or tensor1 / tensor2."""
+    """addcmul: self + value * tensor1 * tensor2; addcdiv: self + value * tensor1 / tensor2."""
 
     def __init__(self, *, divides: bool = False) -> None:
         self.divides = divides
@@ -108,11 +109,11 @@ class Addcmul(SameSizes):
         d.set(op.outputs[0], meet(op, d, operands(op)))
 
     def states(self, op: Op, s: StateContext) -> None:
-        """A product, then a sum."""
+        """The state of a product, then of a sum."""
         out: AxisStates = []
         for first, second, third in aligned(op, s, operands(op)):
             if self.divides:
-                third = [s.require(op, x, even=True, why="it is divided by") for x in third]
+                third = [s.require(op, x, even=True, why="it is a divisor") for x in third]
                 third = [s.within(op, x, op.args["tensor2"], NOT_ZERO) for x in third]
             leaves = zip(first, second, third, strict=True)
             out.append([s.add(op, [a, s.mul(op, [b, c])]) for a, b, c in leaves])

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention as one operator."""
+"""The rule of scaled_dot_product_attention."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from .base import AxisContext, AxisStates, SizeContext, State, StateContext, bro
 
 
 class Attention:
-    """softmax(q k^T * scale + mask) v. Heads are a batch; the width of q and k is summed over, that of v passes.
+    """scaled_dot_product_attention: softmax(q k^T * scale + mask) v.
 
-    With `enable_gqa` the heads of q are (kv r): each head of k and v serves r of them.
+    Heads are a batch axis; the head dimension of q and k is summed over, that of v is in the result. With `enable_gqa`
+    the heads of q are (kv r): r of them share a head of k and v.
     """
 
     by_index = False
@@ -29,20 +30,20 @@ class Attention:
         return d.algebra.split(axis, (heads, op.args["query"].shape[-3] // heads), (id(op), "heads"))
 
     def _shared(self, op: Op, s: StateContext) -> list[bool]:
-        """For each occurrence in the heads of q, whether k and v have it too."""
+        """Return for each occurrence in the heads of q whether it occurs in those of k and v too."""
         axis = s.axes(op.args["query"])[-3]
         group, _ = (set(atoms(part)) for part in self._heads(s, op, axis))
         return [atom in group for atom in atoms(s.algebra.resolve(axis)) if s.count(atom)]
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Unite widths, tokens and heads."""
+        """Operands share the head dimension of q and k, the tokens of k and v, and heads; tokens of k may not grow."""
         q, k, v = (op.args[name] for name in ("query", "key", "value"))
         x, y, z = d.of(q), d.of(k), d.of(v)
         d.contract(op, d.unify(x[-1], y[-1]))
         tokens = d.unify(y[-2], z[-2])
         d.freeze(tokens, Kind.SOFTMAX, "attention takes a softmax over it")
         if op.args.get("is_causal"):
-            d.freeze(x[-2], Kind.INDEX, "a causal mask counts its units")
+            d.freeze(x[-2], Kind.INDEX, "a causal mask depends on the positions of its units")
         sides: list[tuple[list[Axis], Value]] = [(x, q), (y, k), (z, v)]
         grouped = self._grouped(op)
         if grouped:
@@ -65,7 +66,7 @@ class Attention:
         d.set(op.outputs[0], [*out, x[-2], z[-1]])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """The product of q and k vanishes at new widths; new heads are a function of each head's own q, k and v."""
+        """The sum over new units of the head dimension vanishes; a new head is a function of its own q, k and v."""
         q, k, v, mask = op.args["query"], op.args["key"], op.args["value"], op.args.get("attn_mask")
         x, y, z = s.of(q), s.of(k), s.of(v)
         for pair in zip(x[-1], y[-1], strict=True):
@@ -83,7 +84,7 @@ class Attention:
         width = max(len(x[-2]), len(masks))
         rows = [row if len(row) == width else [s.same] * width for row in (x[-2], masks)]
         tokens = [s.map_units(op, leaf, odd=False, zero=False) for leaf in zip(*rows, strict=True)]
-        if op.draws[0]:  # one mask for all of a head's width
+        if op.draws[0]:  # the dropout mask is the same along the head dimension
             out, tokens = [[s.drawn(op, y, DROPS) for y in row] for row in out], [s.drawn(op, y, DROPS) for y in tokens]
         s.set(op.outputs[0], [*out, tokens, z[-1]])
 
@@ -97,10 +98,10 @@ class Attention:
         return out
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """The default scale is taken from the width, so it is written out when that grows."""
+        """Return the old default scale if the head dimension grows, because the default depends on it."""
         old, new = op.args["query"].shape[-1], z.shape(op.args["query"])[-1]
         return {"scale": 1 / math.sqrt(old)} if op.args.get("scale") is None and new != old else {}
 
 
-DROPS = "attention drops weights at random"
+DROPS = "attention applies dropout to its weights"
 register(Attention(), "scaled_dot_product_attention")

@@ -1,4 +1,4 @@
-"""Operators that mix the units of an axis and keep it: softmax, cumulative sums, sorting, flips, Fourier transforms."""
+"""Operators along an axis: softmax, cumulative sums, sorting, flips, differences, Fourier transforms."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from .base import AxisContext, AxisStates, SameSizes, StateContext, normal, norm
 from .norm import each, mixed
 
 _WHOLE = "mixes all units of the axis"
-_MOVE = "its units change places"
+_MOVE = "its units are reordered"
 
 
 class Along(SameSizes):
     """An operator that mixes the units of some axes and keeps all axes: softmax, cumulative sums, flips, sorting.
 
-    `dim` names the argument that says which axes, or says it itself. `linear`, `zero`, `homogeneous`: what it is as a
-    function of another axis's unit, of which it sees a whole slice.
+    `dim` is the name of the argument that holds these axes, or the axes themselves; `kind` and `text` are the reason
+    why they may not grow. `linear`, `zero` and `homogeneous` describe the operator as a function of the slice of one
+    unit along another axis (see `StateContext.map_units`).
     """
 
     by_index = True
@@ -39,7 +40,7 @@ class Along(SameSizes):
         return normal_dims(dims, len(next(op.inputs()).shape))
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """A barrier over these axes; the others pass."""
+        """Axes along which the operator works may not grow; the others are those of the input."""
         x = next(op.inputs())
         axes = d.of(x)
         for at in self._over(op):
@@ -50,24 +51,24 @@ class Along(SameSizes):
             )
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Along other axes it is a function of each unit's own slice."""
+        """Along other axes the result is a function of each unit's own slice."""
         x = next(op.inputs())
         over = [s.axes(x)[at] for at in self._over(op)]
         marks = [[s.forget_index(state, over) for state in states] for states in s.of(x)]
         for out in op.outputs:
-            number = out.dtype.is_floating_point or out.dtype.is_complex  # the places of sorted zeros are any
+            number = out.dtype.is_floating_point or out.dtype.is_complex  # indices of sorted zeros are arbitrary
             how = {"zero": self.zero and number, "homogeneous": self.homogeneous and number}
             s.set(out, each(op, s, marks, odd=self.linear, linear=self.linear, **how))
 
 
 class Fourier(Along):
-    """The Fourier transforms: linear, over one axis or several, which may come out in another size."""
+    """fft_fft and the other Fourier transforms: linear, along one or several axes, whose sizes may change."""
 
     def __init__(self, dim: str) -> None:
         super().__init__(dim, Kind.STATISTIC, _WHOLE, linear=True)
 
     def _over(self, op: Op) -> list[int]:
-        """Where sizes are given without axes, they are those of the last axes."""
+        """If sizes are given without axes, they are those of the last axes."""
         sizes = op.args.get("s")
         if op.args.get(str(self.dim)) is None and sizes is not None:
             return normal_dims(list(range(-len(sizes), 0)), len(op.args["self"].shape))
@@ -75,12 +76,12 @@ class Fourier(Along):
 
 
 class Differences(SameSizes):
-    """diff: differences of neighbours along one axis, before which and behind which other tensors may stand."""
+    """diff: differences of neighbouring units along one axis, before and after which other tensors may be attached."""
 
     by_index = True
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """A barrier over the axis; along others all operands share theirs."""
+        """The axis of the differences may not grow; all operands share the other axes."""
         out, rows = op.outputs[0], [d.of(value) for value in op.inputs()]
         at = normal(op.args["dim"], len(out.shape))
         for row in rows:
@@ -92,7 +93,7 @@ class Differences(SameSizes):
         d.set(out, axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """A linear function of each unit's own slice."""
+        """Along other axes the result is a linear function of each unit's own slice."""
         at = normal(op.args["dim"], len(op.outputs[0].shape))
         values = list(op.inputs())
         over = [s.axes(value)[at] for value in values]
@@ -106,16 +107,16 @@ class Differences(SameSizes):
 
 
 class Softmax(SameSizes):
-    """softmax: units of the axis share one; along other axes it is a function of each unit's own slice."""
+    """softmax: the units of the axis sum to one; along other axes the result is a function of each unit's own slice."""
 
     by_index = True
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """All axes pass; which states may grow along the axis is a matter of the scheme."""
+        """The axes are those of the input. Growing the softmax axis is possible with some states only."""
         d.set(op.outputs[0], d.of(op.args["self"]))
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Copies share what their original had."""
+        """Along the axis copies are divided among themselves (a state "split"); see `StateContext.mix`."""
         x = op.args["self"]
         marks, axes = s.of(x), s.axes(x)
         at = normal(op.args["dim"], len(axes)) if axes else 0

@@ -243,7 +243,7 @@ class StateContext(Protocol):
         Example, for a divisor:
 
             row = s.of(op.args["other"])[0]
-            row = [s.require(op, x, even=True, why="it is divided by") for x in row]
+            row = [s.require(op, x, even=True, why="it is a divisor") for x in row]
         """
 
     def within(self, op: Op, state: State, value: Value, domain: Domain) -> State:
@@ -421,7 +421,7 @@ def broadcast(d: AxisContext, sides: Sequence[tuple[Axis, int]]) -> Axis:
     out: Axis | None = None
     for axis, n in sides:
         if n != size:
-            d.freeze(axis, Kind.BROADCAST, "its one unit is broadcast against a wider axis")
+            d.freeze(axis, Kind.BROADCAST, "its size 1 is broadcast to a larger size")
         else:
             out = axis if out is None else d.unify(out, axis)
     return out if out is not None else Fixed(size)

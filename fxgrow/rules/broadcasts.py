@@ -1,4 +1,4 @@
-"""Tensors that are broadcast against each other, and grids of their entries; nothing is computed of them."""
+"""broadcast_tensors and meshgrid: tensors are broadcast to one shape, without arithmetic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .pointwise import meet
 
 
 class BroadcastTensors(SameSizes):
-    """broadcast_tensors: each operand in the shape that all of them have together."""
+    """broadcast_tensors: each operand is broadcast to the common shape of all operands."""
 
     by_index = True
 
@@ -20,7 +20,7 @@ class BroadcastTensors(SameSizes):
             d.set(out, axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Each operand keeps its own states, and is the same along axes that it lacks."""
+        """Each result has the states of its operand, and is the same for all units of axes that the operand lacks."""
         for value, out in zip(op.args["tensors"], op.outputs, strict=True):
             axes, marks = s.axes(out), s.of(value)
             rows: AxisStates = [[] for _ in range(len(axes) - len(marks))] + marks
@@ -28,24 +28,24 @@ class BroadcastTensors(SameSizes):
 
 
 class Meshgrid(SameSizes):
-    """meshgrid: each operand along an axis of its own, and the same along those of the others."""
+    """meshgrid: each operand varies along one axis of the grid, and is the same along the others."""
 
     by_index = True
 
     def _order(self, op: Op) -> list[int]:
-        """For each axis of the results the number of the operand that it is of."""
+        """Return for each axis of the results the index of the operand from which it comes."""
         order = list(range(len(op.args["tensors"])))
         return [1, 0, *order[2:]] if op.args.get("indexing") == "xy" and len(order) > 1 else order
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """One axis for each operand."""
+        """The results have one axis for each operand."""
         tensors = op.args["tensors"]
         axes: list[Axis] = [d.of(tensors[k])[0] if tensors[k].shape else Fixed(1) for k in self._order(op)]
         for out in op.outputs:
             d.set(out, axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Each operand keeps its own states."""
+        """Each result has the states of its operand, and is the same for all units of the other axes."""
         order = self._order(op)
         for number, (value, out) in enumerate(zip(op.args["tensors"], op.outputs, strict=True)):
             rows: AxisStates = [s.of(value)[0] if k == number and value.shape else [] for k in order]
@@ -53,7 +53,7 @@ class Meshgrid(SameSizes):
 
 
 def _filled(s: StateContext, row: list[State], axis: Axis) -> list[State]:
-    """The states of an axis, or of one that an operand lacks: there all units are the same."""
+    """Return the states of an axis; if the operand lacks it, it is the same for all units."""
     return row if len(row) == s.count(axis) else [s.same] * s.count(axis)
 
 

@@ -1,4 +1,4 @@
-"""Complex numbers, and the pairs of real ones that they are made of."""
+"""Complex tensors and conversions between complex tensors and pairs of real ones."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class ViewAsReal(SameSizes):
     by_index = True
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """All axes pass."""
+        """The axes are those of the operand, and a last one of size 2."""
         d.set(op.outputs[0], [*d.of(op.args["self"]), Fixed(2)])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Both parts of a unit have its state."""
+        """Both parts of a unit have the state of the unit."""
         s.set(op.outputs[0], [*s.of(op.args["self"]), []])
 
 
@@ -29,19 +29,19 @@ class ViewAsComplex(SameSizes):
     by_index = True
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The last axis has two units; all others pass."""
+        """The last axis has two units and may not grow; the others are those of the operand."""
         axes = d.of(op.args["self"])
         d.freeze(axes[-1], Kind.FIXED, "it holds the real and the imaginary part")
         d.set(op.outputs[0], axes[:-1])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """A unit is as both parts are."""
+        """The state of a unit is the common state of both parts."""
         parts = s.axes(op.args["self"])[-1:]
         s.set(op.outputs[0], [[s.forget_index(x, parts) for x in row] for row in s.of(op.args["self"])[:-1]])
 
 
 class Complex(SameSizes):
-    """complex: a sum of a real tensor and an imaginary one."""
+    """complex: the sum of a real tensor and an imaginary one."""
 
     by_index = True
 
@@ -50,16 +50,16 @@ class Complex(SameSizes):
         d.set(op.outputs[0], meet(op, d, operands(op)))
 
     def states(self, op: Op, s: StateContext) -> None:
-        """As of any sum."""
+        """The state of a sum."""
         sums = [[s.add(op, leaf) for leaf in zip(*sides, strict=True)] for sides in aligned(op, s, operands(op))]
         s.set(op.outputs[0], sums)
 
 
 class Polar(Complex):
-    """polar: a length times a function of an angle."""
+    """polar: an absolute value times a function of an angle."""
 
     def states(self, op: Op, s: StateContext) -> None:
-        """As of a product."""
+        """The state of a product."""
         s.set(
             op.outputs[0],
             [

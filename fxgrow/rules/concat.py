@@ -1,4 +1,4 @@
-"""Sums of axes: concatenation, stacking, and cutting into consecutive pieces."""
+"""Concatenation, stacking, and splitting into consecutive pieces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .base import AxisContext, AxisStates, SameSizes, SizeContext, StateContext,
 
 
 class Cat(SameSizes):
-    """cat: one axis is the sum of the operands', all others are shared."""
+    """cat: along one axis the operands are concatenated, all other axes are shared."""
 
     by_index = True
 
@@ -20,10 +20,10 @@ class Cat(SameSizes):
         return [x for x in op.args["tensors"] if x.shape != (0,)]
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """c = c1 + c2."""
+        """The concatenated axis is the sum c1 + c2 of the axes of the operands."""
         for x in op.args["tensors"]:
             if x.shape == (0,):
-                d.freeze(d.of(x)[0], Kind.FIXED, "a concatenation passes it over because it is empty")
+                d.freeze(d.of(x)[0], Kind.FIXED, "a concatenation skips it because it is empty")
         xs = self._operands(op)
         at = normal(op.args["dim"], len(op.outputs[0].shape))
         rows = [d.of(x) for x in xs]
@@ -50,12 +50,12 @@ class Cat(SameSizes):
 
 
 class Stack(SameSizes):
-    """stack: a new axis that counts the operands; the others are shared, and their states may differ by operand."""
+    """stack: a new axis counts the operands; the others are shared, and their states may differ by operand."""
 
     by_index = True
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The new axis keeps its number of units."""
+        """The new axis may not grow; operands share all others."""
         xs = op.args["tensors"]
         rows = [d.of(x) for x in xs]
         axes = [broadcast(d, [(row[k], xs[0].shape[k]) for row in rows]) for k in range(len(rows[0]))]
@@ -65,7 +65,7 @@ class Stack(SameSizes):
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Each operand keeps its own."""
+        """Along the new axis each operand has its own states."""
         rows = [s.of(x) for x in op.args["tensors"]]
         at = normal(op.args["dim"], len(op.outputs[0].shape))
         count = s.axes(op.outputs[0])[at]
@@ -75,16 +75,16 @@ class Stack(SameSizes):
 
 
 class Pieces:
-    """chunk, split, tensor_split, unsafe variants: an axis is cut into consecutive pieces.
+    """chunk, split, tensor_split and their unsafe variants: an axis is split into consecutive pieces.
 
-    Where the call names one size or a number of pieces, equal pieces are tied: they grow in step if they can. If they
-    cannot, the call becomes a split into pieces of written sizes.
+    If the call gives one size or the number of pieces, equal pieces are tied, so that they keep equal sizes if
+    possible. If not, the call is replaced by a split with explicit sizes.
     """
 
     by_index = True
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Cut the axis where the pieces meet."""
+        """The axis is a concatenation of the axes of the pieces."""
         x = op.args["self"]
         axes = d.of(x)
         at = normal(op.args["dim"], len(axes))
@@ -92,13 +92,13 @@ class Pieces:
         parts = d.algebra.cut(axes[at], sizes)
         if not _lists(op):
             for part, size in zip(parts[1:], sizes[1:], strict=True):
-                if size == sizes[0]:  # the last piece may be what is left over
+                if size == sizes[0]:  # the last piece may be smaller
                     d.algebra.tie(parts[0], part)
         for out, part in zip(op.outputs, parts, strict=True):
             d.set(out, [part if k == at else axis for k, axis in enumerate(axes)])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Each piece takes its own."""
+        """Each piece has the states of its part of the axis."""
         x = op.args["self"]
         marks = s.of(x)
         at = normal(op.args["dim"], len(marks))
@@ -110,7 +110,7 @@ class Pieces:
             start += out.shape[at]
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """Written sizes and cut points follow; a number of pieces stays."""
+        """Return the new sizes of the pieces or the indices between them; a number of pieces does not change."""
         sizes = piece_sizes(op, z)
         for name in ("split_sizes", "split_size"):
             if isinstance(op.args.get(name), list | tuple):
@@ -124,7 +124,7 @@ class Pieces:
 
 
 def piece_sizes(op: Op, z: SizeContext) -> list[int]:
-    """How large each piece is after a growth."""
+    """Return the size of each piece after the growth."""
     at = normal(op.args["dim"], len(op.args["self"].shape))
     return [z.shape(out)[at] for out in op.outputs]
 
@@ -141,7 +141,7 @@ class Glu(SameSizes):
         return z.algebra.cut(axis, [half, half])
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Both halves are one set of units: c + c -> c."""
+        """Both halves of the axis are the same units: c + c -> c."""
         axes = d.of(op.args["self"])
         at = normal(op.args["dim"], len(axes))
         value, gate = self._halves(d, op, axes[at])
@@ -149,7 +149,7 @@ class Glu(SameSizes):
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """A product with a function that is not odd."""
+        """The state of a product of the first half with a function of the second that is not odd."""
         x = op.args["self"]
         marks = s.of(x)
         at = normal(op.args["dim"], len(marks))
@@ -164,6 +164,6 @@ class Glu(SameSizes):
 register(Cat(), "cat", "concat", "concatenate")
 register(Stack(), "stack")
 CUTS = ["chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes"]
-"""Operators that cut an axis into consecutive pieces."""
+"""Operators that split an axis into consecutive pieces."""
 register(Pieces(), *CUTS)
 register(Glu(), "glu")

@@ -1,4 +1,4 @@
-"""Contractions in notation: operators that sum products over an axis. Convolutions and linear maps."""
+"""Convolutions and linear layers: sums of products over an axis, in a notation like that of einops."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Item = str | tuple[str, str]
 """A named axis, a product `(g o)` of two, `*` for window axes, `...` for any leading axes."""
 Pattern = tuple[Item, ...]
 PASSING = "*"
-"""Begins the name of a window axis whose units pass one by one, before its number from the right."""
+"""Prefix of the name of a window axis with a kernel of size 1, followed by its number from the right."""
 
 
 @cache
 def parse(notation: str) -> tuple[tuple[Pattern, ...], Pattern]:
-    """Read `n (g i) *, (g o) i *, (g o) -> n (g o) *`.
+    """Parse a notation such as `n (g i) *, (g o) i *, (g o) -> n (g o) *` into operands and result.
 
     Raises:
         ValueError: the notation is malformed, or the result has an axis that no operand has.
@@ -32,7 +32,7 @@ def parse(notation: str) -> tuple[tuple[Pattern, ...], Pattern]:
     known = {name for pattern in operands for name in _names(pattern)}
     unknown = [name for name in _names(result) if name not in known and name != "*"]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} in the result of {notation!r} comes from nowhere")
+        raise ValueError(f"no operand has the axis {unknown[0]!r} of the result in {notation!r}")
     return operands, result
 
 
@@ -56,7 +56,7 @@ def _names(pattern: Pattern) -> list[str]:
 
 
 def spread(pattern: Pattern, rank: int) -> list[Item]:
-    """One item for each axis: `*` repeats at its place, `...` names the leading axes from the right."""
+    """Return one item for each axis: `*` is repeated, and `...` is replaced by names of the leading axes."""
     if "*" not in pattern and "..." not in pattern:
         return list(pattern)
     extra = rank - (len(pattern) - 1)
@@ -72,10 +72,10 @@ def spread(pattern: Pattern, rank: int) -> list[Item]:
 
 
 def _passes(op: Op) -> list[bool]:
-    """For each window axis of a convolution whether its units pass one by one: a window of one unit, step by step."""
+    """Return for each window axis of a convolution whether it has kernel size 1, stride 1 and no padding."""
     sizes = op.args["weight"].shape[2:]
     padding = op.args["padding"]
-    pads = [0] * len(sizes) if isinstance(padding, str) else padding  # around one unit "same" pads nothing
+    pads = [0] * len(sizes) if isinstance(padding, str) else padding  # for kernel size 1 "same" is no padding
     more = op.args.get("output_padding", [0] * len(sizes))
     return [some == (1, 1, 0, 0) for some in zip(sizes, op.args["stride"], pads, more, strict=True)]
 
@@ -85,7 +85,14 @@ def _passing(item: Item) -> bool:
 
 
 class Contraction(SameSizes):
-    """A sum over products, in einops-like notation; the last operand may be a bias that is added."""
+    """A sum of products in einops-like notation, e.g. `... i, o i, o -> ... o` for F.linear.
+
+    Args:
+        notation: the axes of each operand and of the result; axes that the result lacks are summed over.
+        operands: names of the arguments, in the order of the notation.
+        bias: name of the operand that is added rather than multiplied, if any.
+        weight: name of the operand that creates the channels of the result.
+    """
 
     by_index = True
 
@@ -96,11 +103,11 @@ class Contraction(SameSizes):
         self.weight = weight
 
     def _bound(self, op: Op) -> tuple[list[tuple[str, Value, list[Item]]], list[Item]]:
-        """Each operand with one item for each of its axes, and the items of the result."""
+        """Return each operand with one item for each of its axes, and the items of the result."""
         first, out = op.args[self.arguments[0]], op.outputs[0]
         weight = op.args["weight"]
         lone = "*" in self.result and len(first.shape) < len(weight.shape)  # an unbatched convolution
-        vector = len(weight.shape) == 1  # F.linear with the weights of one output, whose axis is missing
+        vector = len(weight.shape) == 1  # F.linear with a vector as weight: the result has no channel axis
         operands = []
         for name, pattern in zip(self.arguments, self.operands, strict=True):
             value = op.args[name]
@@ -110,7 +117,7 @@ class Contraction(SameSizes):
         result = spread(self.result[lone : len(self.result) - vector], len(out.shape))
         if "*" in result:
             for k, passes in enumerate(_passes(op), -len(weight.shape) + 2):
-                if passes:  # of weights the axis keeps its one unit
+                if passes:  # the axis of the weight keeps its one unit
                     operands[0][2][k] = result[k] = f"{PASSING}{-k}"
         return operands, result
 
@@ -123,7 +130,7 @@ class Contraction(SameSizes):
         return list(zip(item, d.algebra.split(axis, (groups, size // groups), (id(op), argument)), strict=True))
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Unite axes of one name; window axes may not grow; what the result lacks is contracted."""
+        """Axes of one name are the same; axes that the result lacks are summed over; window axes may not grow."""
         env: dict[str, Axis] = {}
         bound, result = self._bound(op)
         for argument, value, row in bound:
@@ -154,7 +161,7 @@ class Contraction(SameSizes):
             d.produce(op, out[at], op.args[self.weight])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Multiply the states of one name; new units must vanish in every sum over them."""
+        """States of axes of one name are multiplied; sums over new units must vanish."""
         env: dict[str, list[list[State]]] = {}
         bias: dict[str, list[State]] = {}
         exprs: dict[str, Axis] = {}
@@ -177,7 +184,7 @@ class Contraction(SameSizes):
                 bias[name] = s.broadcast_states(bias[name], widest)
         product_of = {name: [s.mul(op, leaf) for leaf in zip(*rows, strict=True)] for name, rows in env.items()}
         kept = set(_names(tuple(result)))
-        if op.args.get(self.bias) is not None:  # along axes that the bias lacks it is the same for every unit
+        if op.args.get(self.bias) is not None:  # along axes that the bias lacks it is the same for all units
             for name in [n for n in product_of if n in kept]:
                 summand = bias.get(name, [s.same] * len(product_of[name]))
                 product_of[name] = [s.add(op, pair) for pair in zip(product_of[name], summand, strict=True)]
@@ -192,7 +199,7 @@ class Contraction(SameSizes):
                     s.contract(op, leaf)
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """The number of groups follows its axis."""
+        """Return the number of groups, which is the size of an axis."""
         groups = op.args.get("groups", 1)
         if groups == 1:
             return {}

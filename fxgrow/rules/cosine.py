@@ -1,4 +1,4 @@
-"""Cosines of two tensors along an axis."""
+"""The rule of cosine_similarity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .norm import mixed
 
 
 class Cosine(SameSizes):
-    """cosine_similarity: a sum of products, divided by both lengths, each of them at least epsilon."""
+    """cosine_similarity: a sum of products along an axis, divided by both norms, each of them at least epsilon."""
 
     by_index = True
 
@@ -18,7 +18,7 @@ class Cosine(SameSizes):
         return values, max(len(x.shape) for x in values)
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Operands share their axes, one of which goes."""
+        """Operands share their axes; the result lacks the one that is summed over."""
         values, rank = self._operands(op)
         axes: list[Axis] = []
         for k in range(rank, 0, -1):
@@ -29,7 +29,7 @@ class Cosine(SameSizes):
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Along the axis that goes both sides are copied, or both shared out; other units are turned to length one."""
+        """Along the summed axis both operands must be copied, or both split; other units are normalised."""
         values, rank = self._operands(op)
         rows = [s.of(x) for x in values]
         at = normal(op.args["dim"], rank)

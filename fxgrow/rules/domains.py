@@ -1,4 +1,4 @@
-"""Domains: outside which numbers a function of real numbers has no value, or an infinite one."""
+"""Domains of functions: the numbers for which a function of real numbers is defined and finite."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from ..capture.program.program import Op, Value
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """Numbers between two bounds, each of which may itself belong to it."""
+    """An interval of real numbers, open or closed at its bounds."""
 
     low: float
     high: float = math.inf
     closed: bool = False
+    """Whether the bounds belong to the domain."""
     text: str = ""
-    """What it is called in messages."""
+    """Description of the numbers for messages."""
 
     def holds(self, low: float, high: float, *, zero: bool) -> bool:
-        """Whether all numbers from `low` to `high` are in it; `zero`: zero may be among them."""
+        """Return whether all numbers from `low` to `high` are in the domain. `zero`: zero may be among them."""
         above = low > self.low or (low == self.low and (self.closed or (self.low == 0 and not zero)))
         return above and (high < self.high or (high == self.high and (self.closed or math.isinf(high))))
 
@@ -62,12 +63,12 @@ _OF: Mapping[str, Mapping[str, Domain]] = {
 
 
 def domains_of(op: Op) -> Mapping[str, Domain]:
-    """The operands that must be in a domain, by the names of the arguments."""
+    """Return the domains of the operands of an operator, by argument name; an operand without one may be anything."""
     match op.name:
         case "aten::div" | "aten::divide" | "aten::true_divide" if isinstance(op.args["other"], Value):
             return {"other": NOT_ZERO}
         case "aten::logit" | "aten::special_logit" if op.args.get("eps") is not None:
-            return {}  # it clamps first
+            return {}  # it clamps its operand
         case "aten::mvlgamma" | "aten::special_multigammaln":
             least = (op.args["p"] - 1) / 2
             return {"self": Domain(least, text=f"numbers above {least:g}")}

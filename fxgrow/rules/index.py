@@ -1,4 +1,4 @@
-"""Tables and indices, and tensors made on the spot."""
+"""Embeddings, indexing and gathering, and functions that create tensors."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from .base import AxisContext, AxisStates, SameSizes, SizeContext, StateContext,
 
 
 class Embedding(SameSizes):
-    """embedding: rows of a table are looked up; the table's columns are born here."""
+    """embedding: looks up rows of a table; the columns of the table are the channels of the result."""
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Rows are chosen by number, columns may grow."""
+        """Rows are looked up by index and may not grow; columns may."""
         rows, columns = d.of(op.args["weight"])
-        d.freeze(rows, Kind.INDEX, "its units are looked up by number")
+        d.freeze(rows, Kind.INDEX, "its units are looked up by index")
         d.set(op.outputs[0], [*d.of(op.args["indices"]), columns])
         d.produce(op, columns, op.args["weight"])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Columns keep their states."""
+        """The columns of the result have the states of those of the table."""
         s.set(op.outputs[0], [*s.of(op.args["indices"]), s.of(op.args["weight"])[1]])
 
 
 class EmbeddingBag(SameSizes):
-    """embedding_bag: rows of a table are looked up and pooled, unit by unit; the table's columns are born here."""
+    """embedding_bag: looks up rows of a table and pools each column separately."""
 
     MAX = 2
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Rows are chosen by number, weighed and pooled by number; columns may grow."""
+        """Rows are looked up and pooled by index and may not grow; columns may."""
         rows, columns = d.of(op.args["weight"])
-        d.freeze(rows, Kind.INDEX, "its units are looked up by number")
+        d.freeze(rows, Kind.INDEX, "its units are looked up by index")
         for name in ("indices", "offsets", "per_sample_weights"):
             for axis in d.of(op.args[name]) if op.args[name] is not None else ():
-                d.freeze(axis, Kind.INDEX, "its units say which rows are pooled, by number")
+                d.freeze(axis, Kind.INDEX, "its units determine which rows are pooled")
         d.produce(op, columns, op.args["weight"])
         bags = op.outputs[0]
         for out in op.outputs:
@@ -47,7 +47,7 @@ class EmbeddingBag(SameSizes):
             d.set(out, [*axes[:-1], columns] if out.shape == bags.shape and len(axes) > 1 else axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Sums and means are linear; the largest of opposite numbers is not opposite."""
+        """Sums and means are linear; a maximum is homogeneous, but not odd."""
         columns = s.of(op.args["weight"])[1]
         largest = op.args["mode"] == self.MAX
         pooled = [s.map_units(op, [x], odd=False, zero=True, homogeneous=True) for x in columns] if largest else columns
@@ -58,12 +58,12 @@ class EmbeddingBag(SameSizes):
 
 
 class Index(SameSizes):
-    """index, index_select, gather, take_along_dim: units are chosen by number along some axes; the others pass."""
+    """index, index_select, gather, take_along_dim: units are selected by index along some axes of the operand."""
 
     by_index = True
 
     def _over(self, op: Op) -> list[int] | None:
-        """The axes whose units are chosen; None if it is not known where the others go (masks of several axes)."""
+        """Return the indexed axes; None if the position of the others in the result is not known (masks)."""
         rank = len(op.args["self"].shape)
         if "dim" in op.args:
             return None if op.args["dim"] is None else [normal(op.args["dim"], rank)]
@@ -72,9 +72,9 @@ class Index(SameSizes):
         return None if wide else [k for k, index in enumerate(indices) if index is not None]
 
     def _sources(self, op: Op) -> list[int | None]:
-        """For each axis of the result the operand's axis that it is, or None for one that the index brings.
+        """Return for each axis of the result the axis of the operand that it is, or None for an axis of the index.
 
-        Indices that stand side by side are replaced where they stand; else what they bring comes first.
+        As in NumPy, the axes of adjacent indices replace the indexed axes, and those of other indices come first.
         """
         rank, out, over = len(op.args["self"].shape), op.outputs[0], self._over(op)
         if over is None:
@@ -84,12 +84,12 @@ class Index(SameSizes):
         return [*rest[:first], *[None] * (len(out.shape) - len(rest)), *rest[first:]]
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """A barrier over the indexed axes."""
+        """Indexed axes may not grow; the others are those of the operand."""
         axes, out = d.of(op.args["self"]), op.outputs[0]
         sources = self._sources(op)
         for k, axis in enumerate(axes):
             if k not in sources:
-                d.freeze(axis, Kind.INDEX, "its units are chosen by number")
+                d.freeze(axis, Kind.INDEX, "its units are selected by index")
         result = [Fixed(n) if k is None else axes[k] for k, n in zip(sources, out.shape, strict=True)]
         if op.name in ("aten::gather", "aten::take_along_dim"):  # the index has as many units as its result
             index = d.of(op.args["index"] if "index" in op.args else op.args["indices"])
@@ -97,16 +97,20 @@ class Index(SameSizes):
         d.set(out, result)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Along other axes units keep their states."""
+        """Along the other axes the states are those of the operand."""
         marks, axes, sources = s.of(op.args["self"]), s.axes(op.args["self"]), self._sources(op)
         chosen = [axis for k, axis in enumerate(axes) if k not in sources]
         s.set(op.outputs[0], [[] if k is None else [s.forget_index(x, chosen) for x in marks[k]] for k in sources])
 
 
 class Create:
-    """zeros, ones, full and their like, and fill: every unit is the same.
+    """zeros, ones, full, their variants like zeros_like, and fill: all units are the same.
 
-    Every axis takes the size that its readers want, or that of the tensor that is imitated or overwritten.
+    An axis has the size that its consumers require, or that of the tensor from which the shape is taken.
+
+    Args:
+        sizes: name of the argument that holds the sizes; empty if the shape is that of the argument `self`.
+        zero: whether all entries are zero.
     """
 
     by_index = True
@@ -115,7 +119,7 @@ class Create:
         self.sizes, self.zero = sizes, zero
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Fresh axes; those made like another tensor's share its axes."""
+        """Axes are new atoms, or those of the tensor from which the shape is taken."""
         out = op.outputs[0]
         if not self.sizes:
             d.set(out, d.of(op.args["self"]))
@@ -124,30 +128,30 @@ class Create:
         d.set(out, axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """All units are equal."""
+        """All units, old and new, are the same."""
         out = op.outputs[0]
         state = s.null if self.zero else s.same
         marks: AxisStates = [[state] * s.count(axis) for axis in s.axes(out)]
         s.set(out, marks)
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """Sizes that are written out follow their axes."""
+        """Return the new sizes, if the call has a sizes argument."""
         return {self.sizes: list(z.shape(op.outputs[0]))} if self.sizes else {}
 
 
 class Enumerate(SameSizes):
-    """arange, linspace and random tensors: units differ by their number, so no axis may grow."""
+    """arange, linspace and random tensors: units depend on their position, so no axis may grow."""
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Barriers from birth."""
+        """All axes are frozen."""
         out = op.outputs[0]
         axes: list[Axis] = [d.algebra.atom(n) for n in out.shape]
         for axis in axes:
-            d.freeze(axis, Kind.CONSTANT, "its units are numbered, or made, on the spot")
+            d.freeze(axis, Kind.CONSTANT, "its units are generated by position or at random")
         d.set(out, axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Nothing grows here."""
+        """There are no growing axes, so all rows are empty."""
         s.set(op.outputs[0], [[] for _ in op.outputs[0].shape])
 
 

@@ -1,4 +1,4 @@
-"""Matrix products with broadcast batch axes, and einsum."""
+"""Matrix products (matmul, mm, bmm, addmm) and einsum."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .base import AxisContext, AxisStates, SameSizes, State, StateContext, broad
 
 
 class Matmul(SameSizes):
-    """Matrix products with broadcast batch axes; vectors as torch.matmul takes them."""
+    """matmul, bmm, mm, mv: matrix products with broadcast batch axes, and with vectors as in torch.matmul."""
 
     by_index = True
 
@@ -17,7 +17,7 @@ class Matmul(SameSizes):
         self.left, self.right = left, right
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """... i k, ... k j -> ... i j."""
+        """... i k, ... k j -> ... i j, where k is summed over."""
         a, b = op.args[self.left], op.args[self.right]
         x, y = d.of(a), d.of(b)
         inner = d.unify(x[-1], y[-2] if len(y) > 1 else y[-1])
@@ -28,7 +28,7 @@ class Matmul(SameSizes):
             d.produce(op, y[-1], b)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """As a sum of products."""
+        """New units must vanish in the sum; batch axes have the state of a product."""
         a, b = op.args[self.left], op.args[self.right]
         x, y = s.of(a), s.of(b)
         for pair in zip(x[-1], y[-2] if len(y) > 1 else y[-1], strict=True):
@@ -58,7 +58,7 @@ class Addmm(SameSizes):
         self.left, self.right = left, right
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The bias meets the product as in an addition."""
+        """The bias shares its axes with the product, as in an addition."""
         Matmul(self.left, self.right).dims(op, d)
         out, bias = d.of(op.outputs[0]), op.args["self"]
         for k, (axis, n) in enumerate(zip(reversed(d.of(bias)), reversed(bias.shape), strict=True), 1):
@@ -66,7 +66,7 @@ class Addmm(SameSizes):
         d.set(op.outputs[0], out)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Product, then sum."""
+        """The states of the product, to which those of the bias are added."""
         Matmul(self.left, self.right).states(op, s)
         out, bias = s.of(op.outputs[0]), s.of(op.args["self"])
         for k in range(1, len(out) + 1):
@@ -76,7 +76,7 @@ class Addmm(SameSizes):
 
 
 class Einsum(SameSizes):
-    """torch.einsum: the equation is the rule."""
+    """einsum: sums of products as given by the equation."""
 
     def _patterns(self, op: Op) -> tuple[list[tuple[Value, list[str]]], list[str]]:
         equation = op.args["equation"].replace(" ", "")
@@ -91,7 +91,7 @@ class Einsum(SameSizes):
         return rows, _letters(right, len(op.outputs[0].shape))
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Letters are axes; a letter that the result lacks is contracted."""
+        """Equal letters are the same axis; an axis whose letter the result lacks is summed over."""
         rows, result = self._patterns(op)
         sides: dict[str, list[tuple[Axis, int]]] = {}
         for value, row in rows:
@@ -110,7 +110,7 @@ class Einsum(SameSizes):
                 d.produce(op, product(new), value)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """As a sum of products."""
+        """Each axis has the state of the product of all operands; new units must vanish in every sum."""
         rows, result = self._patterns(op)
         env: dict[str, list[list[State]]] = {}
         for value, row in rows:

@@ -1,4 +1,4 @@
-"""Matrices in the last two axes: triangles, diagonals, determinants and inverses, one matrix by one; and distances."""
+"""Functions of batches of matrices: triangles, diagonals, determinants and inverses; and pairwise distances."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .pointwise import aligned
 from .reduce import Reduce
 
 MATRIX = (-2, -1)
-"""The axes of a matrix in a batch of matrices."""
+"""The dimensions of the matrices in a batch."""
 
 
 class Determinant(Reduce):
     """det, logdet, slogdet: one number, or a sign and a number, for each matrix."""
 
     def __init__(self, *, unsafe: bool) -> None:
-        """`unsafe`: whether a matrix of zeros has no finite result."""
+        """`unsafe`: whether the result for a matrix of zeros is infinite."""
         super().__init__(linear=False, zero=not unsafe)
         self.unsafe = unsafe
 
@@ -28,33 +28,33 @@ class Determinant(Reduce):
         return [rank - 2, rank - 1]
 
     def states(self, op: Op, s: StateContext) -> None:
-        """A function of each matrix."""
+        """Along batch axes the result is a function of each matrix."""
         if self.unsafe:
             required(op, s)
         super().states(op, s)
 
 
 class Inverse(Along):
-    """inverse and its like: a matrix for each matrix, and none for one of zeros."""
+    """inverse: one matrix for each matrix of a batch, none of which may be zero."""
 
     def __init__(self) -> None:
         super().__init__(MATRIX, Kind.STATISTIC, "each entry of the result depends on all units of it")
 
     def states(self, op: Op, s: StateContext) -> None:
-        """A function of each matrix."""
+        """Along batch axes the result is a function of each matrix."""
         required(op, s)
         super().states(op, s)
 
 
 def required(op: Op, s: StateContext) -> None:
-    """Demand that no new matrix is zero."""
+    """Require that no new matrix is zero."""
     for row in s.of(next(op.inputs())):
         for state in row:
-            s.require(op, state, even=True, why="it is singular at zero")
+            s.require(op, state, even=True, why="the function is singular at zero")
 
 
 class Diagonal(SameSizes):
-    """diagonal: two axes become one, which holds the entries whose numbers are equal."""
+    """diagonal: two axes become one, which holds the entries with equal indices."""
 
     by_index = True
 
@@ -63,15 +63,15 @@ class Diagonal(SameSizes):
         return [normal(op.args[name], rank) for name in ("dim1", "dim2")]
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """A barrier over both; the others pass."""
+        """Both axes may not grow; the others are those of the operand."""
         axes, over = d.of(op.args["self"]), self._over(op)
         for at in over:
-            d.freeze(axes[at], Kind.INDEX, "its units are chosen by number")
+            d.freeze(axes[at], Kind.INDEX, "its units are selected by index")
         kept = [axis for k, axis in enumerate(axes) if k not in over]
         d.set(op.outputs[0], [*kept, Fixed(op.outputs[0].shape[-1])])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Along other axes units keep their states."""
+        """Along the other axes the states are those of the operand."""
         marks, over = s.of(op.args["self"]), self._over(op)
         chosen = [s.axes(op.args["self"])[at] for at in over]
         kept = [[s.forget_index(state, chosen) for state in row] for k, row in enumerate(marks) if k not in over]
@@ -79,7 +79,7 @@ class Diagonal(SameSizes):
 
 
 class DiagEmbed(SameSizes):
-    """diag_embed: the last axis becomes the diagonal of matrices of zeros."""
+    """diag_embed: the last axis becomes the diagonal of matrices that are zero elsewhere."""
 
     by_index = True
 
@@ -88,16 +88,16 @@ class DiagEmbed(SameSizes):
         return sorted(normal(op.args[name], rank) for name in ("dim1", "dim2"))
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """A barrier over the last axis; the others pass."""
+        """The last axis may not grow; the others are those of the operand."""
         axes, out = d.of(op.args["self"]), op.outputs[0]
-        d.freeze(axes[-1], Kind.INDEX, "its units are placed by number")
+        d.freeze(axes[-1], Kind.INDEX, "its units become a diagonal")
         result = axes[:-1]
         for at in self._at(op):
             result.insert(at, Fixed(out.shape[at]))
         d.set(out, result)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Along other axes units keep their states."""
+        """Along the other axes the states are those of the operand."""
         placed = s.axes(op.args["self"])[-1:]
         rows = [[s.forget_index(state, placed) for state in row] for row in s.of(op.args["self"])[:-1]]
         for at in self._at(op):
@@ -106,12 +106,12 @@ class DiagEmbed(SameSizes):
 
 
 class Distances(SameSizes):
-    """cdist: ... n c, ... m c -> ... n m, the norms of all differences."""
+    """cdist: ... n c, ... m c -> ... n m, the norms of all pairwise differences."""
 
     by_index = True
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """What is measured is shared; points pass."""
+        """Operands share the axis over which norms are taken; the result has both axes of points."""
         x, y = op.args["x1"], op.args["x2"]
         ours, theirs = d.of(x), d.of(y)
         size = d.unify(ours[-1], theirs[-1])
@@ -124,7 +124,8 @@ class Distances(SameSizes):
         d.set(op.outputs[0], [*batch, ours[-2], theirs[-2]])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """A function of each point; what is measured may be joined by differences of zero."""
+        """Along the axes of points the result is a function of each point; along the axis of the norm new differences
+        must leave the norm unchanged."""
         x, y = op.args["x1"], op.args["x2"]
         over = [s.axes(v)[-1] for v in (x, y)]
         ours, theirs = ([[s.forget_index(state, over) for state in row] for row in s.of(v)] for v in (x, y))
@@ -139,7 +140,7 @@ class Distances(SameSizes):
         s.set(op.outputs[0], [*rows, *points])
 
 
-register(Along(MATRIX, Kind.INDEX, "its units are kept by number", linear=True), "tril", "triu")
+register(Along(MATRIX, Kind.INDEX, "its units are kept or zeroed by position", linear=True), "tril", "triu")
 register(Reduce(linear=True, zero=True, kind=Kind.INDEX), "trace")
 register(Determinant(unsafe=False), "det", "linalg_det")
 register(Determinant(unsafe=True), "logdet", "slogdet", "linalg_slogdet")

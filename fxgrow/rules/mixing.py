@@ -1,4 +1,4 @@
-"""What a normalisation or a statistic over a growing axis says of itself."""
+"""The description of a normalisation or a statistic over a growing axis, from which its new states follow."""
 
 from __future__ import annotations
 
@@ -10,46 +10,48 @@ from ..dims.axis import Atom
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
-    """A normalisation or a statistic over axes that grow: how much, and in which way."""
+    """A normalisation or a statistic (mean, variance, norm, maximum) over axes that grow, and how much they grow."""
 
     kind: str
-    """The operator, or the family of it."""
+    """Name of the operator, or of its family: "mean", "variance", "norm", "extremum", "cosine"."""
     old: int
+    """Number of units over which it is taken, before the growth."""
     new: int
-    """Units that it is taken over, before and after."""
+    """The same after the growth."""
     alone: bool
-    """The axis is one set of units and nothing else."""
+    """Whether there is one axis, which consists of a single growing atom."""
     even: bool
-    """If every unit is copied equally often, the axis is a whole number of copies of itself."""
+    """Whether the new axis is a whole number of copies of the old one if every unit is copied equally often."""
     atoms: tuple[Atom, ...]
+    """The growing atoms of the axes."""
     scale: Value | None = None
-    """The parameter that scales the result unit by unit."""
+    """The parameter that scales each unit of the result."""
     epsilon: float | None = None
     correction: float = 0
-    """What a variance takes off the count that it divides by."""
+    """For a variance: the number that is subtracted from the count by which it is divided."""
     order: float = 2
-    """Of a norm: the power whose sum it is the root of; infinite for the largest modulus."""
+    """For a norm: its order p; infinity for the maximum norm."""
 
     gain: Value | None = None
-    """A parameter that the result is a multiple of, the same along these axes, and that serves nothing else."""
+    """A parameter of which the result is a multiple, with one value along these axes and no other use."""
     paired: int = 0
-    """How many units the atoms have together that grow."""
+    """The number of units of all growing atoms together, before the growth."""
 
     @property
     def degenerate(self) -> bool:
-        """Whether two equal units, and perhaps copies of them, are all that it is taken over: they have no deviation.
+        """Whether statistics would be taken over a single pair of equal units, which have no deviation.
 
-        A group norm is taken over space, too, where they have one, and a batch norm over the batch.
+        A group norm takes its statistics over space as well, and a batch norm over the batch.
         """
         return self.kind != "batch_norm" and (self.old if self.kind == "group_norm" else self.paired) <= TWINS
 
 
 TWINS = 2
-"""Of two equal values a norm leaves nothing but rounding, divided by √ε."""
+"""Number of equal units of which a normalisation leaves only rounding errors, divided by √ε."""
 PINNED = "pinned"
-"""An argument that no operator has: of a mean or a norm what its result is multiplied by, of a variance its correction,
-so that it divides by what it divided by before."""
+"""Name of a number that a proof requires, beside arguments of operators: the factor of a mean or a norm, or the
+correction of a variance, with which it keeps its value after the growth."""
 NORMS = frozenset({"norm", "linalg_vector_norm", "linalg_norm", "cdist"})
-"""Operators that take a norm."""
+"""Operators that compute a norm."""
 MULTIPLIED = NORMS | {"mean"}
-"""Statistics whose result can be multiplied by a number."""
+"""Statistics that keep their value if their result is multiplied by a number."""

@@ -1,4 +1,4 @@
-"""Normalisations: per channel, per group, or over a whole axis (which only some states of the new units pass)."""
+"""Normalisation layers: batch, instance, group, layer and RMS norm."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ _TAKEN = "{} takes its statistics over it"
 
 
 class PerChannel(SameSizes):
-    """batch_norm and instance_norm: statistics of each channel (axis 1) by itself.
+    """batch_norm and instance_norm: every channel (axis 1) is normalised with its own statistics.
 
-    With equal statistics and equal affine entries equal halves stay equal, in training mode too. Opposite halves
-    would stay opposite with opposite shifts; a block of zeros would be divided by the root of epsilon alone, and so
-    shares of a unit do not pass: in training mode epsilon would count for more in a share than in the whole.
+    Equal channels with equal statistics and affine parameters stay equal, in training mode too. Opposite ones need
+    opposite biases. Zeros would be divided by √ε alone. Split units (shares of an old unit) are not possible: in
+    training mode epsilon has more weight in a share than in the whole.
     """
 
     by_index = True
     vectors = ("weight", "bias", "running_mean", "running_var")
 
     def _over(self, op: Op) -> list[int]:
-        """The axes over which statistics are taken that no call keeps: those of kernels that are standardised."""
+        """Return the axes over which statistics are taken if no running statistics are kept, as in weight
+        standardisation."""
         if any(op.args.get(name) is not None for name in ("running_mean", "running_var")):
             return []
         rank = len(op.args["input"].shape)
@@ -38,7 +39,8 @@ class PerChannel(SameSizes):
         return list(range(2, rank)) if op.args.get("use_input_stats") else []
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Affine entries and running statistics lie along the channels; other axes pass if their units are new."""
+        """Affine parameters and running statistics have the channel axis; the other axes may not grow, except in a new
+        block."""
         axes, over = d.of(op.args["input"]), self._over(op)
         for vector in (op.args[name] for name in self.vectors if op.args.get(name) is not None):
             axes[1] = d.unify(axes[1], d.of(vector)[0])
@@ -49,17 +51,17 @@ class PerChannel(SameSizes):
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """What is subtracted is of the parity of the volume, what is added of that of the scaled volume."""
+        """The states of a difference, a quotient, a product and a sum, in the order in which they are computed."""
         marks, axes = s.of(op.args["input"]), s.axes(op.args["input"])
         out = [s.forget_index(x, axes[:1] + axes[2:]) for x in marks[1]]
-        out = [s.require(op, x, even=False, why="it is divided by its own deviation") for x in out]
+        out = [s.require(op, x, even=False, why="it is divided by its own standard deviation") for x in out]
         out = [s.map_units(op, [x], odd=True, zero=True) for x in out]
         for name, combine in (("running_mean", s.add), ("running_var", s.mul), ("weight", s.mul), ("bias", s.add)):
             if op.args.get(name) is None:
                 continue
             some = s.of(op.args[name])[0]
             if name == "running_var":
-                some = [s.require(op, state, even=True, why="halves need one deviation") for state in some]
+                some = [s.require(op, state, even=True, why="paired units need equal variances") for state in some]
             out = [combine(op, pair) for pair in zip(out, some, strict=True)]
         rest = [marks[0], *marks[2:]]
         if any(rest):
@@ -79,10 +81,10 @@ class PerChannel(SameSizes):
 
 
 class GroupNorm(SameSizes):
-    """group_norm: channels are (g c); whole groups may be added, channels within a group may not.
+    """group_norm: channels are (g c), and whole groups may be added, but no channels to a group.
 
-    All channels of a single group may be copied equally often. What statistics are taken over may be two equal halves
-    if all of it is new: both see the same.
+    With a single group all channels may be copied equally often. In a new block, where all channels are new, a group
+    may consist of pairs of equal channels, which have equal statistics.
     """
 
     by_index = True
@@ -91,7 +93,7 @@ class GroupNorm(SameSizes):
         return d.algebra.split(axis, (op.args["num_groups"], size // op.args["num_groups"]), (id(op), "groups"))
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Freeze what a group's statistics mix."""
+        """Axes over which the statistics of a group are taken may not grow, with the exceptions above."""
         x = op.args["input"]
         axes = d.of(x)
         for name in ("weight", "bias"):
@@ -99,15 +101,15 @@ class GroupNorm(SameSizes):
                 axes[1] = d.unify(axes[1], d.of(op.args[name])[0])
         _, channels = self._split(d, op, axes[1], x.shape[1])
         degenerate = prod(x.shape[1:]) <= TWINS * op.args["num_groups"]
-        held = axes[2:] if op.args["num_groups"] == 1 else [channels, *axes[2:]]  # of one group copies keep all
+        held = axes[2:] if op.args["num_groups"] == 1 else [channels, *axes[2:]]  # copies may extend a single group
         if d.fresh and degenerate:
-            d.freeze(channels, Kind.NORM, "of two equal values a group norm leaves nothing")
+            d.freeze(channels, Kind.NORM, "the group norm of two equal values is zero")
         for axis in [] if d.fresh and not degenerate else held:
             d.freeze(axis, Kind.NORM, _TAKEN.format("a group norm"))
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Twin groups have equal statistics; twins within a group have the same."""
+        """Paired groups have equal statistics, as have paired channels within a group."""
         x = op.args["input"]
         _, channels = self._split(s, op, s.axes(x)[1], x.shape[1])
         over = [channels, *s.axes(x)[2:]]
@@ -116,7 +118,7 @@ class GroupNorm(SameSizes):
             mixing = mixed(op, s, s.axes(x)[1:], op.args["weight"], kind="group_norm")
             row = [s.mix(op, y, mixing) for y in marks[1]]
         else:
-            row = [s.require(op, y, even=True, why="twins need equal statistics") for y in marks[1]]
+            row = [s.require(op, y, even=True, why="paired units need equal statistics") for y in marks[1]]
             row = [s.map_units(op, [y], odd=False, zero=False) for y in row]
         for name, combine in (("weight", s.mul), ("bias", s.add)):
             if op.args[name] is not None:
@@ -126,13 +128,13 @@ class GroupNorm(SameSizes):
         s.set(op.outputs[0], [out[0], row, *out[2:]])
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """The number of groups follows."""
+        """Return the number of groups, which is the size of an axis."""
         x = op.args["input"]
         return {"num_groups": z.size(self._split(z, op, z.axes(x)[1], x.shape[1])[0])}
 
 
 class WholeAxis:
-    """layer_norm and rms_norm: every unit depends on all units of the normalised axes."""
+    """layer_norm and rms_norm: every unit of the result depends on all units of the normalised axes."""
 
     by_index = True
 
@@ -140,13 +142,13 @@ class WholeAxis:
         return len(op.args["normalized_shape"])
 
     def _epsilon(self, op: Op) -> float:
-        """Where rms_norm is given none, torch takes the precision in which it computes."""
+        """Return epsilon; the default of rms_norm is that of the dtype in which torch computes it."""
         double = op.args["input"].dtype is torch.float64
         default = torch.finfo(torch.float64 if double else torch.float32).eps
         return default if op.args.get("eps") is None else float(op.args["eps"])
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """All axes pass; which states may grow is a matter of the scheme."""
+        """The weight and the bias have the normalised axes. Growing these is possible with some states only."""
         axes = d.of(op.args["input"])
         over = self._over(op)
         for name in ("weight", "bias"):
@@ -158,7 +160,7 @@ class WholeAxis:
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Mixed over the normalised axes, then scaled and shifted; a function of each unit's own vector elsewhere."""
+        """Normalised axes are mixed, scaled and shifted; along other axes the result is a function of each vector."""
         affine = op.args.get("bias") is not None
         x, over = op.args["input"], self._over(op)
         marks, axes = s.of(x), s.axes(x)
@@ -176,7 +178,7 @@ class WholeAxis:
         s.set(op.outputs[0], out)
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """The normalised shape."""
+        """Return the normalised shape."""
         return {"normalized_shape": list(z.shape(op.args["input"])[-self._over(op) :])}
 
 
@@ -192,7 +194,7 @@ def mixed(
     order: float = 2,
     gain: Value | None = None,
 ) -> Mixing:
-    """What a normalisation or a statistic over some axes sees of a growth."""
+    """Describe a normalisation or a statistic over some axes for `StateContext.mix`; see `Mixing` for the arguments."""
     old = new = 1
     even = True
     for axis in axes:
@@ -208,7 +210,7 @@ def mixed(
 
 
 def _evenly(s: StateContext, axis: Axis) -> bool:
-    """Whether all parts of every sum in an axis grow by one factor."""
+    """Return whether all terms of every sum in an axis grow by the same factor."""
     if isinstance(axis, Product):
         return all(_evenly(s, factor) for factor in axis.factors)
     before, after = s.grown(axis)
@@ -217,7 +219,15 @@ def _evenly(s: StateContext, axis: Axis) -> bool:
 
 
 def each(op: Op, s: StateContext, marks: AxisStates, *, unsafe: bool = False, **how: bool) -> AxisStates:
-    """States after a function of each new unit's own slice; `how`: what `StateContext.map_units` is to know of it."""
+    """Return the states after a function that is applied to the slice of each unit.
+
+    Args:
+        op: the operator.
+        s: the states.
+        marks: the states of the operand.
+        unsafe: whether the function is not defined at zero, because it normalises.
+        how: keyword arguments of `StateContext.map_units`.
+    """
     out: AxisStates = []
     for states in marks:
         row = [s.require(op, y, even=False, why="it is normalised") for y in states] if unsafe else states

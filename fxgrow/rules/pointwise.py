@@ -1,4 +1,4 @@
-"""Pointwise operators: every unit is treated alike and by itself; operands are broadcast against each other."""
+"""Pointwise operators: the same function is applied to every entry; operands are broadcast."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .domains import domains_of
 
 
 def operands(op: Op) -> list[Value]:
-    """The tensor operands, in schema order."""
+    """Return the tensor operands, in schema order."""
     return list(op.inputs())
 
 
 def meet(op: Op, d: AxisContext, values: list[Value]) -> list[Axis]:
-    """The axes of a broadcast result."""
+    """Unify the axes of operands that are broadcast, and return those of the result."""
     rows = [d.of(v) for v in values]
     if len(values) == 1:
         return rows[0]
@@ -27,14 +27,14 @@ def meet(op: Op, d: AxisContext, values: list[Value]) -> list[Axis]:
     axes: list[Axis] = []
     for k in range(len(out.shape), 0, -1):
         sides = [(r[-k], v.shape[-k]) for r, v in zip(rows, values, strict=True) if len(r) >= k]
-        # one fixed unit is broadcast to whatever the others grow to, unless it is written into
+        # a fixed axis of size 1 is broadcast to any size, unless the operator writes to that operand
         free = [side for side in sides if op.mutates or d.algebra.resolve(side[0]) != Fixed(1)]
         axes.append(broadcast(d, free or sides))
     return axes
 
 
 def aligned(op: Op, s: StateContext, values: list[Value]) -> Iterator[list[list[State]]]:
-    """For each axis of the result, the states that the operands bring; one that lacks the axis is the same along it."""
+    """Yield for each axis of the result the states of all operands; one without the axis is the same along it."""
     rows = [s.of(v) for v in values]
     rank = len(op.outputs[0].shape)
     for k in range(rank, 0, -1):
@@ -44,7 +44,8 @@ def aligned(op: Op, s: StateContext, values: list[Value]) -> Iterator[list[list[
 
 
 def drawn(op: Op, s: StateContext, marks: AxisStates, why: str) -> AxisStates:
-    """The states behind an operator that may draw a factor for every unit: in both modes, in one of them, or never."""
+    """Return the states after an operator that may draw a random factor for every unit: in both modes, in training mode
+    only, or never."""
     if op.draws[0]:
         return [[s.drawn(op, x, why) for x in row] for row in marks]
     if op.draws[1] and any(marks):
@@ -53,7 +54,7 @@ def drawn(op: Op, s: StateContext, marks: AxisStates, why: str) -> AxisStates:
 
 
 def inside(op: Op, s: StateContext, value: Value, states: list[State]) -> list[State]:
-    """The states of an operand that must be where the operator is defined."""
+    """Require that new units of an operand are in the domain of the operator, and return their states."""
     for name, domain in domains_of(op).items():
         if op.args.get(name) is value:
             states = [s.within(op, x, value, domain) for x in states]
@@ -61,16 +62,20 @@ def inside(op: Op, s: StateContext, value: Value, states: list[State]) -> list[S
 
 
 def is_number(arg: object) -> bool:
-    """A plain number that takes part in the arithmetic."""
+    """Return whether an argument is a Python number, but not a bool."""
     return isinstance(arg, int | float | complex) and not isinstance(arg, bool)
 
 
 class Unary(SameSizes):
-    """A function of each unit by itself; of one operand `odd`: f(-x) = -f(x), `zero`: f(0) = 0, `homogeneous`:
-    f(cx, cy) = c f(x, y) for c > 0.
+    """A pointwise function of one or several operands.
 
-    `unsafe` names operands (or is "all") of which no block may be zero, nor odd: an odd unit without twin is zero, and
-    there the function or its slope is infinite.
+    Args:
+        odd: f(-x) = -f(x), for one operand.
+        zero: f(0) = 0.
+        linear: f(ax + by) = a f(x) + b f(y), for one operand.
+        homogeneous: f(cx, cy) = c f(x, y) for c > 0.
+        unsafe: name of the operand (or "all") at which the function or its slope is infinite at zero. Its new units may
+            not be zero, nor odd, as an odd unit without a partner is zero.
     """
 
     by_index = True
@@ -88,19 +93,19 @@ class Unary(SameSizes):
         self.unsafe = unsafe
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The axes stay."""
+        """The result has the axes of the broadcast operands."""
         axes = meet(op, d, operands(op))
         for out in op.outputs:
             d.set(out, axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Equal halves stay equal; opposite ones only under an odd function."""
+        """Equal units stay equal; opposite ones stay opposite if the function is odd."""
         rows: AxisStates = []
         values = operands(op)
         for sides in aligned(op, s, values):
             for k, value in enumerate(values):
                 if self.unsafe == "all" or value is op.args.get(self.unsafe):
-                    sides[k] = [s.require(op, x, even=True, why="it is singular at zero") for x in sides[k]]
+                    sides[k] = [s.require(op, x, even=True, why="the function is singular at zero") for x in sides[k]]
                 sides[k] = inside(op, s, value, sides[k])
             leaves = zip(*sides, strict=True)
             how = {"odd": self.odd, "zero": self.zero, "linear": self.linear, "homogeneous": self.homogeneous}
@@ -110,14 +115,15 @@ class Unary(SameSizes):
 
 
 class Clamp(Unary):
-    """Clamping to [low, high]: keeps zero if zero lies within, odd if the interval is symmetric."""
+    """clamp, hardtanh: clamping to [low, high], which preserves zero if 0 is in the interval, and is odd if the
+    interval is symmetric."""
 
     def __init__(self, low: str, high: str) -> None:
         super().__init__()
         self.low, self.high = low, high
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Depends on the interval."""
+        """The states of a pointwise function whose properties follow from the interval."""
         low, high = op.args.get(self.low), op.args.get(self.high)
         numbers = all(x is None or is_number(x) for x in (low, high))
         zero = numbers and (low is None or low <= 0) and (high is None or high >= 0)
@@ -127,10 +133,11 @@ class Clamp(Unary):
 
 
 class Power(Unary):
-    """x ** p: odd for odd whole p >= 1, keeps zero for p >= 1; below, it or its slope is infinite at zero."""
+    """pow: x ** p, which is odd for odd whole p >= 1, and preserves zero for p >= 1. For smaller p the function or its
+    slope is infinite at zero."""
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Depends on the exponent, if that is a constant."""
+        """The states of a pointwise function whose properties follow from the exponent, if that is a number."""
         p = op.args.get("exponent")
         if not isinstance(p, int | float):
             Unary(unsafe="self").states(op, s)
@@ -140,14 +147,14 @@ class Power(Unary):
 
 
 class Cast(Unary):
-    """Another dtype: odd, unless the new one knows no sign."""
+    """to, type_as: conversion to another dtype, which is odd if the new dtype is signed."""
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The axes stay; of another operand only the dtype counts."""
+        """The result has the axes of the operand; another operand determines the dtype only."""
         d.set(op.outputs[0], d.of(op.args["self"]))
 
     def states(self, op: Op, s: StateContext) -> None:
-        """As under any odd function."""
+        """The states of a pointwise function that preserves zero."""
         dtype = op.outputs[0].dtype
         odd = dtype.is_signed and dtype is not torch.bool
         linear = odd and (dtype.is_floating_point or dtype.is_complex)
@@ -156,39 +163,39 @@ class Cast(Unary):
 
 
 class RandomSlope(Unary):
-    """rrelu: its negative slope is drawn unit by unit in training mode, and a constant in evaluation mode."""
+    """rrelu: leaky relu with a random slope for every unit in training mode, and a constant one in evaluation mode."""
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Equal halves stay equal where it does not draw."""
-        marks = drawn(op, s, s.of(op.args["self"]), "rrelu draws its slopes unit by unit")
+        """Equal units stay equal where the slope is not random."""
+        marks = drawn(op, s, s.of(op.args["self"]), "rrelu draws a slope for every unit")
         out = [[s.map_units(op, [x], odd=False, zero=True, homogeneous=True) for x in row] for row in marks]
         s.set(op.outputs[0], out)
 
 
 class PRelu(SameSizes):
-    """prelu: one slope for all, or one for each channel (axis 1)."""
+    """prelu: leaky relu with one slope for all channels, or one for each channel (axis 1)."""
 
     by_index = True
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The slopes lie along axis 1."""
+        """The slopes have the channel axis."""
         x, slope = op.args["self"], op.args["weight"]
         axes = d.of(x)
         if len(axes) > 1 and slope.shape:
             axes[1] = broadcast(d, [(axes[1], x.shape[1]), (d.of(slope)[0], slope.shape[0])])
         elif slope.shape:
-            d.freeze(d.of(slope)[0], Kind.BROADCAST, "its one unit is broadcast against a wider axis")
+            d.freeze(d.of(slope)[0], Kind.BROADCAST, "its size 1 is broadcast to a larger size")
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Equal halves need equal slopes; along other axes than the channels one slope is the same for all units."""
+        """Equal channels with equal slopes stay equal; along other axes the slope is the same for all units."""
         out = s.of(op.args["self"])
         slopes = s.of(op.args["weight"])
-        row = [s.require(op, slope, even=True, why="halves need one slope") for slope in (slopes[0] if slopes else ())]
+        row = slopes[0] if slopes else []
+        row = [s.require(op, slope, even=True, why="paired units need equal slopes") for slope in row]
         for k, states in enumerate(out):
-            halves = [
-                s.map_units(op, [x], odd=False, zero=True, homogeneous=True) for x in states
-            ]  # max(x, 0), min(x, 0)
+            # max(x, 0) and min(x, 0), of which the latter is multiplied by the slope
+            halves = [s.map_units(op, [x], odd=False, zero=True, homogeneous=True) for x in states]
             other = [s.mul(op, pair) for pair in zip(halves, row, strict=True)] if k == 1 and row else halves
             out[k] = [s.add(op, pair) for pair in zip(halves, other, strict=True)]
         s.set(op.outputs[0], out)

@@ -1,7 +1,8 @@
 """Recurrent layers and cells: RNN, GRU and LSTM, over a sequence or for one step.
 
-New hidden units take part in the recurrence, so what is known of them must hold at every step: their states are worked
-out from the layer's own equations, on states instead of numbers. The gates of a unit share its state: rows are (g h).
+New hidden units take part in the recurrence, so their states must be the same at every step. They are computed by the
+equations of the cell (`recurrent_cells`), on states instead of numbers. The rows of the weights are (g h), for g gates
+and h hidden units: all gates of a unit have one state.
 """
 
 from __future__ import annotations
@@ -21,29 +22,29 @@ Row = list[State]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The tensors of one layer in one direction."""
+    """The parameters of one layer in one direction."""
 
     w_ih: Value
     w_hh: Value
     biases: tuple[Value, ...]
-    """Of the input and of the hidden state; or none."""
+    """(b_ih, b_hh), or () without biases."""
     w_hr: Value | None = None
-    """The projection of the hidden state (r h)."""
+    """The projection of the hidden state (r h), of an LSTM with proj_size."""
 
 
 class Recurrent(SameSizes):
-    """What layers and cells share: the axes and states of one cell."""
+    """Base class of the rules of recurrent layers and cells: the axes and states of one cell."""
 
     def __init__(self, gates: int, equations: Equations) -> None:
         self.gates, self.equations = gates, equations
 
     def _initial(self, op: Op) -> list[Value]:
-        """The hidden state, and for an LSTM the cell state, before the first step."""
+        """Return the initial hidden state, and for an LSTM the initial cell state."""
         hx = op.args["hx"]
         return list(hx) if isinstance(hx, list | tuple) else [hx]
 
     def _tie(self, op: Op, d: AxisContext, cell: Cell, into: Axis, hidden: Axis, memory: Axis) -> None:
-        """Unite the axes of one cell: it reads `into` and `hidden`, and has a memory of its own."""
+        """Unify the axes of one cell: its weights sum over `into` (the input) and `hidden`, and create `memory`."""
         d.contract(op, d.unify(into, d.of(cell.w_ih)[1]))
         d.contract(op, d.unify(hidden, d.of(cell.w_hh)[1]))
         rows = product([Fixed(self.gates), memory])
@@ -58,7 +59,8 @@ class Recurrent(SameSizes):
     def _step(
         self, op: Op, s: StateContext, cell: Cell, into: Row, hidden: Row, memory: Row, *, loop: bool
     ) -> tuple[Row, Row]:
-        """Hidden states and memories of one cell after a step; in a loop they are read again by the next one."""
+        """Return the states of the hidden state and of the cell state after one step; in a loop the next step sums over
+        the hidden state."""
         width = s.count(s.axes(cell.w_hr or cell.w_hh)[1])
         sides: list[Row] = []
         for weight, bias in ((cell.w_ih, cell.biases[:1]), (cell.w_hh, cell.biases[1:])):
@@ -80,9 +82,10 @@ class Recurrent(SameSizes):
         return out, kept
 
     def _samples(self, op: Op, s: StateContext, rows: list[Row], *, biases: bool, layers: int = 0) -> tuple[Row, Row]:
-        """States of hidden states and memories along the batch: each sample is a function of its own input and states.
+        """Return the states of the hidden state and of the cell state along the batch axis.
 
-        The equations again; weights are linear, biases the same for all samples. No layers: a single step.
+        Each sample is a function of its own input and initial state: weights are linear, and biases are the same for
+        all samples. `layers`: number of layers of a sequence; 0 for a single step.
         """
         made: list[tuple[State, State]] = []
         same = [s.same] * biases
@@ -100,21 +103,21 @@ class Recurrent(SameSizes):
 
 
 def _vanish(op: Op, s: StateContext, read: Row, columns: Row) -> None:
-    """New units that a weight sums over must vanish in the sum."""
+    """Require that new units of `read` vanish in the sum with the columns of a weight."""
     width = max(len(read), len(columns))
     for pair in zip(s.broadcast_states(read, width), s.broadcast_states(columns, width), strict=True):
         s.contract(op, pair)
 
 
 class OneStep(Recurrent):
-    """rnn_tanh_cell, rnn_relu_cell, gru_cell, lstm_cell: n i, n h -> n h."""
+    """rnn_tanh_cell, rnn_relu_cell, gru_cell, lstm_cell: one step, n i, n h -> n h."""
 
     def _cell(self, op: Op) -> Cell:
         biases = (op.args["b_ih"], op.args["b_hh"])
         return Cell(op.args["w_ih"], op.args["w_hh"], () if biases[0] is None else biases)
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The hidden state keeps its axes; samples stay apart."""
+        """The new hidden state has the axes of the old one, which shares the batch axis with the input."""
         batch, into = d.of(op.args["input"])
         axes = [d.of(value) for value in self._initial(op)]
         for row in axes:
@@ -125,7 +128,7 @@ class OneStep(Recurrent):
             d.set(out, [batch, axes[0][1]])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """One step of the equations."""
+        """The states after one step of the equations."""
         cell = self._cell(op)
         batch, into = s.of(op.args["input"])
         marks = [s.of(value) for value in self._initial(op)]
@@ -138,15 +141,16 @@ class OneStep(Recurrent):
 class Sequence(Recurrent):
     """rnn_tanh, rnn_relu, gru, lstm: layers in one or two directions over a sequence of any length.
 
-    All layers and directions have hidden units in step, because their states lie in one tensor (l n h). Two directions
-    give h + h, which the next layer reads. In an LSTM with projections (r h) the hidden state has r units.
+    All layers and directions have the same number of hidden units, because the hidden state is one tensor (l n h). The
+    output of two directions is h + h, the input of the next layer. In an LSTM with projections (r h) the hidden state
+    has r units.
     """
 
     def _cells(self, op: Op) -> list[list[Cell]]:
-        """The cells of each layer, forward first."""
+        """Return the cells of each layer, forward direction first."""
         params, directions = list(op.args["params"]), 1 + op.args["bidirectional"]
         initial = self._initial(op)
-        projected = initial[0].shape[-1] != initial[-1].shape[-1]  # this is how torch tells, too
+        projected = initial[0].shape[-1] != initial[-1].shape[-1]  # as torch decides it
         biases = 2 * op.args["has_biases"]
         each = 2 + biases + projected
         cells = []
@@ -156,7 +160,7 @@ class Sequence(Recurrent):
         return [cells[k : k + directions] for k in range(0, len(cells), directions)]
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Samples stay apart; time and the count of layers may not grow."""
+        """The batch and hidden axes may grow; the time axis and the axis of layers may not."""
         if "batch_sizes" in op.args:
             for value in op.inputs():
                 for axis in d.of(value):
@@ -184,7 +188,7 @@ class Sequence(Recurrent):
             d.set(out, [layers, batch, axis])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """A step of the equations that holds for what it returns, too: after one step and after all."""
+        """The states after a step of the equations, which must be valid as the input of the next step."""
         x, cells = s.of(op.args["input"]), self._cells(op)
         into, batch = x[2], x[0 if op.args["batch_first"] else 1]
         marks = [s.of(value) for value in self._initial(op)]
@@ -209,7 +213,7 @@ class Sequence(Recurrent):
             s.set(out, [[], row, [s.add(op, leaf) for leaf in zip(*some, strict=True)]])
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """Nothing to change; but torch tells by the sizes whether hidden states are projected.
+        """Return no arguments; but check sizes, from which torch decides whether the hidden state is projected.
 
         Raises:
             GrowthRefused: the projected state would be as large as the cell state.
@@ -219,7 +223,7 @@ class Sequence(Recurrent):
             raise GrowthRefused(
                 Refusal(
                     Kind.INEXPRESSIBLE,
-                    f"an LSTM projects {cell[0]} units to fewer, not to {hidden}",
+                    f"an LSTM with a cell state of {cell[0]} units cannot project it to {hidden} units, only to fewer",
                     where=op.node,
                     chain=(op.node,),
                     hint="widen its cell state (weight_ih_l0) first, or the projection by less",
@@ -228,7 +232,7 @@ class Sequence(Recurrent):
         return {}
 
 
-DROPS = "dropout between layers draws its mask unit by unit"
+DROPS = "dropout between layers draws a mask entry for every unit"
 register(OneStep(1, elman(odd=True)), "rnn_tanh_cell")
 register(OneStep(1, elman(odd=False)), "rnn_relu_cell")
 register(OneStep(3, gru), "gru_cell")

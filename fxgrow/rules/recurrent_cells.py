@@ -1,4 +1,4 @@
-"""The equations of recurrent units, worked out on states instead of numbers."""
+"""The equations of recurrent cells, computed on states of new units instead of numbers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from ..capture.program.program import Op
 from .base import State, StateContext
 
 Equations = Callable[[StateContext, Op, State, State, State], tuple[State, State]]
-"""One unit's step: from the states of what the input gives to its gates, what the hidden state gives to them, and its
-own memory before, to its hidden state and its memory afterwards."""
+"""One step of one unit: a function (context, operator, u, v, memory) -> (hidden state, memory), where u and v are the
+contributions of the input and of the hidden state to the gates. The memory is the cell state of an LSTM, and otherwise
+the hidden state."""
 
 
 def elman(*, odd: bool) -> Equations:

@@ -1,5 +1,4 @@
-"""Reductions: over other axes they keep the halves; over a growing axis sums cancel, and means, variances, norms and
-extrema are a matter of the scheme."""
+"""Reductions: sums, means, variances, norms, extrema and others."""
 
 from __future__ import annotations
 
@@ -14,10 +13,15 @@ from .pointwise import Unary
 
 
 class Reduce(SameSizes):
-    """A reduction over `dim`.
+    """A reduction over the argument `dim`.
 
-    `linear`: a sum or mean, so opposite halves stay opposite. `sums`: over a growing axis it is a contraction without
-    a weight, so opposite halves cancel there; a mean would divide by the new count, an extremum looks at every unit.
+    Args:
+        linear: it is linear, as a sum, so that opposite units stay opposite along the other axes.
+        zero: it is zero for zeros.
+        homogeneous: it is multiplied by c > 0 if its operand is.
+        sums: it is a sum, which may be taken over a growing axis if the new units vanish in it. Otherwise reduced axes
+            may not grow.
+        kind: the reason why reduced axes may not grow.
     """
 
     by_index = True
@@ -34,7 +38,7 @@ class Reduce(SameSizes):
         return self.homogeneous
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Reduced axes go, or stay as one unit."""
+        """Reduced axes are removed, or have size 1."""
         x = next(op.inputs())
         axes, over = d.of(x), self._over(op)
         for k in over:
@@ -54,7 +58,7 @@ class Reduce(SameSizes):
             s.contract(op, [state])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """A function of each unit's own slice; summed units must vanish."""
+        """Along other axes the result is a function of each unit's own slice; new units must vanish in a sum."""
         x = next(op.inputs())
         marks, axes, over = s.of(x), s.axes(x), self._over(op)
         self._over_units(op, s, [state for k in over for state in marks[k]])
@@ -65,7 +69,7 @@ class Reduce(SameSizes):
                 if k in over:
                     rows.extend([[]] if keep else [])
                 else:
-                    number = out.dtype.is_floating_point or out.dtype.is_complex  # places among zeros are any
+                    number = out.dtype.is_floating_point or out.dtype.is_complex  # indices among zeros are arbitrary
                     how = {"zero": self.zero and number, "homogeneous": self._scales(op) and number}
                     states = [s.forget_index(y, [axes[i] for i in over]) for y in states]
                     rows.append([s.map_units(op, [y], odd=self.linear, linear=self.linear, **how) for y in states])
@@ -73,11 +77,11 @@ class Reduce(SameSizes):
 
 
 class Statistic(Reduce):
-    """A mean, a variance, a norm or an extremum: which new units leave it as it is, or change it by a known factor, the
-    proof knows.
+    """A mean, a variance, a norm or an extremum, which some states of new units preserve, some of them with another
+    factor or correction (see `StateContext.mix`).
 
-    `family`: "mean", "variance" (or its root, or either beside the mean), "norm" or "extremum" (of which the number of
-    equal units does not matter, nor to whether all or any are true).
+    `family`: "mean", "variance" (var, std, var_mean and std_mean), "norm" or "extremum" (also all and any), which does
+    not depend on the number of equal units.
     """
 
     def __init__(self, family: str, *, zero: bool = True, homogeneous: bool = False) -> None:
@@ -85,7 +89,7 @@ class Statistic(Reduce):
         self.family = family
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The places of extrema are numbers of units, which may be others among copies."""
+        """Reduced axes are removed. They may not grow if indices of extrema are used, which differ among copies."""
         if any(d.read(out) for out in op.outputs if out.dtype is torch.int64 and next(op.inputs()).dtype != out.dtype):
             axes = d.of(next(op.inputs()))
             for k in self._over(op):
@@ -93,15 +97,15 @@ class Statistic(Reduce):
         super().dims(op, d)
 
     def _order(self, op: Op) -> float:
-        """Of a norm; 0 if it is no sum of powers, nor a maximum, or has an infinite slope at zero."""
+        """Return the order of a norm; 0 if it is neither a p-norm with p >= 1 nor a maximum."""
         order = op.args.get("ord", op.args.get("p"))
         if op.name == "aten::linalg_norm" and order is not None and len(self._over(op)) > 1:
-            return 0  # of a matrix
+            return 0  # a matrix norm
         order = 2 if order is None else order
         return order if isinstance(order, int | float) and order >= 1 else 0
 
     def _scales(self, op: Op) -> bool:
-        """Norms, but for the number of entries that are not zero, and the root of a variance."""
+        """Return whether it is homogeneous: norms of order other than 0, and standard deviations."""
         counts = self.family == "norm" and op.args.get("ord", op.args.get("p")) == 0
         return op.name in ("aten::std", "aten::std_mean") or (self.homogeneous and not counts)
 
@@ -130,14 +134,14 @@ class Extremum(Statistic):
         super().__init__("extremum", homogeneous=True)
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Of two tensors they are pointwise."""
+        """The axes of a pointwise operator for two tensors, otherwise those of a reduction."""
         if "other" in op.args:
             Unary().dims(op, d)
         else:
             super().dims(op, d)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Of two tensors they are pointwise."""
+        """The states of a pointwise operator for two tensors, otherwise those of a reduction."""
         if "other" in op.args:
             Unary(zero=True, homogeneous=True).states(op, s)
         else:

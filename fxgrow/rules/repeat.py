@@ -1,4 +1,4 @@
-"""Repetitions: axes of which every unit, or the whole, occurs several times."""
+"""repeat_interleave, repeat and tile: every unit of an axis, or the axis as a whole, is repeated."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .base import AxisContext, SizeContext, State, StateContext, normal, registe
 
 
 def _times(d: AxisContext, count: int) -> Axis:
-    """An axis of repetitions, of which there are as many as its readers want."""
+    """Return an axis of repetitions, whose number may change as consumers require."""
     return Fixed(1) if count == 1 else d.algebra.atom(count)
 
 
 class RepeatInterleave:
-    """repeat_interleave by a number: each unit of an axis, or of all axes as one, is repeated; c becomes (c r)."""
+    """repeat_interleave: each unit of an axis, or of the flattened tensor, is repeated; c becomes (c r)."""
 
     by_index = True
 
@@ -27,11 +27,11 @@ class RepeatInterleave:
         return None if dim is None else normal(dim, len(op.args["self"].shape))
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """How often they are repeated is what the readers want."""
+        """The repeated axis is a product with the number of repetitions, which must not come from a tensor."""
         out = op.outputs[0]
         if not isinstance(op.args["repeats"], int):
             for axis in (axis for value in op.inputs() for axis in d.of(value)):
-                d.freeze(axis, Kind.INDEX, "its units are repeated as often as another tensor says")
+                d.freeze(axis, Kind.INDEX, "another tensor determines how often its units are repeated")
             d.set(out, [Fixed(n) for n in out.shape])
             return
         axes, at = [d.algebra.resolve(axis) for axis in d.of(op.args["self"])], self._at(op)
@@ -42,7 +42,7 @@ class RepeatInterleave:
             d.set(out, [product([axis, times]) if k == at else axis for k, axis in enumerate(axes)])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Repeated units are equal."""
+        """All repetitions of a unit are the same."""
         marks, axes, at = s.of(op.args["self"]), s.axes(op.args["self"]), self._at(op)
         row = [state for some in marks for state in some] if at is None else marks[at]
         whole = terms_of(s.algebra.resolve(product(axes) if at is None else axes[at]))
@@ -55,7 +55,7 @@ class RepeatInterleave:
         s.set(op.outputs[0], [row] if at is None else [*marks[:at], row, *marks[at + 1 :]])
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """The number of repetitions, and how many units come of it."""
+        """Return the number of repetitions, and the output size if it is given."""
         x, out, at = z.shape(op.args["self"]), z.shape(op.outputs[0]), self._at(op)
         if not isinstance(op.args["repeats"], int):
             return {}
@@ -64,16 +64,16 @@ class RepeatInterleave:
 
 
 class Repeat:
-    """repeat and tile: every axis is repeated as a whole, c becomes (r c); new axes come in front."""
+    """repeat and tile: every axis is repeated as a whole, c becomes (r c); new axes come first."""
 
     by_index = True
 
     def __init__(self, times: str) -> None:
-        """`times` names the argument that says how often; it may leave out leading axes."""
+        """`times`: name of the argument with the numbers of repetitions, which may omit leading axes."""
         self.times = times
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """How often they are repeated is what the readers want."""
+        """Every axis is a product of the number of repetitions and the axis of the operand."""
         axes = [d.algebra.resolve(axis) for axis in d.of(op.args["self"])]
         times = [_times(d, count) for count in op.args[self.times]]
         times = [*(Fixed(1) for _ in range(len(axes) - len(times))), *times]
@@ -81,13 +81,13 @@ class Repeat:
         d.set(op.outputs[0], [*times[:new], *(product(list(pair)) for pair in zip(times[new:], axes, strict=True))])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Repetitions are equal."""
+        """All repetitions of an axis are the same."""
         marks, out = s.of(op.args["self"]), s.axes(op.outputs[0])
         rows: list[list[State]] = [[] for _ in range(len(out) - len(marks))] + marks
         s.set(op.outputs[0], [_in_front(s, op, row, axis) for row, axis in zip(rows, out, strict=True)])
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """The numbers of repetitions."""
+        """Return the numbers of repetitions."""
         x, out = z.shape(op.args["self"]), z.shape(op.outputs[0])
         old = [1] * (len(out) - len(x)) + list(x)
         times = [n // m for n, m in zip(out, old, strict=True)]
@@ -95,7 +95,7 @@ class Repeat:
 
 
 def _in_front(s: StateContext, op: Op, row: list[State], axis: Axis) -> list[State]:
-    """States of an axis of which the leading occurrences are repetitions, of each of its terms."""
+    """Return the states of an axis in which repetitions are the leading occurrences of each term."""
     parts: list[State] = []
     for term in terms_of(s.algebra.resolve(axis)):
         missing = s.count(term) - len(row)

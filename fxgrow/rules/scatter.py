@@ -1,4 +1,4 @@
-"""Writes: a tensor copied into another, and a part of a tensor replaced."""
+"""Writes as functions: copy, and the replacement of a slice, a unit or indexed entries of a tensor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .slicing import STRIDE, Range
 
 
 class Copy(SameSizes):
-    """copy: the second operand, broadcast to the shape of the first and in its dtype."""
+    """copy: the second operand, broadcast to the shape of the first and converted to its dtype."""
 
     by_index = True
 
@@ -24,7 +24,7 @@ class Copy(SameSizes):
         d.set(op.outputs[0], meet(op, d, operands(op)))
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Nothing stays of the first operand; another dtype is a function unit by unit."""
+        """The states of the second operand after a pointwise function, the conversion of the dtype."""
         dtype = op.outputs[0].dtype
         odd = dtype.is_signed and dtype is not torch.bool
         linear = odd and (dtype.is_floating_point or dtype.is_complex)
@@ -34,12 +34,13 @@ class Copy(SameSizes):
 
 
 class SliceScatter:
-    """slice_scatter: a slice of an axis is replaced. It is a concatenation: what was before, the new part, the rest."""
+    """slice_scatter: a slice of an axis is replaced, so that the result is a concatenation of the units before it, the
+    new slice, and the units after it."""
 
     by_index = True
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The part has the axes of what it replaces."""
+        """The new slice has the axes of the old one."""
         axes, part, cut = d.of(op.args["self"]), d.of(op.args["src"]), Range(op, op.args["src"])
         for k, axis in enumerate(part):
             if k == cut.at and cut.strided:
@@ -50,7 +51,7 @@ class SliceScatter:
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Concatenated along the axis; along the others they must agree. Of what is replaced nothing stays."""
+        """States are concatenated along the axis, without those of the old slice, and merged along the others."""
         x, part, cut = s.of(op.args["self"]), s.of(op.args["src"]), Range(op, op.args["src"])
         if cut.whole and not cut.strided:
             s.set(op.outputs[0], part)
@@ -67,7 +68,7 @@ class SliceScatter:
         s.set(op.outputs[0], out)
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """Where the part begins and ends after the growth."""
+        """Return the start and the end of the slice after the growth."""
         return Range(op, op.args["src"]).resized(z)
 
 
@@ -75,16 +76,16 @@ class SelectScatter(SameSizes):
     """select_scatter: one unit of an axis is replaced."""
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Which unit it is must not change; the part has the other axes."""
+        """The axis of the unit may not grow; the new unit has the other axes."""
         axes, part = d.of(op.args["self"]), d.of(op.args["src"])
         at = normal(op.args["dim"], len(axes))
-        d.freeze(axes[at], Kind.INDEX, "one unit of it is replaced by its number")
+        d.freeze(axes[at], Kind.INDEX, "one of its units is replaced by index")
         for axis, other in zip(axes[:at] + axes[at + 1 :], part, strict=True):
             d.unify(axis, other)
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """States must agree."""
+        """The states of both operands are merged along all other axes."""
         x, part = s.of(op.args["self"]), s.of(op.args["src"])
         at = normal(op.args["dim"], len(x))
         rest = x[:at] + x[at + 1 :]
@@ -96,23 +97,26 @@ class SelectScatter(SameSizes):
 
 
 class IndexPut(SameSizes):
-    """index_put: entries that a mask or numbers choose are replaced. One number under one mask is a function of each
-    entry and what the mask has for it; `x[mask] = 0.0` comes as that, or as masked_fill."""
+    """index_put: entries that a mask or indices select are replaced.
+
+    With one mask and one number, as in `x[mask] = 0.0`, the result is a pointwise function of the tensor and the mask.
+    In all other cases no axis may grow.
+    """
 
     by_index = True
 
     def _mask(self, op: Op) -> tuple[int, Value] | None:
-        """The mask and its first axis, if that is all there is."""
+        """Return the mask and the axis at which it starts, if there are only one mask and one number."""
         some = [(k, index) for k, index in enumerate(op.args["indices"]) if index is not None]
         lone = len(some) == 1 and some[0][1].dtype is torch.bool and op.args["values"].shape == ()
         return some[0] if lone else None
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """A mask has axes of what it chooses from; of all else nothing may grow."""
+        """The mask shares the axes of the entries that it selects; otherwise no axis may grow."""
         axes, found = d.of(op.args["self"]), self._mask(op)
         if found is None:
             for axis in (axis for value in op.inputs() for axis in d.of(value)):
-                d.freeze(axis, Kind.INDEX, "entries are replaced by their numbers")
+                d.freeze(axis, Kind.INDEX, "entries are replaced by index")
         else:
             start, mask = found
             for k, axis in enumerate(d.of(mask), start):
@@ -120,7 +124,7 @@ class IndexPut(SameSizes):
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Equal halves stay equal under equal masks."""
+        """The states of a pointwise function of the tensor and the mask."""
         found, out = self._mask(op), s.of(op.args["self"])
         if found is not None:
             start, mask = found

@@ -1,4 +1,4 @@
-"""Operators that rearrange axes and compute nothing: views, permutations, broadcasts."""
+"""Operators that rearrange axes without arithmetic: view, permute, squeeze and expand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ Groups = list[tuple[list[int], list[int]]]
 
 
 def group(before: Sequence[int], after: Sequence[int]) -> Groups:
-    """Which axes of a view come from which: the finest runs of equal size on both sides."""
+    """Group the dimensions of a view: (dimensions before, dimensions after) with equal numbers of entries, as small as
+    possible."""
     groups: Groups = []
     i = j = 0
     while i < len(before) and j < len(after):
@@ -43,13 +44,19 @@ def group(before: Sequence[int], after: Sequence[int]) -> Groups:
         groups.append((left, right))
     if not groups:
         groups.append(([], []))
-    groups[-1][0].extend(range(i, len(before)))  # trailing ones
+    groups[-1][0].extend(range(i, len(before)))  # trailing dimensions of size 1
     groups[-1][1].extend(range(j, len(after)))
     return groups
 
 
 class View:
-    """view, reshape, flatten, unflatten: axes are multiplied together and taken apart, row-major."""
+    """view, reshape, flatten, unflatten: axes are merged into products and split again, in row-major order.
+
+    Args:
+        sizes: name of the argument that holds the new sizes, if any.
+        at: name of the argument with the dimension at which the new sizes start, if any.
+        like: name of the argument from which the shape is taken, if any.
+    """
 
     by_index = True
 
@@ -57,13 +64,13 @@ class View:
         self.sizes, self.at, self.like = sizes, at, like
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Each run of axes becomes a product, then is split."""
+        """Each group of axes (see `group`) is merged into a product and split into the axes of the result."""
         x, out = op.args["self"], op.outputs[0]
         axes = d.of(x)
         result: list[Axis] = [Fixed(n) for n in out.shape]
         if "dtype" in op.args:
             for axis in axes:
-                d.freeze(axis, Kind.UNKNOWN_OP, "its bits are read as another type")
+                d.freeze(axis, Kind.UNKNOWN_OP, "its data are viewed as another dtype")
         elif 0 not in x.shape:
             for left, right in group(x.shape, out.shape):
                 if len(left) == len(right) == 1:
@@ -71,7 +78,7 @@ class View:
                     continue
                 whole = product([d.algebra.resolve(axes[k]) for k in left])
                 if not right:
-                    d.freeze(whole, Kind.FIXED, "a view drops it")
+                    d.freeze(whole, Kind.FIXED, "a view removes it")
                     continue
                 sizes = [out.shape[k] for k in right]
                 parts = d.algebra.counted(whole, sizes) if len(left) == 1 else None
@@ -80,7 +87,7 @@ class View:
         d.set(out, alike(d, result, op.args[self.like]) if self.like else result)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Units keep their order, and so do their states."""
+        """Units keep their order, so the states are those of the operand in the same order."""
         x, out = op.args["self"], op.outputs[0]
         marks, before, axes = s.of(x), s.axes(x), s.axes(out)
         result: AxisStates = [[] for _ in out.shape]
@@ -94,7 +101,8 @@ class View:
         s.set(out, result)
 
     def _told(self, op: Op, s: StateContext, axis: Axis, row: list[State], parts: list[Axis]) -> AxisStates | None:
-        """States of terms that are counted by the first part, which tells them apart; None if it is another view."""
+        """Return states that differ along the first part, which counts the terms of a concatenation; None for other
+        views."""
         if not (isinstance(axis, Sum) and parts and isinstance(parts[0], Atom) and len(parts) > 1):
             return None
         count, each = len(axis.terms), len(row) // len(axis.terms)
@@ -104,7 +112,7 @@ class View:
         return [[], *regroup(s, op, some, parts[1:])]
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """Sizes that are written out follow their axes."""
+        """Return the new sizes, if the call has them."""
         old = op.args.get(self.sizes)
         if old is None:
             return {}
@@ -114,12 +122,12 @@ class View:
 
 
 def alike(d: AxisContext, axes: list[Axis], like: Value) -> list[Axis]:
-    """The axes of a result that takes its shape from another tensor."""
+    """Unify the axes of a result with those of the tensor from which its shape is taken, and return them."""
     return [d.unify(axis, other) for axis, other in zip(axes, d.of(like), strict=True)]
 
 
 class Permute(SameSizes):
-    """permute, transpose, movedim …: axes change places."""
+    """permute, transpose, movedim, t and others: axes are reordered."""
 
     by_index = True
 
@@ -143,23 +151,23 @@ class Permute(SameSizes):
         return order[::-1]  # t, numpy_T
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The result's axes are the operand's, in another order."""
+        """The axes of the result are those of the operand in another order."""
         axes = d.of(op.args["self"])
         d.set(op.outputs[0], [axes[k] for k in self._order(op)])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """States go with their axes."""
+        """The states are those of the operand in the new order of axes."""
         marks = s.of(op.args["self"])
         s.set(op.outputs[0], [marks[k] for k in self._order(op)])
 
 
 class Squeeze(SameSizes):
-    """squeeze and unsqueeze: axes of one unit go or come."""
+    """squeeze and unsqueeze: axes of size 1 are removed or added."""
 
     by_index = True
 
     def _kept(self, op: Op) -> list[int | None]:
-        """For each axis of the result the operand's axis, or None for a new one."""
+        """Return for each axis of the result the axis of the operand, or None for a new one."""
         x = op.args["self"]
         rank = len(x.shape)
         if op.name == "aten::unsqueeze":
@@ -170,22 +178,27 @@ class Squeeze(SameSizes):
         return [k for k in range(rank) if not (k in dims and x.shape[k] == 1)]
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """An axis of one unit that is squeezed must stay one unit."""
+        """An axis that is squeezed may not grow, because its size must stay 1."""
         axes = d.of(op.args["self"])
         kept = self._kept(op)
         for k, axis in enumerate(axes):
             if k not in kept:
-                d.freeze(axis, Kind.FIXED, "an axis of one unit is squeezed away")
+                d.freeze(axis, Kind.FIXED, "an axis of size 1 is squeezed away")
         d.set(op.outputs[0], [Fixed(1) if k is None else axes[k] for k in kept])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """States go with their axes."""
+        """The states are those of the operand; new axes have none."""
         marks = s.of(op.args["self"])
         s.set(op.outputs[0], [[] if k is None else marks[k] for k in self._kept(op)])
 
 
 class Expand:
-    """expand and broadcast: an axis of one unit is repeated."""
+    """expand, expand_as, broadcast_to: axes of size 1 are repeated.
+
+    Args:
+        sizes: name of the argument that holds the new sizes, if any.
+        like: name of the argument from which the shape is taken, if any.
+    """
 
     by_index = True
 
@@ -193,7 +206,7 @@ class Expand:
         self.sizes, self.like = sizes, like
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """A repeated axis takes whatever size its readers want."""
+        """A repeated axis is a new atom, whose size may change as consumers require."""
         x, out = op.args["self"], op.outputs[0]
         axes: list[Axis] = []
         old = d.of(x)
@@ -202,12 +215,12 @@ class Expand:
                 axes.append(old[k])
                 continue
             if k >= 0:
-                d.freeze(old[k], Kind.BROADCAST, "its one unit is broadcast against a wider axis")
+                d.freeze(old[k], Kind.BROADCAST, "its size 1 is broadcast to a larger size")
             axes.append(Fixed(n) if n == 1 else d.algebra.atom(n))
         d.set(out, alike(d, axes, op.args[self.like]) if self.like else axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Repeated units are equal."""
+        """All units of a repeated axis are the same."""
         marks = s.of(op.args["self"])
         out = s.axes(op.outputs[0])
         result: AxisStates = []
@@ -217,7 +230,7 @@ class Expand:
         s.set(op.outputs[0], result)
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """Sizes that are written out follow their axes."""
+        """Return the new sizes, if the call has them."""
         sizes = op.args.get(self.sizes)
         if not isinstance(sizes, list | tuple):
             return {}

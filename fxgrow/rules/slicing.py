@@ -1,4 +1,4 @@
-"""Operators that take part of an axis: slices, single units, one result for each unit."""
+"""slice, narrow, select and unbind: operators that take units of an axis."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from ..dims.axis import Axis, Fixed
 from ..errors import Kind
 from .base import AxisContext, SameSizes, SizeContext, StateContext, normal, register, regroup
 
-STRIDE = "a slice with a stride picks its units by number"
-"""Why an axis may not grow."""
+STRIDE = "a slice with a step selects its units by index"
+"""Why the axis of a slice with a step may not grow."""
 
 
 class Unbind(SameSizes):
-    """unbind: one result for each unit of an axis, which must therefore keep its number of units."""
+    """unbind: one result for each unit of an axis, which may therefore not grow."""
 
     by_index = True
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The axis is opened unit by unit."""
+        """The results have all other axes."""
         axes = d.of(op.args["self"])
         at = normal(op.args["dim"], len(axes))
-        d.freeze(axes[at], Kind.INDEX, "it is taken apart unit by unit")
+        d.freeze(axes[at], Kind.INDEX, "unbind returns one tensor for each of its units")
         for out in op.outputs:
             d.set(out, axes[:at] + axes[at + 1 :])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """States go with their axes."""
+        """The states are those of the operand at each unit of the axis."""
         marks = s.of(op.args["self"])
         at = normal(op.args["dim"], len(marks))
         axis = s.axes(op.args["self"])[at]
@@ -37,19 +37,19 @@ class Unbind(SameSizes):
 
 
 class Select(SameSizes):
-    """select: one unit of an axis."""
+    """select: one unit of an axis, as in `x[:, 0]`."""
 
     by_index = True
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Which unit it is must not change."""
+        """The axis of the unit may not grow; the result has all others."""
         axes = d.of(op.args["self"])
         at = normal(op.args["dim"], len(axes))
-        d.freeze(axes[at], Kind.INDEX, "one unit of it is selected by its number")
+        d.freeze(axes[at], Kind.INDEX, "one of its units is selected by index")
         d.set(op.outputs[0], axes[:at] + axes[at + 1 :])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """States go with their axes."""
+        """The states are those of the operand at the selected unit."""
         marks = s.of(op.args["self"])
         at = normal(op.args["dim"], len(marks))
         axis, number = s.axes(op.args["self"])[at], normal(op.args["index"], op.args["self"].shape[at])
@@ -57,7 +57,12 @@ class Select(SameSizes):
 
 
 class Range:
-    """Where a slice lies: axis `dim` of `self` from `start` on, as many units as `part` has; and after a growth."""
+    """The position of a slice along dimension `dim` of the argument `self`, before and after a growth.
+
+    Args:
+        op: the operator that takes or replaces the slice.
+        part: the slice, which gives its length.
+    """
 
     def __init__(self, op: Op, part: Value) -> None:
         self.op = op
@@ -70,11 +75,11 @@ class Range:
         self.start = min(max(normal(int(start), self.size), 0), self.size)
 
     def cut(self, z: AxisContext | StateContext | SizeContext, axis: Axis) -> list[Axis]:
-        """The axis as what lies before the slice, the slice, and what lies behind it."""
+        """Cut the axis into the units before the slice, the slice, and the units after it."""
         return z.algebra.cut(axis, [self.start, self.length, self.size - self.start - self.length])
 
     def resized(self, z: SizeContext) -> dict[str, Any]:
-        """Where it begins and ends after the growth."""
+        """Return the arguments that give the start and the end of the slice after the growth."""
         op, x = self.op, self.op.args["self"]
         now = z.shape(x)[self.at]
         if self.strided or now == self.size:
@@ -105,12 +110,12 @@ class Range:
 
 
 class Slice:
-    """slice and narrow: part of a sum."""
+    """slice and narrow: consecutive units of an axis."""
 
     by_index = True
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Cut the axis at both ends; a stride other than one picks units by number."""
+        """The axis is cut at both ends of the slice; with a step other than 1 it may not grow."""
         axes, cut = d.of(op.args["self"]), Range(op, op.outputs[0])
         if cut.strided:
             d.freeze(axes[cut.at], Kind.INDEX, STRIDE)
@@ -120,7 +125,7 @@ class Slice:
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """The part keeps its own."""
+        """The slice has the states of its part of the axis."""
         marks, cut = s.of(op.args["self"]), Range(op, op.outputs[0])
         if not cut.whole and not cut.strided:
             axis = s.axes(op.args["self"])[cut.at]
@@ -131,7 +136,7 @@ class Slice:
         s.set(op.outputs[0], marks)
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
-        """Where the part begins and ends after the growth."""
+        """Return the start and the end of the slice after the growth."""
         return Range(op, op.outputs[0]).resized(z)
 
 

@@ -1,4 +1,4 @@
-"""Choices: of two operands, entry by entry, the one that a mask says."""
+"""where and masked_fill: a mask selects each entry from one of two operands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .pointwise import aligned, is_number, meet, operands
 
 
 class Choose(SameSizes):
-    """`first` where the mask holds, `second` elsewhere: the sum of both, each times zeros and ones."""
+    """where, masked_fill: `first` where the mask is true, `second` elsewhere: a sum of both, times zeros and ones."""
 
     by_index = True
 
@@ -20,7 +20,7 @@ class Choose(SameSizes):
         d.set(op.outputs[0], meet(op, d, operands(op)))
 
     def states(self, op: Op, s: StateContext) -> None:
-        """A mask that is the same for twins or copies lets signs and shares through, if both operands have them."""
+        """The states of a sum of two products; a mask with equal units preserves signs and shares of the operands."""
         given = [name for name in self.names if isinstance(op.args[name], Value)]
         numbers = [op.args[name] for name in self.names if name not in given]
         zeros = [is_number(number) and number == 0 for number in numbers]

@@ -1,4 +1,4 @@
-"""Windows over trailing axes: pooling, adaptive pooling, interpolation, padding, and dropout."""
+"""Pooling, interpolation, padding, dropout, and shuffles of pixels and channels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from .pointwise import drawn
 
 
 class Window(SameSizes):
-    """An operator that slides over the last axes and treats every other unit by itself.
+    """Pooling and interpolation: an operator with windows over the last axes, applied to every channel separately.
 
-    `linear`: a weighted mean, so opposite halves stay opposite; otherwise (max pooling) only equal ones stay equal.
+    Args:
+        over: number of axes of the windows.
+        linear: the result is a weighted mean, so that opposite units stay opposite, unlike max pooling.
+        zero: the result is zero for zeros.
+        homogeneous: the result is multiplied by c > 0 if the operand is.
     """
 
     by_index = True
@@ -22,7 +26,7 @@ class Window(SameSizes):
         self.over, self.linear, self.zero, self.homogeneous = over, linear, zero, homogeneous
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The window's axes may not grow; an axis that the window leaves as it is still mixes neighbours."""
+        """The axes of the windows may not grow, even if they keep their sizes; the others are those of the input."""
         axes = d.of(next(op.inputs()))
         for axis in axes[-self.over :]:
             d.freeze(axis, Kind.WINDOW, "a window runs over it")
@@ -30,12 +34,12 @@ class Window(SameSizes):
             d.set(out, [*axes[: -self.over], *(Fixed(n) for n in out.shape[-self.over :])])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """A function of each unit's own plane."""
+        """The result is a function of each unit's own slice; indices of maxima are neither odd nor zero."""
         x = next(op.inputs())
         over = s.axes(x)[-self.over :]
         planes = [[s.forget_index(state, over) for state in states] for states in s.of(x)]
         for out in op.outputs:
-            number = out.dtype.is_floating_point  # where in its window a maximum lies is no sign and never nothing
+            number = out.dtype.is_floating_point
             marks = each(
                 op,
                 s,
@@ -49,7 +53,7 @@ class Window(SameSizes):
 
 
 class Pad(SameSizes):
-    """Padding: an untouched axis passes; a padded one may not be one that is mirrored or wrapped."""
+    """pad: an axis that is padded with constants may grow; one that is padded otherwise, or cropped, may not."""
 
     by_index = True
 
@@ -62,7 +66,7 @@ class Pad(SameSizes):
         return {rank - 1 - i: (pad[2 * i], pad[2 * i + 1]) for i in range(len(pad) // 2)}
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """A constant pad appends units of fixed number."""
+        """An axis that is padded with constants is a concatenation with fixed numbers of units."""
         axes = d.of(op.args["self"])
         plain = self.constant and op.args.get("mode") in (None, "constant")
         for at, (low, high) in self._amounts(op).items():
@@ -77,7 +81,7 @@ class Pad(SameSizes):
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """New units are padded like old ones, over other axes."""
+        """Along other axes new units are padded like old ones."""
         value, axes = op.args.get("value"), s.axes(op.args["self"])
         padded = [axes[at] for at, amounts in self._amounts(op).items() if any(amounts)]
         marks = [[s.forget_index(state, padded) for state in states] for states in s.of(op.args["self"])]
@@ -85,21 +89,21 @@ class Pad(SameSizes):
 
 
 class Dropout(SameSizes):
-    """Dropout: the identity, or a product with a mask that is drawn unit by unit, different ones for halves."""
+    """dropout: the identity in evaluation mode, and a product with a random mask in training mode."""
 
     by_index = True
 
     def __init__(self, *, shifts: bool = False) -> None:
-        """`shifts`: what is dropped becomes another number than zero, and all else is shifted with it."""
+        """`shifts`: dropped units are not set to zero, and all units are shifted, as in alpha dropout."""
         self.shifts = shifts
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The axes stay."""
+        """All results have the axes of the input."""
         for out in op.outputs:  # native_dropout returns its mask too
             d.set(out, d.of(next(op.inputs())))  # "input", in place "self"
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Zeros stay zero; halves stay halves where it does not draw, in evaluation mode as a rule."""
+        """The states of the input in a mode without random numbers, and otherwise those of a random product."""
         marks: AxisStates = s.of(next(op.inputs()))
         marks = drawn(op, s, marks, DROPS)
         if self.shifts and op.draws[0]:
@@ -113,15 +117,15 @@ class PixelShuffle(SameSizes):
     """pixel_shuffle: (c r r) h w -> c (h r) (w r)."""
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """The channels' last factor goes into space."""
+        """The last factor of the channels becomes spatial axes, and may not grow."""
         axes, factor = d.of(op.args["self"]), op.args["upscale_factor"] ** 2
         channels, square = d.algebra.split(axes[-3], (op.args["self"].shape[-3] // factor, factor))
         for axis in (square, *axes[-2:]):
-            d.freeze(axis, Kind.WINDOW, "it becomes space")
+            d.freeze(axis, Kind.WINDOW, "it becomes a spatial axis")
         d.set(op.outputs[0], [*axes[:-3], channels, *(Fixed(n) for n in op.outputs[0].shape[-2:])])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Units move, their halves stay together."""
+        """The states of the channels are those of the operand."""
         marks = s.of(op.args["self"])
         s.set(op.outputs[0], [*marks[:-2], [], []])
 
@@ -130,17 +134,17 @@ class PixelUnshuffle(SameSizes):
     """pixel_unshuffle: c (h r) (w r) -> (c r r) h w."""
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Space goes into the channels' last factor."""
+        """Spatial axes become the last factor of the channels, and may not grow."""
         axes = d.of(op.args["self"])
         for axis in axes[-2:]:
-            d.freeze(axis, Kind.WINDOW, "it becomes channels")
+            d.freeze(axis, Kind.WINDOW, "it becomes part of the channels")
         square = Fixed(op.args["downscale_factor"] ** 2)
         from_space: list[Axis] = [Fixed(n) for n in op.outputs[0].shape[-2:]]
         channels = d.algebra.resolve(product([axes[-3], square]))
         d.set(op.outputs[0], [*axes[:-3], channels, *from_space])
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Units move, their halves stay together."""
+        """The states of the channels are those of the operand."""
         marks = s.of(op.args["self"])
         s.set(op.outputs[0], [*marks[:-2], [], []])
 
@@ -149,17 +153,17 @@ class ChannelShuffle(SameSizes):
     """channel_shuffle: (g c) -> (c g) along axis 1."""
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Two factors change places."""
+        """The two factors of axis 1 are transposed; the number of groups may not grow."""
         x = op.args["self"]
         axes = d.of(x)
         groups = op.args["groups"]
         g, c = d.algebra.split(axes[1], (groups, x.shape[1] // groups))
-        d.freeze(g, Kind.WINDOW, "a channel shuffle counts its groups")
+        d.freeze(g, Kind.WINDOW, "a channel shuffle has a fixed number of groups")
         axes[1] = product([c, g])
         d.set(op.outputs[0], axes)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """Only the inner factor grows, so the order of its occurrences stays."""
+        """Only the inner factor grows, so its states keep their order."""
         marks = s.of(op.args["self"])
         s.set(op.outputs[0], marks)
 
@@ -175,7 +179,7 @@ register(Window(2, linear=True), "upsample_bilinear2d", "upsample_bicubic2d")
 register(Window(2, linear=True), "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")
 register(Window(3, linear=True), "upsample_trilinear3d")
 register(Pad(constant=True), "pad", "constant_pad_nd")
-DROPS = "dropout draws its mask unit by unit"
+DROPS = "dropout draws a mask entry for every unit"
 register(Dropout(), "dropout", "feature_dropout", "native_dropout")
 register(Dropout(shifts=True), "alpha_dropout", "feature_alpha_dropout")
 register(PixelShuffle(), "pixel_shuffle")

@@ -163,7 +163,7 @@ def test_what_is_the_same_for_two_equal_units_would_never_learn(build: Any) -> N
 
 def test_two_equal_units_and_nothing_else_are_not_normalised() -> None:
     gm, _ = images(1, 2, size=1)
-    with pytest.raises(fxgrow.GrowthRefused, match="of two equal values a group norm leaves nothing"):
+    with pytest.raises(fxgrow.GrowthRefused, match="the group norm of two equal values is zero"):
         fxgrow.plan_deepen(gm, after="2", block="basic")
     assert fxgrow.plan_deepen(gm, after="2", block="basic", hidden=4).inserts
     gm = fxgrow.trace(nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)), (torch.randn(5, 3),))

@@ -165,7 +165,7 @@ def test_a_plan_for_another_model_is_refused(data: Data) -> None:
 def test_a_plan_with_a_function_of_the_users_cannot_be_written() -> None:
     traced = fxgrow.trace(ResNet().eval(), INPUTS)
     plan = fxgrow.plan_deepen(traced, "layer2", block=lambda n: nn.Conv2d(n, n, 3, padding=1), scheme="zero")
-    with pytest.raises(fxgrow.UsageError, match="cannot be written as JSON"):
+    with pytest.raises(fxgrow.UsageError, match="cannot be saved as JSON"):
         plan.to_json()
 
 
