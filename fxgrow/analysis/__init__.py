@@ -1,1 +1,1 @@
-"""The analysis of a model: its program, and what every axis in it is made of."""
+"""The analysis of a model: its program of ATen operators, and an expression for every axis of every value in it."""

@@ -1,4 +1,4 @@
-"""The analysis of a model: its program and the axes of everything in it. Made once, read by every pass."""
+"""The analysis of a model: its program and the axes of all values, computed once and used by every pass."""
 
 from __future__ import annotations
 
@@ -34,42 +34,47 @@ from .solver import DimsSolver
 
 @dataclass(frozen=True, slots=True)
 class OtherMode:
-    """A model in a mode in which it runs other operators than in the mode that it is in."""
+    """The mode in which a model is not at present, if it runs different operators in that mode."""
 
     training: bool
     analysis: Analysis | None
-    """None where it does not run in that mode on the example inputs."""
+    """The analysis of the model in that mode; None if it does not run in that mode on the example inputs."""
     problem: str = ""
+    """Why it does not run."""
 
     @property
     def name(self) -> str:
-        """In words."""
+        """The name of the mode for messages."""
         return "training mode" if self.training else "evaluation mode"
 
 
 Scale = tuple[int, int, int]
-"""(multiple, divisor, number added): what becomes of a size."""
+"""A change of a size: (factor, divisor, number added)."""
 Scales = tuple[tuple[Scale, ...], ...]
-"""Of each row, the first that a model takes."""
+"""Rows of changes; of each row the first one that a model accepts is used."""
 _LARGER: tuple[Scale, ...] = ((16, 1, 0), (4, 1, 0), (2, 1, 0))
 _SMALLER: tuple[Scale, ...] = ((1, 16, 0), (1, 8, 0), (1, 4, 0), (1, 2, 0), (1, 1, -1))
 _SMALLEST: tuple[Scale, ...] = ((0, 1, 1), (0, 1, 3))
 FURTHER: Scales = tuple((scale,) for scale in (*_LARGER, *_SMALLER, *_SMALLEST))
-"""Sizes of inputs beside the second ones: what is pooled to one position may be more of them only for an image many
-times as high, and a table may be cut to shorter inputs only."""
+"""Further input sizes beside the second ones. Pooling may return more than one position only for a much larger image,
+and a table may be cut only for shorter inputs."""
 EXTREMES: Scales = (_LARGER, _SMALLER, _SMALLEST)
-"""Those that are looked at where little speaks for a difference."""
+"""A smaller selection, where a difference is unlikely."""
 MULTIPLES: Scales = (((2, 1, 0), (1, 2, 0)),)
-"""Those that tell a difference of two sizes from a number: the second sizes may have one added to both."""
+"""Sizes that distinguish the difference of two sizes from a constant: the second sizes may both be larger by one."""
 MOST_OPS = 400
-"""Operators of a program beyond which it is not looked at, if it has many times those for the example: a loop over the
-length of the input."""
+"""Largest number of operators of a program for further sizes, unless it has at most four times as many as the program
+for the example inputs: a loop over the length of the input may have too many."""
 T = TypeVar("T")
 _CALLS = frozenset({"call_function", "call_module"})
 
 
 class Analysis:
-    """What fxgrow knows of a traced model. It holds no reference to the model and none of its numbers."""
+    """The result of analysing a traced model: its program, the axes of all values, and programs for other inputs and
+    modes, which are computed on demand.
+
+    It holds no reference to the model or to its weights, and is valid for all models for which `fits` returns True.
+    """
 
     def __init__(
         self,
@@ -83,32 +88,32 @@ class Analysis:
     ) -> None:
         self.program = program
         self.fingerprint = model.fingerprint
-        """Of the model that was analysed; it fits models with the same one."""
+        """Identifies the graph and the modules of the model in this process."""
         self.digest = model.digest
-        """The same for all processes."""
+        """Identifies the graph and the modules of the model in all processes."""
         self.size = model.size
-        """The number of parameters, and the bytes of parameters and buffers."""
+        """Number of parameters, and bytes of parameters and buffers."""
         self.lowering = lowering
         self.call = call
-        """What the model was analysed with: positional arguments and those by name."""
+        """The example inputs: positional and keyword arguments."""
         self.inputs = tuple(inputs)
-        """The same, one value for each placeholder of the graph: a tensor, a plain value or a container."""
+        """The example inputs, one for each placeholder of the graph: a tensor, a plain value or a container."""
         self.remembered = remembered(model.gm)
-        """What the model itself was traced with."""
+        """The inputs with which the model was traced."""
         self.dims = DimsSolver(program, fresh=fresh).solve()
         self.user_code = any(node.op in _CALLS and may_change(target_of(node, model.modules)) for node in model.nodes)
-        """Whether the model runs code that may do something else the next time."""
+        """Whether the model runs user code that may behave differently the next time."""
         self.rules = RULES.version
-        """Of the rules that it was made with."""
+        """Version of the rules that were used."""
         self._volumes: DimsSolver | None = None
         self._capture = capture_notes(model.gm)
         self._others: tuple[OtherMode, ...] | None = None
         self._second: Program | None = None
         self._second_inputs: tuple[Any, ...] = ()
         self._apart: list[Program] | None = None
-        """Those for sizes of single axes."""
+        """Programs for inputs of which a single axis has another size."""
         self._alone: list[Program] | None = None
-        """Those for single entries along axes that have one size only otherwise."""
+        """Programs for inputs with size 1 along an axis that the second inputs do not change."""
         self._ranks: tuple[Program, ...] | None = None
         self._asked = False
         self._kept: dict[type, Any] = {}
@@ -116,7 +121,7 @@ class Analysis:
 
     @one_at_a_time
     def others(self, gm: fx.GraphModule) -> tuple[OtherMode, ...]:
-        """The modes in which a model with this fingerprint runs other operators than in this program; mostly none."""
+        """Return the modes in which a model with this fingerprint runs other operators than this program."""
         if self._others is None:
             found = []
             for mode in other_programs(gm, self.program, self.inputs, self.lowering):
@@ -131,7 +136,7 @@ class Analysis:
 
     @one_at_a_time
     def kept(self, kind: type[T], make: Callable[[], T]) -> T:
-        """What a pass has found out of the model once and for all; made when first asked for."""
+        """Return the object of class `kind` that is cached with this analysis; it is created with `make` if missing."""
         if kind not in self._kept:
             self._kept[kind] = make()
         found: T = self._kept[kind]
@@ -139,31 +144,31 @@ class Analysis:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What every plan says of the capture: guesses, the one mode that it stands for, comparisons not made."""
+        """Notes for every plan: guessed input shapes, a trace that is valid in one mode only, comparisons not made."""
         return (*self.call.guessed, *self._capture)
 
     @property
     def guessed(self) -> tuple[str, ...]:
-        """A sentence for each input whose shape nobody gave, so that it was inferred from the first layers."""
+        """A sentence for each input whose shape was not given and was inferred from the first layers."""
         return self.call.guessed
 
     @property
     @one_at_a_time
     def volumes(self) -> DimsSolver:
-        """The axes when residual joins keep their operands apart; made when first asked for."""
+        """The axes for skip="reshape", where residual joins keep their operands apart; computed on demand."""
         if self._volumes is None:
             self._volumes = DimsSolver(self.program, adapt_skips=True).solve()
         return self._volumes
 
     @property
     def solved(self) -> tuple[DimsSolver, ...]:
-        """The axes of its program, as far as they have been found: `dims`, and `volumes`."""
+        """The axes that have been computed so far: `dims`, and perhaps `volumes`."""
         return (self.dims,) if self._volumes is None else (self.dims, self._volumes)
 
     @one_at_a_time
     def fits(self, model: Snapshot) -> bool:
-        """Whether this is still what is to be known of a model: its graph, modules and rules are the same, and the
-        user's own code, recorded anew, does what it did."""
+        """Return whether this analysis is valid for a model: its graph, modules and rules are the same, and its user
+        code, when it is recorded again, runs the same operators."""
         if self.fingerprint != model.fingerprint or self.rules != RULES.version:
             return False
         self.lowering.forget()
@@ -173,7 +178,7 @@ class Analysis:
                 continue
             try:
                 now, _, _ = self.lowering.template(target, call.args, call.kwargs)
-            except Exception:  # the user's code, which may raise whatever it likes; the new analysis says so
+            except Exception:  # user code may raise any error; a new analysis will report it
                 return False
             if not same_template(now, call.template):
                 return False
@@ -181,19 +186,25 @@ class Analysis:
 
     @one_at_a_time
     def second(self, gm: fx.GraphModule) -> Program | None:
-        """The program of the same model for inputs of other sizes, to tell numbers that follow the input from those of
-        the model; None if the model takes no others. Made when first asked for."""
+        """Return the program of the same model for inputs of other sizes, or None if the model accepts no others.
+
+        A number that differs between the two programs depends on the input sizes; other numbers belong to the model.
+        """
         if not self._asked:
             self._second, self._asked = self._at_second_sizes(gm), True
         return self._second
 
     def following(self) -> list[tuple[int, int]]:
-        """Sizes of the inputs that the second program has otherwise: (here, there)."""
+        """Return the input sizes that differ between the two programs: (size in this one, size in the second one)."""
         return sizes_between(self.inputs, self._second_inputs)
 
     def further(self, gm: fx.GraphModule, sizes: Mapping[tuple[int, int], int]) -> Program | None:
-        """The program for inputs of still other sizes, given for each of `following`; None if the model does not take
-        them."""
+        """Return the program for further input sizes, or None if the model does not accept them.
+
+        Args:
+            gm: the model.
+            sizes: the size for each of `following`.
+        """
         if all(n == here for (here, _), n in sizes.items()):
             return self.program
         if all(n == there for (_, there), n in sizes.items()):
@@ -207,7 +218,7 @@ class Analysis:
         return resized(self._without_values(self.inputs), self._second_inputs, sizes)
 
     def _without_values(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Inputs that take no memory, on the devices of the example's."""
+        """Return fake tensors with the shapes of the inputs, on the devices of the example inputs."""
         mode = FakeTensorMode()
         devices = iter([x.device for x in leaves(self.inputs) if isinstance(x, Tensor)])
 
@@ -225,13 +236,13 @@ class Analysis:
 
     @property
     def second_inputs(self) -> tuple[Any, ...]:
-        """The inputs of the second program; none before it is asked for, or if there is none."""
+        """The inputs of the second program; empty if there is none, or before `second` is called."""
         return self._second_inputs
 
     def elsewhere(self, gm: fx.GraphModule, scales: Scales = FURTHER) -> Iterator[Program]:
-        """The programs for inputs of other sizes, each made when it is asked for: the second one, those for multiples
-        of the sizes that differ in it, those as long as the model's tables, and those in which one of several axes of
-        one size alone has another."""
+        """Yield programs for inputs of other sizes, each computed on demand: the second one, those in which the sizes
+        that differ in it are changed as in `scales`, those in which an input is as long as a table of the model, and
+        those in which only one of several axes of equal size changes."""
         second = self.second(gm)
         if second is None:
             return
@@ -258,8 +269,8 @@ class Analysis:
         yield from self._apart
 
     def alone(self, gm: fx.GraphModule) -> Iterator[Program]:
-        """The programs for inputs that have one entry along an axis whose size the second ones do not change: where it
-        meets others, it is repeated."""
+        """Yield programs for inputs with size 1 along an axis that the second inputs do not change, so that it is
+        broadcast."""
         if self._alone is None:
             self.second(gm)
             model, first = Snapshot(gm), self._without_values(self.inputs)
@@ -269,7 +280,7 @@ class Analysis:
 
     @one_at_a_time
     def at_other_ranks(self, gm: fx.GraphModule) -> tuple[Program, ...]:
-        """The programs for inputs with one axis more and with one less, as far as the model takes them."""
+        """Return programs for inputs with one dimension more and with one less, if the model accepts them."""
         if self._ranks is None:
             model, first = Snapshot(gm), self._without_values(self.inputs)
             found = (self._lowered(model, inputs) for inputs in of_other_ranks(first))
@@ -277,14 +288,20 @@ class Analysis:
         return self._ranks
 
     def ambiguous(self, gm: fx.GraphModule) -> bool:
-        """Whether the second inputs add the same to several sizes, so that differences of these stay what they are."""
+        """Return whether the second inputs add the same number to several sizes, so that their differences are the same
+        in both programs."""
         self.second(gm)
         added = [there - here for here, there in self.following()]
         return len(set(added)) < len(added)
 
     def at(self, gm: fx.GraphModule, sizes: Mapping[tuple[int, int], int]) -> Program | None:
-        """The program of the model, or of one like it in the other mode, for inputs of other sizes, given for each of
-        `following`; None if it does not take them."""
+        """Return the program of the model, or of the same model in the other mode, for other input sizes, or None if it
+        does not accept them.
+
+        Args:
+            gm: the model.
+            sizes: the size for each of `following`.
+        """
         return self._lowered(Snapshot(gm), self._resized(sizes))
 
     def _lowered(self, model: Snapshot, inputs: tuple[Any, ...]) -> Program | None:
@@ -327,21 +344,21 @@ def analyse(
     model: Snapshot | None = None,
     fresh: bool = False,
 ) -> Analysis:
-    """Find out which axes of a traced model grow together, and what stands in the way. Runs no forward pass.
+    """Analyse which axes of a traced model grow together, and which cannot grow. Runs no forward pass.
 
     Args:
-        gm: a traced model, on any device (the meta device too); not changed.
-        example_inputs: what the model takes: tensors, of which shapes and dtypes count, plain values, and containers of
-            them. By default what the model was traced with, else what its graph's metadata says, else inferred from
-            the first layers (`Analysis.guessed` says so).
-        example_kwargs: the same by name.
-        lowering: signatures lowered by an earlier analysis, to be used again.
-        model: what was read of the model, if the caller has it already.
-        fresh: it is a new block, in which no unit has a value yet that must stay.
+        gm: a traced model, on any device (also the meta device); it is not changed.
+        example_inputs: positional arguments of the model: tensors, of which only shapes and dtypes are used, plain
+            values, and containers of them. The default are the inputs with which the model was traced, or those in the
+            metadata of its graph, or else inputs inferred from the first layers (see `Analysis.guessed`).
+        example_kwargs: keyword arguments of the model.
+        lowering: the lowering of an earlier analysis, whose results are reused.
+        model: a snapshot of the model, if the caller has one.
+        fresh: whether the model is a newly inserted block, in which no unit has an old value that must stay.
 
     Raises:
-        UsageError: not a traced model, a module that cannot be grown (lazy, quantised, parametrised), or shapes that
-            do not fit or cannot be inferred.
+        UsageError: `gm` is not a traced model, has a module that cannot be grown (lazy, quantised, parametrised), or
+            shapes do not fit or cannot be inferred.
     """
     if not isinstance(gm, fx.GraphModule):
         if isinstance(gm, nn.Module):

@@ -1,4 +1,4 @@
-"""Growing units in sets that depend on each other: those that some axis holds together, or that grow in step."""
+"""Partition of growing atoms into sets that depend on each other, because they share an axis or are tied."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from .solver import DimsSolver
 
 
 def connected(dims: DimsSolver, growing: Iterable[Atom]) -> list[list[Atom]]:
-    """Sets of growing units whose states may depend on each other: no axis holds units of two of them."""
+    """Return the sets of growing atoms whose states may depend on each other: no axis has atoms of two sets."""
     return _joined(growing, dims.bundles)
 
 
 def classes(dims: DimsSolver, growing: Iterable[Atom]) -> list[list[Atom]]:
-    """Sets of growing units that cannot grow one without the other: those that grow in step."""
+    """Return the sets of growing atoms that can only grow together, because they are tied."""
     some = list(growing)
     return _joined(some, [dims.algebra.in_step(atom) for atom in some] if dims.algebra.ties else [])
 
 
 def _joined(growing: Iterable[Atom], bonds: Iterable[Sequence[Atom]]) -> list[list[Atom]]:
-    """Atoms in sets, each bond joining those that it holds; sets and their members in the order of atoms."""
+    """Return the connected components of atoms, where each bond connects its members; sorted by atom."""
     some = sorted(set(growing), key=lambda atom: atom.index)
     parent = {atom: atom for atom in some}
 

@@ -1,4 +1,4 @@
-"""Explanations: the chain of nodes from a producer to whatever stops it, and who grows together because of what."""
+"""Explanations: the chain of nodes from the layer that produces an axis to the node that prevents its growth."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ OUTPUT = "output"
 
 
 def carriers(dims: DimsSolver, wanted: Iterable[Atom]) -> nx.Graph:
-    """Nodes that touch values carrying some atom; neighbours pass such a value from one to the other."""
+    """Return a graph of the nodes whose values have an axis with some atom; an edge is a value that one passes to the
+    other."""
     some = set(wanted)
     graph = nx.Graph()
     born: dict[int, str] = {}
@@ -34,7 +35,7 @@ def carriers(dims: DimsSolver, wanted: Iterable[Atom]) -> nx.Graph:
                 source = born.get(value.index)
                 if source is not None and source != op.node:
                     graph.add_edge(source, op.node)
-                for name in value.names:  # two users of one weight are neighbours
+                for name in value.names:  # connects all users of a weight
                     graph.add_edge(f"{name} (parameter)", op.node)
         for value in op.outputs:
             if carries(value):
@@ -47,7 +48,7 @@ def carriers(dims: DimsSolver, wanted: Iterable[Atom]) -> nx.Graph:
 
 
 def culprit(dims: DimsSolver, reason: Reason) -> str:
-    """The node that a reason speaks of."""
+    """Return the name of the node to which a reason refers."""
     ops = dims.program.ops
     if 0 <= reason.op < len(ops):
         return ops[reason.op].node
@@ -57,7 +58,7 @@ def culprit(dims: DimsSolver, reason: Reason) -> str:
 
 
 def chain(dims: DimsSolver, axis: Axis, start: str, end: str) -> tuple[str, ...]:
-    """The shortest way from one node to another along values that carry the axis; both ends alone if there is none."""
+    """Return the shortest path from one node to another along values with the axis; only both ends if there is none."""
     graph = carriers(dims, atoms(dims.algebra.resolve(axis)))
     if start in graph and end in graph and nx.has_path(graph, start, end):
         return tuple(nx.shortest_path(graph, start, end))

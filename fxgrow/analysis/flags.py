@@ -1,4 +1,4 @@
-"""Flags and whole numbers that a model holds: masks may grow by copies of their entries, indices may not."""
+"""Boolean and integer parameters and buffers: masks may grow by copies of their entries, indices may not."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _BY_ENTRY = (
     slicing.Slice,
     slicing.Select,
 )
-"""Rules of operators that take every entry by itself, or move it."""
+"""Rules of operators that use every entry separately, or move it."""
 
 
 def is_continuous(dtype: torch.dtype) -> bool:
-    """Whether entries of a dtype can change their sign, be shared out, or be drawn."""
+    """Return whether a dtype is floating-point or complex, so that entries can be negated, divided or drawn."""
     return dtype.is_floating_point or dtype.is_complex
 
 
 def flags(program: Program) -> frozenset[int]:
-    """Indices of the parameters and buffers that hold flags or whole numbers, of which new entries can only be zero or
-    equal to old ones."""
+    """Return the indices of boolean and integer parameters and buffers, of which new entries can only be zeros or
+    copies of old ones."""
     return frozenset(v.index for v in program.values if v.origin is Origin.PARAMETER and not is_continuous(v.dtype))
 
 
 def masks(program: Program) -> frozenset[int]:
-    """Those among them that are read as masks are: multiplied by, added, compared, chosen by.
+    """Return those of `flags` that are used as masks: they are multiplied, added, compared, or select entries.
 
-    What is an index anywhere, or is returned or written to, is none: its numbers say where something is.
+    A tensor that is used as an index anywhere, or is returned or written to, is not a mask.
     """
     readers: dict[int, list[Op]] = {}
     for op in program.ops:
@@ -65,7 +65,7 @@ def _is_mask(value: Value, readers: dict[int, list[Op]], returned: set[int]) -> 
 
 
 def _takes(op: Op, mask: Value) -> bool:
-    """Whether an operator reads every entry by itself, as those of a mask."""
+    """Return whether an operator uses every entry of a tensor separately, as a mask."""
     rule = RULES.get(op.name)
     if isinstance(rule, writing.IndexPut):
         lone = [v for v in tensors(op.args["indices"]) if v is mask]

@@ -1,5 +1,7 @@
-"""Operators whose arguments are plain inputs of the model: another call may say another number, and the function must
-be preserved then, too. Axes whose meaning hangs on such an argument do not grow.
+"""Operators whose arguments are numbers among the inputs of the model.
+
+Another call may pass another number, for which the function must be preserved too. Axes whose meaning depends on such
+an argument may not grow.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from ..rules.pointwise import Cast, PRelu, RandomSlope, Unary
 from ..rules.window import Window
 
 _ANY = (Addcmul, Cast, Divide, Multiply, PerChannel, PRelu, RandomSlope, Unary, Window)
-"""Rules that hold for whatever numbers the operator is given. Exactly these: a subclass may look at them."""
+"""Rules that are valid for any numbers among the arguments. Subclasses are not included: they may depend on them."""
 _NAMES = {"alpha": ("aten::add",), "scale": ("aten::scaled_dot_product_attention",)}
-"""The same for single arguments of other rules."""
+"""Single arguments on which other rules do not depend."""
 _WINDOWS = frozenset({"stride", "padding", "dilation", "output_padding"})
 _SIZES = {
     **dict.fromkeys(("aten::view", "aten::_unsafe_view", "aten::expand", "aten::broadcast_to"), "size"),
@@ -29,22 +31,23 @@ _SIZES = {
     "aten::reshape": "shape",
     "aten::repeat": "repeats",
 }
-"""Lists with one number for each axis of the result."""
+"""Arguments with one number for each axis of the result."""
 _ALONG = frozenset(
     f"aten::{name}"
     for name in ("slice", "narrow", "select", "split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk")
 )
-"""Operators whose numbers, but for `dim` itself, count units along that axis."""
+"""Operators whose numbers, except `dim`, refer to units along that axis."""
 _FILLED = frozenset({"aten::full", "aten::new_full", "aten::full_like", "aten::fill"})
 
 
 def freeze_varying(program: Program, dims: AxisContext) -> None:
-    """Freeze what hangs on plain inputs, and every weight's axis that is taken apart there; after the walk."""
+    """Freeze all axes that depend on numbers among the inputs, and the axes of weights that contain their atoms. It
+    runs after all rules."""
     for i, op in enumerate(program.ops):
         if not op.varying:
             continue
         dims.algebra.op = i
-        text = f"{op.name.removeprefix('aten::')} takes {_shown(op)} from an input, which may be another one next time"
+        text = f"{op.name.removeprefix('aten::')} takes {_shown(op)} from an input, which may change with each call"
         taken = {atom for axis in _affected(op, dims) for atom in atoms(dims.algebra.resolve(axis))}
         for value in program.parameters.values():
             for axis in dims.of(value):
@@ -56,7 +59,7 @@ def freeze_varying(program: Program, dims: AxisContext) -> None:
     for value in program.picked:
         dims.algebra.op = made.get(value.index, 0)
         for axis in dims.of(value):
-            dims.freeze(axis, Kind.INPUT, "it is one of several tensors, and an input says which of them is read")
+            dims.freeze(axis, Kind.INPUT, "it is one of several tensors among which an input selects")
 
 
 def _shown(op: Op) -> str:
@@ -64,7 +67,7 @@ def _shown(op: Op) -> str:
 
 
 def _affected(op: Op, dims: AxisContext) -> Iterator[Axis]:
-    """The axes that another number would cut, move or measure otherwise."""
+    """Yield the axes that another number would cut, move or resize differently."""
     rule = RULES.get(op.name)
     places = {(name, k) for name, k in op.varying if op.name not in _NAMES.get(name, ())}
     if op.name in _FILLED:

@@ -1,4 +1,4 @@
-"""Operators whose results nobody reads: they run all the same, so that the sizes of what they are given have to fit."""
+"""Operators whose results are not used: they still run, so the sizes of their operands have to match."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ _VIEWS = frozenset({"aten::view", "aten::_unsafe_view", "aten::reshape", "aten::
 
 
 def _all_given(op: Op) -> bool:
-    """Whether a view says all its sizes."""
+    """Return whether a view has no size -1."""
     sizes = next((op.args[name] for name in ("size", "shape", "sizes") if name in op.args), ())
     return -1 not in sizes
 
 
 class Walked(Protocol):
-    """The axes that a walk over a program has found."""
+    """The axes of all values of a program, as `DimsSolver` has found them."""
 
     algebra: Algebra
     fresh: bool
     axes: dict[int, Sequence[Axis]]
 
     def of(self, value: Value) -> list[Axis]:
-        """The axes of a value."""
+        """Return the axes of a value."""
 
     def set(self, value: Value, axes: Sequence[Axis]) -> None:
-        """Say what the axes of a value are."""
+        """Set the axes of a value."""
 
 
 class Aside:
-    """What rules may say of such operators: which axes have one size.
+    """The `AxisContext` for operators whose results are not used, which keeps only equalities of sizes.
 
-    An axis of a layer that only they read is the axis that it meets, so that it grows along. Axes that other operators
-    see keep what was found out about them: two of them are tied at most. Sums over units, births and residual joins are
-    of no account where no result depends on them, and so are reasons not to grow.
+    An axis of a layer that only these operators use is unified with the axes that it meets, and grows with them. Axes
+    of other operators are tied at most. Sums, producers, residual joins and frozen axes are ignored, because no result
+    depends on them.
     """
 
     def __init__(self, dims: Walked, seen: Iterable[Value]) -> None:
-        """`seen`: values that results depend on."""
+        """`seen`: values on which results depend."""
         self._dims = dims
         self.algebra, self.adapt_skips, self.fresh = dims.algebra, False, dims.fresh
         resolve = self.algebra.resolve
         self._held = dict.fromkeys(a for value in seen for axis in dims.of(value) for a in atoms(resolve(axis)))
-        """Their atoms."""
+        """The atoms of these values."""
         self._now: tuple[int, frozenset[Axis]] = (-1, frozenset())
 
     def run(self, ops: Sequence[Op], written: Container[str]) -> None:
-        """Look at operators in order; one that would change what others have found out counts for nothing.
+        """Run the rules of the operators in order; one that would change axes of other operators is ignored.
 
-        An axis that is viewed as several, all of whose sizes are written, can grow by one of them only.
+        However, a view with explicit sizes may split an axis into a product.
 
         Args:
-            ops: those that nobody reads.
-            written: nodes of which all numbers are written in the model's code.
+            ops: the operators whose results are not used.
+            written: nodes of which all numbers are constants in the code of the model.
         """
         known = [op for op in ops if op.name in RULES and op.step >= 0 and not op.varies]
         if not self._try(known):
@@ -77,7 +77,7 @@ class Aside:
         return False
 
     def _intact(self, before: Algebra, *, splits: bool) -> bool:
-        """Whether no atom has become another one, or may no longer grow."""
+        """Return whether no atom has been unified with another, or frozen."""
         axes = [self.algebra.resolve(atom) for atom in self._held]
         now = [list(atoms(axis)) for axis in axes]
         parts = [part for some in now for part in some]
@@ -91,21 +91,21 @@ class Aside:
         return True
 
     def _is_seen(self, axis: Axis) -> bool:
-        """Whether other operators see all parts of an axis."""
+        """Return whether all atoms of an axis occur in values on which results depend."""
         if self._now[0] != self.algebra.version:
             self._now = self.algebra.version, frozenset(map(self.algebra.resolve, self._held))
         return all(atom in self._now[1] for atom in atoms(self.algebra.resolve(axis)))
 
     def of(self, value: Value) -> list[Axis]:
-        """The axes of a value."""
+        """Return the axes of a value."""
         return self._dims.of(value)
 
     def set(self, value: Value, axes: Sequence[Axis]) -> None:
-        """Say what the axes of an output are."""
+        """Set the axes of an output."""
         self._dims.set(value, axes)
 
     def unify(self, a: Axis, b: Axis) -> Axis:
-        """Two axes have one size."""
+        """Require that two axes have equal sizes; return the first one."""
         if self._is_seen(a) and self._is_seen(b):
             self.algebra.tie(a, b)
         else:
@@ -113,18 +113,18 @@ class Aside:
         return a
 
     def freeze(self, axis: Axis, kind: Kind, text: str) -> None:
-        """No reason."""
+        """Ignore the reason: growth is not prevented by results that are not used."""
 
     def contract(self, op: Op, axis: Axis) -> None:
-        """No reader."""
+        """Ignore the sum: it is not a consumer."""
 
     def produce(self, op: Op, axis: Axis, weight: Value) -> None:
-        """No producer."""
+        """Ignore the axis: users cannot widen a layer whose results are not used."""
 
     def read(self, value: Value) -> bool:
-        """No."""
+        """Return False: no result depends on these values."""
         return False
 
     def join(self, op: Op, operands: tuple[str, str]) -> bool:
-        """No join: both operands have the size of the result."""
+        """Return False: both operands have the axes of the result."""
         return False

@@ -268,7 +268,7 @@ class Algebra:
 
     def _misfit(self, *axes: Axis) -> None:
         for axis in axes:
-            self.freeze(axis, Kind.NON_ALIGNED, "its units do not align with those of an axis with which it is combined")
+            self.freeze(axis, Kind.NON_ALIGNED, "its units do not align with those of another axis")
 
     def _align(self, left: list[Axis], right: list[Axis]) -> None:
         """Unify two concatenations term by term, cutting terms where the other side has a boundary."""

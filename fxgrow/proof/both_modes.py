@@ -1,4 +1,4 @@
-"""Proofs for both modes: what is proved in one mode's program is proved in the other's, too, where they differ."""
+"""Proofs for both modes: if a model runs different operators in training and evaluation mode, both are proved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .states import Assignment, Elsewhere, Failure, Place, Problem, Proof, State
 
 
 class Unlike(Exception):
-    """The axes of a tensor are made otherwise in the two programs."""
+    """The axes of a tensor have different structures in the two programs."""
 
     def __init__(self, node: str, text: str) -> None:
         super().__init__(f"{node}: {text}")
@@ -22,10 +22,14 @@ class Unlike(Exception):
 
 
 def prove_in_modes(problem: Problem, assignment: Assignment) -> Proof | Failure:
-    """The proof of some states in every program of a model.
+    """Prove a growth with given states in both modes of a model, or return why it fails.
 
-    Evaluation mode must hold. Where training mode does not, the proof says so: `eval_only` names the operator, and
-    `limited` has the reason.
+    The proof must succeed in evaluation mode. If it fails in training mode only, `eval_only` of the result names the
+    operator, and `limited` the reason.
+
+    Args:
+        problem: the growth, with the other mode if the model runs other operators in it.
+        assignment: the states of new units of all parameters and buffers.
     """
     proof = prove(problem.dims, problem.sizes, assignment)
     if isinstance(proof, Failure):
@@ -35,7 +39,7 @@ def prove_in_modes(problem: Problem, assignment: Assignment) -> Proof | Failure:
         if isinstance(found, Elsewhere):
             redrawn = tuple(dict.fromkeys((*proof.redrawn, *found.proof.redrawn)))
             claims = dict.fromkeys((*proof.eval_only, *found.proof.eval_only))
-            only = tuple(node for node in claims if node not in redrawn)  # what draws in both modes is said already
+            only = tuple(node for node in claims if node not in redrawn)  # `redrawn` says it of both modes
             proof = replace(proof, eval_only=only, redrawn=redrawn, elsewhere=(*proof.elsewhere, found))
         elif other.training:
             step = Step(found.node, other.name, f"in evaluation mode only: {found.text}")
@@ -55,7 +59,7 @@ class _Broken:
 
 
 def _elsewhere(problem: Problem, assignment: Assignment, proof: Proof, other: OtherMode) -> Elsewhere | _Broken:
-    """The proof in another program, or why there is none."""
+    """Return the proof in the program of the other mode, or why it fails."""
     if other.analysis is None:
         return _Broken(Kind.NO_PROOF, "the model", f"{other.name} does not run on the example inputs: {other.problem}")
     dims = other.analysis.volumes if problem.dims.adapt_skips else other.analysis.dims
@@ -68,7 +72,7 @@ def _elsewhere(problem: Problem, assignment: Assignment, proof: Proof, other: Ot
         ops = dims.program.ops
         return _Broken(found.kind, ops[found.op].node if 0 <= found.op < len(ops) else "the model", found.text)
     if _scales(problem.dims, proof) != _scales(dims, found):
-        return _Broken(Kind.NO_PROOF, "the model", "normalisations would need other scales")
+        return _Broken(Kind.NO_PROOF, "the model", "normalisations would need different scales in the two modes")
     return Elsewhere(other, sizes, found)
 
 
@@ -82,12 +86,18 @@ _OF_OLD_UNITS = frozenset({State.COPY, State.SPLIT, State.MEAN})
 def carried(
     dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment, other: DimsSolver
 ) -> tuple[dict[Atom, int], dict[Place, State]]:
-    """Sizes and states of one program, by the parameters that another one reads.
+    """Translate sizes and states from one program to another one, by the names of their parameters.
 
-    Units that the other program takes apart grow in the last of these parts, behind the old ones.
+    Where the other program splits units into parts, the last part grows, so that new units come after the old ones.
+
+    Args:
+        dims: the axes of the program for which sizes and states are given.
+        sizes: new sizes of the growing atoms.
+        assignment: the states of new units.
+        other: the axes of the other program.
 
     Raises:
-        Unlike: a tensor's axes are made of other parts there, or must not grow there.
+        Unlike: the axes of a tensor have another structure in the other program, or may not grow there.
     """
     found: dict[Atom, int] = {}
     values = {}
@@ -106,10 +116,10 @@ def carried(
                 raise Unlike(name, f"its units may not grow: {other.algebra.frozen[atom.index].text}")
             part = other.algebra.size[atom.index] != dims.algebra.size[mine.index]
             if part and not _OF_OLD_UNITS.isdisjoint(assignment.values()):
-                raise Unlike(name, "its channels are made of other parts")
+                raise Unlike(name, "its channels are split differently")
             size = sizes[mine] + other.algebra.size[atom.index] - dims.algebra.size[mine.index]
             if found.setdefault(atom, size) != size:
-                raise Unlike(name, "its units are tied to others")
+                raise Unlike(name, "its units are tied to other units")
     for name, ours, theirs in both:
         if any(atom in found for atom in atoms(theirs)) and not any(atom in sizes for atom in atoms(ours)):
             raise Unlike(name, "its units are tied to others that grow")
@@ -118,17 +128,17 @@ def carried(
 
 
 def _without_ones(dims: DimsSolver, axis: Axis) -> Axis:
-    """An axis without factors of one unit, which a view adds for some sizes of the inputs."""
+    """Return an axis without factors of size 1, which a view may add for some input sizes."""
     if not isinstance(axis, Product):
         return axis
     return product([factor for factor in axis.factors if dims.algebra.measure(factor) > 1])
 
 
 def counterparts(dims: DimsSolver, sizes: Mapping[Atom, int], other: DimsSolver) -> dict[Atom, set[Atom]]:
-    """By set of units of another program, the growing sets of this one that are the same units of some parameter.
+    """Return for each atom of another program the growing atoms of this one that are the same units of a parameter.
 
     Raises:
-        Unlike: the axes of a tensor are made of other parts there.
+        Unlike: the axes of a tensor have another structure in the other program.
     """
     found: dict[Atom, set[Atom]] = {}
     for name, value in dims.program.parameters.items():
@@ -150,9 +160,9 @@ def _pairs(name: str, ours: Axis, theirs: Axis, sizes: Mapping[Atom, int]) -> It
     elif isinstance(ours, Sum) and isinstance(theirs, Sum):
         parts = ours.terms, theirs.terms
     elif isinstance(ours, Atom) and isinstance(theirs, Sum) and isinstance(theirs.terms[-1], Atom):
-        parts = (ours,), theirs.terms[-1:]  # new units stand behind the old ones
+        parts = (ours,), theirs.terms[-1:]  # new units come after the old ones
     if parts[0] and len(parts[0]) == len(parts[1]):
         for a, b in zip(*parts, strict=True):
             yield from _pairs(name, a, b, sizes)
     elif any(a in sizes for a in atoms(ours)):
-        raise Unlike(name, "its channels are made of other parts")
+        raise Unlike(name, "its channels are split differently")

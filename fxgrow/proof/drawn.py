@@ -1,4 +1,4 @@
-"""Which tensors get new entries that are drawn, and which take them from old units."""
+"""Decides whether random new entries of a tensor are drawn from a distribution or taken from old units."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ _WEIGHTS = ("linear", "embedding", "matmul", "mm", "bmm", "addmm", "einsum", "bi
 
 
 def weights(dims: DimsSolver) -> set[int]:
-    """Indices of weights and their biases, whose new entries are drawn whatever their shape is."""
+    """Return the indices of weights and biases of linear, convolution and similar operators, whose new entries are
+    drawn from a distribution whatever their shape is."""
     found: set[int] = set()
     for op in dims.program.ops:
         name = op.name.removeprefix("aten::")
@@ -20,8 +21,10 @@ def weights(dims: DimsSolver) -> set[int]:
 
 
 def is_drawn(dims: DimsSolver, value: Value, among: set[int]) -> bool:
-    """Whether new entries of a parameter or buffer are drawn. Those of vectors that scale or shift channels, and of
-    buffers and of flags and whole numbers, are taken from old units, from the same ones for all tensors of a module.
+    """Return whether random new entries of a parameter or buffer are drawn from a distribution.
+
+    Those of vectors that scale or shift channels, of buffers, and of boolean and integer tensors are taken from old
+    units instead, from the same units for all tensors of a module.
 
     Args:
         dims: the axes.
@@ -34,8 +37,8 @@ def is_drawn(dims: DimsSolver, value: Value, among: set[int]) -> bool:
 
 
 def taken(dims: DimsSolver, value: Value) -> bool:
-    """Whether new entries of a value are those of old units, because it is computed from such tensors of one module
-    alone, as in `torch.rsqrt(self.running_var + self.eps)`."""
+    """Return whether new entries of a value are those of old units, because it is computed only from tensors of one
+    module whose new entries are, as in `torch.rsqrt(self.running_var + self.eps)`."""
     makers = dims.program.makers()
     sources: dict[int, Value] = {}
     todo, seen = [value], set[int]()

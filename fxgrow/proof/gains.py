@@ -1,15 +1,15 @@
-"""Gains: parameters that scale copies, and can be divided by their number."""
+"""Gains: parameters that only scale a value, so that they can be divided by the number of copies."""
 
 from __future__ import annotations
 
 from ..capture.program.program import Op, Origin, Program, Value
 
 _MULTIPLES = ("mul", "multiply", "div", "divide", "neg", "clone", "view", "reshape", "flatten", "unflatten")
-"""Operators that make multiples of their operand, if the rest of their arguments are numbers."""
+"""Operators whose result is a multiple of their operand, if the other arguments are numbers."""
 
 
 def gain_of(program: Program, value: Value) -> Value | None:
-    """The parameter that a value is a multiple of; None if it is none, or if anything else is made of it on the way."""
+    """Return the parameter of which a value is a multiple; None if there is none, or if it has another use."""
     makers = program.makers()
     while value.origin is not Origin.PARAMETER:
         made = makers.get(value.index)

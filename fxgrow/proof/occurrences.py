@@ -1,4 +1,4 @@
-"""Where growing units occur: in which axes of which parameters, and with which states told apart."""
+"""Occurrences of growing atoms in the axes of parameters, and other axes along which their states may differ."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..errors import Kind
 from .states import Place
 
 MOST_INDICES = 16
-"""Factors that are taken apart into more units than this, together, keep one state for all of them."""
+"""Largest number of states of one occurrence that differ by index. With more, there is one state for all indices."""
 
 
 def places_of(dims: DimsSolver, sizes: Container[Atom], value: Value, k: int, axis: Axis) -> Iterator[Place]:
-    """Where a parameter's axis has states of its own."""
+    """Yield the places of a parameter's axis, for each of which a scheme chooses a state."""
     for i, index in enumerate(indices_of(dims, sizes, axis)):
         if not index:
             yield Place(value.index, k, i)
@@ -27,7 +27,7 @@ def places_of(dims: DimsSolver, sizes: Container[Atom], value: Value, k: int, ax
 def indices_of(
     dims: DimsSolver, sizes: Container[Atom], axis: Axis, outer: tuple[Axis, ...] = ()
 ) -> list[tuple[Axis, ...]]:
-    """For each occurrence of a growing atom in an axis the index factors that tell its states apart."""
+    """Return for each occurrence of a growing atom in an axis the other factors along which its state may differ."""
     axis = dims.algebra.resolve(axis)
     match axis:
         case Atom():
@@ -42,8 +42,8 @@ def indices_of(
 
 
 def cells(dims: DimsSolver, axis: Axis) -> list[Axis]:
-    """The pieces of an axis by which states may be told apart: the terms of a sum, and units that are taken one by
-    one (queries, keys and values in one tensor)."""
+    """Return the parts of an axis for each of which states may differ: the terms of a sum, and units that are selected
+    by index (queries, keys and values in one tensor)."""
     axis = dims.algebra.resolve(axis)
     if isinstance(axis, Sum):
         return [cell for term in axis.terms for cell in cells(dims, term)]
@@ -55,7 +55,7 @@ def cells(dims: DimsSolver, axis: Axis) -> list[Axis]:
 
 
 def _index_factors(dims: DimsSolver, factors: Sequence[Axis]) -> list[int]:
-    """Which factors of a product tell the states of the others apart, those with the fewest cells first in line."""
+    """Return the factors of a product along which states of the others may differ, preferring those with few parts."""
     counts = {k: len(cells(dims, f)) for k, f in enumerate(factors) if isinstance(f, Atom | Sum)}
     taken: list[int] = []
     for k in sorted((k for k, count in counts.items() if count > 1), key=counts.__getitem__):
@@ -65,7 +65,7 @@ def _index_factors(dims: DimsSolver, factors: Sequence[Axis]) -> list[int]:
 
 
 def crowded(dims: DimsSolver, sizes: Container[Atom]) -> bool:
-    """Whether beside growing units of a parameter there are more parts than states are told apart by."""
+    """Return whether a parameter has more parts beside growing units than `MOST_INDICES`."""
 
     def products(axis: Axis) -> Iterator[Sequence[Axis]]:
         match dims.algebra.resolve(axis):
@@ -87,7 +87,7 @@ def crowded(dims: DimsSolver, sizes: Container[Atom]) -> bool:
 
 
 def times(axes: Sequence[Axis], part: Axis) -> int:
-    """How often an expression stands in the axes of one value; terms of a sum do not count twice."""
+    """Return how often an expression occurs in the axes of a value; of a sum only one term counts, that with most."""
 
     def within(axis: Axis) -> int:
         if axis == part:
@@ -100,8 +100,8 @@ def times(axes: Sequence[Axis], part: Axis) -> int:
 
 
 def opened_in(axes: Sequence[Axis], index: Axis) -> Axis | None:
-    """The one axis among some in which the terms of a sum are multiplied out, or from which its terms were taken:
-    (a + b) in a c + b c, or the other way round."""
+    """Return the axis, if there is exactly one, in which a sum is multiplied out, or from which its terms were taken:
+    (a + b) in a c + b c, or vice versa."""
     if not isinstance(index, Sum):
         return None
     found = [axis for axis in axes if isinstance(axis, Sum) and _begins(index, axis)]
@@ -118,6 +118,6 @@ def _begins(a: Sum, b: Sum) -> bool:
 
 
 def leading(axes: Sequence[Axis]) -> int | None:
-    """Which of some axes is a sum that is multiplied out if they become one."""
+    """Return the index of the axis that is a sum which is multiplied out if the axes are merged, or None."""
     first = next((k for k, axis in enumerate(axes) if axis != ONE), None)
     return first if first is not None and len(terms_of(axes[first])) > 1 else None

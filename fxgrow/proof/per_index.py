@@ -1,4 +1,4 @@
-"""States that differ by an index: queries, keys and values in one tensor, or the terms of a sum beside other axes."""
+"""States that differ along another axis of the same value, as those of queries, keys and values in one tensor."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from .occurrences import cells, leading, opened_in, times
 
 @dataclass(frozen=True, slots=True)
 class ByIndex:
-    """A state for each cell of another factor of the same value, in order; it may itself differ by a further one."""
+    """One state for each part (see `cells`) of another axis of the same value; these may again differ by index."""
 
     axis: Axis
     states: tuple[Any, ...]
 
 
 Merge = Callable[[list[Any]], Any]
-"""One state for several that can no longer be told apart."""
+"""A function that returns one state for several that cannot be told apart any more."""
 
 
 def one(state: Any, merge: Merge) -> Any:
-    """One state for all indices."""
+    """Merge the states of all indices into one."""
     return merge([one(x, merge) for x in state.states]) if isinstance(state, ByIndex) else state
 
 
 def forget_index(state: Any, axes: Sequence[Axis], merge: Merge) -> Any:
-    """One state for all indices that stand in some axes."""
+    """Merge the states of all indices along some axes into one."""
     if not isinstance(state, ByIndex):
         return state
     states = [forget_index(x, axes, merge) for x in state.states]
@@ -39,7 +39,7 @@ def forget_index(state: Any, axes: Sequence[Axis], merge: Merge) -> Any:
 
 
 def at(state: Any, axis: Axis, number: int) -> Any:
-    """The state at one cell of an index."""
+    """Return the state at one part of an index axis."""
     if not isinstance(state, ByIndex):
         return state
     if state.axis == axis:
@@ -48,7 +48,7 @@ def at(state: Any, axis: Axis, number: int) -> Any:
 
 
 def nested(dims: DimsSolver, index: Sequence[Axis], row: Sequence[Any]) -> Any:
-    """A row of states, one for each combination of indices, as one state."""
+    """Combine a row of states, one for each combination of indices, into one state that differs by index."""
     if not index:
         return row[0]
     inner = len(row) // len(cells(dims, index[0]))
@@ -57,7 +57,7 @@ def nested(dims: DimsSolver, index: Sequence[Axis], row: Sequence[Any]) -> Any:
 
 
 def each(states: Sequence[Any], work: Callable[[list[Any]], Any]) -> Any:
-    """Work on states, for each index by itself where they are told apart by one."""
+    """Apply a function to states, for each index separately if they differ by index."""
     first = next((x for x in states if isinstance(x, ByIndex)), None)
     if first is None:
         return work(list(states))
@@ -66,7 +66,7 @@ def each(states: Sequence[Any], work: Callable[[list[Any]], Any]) -> Any:
 
 
 def part(dims: DimsSolver, state: Any, axis: Axis, start: int, taken: Axis, merge: Merge) -> Any:
-    """The state when units from `start` on are taken from an axis, which become `taken`."""
+    """Return a state after units from `start` on have been taken from an axis, which become the axis `taken`."""
     if not isinstance(state, ByIndex):
         return state
     if state.axis != axis:
@@ -85,7 +85,8 @@ def part(dims: DimsSolver, state: Any, axis: Axis, start: int, taken: Axis, merg
 def merge_axes(
     dims: DimsSolver, axes: Sequence[Axis], rows: Sequence[Sequence[Any]], count: Callable[[Axis], int], merge: Merge
 ) -> list[Any]:
-    """The states of several axes that become one: a leading sum is multiplied out, so others occur in each term."""
+    """Return the states of the axis into which several are merged: a leading sum is multiplied out, so that the other
+    axes occur in each of its terms."""
     first = leading(axes)
     others = [x for k, row in enumerate(rows) if k != first for x in row]
     if first is None or not others:
@@ -103,7 +104,8 @@ def merge_axes(
 def split_axes(
     dims: DimsSolver, row: Sequence[Any], axes: Sequence[Axis], count: Callable[[Axis], int]
 ) -> list[list[Any]] | None:
-    """The states of axes into which one is split, if the first of them is a sum that was multiplied out in it."""
+    """Return the states of the axes into which one is split, if the first of them is a sum that was multiplied out;
+    otherwise None."""
     first, counts = leading(axes), list(map(count, axes))
     if first is None:
         return None

@@ -1,4 +1,4 @@
-"""Propagation: rules push states through the program, in whatever domain they are asked to compute."""
+"""Propagation: runs the rules of all operators that a growth affects, on the values of a domain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ S = TypeVar("S")
 
 
 class Propagation(Generic[S]):
-    """One walk over the operators that a growth touches. This is the `StateContext` that rules see."""
+    """The states of all values that a growth affects: the `StateContext` of rules.
+
+    Args:
+        dims: the axes of the program.
+        sizes: new sizes of the growing atoms.
+        domain: the values with which rules compute.
+    """
 
     def __init__(self, dims: DimsSolver, sizes: Mapping[Atom, int], domain: Domain[S]) -> None:
         self.dims = dims
@@ -35,7 +41,7 @@ class Propagation(Generic[S]):
         self._op = dims.program.ops[0]
 
     def run(self) -> Propagation[S]:
-        """Walk forward, as far as the domain finds no reason why it must fail."""
+        """Run the rules of all affected operators in order, until the domain reports a failure; return self."""
         for op in self.dims.touched(self.growing):
             self._op = op
             self._made.update((out.index, op) for out in op.outputs)
@@ -45,9 +51,9 @@ class Propagation(Generic[S]):
                 raise GrowthRefused(
                     Refusal(
                         Kind.CHECK_FAILED,
-                        f"the rule for {op.name} lost track of the new units: {error}",
+                        f"the rule for {op.name} failed on the new units: {error}",
                         where=op.node,
-                        hint="nothing was changed; please report the model, or mend the rule if it is yours",
+                        hint="the model was not changed; please report it, or correct the rule if it is yours",
                     )
                 ) from error
             if self.domain.failure is not None:
@@ -56,23 +62,23 @@ class Propagation(Generic[S]):
 
     @property
     def op(self) -> Op:
-        """The operator that is being looked at."""
+        """The operator whose rule is running."""
         return self._op
 
     def axes(self, value: Value) -> list[Axis]:
-        """The axes of a value."""
+        """Return the axes of a value."""
         return self.dims.resolved(value)
 
     def count(self, axis: Axis) -> int:
-        """How many occurrences of growing atoms an axis has."""
+        """Return how many occurrences of growing atoms an axis has."""
         return sum(atom in self.growing for atom in atoms(self.algebra.resolve(axis)))
 
     def grown(self, axis: Axis) -> tuple[int, int]:
-        """The size of an axis before and after."""
+        """Return the size of an axis before and after the growth."""
         return self.algebra.measure(axis), self.algebra.measure(axis, self.growing)
 
     def of(self, value: Value) -> list[list[Any]]:
-        """The states of a value; those of parameters come from the domain."""
+        """Return the states of a value; those of parameters come from the domain."""
         known = self._marks.get(value.index)
         if known is None:
             parameter = value.origin is Origin.PARAMETER
@@ -85,7 +91,7 @@ class Propagation(Generic[S]):
         return [[self._one(state) for state in row] for row in known]
 
     def said(self, value: Value) -> list[list[S | ByIndex]]:
-        """What the rules have said of a value, as they have said it."""
+        """Return the states of a value as they were set; those that differ by index are not merged."""
         return self._marks[value.index]
 
     def _places(self, value: Value, k: int, axis: Axis) -> list[Any]:
@@ -96,7 +102,7 @@ class Propagation(Generic[S]):
         return [self._held(nested(self.dims, index, row), self.axes(value)) for index, row in told]
 
     def set(self, value: Value, marks: list[list[Any]]) -> None:
-        """Say what the states of an output are."""
+        """Set the states of an output."""
         axes, growing = self.axes(value), self.growing
         counts = [sum(atom in growing for atom in held) for held in self.dims.occurrences(value)]
         assert len(counts) == len(marks), f"{value} has {len(counts)} axes, not {len(marks)}"
@@ -104,7 +110,7 @@ class Propagation(Generic[S]):
         self._marks[value.index] = [[self._held(x, axes) for x in row] for row in rows]
 
     def _held(self, state: Any, axes: Sequence[Axis]) -> Any:
-        """A state of a value with these axes: told apart by what they still hold, once, and by nothing else."""
+        """Return a state that differs by index only along expressions that occur exactly once in these axes."""
         if not isinstance(state, ByIndex):
             return state
         axis = state.axis if times(axes, state.axis) else opened_in(axes, state.axis)
@@ -113,7 +119,8 @@ class Propagation(Generic[S]):
         return ByIndex(axis, tuple(self._held(x, axes) for x in state.states))
 
     def _once(self, state: Any) -> Any:
-        """A state that goes into an operator: an index that its result holds twice pairs each unit with each other."""
+        """Return the state of an operand: if the result has its index axis twice, the states of all indices are merged,
+        because each unit is combined with each other."""
         if not isinstance(state, ByIndex):
             return state
         if any(times(self.axes(out), state.axis) > 1 for out in self._op.outputs):
@@ -121,37 +128,37 @@ class Propagation(Generic[S]):
         return ByIndex(state.axis, tuple(map(self._once, state.states)))
 
     def select(self, state: Any, axis: Axis, number: int) -> Any:
-        """A state when one unit is taken from an axis that states may be told apart by."""
+        """Return a state after one unit of another axis has been selected."""
         return self.piece(state, axis, number, ONE)
 
     def piece(self, state: Any, axis: Axis, start: int, taken: Axis) -> Any:
-        """A state when units from `start` on are taken from an axis that states may be told apart by."""
+        """Return a state after a slice of another axis has been taken: units from `start` on, which become `taken`."""
         axis, taken = self.algebra.resolve(axis), self.algebra.resolve(taken)
         return part(self.dims, state, axis, start, taken, self._merged)
 
     def forget_index(self, state: Any, axes: Sequence[Axis]) -> Any:
-        """A state that these axes no longer tell apart: their units are mixed, moved or chosen by number."""
+        """Return one state for all units of other axes."""
         return forget_index(state, list(map(self.algebra.resolve, axes)), self._merged)
 
     def by_index(self, op: Op, axis: Axis, states: Sequence[Any]) -> Any:
-        """One state for each unit of another axis of the result, if states are told apart by it."""
+        """Return a state that differs along another axis of the result, if states may differ along it."""
         axis = self.algebra.resolve(axis)
         alike = all(x == states[0] for x in states) or len(cells(self.dims, axis)) != len(states)
         return self.merge(op, states) if alike else ByIndex(axis, tuple(states))
 
     def merge_axes(self, axes: Sequence[Axis], rows: Sequence[Sequence[Any]]) -> list[Any]:
-        """The states of axes that become one."""
+        """Return the states of the axis into which several are merged."""
         return merge_axes(self.dims, list(map(self.algebra.resolve, axes)), rows, self.count, self._merged)
 
     def split_axes(self, row: Sequence[Any], axes: Sequence[Axis]) -> list[list[Any]] | None:
-        """The states of axes into which one is split, if it was a sum of products and they are a product with a sum."""
+        """Return the states of the axes into which one is split, if it is a sum that was multiplied out."""
         return split_axes(self.dims, row, list(map(self.algebra.resolve, axes)), self.count)
 
     def _merged(self, states: Sequence[Any]) -> Any:
         return self.domain.merge(self._op, states)
 
     def broadcast_states(self, row: Sequence[Any], count: int) -> list[Any]:
-        """States of an axis that is written with another number of occurrences: (a o) + (b o) against (a + b) o."""
+        """Return states for another number of occurrences of the same axis: (a o) + (b o) against (a + b) o."""
         if len(row) == count:
             return list(row)
         assert bool(row) == bool(count), f"{len(row)} states for {count} occurrences"
@@ -161,74 +168,74 @@ class Propagation(Generic[S]):
         return one(state, self._merged)
 
     def add(self, op: Op, states: Iterable[Any]) -> Any:
-        """The state of a sum."""
+        """Return the state of a sum."""
         return each(list(states), lambda some: self.domain.add(op, some))
 
     def mul(self, op: Op, states: Iterable[Any]) -> Any:
-        """The state of a product."""
+        """Return the state of a product."""
         return each(list(states), lambda some: self.domain.mul(op, some))
 
     def map_units(
         self, op: Op, states: Iterable[Any], *, odd: bool, zero: bool, linear: bool = False, homogeneous: bool = False
     ) -> Any:
-        """The state of a function applied unit by unit."""
+        """Return the state of a function that is applied to every unit separately."""
         return each(list(states), lambda some: self.domain.map_units(op, some, odd, zero, linear, homogeneous))
 
     def require(self, op: Op, state: Any, *, even: bool, why: str) -> Any:
-        """Demand that a state is the same for twins, or at least not zero."""
+        """Require that new units are not zero, and if `even` that paired units are equal."""
         return each([state], lambda some: self.domain.require(op, some[0], even, why))
 
     def within(self, op: Op, state: Any, value: Value, domain: Interval) -> Any:
-        """Demand that new units of an operand are in a domain, if neither how it is computed nor where its new entries
-        are taken from tells that they are."""
+        """Require that new units of an operand are in a domain, unless it follows from bounds, or from new entries that
+        are taken from old units."""
         if self.dims.ranges.inside(value, domain) or taken(self.dims, value):
             return state
         return each([state], lambda some: self.domain.within(op, some[0], domain))
 
     def adapt(self, op: Op, state: Any) -> None:
-        """Note that a skip path enters a join through an adapter."""
+        """Record that a skip path enters a join through an adapter."""
         self.domain.adapt(op, self._one(state))
 
     def missing(self, op: Op, state: Any) -> Any:
-        """The state of channels that a skip path lacks, as an adapter makes them for a volume in this state."""
+        """Return the state of the channels that an adapter adds to a skip path, for a main path with this state."""
         return each([state], lambda some: self.domain.missing(op, some[0]))
 
     def mix(self, op: Op, state: Any, mixing: Mixing) -> Any:
-        """The state after a normalisation over all units of the axis."""
+        """Return the state after a normalisation or a statistic over all units of the axis."""
         return self.domain.mix(op, self._one(state), mixing)
 
     def centre(self, op: Op, state: Any) -> Any:
-        """The state after the mean over the axis is taken off."""
+        """Return the state after the mean over the axis has been subtracted."""
         return each([state], lambda some: self.domain.centre(op, some[0]))
 
     def maker(self, value: Value) -> Op | None:
-        """The operator that a value comes from, if it sees the growth."""
+        """Return the operator that computes a value, if the growth affects it."""
         return self._made.get(value.index)
 
     def gain(self, value: Value) -> Value | None:
-        """The parameter that a value is a multiple of, if nothing else is made of it."""
+        """Return the parameter of which a value is a multiple, if it has no other use."""
         return gain_of(self.dims.program, value)
 
     def kept_apart(self, op: Op) -> tuple[Value, int] | None:
-        """The skip operand of a join, and the axis along which an adapter stands between it and the result."""
+        """Return the skip operand of a join and the dimension along which an adapter changes its width."""
         return self.dims.kept_apart(op)
 
     def contract(self, op: Op, factors: Sequence[Any]) -> None:
-        """Demand that a sum over the new units vanishes."""
+        """Require that a sum of products over the new units vanishes."""
         each(list(factors), lambda some: self.domain.contract(op, some))
 
     def merge(self, op: Op, states: Sequence[Any]) -> Any:
-        """The state of occurrences that can no longer be told apart."""
+        """Return one state for several occurrences that cannot be told apart any more."""
         return each(list(states), lambda some: self.domain.merge(op, some))
 
     def keep(self, op: Op, before: Any, after: Any) -> None:
-        """Demand that a tensor of the model is left in the state in which it was found."""
+        """Require that a parameter or buffer is left in the state in which it was found."""
         each([before, after], lambda some: self.domain.keep(op, some[0], some[1]))
 
     def drawn(self, op: Op, state: Any, why: str) -> Any:
-        """The state after a product with numbers that are drawn at random for every unit, in both modes."""
+        """Return the state after a product with a random factor for every unit that is drawn in both modes."""
         return each([state], lambda some: self.domain.drawn(op, some[0], why))
 
     def only_eval(self, op: Op, why: str) -> None:
-        """Note that this step holds in evaluation mode only."""
+        """Record that the function is preserved at this operator in evaluation mode only."""
         self.domain.only_eval(op, why)

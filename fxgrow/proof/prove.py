@@ -1,4 +1,5 @@
-"""The static proof: with the states chosen, walk the program and see every sum over new units vanish."""
+"""The static proof that a growth preserves the function: given the states of new units of all parameters, propagate
+them through the program and check that every sum over new units vanishes."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from .unread import read
 
 
 class Refuted(Exception):
-    """A step of the proof does not hold."""
+    """Raised when a step of the proof fails."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.text)
@@ -27,11 +28,11 @@ class Refuted(Exception):
 
 
 class ProofDomain:
-    """States as they are."""
+    """The domain of a proof: its values are states. A step that fails raises `Refuted`."""
 
     same, zero, null = State.SAME, State.ZERO, State.NULL
     failure: Failure | None = None
-    """A step that does not hold is raised instead."""
+    """Always None, because failures are raised."""
 
     def __init__(
         self,
@@ -42,28 +43,34 @@ class ProofDomain:
         inside: bool = False,
         flags: Container[int] = (),
     ) -> None:
-        """`flags`: values that hold flags or whole numbers."""
+        """Create a domain for one proof.
+
+        Args:
+            assignment: the states of new units of parameters and buffers.
+            positions: the position of each operator in the program, by identity.
+            fresh: whether the program is a new block, in which statistics may change because all units are new.
+            inside: whether new units are assumed to be in the domains of functions.
+            flags: indices of boolean and integer parameters and buffers.
+        """
         self.assignment = assignment
         self.flags = flags
         self.positions = positions
         self.fresh = fresh
-        """Whether all units are new, so that statistics may be anything."""
         self.inside = inside or fresh
-        """Whether new units are taken to be in the domains of functions, so that the old ones are no help."""
         self.steps: list[Step] = []
         self.eval_only: list[str] = []
         self.redrawn: list[str] = []
         self.scales: dict[int, float] = {}
         self.numbers: dict[int, dict[str, float]] = {}
         self.scaling: set[int] = set()
-        """Operators that need the scales as they will be."""
+        """Normalisations that need the new scales, by identity."""
         self.uniform: set[Atom] = set()
         self.paired: dict[str, bool] = {}
         self.copied: set[str] = set()
         self.summing: list[Op] = []
         self.mixed: set[Atom] = set()
         self.idle: list[Op] = []
-        """Contractions of zeros with zeros."""
+        """Sums of products of zeros with zeros."""
         self._lost: tuple[Op, str, Kind, str] | None = None
 
     def _say(self, op: Op, text: str) -> None:
@@ -75,23 +82,23 @@ class ProofDomain:
         return Refuted(Failure(kind, self.positions[id(op)], text, hint))
 
     def place(self, place: Place) -> State:
-        """As assigned."""
+        """Return the state that the scheme has assigned."""
         state = self.assignment.get(place)
         if state not in HELD:
             said = "nothing" if state is None else repr(state)
-            raise Unfounded(f"the scheme says {said} of new units of a parameter, which is nothing that they can hold")
+            raise Unfounded(f"the scheme assigns {said} to new units of a parameter, which is not a valid state")
         if state not in HELD_BY_FLAGS and place.value in self.flags:
-            raise Unfounded(f"new units of a tensor of flags or whole numbers cannot be {state.value}")
+            raise Unfounded(f"new units of a boolean or integer tensor cannot be {state.value}")
         return state
 
     def add(self, op: Op, states: Sequence[State]) -> State:
-        """Alike, or zero."""
+        """Return the state of a sum."""
         result = add(states)
         self._say(op, f"{' + '.join(x.value for x in states)} = {result.value}")
         return self._known(op, result, states, "added")
 
     def mul(self, op: Op, states: Sequence[State]) -> State:
-        """Signs multiply."""
+        """Return the state of a product."""
         result = multiply(states)
         if len(states) > 1:
             self._say(op, f"{' x '.join(x.value for x in states)} = {result.value}")
@@ -100,50 +107,63 @@ class ProofDomain:
     def map_units(
         self, op: Op, states: Sequence[State], odd: bool, zero: bool, linear: bool, homogeneous: bool
     ) -> State:
-        """Unit by unit."""
+        """Return the state of a function that is applied to every unit separately."""
         result = through(states, odd=odd, zero=zero, linear=linear, homogeneous=homogeneous)
-        self._say(op, f"unit by unit: {', '.join(x.value for x in states)} -> {result.value}")
+        self._say(op, f"a function of each unit: {', '.join(x.value for x in states)} -> {result.value}")
         how = "linear" if {State.SPLIT, State.MEAN} & set(states) else "odd"
         return self._known(op, result, states, f"passed through a function that is not {how}")
 
     def require(self, op: Op, state: State, even: bool, why: str) -> State:
-        """As demanded."""
+        """Return the state, if it is not zero, and if `even` the same for paired units and copies.
+
+        Raises:
+            Refuted: it is not.
+        """
         if state in _NOTHING or (even and state not in _TWINS):
-            raise self._refute(op, f"a new block that is {state.value} may not enter here: {why}")
+            raise self._refute(op, f"new units that are {state.value} are not possible here: {why}")
         return state
 
     def within(self, op: Op, state: State, domain: Domain) -> State:
-        """Copies are where their originals are, and means are between them."""
+        """Return the state, if new units are in the domain because old ones are, as copies and means of them.
+
+        Raises:
+            Refuted: they may not be.
+        """
         zero = state is State.ZERO and domain.holds(0, 0, zero=True)
         mean = state is State.MEAN and domain is not NOT_ZERO
         if self.inside or zero or mean or state not in _ANYWHERE:
             return state
         name = op.name.rpartition("::")[2]
-        text = f"{name} is defined for {domain.text}, and new units that are drawn at random may be others"
-        raise self._refute(op, f"{text}: it would return NaN or infinity", hint=COPIES)
+        text = f"{name} is defined for {domain.text}, but new units that are drawn at random may have other values"
+        raise self._refute(op, f"{text}, for which it returns NaN or infinity", hint=COPIES)
 
     def adapt(self, op: Op, state: State) -> None:
-        """Equal halves enter as a difference; whatever else there is stays outside. An adapter may learn to read it."""
+        """Record how new units of a skip path enter a join: pairs of equal units as a difference, others not at all."""
         self.summing.append(op)
         if state is State.SPLIT:
-            raise self._refute(op, "a skip path whose old units are shared out with copies may not enter a join")
+            raise self._refute(op, "a skip path whose old units are divided among copies cannot enter a join")
         self.paired[op.node] = state is State.EVEN and self.paired.get(op.node, True)
         self._say(op, "left - right vanishes" if state is State.EVEN else "the new units do not enter")
 
     def missing(self, op: Op, state: State) -> State:
-        """Copies beside copies, else zeros."""
+        """Return COPY for channels beside copies, otherwise ZERO."""
         if state not in (State.COPY, State.SAME) or State.COPY not in self.assignment.values():
             return State.ZERO
         self.copied.add(op.node)
-        self._say(op, "channels that the skip path lacks are copies too")
+        self._say(op, "the channels that are added to the skip path are copies too")
         return State.COPY
 
     def mix(self, op: Op, state: State, mixing: Mixing) -> State:
-        """The statistics stay, or change by a factor that scale and epsilon make good."""
+        """Return the state after a normalisation, if new units preserve its statistics, or change them by a factor for
+        which scale and epsilon compensate.
+
+        Raises:
+            Refuted: they do not.
+        """
         kind, text = MIXED[mixing.kind]
         self.mixed.update(mixing.atoms)
         if self.fresh and state is State.EVEN and not mixing.degenerate:
-            self._say(op, f"{mixing.kind} over {mixing.old} units, of which equal ones see the same")
+            self._say(op, f"{mixing.kind} over {mixing.old} units, of which equal ones have equal statistics")
             return state
         if kind is Kind.STATISTIC:
             self._statistic(op, state, mixing)
@@ -157,38 +177,43 @@ class ProofDomain:
             raise self._refute(op, f"{text}: new units that are {state.value} change its statistics", kind)
         scale = mixing.scale
         if scale is None or scale.origin is not Origin.PARAMETER:
-            what = f"{text}, and no parameter is its scale and could make up for the new width"
+            what = f"{text}, and it has no scale parameter that could compensate for the new width"
             raise self._refute(op, what, kind, OWN_SCALE)
         factor = math.sqrt(mixing.old / mixing.new)
         if self.scales.setdefault(scale.index, factor) != factor:
-            raise self._refute(op, f"{text}, and its scale serves two normalisations of other widths", kind, OWN_SCALE)
+            what = f"{text}, and its scale is shared by normalisations of different widths"
+            raise self._refute(op, what, kind, OWN_SCALE)
         self.scaling.add(id(op))
         if mixing.epsilon is not None:
             self.numbers[id(op)] = {"eps": mixing.epsilon * mixing.old / mixing.new}
-        self._say(op, f"{state.value} units leave {mixing.kind} as zeros; scale x sqrt({mixing.old}/{mixing.new})")
+        self._say(op, f"{mixing.kind} maps {state.value} units to zero; scale x sqrt({mixing.old}/{mixing.new})")
         return State.ZERO
 
     def _shared(self, op: Op, mixing: Mixing) -> State:
-        """Copies, or their shares if the parameter that scales them is divided by their number."""
+        """Return COPY, or SPLIT if the parameter that scales the copies is divided by their number."""
         if mixing.gain is None or self.assignment.get(share_of(mixing.gain)) is not State.SPLIT:
             return State.COPY
-        self.scales[mixing.gain.index] = mixing.old / mixing.new  # which nothing else reads
+        self.scales[mixing.gain.index] = mixing.old / mixing.new  # it has no other use
         self._say(op, f"scale x {mixing.old}/{mixing.new}: each copy has its share")
         return State.SPLIT
 
     def centre(self, op: Op, state: State) -> State:
-        """Units that are the mean become zero."""
+        """Return the state after the mean has been subtracted: units that are the mean become zero."""
         if state is not State.MEAN:
             return self.add(op, [state, State.SAME])
-        self._say(op, "new units that are the mean lose it, and are zero")
+        self._say(op, "new units that are the mean become zero")
         return State.ZERO
 
     def _statistic(self, op: Op, state: State, mixing: Mixing) -> None:
-        """A mean, a variance or a norm that stays as it was, or would if it divided by another number."""
+        """Check that new units preserve a statistic, if need be with another factor, correction or epsilon.
+
+        Raises:
+            Refuted: they do not.
+        """
         old, new, correction = mixing.old, mixing.new, mixing.correction
         match mixing.kind, state:
             case (_, State.NULL) | ("mean" | "variance", State.SAME):
-                how = "which all are the same"
+                how = "which are all the same"
             case ("mean" | "variance", State.COPY) if mixing.even:
                 self.uniform.update(mixing.atoms)
                 how = "all copied equally often"
@@ -196,13 +221,13 @@ class ProofDomain:
                     self.numbers[id(op)] = {PINNED: correction * new / old}
                     how += f", correction {correction:g} -> {correction * new / old:g}"
             case ("mean", State.MEAN) if mixing.alone:
-                how = "whose mean the new ones are"
+                how = "of which the new ones are the mean"
             case ("variance", State.MEAN) if mixing.alone:
                 self.numbers[id(op)] = {PINNED: correction + new - old}
-                how = f"whose mean the new ones are, correction {correction:g} -> {correction + new - old:g}"
+                how = f"of which the new ones are the mean, correction {correction:g} -> {correction + new - old:g}"
             case ("mean", State.ZERO | State.ODD | State.SPLIT):
                 self.numbers[id(op)] = {PINNED: new / old}
-                how = f"the sum of which stays, times {new}/{old}"
+                how = f"whose sum is preserved, times {new}/{old}"
             case ("norm", State.ZERO):
                 how = "of which the new ones are zero"
             case ("extremum", State.COPY):
@@ -211,11 +236,11 @@ class ProofDomain:
                 self.uniform.update(mixing.atoms)
                 factor = math.sqrt(new / old if state is State.COPY else old / new)
                 self.numbers[id(op)] = {"eps": mixing.epsilon * factor}
-                how = f"all {'copied' if state is State.COPY else 'shared out'} equally often, epsilon x {factor:g}"
+                how = f"all {'copied' if state is State.COPY else 'split'} equally often, epsilon x {factor:g}"
             case ("norm", State.COPY | State.SPLIT) if mixing.even:
                 self.uniform.update(mixing.atoms)
                 share = (1 if state is State.SPLIT else 0) - 1 / mixing.order
-                how = "all copied equally often" if state is State.COPY else "all shared out equally often"
+                how = f"all {'copied' if state is State.COPY else 'split'} equally often"
                 if share:
                     self.numbers[id(op)] = {PINNED: (new / old) ** share}
                     how += f", times ({new}/{old})^{share:g}"
@@ -225,7 +250,11 @@ class ProofDomain:
         self._say(op, f"{mixing.kind} over {old} -> {new} units, {how}")
 
     def contract(self, op: Op, factors: Sequence[State]) -> None:
-        """Odd, split, or one zero factor."""
+        """Check that a sum of products over new units vanishes.
+
+        Raises:
+            Refuted: it does not.
+        """
         self.summing.append(op)
         if list(factors).count(State.ZERO) > 1:
             self.idle.append(op)
@@ -235,42 +264,45 @@ class ProofDomain:
                 raise self._refute(*self._lost)
             raise self._refute(op, f"the new units add up: {' x '.join(x.value for x in factors)} does not cancel")
         how = {
-            State.ODD: "the pairs cancel",
-            State.SPLIT: "copies share what their original had",
-        }.get(result, "the new units are multiplied by zero")
+            State.ODD: "pairs cancel",
+            State.SPLIT: "the original and its copies add up to the old value",
+        }.get(result, "new units are multiplied by zero")
         self._say(op, f"summed over the new units: {' x '.join(x.value for x in factors)}, {how}")
 
     def merge(self, op: Op, states: Sequence[State]) -> State:
-        """As a sum of blocks that stand beside each other."""
-        return self._known(op, add(states), states, "run together")
+        """Return the state of a sum: it is valid for each of the occurrences."""
+        return self._known(op, add(states), states, "merged")
 
     def keep(self, op: Op, before: State, after: State) -> None:
-        """The next call reads what this one leaves, and so must find what this one found."""
+        """Check that the state after a call is valid as the state before the next one.
+
+        Raises:
+            Refuted: it is not.
+        """
         if after is not before and before not in _KEPT.get(after, ()):
-            text = (
-                f"new units of {stored_name(op)}, into which the model writes, would be {before.value} before a call "
-            )
+            text = f"new units of {stored_name(op)}, to which the model writes, would be {before.value} before a call "
             text += f"and {after.value} after it"
             raise self._refute(op, text, hint=WRITES)
-        self._say(op, f"{stored_name(op)} is left with new units that are {after.value}, as it was found")
+        self._say(op, f"new units of {stored_name(op)} are {after.value} before and after the call")
 
     def drawn(self, op: Op, state: State, why: str) -> State:
-        """A product with anything. Single draws are others, because numbers are drawn for new units as well."""
+        """Return the state of a product with free units. Single draws differ after the growth, because numbers are
+        drawn for new units as well."""
         if op.node not in self.redrawn:
             self.redrawn.append(op.node)
-            self._say(op, f"other random numbers, of one distribution: {why}")
+            self._say(op, f"different random numbers with the same distribution: {why}")
         self._lost = (op, why, Kind.NO_PROOF, DRAWN) if state not in _NOTHING else self._lost
         return self.mul(op, [state, State.FREE])
 
     def only_eval(self, op: Op, why: str) -> None:
-        """Remember where."""
+        """Record that the function is preserved at this operator in evaluation mode only."""
         if op.node not in self.eval_only:
             self.eval_only.append(op.node)
             self._say(op, f"in evaluation mode only: {why}")
 
     def _known(self, op: Op, result: State, states: Sequence[State], how: str) -> State:
-        """Anything may follow from anything; if that is a loss, remember where it happened."""
-        text = f"nothing is known of {' and '.join(x.value for x in states)} when {how}"
+        """Return a computed state; record where a state became FREE, and raise an error where it became LOST."""
+        text = f"nothing is known of new units that are {' and '.join(x.value for x in states)} when they are {how}"
         if result is State.LOST:
             raise self._refute(op, text)
         if result is State.FREE and State.FREE not in states:
@@ -278,17 +310,26 @@ class ProofDomain:
         return result
 
     def scaled_alone(self, ops: Sequence[Op]) -> None:
-        """A scale that makes up for a width has no other reader."""
+        """Check that a scale that compensates for a new width is used by its normalisations only.
+
+        Raises:
+            Refuted: another operator uses it.
+        """
         scales = {i for i in self.scales if self.assignment.get(Place(i, SHARE, 0)) is not State.SPLIT}
         if not scales:
             return
         for op in ops:
             if id(op) not in self.scaling and any(v.index in scales for v in op.inputs()):
-                text = "it reads the scale of a normalisation that has to make up for the new width"
+                text = "it uses the scale of a normalisation, which must change to compensate for the new width"
                 raise self._refute(op, text, hint=OWN_SCALE)
 
     def alive(self, ops: Sequence[Op]) -> None:
-        """Zeros that meet zeros get no gradient, unless a parameter among them is used elsewhere too (tied weights)."""
+        """Check that new units get a gradient: in a product of zeros with zeros they get none, unless one of the
+        parameters is used elsewhere too (tied weights).
+
+        Raises:
+            Refuted: they do not.
+        """
         if not self.idle:
             return
         idle = {id(op) for op in self.idle}
@@ -300,21 +341,21 @@ class ProofDomain:
 
 
 class Unfounded(Exception):
-    """A scheme leaves out a parameter, or gives it a state that no tensor can hold."""
+    """Raised if a scheme assigns no state to a parameter, or one that its new units cannot have."""
 
 
-OWN_SCALE = f"give the normalisation a weight of its own, or {UNIFORM}"
-"""A way out where the scale of a norm cannot make up for a width."""
+OWN_SCALE = f"give the normalisation its own weight, or {UNIFORM}"
+"""Hint if the scale of a norm cannot compensate for a new width."""
 WRITES = "another scheme, such as zero, or grow the model in a mode in which it does not write to it"
-"""A way out where a buffer that is written to would not keep its state."""
+"""Hint if a buffer to which the model writes would not keep its state."""
 HELD = frozenset({State.ZERO, State.EVEN, State.ODD, State.COPY, State.SPLIT, State.MEAN, State.FREE})
-"""States that new units of a parameter can be put in."""
+"""States that new units of a parameter or buffer can have."""
 HELD_BY_FLAGS = frozenset({State.ZERO, State.EVEN, State.COPY, State.FREE})
-"""Those that flags and whole numbers can be put in: they have no opposite, no share and no mean."""
-COPIES = 'scheme="net2net": copies of old units have values that those have'
-"""A way out where new units may leave the domain of a function."""
+"""States that new units of a boolean or integer tensor can have: its entries cannot be negated, divided or averaged."""
+COPIES = 'scheme="net2net": copies have the values of old units'
+"""Hint if new units may be outside the domain of a function."""
 _ANYWHERE = frozenset({State.FREE, State.EVEN, State.ODD, State.ZERO, State.MEAN})
-"""States of units that need not be where old ones are."""
+"""States of units whose values may differ from those of all old ones."""
 _NOTHING = frozenset({State.ZERO, State.NULL})
 _KEPT: Mapping[State, frozenset[State]] = {
     State.NULL: HELD,
@@ -323,14 +364,20 @@ _KEPT: Mapping[State, frozenset[State]] = {
     State.COPY: frozenset({State.FREE}),
     State.MEAN: frozenset({State.FREE}),
 }
-"""What else new units may have been that are in some state now: more was not taken for granted of them. Zeros and odd
-units are not among these: nobody divides by a unit that is zero or odd, but by one that is free."""
+"""For the state of new units after a call, the other states that they may have before it: the proof assumed less of
+these. Zero and odd are not among them: a unit that is free may be a divisor, but not one that is zero or odd."""
 _TWINS = frozenset({State.EVEN, State.COPY, State.SAME, State.FREE})
-"""What may stand where twins need one value; of free units nothing is expected."""
+"""States that are possible where paired units need equal values; free units need not be equal."""
 
 
 def prove(dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment) -> Proof | Failure:
-    """Prove a growth with these states, or say which step fails."""
+    """Prove that a growth with given states preserves the function, or return the step that fails.
+
+    Args:
+        dims: the axes of the program.
+        sizes: new sizes of the growing atoms.
+        assignment: the states of new units of all parameters and buffers.
+    """
     positions = {id(op): i for i, op in enumerate(dims.program.ops)}
     domain = ProofDomain(assignment, positions, fresh=dims.fresh, flags=flags(dims.program))
     flow = Propagation(dims, sizes, domain)

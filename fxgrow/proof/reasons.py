@@ -1,4 +1,4 @@
-"""Reasons why a choice of states does not prove, and ways out, in the words of messages."""
+"""Texts of messages: reasons why a proof fails, and hints."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ MIXED = {
     **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "batch_norm"), _NORM),
     **dict.fromkeys(("mean", "variance", "norm", "cosine", "extremum"), _STATISTIC),
 }
-"""What a growth runs into when its units are mixed."""
-UNIFORM = "two or three times the width: copies of every unit leave its statistics alone"
-"""A way out where units are mixed."""
+"""The reason for an error at an operator that mixes units, by kind of `Mixing`."""
+UNIFORM = "two or three times the width: copies of every unit leave its statistics unchanged"
+"""Hint if units are mixed."""
 DRAWN = (
     "scheme='zero', or let it draw in training mode only and trace again: F.dropout(x, p, self.training), nn.Dropout"
 )
-"""A way out where numbers are drawn in evaluation mode."""
+"""Hint if random numbers are drawn in evaluation mode."""
 
 
 def stored_name(op: Op) -> str:
-    """The name of the parameter or buffer that a call leaves something in."""
+    """Return the name of the parameter or buffer to which a model writes."""
     before = op.args["before"]
     return str((before.names or (before.node,))[0])

@@ -1,4 +1,4 @@
-"""States: what is known of the new block of an axis, at every value that carries it."""
+"""States of new units, their arithmetic, and the data of growth problems, schemes and proofs."""
 
 from __future__ import annotations
 
@@ -15,53 +15,58 @@ from ..errors import Kind, usage
 
 
 class State(Enum):
-    """An abstract value of a new block, beside the old units.
+    """What is known of the new units of an atom in one value; except for SPLIT and LOST, old units are unchanged.
 
-    Pairing is an involution of the new units; a unit may be its own partner. EVEN and ODD are symmetric and
-    antisymmetric under it, so an odd unit without a partner is zero. A copy map sends each new unit to an old one; the
-    units that it sends to one old unit, and that unit itself, are a fibre.
+    New units come in pairs; a unit without a partner is its own partner. A copy map assigns an old unit to each new
+    one; an old unit and all its copies are a fibre.
     """
 
     ZERO = "zero"
+    """Each new unit is zero."""
     EVEN = "even"
+    """The two units of a pair are equal."""
     ODD = "odd"
+    """The two units of a pair are opposite: x and -x. A unit without a partner is zero."""
     COPY = "copy"
-    """Each new unit equals the old one that the copy map sends it to."""
+    """Each new unit equals the old one of which it is a copy."""
     SPLIT = "split"
-    """The units of a fibre are equal and add up to what the old unit was: the dual of COPY."""
+    """The units of a fibre are equal, and their sum is the value that the old unit had: the dual of COPY."""
     MEAN = "mean"
     """Each new unit equals the mean of all old ones."""
     FREE = "free"
-    """Anything."""
+    """New units may have any values."""
     LOST = "lost"
-    """Nothing is known, not even that the old units are what they were: a split that was not passed on linearly. No
-    proof goes on from here."""
+    """Nothing is known, not even that old units are unchanged: a split to which a function that is not linear was
+    applied. The proof fails."""
     SAME = "same"
-    """One value for all units, old and new: an operand that lacks the axis."""
+    """All units, old and new, have one value: an operand without the axis."""
     NULL = "null"
-    """Zero at all units, old and new: a tensor of zeros made on the spot."""
+    """All units, old and new, are zero: a tensor that torch.zeros creates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One occurrence of a growing atom in an axis of a parameter or buffer.
+    """One occurrence of a growing atom in an axis of a parameter or buffer, for which a scheme chooses a state.
 
-    Where the axis is a product with a factor that is later taken apart unit by unit, as in `(3 h d)` for queries, keys
-    and values, the occurrence has a state for each unit of it, and `index` says which.
+    If the axis is a product with a factor whose units are later selected by index, as the 3 in `(3 h d)` for queries,
+    keys and values, the occurrence has a state for each unit of that factor, whose number is `index`.
     """
 
     value: int
+    """Index of the value in the program."""
     axis: int
+    """Dimension of the value."""
     occurrence: int
+    """Number of the occurrence in the axis, from the left."""
     index: int = -1
 
 
 SHARE = -1
-"""Stands for the axis in the place of a parameter as a whole."""
+"""Used as the axis of a place that is a parameter as a whole."""
 
 
 def share_of(gain: Value) -> Place:
-    """Where it is said of a parameter that scales copies whether it is divided by their number (SPLIT), or not."""
+    """Return the place of a parameter that scales copies, whose state is SPLIT if it is divided by their number."""
     return Place(gain.index, SHARE, 0)
 
 
@@ -70,20 +75,22 @@ Assignment = Mapping[Place, State]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why no states can be found: the kind, the operator at which it shows (a position in the program), a sentence."""
+    """Why no states were found, or why a proof fails."""
 
     kind: Kind
     op: int
+    """Position in the program of the operator at which it fails."""
     text: str
+    """The reason, as a sentence."""
     hint: str = ""
-    """A way out, if the scheme knows one."""
+    """What to do instead, if the scheme knows."""
     atoms: frozenset[Atom] = frozenset()
-    """The growing units that it stops, if others of the growth could go on without them; all if none are named."""
+    """The growing atoms that cannot grow, if others could grow without them; empty if it concerns all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of a static proof: at this operator this follows."""
+    """One line of a static proof: a conclusion at one operator."""
 
     node: str
     op: str
@@ -92,38 +99,37 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """That a growth preserves the function: every step at which the new units were looked at.
-
-    Some steps hold only with an edit of old entries or numbers, which the proof therefore asks for.
-    """
+    """A proof that a growth preserves the function, and the edits of old entries and numbers that it requires."""
 
     steps: tuple[Step, ...]
+    """The conclusions at all operators that the growth affects."""
     eval_only: tuple[str, ...] = ()
-    """Nodes at which it holds in evaluation mode only."""
+    """Nodes at which the function is preserved in evaluation mode only."""
     scales: Mapping[int, float] | None = None
-    """By index of a parameter: what all its entries are multiplied by (the scale of a norm over a grown axis)."""
+    """Required factors of all entries of a parameter, by its index (the scale of a norm over a grown axis)."""
     numbers: Mapping[int, Mapping[str, float]] | None = None
-    """By identity of an operator: arguments that change (the epsilon of a norm over a grown axis)."""
+    """Required changes of arguments, by identity of the operator (the epsilon of a norm over a grown axis)."""
     uniform: frozenset[Atom] = frozenset()
     """Atoms whose units must be copied equally often."""
     paired: frozenset[str] = frozenset()
-    """Nodes of residual joins at which a skip path brings pairs of equal halves."""
+    """Nodes of residual joins at which new units of a skip path are pairs of equal units."""
     copied: frozenset[str] = frozenset()
-    """Nodes of residual joins, or adapters, at which channels that a skip path lacks are copies."""
+    """Nodes of residual joins, or adapters, at which channels that are added to a skip path are copies."""
     read: frozenset[Atom] = frozenset()
-    """Atoms over which an operator sums, or of which it takes a statistic."""
+    """Atoms over which an operator sums, or computes a statistic."""
     redrawn: tuple[str, ...] = ()
-    """Nodes that draw random numbers in evaluation mode too, of which there are more after the growth: the distribution
-    of the outputs stays, single draws are others."""
+    """Nodes that draw random numbers in evaluation mode too, and draw more of them after the growth: the outputs keep
+    their distribution, but single draws differ."""
     limited: str = ""
-    """Why it does not hold in training mode, in which the model runs other operators; `eval_only` names one."""
+    """Why the function is not preserved in training mode, if the model runs other operators in it; `eval_only` names
+    one of them."""
     elsewhere: tuple[Elsewhere, ...] = ()
-    """The same in other modes, in which the model runs other operators."""
+    """The proofs for other modes, in which the model runs other operators."""
 
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """A growth as it is in another mode of the model."""
+    """A growth and its proof in another mode, in which the model runs other operators."""
 
     mode: OtherMode
     sizes: Mapping[Atom, int]
@@ -132,45 +138,48 @@ class Elsewhere:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A growth whose states are to be chosen: the analysis, the axes, and new sizes of the growing atoms."""
+    """A growth for which a scheme chooses states."""
 
     analysis: Analysis
+    """The analysis of the model."""
     dims: DimsSolver
+    """The axes of all values."""
     sizes: Mapping[Atom, int]
+    """New sizes of the growing atoms."""
     others: tuple[OtherMode, ...] = ()
     """Modes in which the model runs other operators."""
 
 
 def check_noise(noise: object) -> None:
-    """Refuse what is no share of a standard deviation.
+    """Check that `noise`, a share of a standard deviation, is valid.
 
     Raises:
-        UsageError: not a number from 0 to 1.
+        UsageError: it is not a number from 0 to 1.
     """
     if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise <= 1:
-        what = f"noise={noise!r} is no share of the old weights' standard deviation"
-        raise usage(Kind.BAD_OPTION, what, hint="a number from 0 to 1, noise=0.01, say")
+        what = f"noise={noise!r} is not a share of the old weights' standard deviation"
+        raise usage(Kind.BAD_OPTION, what, hint="a number from 0 to 1, such as noise=0.01")
 
 
 class Scheme(Protocol):
-    """A way to fill new units. It says which states it wants; the proof is the same for all."""
+    """A way to initialise new units. It chooses their states; the growth is then proved independently of the scheme."""
 
     @property
     def name(self) -> str:
-        """What the scheme is called."""
+        """The name of the scheme."""
 
     def choose(self, problem: Problem) -> Assignment | Failure:
-        """States for every occurrence of a growing atom in a parameter or buffer, or why there are none."""
+        """Return a state for every place of the growing atoms in parameters and buffers, or why there is none."""
 
 
 _SIGNS = frozenset({State.EVEN, State.ODD, State.SAME})
 _COPIES = frozenset({State.COPY, State.SPLIT, State.SAME})
 _SHARES = frozenset({State.SPLIT, State.LOST})
-"""States in which the old units are not what they were."""
+"""States in which the old units change."""
 
 
 def multiply(states: Sequence[State]) -> State:
-    """The state of a product: signs multiply, zero wins, one part of a split is taken once."""
+    """Return the state of a product: signs multiply, zero times any state is zero, and at most one factor is split."""
     if State.NULL in states:
         return State.NULL
     kinds = set(states)
@@ -190,7 +199,8 @@ def multiply(states: Sequence[State]) -> State:
 
 
 def add(states: Sequence[State]) -> State:
-    """The state of a sum, and of blocks run together: zero is neutral to halves; copies and means must be so in all."""
+    """Return the state of a sum, or of merged occurrences. Zeros do not change pairs; a sum of copies (or means) and of
+    operands that are the same for all units is a copy (or mean)."""
     some = [x for x in states if x is not State.NULL]
     kinds = set(some)
     if len(kinds) <= 1:
@@ -210,8 +220,15 @@ def add(states: Sequence[State]) -> State:
 def through(
     states: Sequence[State], *, odd: bool, zero: bool, linear: bool = False, homogeneous: bool = False
 ) -> State:
-    """The state after a function applied unit by unit; `odd`: f(-x) = -f(x), `zero`: f(0) = 0, `linear`: f(cx) = c f(x)
-    and f(x + y) = f(x) + f(y), `homogeneous`: f(cx, cy) = c f(x, y) for c > 0."""
+    """Return the state after a function that is applied to every unit separately.
+
+    Args:
+        states: of the operands of the function.
+        odd: f(-x) = -f(x).
+        zero: f(0) = 0.
+        linear: f(cx) = c f(x) and f(x + y) = f(x) + f(y).
+        homogeneous: f(cx, cy) = c f(x, y) for c > 0.
+    """
     kinds = set(states)
     if kinds & _SHARES:
         scales = homogeneous or (linear and len(states) == 1)

@@ -1,4 +1,4 @@
-"""New units that nothing reads: no result depends on them, so that no gradient would ever reach them."""
+"""New units that no operator uses: no result depends on them, so they would never get a gradient."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ..dims.axis import Atom, atoms
 from ..errors import Kind
 from .states import Failure, Problem, Proof
 
-_TEXT = "nothing reads the units that would be added, and no gradient would ever reach them"
-_HINT = "read more of its result in forward"
+_TEXT = "no operator uses the units that would be added, so no gradient would ever reach them"
+_HINT = "use more of its result in forward"
 
 
 def read(dims: DimsSolver, summing: Iterable[Op]) -> set[Atom]:
-    """Units over which something is summed.
+    """Return the atoms over which some operator sums.
 
     Args:
         dims: the axes.
-        summing: operators of which a proof has seen that they sum, or adapt a skip path: units that do not come out of
-            them are read there.
+        summing: operators that sum or adapt a skip path according to a proof: they use the atoms that their operands
+            have and their results lack.
     """
     found = set(dims.summed)
     for op in summing:
@@ -29,7 +29,7 @@ def read(dims: DimsSolver, summing: Iterable[Op]) -> set[Atom]:
 
 
 def unread(problem: Problem, proof: Proof) -> Failure | None:
-    """Whether some of the units of a growth are read nowhere, in no mode of the model."""
+    """Return a failure if some of the growing atoms are not used in any mode of the model, otherwise None."""
     if problem.sizes.keys() <= proof.read:
         return None
     if proof.limited or any(there.proof.read & there.sizes.keys() for there in proof.elsewhere):
@@ -43,7 +43,7 @@ def unread(problem: Problem, proof: Proof) -> Failure | None:
 
 
 def _sets(problem: Problem) -> list[set[Atom]]:
-    """Growing units in sets that grow in step, or are parts of one axis: it will do if one of each is read."""
+    """Return sets of growing atoms that are tied or are parts of one axis; it is enough if one of each set is used."""
     resolve, groups = problem.dims.algebra.resolve, {atom: {atom} for atom in problem.sizes}
     axes = {axis for axes in problem.dims.axes.values() for axis in map(resolve, axes)}
     bonds = [

@@ -1,4 +1,4 @@
-"""Schemes: what new units hold. Each chooses states; one proof serves all."""
+"""Schemes: how new units are initialised. Each scheme chooses states of new units; the proof is the same for all."""
 
 from ..errors import Kind, usage
 from ..plans.limits import is_scheme_name
@@ -16,19 +16,19 @@ SCHEMES: dict[str, Scheme] = {s.name: s for s in (Auto(), R2R(), Net2Net(), Morp
 
 
 def scheme_named(scheme: str | Scheme) -> Scheme:
-    """A scheme by its name, or a scheme object as it is.
+    """Return the scheme with a given name; a scheme object is returned as it is.
 
     Raises:
-        UsageError: there is no scheme of that name.
+        UsageError: there is no scheme with that name, or the object is not a scheme.
     """
     if not isinstance(scheme, str):
         if isinstance(scheme, type) or not callable(getattr(scheme, "choose", None)):
             known = ", ".join(SCHEMES)
-            what = f"{scheme!r} is no scheme"
+            what = f"{scheme!r} is not a scheme"
             raise usage(Kind.BAD_OPTION, what, hint=f"an object with a name and a method choose, or one of: {known}")
         if not is_scheme_name(getattr(scheme, "name", None)):
             raise usage(
-                Kind.BAD_OPTION, f"the scheme {scheme!r:.200} has no name that fits a line", hint='name: str = "mine"'
+                Kind.BAD_OPTION, f"the scheme {scheme!r:.200} has no valid name", hint='a short text, name = "mine"'
             )
         return scheme
     found = SCHEMES.get(scheme)

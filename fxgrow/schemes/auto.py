@@ -1,4 +1,4 @@
-"""Auto: for every set of units the first scheme that proves, R2R before all others."""
+"""Auto: uses for every set of units the first scheme whose proof succeeds, starting with R2R."""
 
 from __future__ import annotations
 
@@ -18,32 +18,35 @@ from .sharing import Part, shared
 from .zero import Zero
 
 ORDER: tuple[Scheme, ...] = (R2R(), Zero(), Mean(), Morphism(), Net2Net())
-"""R2R trains every new weight from the first step; zeros and means need no equal copies; copies pass every norm."""
+"""The schemes in the order in which they are tried. With R2R every new weight gets a gradient at the first step; zeros
+and means need no equal units; copies are possible with every norm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Units for which states were found: by which scheme, and why not by R2R; empty if it is R2R."""
+    """Atoms for which states were found, with the states and their proof."""
 
     atoms: tuple[Atom, ...]
     states: Assignment
     proof: Proof
     reason: str = ""
+    """The scheme that was used, and why R2R is not possible; empty for R2R."""
 
 
 @dataclass(frozen=True, slots=True)
 class Auto:
-    """R2R where it proves, else zeros (rms_norm streams), means (layer_norm streams), or uniform copies."""
+    """R2R where possible, otherwise zeros (before an rms_norm), means (before a layer_norm), or uniform copies."""
 
     name: str = "auto"
 
     def choose(self, problem: Problem) -> Assignment | Failure:
-        """All at once if one scheme serves all, else each set of units by itself."""
+        """Choose states with one scheme for all atoms if possible, otherwise for each independent set separately."""
         found = self.chosen(problem)
         return found if isinstance(found, Failure) else found[0]
 
     def chosen(self, problem: Problem) -> tuple[Assignment, Proof, Mapping[str, str]] | Failure:
-        """The states, their proof, and for sets of units that R2R cannot serve the scheme that was taken, and why."""
+        """Return the states, their proof, and for layers for which R2R is not possible the scheme that was used, and
+        why."""
         served: list[Served] = []
         for found, lost in self.each(problem):
             if lost:
@@ -55,45 +58,46 @@ class Auto:
         return proof if isinstance(proof, Failure) else (states, proof, reasons)
 
     def each(self, problem: Problem) -> Iterator[Answer]:
-        """The states of each set of units by itself, or why there are none: found once for each set and its sizes."""
+        """Yield for each independent set of atoms its states, or why there are none; results are cached by sizes."""
         known = _known(problem)
         for group in connected(problem.dims, problem.sizes):
             yield known.served(replace(problem, sizes={a: problem.sizes[a] for a in group}))
 
 
 def proved(scheme: Scheme, problem: Problem) -> tuple[Assignment, Proof] | Failure:
-    """The states that a scheme chooses, if they prove."""
+    """Return the states that a scheme chooses and their proof, or why one of them fails."""
     chosen = scheme.choose(problem)
     if isinstance(chosen, Failure):
         return chosen
     if not isinstance(chosen, Mapping):
-        what = f"scheme {scheme.name} chose {type(chosen).__name__}, and not states by place"
+        what = f"scheme {scheme.name} returned {type(chosen).__name__}, not a mapping of states"
         raise usage(Kind.BAD_OPTION, what, hint="Scheme.choose returns a mapping from Place to State, or a Failure")
     proof = prove_in_modes(problem, chosen)
     return proof if isinstance(proof, Failure) else (chosen, proof)
 
 
 Answer = tuple[list[Served], list[Failure]]
-"""The classes of units of a set that can grow together, and why the others cannot."""
+"""For a set of atoms: those for which states were found, and why the others cannot grow."""
 Key = tuple[bool, tuple[bool, ...], frozenset[tuple[Atom, int]]]
 
 
 @dataclass(slots=True)
 class Known:
-    """What has been found out of growths of one model, kept as long as its analysis."""
+    """A cache of the states and proofs of growths of one model, which lives as long as its analysis."""
 
     proofs: dict[tuple[Scheme, Key], tuple[Assignment, Proof] | Failure] = field(default_factory=dict)
     sets: dict[Key, Answer] = field(default_factory=dict)
 
     def proved(self, scheme: Scheme, problem: Problem) -> tuple[Assignment, Proof] | Failure:
-        """The states that a scheme of this package chooses, if they prove."""
+        """Return the result of `proved` for a built-in scheme, from the cache if it is there."""
         key = scheme, _key(problem)
         if key not in self.proofs:
             self.proofs[key] = proved(scheme, problem)
         return self.proofs[key]
 
     def served(self, problem: Problem) -> Answer:
-        """States for a set of units: those of one scheme, else each class of units by its own."""
+        """Return states for a set of atoms: from one scheme if possible, otherwise each class of tied atoms from its
+        own."""
         key = _key(problem)
         if key not in self.sets:
             found = self.by_one(problem)
@@ -101,7 +105,7 @@ class Known:
         return self.sets[key]
 
     def by_one(self, problem: Problem) -> Served | Failure:
-        """The states of the first scheme that serves all units."""
+        """Return the states of the first scheme whose proof succeeds for all atoms."""
         failures: list[Failure] = []
         limited: tuple[Scheme, Assignment, Proof] | None = None
         for scheme in ORDER:
@@ -122,7 +126,7 @@ class Known:
         return Served(tuple(problem.sizes), chosen, proof, reason)
 
     def _by_several(self, problem: Problem, failure: Failure) -> Answer:
-        """Each class of units by its own scheme, those that need each other together; what is proved is their union."""
+        """Choose a scheme for each class of tied atoms, or for several that fail alone together; prove their union."""
         parts = classes(problem.dims, problem.sizes)
         if len(parts) == 1:
             return [], [failure]
@@ -149,7 +153,7 @@ class Known:
 
 
 def _united(problem: Problem, served: Sequence[Served]) -> Proof | Failure:
-    """The proof of several classes of units, each with its own states."""
+    """Prove the growth of several classes of atoms, each with its own states."""
     part = _part(problem, [a for some in served for a in some.atoms])
     return prove_in_modes(part, shared(part, [Part(some.atoms, some.states) for some in served]))
 
@@ -159,7 +163,7 @@ def _part(problem: Problem, some: Sequence[Atom]) -> Problem:
 
 
 def _known(problem: Problem) -> Known:
-    """What is kept with the analysis; nothing is for other axes than its own."""
+    """Return the cache of the analysis; for axes that do not belong to it, an empty one."""
     return problem.analysis.kept(Known, Known) if problem.dims in problem.analysis.solved else Known()
 
 

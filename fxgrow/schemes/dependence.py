@@ -1,4 +1,4 @@
-"""What new units depend on: the parameters by which they could be made zero."""
+"""The values of `SidedDomain`: the parameters on which new units depend, which could be set to zero."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from ..proof.states import Place
 
 @dataclass(frozen=True, slots=True)
 class Dependence:
-    """What the new units of a value depend on. `direct`: it is a parameter itself; `linear`: zeros get through, with
-    their gradients; `idle`: it is zero because its weight reads zeros elsewhere, and need not be."""
+    """The parameters on which the new units of a value depend."""
 
     places: frozenset[Place] = frozenset()
     direct: bool = False
+    """Whether the value is a parameter itself."""
     linear: bool = True
+    """Whether the value is zero, and gets a gradient, if the parameters are zero."""
     idle: bool = False
+    """Whether it is zero only because its weight was zeroed for another use."""
 
 
 Mark = Dependence | None
-"""None is zero."""
+"""A dependence, or None for zero."""
 IDLE = Dependence(idle=True)
+"""A value that is zero only because its weight was zeroed for another use."""
 
 
 def live(states: Sequence[Mark]) -> list[Dependence]:
-    """Those that are not zero."""
+    """Return the values that are not zero."""
     return [x for x in states if x is not None and not x.idle]
 
 
 def zero_of(states: Sequence[Mark]) -> Mark:
-    """The zero that follows from zeros: idle if they all are."""
+    """Return the zero that results from zeros: idle if all of them are."""
     return IDLE if IDLE in states and None not in states else None
 
 
 def union(some: Sequence[Dependence], *, linear: bool = True) -> Dependence:
-    """What depends on all of them."""
+    """Return the dependence on the parameters of all of them."""
     places = frozenset[Place]().union(*(x.places for x in some))
     return Dependence(places, linear=linear and all(x.linear for x in some))

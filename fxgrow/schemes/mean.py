@@ -1,4 +1,4 @@
-"""Mean fill: new units of a stream are the mean of its old ones, which a layer_norm turns into zeros."""
+"""The scheme "mean": new units are the mean of all old ones, which a layer_norm maps to zeros."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from .zero_side import ZEROED, choose_sides
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """Each writer's new rows are the mean of its old rows. The mean of the stream stays, its variance shrinks by D/D'.
+    """New rows of every producer are the mean of its old rows, so that new units are the mean of the old ones.
 
-    Scale and epsilon make up for that (gamma' = gamma sqrt(D/D'), epsilon' = epsilon D/D'), the new shift is zero, and
-    what leaves the norm is zero at the new units, so its readers are free. Needs an affine layer_norm over exactly
-    the growing units, and writers that are sums of linear maps; where there is no norm it fills readers with zeros.
+    In a residual stream of D units that grows to D', the mean is preserved and the variance shrinks by D/D'. Scale and
+    epsilon of a layer_norm compensate for that (gamma' = gamma sqrt(D/D'), epsilon' = epsilon D/D'), the new bias is
+    zero, and so are the new units after the norm, so that its consumers may be free. It needs an affine layer_norm over
+    exactly the growing units, and producers that are sums of linear maps; without a norm new weights of consumers are
+    zeros.
     """
 
     name: str = "mean"
 
     def choose(self, problem: Problem) -> Assignment | Failure:
-        """Means where a mean is taken off, zeros before an rms_norm."""
+        """Choose means before a layer_norm or a subtraction of the mean, and zeros before an rms_norm."""
         means = dict.fromkeys(("layer_norm", "centre", "variance"), State.MEAN)
         norms = {**means, **dict.fromkeys(ZEROED, State.ZERO)}
         return choose_sides(problem.dims, problem.sizes, norms, lambda _, __: False)

@@ -1,4 +1,4 @@
-"""Network Morphism: one side of each new unit is zero (Wei et al. 2016, arXiv 1603.01670; paper, equation 7)."""
+"""The scheme "morphism": Network Morphism (Wei et al. 2016, arXiv 1603.01670; in the R2R paper, equation 7)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .zero_side import ZEROED, choose_sides
 
 @dataclass(frozen=True, slots=True)
 class Morphism:
-    """U' * U = 0 because U' or U is zero: the side with fewer entries, so that the larger one learns at once.
+    """Either the producers or the consumers of new units are zero: those with fewer new entries.
 
-    The writers can only be it where everything between the two sides is linear: a rectifier, say, has no slope at
-    zero, and the new units would never learn.
+    The others are free, and get a gradient at the first step. Producers can be zero only if all operators between both
+    are linear: a relu, for example, has no slope at zero, so that new units would never get a gradient.
 
     Args:
-        noise: standard deviation of what is added to the zeros, as a share of that of the old entries. The function is
-            then preserved up to the noise only, and the certificate says by how much it changed.
+        noise: standard deviation of the noise that is added to the zeros, relative to that of the old entries. The
+            function is then preserved up to the noise only, and the certificate reports by how much it changed.
     """
 
     noise: float = 0.0
@@ -28,7 +28,7 @@ class Morphism:
         check_noise(self.noise)
 
     def choose(self, problem: Problem) -> Assignment | Failure:
-        """Count the new entries of both sides."""
+        """Choose zeros for the producers or the consumers, whichever have fewer new entries."""
         values = problem.dims.program.values
 
         def entries(side: Dependence) -> int:

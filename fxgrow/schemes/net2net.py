@@ -1,4 +1,4 @@
-"""Net2Net: new units are copies of old ones (Chen, Goodfellow and Shlens 2016, arXiv 1511.05641; paper, equation 6)."""
+"""The scheme "net2net": copies (Chen, Goodfellow, Shlens 2016, arXiv 1511.05641; in the R2R paper, equation 6)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .parity import choose_parities
 
 @dataclass(frozen=True, slots=True)
 class Net2Net:
-    """Writers are copied, readers divided by how many copies there are now: W'_u = W_g(u), V'_u = V_g(u) / |fibre|.
+    """New units are copies of old ones: W'_u = W_g(u), V'_u = V_g(u) / n for producers W and consumers V, where n is
+    the number of units that are copies of g(u), including the original.
 
-    g is random on the new units, and uniform where a normalisation over the axis needs every unit equally often.
-    Copies receive equal gradients until something tells them apart: `noise`, dropout, or their unequal optimizer
-    state.
+    g is random for new units, and uniform if a normalisation over the axis needs every unit equally often. Copies get
+    equal gradients until they are distinguished by `noise`, dropout, or different optimizer states.
 
     Args:
-        noise: standard deviation of what is added to new entries, as a share of that of the old ones. The function is
-            then preserved up to the noise only, and the certificate says by how much it changed.
+        noise: standard deviation of the noise that is added to new entries, relative to that of the old ones. The
+            function is then preserved up to the noise only, and the certificate reports by how much it changed.
     """
 
     noise: float = 0.0
@@ -28,5 +28,5 @@ class Net2Net:
         check_noise(self.noise)
 
     def choose(self, problem: Problem) -> Assignment | Failure:
-        """Copies and shares obey the equations of signs."""
+        """Solve the linear equations of copied and split units, which are those of signs."""
         return choose_parities(problem.dims, problem.sizes, copies=True)

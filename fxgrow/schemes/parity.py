@@ -1,12 +1,12 @@
-"""Choosing parities: signs are bits, products add them, so all demands together are linear equations over GF(2).
+"""Chooses the signs of pairs of new units, as the solution of linear equations over GF(2).
 
-Each occurrence of a growing atom in a parameter is an unknown bit (0 even, 1 odd). A sum of volumes demands equal
-bits, a function that is not odd demands 0, a contraction demands 1. Where the demands contradict each other, a reader
-among them is set to zero, which satisfies its contraction whatever the other side is.
+Each occurrence of a growing atom in a parameter is an unknown bit (0 for even, 1 for odd), and products add bits. A sum
+of tensors requires equal bits, a function that is not odd requires 0, and a sum over new units requires 1. If the
+equations contradict each other, a consumer among them is set to zero, which satisfies its sum whatever the producer is.
 
-Copies obey the same equations (0 copied, 1 split among the copies), but for functions that are odd without being
-linear, or homogeneous without being odd (relu), and for normalisations, which copies pass if every unit has equally
-many.
+Copies satisfy the same equations (0 for copied, 1 for split among the copies), except for functions that are odd but
+not linear, or homogeneous but not odd (relu), and for normalisations, which are possible if every unit is copied
+equally often.
 """
 
 from __future__ import annotations
@@ -28,30 +28,43 @@ from ..rules.mixing import Mixing
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """The bits in `form` add up to `value`; `readers` are parameters that could be zero instead."""
+    """A linear equation over GF(2): the sum of the bits in `form` is `value`."""
 
     form: int
     value: int
     op: int
+    """Position of the operator that requires it."""
     text: str
+    """Why it is required, for messages."""
     readers: tuple[Place, ...] = ()
+    """Consumers that could be zero instead."""
 
 
 Parity = int | None
-"""The bits whose sum is a state's sign; None is zero."""
+"""The unknown sign of new units, as the set of bits whose sum it is; None for zero."""
 NULL = -1
-"""Zero at old units too: halves, copies and shares at once."""
+"""The parity of operands that are zero at old units too, which have all states at once."""
 _ZEROS = (None, NULL)
 
 
 class ParityDomain:
-    """States with unknown signs; demands are collected."""
+    """A domain whose values are unknown signs, and which collects the equations that they must satisfy.
+
+    Args:
+        zeros: places whose state is zero.
+        positions: the position of each operator in the program, by identity.
+        copies: choose copied and split units instead of even and odd ones.
+        fresh: the program is a new block, in which statistics may change because all units are new.
+        buffers: indices of values that get no gradient. In a product of a weight and a mask, the weight is the one
+            whose sign can be chosen.
+        flags: indices of boolean and integer tensors, whose entries cannot be negated or divided.
+    """
 
     same: Parity = 0
     zero: Parity = None
     null: Parity = NULL
     one = 1
-    """A sign that is known to be odd: bit 0, demanded to be set."""
+    """The parity of operands that are odd: bit 0, which an equation sets to 1."""
 
     def __init__(
         self,
@@ -67,17 +80,14 @@ class ParityDomain:
         self.positions = positions
         self.copies = copies
         self.fresh = fresh
-        """Whether all units are new, so that statistics may be anything."""
         self.buffers = buffers
-        """Values that do not learn: of a weight under a mask it is the weight that changes its sign."""
         self.flags = flags
-        """Values that hold flags or whole numbers, which have no sign and cannot be shared out."""
         self.places: dict[Place, int] = {}
         self.rows: list[Place] = []
         self.demands: list[Demand] = [Demand(self.one, 1, 0, "")]
         self.failure: Failure | None = None
         self.summed: set[Place] = set()
-        """Parameters that some contraction reads directly."""
+        """Parameters that are direct operands of a sum of products."""
 
     def _fail(self, op: Op, text: str, kind: Kind = Kind.NO_PROOF, hint: str = "") -> None:
         if self.failure is None:
@@ -88,7 +98,7 @@ class ParityDomain:
             self.demands.append(Demand(form, value, self.positions[id(op)], text, readers))
 
     def place(self, place: Place) -> Parity:
-        """One unknown bit, unless it has been set to zero, or is known to be 0."""
+        """Return a new unknown bit, or zero, or for boolean and integer tensors 0."""
         if place in self.zeros:
             return None
         bit = self.places.setdefault(place, len(self.places) + 1)
@@ -97,14 +107,14 @@ class ParityDomain:
         return 0 if place.value in self.flags else 1 << bit
 
     def add(self, op: Op, states: Sequence[Parity]) -> Parity:
-        """All signs equal; zero is neutral."""
+        """Return the sign of a sum, and require that all signs in it are equal; zeros do not matter."""
         some = [x for x in states if x is not None and x != NULL]
         for x in some[1:]:
             self._demand(op, some[0] ^ x, 0, "opposite halves would be added to equal ones")
         return some[0] if some else None if None in states else NULL
 
     def mul(self, op: Op, states: Sequence[Parity]) -> Parity:
-        """Signs add up; zero wins."""
+        """Return the sign of a product, which is the sum of the bits, or zero if a factor is."""
         if NULL in states:
             return NULL
         form = 0
@@ -117,7 +127,8 @@ class ParityDomain:
     def map_units(
         self, op: Op, states: Sequence[Parity], odd: bool, zero: bool, linear: bool, homogeneous: bool
     ) -> Parity:
-        """Even, unless the function is odd; copied, unless it is linear, or homogeneous and all are shared out."""
+        """Return the sign after a pointwise function: that of the operand for an odd function, otherwise even. For
+        copies the function must be linear, or homogeneous with operands that are all split."""
         some = [x for x in states if x is not None and x != NULL]
         if not some:
             return 0 if not zero else None if None in states else NULL
@@ -126,13 +137,13 @@ class ParityDomain:
         if self.copies and homogeneous and None not in states:
             return self.add(op, some)
         for x in some:
-            self._demand(op, x, 0, f"{op.name} keeps equal halves only")
+            self._demand(op, x, 0, f"{op.name} preserves equal halves only")
         return 0
 
     def require(self, op: Op, state: Parity, even: bool, why: str) -> Parity:
-        """Not zero, perhaps even."""
+        """Require that new units are not zero, and if `even` that they are even."""
         if state in _ZEROS:
-            self._fail(op, f"a block of zeros may not enter here: {why}")
+            self._fail(op, f"new units that are zero are not possible here: {why}")
             return 0
         if even:
             assert state is not None
@@ -140,42 +151,43 @@ class ParityDomain:
         return state
 
     def within(self, op: Op, state: Parity, domain: Domain) -> Parity:
-        """The proof will see."""
+        """Return the sign; the proof checks the requirement."""
         return state
 
     def adapt(self, op: Op, state: Parity) -> None:
-        """Equal halves cancel in an adapter."""
+        """Require that new units of a skip path are even, so that they cancel in the adapter."""
         if state is not None and state != NULL:
             self._demand(op, state, 0, "r(left) - r(right) must vanish")
 
     def missing(self, op: Op, state: Parity) -> Parity:
-        """Copies beside copies, else zeros."""
+        """Return the parity of the channels that an adapter adds: copied beside copies, otherwise zero."""
         return 0 if self.copies and state not in _ZEROS else None
 
     def mix(self, op: Op, state: Parity, mixing: Mixing) -> Parity:
-        """Halves change the statistics of what was there; copies do not, if every unit has equally many."""
+        """Return the parity after a normalisation, which is possible for copies if every unit has equally many, and for
+        pairs in a new block only."""
         kind, text = MIXED[mixing.kind]
         if self.fresh and not self.copies and state is not None and not mixing.degenerate:
-            self._demand(op, state, 0, "equal halves see the same statistics")
+            self._demand(op, state, 0, "only equal halves have equal statistics")
             return 0
         if not self.copies:
             self._fail(op, text, kind)
         elif not mixing.even and mixing.kind != "extremum":
             self._fail(op, text, kind, UNIFORM)
         elif mixing.kind in ("norm", "cosine"):
-            return 0  # of copies and of shares it is a known multiple
+            return 0  # for copies and for split units it changes by a known factor
         elif state is not None and state != NULL:
             self._demand(op, state, 0, "a normalisation needs copies")
-        if mixing.gain is not None and self.copies:  # which may hold the share of each copy
+        if mixing.gain is not None and self.copies:  # it may be divided by the number of copies
             return self.place(share_of(mixing.gain))
         return self.one if mixing.kind == "softmax" else 0
 
     def centre(self, op: Op, state: Parity) -> Parity:
-        """As a sum with something that is the same for all units."""
+        """Return the sign of a sum with an operand that is the same for all units."""
         return self.add(op, [state, self.same])
 
     def contract(self, op: Op, factors: Sequence[Parity]) -> None:
-        """The sign of the product is odd."""
+        """Require that the sign of a product that is summed over new units is odd."""
         if NULL in factors:
             return
         zeros = [x for x in factors if x is None]
@@ -194,44 +206,50 @@ class ParityDomain:
         self._demand(op, form, 1, "the new units add up and nothing can cancel them", tuple(readers))
 
     def _reader(self, form: int) -> list[Place]:
-        """The parameter that a factor of a sum is, or is the product of with buffers; none if it is anything else."""
+        """Return the parameter that is a factor of a sum of products, alone or multiplied by buffers, if any."""
         places = [self.rows[bit - 1] for bit in range(1, form.bit_length()) if form >> bit & 1] if not form & 1 else []
         learned = [place for place in places if place.value not in self.buffers]
         return places if len(places) == 1 else learned if len(learned) == 1 else []
 
     def merge(self, op: Op, states: Sequence[Parity]) -> Parity:
-        """As a sum, but that zeros are no copies."""
+        """Return the sign of a sum; but zeros cannot be merged with copies."""
         if self.copies and None in states and any(x not in _ZEROS for x in states):
-            self._fail(op, "zero and non-zero blocks run together")
+            self._fail(op, "new units that are zero cannot be told apart from others that are not")
         return self.add(op, states)
 
     def keep(self, op: Op, before: Parity, after: Parity) -> None:
-        """The same sign, or zeros before and after."""
+        """Require that the sign before a call is that after it, or both are zero."""
         if after == NULL or (before in _ZEROS and after is None):
             return
         if before is None or before == NULL:
-            self._fail(op, f"{stored_name(op)}, into which the model writes, would not stay zero")
+            self._fail(op, f"{stored_name(op)}, to which the model writes, would not stay zero")
         elif after is None:
             text = f"{stored_name(op)} is overwritten with zeros"
             alone = before.bit_count() == 1 and before != self.one
             places = (self.rows[before.bit_length() - 2],) if alone else ()
             self.demands.append(Demand(0, 1, self.positions[id(op)], text, places))
         else:
-            text = f"{stored_name(op)}, into which the model writes, must keep equal or opposite halves as they are"
+            text = f"{stored_name(op)}, to which the model writes, must keep equal or opposite halves as they are"
             self._demand(op, before ^ after, 0, text)
 
     def drawn(self, op: Op, state: Parity, why: str) -> Parity:
-        """Halves and copies draw different numbers."""
+        """Fail, unless new units are zero: paired units and copies draw different numbers."""
         if state not in _ZEROS:
             self._fail(op, why, hint=DRAWN)
         return state
 
     def only_eval(self, op: Op, why: str) -> None:
-        """No matter here."""
+        """Do nothing: it does not affect the choice."""
 
 
 def choose_parities(dims: DimsSolver, sizes: Mapping[Atom, int], *, copies: bool = False) -> Assignment | Failure:
-    """Even writers, odd readers, zero where the demands contradict each other; or copied writers, split readers."""
+    """Choose even producers and odd consumers, and zeros where the equations contradict each other.
+
+    Args:
+        dims: the axes.
+        sizes: new sizes of the growing atoms.
+        copies: choose copied producers and split consumers instead.
+    """
     low, high = (State.COPY, State.SPLIT) if copies else (State.EVEN, State.ODD)
     positions = {id(op): i for i, op in enumerate(dims.program.ops)}
     zeros: frozenset[Place] = frozenset()
@@ -240,8 +258,8 @@ def choose_parities(dims: DimsSolver, sizes: Mapping[Atom, int], *, copies: bool
     while True:
         domain = ParityDomain(zeros, positions, copies=copies, fresh=dims.fresh, **unlearned)
         Propagation(dims, sizes, domain).run()
-        if domain.failure is not None and first is not None:  # zeros were only a way out; what they came for counts
-            return Failure(first.kind, first.op, f"{first.text}; nor will zeros do: {domain.failure.text}")
+        if domain.failure is not None and first is not None:  # report the contradiction that the zeros should resolve
+            return Failure(first.kind, first.op, f"{first.text}; zeros are not possible: {domain.failure.text}")
         if domain.failure is not None:
             return domain.failure
         solution = _eliminate(domain.demands, _mask(domain))
@@ -261,12 +279,12 @@ def _mask(domain: ParityDomain) -> int:
 
 
 def _eliminate(demands: Sequence[Demand], readers: int) -> dict[int, int] | list[Demand]:
-    """Solve the equations, unknowns that are not needed set to 0; or return demands that contradict each other.
+    """Solve the equations, with 0 for free unknowns, or return equations that contradict each other.
 
-    Readers are eliminated first, so that writers stay free, hence even.
+    Consumers are eliminated first, so that producers are free unknowns, and thus even.
     """
     rows: dict[int, tuple[int, int, int]] = {}
-    """By pivot, which no other row has."""
+    """The rows by pivot; no other row has that bit."""
     pivots = 0
     for number, demand in enumerate(demands):
         form, value, used = demand.form, demand.value, 1 << number

@@ -1,4 +1,5 @@
-"""R2R: equal halves going in, opposite halves coming out (arXiv 2410.11038, equations 8, 9 and 12)."""
+"""The scheme "r2r": new units in pairs, equal in producers and opposite in consumers (arXiv 2410.11038, equations 8, 9
+and 12)."""
 
 from __future__ import annotations
 
@@ -10,13 +11,15 @@ from .parity import choose_parities
 
 @dataclass(frozen=True, slots=True)
 class R2R:
-    """Writers get two equal halves, readers two opposite ones, so that every new weight has a gradient at once.
+    """New units of producers are pairs of equal units, and those of consumers pairs of opposite ones, so that the
+    contributions of a pair cancel, and every new weight gets a gradient at the first step.
 
-    Where the demands of the graph contradict each other (a weight tied in two roles) a reader gets zeros instead.
+    If the requirements of the graph contradict each other (a weight that is tied in two roles), new entries of a
+    consumer are zeros instead.
     """
 
     name: str = "r2r"
 
     def choose(self, problem: Problem) -> Assignment | Failure:
-        """Solve for the signs."""
+        """Solve the linear equations of signs."""
         return choose_parities(problem.dims, problem.sizes)

@@ -1,4 +1,4 @@
-"""Several schemes in one growth: the states that each has chosen for its own units, as states of all."""
+"""Combines the states that several schemes have chosen for different atoms into states of one growth."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from ..proof.states import SHARE, Assignment, Place, Problem, State
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Units with the states that were chosen for a growth of these units alone."""
+    """Some atoms, with the states that were chosen for a growth of these atoms alone."""
 
     atoms: Sequence[Atom]
     states: Assignment
 
 
 def shared(problem: Problem, parts: Sequence[Part]) -> dict[Place, State]:
-    """The states of a growth of several sets of units.
+    """Return the states of a growth of several sets of atoms together.
 
-    A place counts the growing units of its axis, so that its number is another one where other units grow beside them.
+    A place contains the number of an occurrence among the growing ones of its axis, which changes if further atoms of
+    that axis grow.
     """
     if len(parts) == 1 and set(parts[0].atoms) == set(problem.sizes):
         return dict(parts[0].states)
     owner = {atom: k for k, part in enumerate(parts) for atom in part.atoms}
     numbers: dict[tuple[int, int, int], list[int]] = {}
-    """By part, value and axis: where in the axis the units of the part stand, among all that grow."""
+    """By part, value and axis: the numbers of the part's occurrences among all growing ones of the axis."""
     values = problem.dims.program.values
     found: dict[Place, State] = {}
     for k, part in enumerate(parts):
         for place, state in part.states.items():
-            if place.axis == SHARE:  # of the parameter as a whole
+            if place.axis == SHARE:  # a place for the parameter as a whole
                 found[place] = state
                 continue
             key = (k, place.value, place.axis)

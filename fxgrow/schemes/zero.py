@@ -1,4 +1,4 @@
-"""Zero fill: what reads the new units starts at zero, and so do streams that end in an rms_norm."""
+"""The scheme "zero": consumers of new units are zero, or their producers before an rms_norm."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from .zero_side import ZEROED, choose_sides
 
 @dataclass(frozen=True, slots=True)
 class Zero:
-    """Writers are free and readers zero, so that readers learn at the first step and writers from the second on.
+    """New entries of consumers are zero, and those of producers free. Consumers get a gradient at the first step, and
+    producers from the second step on.
 
-    Before an rms_norm the writers are zero instead and the readers free: zeros leave a sum of squares as it is, and
-    scale and epsilon make up for the new count (gamma' = gamma sqrt(D/D'), epsilon' = epsilon D/D').
+    Before an rms_norm producers are zero instead, and consumers free: zeros do not change the sum of squares, and scale
+    and epsilon compensate for the new number of units (gamma' = gamma sqrt(D/D'), epsilon' = epsilon D/D').
     """
 
     name: str = "zero"
 
     def choose(self, problem: Problem) -> Assignment | Failure:
-        """Zero the reading side."""
+        """Choose zeros for consumers, and for producers before an rms_norm."""
         return choose_sides(problem.dims, problem.sizes, dict.fromkeys(ZEROED, State.ZERO), lambda _, __: False)

@@ -1,8 +1,9 @@
-"""Choosing sides: new units are zero where they are written or where they are read; the other side is free.
+"""Chooses for all new units whether their producers or their consumers are zero; the others are free.
 
-One walk collects, for every value, which parameters its new units depend on. A sum over them then says which side to
-zero, and a normalisation what it needs: zeros for rms_norm, means for layer_norm, both of which leave it as zeros.
-What is set to zero changes the walk, so it is repeated until nothing is added. The proof is not made here.
+A propagation finds for every value the parameters on which its new units depend. At a sum over new units one of the two
+sides is chosen to be zero, and at a normalisation the producers get the state that it needs: zeros for rms_norm, means
+for layer_norm, both of which it maps to zeros. As zeros change the dependences, propagation is repeated until nothing
+changes. The choice is proved afterwards (`fxgrow.proof`).
 """
 
 from __future__ import annotations
@@ -21,17 +22,23 @@ from ..rules.domains import Domain
 from ..rules.mixing import Mixing
 from .dependence import IDLE, Dependence, Mark, live, union, zero_of
 
-UNREAD = "nothing reads the new units with weights, and zeros would get no gradient where they are written"
-COMPUTED = "what reads the new units is computed, so that zeros it is computed from may become others, or never learn"
+UNREAD = "no weight uses the new units, and zeros would get no gradient"
+COMPUTED = (
+    "the weight that uses the new units is computed, and zeros from which it is computed may not make it zero, or get "
+    "no gradient"
+)
 ZEROED = ("rms_norm", "mean", "norm")
-"""What takes new units of zeros: they leave a sum of squares, or any sum, as it is."""
+"""Operators that may take new units that are zero, because zeros do not change a sum, or a sum of squares."""
 Side = Callable[[Dependence, Dependence], bool]
-"""Whether to zero the writers of two sides of a sum (writers, readers)."""
+"""A function (producers, consumers) that returns whether the producers of a sum are to be zero."""
 
 
 class Restart(Exception):
-    """Writers are to be zero where anything was taken for granted, so all that followed from that is void. `idle`: they
-    read as well, and need it there only."""
+    """Raised if a producer that was assumed to be free must be zero: choices based on it are discarded, and propagation
+    starts again.
+
+    `idle`: these parameters are consumers as well, and have to be zero for that use only.
+    """
 
     def __init__(self, places: frozenset[Place], *, idle: bool = False) -> None:
         super().__init__()
@@ -39,7 +46,16 @@ class Restart(Exception):
 
 
 class SidedDomain:
-    """Supports, and the states that follow from what they meet."""
+    """A domain whose values are dependences on parameters, and which chooses states at sums and normalisations.
+
+    Args:
+        chosen: the states that have been chosen so far; it is updated.
+        norms: the state that each kind of normalisation needs.
+        writers: returns whether the producers of a sum are to be zero.
+        positions: the position of each operator in the program, by identity.
+        buffers: indices of values that get no gradient.
+        read: returns the places of parameters whose new units are used by weights.
+    """
 
     same: Mark = Dependence()
     zero: Mark = None
@@ -54,7 +70,6 @@ class SidedDomain:
         buffers: Collection[int],
         read: Callable[[], Collection[Place]],
     ) -> None:
-        """`buffers`: values that do not learn. `read`: parameters whose new units are read with weights somewhere."""
         self.chosen = chosen
         self.norms = norms
         self.writers = writers
@@ -63,7 +78,7 @@ class SidedDomain:
         self.read = read
         self.places: dict[Place, None] = {}
         self.readers: set[Place] = set()
-        """Parameters that are zero where they read, for which alone they were chosen."""
+        """Consumers, which were chosen to be zero for that use only."""
         self.written: set[Place] = set()
         self.failure: Failure | None = None
 
@@ -73,14 +88,14 @@ class SidedDomain:
                 self.chosen[place] = state
 
     def place(self, place: Place) -> Mark:
-        """Its own support."""
+        """Return the dependence on the parameter itself."""
         self.places[place] = None
         if self.chosen.get(place) is State.ZERO:
             return IDLE if place in self.readers else None
         return Dependence(frozenset({place}), direct=True)
 
     def add(self, op: Op, states: Sequence[Mark]) -> Mark:
-        """A parameter that is added to zeros becomes zero too, if they have to be zero."""
+        """Return the dependence of a sum; parameters that are added to zeros are chosen to be zero too."""
         some = live(states)
         if None in states and some and all(x.direct for x in some):
             for x in some:
@@ -89,7 +104,8 @@ class SidedDomain:
         return union(some) if some else zero_of(states)
 
     def mul(self, op: Op, states: Sequence[Mark]) -> Mark:
-        """Zero wins. Of a weight and of buffers it is the weight that can be zero, and still learns."""
+        """Return the dependence of a product, which is zero if a factor is. A product of one weight and buffers depends
+        on the weight, which can be zero and still get a gradient."""
         some = live(states)
         if len(some) < len(states):
             return zero_of(states)
@@ -97,29 +113,33 @@ class SidedDomain:
         return union(learned) if len(learned) == 1 else union(some, linear=sum(bool(x.places) for x in some) < 2)
 
     def map_units(self, op: Op, states: Sequence[Mark], odd: bool, zero: bool, linear: bool, homogeneous: bool) -> Mark:
-        """Zeros stay only where the function keeps them."""
+        """Return the dependence of a pointwise function, which is zero for zeros if the function is."""
         some = live(states)
         if not some:
             return zero_of(states) if zero else self.same
         return union(some, linear=linear)
 
     def require(self, op: Op, state: Mark, even: bool, why: str) -> Mark:
-        """The proof will see."""
+        """Return the dependence; the proof checks the requirement."""
         return state
 
     def within(self, op: Op, state: Mark, domain: Domain) -> Mark:
-        """The proof will see."""
+        """Return the dependence; the proof checks the requirement."""
         return state
 
     def adapt(self, op: Op, state: Mark) -> None:
-        """New units stay outside an adapter."""
+        """Do nothing: the adapter drops new units."""
 
     def missing(self, op: Op, state: Mark) -> Mark:
-        """Zeros."""
+        """Return zero for the channels that an adapter adds."""
         return self.zero
 
     def mix(self, op: Op, state: Mark, mixing: Mixing) -> Mark:
-        """What a normalisation needs."""
+        """Choose the state that a normalisation needs, and return zero.
+
+        Raises:
+            Restart: producers must be zero.
+        """
         wanted = self.norms.get(mixing.kind)
         if mixing.kind == "mean" and state is not None and state.linear:
             wanted = self.norms.get("centre", wanted)
@@ -136,13 +156,17 @@ class SidedDomain:
         return None
 
     def centre(self, op: Op, state: Mark) -> Mark:
-        """Means become zero."""
+        """Return zero for new units that are the mean, which has been subtracted."""
         some = live([state])
         means = bool(some) and all(self.chosen.get(place) is State.MEAN for place in some[0].places)
         return None if means else self.add(op, [state, self.same])
 
     def contract(self, op: Op, factors: Sequence[Mark]) -> None:
-        """One side is zero."""
+        """Choose zeros for the producers or the consumers of a sum.
+
+        Raises:
+            Restart: producers must be zero.
+        """
         if len(live(factors)) < len(factors):
             return
         sides = [x for x in live(factors) if x.places]
@@ -150,7 +174,7 @@ class SidedDomain:
             kind, text = Kind.NO_PROOF, "the new units add up and nothing can cancel them"
             self.failure = self.failure or Failure(kind, self.positions[id(op)], text)
             return
-        readers = max(reversed(sides), key=lambda x: (x.direct, x.linear))  # of equals the last
+        readers = max(reversed(sides), key=lambda x: (x.direct, x.linear))  # the last one of equals
         if not (readers.direct or readers.linear):
             self.failure = self.failure or Failure(Kind.NO_PROOF, self.positions[id(op)], COMPUTED)
             return
@@ -165,33 +189,33 @@ class SidedDomain:
             raise Restart(frozenset(both), idle=True)
 
     def merge(self, op: Op, states: Sequence[Mark]) -> Mark:
-        """Of all of them."""
+        """Return the dependence on the parameters of all occurrences."""
         some = live(states)
         return union(some) if some else zero_of(states)
 
     def keep(self, op: Op, before: Mark, after: Mark) -> None:
-        """Zeros are found where zeros are left."""
+        """Choose zeros for a parameter or buffer to which zeros are written."""
         if after is None and before is not None and not before.idle:
             self._want(before, State.ZERO)
 
     def drawn(self, op: Op, state: Mark, why: str) -> Mark:
-        """Random factors let zeros through, with their gradients."""
+        """Return the dependence of a product with random factors, which preserves zeros and their gradients."""
         return union(some) if (some := live([state])) else state
 
     def only_eval(self, op: Op, why: str) -> None:
-        """No matter here."""
+        """Do nothing: it does not affect the choice."""
 
 
 def choose_sides(
     dims: DimsSolver, sizes: Mapping[Atom, int], norms: Mapping[str, State], writers: Side
 ) -> Assignment | Failure:
-    """Zeros on one side of every sum, what norms need before them, and anything elsewhere.
+    """Choose zeros for one side of every sum, the states that norms need for their producers, and FREE elsewhere.
 
     Args:
         dims: the axes.
         sizes: new sizes of the growing atoms.
-        norms: the state that each kind of normalisation is to receive; of those not named nothing may grow.
-        writers: whether the writing side of a sum is to be zero; else the reading side is.
+        norms: the state that each kind of normalisation needs; axes of other normalisations may not grow.
+        writers: returns whether the producers of a sum are to be zero; otherwise the consumers are.
     """
     positions = {id(op): i for i, op in enumerate(dims.program.ops)}
     chosen: dict[Place, State] = {}
@@ -219,28 +243,28 @@ def choose_sides(
 
 
 class _Observer(SidedDomain):
-    """Chooses nothing, and notes what is read with weights, through which zeros would get a gradient."""
+    """A domain that finds the parameters whose new units are used by weights, so that as zeros they get a gradient."""
 
     def __init__(self, positions: Mapping[int, int]) -> None:
         super().__init__({}, {}, lambda _, __: False, positions, frozenset(), frozenset)
         self.found: set[Place] = set()
 
     def mix(self, op: Op, state: Mark, mixing: Mixing) -> Mark:
-        """Anything may follow."""
+        """Return the dependence; no state is chosen."""
         return state
 
     def mul(self, op: Op, states: Sequence[Mark]) -> Mark:
-        """A free factor lets zeros through, with their gradients."""
+        """Return the dependence on all factors that are not zero."""
         return union(some) if (some := live(states)) else None
 
     def contract(self, op: Op, factors: Sequence[Mark]) -> None:
-        """Of two sides each reads the other."""
+        """Record the parameters of both sides of a sum of products, as each is used by the other."""
         sides = [x for x in live(factors) if x.places]
         self.found.update(*(x.places for x in sides if x.linear and len(sides) > 1))
 
 
 def _read(dims: DimsSolver, sizes: Mapping[Atom, int], positions: Mapping[int, int]) -> Collection[Place]:
-    """Parameters whose new units are read with weights somewhere."""
+    """Return the places of parameters whose new units are used by weights."""
     observer = _Observer(positions)
     Propagation(dims, sizes, observer).run()
     return observer.found

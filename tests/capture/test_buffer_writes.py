@@ -268,7 +268,7 @@ def test_a_reader_that_is_overwritten_with_channels_is_refused_by_name() -> None
         with pytest.raises(fxgrow.GrowthRefused) as caught:
             fxgrow.widen(traced(remembered), "a", scheme=scheme, example_inputs=(X[0],))
         assert caught.value.kind is Kind.NO_PROOF
-        assert "proto, into which the model writes" in str(caught.value)
+        assert "proto, to which the model writes" in str(caught.value)
 
 
 def test_without_the_demand_the_second_call_would_be_another(monkeypatch: pytest.MonkeyPatch) -> None:

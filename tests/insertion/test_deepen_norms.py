@@ -190,7 +190,7 @@ def test_all_channels_of_a_single_group_can_be_copied(training: bool) -> None:
     with pytest.raises(fxgrow.GrowthRefused) as caught:
         fxgrow.plan_widen(gm, "0", by=3)
     assert caught.value.kind is fxgrow.Kind.NORM
-    assert "two or three times the width: copies of every unit leave its statistics alone" in str(caught.value)
+    assert "two or three times the width: copies of every unit leave its statistics unchanged" in str(caught.value)
 
 
 @pytest.mark.parametrize("groups", [2, 4])

@@ -107,7 +107,7 @@ CALLS = {
     ),
     # other options
     "unknown scheme": option(Kind.BAD_OPTION, "unknown scheme 'net3net'", SCHEMES, scheme="net3net"),
-    "no scheme": option(Kind.BAD_OPTION, "None is no scheme", SCHEMES, scheme=None),
+    "no scheme": option(Kind.BAD_OPTION, "None is not a scheme", SCHEMES, scheme=None),
     "unknown skip": option(Kind.BAD_OPTION, "skip='copy'", "couple, reshape", skip="copy"),
     "unknown adapter": option(Kind.BAD_OPTION, "adapter='crop'", "pad, conv", adapter="crop"),
     "unknown init": option(Kind.BAD_OPTION, "init='ones'", "match, kaiming, xavier", init="ones"),

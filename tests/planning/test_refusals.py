@@ -183,7 +183,7 @@ def test_golden_text_of_a_join_with_the_input() -> None:
     assert str(refusal(traced("refuse_interface_input"), "conv2")) == (
         "FXG107  cannot widen conv2: its channels are joined with an input of the model\n"
         "  where   x:  %x : torch.Tensor [num_users=2] = placeholder[target=x]\n"
-        "  chain   conv2 (born) -> add -> x (axis 1 of graph input x has its size)\n"
+        "  chain   conv2 (born) -> add -> x (axis 1 of input x is fixed by the interface)\n"
         '  try     widen a layer whose channels end elsewhere: conv1; or keep the stream as it is with skip="reshape"'
     )
 

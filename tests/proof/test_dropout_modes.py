@@ -78,7 +78,7 @@ def test_what_is_always_on_is_not_claimed_for_evaluation_mode(name: str, trainin
     with pytest.raises(fxgrow.GrowthRefused) as caught:
         fxgrow.plan_widen(gm, "a", scheme="r2r", example_inputs=(X,))
     assert caught.value.kind is Kind.NO_PROOF
-    assert "draws a mask entry for every unit" in str(caught.value)
+    assert "for every unit" in str(caught.value)
     assert "F.dropout(x, p, self.training)" in str(caught.value)
     plan = fxgrow.plan_widen(gm, "a", example_inputs=(X,))
     assert plan.eval_only == ()

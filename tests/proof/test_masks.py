@@ -122,7 +122,7 @@ def test_the_mask_of_a_plan_may_not_change_its_sign() -> None:
     assert isinstance(axis.layout, Leaf)
     odd = replace(mask, axes=(replace(axis, layout=replace(axis.layout, state="odd")),))
     wrong = replace(plan, tensors=tuple(odd if edit is mask else edit for edit in plan.tensors))
-    with pytest.raises(fxgrow.FxgrowError, match="flags or whole numbers cannot be odd"):
+    with pytest.raises(fxgrow.FxgrowError, match="new units of a boolean or integer tensor cannot be odd"):
         fxgrow.apply(type(plan).from_json(wrong.to_json()), traced)
 
 

@@ -150,7 +150,7 @@ def test_a_plain_sum_asks_for_an_odd_writer() -> None:
 
 @pytest.mark.parametrize("model", [Unbiased(), Scores(shared=True)], ids=["tied weight", "product with itself"])
 def test_zero_on_both_sides_is_no_way_out_of_a_contradiction(model: nn.Module) -> None:
-    with pytest.raises(GrowthRefused, match="them; nor will zeros do: both sides of the sum are zero") as refusal:
+    with pytest.raises(GrowthRefused, match="them; zeros are not possible: both sides of the sum are zero") as refusal:
         fxgrow.widen(fxgrow.trace(model, (X,)), node=next(name for name, _ in model.named_children()))
     assert refusal.value.kind is Kind.NO_PROOF
 

@@ -102,7 +102,10 @@ DAMAGE: dict[str, tuple[Callable[[Data], object], str]] = {
     "a monstrous number": (lambda p: p["tensors"][0].update(new=[10**30, 1]), "is not a valid int"),
     "a flag as a number": (lambda p: p.update(seed=True), "True is not a valid int"),
     "NaN as a seed": (lambda p: p.update(seed=float("nan")), "nan is not a valid int"),
-    "an object where a number stands": (lambda p: p["modules"][0]["attributes"][0].__setitem__(2, {"x": 1}), "is not a number, name or list"),
+    "an object where a number stands": (
+        lambda p: p["modules"][0]["attributes"][0].__setitem__(2, {"x": 1}),
+        "is not a number, name or list",
+    ),
 }
 
 
