@@ -101,12 +101,12 @@ class Propagation(Generic[S]):
         told = zip(indices_of(self.dims, self.growing, axis), rows.values(), strict=True)
         return [self._held(nested(self.dims, index, row), self.axes(value)) for index, row in told]
 
-    def set(self, value: Value, marks: list[list[Any]]) -> None:
+    def set(self, value: Value, rows: list[list[Any]]) -> None:
         """Set the states of an output."""
         axes, growing = self.axes(value), self.growing
         counts = [sum(atom in growing for atom in held) for held in self.dims.occurrences(value)]
-        assert len(counts) == len(marks), f"{value} has {len(counts)} axes, not {len(marks)}"
-        rows = [self.broadcast_states(row, count) for row, count in zip(marks, counts, strict=True)]
+        assert len(counts) == len(rows), f"{value} has {len(counts)} axes, not {len(rows)}"
+        rows = [self.broadcast_states(row, count) for row, count in zip(rows, counts, strict=True)]
         self._marks[value.index] = [[self._held(x, axes) for x in row] for row in rows]
 
     def _held(self, state: Any, axes: Sequence[Axis]) -> Any:

@@ -23,12 +23,12 @@ class AdaptSkip:
 
     def states(self, op: Op, s: StateContext) -> None:
         """New channels of the input cancel in pairs or are dropped; channels that are added are zeros or copies."""
-        marks = s.of(op.args["x"])
-        at = normal(op.args["dim"], len(marks))
-        for state in marks[at]:
+        rows = s.of(op.args["x"])
+        at = normal(op.args["dim"], len(rows))
+        for state in rows[at]:
             s.adapt(op, state)
-        marks[at] = [s.missing(op, s.same)] * s.count(s.axes(op.outputs[0])[at])
-        s.set(op.outputs[0], marks)
+        rows[at] = [s.missing(op, s.same)] * s.count(s.axes(op.outputs[0])[at])
+        s.set(op.outputs[0], rows)
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """Return the blocks of paired channels, the width, and the channels that are copies."""

@@ -54,11 +54,11 @@ class Along(SameSizes):
         """Along other axes the result is a function of each unit's own slice."""
         x = next(op.inputs())
         over = [s.axes(x)[at] for at in self._over(op)]
-        marks = [[s.forget_index(state, over) for state in states] for states in s.of(x)]
+        rows = [[s.forget_index(state, over) for state in states] for states in s.of(x)]
         for out in op.outputs:
             number = out.dtype.is_floating_point or out.dtype.is_complex  # indices of sorted zeros are arbitrary
             how = {"zero": self.zero and number, "homogeneous": self.homogeneous and number}
-            s.set(out, each(op, s, marks, odd=self.linear, linear=self.linear, **how))
+            s.set(out, each(op, s, rows, odd=self.linear, linear=self.linear, **how))
 
 
 class Fourier(Along):
@@ -118,13 +118,13 @@ class Softmax(SameSizes):
     def states(self, op: Op, s: StateContext) -> None:
         """Along the axis copies are divided among themselves (a state "split"); see `StateContext.mix`."""
         x = op.args["self"]
-        marks, axes = s.of(x), s.axes(x)
+        rows, axes = s.of(x), s.axes(x)
         at = normal(op.args["dim"], len(axes)) if axes else 0
-        others = [[s.forget_index(state, axes[at : at + 1]) for state in states] for states in marks]
+        others = [[s.forget_index(state, axes[at : at + 1]) for state in states] for states in rows]
         out = each(op, s, others, odd=False, zero=False)
         for k in range(at, at + bool(axes)):
             mixing = mixed(op, s, [axes[k]])
-            out[k] = [s.mix(op, state, mixing) for state in marks[k]]
+            out[k] = [s.mix(op, state, mixing) for state in rows[k]]
         s.set(op.outputs[0], out)
 
 

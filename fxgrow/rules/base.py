@@ -157,7 +157,7 @@ class StateContext(Protocol):
             s.set(op.outputs[0], rows[::-1])
         """
 
-    def set(self, value: Value, marks: AxisStates) -> None:
+    def set(self, value: Value, rows: AxisStates) -> None:
         """Set the states of an output: a row for each of its axes, with as many states as `count` says. The states of a
         row with another number of them are merged into one.
 

@@ -22,8 +22,8 @@ class BroadcastTensors(SameSizes):
     def states(self, op: Op, s: StateContext) -> None:
         """Each result has the states of its operand, and is the same for all units of axes that the operand lacks."""
         for value, out in zip(op.args["tensors"], op.outputs, strict=True):
-            axes, marks = s.axes(out), s.of(value)
-            rows: AxisStates = [[] for _ in range(len(axes) - len(marks))] + marks
+            axes, operand = s.axes(out), s.of(value)
+            rows: AxisStates = [[] for _ in range(len(axes) - len(operand))] + operand
             s.set(out, [_filled(s, row, axis) for row, axis in zip(rows, axes, strict=True)])
 
 

@@ -100,12 +100,12 @@ class Pieces:
     def states(self, op: Op, s: StateContext) -> None:
         """Each piece has the states of its part of the axis."""
         x = op.args["self"]
-        marks = s.of(x)
-        at = normal(op.args["dim"], len(marks))
+        operand = s.of(x)
+        at = normal(op.args["dim"], len(operand))
         axis, start = s.axes(x)[at], 0
         axes = [s.axes(out)[at] for out in op.outputs]
-        for out, part, own in zip(op.outputs, axes, regroup(s, op, marks[at], axes), strict=True):
-            rows = [[s.piece(state, axis, start, part) for state in row] for row in marks]
+        for out, part, own in zip(op.outputs, axes, regroup(s, op, operand[at], axes), strict=True):
+            rows = [[s.piece(state, axis, start, part) for state in row] for row in operand]
             s.set(out, [own if k == at else row for k, row in enumerate(rows)])
             start += out.shape[at]
 
@@ -151,11 +151,11 @@ class Glu(SameSizes):
     def states(self, op: Op, s: StateContext) -> None:
         """The state of a product of the first half with a function of the second that is not odd."""
         x = op.args["self"]
-        marks = s.of(x)
-        at = normal(op.args["dim"], len(marks))
-        value, gate = regroup(s, op, marks[at], self._halves(s, op, s.axes(x)[at]))
+        operand = s.of(x)
+        at = normal(op.args["dim"], len(operand))
+        value, gate = regroup(s, op, operand[at], self._halves(s, op, s.axes(x)[at]))
         gates = [s.map_units(op, [y], odd=False, zero=False) for y in gate]
-        rows = [row if k != at else [] for k, row in enumerate(marks)]
+        rows = [row if k != at else [] for k, row in enumerate(operand)]
         out = [[s.map_units(op, [y], odd=False, zero=True) for y in row] for row in rows]
         out[at] = [s.mul(op, pair) for pair in zip(value, gates, strict=True)]
         s.set(op.outputs[0], out)

@@ -98,9 +98,9 @@ class Index(SameSizes):
 
     def states(self, op: Op, s: StateContext) -> None:
         """Along the other axes the states are those of the operand."""
-        marks, axes, sources = s.of(op.args["self"]), s.axes(op.args["self"]), self._sources(op)
+        rows, axes, sources = s.of(op.args["self"]), s.axes(op.args["self"]), self._sources(op)
         chosen = [axis for k, axis in enumerate(axes) if k not in sources]
-        s.set(op.outputs[0], [[] if k is None else [s.forget_index(x, chosen) for x in marks[k]] for k in sources])
+        s.set(op.outputs[0], [[] if k is None else [s.forget_index(x, chosen) for x in rows[k]] for k in sources])
 
 
 class Create:
@@ -131,8 +131,8 @@ class Create:
         """All units, old and new, are the same."""
         out = op.outputs[0]
         state = s.null if self.zero else s.same
-        marks: AxisStates = [[state] * s.count(axis) for axis in s.axes(out)]
-        s.set(out, marks)
+        rows: AxisStates = [[state] * s.count(axis) for axis in s.axes(out)]
+        s.set(out, rows)
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """Return the new sizes, if the call has a sizes argument."""

@@ -72,9 +72,9 @@ class Diagonal(SameSizes):
 
     def states(self, op: Op, s: StateContext) -> None:
         """Along the other axes the states are those of the operand."""
-        marks, over = s.of(op.args["self"]), self._over(op)
+        rows, over = s.of(op.args["self"]), self._over(op)
         chosen = [s.axes(op.args["self"])[at] for at in over]
-        kept = [[s.forget_index(state, chosen) for state in row] for k, row in enumerate(marks) if k not in over]
+        kept = [[s.forget_index(state, chosen) for state in row] for k, row in enumerate(rows) if k not in over]
         s.set(op.outputs[0], [*kept, []])
 
 

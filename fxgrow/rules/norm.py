@@ -52,8 +52,8 @@ class PerChannel(SameSizes):
 
     def states(self, op: Op, s: StateContext) -> None:
         """The states of a difference, a quotient, a product and a sum, in the order in which they are computed."""
-        marks, axes = s.of(op.args["input"]), s.axes(op.args["input"])
-        out = [s.forget_index(x, axes[:1] + axes[2:]) for x in marks[1]]
+        rows, axes = s.of(op.args["input"]), s.axes(op.args["input"])
+        out = [s.forget_index(x, axes[:1] + axes[2:]) for x in rows[1]]
         out = [s.require(op, x, even=False, why="it is divided by its own standard deviation") for x in out]
         out = [s.map_units(op, [x], odd=True, zero=True) for x in out]
         for name, combine in (("running_mean", s.add), ("running_var", s.mul), ("weight", s.mul), ("bias", s.add)):
@@ -63,7 +63,7 @@ class PerChannel(SameSizes):
             if name == "running_var":
                 some = [s.require(op, state, even=True, why="paired units need equal variances") for state in some]
             out = [combine(op, pair) for pair in zip(out, some, strict=True)]
-        rest = [marks[0], *marks[2:]]
+        rest = [rows[0], *rows[2:]]
         if any(rest):
             mixing = self._mixing(op, s)
             for row in rest:
@@ -113,18 +113,18 @@ class GroupNorm(SameSizes):
         x = op.args["input"]
         _, channels = self._split(s, op, s.axes(x)[1], x.shape[1])
         over = [channels, *s.axes(x)[2:]]
-        marks = [[s.forget_index(y, over) for y in states] for states in s.of(x)]
+        rows = [[s.forget_index(y, over) for y in states] for states in s.of(x)]
         if op.args["num_groups"] == 1:
             mixing = mixed(op, s, s.axes(x)[1:], op.args["weight"], kind="group_norm")
-            row = [s.mix(op, y, mixing) for y in marks[1]]
+            row = [s.mix(op, y, mixing) for y in rows[1]]
         else:
-            row = [s.require(op, y, even=True, why="paired units need equal statistics") for y in marks[1]]
+            row = [s.require(op, y, even=True, why="paired units need equal statistics") for y in rows[1]]
             row = [s.map_units(op, [y], odd=False, zero=False) for y in row]
         for name, combine in (("weight", s.mul), ("bias", s.add)):
             if op.args[name] is not None:
                 row = [combine(op, pair) for pair in zip(row, s.of(op.args[name])[0], strict=True)]
         affine = op.args["bias"] is not None
-        out = each(op, s, marks, odd=not affine, zero=not affine, unsafe=True)
+        out = each(op, s, rows, odd=not affine, zero=not affine, unsafe=True)
         s.set(op.outputs[0], [out[0], row, *out[2:]])
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
@@ -163,12 +163,12 @@ class WholeAxis:
         """Normalised axes are mixed, scaled and shifted; along other axes the result is a function of each vector."""
         affine = op.args.get("bias") is not None
         x, over = op.args["input"], self._over(op)
-        marks, axes = s.of(x), s.axes(x)
+        rows, axes = s.of(x), s.axes(x)
         mixing = mixed(op, s, axes[-over:], op.args.get("weight"), self._epsilon(op))
-        outside = [[s.forget_index(state, axes[-over:]) for state in states] for states in marks[:-over]]
+        outside = [[s.forget_index(state, axes[-over:]) for state in states] for states in rows[:-over]]
         out = each(op, s, outside, odd=not affine, zero=not affine, unsafe=True)
         for k in range(len(axes) - over, len(axes)):
-            row = [s.mix(op, state, mixing) for state in marks[k]]
+            row = [s.mix(op, state, mixing) for state in rows[k]]
             for name, combine in (("weight", s.mul), ("bias", s.add)):
                 value = op.args.get(name)
                 if value is not None:
@@ -218,18 +218,18 @@ def _evenly(s: StateContext, axis: Axis) -> bool:
     return all(b * before == a * after and _evenly(s, term) for term, a, b in parts)
 
 
-def each(op: Op, s: StateContext, marks: AxisStates, *, unsafe: bool = False, **how: bool) -> AxisStates:
+def each(op: Op, s: StateContext, rows: AxisStates, *, unsafe: bool = False, **how: bool) -> AxisStates:
     """Return the states after a function that is applied to the slice of each unit.
 
     Args:
         op: the operator.
         s: the states.
-        marks: the states of the operand.
+        rows: the states of the operand.
         unsafe: whether the function is not defined at zero, because it normalises.
         how: keyword arguments of `StateContext.map_units`.
     """
     out: AxisStates = []
-    for states in marks:
+    for states in rows:
         row = [s.require(op, y, even=False, why="it is normalised") for y in states] if unsafe else states
         out.append([s.map_units(op, [y], **how) for y in row])
     return out

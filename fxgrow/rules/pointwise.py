@@ -43,14 +43,14 @@ def aligned(op: Op, s: StateContext, values: list[Value]) -> Iterator[list[list[
         yield [states if len(states) == width else [s.same] * width for states in some]
 
 
-def drawn(op: Op, s: StateContext, marks: AxisStates, why: str) -> AxisStates:
+def drawn(op: Op, s: StateContext, rows: AxisStates, why: str) -> AxisStates:
     """Return the states after an operator that may draw a random factor for every unit: in both modes, in training mode
     only, or never."""
     if op.draws[0]:
-        return [[s.drawn(op, x, why) for x in row] for row in marks]
-    if op.draws[1] and any(marks):
+        return [[s.drawn(op, x, why) for x in row] for row in rows]
+    if op.draws[1] and any(rows):
         s.only_eval(op, why)
-    return marks
+    return rows
 
 
 def inside(op: Op, s: StateContext, value: Value, states: list[State]) -> list[State]:
@@ -158,8 +158,8 @@ class Cast(Unary):
         dtype = op.outputs[0].dtype
         odd = dtype.is_signed and dtype is not torch.bool
         linear = odd and (dtype.is_floating_point or dtype.is_complex)
-        marks = s.of(op.args["self"])
-        s.set(op.outputs[0], [[s.map_units(op, [x], odd=odd, zero=True, linear=linear) for x in r] for r in marks])
+        rows = s.of(op.args["self"])
+        s.set(op.outputs[0], [[s.map_units(op, [x], odd=odd, zero=True, linear=linear) for x in r] for r in rows])
 
 
 class RandomSlope(Unary):
@@ -167,8 +167,8 @@ class RandomSlope(Unary):
 
     def states(self, op: Op, s: StateContext) -> None:
         """Equal units stay equal where the slope is not random."""
-        marks = drawn(op, s, s.of(op.args["self"]), "rrelu draws a slope for every unit")
-        out = [[s.map_units(op, [x], odd=False, zero=True, homogeneous=True) for x in row] for row in marks]
+        rows = drawn(op, s, s.of(op.args["self"]), "rrelu draws a slope for every unit")
+        out = [[s.map_units(op, [x], odd=False, zero=True, homogeneous=True) for x in row] for row in rows]
         s.set(op.outputs[0], out)
 
 

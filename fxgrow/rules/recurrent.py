@@ -131,9 +131,9 @@ class OneStep(Recurrent):
         """The states after one step of the equations."""
         cell = self._cell(op)
         batch, into = s.of(op.args["input"])
-        marks = [s.of(value) for value in self._initial(op)]
-        hidden, memory = self._step(op, s, cell, into, marks[0][1], marks[-1][1], loop=False)
-        samples = self._samples(op, s, [batch, *(m[0] for m in marks)], biases=bool(cell.biases))
+        before = [s.of(value) for value in self._initial(op)]
+        hidden, memory = self._step(op, s, cell, into, before[0][1], before[-1][1], loop=False)
+        samples = self._samples(op, s, [batch, *(m[0] for m in before)], biases=bool(cell.biases))
         for out, row, rows in zip(op.outputs, (hidden, memory), samples, strict=False):
             s.set(out, [rows, row])
 
@@ -191,17 +191,17 @@ class Sequence(Recurrent):
         """The states after a step of the equations, which must be valid as the input of the next step."""
         x, cells = s.of(op.args["input"]), self._cells(op)
         into, batch = x[2], x[0 if op.args["batch_first"] else 1]
-        marks = [s.of(value) for value in self._initial(op)]
+        rows = [s.of(value) for value in self._initial(op)]
         hiddens: list[Row] = []
         memories: list[Row] = []
         for row in cells:
-            found = [self._step(op, s, cell, into, marks[0][2], marks[-1][2], loop=True) for cell in row]
+            found = [self._step(op, s, cell, into, rows[0][2], rows[-1][2], loop=True) for cell in row]
             into = [state for hidden, _ in found for state in hidden]
             if op.draws[0] and row is not cells[-1]:
                 into = [s.drawn(op, state, DROPS) for state in into]
             hiddens.extend(hidden for hidden, _ in found)
             memories.extend(memory for _, memory in found)
-        ends = [batch, *(m[1] for m in marks)]
+        ends = [batch, *(m[1] for m in rows)]
         samples = self._samples(op, s, ends, biases=op.args["has_biases"], layers=len(cells))
         if op.draws[0]:
             hidden, memory = ([s.drawn(op, state, DROPS) for state in row] for row in samples)

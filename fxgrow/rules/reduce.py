@@ -60,12 +60,12 @@ class Reduce(SameSizes):
     def states(self, op: Op, s: StateContext) -> None:
         """Along other axes the result is a function of each unit's own slice; new units must vanish in a sum."""
         x = next(op.inputs())
-        marks, axes, over = s.of(x), s.axes(x), self._over(op)
-        self._over_units(op, s, [state for k in over for state in marks[k]])
+        operand, axes, over = s.of(x), s.axes(x), self._over(op)
+        self._over_units(op, s, [state for k in over for state in operand[k]])
         for out in op.outputs:
-            keep = len(out.shape) == len(marks)
+            keep = len(out.shape) == len(operand)
             rows: AxisStates = []
-            for k, states in enumerate(marks):
+            for k, states in enumerate(operand):
                 if k in over:
                     rows.extend([[]] if keep else [])
                 else:

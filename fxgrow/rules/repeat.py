@@ -43,8 +43,8 @@ class RepeatInterleave:
 
     def states(self, op: Op, s: StateContext) -> None:
         """All repetitions of a unit are the same."""
-        marks, axes, at = s.of(op.args["self"]), s.axes(op.args["self"]), self._at(op)
-        row = [state for some in marks for state in some] if at is None else marks[at]
+        rows, axes, at = s.of(op.args["self"]), s.axes(op.args["self"]), self._at(op)
+        row = [state for some in rows for state in some] if at is None else rows[at]
         whole = terms_of(s.algebra.resolve(product(axes) if at is None else axes[at]))
         after = terms_of(s.algebra.resolve(s.axes(op.outputs[0])[at or 0]))
         if len(whole) == len(after):  # (a + b) r is (a r) + (b r)
@@ -52,7 +52,7 @@ class RepeatInterleave:
             for some, term in zip(regroup(s, op, row, whole), after, strict=True):
                 parts += [*some, *[s.same] * (s.count(term) - len(some))]
             row = parts
-        s.set(op.outputs[0], [row] if at is None else [*marks[:at], row, *marks[at + 1 :]])
+        s.set(op.outputs[0], [row] if at is None else [*rows[:at], row, *rows[at + 1 :]])
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """Return the number of repetitions, and the output size if it is given."""
@@ -82,8 +82,8 @@ class Repeat:
 
     def states(self, op: Op, s: StateContext) -> None:
         """All repetitions of an axis are the same."""
-        marks, out = s.of(op.args["self"]), s.axes(op.outputs[0])
-        rows: list[list[State]] = [[] for _ in range(len(out) - len(marks))] + marks
+        operand, out = s.of(op.args["self"]), s.axes(op.outputs[0])
+        rows: list[list[State]] = [[] for _ in range(len(out) - len(operand))] + operand
         s.set(op.outputs[0], [_in_front(s, op, row, axis) for row, axis in zip(rows, out, strict=True)])
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:

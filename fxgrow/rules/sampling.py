@@ -34,14 +34,14 @@ class GridSample(SameSizes):
     def states(self, op: Op, s: StateContext) -> None:
         """The result is linear in each channel; along axes of the grid it is an arbitrary function of the grid."""
         x, space = s.axes(op.args["input"]), slice(2, None)
-        marks = [[s.forget_index(state, x[space]) for state in row] for row in s.of(op.args["input"])]
+        rows = [[s.forget_index(state, x[space]) for state in row] for row in s.of(op.args["input"])]
         coordinates = s.axes(op.args["grid"])[-1:]
         grid = [
             [s.map_units(op, [s.forget_index(state, coordinates)], odd=False, zero=False) for state in row]
             for row in s.of(op.args["grid"])
         ]
-        samples = [s.mul(op, pair) for pair in zip(marks[0], grid[0], strict=True)]
-        channels = [s.map_units(op, [state], odd=True, zero=True, linear=True) for state in marks[1]]
+        samples = [s.mul(op, pair) for pair in zip(rows[0], grid[0], strict=True)]
+        channels = [s.map_units(op, [state], odd=True, zero=True, linear=True) for state in rows[1]]
         s.set(op.outputs[0], [samples, channels, *grid[1:-1]])
 
 

@@ -89,12 +89,12 @@ class View:
     def states(self, op: Op, s: StateContext) -> None:
         """Units keep their order, so the states are those of the operand in the same order."""
         x, out = op.args["self"], op.outputs[0]
-        marks, before, axes = s.of(x), s.axes(x), s.axes(out)
+        rows, before, axes = s.of(x), s.axes(x), s.axes(out)
         result: AxisStates = [[] for _ in out.shape]
         for left, right in group(x.shape, out.shape):
-            row, parts = [state for k in left for state in marks[k]], [axes[k] for k in right]
+            row, parts = [state for k in left for state in rows[k]], [axes[k] for k in right]
             if len(left) != 1 or len(right) != 1:
-                row = s.merge_axes([before[k] for k in left], [marks[k] for k in left])
+                row = s.merge_axes([before[k] for k in left], [rows[k] for k in left])
             told = self._told(op, s, before[left[0]], row, parts) if len(left) == 1 else None
             for k, some in zip(right, told or s.split_axes(row, parts) or regroup(s, op, row, parts), strict=True):
                 result[k] = some
@@ -157,8 +157,8 @@ class Permute(SameSizes):
 
     def states(self, op: Op, s: StateContext) -> None:
         """The states are those of the operand in the new order of axes."""
-        marks = s.of(op.args["self"])
-        s.set(op.outputs[0], [marks[k] for k in self._order(op)])
+        rows = s.of(op.args["self"])
+        s.set(op.outputs[0], [rows[k] for k in self._order(op)])
 
 
 class Squeeze(SameSizes):
@@ -188,8 +188,8 @@ class Squeeze(SameSizes):
 
     def states(self, op: Op, s: StateContext) -> None:
         """The states are those of the operand; new axes have none."""
-        marks = s.of(op.args["self"])
-        s.set(op.outputs[0], [[] if k is None else marks[k] for k in self._kept(op)])
+        rows = s.of(op.args["self"])
+        s.set(op.outputs[0], [[] if k is None else rows[k] for k in self._kept(op)])
 
 
 class Expand:
@@ -221,12 +221,12 @@ class Expand:
 
     def states(self, op: Op, s: StateContext) -> None:
         """All units of a repeated axis are the same."""
-        marks = s.of(op.args["self"])
+        rows = s.of(op.args["self"])
         out = s.axes(op.outputs[0])
         result: AxisStates = []
-        for k, axis in enumerate(out, len(marks) - len(out)):
-            kept = k >= 0 and len(marks[k]) == s.count(axis)
-            result.append(marks[k] if kept else [s.same] * s.count(axis))
+        for k, axis in enumerate(out, len(rows) - len(out)):
+            kept = k >= 0 and len(rows[k]) == s.count(axis)
+            result.append(rows[k] if kept else [s.same] * s.count(axis))
         s.set(op.outputs[0], result)
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:

@@ -29,11 +29,11 @@ class Unbind(SameSizes):
 
     def states(self, op: Op, s: StateContext) -> None:
         """The states are those of the operand at each unit of the axis."""
-        marks = s.of(op.args["self"])
-        at = normal(op.args["dim"], len(marks))
+        rows = s.of(op.args["self"])
+        at = normal(op.args["dim"], len(rows))
         axis = s.axes(op.args["self"])[at]
         for number, out in enumerate(op.outputs):
-            s.set(out, [[s.select(x, axis, number) for x in row] for row in marks[:at] + marks[at + 1 :]])
+            s.set(out, [[s.select(x, axis, number) for x in row] for row in rows[:at] + rows[at + 1 :]])
 
 
 class Select(SameSizes):
@@ -50,10 +50,10 @@ class Select(SameSizes):
 
     def states(self, op: Op, s: StateContext) -> None:
         """The states are those of the operand at the selected unit."""
-        marks = s.of(op.args["self"])
-        at = normal(op.args["dim"], len(marks))
+        rows = s.of(op.args["self"])
+        at = normal(op.args["dim"], len(rows))
         axis, number = s.axes(op.args["self"])[at], normal(op.args["index"], op.args["self"].shape[at])
-        s.set(op.outputs[0], [[s.select(x, axis, number) for x in row] for row in marks[:at] + marks[at + 1 :]])
+        s.set(op.outputs[0], [[s.select(x, axis, number) for x in row] for row in rows[:at] + rows[at + 1 :]])
 
 
 class Range:
@@ -126,14 +126,14 @@ class Slice:
 
     def states(self, op: Op, s: StateContext) -> None:
         """The slice has the states of its part of the axis."""
-        marks, cut = s.of(op.args["self"]), Range(op, op.outputs[0])
+        operand, cut = s.of(op.args["self"]), Range(op, op.outputs[0])
         if not cut.whole and not cut.strided:
             axis = s.axes(op.args["self"])[cut.at]
             parts = cut.cut(s, axis)
-            own = regroup(s, op, marks[cut.at], parts)[1]
-            rows = [[s.piece(state, axis, cut.start, parts[1]) for state in row] for row in marks]
-            marks = [own if k == cut.at else row for k, row in enumerate(rows)]
-        s.set(op.outputs[0], marks)
+            own = regroup(s, op, operand[cut.at], parts)[1]
+            rows = [[s.piece(state, axis, cut.start, parts[1]) for state in row] for row in operand]
+            operand = [own if k == cut.at else row for k, row in enumerate(rows)]
+        s.set(op.outputs[0], operand)
 
     def resized(self, op: Op, z: SizeContext) -> Mapping[str, Any]:
         """Return the start and the end of the slice after the growth."""

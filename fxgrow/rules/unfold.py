@@ -46,8 +46,8 @@ class Im2Col(SameSizes):
 
     def states(self, op: Op, s: StateContext) -> None:
         """The result is a linear function of each channel."""
-        marks, over = s.of(op.args["self"]), s.axes(op.args["self"])[-2:]
-        planes = [[s.forget_index(state, over) for state in row] for row in marks[:-2]]
+        rows, over = s.of(op.args["self"]), s.axes(op.args["self"])[-2:]
+        planes = [[s.forget_index(state, over) for state in row] for row in rows[:-2]]
         s.set(op.outputs[0], [*each(op, s, planes, odd=True, zero=True, linear=True), []])
 
 
@@ -69,8 +69,8 @@ class Col2Im(SameSizes):
     def states(self, op: Op, s: StateContext) -> None:
         """The result is a linear function of the windows of each channel."""
         x = op.args["self"]
-        marks, over = s.of(x), s.axes(x)[-1:]
-        columns = [[s.forget_index(state, over) for state in row] for row in marks[:-1]]
+        rows, over = s.of(x), s.axes(x)[-1:]
+        columns = [[s.forget_index(state, over) for state in row] for row in rows[:-1]]
         s.set(op.outputs[0], [*each(op, s, columns, odd=True, zero=True, linear=True), [], []])
 
 

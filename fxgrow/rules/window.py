@@ -40,7 +40,7 @@ class Window(SameSizes):
         planes = [[s.forget_index(state, over) for state in states] for states in s.of(x)]
         for out in op.outputs:
             number = out.dtype.is_floating_point
-            marks = each(
+            rows = each(
                 op,
                 s,
                 planes,
@@ -49,7 +49,7 @@ class Window(SameSizes):
                 linear=self.linear,
                 homogeneous=self.homogeneous and number,
             )
-            s.set(out, [*marks[: -self.over], *([] for _ in range(self.over))])
+            s.set(out, [*rows[: -self.over], *([] for _ in range(self.over))])
 
 
 class Pad(SameSizes):
@@ -84,8 +84,8 @@ class Pad(SameSizes):
         """Along other axes new units are padded like old ones."""
         value, axes = op.args.get("value"), s.axes(op.args["self"])
         padded = [axes[at] for at, amounts in self._amounts(op).items() if any(amounts)]
-        marks = [[s.forget_index(state, padded) for state in states] for states in s.of(op.args["self"])]
-        s.set(op.outputs[0], each(op, s, marks, odd=not value, zero=not value, linear=not value))
+        rows = [[s.forget_index(state, padded) for state in states] for states in s.of(op.args["self"])]
+        s.set(op.outputs[0], each(op, s, rows, odd=not value, zero=not value, linear=not value))
 
 
 class Dropout(SameSizes):
@@ -104,13 +104,13 @@ class Dropout(SameSizes):
 
     def states(self, op: Op, s: StateContext) -> None:
         """The states of the input in a mode without random numbers, and otherwise those of a random product."""
-        marks: AxisStates = s.of(next(op.inputs()))
-        marks = drawn(op, s, marks, DROPS)
+        rows: AxisStates = s.of(next(op.inputs()))
+        rows = drawn(op, s, rows, DROPS)
         if self.shifts and op.draws[0]:
-            marks = [[s.add(op, [x, s.drawn(op, s.same, DROPS)]) for x in row] for row in marks]
-        s.set(op.outputs[0], marks)
+            rows = [[s.add(op, [x, s.drawn(op, s.same, DROPS)]) for x in row] for row in rows]
+        s.set(op.outputs[0], rows)
         for mask in op.outputs[1:]:
-            s.set(mask, [[s.same] * len(row) for row in marks])
+            s.set(mask, [[s.same] * len(row) for row in rows])
 
 
 class PixelShuffle(SameSizes):
@@ -126,8 +126,8 @@ class PixelShuffle(SameSizes):
 
     def states(self, op: Op, s: StateContext) -> None:
         """The states of the channels are those of the operand."""
-        marks = s.of(op.args["self"])
-        s.set(op.outputs[0], [*marks[:-2], [], []])
+        rows = s.of(op.args["self"])
+        s.set(op.outputs[0], [*rows[:-2], [], []])
 
 
 class PixelUnshuffle(SameSizes):
@@ -145,8 +145,8 @@ class PixelUnshuffle(SameSizes):
 
     def states(self, op: Op, s: StateContext) -> None:
         """The states of the channels are those of the operand."""
-        marks = s.of(op.args["self"])
-        s.set(op.outputs[0], [*marks[:-2], [], []])
+        rows = s.of(op.args["self"])
+        s.set(op.outputs[0], [*rows[:-2], [], []])
 
 
 class ChannelShuffle(SameSizes):
@@ -164,8 +164,8 @@ class ChannelShuffle(SameSizes):
 
     def states(self, op: Op, s: StateContext) -> None:
         """Only the inner factor grows, so its states keep their order."""
-        marks = s.of(op.args["self"])
-        s.set(op.outputs[0], marks)
+        rows = s.of(op.args["self"])
+        s.set(op.outputs[0], rows)
 
 
 for _rank in (1, 2, 3):
