@@ -19,31 +19,31 @@ def carriers(dims: DimsSolver, wanted: Iterable[Atom]) -> nx.Graph:
     other."""
     some = set(wanted)
     graph = nx.Graph()
-    born: dict[int, str] = {}
+    source_of: dict[int, str] = {}
 
     def carries(value: Value) -> bool:
         return dims.carries(value, some.__contains__)
 
     for value in dims.program.inputs:
         if carries(value):
-            born[value.index] = value.node
+            source_of[value.index] = value.node
             graph.add_node(value.node)
     for op in dims.program.ops:
         for value in op.inputs():
             if carries(value):
                 graph.add_node(op.node)
-                source = born.get(value.index)
+                source = source_of.get(value.index)
                 if source is not None and source != op.node:
                     graph.add_edge(source, op.node)
                 for name in value.names:  # connects all users of a weight
                     graph.add_edge(f"{name} (parameter)", op.node)
         for value in op.outputs:
             if carries(value):
-                born[value.index] = op.node
+                source_of[value.index] = op.node
                 graph.add_node(op.node)
     for value in dims.program.outputs:
-        if carries(value) and value.index in born:
-            graph.add_edge(born[value.index], OUTPUT)
+        if carries(value) and value.index in source_of:
+            graph.add_edge(source_of[value.index], OUTPUT)
     return graph
 
 

@@ -378,11 +378,11 @@ class Algebra:
 
     def copy(self) -> Algebra:
         """Return an independent copy."""
-        twin = Algebra()
-        twin.size, twin.link, twin.frozen = self.size.copy(), self.link.copy(), self.frozen.copy()
-        twin.unions, twin.ties = self.unions.copy(), self.ties.copy()
-        twin._tied, twin._splits = self._tied.copy(), self._splits.copy()
-        return twin
+        other = Algebra()
+        other.size, other.link, other.frozen = self.size.copy(), self.link.copy(), self.frozen.copy()
+        other.unions, other.ties = self.unions.copy(), self.ties.copy()
+        other._tied, other._splits = self._tied.copy(), self._splits.copy()
+        return other
 
     def restore(self, before: Algebra) -> None:
         """Discard all changes since the copy `before` was made."""

@@ -36,7 +36,7 @@ class Demand:
     """Position of the operator that requires it."""
     text: str
     """Why it is required, for messages."""
-    readers: tuple[Place, ...] = ()
+    consumers: tuple[Place, ...] = ()
     """Consumers that could be zero instead."""
 
 
@@ -93,9 +93,9 @@ class ParityDomain:
         if self.failure is None:
             self.failure = Failure(kind, self.positions[id(op)], text, hint)
 
-    def _demand(self, op: Op, form: int, value: int, text: str, readers: tuple[Place, ...] = ()) -> None:
+    def _demand(self, op: Op, form: int, value: int, text: str, consumers: tuple[Place, ...] = ()) -> None:
         if form or value:
-            self.demands.append(Demand(form, value, self.positions[id(op)], text, readers))
+            self.demands.append(Demand(form, value, self.positions[id(op)], text, consumers))
 
     def place(self, place: Place) -> Parity:
         """Return a new unknown bit, or zero, or for boolean and integer tensors 0."""
@@ -195,17 +195,17 @@ class ParityDomain:
             self._fail(op, "both sides of the sum are zero: no gradient would ever reach the new units", Kind.DEAD)
         if zeros:
             return
-        form, readers = 0, []
+        form, consumers = 0, []
         for x in factors:
             assert x is not None
             form ^= x
-            readers += self._reader(x)
-        readers = [r for r in readers if len(factors) > 1]
-        self.summed.update(readers)
-        readers = [r for r in readers if r.axis != SHARE]
-        self._demand(op, form, 1, "the new units add up and nothing can cancel them", tuple(readers))
+            consumers += self._consumer(x)
+        consumers = [r for r in consumers if len(factors) > 1]
+        self.summed.update(consumers)
+        consumers = [r for r in consumers if r.axis != SHARE]
+        self._demand(op, form, 1, "the new units add up and nothing can cancel them", tuple(consumers))
 
-    def _reader(self, form: int) -> list[Place]:
+    def _consumer(self, form: int) -> list[Place]:
         """Return the parameter that is a factor of a sum of products, alone or multiplied by buffers, if any."""
         places = [self.rows[bit - 1] for bit in range(1, form.bit_length()) if form >> bit & 1] if not form & 1 else []
         learned = [place for place in places if place.value not in self.buffers]
@@ -268,17 +268,17 @@ def choose_parities(dims: DimsSolver, sizes: Mapping[Atom, int], *, copies: bool
             return {**states, **dict.fromkeys(zeros, State.ZERO)}
         worst = next((d for d in reversed(solution) if d.value), solution[-1])
         first = first or Failure(Kind.NO_PROOF, worst.op, worst.text)
-        culprit = next((d for d in reversed(solution) if d.readers), None)
+        culprit = next((d for d in reversed(solution) if d.consumers), None)
         if culprit is None:
             return Failure(Kind.NO_PROOF, worst.op, worst.text)
-        zeros |= {culprit.readers[-1]}
+        zeros |= {culprit.consumers[-1]}
 
 
 def _mask(domain: ParityDomain) -> int:
     return sum(1 << i for place, i in domain.places.items() if place in domain.summed)
 
 
-def _eliminate(demands: Sequence[Demand], readers: int) -> dict[int, int] | list[Demand]:
+def _eliminate(demands: Sequence[Demand], consumers: int) -> dict[int, int] | list[Demand]:
     """Solve the equations, with 0 for free unknowns, or return equations that contradict each other.
 
     Consumers are eliminated first, so that producers are free unknowns, and thus even.
@@ -298,7 +298,7 @@ def _eliminate(demands: Sequence[Demand], readers: int) -> dict[int, int] | list
             if value:
                 return [d for i, d in enumerate(demands) if used >> i & 1]
             continue
-        preferred = form & readers or form
+        preferred = form & consumers or form
         pivot = preferred.bit_length() - 1
         bit = 1 << pivot
         for other, (f, v, u) in rows.items():

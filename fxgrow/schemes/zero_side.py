@@ -51,7 +51,7 @@ class SidedDomain:
     Args:
         chosen: the states that have been chosen so far; it is updated.
         norms: the state that each kind of normalisation needs.
-        writers: returns whether the producers of a sum are to be zero.
+        zero_producers: returns whether the producers of a sum are to be zero.
         positions: the position of each operator in the program, by identity.
         buffers: indices of values that get no gradient.
         read: returns the places of parameters whose new units are used by weights.
@@ -65,19 +65,19 @@ class SidedDomain:
         self,
         chosen: dict[Place, State],
         norms: Mapping[str, State],
-        writers: Side,
+        zero_producers: Side,
         positions: Mapping[int, int],
         buffers: Collection[int],
         read: Callable[[], Collection[Place]],
     ) -> None:
         self.chosen = chosen
         self.norms = norms
-        self.writers = writers
+        self.zero_producers = zero_producers
         self.positions = positions
         self.buffers = buffers
         self.read = read
         self.places: dict[Place, None] = {}
-        self.readers: set[Place] = set()
+        self.consumers: set[Place] = set()
         """Consumers, which were chosen to be zero for that use only."""
         self.written: set[Place] = set()
         self.failure: Failure | None = None
@@ -91,7 +91,7 @@ class SidedDomain:
         """Return the dependence on the parameter itself."""
         self.places[place] = None
         if self.chosen.get(place) is State.ZERO:
-            return IDLE if place in self.readers else None
+            return IDLE if place in self.consumers else None
         return Dependence(frozenset({place}), direct=True)
 
     def add(self, op: Op, states: Sequence[Mark]) -> Mark:
@@ -174,18 +174,18 @@ class SidedDomain:
             kind, text = Kind.NO_PROOF, "the new units add up and nothing can cancel them"
             self.failure = self.failure or Failure(kind, self.positions[id(op)], text)
             return
-        readers = max(reversed(sides), key=lambda x: (x.direct, x.linear))  # the last one of equals
-        if not (readers.direct or readers.linear):
+        consumers = max(reversed(sides), key=lambda x: (x.direct, x.linear))  # the last one of equals
+        if not (consumers.direct or consumers.linear):
             self.failure = self.failure or Failure(Kind.NO_PROOF, self.positions[id(op)], COMPUTED)
             return
-        writers = next((x for x in sides if x is not readers), None)
-        either = writers is not None and writers.linear and readers.direct
-        if writers is not None and either and self.writers(writers, readers):
-            raise Restart(writers.places)
-        self._want(readers, State.ZERO)
-        self.readers |= readers.places
-        self.written.update(*(x.places for x in sides if x is not readers))
-        if both := self.readers & self.written:
+        producers = next((x for x in sides if x is not consumers), None)
+        either = producers is not None and producers.linear and consumers.direct
+        if producers is not None and either and self.zero_producers(producers, consumers):
+            raise Restart(producers.places)
+        self._want(consumers, State.ZERO)
+        self.consumers |= consumers.places
+        self.written.update(*(x.places for x in sides if x is not consumers))
+        if both := self.consumers & self.written:
             raise Restart(frozenset(both), idle=True)
 
     def merge(self, op: Op, states: Sequence[Mark]) -> Mark:
@@ -207,7 +207,7 @@ class SidedDomain:
 
 
 def choose_sides(
-    dims: DimsSolver, sizes: Mapping[Atom, int], norms: Mapping[str, State], writers: Side
+    dims: DimsSolver, sizes: Mapping[Atom, int], norms: Mapping[str, State], zero_producers: Side
 ) -> Assignment | Failure:
     """Choose zeros for one side of every sum, the states that norms need for their producers, and FREE elsewhere.
 
@@ -215,25 +215,25 @@ def choose_sides(
         dims: the axes.
         sizes: new sizes of the growing atoms.
         norms: the state that each kind of normalisation needs; axes of other normalisations may not grow.
-        writers: returns whether the producers of a sum are to be zero; otherwise the consumers are.
+        zero_producers: returns whether the producers of a sum are to be zero; otherwise the consumers are.
     """
     positions = {id(op): i for i, op in enumerate(dims.program.ops)}
     chosen: dict[Place, State] = {}
     read = cache(lambda: _read(dims, sizes, positions))
     needed: dict[Place, State] = {}
-    readers: set[Place] = set()
+    consumers: set[Place] = set()
     idle = frozenset[Place]()
     while True:
         before = dict(chosen)
-        domain = SidedDomain(chosen, norms, writers, positions, dims.program.buffers, read)
-        domain.readers = readers
+        domain = SidedDomain(chosen, norms, zero_producers, positions, dims.program.buffers, read)
+        domain.consumers = consumers
         try:
             Propagation(dims, sizes, domain).run()
         except Restart as again:
             needed.update(dict.fromkeys(again.places, State.ZERO))
             idle = idle | again.places if again.idle else idle - again.places
-            readers.clear()
-            readers.update(idle)
+            consumers.clear()
+            consumers.update(idle)
             chosen.clear()
             chosen.update(needed)
         if domain.failure is not None:
