@@ -199,9 +199,9 @@ def test_a_join_with_the_input_is_kept_by_reshaping_its_skip_path() -> None:
 @pytest.mark.parametrize(
     ("model", "skip", "kind", "says"),
     [
-        (LastChannel, "couple", Kind.INDEX, ("cannot widen conv1", "where   getitem, refused_models.py:")),
-        (KeptState, "couple", Kind.ALIAS, ("cannot widen conv1", "mul_, refused_models.py:", "last.mul_(2.0)")),
-        (Squeezed, "couple", Kind.FIXED, ("cannot widen conv1", "squeeze, refused_models.py:", "squeezed away")),
+        (LastChannel, "couple", Kind.INDEX, ("cannot widen conv1", "where   getitem, refused.py:")),
+        (KeptState, "couple", Kind.ALIAS, ("cannot widen conv1", "mul_, refused.py:", "last.mul_(2.0)")),
+        (Squeezed, "couple", Kind.FIXED, ("cannot widen conv1", "squeeze, refused.py:", "squeezed away")),
         (
             KeptWidth,
             "couple",

@@ -53,7 +53,7 @@ def test_one_half_is_read(part: Callable[[Tensor], Tensor]) -> None:
 def test_what_is_left_out() -> None:
     gm = fxgrow.trace(nn.Sequential(nn.Linear(4, 4), Part(lambda h: h[:, :1])).double(), (X,))
     plan = fxgrow.plan_grow(gm, widen=2.0)
-    assert any("left out: 1.first: nothing reads" in note for note in plan.notes)
+    assert any("left out: 1.first: no operator uses" in note for note in plan.notes)
     assert {name for edit in plan.tensors for name in edit.names} == {"0.weight", "0.bias", "1.first.weight"}
 
 
