@@ -157,7 +157,7 @@ MISSPELT = "tolerance = { nooutput = 1e-6 }\n"
 def test_a_tolerance_of_an_output_that_is_not_there_is_told(text: str) -> None:
     outcome = gate(text, "--json", "out.json")
     assert outcome.code == 2
-    assert "no output 'nooutput'" in outcome.out or "an output 'nooutput'" in outcome.out
+    assert "a tolerance names 'nooutput', which is not an output of" in outcome.out
     assert "outputs are output" in outcome.out
     assert ERROR in {row["status"] for row in rows().values()}
 
