@@ -85,14 +85,19 @@ def guards_of_ranks(written: Written) -> tuple[tuple[NodeEdit, ...], tuple[str, 
     for base, gm, dims, sizes in modes:
         if not _counts_from_front(gm, dims, sizes):
             continue
+        problems: list[tuple[Program, str, str]] = []
+        held: set[tuple[str, int]] = set()
         for elsewhere in base.at_other_ranks(gm):
             if len(modes) > 1:
                 speak_for(elsewhere.program, training=base.program.training)
             problem = _problem(written, base, gm, elsewhere)
             if problem is None:
-                continue
-            node, text = problem
-            site, here, rank = _site(gm, base.program, elsewhere.program, node)
+                results = elsewhere.program.results.items()
+                held.update((name, len(value.shape)) for name, value in results if isinstance(value, Value))
+            else:
+                problems.append((elsewhere.program, *problem))
+        for program, node, text in problems:
+            site, here, rank = _site(gm, base.program, program, node, held)
             found_at = (rank, None if rank - here >= MOST_MORE_AXES else rank)  # with more, none were tried
             ranks.setdefault(site, (here, set()))[1].add(found_at)
             axes = number_of_axes(*found_at)
@@ -149,6 +154,8 @@ def _problem(written: Written, base: Analysis, gm: fx.GraphModule, elsewhere: Ot
         there = analysis.volumes if growth.dims.adapt_skips else analysis.dims
     except FxgrowError as error:
         return first, error.refusal.what
+    except LookupError:  # a rule that asks for an axis that is not there
+        return first, "what becomes of its axes is not known"
     try:
         sizes, proof = proved_there(growth, there)
         sources = _carried(written, there)
@@ -217,9 +224,11 @@ def _unlike_edits(written: Written, simulation: GraphEdits) -> Iterator[str]:
         yield min(edit.path for edit in edits)
 
 
-def _site(gm: fx.GraphModule, here: Program, there: Program, name: str) -> tuple[str, int, int]:
+def _site(
+    gm: fx.GraphModule, here: Program, there: Program, name: str, held: Collection[tuple[str, int]]
+) -> tuple[str, int, int]:
     """The first tensor behind which a node stands, an input mostly, that has another number of axes in another program,
-    and these numbers.
+    and these numbers; one with which the growth holds for other inputs (`held`) only if there is no other.
 
     Raises:
         Inexpressible: there is none.
@@ -229,11 +238,14 @@ def _site(gm: fx.GraphModule, here: Program, there: Program, name: str) -> tuple
         node = waiting.pop()
         above.add(node)
         waiting += [n for n in node.all_input_nodes if n not in above]
+    sites = []
     for node in sorted(gm.graph.nodes, key=lambda n: n not in above):
         values = [program.results.get(node.name) for program in (here, there)]
         ranks = [len(value.shape) for value in values if isinstance(value, Value)]
         if len(ranks) == 2 and ranks[0] != ranks[1] and node.op != "output":
-            return node.name, ranks[0], ranks[1]
+            sites.append((node.name, ranks[0], ranks[1]))
+    if sites:
+        return min(sites, key=lambda site: (site[0], site[2]) in held)
     what = f"the growth does not hold for inputs with another number of axes, of which {name} reads no tensor"
     hint = "count the axes from the end in forward, or choose another layer"
     raise Inexpressible(Refusal(Kind.INEXPRESSIBLE, what, chain=(name,), hint=hint))

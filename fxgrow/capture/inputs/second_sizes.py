@@ -199,7 +199,8 @@ def _with_more_axes(inputs: tuple[Any, ...], leaves: list[Any], tensors: list[in
 
 
 def _with_fewer_axes(inputs: tuple[Any, ...], leaves: list[Any], tensors: list[int]) -> Iterator[Row]:
-    for fewer in range(1, min(leaves[number].dim() for number in tensors) + 1):
+    indices = not any(leaves[number].is_floating_point() or leaves[number].dtype is torch.bool for number in tensors)
+    for fewer in range(1, min(leaves[number].dim() for number in tensors) + indices):  # an index may have no axis
         yield (_rebuilt(inputs, _without_first(leaves, tensors, fewer)),)
 
 
