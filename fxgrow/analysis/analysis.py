@@ -52,7 +52,7 @@ class OtherMode:
 
 @dataclass(frozen=True, slots=True)
 class OtherRank:
-    """The program of a model for inputs with another number of axes, and these inputs."""
+    """The program of a model for inputs with another number of dimensions, and these inputs."""
 
     program: Program
     inputs: tuple[Any, ...]
@@ -197,13 +197,13 @@ class Analysis:
         return True
 
     def _hooks_fit(self, gm: fx.GraphModule) -> bool:
-        """Whether the forward hooks of the model itself, recorded anew, do what they did."""
+        """Return whether the forward hooks of the model itself, recorded again, run the same operators."""
         known = self.program.hooks
         if known is None or not hooks_of(gm):
             return known is None and not hooks_of(gm)
         try:
             now = record_again(gm, self.lowering, known)
-        except FxgrowError:  # the new analysis says so
+        except FxgrowError:  # a new analysis will report it
             return False
         return now is not None and now.same(known)
 
@@ -218,8 +218,7 @@ class Analysis:
         return self._second
 
     def programs(self, gm: fx.GraphModule) -> tuple[Program, ...]:
-        """The program for the example inputs, and, where there are any, that for inputs of other sizes and that of the
-        other mode."""
+        """Return the program for the example inputs, and those for other input sizes and for the other mode, if any."""
         others = (other.analysis.program for other in self.others(gm) if other.analysis is not None)
         second = self.second(gm)
         return (self.program, *(() if second is None else (second,)), *others)

@@ -276,7 +276,7 @@ class Plan:
 
 
 def number_of_axes(low: int, high: int | None) -> str:
-    """Some numbers of axes in words."""
+    """Describe a range of numbers of axes in words."""
     if high is None:
         return f"{low} axes or more"
     return "1 axis" if low == 1 else f"{low} axes"

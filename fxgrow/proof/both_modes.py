@@ -77,7 +77,7 @@ def _elsewhere(problem: Problem, assignment: Assignment, proof: Proof, other: Ot
 
 
 def scales_by_name(dims: DimsSolver, proof: Proof) -> dict[tuple[str, ...], float]:
-    """What the entries of parameters are multiplied by, by the names of these."""
+    """Return the factors by which a proof requires parameters to be multiplied, by the names of the parameters."""
     return {dims.program.values[k].names: scale for k, scale in (proof.scales or {}).items()}
 
 

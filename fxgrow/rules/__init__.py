@@ -1,7 +1,7 @@
 """The rules of ATen operators, one module per family. Importing this package registers all of them.
 
-The names below are for rules of your own: the classes that fit most operators, what the three methods of a rule are
-given (`fxgrow/rules/base.py` describes them), and `register`. `fxgrow.testing.check_rule` compares a rule with its
+The exported names serve to write further rules: the classes that fit most operators, the contexts that the methods of a
+rule get (`fxgrow/rules/base.py` describes them), and `register`. `fxgrow.testing.check_rule` compares a rule with its
 operator.
 """
 

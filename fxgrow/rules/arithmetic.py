@@ -80,13 +80,13 @@ class Cross(Multiply):
     """linalg_cross: each entry of the result is a difference of two products, over an axis of three entries."""
 
     def dims(self, op: Op, d: AxisContext) -> None:
-        """Operands share their axes; the three entries stay three."""
+        """Operands share their axes; the axis of the three entries may not grow."""
         for value in operands(op):
-            d.freeze(d.of(value)[op.args["dim"]], Kind.INDEX, "a vector product takes its three entries by number")
+            d.freeze(d.of(value)[op.args["dim"]], Kind.INDEX, "a cross product selects its three entries by index")
         super().dims(op, d)
 
     def states(self, op: Op, s: StateContext) -> None:
-        """As a product, in which each entry of one operand meets the other entries of the other."""
+        """The state of a product, in which each entry of one operand is multiplied by other entries of the other."""
         values = operands(op)
         over = [s.axes(value)[op.args["dim"]] for value in values]
         out: AxisStates = []

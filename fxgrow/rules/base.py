@@ -428,10 +428,10 @@ def broadcast(d: AxisContext, sides: Sequence[tuple[Axis, int]]) -> Axis:
 
 
 def pad_states(s: StateContext, rows: Sequence[Sequence[State]]) -> list[list[State]]:
-    """Bring the states of one axis, as several operands have them, to the same number of occurrences.
+    """Return the states of several operands along one axis, with the same number of occurrences for all of them.
 
-    An operand that lacks the axis is the same along it. One whose axis is written with fewer occurrences, as (a + b) o
-    beside (a o) + (b o), has one state for all of them.
+    An operand without the axis is the same for all its units. The states of an operand whose axis has fewer
+    occurrences, as (a + b) o beside (a o) + (b o), are merged into one.
     """
     width = max(map(len, rows), default=0)
     return [s.broadcast_states(row, width) if row else [s.same] * width for row in rows]

@@ -128,7 +128,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "a path as the name of a block": (lambda p: put(block(p), "name", "../../../etc/x"), "not a valid module name"),
     "the name of something that is there": (lambda p: put(block(p), "name", "forward"), "an attribute of that name"),
     "a block behind nothing": (lambda p: put(block(p), "node", "nowhere"), "no such node"),
-    "a block made by a function": (lambda p: put(block(p), "body", FACTORY), "is no Callable"),
+    "a block made by a function": (lambda p: put(block(p), "body", FACTORY), "is not a valid Callable"),
     "another model": (lambda p: put(p, "model", "0" * 16), "another model"),
 }  # fmt: skip
 
