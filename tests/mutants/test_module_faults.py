@@ -14,11 +14,15 @@ from .fx_patches import fx_put_back
 from .modules import FAULTS, SHOWN_BY, noticed
 from .programs import first_wrong
 
+LATER = {"twins call what they are made from"} if torch.__version__.startswith("2.11.") else set()
+"""Faults that torch 2.11 does not show: it runs compiled layers inside a model as eager code."""
 FIRST = {fault: program for program, faults in SHOWN_BY.items() for fault in faults}
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_look_that_is_switched_off_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name in LATER:
+        pytest.skip("compiled layers inside a model are not compiled by this torch")
     FAULTS[name](monkeypatch)
     assert noticed(FIRST[name])
 
