@@ -188,11 +188,11 @@ NETS: dict[str, Net] = {
     "grouped attention": Net(Grouped, SEQUENCE, "q"),
     "weights that are never negative": Net(
         lambda: Monotone(torch.relu),
-        refused=(("r2r", "nothing can cancel them"), *((s, "never learn") for s in ("zero", "morphism", "mean"))),
+        refused=(("r2r", "nothing can cancel them"), *((s, "get no gradient") for s in ("zero", "morphism", "mean"))),
     ),
     "weights of which the larger counts": Net(
         lambda: Monotone(lambda w: torch.maximum(w, -w / 2)),
-        refused=(("r2r", "nothing can cancel them"), *((s, "never learn") for s in ("zero", "morphism", "mean"))),
+        refused=(("r2r", "nothing can cancel them"), *((s, "get no gradient") for s in ("zero", "morphism", "mean"))),
     ),
     "tied, layer norm": Net(
         lambda: Tied(nn.LayerNorm), TEXT, "words", (("r2r", MIXED), ("morphism", MIXED), ("zero", MIXED))
@@ -223,11 +223,11 @@ NETS: dict[str, Net] = {
     ),
     "scale used twice": Net(
         lambda: Between(shared_scale),
-        refused=(("r2r", MIXED), *((s, "reads the scale of a normalisation") for s in ("morphism", "zero", "mean"))),
+        refused=(("r2r", MIXED), *((s, "uses the scale of a normalisation") for s in ("morphism", "zero", "mean"))),
     ),
     "computed scale": Net(
         lambda: Between(made_scale),
-        refused=(("r2r", MIXED), *((s, "no parameter is its scale") for s in ("morphism", "zero", "mean"))),
+        refused=(("r2r", MIXED), *((s, "no scale parameter") for s in ("morphism", "zero", "mean"))),
     ),
 }
 """Networks by what is special about them."""
