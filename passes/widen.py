@@ -14,7 +14,7 @@ from fxgrow.analysis.analysis import Analysis
 from fxgrow.analysis.solver import DimsSolver
 from fxgrow.capture.decomposition.inline_calls import decomposition_of
 from fxgrow.dims.axis import Atom, atoms
-from fxgrow.errors import FxgrowError, GrowthRefused, Kind, usage
+from fxgrow.errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
 from fxgrow.plans import Plan
 from fxgrow.plans.limits import is_seed
 from fxgrow.proof.unread import unread
@@ -111,7 +111,7 @@ class Widen:
             raise usage(Kind.BAD_OPTION, "no node is named", hint='node="layer2.conv1"')
 
     def plan(
-        self, gm: fx.GraphModule, analysis: Analysis, left_out: Mapping[str, GrowthRefused] = MappingProxyType({})
+        self, gm: fx.GraphModule, analysis: Analysis, left_out: Mapping[str, Refusal] = MappingProxyType({})
     ) -> Plan:
         """What would change. Reads the model's graph and the shapes of its tensors; writes nothing.
 
@@ -121,11 +121,11 @@ class Widen:
         """
         settled = self.settled(gm, analysis, left_out)
         if settled.plan is None:
-            raise settled.first or next(iter(settled.left_out.values()))
+            raise settled.first or GrowthRefused(next(iter(settled.left_out.values())))
         return settled.plan
 
     def settled(
-        self, gm: fx.GraphModule, analysis: Analysis, left_out: Mapping[str, GrowthRefused] = MappingProxyType({})
+        self, gm: fx.GraphModule, analysis: Analysis, left_out: Mapping[str, Refusal] = MappingProxyType({})
     ) -> Settled:
         """The plan, and why the names that are left out of it are.
 
@@ -260,7 +260,7 @@ class Widen:
             except GrowthRefused as refused:
                 if name not in self.optional:
                     raise
-                task.left_out[name] = refused
+                task.left_out[name] = refused.refusal
         if closed_nodes:
             task.open([decomposition_of(task.gm, node, task.analysis.programs(task.gm)) for node in closed_nodes])
             return None, targets
@@ -297,7 +297,7 @@ class Widen:
             if way is not None:
                 task.other_way[name] = way
             else:
-                task.left_out[name] = task.causes[name]
+                task.left_out[name] = task.causes[name].refusal
             task.beside.clear()
 
     def _guilty(self, task: Task, dims: DimsSolver, targets: Sequence[Target], units: Collection[Atom]) -> list[Target]:
@@ -345,7 +345,7 @@ class Widen:
         sizes.update({a: max(n, sizes.get(a, n)) for a, n in wanted.items()})
 
 
-def _reason(refused: GrowthRefused) -> str:
+def _reason(refusal: Refusal) -> str:
     """Why, without who."""
-    what = refused.refusal.what
+    what = refusal.what
     return what.partition(": ")[2] if what.startswith("cannot widen ") else what

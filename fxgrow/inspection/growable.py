@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import fx
 
 from ..analysis.analysis import Analysis
-from ..errors import FxgrowError, GrowthRefused, Kind, Refusal
+from ..errors import FxgrowError, Kind, Refusal
 from ..passes.widen import Widen
 from ..planning.targets import paths
 from ..planning.widths import Width
@@ -30,12 +30,8 @@ class Answers:
     """The recipe that was planned; None for a model without layers."""
     plan: Plan | None
     """The plan; None if no layer can grow."""
-    left_out: Mapping[str, GrowthRefused]
-
-    @property
-    def refusals(self) -> Mapping[str, Refusal]:
-        """The refusals of the layers that cannot grow, by name."""
-        return {name: why.refusal for name, why in self.left_out.items()}
+    refusals: Mapping[str, Refusal]
+    """The refusals of the layers that cannot grow, by name. As values: exceptions would keep the model alive."""
 
 
 @dataclass(slots=True)
@@ -59,21 +55,21 @@ def _answers(gm: fx.GraphModule, analysis: Analysis, scheme: str) -> Answers:
         return Answers(None, None, {})
     recipe = Widen(nodes=(), others=tuple((n, TWICE) for n in names), optional=frozenset(names), scheme=scheme)
     settled = recipe.settled(gm, analysis)
-    left_out = {name: _by_less(name, why, recipe, gm, analysis) for name, why in settled.left_out.items()}
-    return Answers(recipe, settled.plan, left_out)
+    refusals = {name: _by_less(name, why, recipe, gm, analysis) for name, why in settled.left_out.items()}
+    return Answers(recipe, settled.plan, refusals)
 
 
-def _by_less(name: str, why: GrowthRefused, recipe: Widen, gm: fx.GraphModule, analysis: Analysis) -> GrowthRefused:
+def _by_less(name: str, why: Refusal, recipe: Widen, gm: fx.GraphModule, analysis: Analysis) -> Refusal:
     """Return the refusal of a layer, extended if the layer can grow by less than twice its width."""
-    if why.refusal.kind not in BY_WIDTH:
+    if why.kind not in BY_WIDTH:
         return why
     for text, width in _LESS.items():
         try:
             replace(recipe, others=((name, width),), optional=frozenset()).plan(gm, analysis)
         except FxgrowError:
             continue
-        what = why.refusal.what.replace(f"cannot widen {name}:", f"cannot widen {name} to twice its width:", 1)
-        return GrowthRefused(replace(why.refusal, what=what, hint=f"a smaller width: {text}"))
+        what = why.what.replace(f"cannot widen {name}:", f"cannot widen {name} to twice its width:", 1)
+        return replace(why, what=what, hint=f"a smaller width: {text}")
     return why
 
 
@@ -91,8 +87,6 @@ def planned(recipe: Widen, gm: fx.GraphModule, analysis: Analysis) -> Plan:
         return known.plan
     asked = dict(recipe.others)
     left_out = {
-        name: why
-        for name, why in known.left_out.items()
-        if why.refusal.kind not in BY_WIDTH or asked.get(name, TWICE) == TWICE
+        name: why for name, why in known.refusals.items() if why.kind not in BY_WIDTH or asked.get(name, TWICE) == TWICE
     }
     return recipe.plan(gm, analysis, left_out)

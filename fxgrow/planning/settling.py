@@ -13,7 +13,7 @@ from ..analysis.dependent_sets import connected
 from ..analysis.solver import DimsSolver
 from ..capture.decomposition.attention import Decomposition
 from ..dims.axis import Atom, atoms
-from ..errors import GrowthRefused, Kind
+from ..errors import GrowthRefused, Kind, Refusal
 from ..plans import Plan
 from ..proof.unread import unread
 from ..schemes import Auto, Failure, Problem, Scheme
@@ -36,7 +36,8 @@ class Task:
     gm: fx.GraphModule
     analysis: Analysis
     openings: tuple[Decomposition, ...] = ()
-    left_out: dict[str, GrowthRefused] = field(default_factory=dict)
+    left_out: dict[str, Refusal] = field(default_factory=dict)
+    """Names that cannot grow, with the reason: a value, since an exception would keep the frames it was raised in."""
     other_way: dict[str, Factor] = field(default_factory=dict)
     """Names of which the other factor of their products grows, because the first one cannot."""
     causes: dict[str, GrowthRefused] = field(default_factory=dict)
@@ -71,7 +72,7 @@ class Settled:
 
     plan: Plan | None
     """None if all of them are left out."""
-    left_out: Mapping[str, GrowthRefused]
+    left_out: Mapping[str, Refusal]
     first: GrowthRefused | None = None
     """What stood in the way first."""
 
