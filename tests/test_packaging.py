@@ -51,7 +51,9 @@ def test_asks(function_preserved):
 
 def run(*command: str | Path, cwd: Path) -> str:
     """Run a command and return what it printed; fail the test with its whole output if it fails."""
-    done = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout
 

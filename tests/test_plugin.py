@@ -75,7 +75,9 @@ def test_torch_is_not_imported_before_a_test_asks(pytester: pytest.Pytester) -> 
     pytester.makepyfile("import sys\n\ndef test_light():\n    assert not {'torch', 'fxgrow'} & set(sys.modules)\n")
     command = [sys.executable, "-m", "pytest", "-q", *PLUGIN]
     root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, env={"PYTHONPATH": str(root)})
+    done = subprocess.run(
+        command, cwd=pytester.path, capture_output=True, text=True, env={"PYTHONPATH": str(root)}, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -34,7 +34,7 @@ def complaints(name: str, text: str) -> list[str]:
 def repository_files() -> list[Path]:
     """List the files git tracks, and the new ones it would track."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=300).stdout
     return [path for name in listed.split("\0") if name and (path := REPOSITORY / name).is_file()]
 
 

@@ -16,6 +16,8 @@ import fxgrow
 from fxgrow.global_state import surroundings
 from fxgrow.schemes import Net2Net
 
+from ..threads import joined
+
 
 class Net(nn.Module):
     """Convolutions with a skip path, then tokens with attention."""
@@ -182,7 +184,7 @@ def test_other_threads_keep_their_surroundings() -> None:
             seen.append(state())
             done.set()
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other, daemon=True)
     thread.start()
     with torch.inference_mode(), torch.autocast("cpu"), torch.device("meta"):
         mine = state()
@@ -191,7 +193,7 @@ def test_other_threads_keep_their_surroundings() -> None:
             assert done.wait(10)
             assert torch.zeros(1).device.type == "cpu"
         assert state() == mine
-    thread.join()
+    joined(thread)
     assert seen == [mine]
 
 

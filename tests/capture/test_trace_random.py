@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 import fxgrow
 
+from ..threads import joined
+
 X = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
@@ -146,14 +148,14 @@ def another_thread_that_draws(pause: float, draw_one: Callable[[], object] = ran
         while not stop.wait(pause):
             draw_one()
 
-    thread = threading.Thread(target=draw)
+    thread = threading.Thread(target=draw, daemon=True)
     thread.start()
     try:
         time.sleep(0.01)
         yield
     finally:
         stop.set()
-        thread.join()
+        joined(thread)
 
 
 @pytest.mark.parametrize("draw_one", [random.random, np.random.random])

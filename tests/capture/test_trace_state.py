@@ -6,6 +6,7 @@ import copy
 import functools
 import os
 import pickle
+import signal
 import sys
 import threading
 import types
@@ -24,6 +25,8 @@ import fxgrow
 from fxgrow.capture.locks import Lock
 from fxgrow.capture.recording.recorder import broken
 from fxgrow.capture.user_objects.warnings import silent
+
+from ..threads import SECONDS, joined
 
 X = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 CACHE: dict[int, Tensor] = {}
@@ -329,14 +332,14 @@ def test_what_another_thread_keeps_meanwhile_stays() -> None:
             model(X)
             calls += 1
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         for _ in range(3):  # plans only: Python itself does not deep-copy a deque that another thread writes to
             fxgrow.plan_widen(fxgrow.trace(model, (X,)), "0")
     finally:
         stop.set()
-        thread.join()
+        joined(thread)
     part: Any = model[1]
     assert len(part.log) == len(part.queue) == len(HISTORY) == calls
 
@@ -354,13 +357,13 @@ def test_settings_are_put_back_though_a_library_has_a_thread_that_waits() -> Non
 
     counts, stop = Counts(), threading.Event()
     model = nn.Sequential(nn.Linear(5, 8), counts, nn.Linear(8, 3)).double()
-    thread = threading.Thread(target=stop.wait)
+    thread = threading.Thread(target=stop.wait, args=(SECONDS,), daemon=True)
     thread.start()
     try:
         fxgrow.plan_widen(fxgrow.trace(model, (X,)), "0")
     finally:
         stop.set()
-        thread.join()
+        joined(thread)
     assert counts.settings == Settings()
 
 
@@ -386,19 +389,19 @@ def test_warnings_of_other_threads_are_given() -> None:
     inside, seen = threading.Event(), threading.Event()
 
     def warn() -> None:
-        inside.wait()
+        inside.wait(SECONDS)
         warnings.warn("elsewhere", UserWarning, stacklevel=1)
         seen.set()
 
-    thread = threading.Thread(target=warn)
+    thread = threading.Thread(target=warn, daemon=True)
     thread.start()
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")
         with silent():
             warnings.warn("here", UserWarning, stacklevel=1)
             inside.set()
-            seen.wait()
-        thread.join()
+            seen.wait(SECONDS)
+        joined(thread)
     assert [str(warning.message) for warning in given] == ["elsewhere"]
 
 
@@ -534,15 +537,14 @@ def test_threads_that_run_models_are_left_alone_while_another_grows_one() -> Non
             except Exception as error:
                 trouble.append(f"{type(error).__name__}: {error}")
 
-    threads = [threading.Thread(target=works) for _ in range(2)]
+    threads = [threading.Thread(target=works, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
     for _ in range(4):
         other = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval()
         fxgrow.widen(fxgrow.trace(other, (X,)), "0")
     stop.set()
-    for thread in threads:
-        thread.join()
+    joined(*threads)
     assert not trouble
     assert nn.Module.__call__.__qualname__ == "Module._wrapped_call_impl"
 
@@ -562,11 +564,10 @@ def test_several_threads_grow_models_of_their_own(often: None) -> None:
             except BaseException as error:  # whatever another thread makes of this one
                 trouble.append(f"{type(error).__name__}: {error}")
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    joined(*threads)
     assert not trouble
     assert nn.Module.__call__.__qualname__ == "Module._wrapped_call_impl"
 
@@ -583,11 +584,10 @@ def test_one_model_is_planned_for_in_several_threads(often: None) -> None:
         except Exception as error:
             plans.append(error)
 
-    threads = [threading.Thread(target=plan) for _ in range(4)]
+    threads = [threading.Thread(target=plan, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    joined(*threads)
     assert len(plans) == 12
     assert len(set(map(str, plans))) == 3
 
@@ -599,16 +599,18 @@ def test_a_fork_leaves_the_lock_open() -> None:
     def hold() -> None:
         with lock:
             held.set()
-            done.wait()
+            done.wait(SECONDS)
 
-    thread = threading.Thread(target=hold)
+    thread = threading.Thread(target=hold, daemon=True)
     thread.start()
-    held.wait()
+    held.wait(SECONDS)
     child = os.fork()
     if not child:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(int(SECONDS))  # which ends it
         with lock:
             os._exit(7)
     _, status = os.waitpid(child, 0)
     done.set()
-    thread.join()
+    joined(thread)
     assert os.waitstatus_to_exitcode(status) == 7

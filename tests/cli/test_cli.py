@@ -236,12 +236,14 @@ def test_a_saved_model_is_replaced_only_when_asked(here: Path) -> None:
 
 
 def test_the_module_runs_as_a_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "fxgrow", "inspect", "x"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "fxgrow", "inspect", "x"], capture_output=True, text=True, check=False, timeout=300
+    )
     assert (done.returncode, done.stderr[:6]) == (2, "FXG004")
 
 
 def test_the_library_imports_nothing_of_the_command() -> None:
     heavy = ("typer", "safetensors", "pytest", "fxgrow.cli", "fxgrow.gate", "fxgrow.loading")
     code = f"import sys, fxgrow; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "[]", done.stderr

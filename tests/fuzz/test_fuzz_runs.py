@@ -20,6 +20,8 @@ from fxgrow.testing.fuzzing.processes import Outcome, Stop, alone, together
 from fxgrow.testing.fuzzing.promises import LawBroken
 from fxgrow.testing.fuzzing.tally import Tally
 
+from ..threads import SECONDS
+
 SHORT = ["--minutes", "0.02", "--jobs", "1", "--seed", "4"]
 """A model or two."""
 
@@ -157,10 +159,13 @@ def test_one_process_is_interrupted_by_an_exception() -> None:
 def test_the_command_with_several_processes_can_be_interrupted(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "fxgrow.testing.fuzz", "--minutes", "2", "--jobs", "2", "--folder", str(tmp_path)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
+        end = threading.Timer(SECONDS, run.kill)
+        end.start()
         assert run.stdout is not None
         assert "2 processes" in run.stdout.readline()
         threading.Timer(6.0, run.send_signal, (signal.SIGINT,)).start()
         text = run.stdout.read()
+        end.cancel()
     assert run.returncode == 130
     assert "broken laws" in text
     assert text.endswith("interrupted\n")

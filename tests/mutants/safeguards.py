@@ -41,6 +41,7 @@ from fxgrow.global_state import surroundings
 from fxgrow.rewrite import memory_limits as limits
 from fxgrow.verification.job import Job
 
+from ..threads import joined
 from .gates import changed
 from .lies import Plant
 from .modules import method
@@ -119,14 +120,14 @@ def beside_a_thread() -> str:
         TABLE["last"] = h
         return torch.relu(h)
 
-    thread = threading.Thread(target=writes)
+    thread = threading.Thread(target=writes, daemon=True)
     thread.start()
     try:
         fxgrow.trace(Net(body).eval(), (X,))
     finally:
         inside.set()
         end.set()
-        thread.join()
+        joined(thread)
     if holds_stand_ins([*LIST, *TABLE.values()]):
         return "a stand-in is left"
     return "" if 7 in LIST else "what another thread has written is lost"
@@ -331,11 +332,10 @@ def _in_threads(*works: Callable[[], object]) -> list[str]:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        threads = [threading.Thread(target=run, args=(work,)) for work in works]
+        threads = [threading.Thread(target=run, args=(work,), daemon=True) for work in works]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        joined(*threads)
     finally:
         sys.setswitchinterval(interval)
     return trouble
@@ -386,9 +386,9 @@ def running_threads() -> str:
         seen.put(net.a(X) if type(net.a.weight) is nn.Parameter else None)
 
     def body(m: Any, h: Tensor) -> Tensor:
-        thread = threading.Thread(target=runs)
+        thread = threading.Thread(target=runs, daemon=True)
         thread.start()
-        thread.join()
+        thread.join(SECONDS)
         return torch.relu(h)
 
     net = Net(body).eval()
@@ -409,7 +409,7 @@ def fork() -> str:
             held.set()
             end.wait(SECONDS)
 
-    thread = threading.Thread(target=holds)
+    thread = threading.Thread(target=holds, daemon=True)
     thread.start()
     held.wait(SECONDS)
     child = os.fork()
@@ -420,7 +420,7 @@ def fork() -> str:
             os._exit(7)
     _, status = os.waitpid(child, 0)
     end.set()
-    thread.join()
+    joined(thread)
     return "" if os.waitstatus_to_exitcode(status) == 7 else "the lock is held for ever"
 
 

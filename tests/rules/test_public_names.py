@@ -41,6 +41,8 @@ def test_an_unknown_name_of_testing_is_an_attribute_error() -> None:
 
 
 def test_testing_works_without_hypothesis_but_for_its_strategies() -> None:
-    run = subprocess.run([sys.executable, "-c", WITHOUT_HYPOTHESIS], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_HYPOTHESIS], capture_output=True, text=True, check=True, timeout=300
+    )
     assert "needs hypothesis, which is not installed" in run.stdout
     assert "pip install 'fxgrow[testing]'" in run.stdout
