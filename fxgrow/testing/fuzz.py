@@ -10,23 +10,25 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from ..errors import UsageError
 from .fuzzing.choose import Seeded
-from .fuzzing.growths import Growth
-from .fuzzing.pairs import FIDELITY, Breach, broken, pairs
+from .fuzzing.pairs import Breach, pairs, redrawn
 from .fuzzing.processes import Outcome, Stop, alone, logger, together
 from .fuzzing.script import save
 from .fuzzing.shrink import shrink
-from .fuzzing.sketch import Sketch
 from .fuzzing.tally import Tally
 
 GROWTHS = 8
 """Growths per model; the model is analysed only once."""
 LEAST = 0.6
 """Least share of pairs that must be growths: a fuzzer whose growths are mostly refused checks little."""
+TRIES, SHRINKING = 600, 600.0
+"""Limits of the search for a smaller breach: the number of pairs, and seconds."""
 
 
 def fuzz(
@@ -71,25 +73,30 @@ def fuzz(
 def _saved(breach: Breach, folder: Path) -> None:
     """Save a breach, and replace it by a smaller one if one is found."""
     whole = save(breach, folder)
-    small = save(smallest(breach), folder)
+    try:
+        small = save(smallest(breach), folder)
+    except UsageError as missing:
+        logger.info("%s holds the pair as it was drawn: %s", whole, missing)
+        return
     if small != whole:
         whole.unlink()
 
 
-def smallest(breach: Breach, *, tries: int = 600) -> Breach:
-    """Return a smaller pair that breaks the same law."""
+def smallest(breach: Breach, *, tries: int = TRIES, seconds: float = SHRINKING) -> Breach:
+    """Return a smaller pair that breaks the same law, as found by Hypothesis.
 
-    def breaks(sketch: Sketch, growths: tuple[Growth, ...]) -> bool:
-        found = broken(sketch, growths, further=further, fidelity=breach.law == FIDELITY)
-        return found is not None and found.law == breach.law
+    Args:
+        breach: the breach as it was drawn.
+        tries: the largest number of pairs that are tested.
+        seconds: the time limit of the search.
 
-    further = False
-    if not breaks(breach.sketch, breach.growths):
-        further = True
-        if not breaks(breach.sketch, breach.growths):
-            return replace(breach, text=f"NOT REPRODUCED BY ITSELF: {breach.text}")
-    sketch, growths = shrink(breach.sketch, breach.growths, breaks, tries=tries)
-    return Breach(sketch, growths, breach.law, str(broken(sketch, growths, further=further)))
+    Raises:
+        UsageError: Hypothesis is not installed.
+    """
+    for further in (False, True):
+        if (found := redrawn(breach.drawn, breach, further=further)) is not None:
+            return shrink(found, partial(redrawn, further=further), tries=tries, seconds=seconds)
+    return replace(breach, text=f"NOT REPRODUCED BY ITSELF: {breach.text}")
 
 
 def _work(about: tuple[int, float, Path], tally: Tally, stop: Stop) -> None:

@@ -11,25 +11,20 @@ from torch import fx
 from ..errors import FxgrowError, Kind, usage
 from ..optional import optional
 from ..rewrite import apply
-from .fuzzing.choose import Told
-from .fuzzing.draw import STEPS, sketch_of
+from .fuzzing.choose import CHOICES, Told
+from .fuzzing.draw import STEPS, Drawn
 from .fuzzing.draw_growths import draw_growth, legal, sites_of
 from .fuzzing.growths import Growth, plan_of
 from .fuzzing.laws import watch
 from .fuzzing.pairs import Subject, subject
 from .fuzzing.promises import LawBroken
+from .fuzzing.shrink import drawn_blocks
 from .fuzzing.sketch import Sketch
 
 if TYPE_CHECKING:
     from hypothesis import strategies as st
 else:
     st = optional("hypothesis.strategies", extra="testing", what="drawing models and growths")
-
-CHOICES = 16
-"""Number of bytes for one input, one step or one growth: as many as the longest of them needs. The bytes are one
-string, a single choice for Hypothesis: it leaves a step out by leaving out its string, and a change in one step does
-not change the meaning of the others."""
-MOST_INPUTS = 3
 
 
 def sketches(*, steps: int = STEPS) -> st.SearchStrategy[Sketch]:
@@ -39,12 +34,7 @@ def sketches(*, steps: int = STEPS) -> st.SearchStrategy[Sketch]:
         steps: the largest number of drawn steps.
     """
     _whole("steps", steps)
-    return st.builds(
-        lambda inputs, each, last: sketch_of(map(Told, inputs), map(Told, each), Told(last)),
-        st.lists(_block(), min_size=1, max_size=MOST_INPUTS),
-        st.lists(_block(), max_size=steps),
-        _block(),
-    )
+    return drawn_blocks(steps=steps, growths=0).map(Drawn.sketch)
 
 
 def graph_modules(*, steps: int = STEPS, dtype: Literal["float64", "drawn"] = "float64") -> st.SearchStrategy[Subject]:

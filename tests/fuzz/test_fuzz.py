@@ -37,7 +37,7 @@ RUNS, MODELS, GROWTHS = 8, 20, 4
 """So many runs with seeds of their own, models in each, growths asked of each model."""
 LEAST = 0.5
 """Share of growths in each of them; in the long run, of more pairs, it is 60 %."""
-CENSUS = 700
+CENSUS = 1000
 """Sketches that are drawn, not built twice, to see which features they have."""
 WITHIN = 2
 """How many more fx nodes than the smallest graph that shows a fault a shrunk one may have."""

@@ -1,4 +1,4 @@
-"""Sources of random choices: one protocol for Hypothesis, which shrinks them, and for a seeded generator."""
+"""Sources of random choices: a seeded generator, or bytes, which Hypothesis can shrink."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+CHOICES = 16
+"""Number of bytes in the block for one input, one step or one growth: as many as the longest of them needs. A block is
+one choice for Hypothesis, which can therefore drop a step without changing the others."""
 
 
 class Choose(Protocol):
@@ -44,6 +47,10 @@ class Seeded:
     def seldom(self, percent: int) -> bool:
         """Draw True in `percent` of 100 cases."""
         return self._random.randrange(100) < percent
+
+    def block(self) -> bytes:
+        """Draw the bytes for one input, one step or one growth."""
+        return self._random.randbytes(CHOICES)
 
 
 class Told:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from .build import Bench
-from .choose import Choose
+from .choose import Choose, Seeded, Told
 from .common import ALONG_CHANNELS, PARTS, channel_options
 from .forms import RETURNS, TAKES
 from .images import MOST
@@ -31,26 +32,49 @@ EACH: tuple[str, ...] = tuple(dict.fromkeys((*PLAIN, *(name for name in PARTS if
 """Kinds of steps, each once. The simplest come first, in the same order for all layouts."""
 
 
-def draw_sketch(choose: Choose, *, steps: int = STEPS) -> Sketch:
-    """Draw a model as data. The simplest choices come first: few steps, plain kinds, small widths."""
-    inputs = (choose,) * (1 + choose.seldom(20) + choose.seldom(6))
-    return sketch_of(inputs, _until(choose, steps), choose)
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The random bytes that a model and growths are drawn from: one block for each input, each step and each growth,
+    and one for the outputs and the state. Fewer blocks and smaller bytes make simpler models."""
+
+    inputs: tuple[bytes, ...]
+    steps: tuple[bytes, ...]
+    last: bytes
+    growths: tuple[bytes, ...] = ()
+
+    def sketch(self) -> Sketch:
+        """Return the model as data."""
+        return _sketch_of(self)
 
 
-def _until(choose: Choose, steps: int) -> Iterator[Choose]:
+def draw_blocks(seeded: Seeded, *, steps: int = STEPS) -> Drawn:
+    """Draw the blocks of one model with at most `steps` steps."""
+    inputs = 1 + seeded.seldom(20) + seeded.seldom(6)
+    return Drawn(
+        tuple(seeded.block() for _ in range(inputs)),
+        tuple(seeded.block() for _ in _until(seeded, steps)),
+        seeded.block(),
+    )
+
+
+def draw_sketch(seeded: Seeded) -> Sketch:
+    """Draw a model as data."""
+    return draw_blocks(seeded).sketch()
+
+
+def _until(choose: Choose, steps: int) -> Iterator[None]:
     for _ in range(steps):
-        if not choose.seldom(93):  # stopping is the simpler choice
+        if not choose.seldom(93):
             return
-        yield choose
+        yield
 
 
-def sketch_of(first: Iterable[Choose], each: Iterable[Choose], last: Choose) -> Sketch:
-    """Draw a model as data, with separate choices for every input, for every step, and for outputs and state: a
-    shrinker can leave out one of them without changing the others."""
-    inputs = tuple(map(_input, first))
+def _sketch_of(drawn: Drawn) -> Sketch:
+    inputs = tuple(_input(Told(block)) for block in drawn.inputs)
     bench = Bench(inputs, seed=0)
-    for choose in each:
-        draw_step(choose, bench)
+    for block in drawn.steps:
+        draw_step(Told(block), bench)
+    last = Told(drawn.last)
     outputs = _read_out(last, bench)
     return Sketch(
         inputs=inputs,

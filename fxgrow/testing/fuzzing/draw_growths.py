@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import fx
 
@@ -20,6 +20,8 @@ BLOCKS = ("", "basic", "bottleneck", "depthwise", "mlp", "transformer", "clone")
 NORMS = ("auto", "none", "batch", "group", "layer", "rms")
 ACTIVATIONS = ("", "relu", "gelu", "tanh", "none")
 FACTORS = (1.25, 1.5, 2.0, 3.0)
+MOST_ALIKE = 4
+"""Number of nodes with similar names at which a growth is tried again while a breach is shrunk."""
 
 
 def legal(growth: Growth, model: fx.GraphModule) -> bool:
@@ -55,6 +57,32 @@ def sites_of(model: fx.GraphModule) -> Sites:
     inner, outer = (tuple(path for path, free in found if free is wanted) for wanted in (True, False))
     calls = tuple(n.name for n in model.graph.nodes if n.op.startswith("call_"))
     return Sites(inner, outer, calls, {path: dims.algebra.measure(producer.axis) for path, producer in known.items()})
+
+
+def placed(growths: Sequence[Growth], like: Sequence[Growth], sites: Sites) -> Iterator[tuple[Growth, ...]]:
+    """Yield the growths, and then the growths with the last one moved to each node with a name like that in `like`.
+
+    Args:
+        growths: the growths of a model.
+        like: the growths of a similar model, whose steps have other numbers.
+        sites: the positions at which the model can grow.
+    """
+    yield tuple(growths)
+    match growths[-1:], like[-1:]:
+        case [Widening() as growth], [Widening(nodes=(name, *_))]:
+            for place in _alike(name, sites.inner):
+                yield (*growths[:-1], replace(growth, nodes=(place,), to=0, by=max(growth.by, 1)))
+        case [Deepening() as growth], [Deepening(name=name)]:
+            for place in _alike(name, sites.calls):
+                yield (*growths[:-1], replace(growth, name=place))
+        case _:
+            return
+
+
+def _alike(name: str, places: Sequence[str]) -> list[str]:
+    """Return the last few places whose names differ from a name only by their numbers, in reverse order."""
+    stem = re.sub(r"\d+", "", name)
+    return [place for place in reversed(places) if re.sub(r"\d+", "", place) == stem][:MOST_ALIKE]
 
 
 def draw_growth(choose: Choose, sites: Sites) -> Growth:

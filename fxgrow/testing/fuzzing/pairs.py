@@ -17,9 +17,9 @@ from ...capture.tracing.trace import trace
 from ...errors import FxgrowError
 from ..fidelity import FidelityBroken, check_fidelity, second_call
 from .build import Built, build
-from .choose import Choose
-from .draw import draw_sketch
-from .draw_growths import Sites, draw_growth, sites_of
+from .choose import Choose, Seeded, Told
+from .draw import Drawn, draw_blocks
+from .draw_growths import Sites, draw_growth, placed, sites_of
 from .forced import force
 from .further import look_further
 from .growths import Growth
@@ -34,6 +34,8 @@ FURTHER = 10
 """Percentage of pairs on which the laws that take longer are checked."""
 FORCING = 50
 """Percentage of function-changing refusals that are forced."""
+ROW = 3
+"""Number of growths in a row: the last ones that are drawn for a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class Breach:
     growths: tuple[Growth, ...]
     law: str
     text: str
+    drawn: Drawn
+    """The bytes that the model and the growths were drawn from."""
 
 
 @contextmanager
@@ -129,58 +133,80 @@ def watched(sketch: Sketch, growths: Sequence[Growth], *, further: bool = True, 
         LawBroken: a law does not hold.
         Misfit: the steps of the sketch do not fit together.
     """
-    one = subject(sketch, fidelity=fidelity)
+    return _watched(subject(sketch, fidelity=fidelity), growths, further=further)
+
+
+def _watched(one: Subject, growths: Sequence[Growth], *, further: bool) -> list[Seen]:
     seen, model = [], one.model
     for k, growth in enumerate(growths):
         with nothing_else():
             found, grown = watch(model, one.inputs, growth, stand=None if k else one.stand(), second=one.second)
             if k == 0 and further:
-                look_further(sketch, model, one.inputs, found)
+                look_further(one.sketch, model, one.inputs, found)
                 force(model, one.inputs, growth, found.refusal, Stand(model))
         seen.append(found)
         model = grown or model
     return seen
 
 
-def broken(
-    sketch: Sketch, growths: Sequence[Growth], *, further: bool = False, fidelity: bool = True
-) -> LawBroken | None:
-    """Return the error of a law that a pair breaks, else None; laws that take longer are checked only with
-    `further`."""
+def redrawn(drawn: Drawn, like: Breach, *, further: bool = False) -> Breach | None:
+    """Return the breach of the same law by the pair that is drawn from other bytes, None if the law holds.
+
+    Args:
+        drawn: the bytes.
+        like: a breach of the law. The growth is also tried at the nodes whose names differ from those in this breach
+            only by their numbers, because these change when steps are left out.
+        further: whether to check also the laws that take longer.
+    """
+    sketch, known = drawn.sketch(), like.law == FIDELITY
     try:
-        watched(sketch, growths, further=further, fidelity=fidelity)
+        one = subject(sketch, fidelity=known)
     except LawBroken as error:
-        return error
+        return Breach(sketch, (), error.law, str(error), drawn) if error.law == like.law else None
     except Misfit:
         return None
+    for growths in placed(growths_of(drawn, one.sites), like.growths, one.sites):
+        try:
+            _watched(one, growths, further=further)
+        except LawBroken as error:
+            if error.law == like.law:
+                return Breach(sketch, growths, error.law, str(error), drawn)
     return None
 
 
-def pairs(choose: Choose, *, growths: int) -> Iterator[tuple[Sketch, Seen | Breach]]:
-    """Draw one model with several growths: most of them of the model itself, the last ones one after the other."""
-    sketch = draw_sketch(choose)
+def pairs(seeded: Seeded, *, growths: int) -> Iterator[tuple[Sketch, Seen | Breach]]:
+    """Yield a drawn model with several drawn growths: most of the model itself, the last `ROW` one after the other."""
+    drawn = draw_blocks(seeded)
+    sketch = drawn.sketch()
     try:
         one = subject(sketch)
     except LawBroken as error:
-        yield sketch, Breach(sketch, (), error.law, str(error))
+        yield sketch, Breach(sketch, (), error.law, str(error), drawn)
         return
-    row: list[Growth] = []
+    row: list[bytes] = []
     model, stand = one.model, one.stand()
     for k in range(growths):
-        growth = draw_growth(choose, one.sites)
-        single = k < growths - 2
+        block = seeded.block()
+        growth = draw_growth(Told(block), one.sites)
+        single = k <= growths - ROW
         try:
             with nothing_else():
                 start, known = (one.model, stand) if single else (model, None)
                 seen, grown = watch(start, one.inputs, growth, stand=known, second=one.second)
                 if single:
-                    seen = _further(choose, one, seen, stand)
+                    seen = _further(seeded, one, seen, stand)
         except LawBroken as error:
-            yield sketch, Breach(sketch, (growth,) if single else (*row, growth), error.law, str(error))
+            blocks = replace(drawn, growths=(block,) if single else (*row, block))
+            yield sketch, Breach(sketch, growths_of(blocks, one.sites), error.law, str(error), blocks)
             continue
         yield sketch, seen
-        if grown is not None and k >= growths - 3:  # the sequence starts with the last single growth
-            row, model = [*row, growth], grown
+        if grown is not None and k >= growths - ROW:  # the first of the row is the last single one
+            row, model = [*row, block], grown
+
+
+def growths_of(drawn: Drawn, sites: Sites) -> tuple[Growth, ...]:
+    """Return the growths that are drawn for a model."""
+    return tuple(draw_growth(Told(block), sites) for block in drawn.growths)
 
 
 def _further(choose: Choose, one: Subject, seen: Seen, stand: Stand) -> Seen:

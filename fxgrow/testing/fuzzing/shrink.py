@@ -1,206 +1,122 @@
-"""Makes a pair that breaks a law smaller: first fewer steps, then simpler ones, then smaller widths."""
+"""Shrinks a pair that breaks a law with Hypothesis, starting from the bytes that the pair was drawn from."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from .build import Bench
-from .growths import Growth
-from .plainer import plainer_growths, plainer_sketches
-from .renaming import renamed
-from .sketch import Input, Misfit, Sketch, Step, step
+from ...optional import optional
+from .choose import CHOICES
+from .draw import STEPS, Drawn
+from .pairs import ROW, Breach
+from .sketch import Sketch
 
-ATOMIC = frozenset({"linear", "conv", "layer_norm", "batch_norm", "pointwise", "again", "tied"})
-"""Steps that are not replaced by simpler ones."""
-LAYERS = frozenset({"linear", "conv", "embedding"})
+if TYPE_CHECKING:
+    from hypothesis import strategies as st
 
-Pair = tuple[Sketch, tuple[Growth, ...]]
-Breaks = Callable[[Sketch, tuple[Growth, ...]], bool]
-"""Whether a pair still breaks the law; sketches whose steps do not fit break none."""
-
-
-def shrink(sketch: Sketch, growths: tuple[Growth, ...], breaks: Breaks, *, tries: int = 600) -> Pair:
-    """Return the smallest pair found that still breaks the law.
-
-    Args:
-        sketch: the sketch of the model.
-        growths: the growths, one after the other.
-        breaks: tested on every smaller pair; must hold for the given pair.
-        tries: the largest number of these tests.
-    """
-    pair, left, moved = (sketch, growths), tries, True
-    while moved and left > 0:
-        moved = False
-        for smaller in _candidates(*pair):
-            left -= 1
-            if breaks(*smaller):
-                pair, moved = smaller, True
-                break
-            if left <= 0:
-                break
-    return pair
+MOST_INPUTS = 3
+ROUND = 240.0
+"""Seconds after which a search is restarted from the smallest pair so far: Hypothesis gives up after 300, with a
+warning."""
+KEY = b"breach"
+Again = Callable[[Drawn, Breach], Breach | None]
+"""Returns the breach of the same law by the pair that is drawn from other bytes, None if the law holds."""
 
 
-def _candidates(sketch: Sketch, growths: tuple[Growth, ...]) -> Iterator[Pair]:
-    for k in range(len(growths)):
-        if len(growths) > 1:
-            yield sketch, growths[:k] + growths[k + 1 :]
-    if _needed(sketch) != sketch:
-        yield _needed(sketch), growths
-    for k in range(len(sketch.outputs)):
-        if len(sketch.outputs) > 1:
-            smaller, follow = trimmed(replace(sketch, outputs=sketch.outputs[:k] + sketch.outputs[k + 1 :]), growths)
-            yield _needed(smaller), follow
-    for k in reversed(range(len(sketch.steps))):
-        yield from _started(sketch, growths, k)
-    for k in reversed(range(len(sketch.steps))):
-        for instead in dict.fromkeys(sketch.steps[k].reads):
-            yield from (trimmed(*found) for found in _without(sketch, growths, k, instead))
-    for k in reversed(range(len(sketch.steps))):
-        yield from _expanded(sketch, growths, k)
-    for smaller in plainer_sketches(sketch):
-        yield smaller, growths
-    for k, growth in enumerate(growths):
-        for other in plainer_growths(growth):
-            yield sketch, (*growths[:k], other, *growths[k + 1 :])
+class _Enough(BaseException):
+    """Stops a search of Hypothesis, which would treat an `Exception` as a failure."""
 
 
-def _layout(sketch: Sketch) -> tuple[list[int], list[str], Bench] | None:
-    """Return the number of the first value of each step, followed by the number of all values; and all values'
-    layouts."""
-    bench = Bench(sketch.inputs, sketch.seed)
-    first = []
-    try:
-        for one in sketch.steps:
-            first.append(bench.add(one)[0])
-    except Misfit:
-        return None
-    return [*first, len(bench.values)], bench.layouts, bench
+def drawn_blocks(*, steps: int = STEPS, growths: int = ROW) -> st.SearchStrategy[Drawn]:
+    """Return a strategy for the bytes of models with at most `steps` steps, and of at most `growths` growths."""
+    strategies = optional("hypothesis.strategies", extra="testing", what="drawing models and growths")
+    block = strategies.binary(min_size=CHOICES, max_size=CHOICES)
+
+    def several(least: int, most: int) -> Any:
+        return strategies.lists(block, min_size=least, max_size=most).map(tuple)
+
+    found: st.SearchStrategy[Drawn]
+    found = strategies.builds(Drawn, several(1, MOST_INPUTS), several(0, steps), block, several(0, growths))
+    return found
 
 
-def trimmed(sketch: Sketch, growths: tuple[Growth, ...]) -> Pair:
-    """Return the pair without the steps whose values are not used."""
-    for k in reversed(range(len(sketch.steps))):
-        known = _layout(sketch)
-        if known is None or len(sketch.steps) == 1:
-            break
-        made = range(known[0][k], known[0][k + 1])
-        if any(v in made for v in (*sketch.outputs, *(v for s in sketch.steps for v in s.reads))):
-            continue
-        found = dropped(sketch, growths, k, sketch.steps[k].reads[0])
-        if found is not None:
-            sketch, growths = found
-    return sketch, growths
-
-
-def _without(sketch: Sketch, growths: tuple[Growth, ...], k: int, instead: int) -> Iterator[Pair]:
-    """Yield the pair without one step; growths that name it get the name of another layer."""
-    found = dropped(sketch, growths, k, instead)
-    if found is not None:
-        yield found
-        return
-    for n, one in enumerate(sketch.steps):
-        if one.op in LAYERS and n != k:
-            found = spliced(sketch, growths, k, (), instead, f"={one.op}{n - (n > k)}")
-            if found is not None:
-                yield found
-
-
-def _started(sketch: Sketch, growths: tuple[Growth, ...], k: int) -> Iterator[Pair]:
-    """Yield the pair with an input in place of the value of a step; unused steps and inputs are removed."""
-    known, n = _layout(sketch), len(sketch.inputs)
-    if known is None or known[0][k + 1] - known[0][k] > 1:
-        return
-    made = known[0][k]
-    if made in sketch.outputs:
-        return
-    fresh = Input(known[1][made], tuple(known[2].values[made].shape))
-
-    def value(v: int) -> int:
-        return n if v == made else v if v < n else v + 1
-
-    steps = tuple(replace(s, reads=tuple(map(value, s.reads))) for s in sketch.steps)
-    moved = replace(sketch, inputs=(*sketch.inputs, fresh), steps=steps, outputs=tuple(map(value, sketch.outputs)))
-    smaller, follow = trimmed(moved, growths)
-    if len(smaller.steps) < len(sketch.steps):
-        yield _needed(smaller), follow
-
-
-def _needed(sketch: Sketch) -> Sketch:
-    """Return the sketch without unused inputs."""
-    for k in reversed(range(len(sketch.inputs))):
-        if len(sketch.inputs) > 1 and not any(k in (*s.reads, *sketch.outputs) for s in sketch.steps):
-            steps = tuple(replace(s, reads=tuple(v - (v > k) for v in s.reads)) for s in sketch.steps)
-            inputs = (*sketch.inputs[:k], *sketch.inputs[k + 1 :])
-            sketch = replace(sketch, inputs=inputs, steps=steps, outputs=tuple(v - (v > k) for v in sketch.outputs))
-    return sketch
-
-
-def dropped(sketch: Sketch, growths: tuple[Growth, ...], k: int, instead: int) -> Pair | None:
-    """Return the pair without one step, whose users get another value; None if growths name it or others use its
-    module."""
-    return spliced(sketch, growths, k, (), instead, "")
-
-
-def spliced(
-    sketch: Sketch, growths: tuple[Growth, ...], k: int, new: tuple[Step, ...], instead: int, name: str
-) -> Pair | None:
-    """Return the pair with other steps in place of one. Each of them makes one value, and users get the last.
+def shrink(breach: Breach, again: Again, *, tries: int, seconds: float) -> Breach:
+    """Return the smallest breach that is found.
 
     Args:
-        sketch, growths: the pair.
-        k: the number of the step.
-        new: steps that read values before it, or each other's.
-        instead: the value that users get if there are no new steps.
-        name: the new name of the module in growths that name the old one.
+        breach: the breach to start from.
+        again: called for each smaller pair.
+        tries: the largest number of pairs that are tested.
+        seconds: the time limit, which is checked between two pairs.
+
+    Raises:
+        UsageError: Hypothesis is not installed.
     """
-    known = _layout(sketch)
-    if known is None or any(s.op in ("again", "tied") and s.option("of") == k for s in sketch.steps):
-        return None
-    first, gone, more = known[0][k], known[0][k + 1] - known[0][k], len(new)
-    last = first + more - 1 if new else instead
-
-    def value(v: int) -> int:
-        return v if v < first else last if v < first + gone else v - gone + more
-
-    def moved(one: Step) -> Step:
-        options = tuple((n, v + (more - 1) * (n == "of" and v > k)) for n, v in one.options)
-        return Step(one.op, tuple(map(value, one.reads)), options)
-
-    names = {f"{s.op}{n}": f"{s.op}{n - 1 + more}" for n, s in enumerate(sketch.steps) if n > k}
-    follow = renamed(growths, {**names, f"{sketch.steps[k].op}{k}": name})
-    if follow is None:
-        return None
-    steps = (*sketch.steps[:k], *new, *map(moved, sketch.steps[k + 1 :]))
-    return replace(sketch, steps=steps, outputs=tuple(dict.fromkeys(map(value, sketch.outputs)))), follow
+    search = _Search(breach, again, tries, time.monotonic() + seconds)
+    while search.round():
+        pass
+    return search.smallest
 
 
-def _expanded(sketch: Sketch, growths: tuple[Growth, ...], k: int) -> Iterator[Pair]:
-    """Yield the pair with one or two plain layers in place of a step that consists of several."""
-    known, old = _layout(sketch), sketch.steps[k]
-    if known is None or old.op in ATOMIC or known[0][k + 1] - known[0][k] > 1:
-        return
-    layout, at = known[1][old.reads[0]], old.reads[0]
-    if layout != known[1][known[0][k]] or layout == "words":
-        return
-    image, first = layout == "image", known[0][k]
-    x, y = known[2].values[at], known[2].values[first]
-    out = int(y.shape[1 if image else -1])
+class _Search:
+    """The state of a search for the smallest breach."""
 
-    def layer(reads: int) -> Step:
-        return (
-            step("conv", reads, out=out, kernel=1, groups=1, stride=1, bias=1)
-            if image
-            else step("linear", reads, out=out, bias=1)
+    def __init__(self, breach: Breach, again: Again, tries: int, end: float) -> None:
+        self.smallest = breach
+        self._again, self._left, self._end = again, tries, end
+        self._turn = end
+        self._known: dict[tuple[Sketch, tuple[bytes, ...]], Breach | None] = {}
+        """The results for the pairs that were tested; different bytes often describe the same pair."""
+
+    def round(self) -> bool:
+        """Run one search of Hypothesis, and return whether another one may find a smaller pair."""
+        hypothesis = optional("hypothesis", extra="testing", what="shrinking a breach")
+        database = optional("hypothesis.database", extra="testing", what="shrinking a breach")
+        start, self._turn = self.smallest, min(self._end, time.monotonic() + ROUND)
+        examples = database.InMemoryExampleDatabase()
+        # The extra choice makes Hypothesis shrink the example: it skips saved examples that it reads to the end.
+        examples.save(KEY, database.choices_to_bytes([*_choices(start.drawn), False]))
+        how = hypothesis.settings(
+            database=examples,
+            derandomize=False,
+            deadline=None,
+            max_examples=self._left + 1,
+            phases=(hypothesis.Phase.reuse, hypothesis.Phase.shrink),
         )
+        with suppress(_Enough, hypothesis.errors.NoSuchExample):
+            hypothesis.find(drawn_blocks(), self._breaks, settings=how, database_key=KEY)
+        return self.smallest is not start and self._left > 0 and time.monotonic() < self._end
 
-    norm = step("batch_norm" if image else "layer_norm", at)
-    ways: list[tuple[Step, ...]] = [(layer(at),), (norm, layer(first)), (layer(at), layer(first))]
-    if x.shape == y.shape:
-        ways.insert(0, (norm,))
-    for new in ways:
-        for n, one in enumerate(new):
-            found = spliced(sketch, growths, k, new, at, f"={one.op}{k + n}")
-            if found is not None:
-                yield found
+    def _breaks(self, drawn: Drawn) -> bool:
+        if time.monotonic() >= self._turn:
+            raise _Enough
+        key = drawn.sketch(), drawn.growths
+        if key not in self._known:
+            if not self._left:
+                raise _Enough
+            self._left -= 1
+            self._known[key] = self._again(drawn, self.smallest)
+        found = self._known[key]
+        if found is not None and _order(drawn) < _order(self.smallest.drawn):
+            self.smallest = found
+        return found is not None
+
+
+def _order(drawn: Drawn) -> tuple[int, tuple[bytes, ...]]:
+    """Return the sort key: fewer blocks come first, then smaller bytes."""
+    blocks = (*drawn.growths, *drawn.inputs, *drawn.steps, drawn.last)
+    return len(blocks), blocks
+
+
+def _choices(drawn: Drawn) -> Iterator[bool | bytes]:
+    """Yield the choices by which `drawn_blocks` draws these bytes: whether a list goes on, and each block."""
+    for blocks in (drawn.inputs, drawn.steps):
+        for block in blocks:
+            yield from (True, block)
+        yield False
+    yield drawn.last
+    for block in drawn.growths:
+        yield from (True, block)
+    yield False

@@ -71,4 +71,4 @@ class Sketch:
 
 
 class Misfit(Exception):
-    """The steps of a sketch do not fit together. Only shrinking makes such sketches."""
+    """The steps of a sketch do not fit together. Drawing leaves such steps out."""
