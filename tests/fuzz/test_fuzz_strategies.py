@@ -105,7 +105,7 @@ def test_models_can_be_of_their_own_dtype(dtype: str) -> None:
 def test_the_laws_are_watched_in_float64_only() -> None:
     one = subject(Sketch(inputs=PAIR.inputs, steps=PAIR.steps, outputs=PAIR.outputs, dtype="float32"), double=False)
     growth = find(growths(one.model), lambda _: True, settings=FIRST)
-    with pytest.raises(UsageError, match=r"linear0.weight is of float32(.|\n)*model\.double\(\)"):
+    with pytest.raises(UsageError, match=r"linear0.weight has dtype float32(.|\n)*model\.double\(\)"):
         watch(one.model, one.inputs, growth)
 
 
