@@ -384,6 +384,13 @@ def analyse(
 ) -> Analysis:
     """Analyse which axes of a traced model grow together, and which cannot grow. Runs no forward pass.
 
+    Example:
+        >>> import torch, fxgrow
+        >>> from fxgrow.models_zoo import ResNet
+        >>> traced = fxgrow.trace(ResNet().eval(), (torch.randn(2, 1, 8, 8),))
+        >>> len(fxgrow.analyse(traced).program.ops) > 10
+        True
+
     Args:
         gm: a traced model, on any device (also the meta device); it is not changed.
         example_inputs: positional arguments of the model: tensors, of which only shapes and dtypes are used, plain

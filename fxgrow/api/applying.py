@@ -33,6 +33,13 @@ def apply(
 ) -> fx.GraphModule:
     """Apply a plan to the model that it was made for, or to another copy of it.
 
+    Example:
+        >>> import torch, fxgrow
+        >>> from fxgrow.models_zoo import ResNet
+        >>> traced = fxgrow.trace(ResNet().eval(), (torch.randn(2, 1, 8, 8),))
+        >>> text = fxgrow.plan_widen(traced, "layer2.conv1").to_json()
+        >>> wider = fxgrow.apply(fxgrow.Plan.from_json(text), traced)
+
     A plan from a file, or one that was changed, is proved once more for this model, from the states that it lists, and
     all that it says of the model is compared with what follows from them. A plan that `plan_widen`, `plan_deepen` or
     `plan_grow` has returned in this process is proved already, as long as the model does what it did then.

@@ -32,20 +32,28 @@ def verify(
     seed: int = 0,
     training: bool = True,
 ) -> Certificate:
-    """Check that two models compute the same function; `print` the certificate, or `assert` it. Both stay as they are.
+    """Check that two models compute the same function. Neither is changed.
 
-    `verify(original, grown)` with the user's own module is the strong form: it holds the trace to account, too.
+    `verify(original, grown)` with your own module also checks the trace. `print` the certificate, or `assert` it.
+
+    Example:
+        >>> import torch, fxgrow
+        >>> from fxgrow.models_zoo import ResNet
+        >>> model = ResNet().eval()
+        >>> wider = fxgrow.widen(fxgrow.trace(model, (torch.randn(2, 1, 8, 8),)), "layer2.conv1")
+        >>> bool(fxgrow.verify(model, wider))
+        True
 
     Args:
-        before: the model that was grown, the module itself or a trace of it.
-        after: the grown one; if fxgrow grew it, the static proof is part of the certificate.
-        example_inputs: what the models take: tensors, plain values and containers of them; by default what `before` or
-            `after` was traced with; else that is inferred, and the certificate says so.
-        example_kwargs: the same by name.
-        train_inputs: what the models take in training mode, where that is something else.
-        train_kwargs: the same by name.
-        seed: of the probe inputs.
-        training: also compare in training mode where the proof claims it, and watch one training step.
+        before: the model that was grown: the module itself, or a trace of it.
+        after: the grown model; if fxgrow grew it, the static proof is part of the certificate.
+        example_inputs: inputs of the models: tensors, plain values and containers of them; by default those that
+            `before` or `after` was traced with, else inferred ones, which the certificate says.
+        example_kwargs: keyword inputs of the models.
+        train_inputs: inputs of the models in training mode, if they differ.
+        train_kwargs: keyword inputs of the models in training mode.
+        seed: seed of the probe inputs.
+        training: also compare in training mode, if the proof covers it, and run one training step.
 
     Raises:
         UsageError: input shapes are neither given nor inferable, or do not fit.

@@ -1,4 +1,4 @@
-"""The verb deepen, and its plan: new blocks that change nothing until they are trained."""
+"""`deepen` and `plan_deepen`: insert blocks that contribute zero until they are trained."""
 
 from __future__ import annotations
 
@@ -47,9 +47,16 @@ def plan_deepen(
     example_inputs: Sequence[Any] | Call | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """What `deepen` would insert, proved but not applied: blocks, their tensors, parameters, FLOPs, bytes.
+    """Plan new blocks without inserting them. The plan lists the blocks and their tensors.
 
-    Takes the arguments of `deepen`; `print(plan)` explains it.
+    Takes the arguments of `deepen`; `print(plan)` explains it, with the proof and the cost.
+
+    Example:
+        >>> import torch, fxgrow
+        >>> from fxgrow.models_zoo import ResNet
+        >>> traced = fxgrow.trace(ResNet().eval(), (torch.randn(2, 1, 8, 8),))
+        >>> fxgrow.plan_deepen(traced, after="layer2").inserts[0].block
+        'basic'
 
     Raises:
         UsageError: the call is invalid.
@@ -130,7 +137,17 @@ def deepen(
     inplace: bool = False,
     verify: bool = False,
 ) -> fx.GraphModule:
-    """A deeper model that computes the same function (R2DeeperR, arXiv 2410.11038, equations 19 to 27).
+    """Insert blocks into a model. The result computes the same function.
+
+    R2DeeperR (arXiv 2410.11038, equations 19 to 27): the new block is residual, and its contribution is zero.
+
+    Example:
+        >>> import torch, fxgrow
+        >>> from fxgrow.models_zoo import ResNet
+        >>> traced = fxgrow.trace(ResNet().eval(), (torch.randn(2, 1, 8, 8),))
+        >>> deeper = fxgrow.deepen(traced, after="layer3", block="clone")
+        >>> [name for name, _ in deeper.named_children() if "deeper" in name]
+        ['layer3_deeper1']
 
     Args:
         model: a traced model, from `fxgrow.trace` or `torch.fx.symbolic_trace`.
@@ -153,13 +170,13 @@ def deepen(
         activation: a class of torch.nn or its name, or "none"; by default what the network uses nearby.
         heads: of a transformer block; by default as in the nearest attention.
         causal: whether its attention looks back only; by default as the network's attention does.
-        seed: of the new values, which depend on it and on parameter names only.
+        seed: seed of the new values, which depend on it and on parameter names only.
         init: "match" the standard deviation of the preceding layer's weights (default; of the original's, for clones),
             "kaiming", "xavier"; "copy" leaves a clone the values of its original.
-        example_inputs: what the model takes, as in `fxgrow.trace`, if it is to be other than what it was traced with.
-        example_kwargs: the same by name.
-        inplace: change `model` itself; it either succeeds or leaves everything as it was.
-        verify: also compare the two models numerically, and raise if they differ.
+        example_inputs: inputs of the model, as in `fxgrow.trace`, if they differ from those it was traced with.
+        example_kwargs: keyword inputs of the model.
+        inplace: change `model` itself. If the call fails, the model is unchanged.
+        verify: compare the two models numerically, and raise an error if they differ.
 
     Returns:
         The deeper GraphModule, independent of `model` unless `inplace`. New modules stand beside the place they were

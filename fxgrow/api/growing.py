@@ -1,4 +1,4 @@
-"""The verb grow, and its plan: a whole network wider, deeper, or both, in one stroke."""
+"""`grow` and `plan_grow`: make a whole network wider, deeper, or both, by one plan."""
 
 from __future__ import annotations
 
@@ -48,9 +48,17 @@ def plan_grow(
     example_inputs: Sequence[Any] | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """What `grow` would change, proved but not applied, as one plan.
+    """Plan the growth of a whole network without applying it.
 
-    Takes the arguments of `grow`; `print(plan)` explains it, `plan.to_json()` keeps it.
+    Takes the arguments of `grow`; `print(plan)` explains it, `plan.to_json()` stores it.
+
+    Example:
+        >>> import torch, fxgrow
+        >>> from fxgrow.models_zoo import ResNet
+        >>> traced = fxgrow.trace(ResNet().eval(), (torch.randn(2, 1, 8, 8),))
+        >>> plan = fxgrow.plan_grow(traced, widen=2.0)
+        >>> {growth.new / growth.old for growth in plan.growths}
+        {2.0}
 
     Raises:
         UsageError: the call is invalid.
@@ -90,7 +98,15 @@ def grow(
     inplace: bool = False,
     verify: bool = False,
 ) -> fx.GraphModule:
-    """A larger network that computes the same function: one plan, one rewrite, one certificate.
+    """Grow a whole network in width, depth, or both, by one plan. The result computes the same function.
+
+    Example:
+        >>> import torch, fxgrow
+        >>> from fxgrow.models_zoo import ResNet
+        >>> traced = fxgrow.trace(ResNet().eval(), (torch.randn(2, 1, 8, 8),))
+        >>> larger = fxgrow.grow(traced, widen={"layer*.conv1": 1.5}, deepen={"layer3": "clone"})
+        >>> larger.get_submodule("layer2.conv1").out_channels
+        48
 
     Args:
         model: a traced model, from `fxgrow.trace` or `torch.fx.symbolic_trace`.
@@ -105,12 +121,12 @@ def grow(
             "mean" and "morphism", and by "r2r" beside "auto" and schemes of your own, unless their options say another.
         skip: at residual joins, as in `fxgrow.widen`.
         grow: of products of channels, as in `fxgrow.widen`.
-        seed: of the new values, which depend on it and on parameter names only.
+        seed: seed of the new values, which depend on it and on parameter names only.
         init: how new weights are drawn.
-        example_inputs: what the model takes, as in `fxgrow.trace`, if it is to be other than what it was traced with.
-        example_kwargs: the same by name.
-        inplace: change `model` itself; it either succeeds or leaves everything as it was.
-        verify: also compare the two models numerically, and raise if they differ.
+        example_inputs: inputs of the model, as in `fxgrow.trace`, if they differ from those it was traced with.
+        example_kwargs: keyword inputs of the model.
+        inplace: change `model` itself. If the call fails, the model is unchanged.
+        verify: compare the two models numerically, and raise an error if they differ.
 
     Returns:
         The larger GraphModule, independent of `model` unless `inplace`.

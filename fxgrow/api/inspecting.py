@@ -22,9 +22,17 @@ def inspect(
     *,
     example_kwargs: Mapping[str, Any] | None = None,
 ) -> Inspection:
-    """Which layers of a traced model can be widened, what grows with them, and why others cannot.
+    """Find out which layers of a traced model can be widened, what grows together with them, and why others cannot.
 
     `print(fxgrow.inspect(model))` shows tables; the result also holds them as data.
+
+    Example:
+        >>> import torch, fxgrow
+        >>> from fxgrow.models_zoo import ResNet
+        >>> traced = fxgrow.trace(ResNet().eval(), (torch.randn(2, 1, 8, 8),))
+        >>> found = fxgrow.inspect(traced)
+        >>> [site.path for site in found.refused]
+        ['fc']
 
     Raises:
         UsageError: the model cannot be analysed.

@@ -1,4 +1,4 @@
-"""`widen` and its plan: more units in layers of a model."""
+"""`widen` and `plan_widen`: add channels to layers of a model."""
 
 from __future__ import annotations
 
@@ -36,9 +36,17 @@ def plan_widen(
     example_inputs: Sequence[Any] | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """What `widen` would change, proved but not applied: tensors, attributes, graph nodes, parameters, FLOPs, bytes.
+    """Plan a widening without applying it. The plan lists the tensors, attributes and graph nodes that change.
 
-    Takes the arguments of `widen`; `print(plan)` explains it.
+    Takes the arguments of `widen`; `print(plan)` explains it, with the proof and the cost.
+
+    Example:
+        >>> import torch, fxgrow
+        >>> from fxgrow.models_zoo import ResNet
+        >>> traced = fxgrow.trace(ResNet().eval(), (torch.randn(2, 1, 8, 8),))
+        >>> plan = fxgrow.plan_widen(traced, "layer2.conv1", by=8)
+        >>> plan.after.parameters > plan.before.parameters
+        True
 
     Raises:
         UsageError: the call is invalid.
@@ -69,7 +77,18 @@ def widen(
     inplace: bool = False,
     verify: bool = False,
 ) -> fx.GraphModule:
-    """A wider model that computes the same function (R2WiderR, arXiv 2410.11038, equations 8, 9, 12 and 38).
+    """Widen layers of a model. The result computes the same function.
+
+    R2WiderR (arXiv 2410.11038, equations 8, 9, 12 and 38): new channels are two equal halves whose outgoing weights are
+    opposite.
+
+    Example:
+        >>> import torch, fxgrow
+        >>> from fxgrow.models_zoo import ResNet
+        >>> traced = fxgrow.trace(ResNet().eval(), (torch.randn(2, 1, 8, 8),))
+        >>> wider = fxgrow.widen(traced, "layer2.conv1", to=48)
+        >>> wider.get_submodule("layer2.conv1").out_channels
+        48
 
     Args:
         model: a traced model, from `fxgrow.trace` or `torch.fx.symbolic_trace`.
@@ -82,15 +101,15 @@ def widen(
             plain wide network of the same classes. "reshape" widens the named volume alone and adapts each skip path.
         adapter: with skip="reshape", zero padding ("pad", default) or a learnable 1x1 convolution ("conv").
         grow: of grouped channels (g c), widen the "channels" of each group (default) or add "groups".
-        scheme: what new units hold: "r2r" (equal halves, opposite readers), "net2net" (copies), "morphism" and "zero"
-            (zeros on one side), "mean" (for layer_norm streams), or "auto" (default): R2R wherever it proves, else the
-            first of the others that does.
-        seed: of the new values, which depend on it and on parameter names only.
+        scheme: how new channels are initialised: "r2r" (equal halves with opposite outgoing weights), "net2net"
+            (copies), "morphism" and "zero" (zeros on one side), "mean" (for streams that end in a layer norm), or
+            "auto" (default): R2R wherever it can be proved, else the first of the others that can.
+        seed: seed of the new values, which depend on it and on parameter names only.
         init: "match" the standard deviation of old weights (default), "kaiming" or "xavier".
-        example_inputs: what the model takes, as in `fxgrow.trace`, if it is to be other than what it was traced with.
-        example_kwargs: the same by name.
-        inplace: change `model` itself; it either succeeds or leaves everything as it was.
-        verify: also compare the two models numerically, and raise if they differ.
+        example_inputs: inputs of the model, as in `fxgrow.trace`, if they differ from those it was traced with.
+        example_kwargs: keyword inputs of the model.
+        inplace: change `model` itself. If the call fails, the model is unchanged.
+        verify: compare the two models numerically, and raise an error if they differ.
 
     Returns:
         The wider GraphModule, independent of `model` unless `inplace`.

@@ -44,6 +44,15 @@ def bisect(
     node are. Without plans, nodes of the same name are compared, and their leading channels. Both models stay
     unchanged.
 
+    Example:
+        >>> import torch, fxgrow
+        >>> from fxgrow.models_zoo import ResNet
+        >>> traced = fxgrow.trace(ResNet().eval(), (torch.randn(2, 1, 8, 8),))
+        >>> wider = fxgrow.widen(traced, "layer2.conv1")
+        >>> wider.get_submodule("layer2.bn1").weight.data[0] += 1
+        >>> fxgrow.bisect(traced, wider).node.node
+        'layer2_bn1'
+
     Args:
         before: the model before growth, traced.
         after: the grown model.

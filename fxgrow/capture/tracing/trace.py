@@ -81,8 +81,9 @@ def trace(
     mode that the model is in: run in the other mode, it raises an error.
 
     Example:
+        >>> import torch, torchvision, fxgrow
         >>> model = torchvision.models.resnet18()
-        >>> traced = fxgrow.trace(model, (torch.randn(2, 3, 224, 224),))
+        >>> traced = fxgrow.trace(model, (torch.randn(2, 3, 64, 64),))
 
     Args:
         model: any module; it is not changed. A GraphModule comes back as it is.
