@@ -155,6 +155,11 @@ class Certificate:
         return bool(self.noise) and math.isfinite(self.float64) and self._stands and _all_held(self.quiet)
 
     @property
+    def within_noise(self) -> bool:
+        """Another name of `excused`: the only difference is noise that was requested."""
+        return self.excused
+
+    @property
     def _stands(self) -> bool:
         """Whether everything except the measured errors supports the certificate."""
         return (
@@ -202,6 +207,9 @@ class Certificate:
             if self.noise
             else "this is a defect in fxgrow or in a registered rule; please report it with the model",
         )
+
+    def __repr__(self) -> str:
+        return f"<Certificate: {self._verdict()}>"
 
     def __str__(self) -> str:
         lines = [self._verdict(), *([f"  {self.compared}"] if self.compared else [])]

@@ -35,7 +35,9 @@ def test_every_public_name_is_there() -> None:
 def test_a_repr_is_one_short_line(traced: fx.GraphModule) -> None:
     found = fxgrow.inspect(traced)
     plan = fxgrow.plan(traced, Widen("layer2.conv1"), InsertBlock(after="layer2"))
-    for thing in (found, found.sites[0], found.refused[0], plan):
+    certificate = fxgrow.verify(traced, fxgrow.apply(plan, traced))
+    assert (certificate.ok, certificate.held, certificate.within_noise) == (True, True, False)
+    for thing in (found, found.sites[0], found.refused[0], plan, certificate):
         assert "\n" not in repr(thing)
         assert len(repr(thing)) < 200
     assert "layer2.conv1" in repr(plan)
