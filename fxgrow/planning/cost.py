@@ -1,4 +1,4 @@
-"""What a model costs: parameters, bytes, FLOPs, before and after a growth, from shapes alone."""
+"""Compute the parameters, bytes and FLOPs of a model before and after a growth, from shapes alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Shape = Callable[[Value], tuple[int, ...]]
 
 
 def flops(ops: Iterable[Op], shape: Shape) -> int:
-    """Floating-point operations of all contractions, a multiply and an add for each product."""
+    """Return the floating-point operations of all contractions; a multiply-add counts as two."""
     return sum(_flops(op, shape) for op in ops)
 
 
@@ -58,7 +58,7 @@ def costs(
     new: NewSizes,
     skips: Mapping[SkipEdit, tuple[int, ...]],
 ) -> tuple[Cost, Cost]:
-    """The cost of a model before and after some of its tensors grow; skip paths come with their adapted shapes."""
+    """Return the cost of a model before and after a growth; `skips` maps skip edits to their adapted shapes."""
     parameters, size = analysis.size
     before = Cost(parameters, size, flops(analysis.program.ops, lambda value: value.shape))
     for edit in edits:
