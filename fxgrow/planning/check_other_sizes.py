@@ -80,8 +80,7 @@ class _Elsewhere:
 def fails_at_other_sizes(
     gm: fx.GraphModule, analysis: Analysis, growth: Proved, simulation: GraphEdits, copied: Copied
 ) -> tuple[str, ...]:
-    """Return the nodes that run other operators for inputs of other sizes, and at which a growth then fails in training.
-
+    """Return the nodes that behave differently for inputs of other sizes, and at which a growth fails in training mode.
     Args:
         gm: The model, in evaluation or in training mode.
         analysis: The analysis of the model.

@@ -106,7 +106,7 @@ def given(number: fx.Node, see: Value) -> bool:
 
 
 def computes(consumer: fx.Node, old: Value, new: Value) -> bool:
-    """Return whether an argument of a node is a number that changes with the growth and is not simply a tensor's size."""
+    """Return whether an argument of a node is a computed number that changes with the growth; sizes read are not."""
     args = [arg for root in ("args", "kwargs") for _, arg in scalars_in((root,), getattr(consumer, root))]
     numbers = [arg for arg in args if isinstance(arg, fx.Node) and is_number(old(arg))]
     return any(not equal_numbers([old(n)], [new(n)]) and not _is_size(n) for n in numbers)
@@ -224,8 +224,8 @@ def _places(
 def _candidates(inner: list[fx.Node], old: Any, wanted: Any, sight: Sight, part: bool) -> Iterator[tuple[Place, ...]]:
     """Yield candidate changes of the arithmetic of a number.
 
-    Either grown widths are replaced by their old values (with `part`, only some of them), or one integer literal absorbs
-    the whole growth.
+    Either grown widths are replaced by their old values (with `part`, only some of them), or one integer literal
+    absorbs the whole growth.
     """
     numbers = [
         (n, path, arg)

@@ -1,4 +1,4 @@
-"""Refusals in words: what was asked, what stops it, where in the user's code, by which chain, and a way out."""
+"""Build refusals: what was requested, what prevents it, where in the user's code, along which chain, and alternatives."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _OUT = {
 def explain_refusal(
     gm: fx.GraphModule, dims: DimsSolver, target: Target, *, adapt_skips: bool, axis: Axis | None = None
 ) -> GrowthRefused:
-    """The refusal for an axis that the analysis has frozen."""
+    """Return the refusal for an axis that the analysis has frozen."""
     axis = target.axis if axis is None else axis
     reason = dims.algebra.reason(axis)
     if reason is None:
@@ -77,7 +77,7 @@ def explain_refusal(
 
 
 def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failure) -> GrowthRefused:
-    """The refusal for a growth that no choice of states can prove."""
+    """Return the refusal for a growth that cannot be proved with any choice of states."""
     node = dims.program.ops[failure.op].node
     mine = set(atoms(dims.algebra.resolve(target.axis)))
     crowd = _CROWD if failure.kind in (Kind.NO_PROOF, Kind.DEAD) and crowded(dims, mine) else ""
@@ -92,7 +92,7 @@ def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failur
 
 
 def inexpressible(dims: DimsSolver, target: Target, refused: GrowthRefused) -> GrowthRefused:
-    """The refusal for a node that cannot be written with the new size, told from the layer that was to grow."""
+    """Return the refusal for a node that cannot express the new size, with the chain from the requested layer to it."""
     r = refused.refusal
     way = chain(dims, target.axis, target.node, r.chain[-1]) if r.chain else ()
     refusal = Refusal(r.kind, f"cannot widen {target.name}: {r.what}", r.where, _short(way), r.hint)
@@ -105,13 +105,13 @@ def _short(way: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _with_ways(refusal: Refusal, ways: Sequence[Way]) -> GrowthRefused:
-    """Nothing has been tried yet, and only what need not be is said."""
+    """Attach alternatives to a refusal; its hint lists only those that need not be tried."""
     sure = [way for way in ways if not (way.options or way.layers)]
     return Refused(replace(refusal, hint=text(sure, lambda _: Named()) or UNTRIED), ways)
 
 
 def _by_factors(dims: DimsSolver, target: Target) -> Sequence[Way]:
-    """To grow products by their other factor."""
+    """Return the alternatives that grow another factor of a product; empty if there is only one factor."""
     first, last = (chosen_atoms(dims, target.axis, grow) for grow in ("groups", "channels"))
     return by_factors() if first != last else ()
 
