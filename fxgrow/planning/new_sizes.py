@@ -64,7 +64,7 @@ class NewSizes:
         return self._paired is None or op.node in self._paired
 
     def copied(self, op: Op, axis: Axis) -> tuple[int, ...]:
-        """Return the units that a skip adapter copies to its missing channels along an axis; empty if these are zero."""
+        """Return the units of `axis` that a skip adapter copies to its missing channels; empty if these are zero."""
         resolved, maps = self.algebra.resolve(axis), self._copied.get(op.node, {})
         last = last_growing(resolved, self.new)
         if last is None:

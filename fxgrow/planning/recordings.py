@@ -36,7 +36,7 @@ class Recording:
         return cls(template, tuple(positions((args, dict(kwargs)))), own)
 
     def locals(self) -> list[int]:
-        """Return the template's index of each tensor argument as passed, followed by those of the module's own tensors."""
+        """Return the template's index of each tensor argument as passed, followed by those of the module's tensors."""
         known: dict[Ref, int] = {}
         slots = [known.setdefault(ref, len(known)) for ref in self.given]
         distinct = max(slots, default=-1) + 1

@@ -1,4 +1,4 @@
-"""Build refusals: what was requested, what prevents it, where in the user's code, along which chain, and alternatives."""
+"""Build refusals: what was requested, what prevents it, where in the user's code, by which chain, and alternatives."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _with_ways(refusal: Refusal, ways: Sequence[Way]) -> GrowthRefused:
 
 
 def _by_factors(dims: DimsSolver, target: Target) -> Sequence[Way]:
-    """Return the alternatives that grow another factor of a product; empty if there is only one factor."""
+    """Return the alternatives of growing one factor or the other of a product; empty if there is no such choice."""
     first, last = (chosen_atoms(dims, target.axis, grow) for grow in ("groups", "channels"))
     return by_factors() if first != last else ()
 
