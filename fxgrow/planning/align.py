@@ -62,6 +62,7 @@ def _elements(arg: Any, env: Env) -> Sequence[int | None]:
 
 
 def _element(arg: Any, k: int | None, env: Env) -> object:
+    """Return element `k` of a tuple argument; for `k=None`, the number that the argument stands for."""
     return scalar(arg, env) if k is None else env[arg][k]
 
 

@@ -83,6 +83,7 @@ def scalars_in(path: Path, arg: Any) -> Any:
 
 
 def is_number(arg: object) -> bool:
+    """Return whether an argument is an int, a float or a bool."""
     return isinstance(arg, int | float)  # flags too: `x.shape[1] > 4` is computed from a size
 
 
@@ -98,6 +99,7 @@ def scalar(arg: Any, env: Mapping[fx.Node, Any]) -> object:
 
 
 def numbers(arg: Any) -> list[object]:
+    """Return all numbers in nested lists and tuples, in order."""
     if is_number(arg):
         return [arg]
     if isinstance(arg, list | tuple):
@@ -114,6 +116,7 @@ def equal_numbers(a: list[object], b: list[object]) -> bool:
 
 
 def _equal(a: Any, b: Any) -> bool:
+    """Return whether two numbers are equal, as `equal_numbers` compares them."""
     if isinstance(a, bool) != isinstance(b, bool):
         return False
     if a == b or (a != a and b != b):
@@ -187,4 +190,5 @@ def left_out(node: fx.Node, op: Op, name: str) -> Path | None:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
+    """Format a shape for messages, e.g. `2x3x8`."""
     return "x".join(map(str, shape)) or "a scalar"

@@ -197,6 +197,7 @@ _ONE_SIZE = "let the module use the size in the same way in both modes"
 
 
 def _title(growth: Proved) -> str:
+    """Return the title of a plan: its layers with their old and new widths."""
     algebra, targets = growth.dims.algebra, growth.targets
     if len(targets) > 4:
         return f"widen {len(targets)} layers"
@@ -207,6 +208,7 @@ def _title(growth: Proved) -> str:
 
 
 def _growths(growth: Proved) -> tuple[Growth, ...]:
+    """Return the old and new size of each growing atom, with a readable name."""
     algebra = growth.dims.algebra
     labels = {atom: t.node for t in growth.targets for atom in atoms(algebra.resolve(t.axis))}
     return tuple(
@@ -215,6 +217,7 @@ def _growths(growth: Proved) -> tuple[Growth, ...]:
 
 
 def _adapted(analysis: Analysis, skip: SkipEdit) -> tuple[int, ...]:
+    """Return the shape that a skip adapter returns for the example inputs."""
     value = analysis.program.results[skip.source]
     shape = list(value.shape)
     shape[skip.axis] = skip.width
@@ -230,6 +233,7 @@ def _label(dims: DimsSolver, atom: Atom) -> str:
 
 
 def _notes(growth: Proved) -> list[str]:
+    """Return notes on a growth by pairs of units: odd numbers of new units, and weights that are set to zero."""
     notes: list[str] = []
     dims, states = growth.dims, growth.assignment
     if not any(state in (State.EVEN, State.ODD) for state in states.values()):

@@ -135,6 +135,7 @@ def _op_counts_from_front(op: Op) -> bool:
 
 
 def _numbers(axes: Any) -> list[int]:
+    """Return the integers in an argument that names one axis or several."""
     return [k for k in (axes if isinstance(axes, list | tuple) else [axes]) if type(k) is int]
 
 
@@ -197,6 +198,7 @@ def _carried(written: Written, there: DimsSolver) -> dict[Atom, tuple[int, ...]]
 
 
 def _more(here: Collection[str], there: Collection[str]) -> Iterator[str]:
+    """Yield the nodes of `there` that are not in `here`."""
     return (node for node in there if node not in here)
 
 
@@ -219,6 +221,7 @@ def _unlike_skips(here: Collection[SkipEdit], there: Collection[SkipEdit]) -> st
 
 
 def _adapted(program: Program, skip: SkipEdit) -> tuple[int, ...]:
+    """Return the shape that a skip adapter returns in a program."""
     shape = list(program.results[skip.source].shape)
     shape[skip.axis] = skip.width
     return tuple(shape)

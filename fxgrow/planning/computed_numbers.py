@@ -186,6 +186,7 @@ to the current one."""
 
 
 def _recomputed(number: fx.Node, places: tuple[Place, ...]) -> tuple[str, object]:
+    """Return the kind and the content of an edit that changes operands in the arithmetic of a number."""
     return RECOMPUTED, places
 
 

@@ -22,6 +22,7 @@ def flops(ops: Iterable[Op], shape: Shape) -> int:
 
 
 def _flops(op: Op, shape: Shape) -> int:
+    """Return the floating-point operations of one operator; zero if it is not a contraction."""
     name = op.name.removeprefix("aten::")
     if name.startswith("conv_transpose"):
         weight = shape(op.args["weight"])

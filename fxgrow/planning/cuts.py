@@ -375,6 +375,7 @@ def _same_part(op: Op, other: Op, at: int) -> bool:
 
 
 def _numbers(op: Op) -> dict[str, Any]:
+    """Return the arguments of an operator that say which part of an axis it takes."""
     return {name: arg for name, arg in op.args.items() if name not in ("self", "dim")}
 
 

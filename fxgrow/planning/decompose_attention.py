@@ -109,6 +109,7 @@ def redrawn_lines(nodes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _twin(gm: fx.GraphModule, openings: Sequence[Decomposition]) -> fx.GraphModule:
+    """Return a copy of a model that shares its tensors and has some calls decomposed."""
     graph = fx.Graph(owning_module=gm, tracer_cls=gm.graph._tracer_cls)
     graph.output(graph.graph_copy(gm.graph, {}))
     added = decompose_nodes(gm, graph, openings)

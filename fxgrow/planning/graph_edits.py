@@ -236,6 +236,14 @@ class GraphEdits(GrownGraph):
     def _node(
         self, node: fx.Node, module: nn.Module | None, metas: dict[int, Meta], attributes: Mapping[str, object]
     ) -> None:
+        """Propagate the growth through one call, and collect its edits.
+
+        Args:
+            node: The call.
+            module: The module that it calls, if it calls one.
+            metas: The signatures of the tensors of the module that change, by `id`.
+            attributes: The attributes of the module that change.
+        """
         target: Any = module if module is not None else node.target
         ops = self.program.node_ops.get(node.name, [])
         if module is None and node.target in INTRINSICS:
@@ -290,6 +298,7 @@ class GraphEdits(GrownGraph):
         return node.op.startswith("call_") and may_change(target_of(node, self.modules_by_name))
 
     def _other_programs(self) -> Iterable[Program]:
+        """Return the programs for inputs of other sizes."""
         return self.analysis.elsewhere(self.gm)
 
     def _check_cuts(self, node: fx.Node, target: Any, ops: Sequence[Op]) -> None:
@@ -371,6 +380,7 @@ class GraphEdits(GrownGraph):
     # -- nodes that are replaced --------------------------------------------------------------------------------
 
     def _intrinsic(self, node: fx.Node, op: Op) -> None:
+        """Edit the arguments of a call of fxgrow's own operators, such as `adapt_skip`."""
         names = ("x", "dim", "keep", "pairs", "width", "copies")
         for name, new in self.sizes.arguments(op).items():
             if name != "x" and new != op.args.get(name):

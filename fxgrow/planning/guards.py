@@ -82,6 +82,7 @@ def _is_cut_from_both(graph: GrownGraph, pieces: fx.Node) -> bool:
 
 
 def _refuse(graph: GrownGraph, node: fx.Node, why: str) -> None:
+    """Raise the refusal for a guard whose outcome depends on the width."""
     raise GrowthRefused(
         Refusal(
             Kind.DECIDED,

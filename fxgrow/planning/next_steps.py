@@ -78,6 +78,7 @@ def text(ways: Sequence[Way], layers: Callable[[Way], Named]) -> str:
 
 
 def _told(way: Way, some: Named) -> str:
+    """Format one alternative with the names of its layers."""
     if not some.names:
         return way.text
     names = ", ".join(some.names[:MOST_NAMED])

@@ -124,11 +124,13 @@ def _read(op: Op, name: str, arg: Any) -> list[object]:
 
 
 def _text(old: Recording, new: Recording, like: Likeness, number: int, name: str) -> str:
+    """Return the error text for an argument of step `number` that differs between two recordings."""
     was, now = old.template.steps[number], new.template.steps[like.steps[number]]
     return _call(was.name, name, now.args[name], was.args[name])
 
 
 def _call(operator: str, name: str, have: object, want: object) -> str:
+    """Return the error text for an argument that is not what the growth needs."""
     return f"it would call {plain_name(operator)} with {name}={have}, and the growth needs {want}"
 
 
@@ -138,6 +140,14 @@ def plain_name(operator: str) -> str:
 
 
 def _likeness(old: Template, new: Template, given: set[tuple[int, int]], roots: Sequence[Local] | None) -> Likeness:
+    """Compare two templates without the rules.
+
+    Args:
+        old: The template before the growth.
+        new: The template after the growth.
+        given: The pairs (new, old) of tensor arguments that correspond to each other.
+        roots: The results that have consumers, if some steps may be ignored; None to compare all steps.
+    """
     pairs = Pairs(old, new, given)
     kept = range(len(old.steps)), range(len(new.steps))
     first, second = kept if roots is None else (live(old, roots), live(new, roots))
@@ -274,6 +284,7 @@ def _roots(expected: Predictions, template: Template) -> list[Local]:
 
 
 def _locals(tree: Any) -> list[Local]:
+    """Return all tensors in nested lists, tuples and dicts."""
     if isinstance(tree, Local):
         return [tree]
     if isinstance(tree, list | tuple | dict):

@@ -101,6 +101,7 @@ def inexpressible(dims: DimsSolver, target: Target, refused: GrowthRefused) -> G
 
 
 def _short(way: tuple[str, ...]) -> tuple[str, ...]:
+    """Abbreviate a chain of more than eight nodes."""
     return way if len(way) <= 8 else (*way[:4], f"… {len(way) - 7} more …", *way[-3:])
 
 
@@ -117,6 +118,7 @@ def _by_factors(dims: DimsSolver, target: Target) -> Sequence[Way]:
 
 
 def _ways_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, adapt_skips: bool) -> list[Way]:
+    """Return the alternatives to a growth that node `stop` prevents; layers near that node come first."""
     order = dims.program.position()
     limit = order.get(stop, len(order))
     mine = set(atoms(dims.algebra.resolve(target.axis)))

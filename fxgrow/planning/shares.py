@@ -75,6 +75,7 @@ class Shares:
         return SAME if all(all_stay(self.of(node)) for node in inside) else UNKNOWN
 
     def _of_node(self, node: fx.Node) -> Tree:
+        """Compute how the growth changes the value of a node."""
         if not node.all_input_nodes or is_read(node, self.graph.program.results):
             return self._read(node)
         args = [self.of(arg) for arg in (*node.args, *node.kwargs.values())]
@@ -177,6 +178,7 @@ def is_read(node: fx.Node, results: Mapping[str, Any]) -> bool:
 
 
 def _factor(old: Any, new: Any) -> Fraction | None:
+    """Return the factor between two values; None if they differ and are not integers, or the first is zero."""
     if old == new:
         return Fraction(1)
     whole = all(isinstance(x, int) and not isinstance(x, bool) for x in (old, new))
@@ -209,6 +211,7 @@ def _filled(value: Any, share: Share) -> Tree:
 
 
 def _leaves(tree: Any) -> Iterator[Share]:
+    """Yield the shares in a tree."""
     if isinstance(tree, Share):
         yield tree
     else:

@@ -80,4 +80,5 @@ def _place_of(sizes: fx.Node, k: int, see: Value) -> tuple[fx.Node, Path] | None
 
 
 def _seen(part: Any, see: Value) -> Any:
+    """Return the value of an argument that may be a node."""
     return see(part) if isinstance(part, fx.Node) else part

@@ -122,6 +122,7 @@ def behind(dims: DimsSolver, axis: Axis, chosen: list[Atom]) -> list[Atom]:
 
 
 def _grows(axis: Axis, sizes: Mapping[Atom, int]) -> bool:
+    """Return whether an axis contains a growing atom."""
     return any(a in sizes for a in atoms(axis))
 
 
@@ -137,6 +138,11 @@ def _edit(
     paired: bool,
     copied: CopyMaps,
 ) -> SkipEdit:
+    """Return the edit that puts an adapter on the skip path of a residual join.
+
+    Raises:
+        GrowthRefused: the join is inside a leaf module, or the new units would not come after all old ones.
+    """
     join = adapt_skips.join
     for axis in (out, skip):
         if _grows(axis, sizes) and last_growing(axis, sizes) is None:

@@ -84,11 +84,12 @@ def _born_of(dims: DimsSolver, parameter: Value) -> list[Producer]:
 
 
 def _atoms(dims: DimsSolver, producer: Producer) -> set[Atom]:
+    """Return the atoms of the axis that a producer creates."""
     return set(atoms(dims.algebra.resolve(producer.axis)))
 
 
 def _sources(dims: DimsSolver, weight: Value) -> set[Value]:
-    """Return the values that a weight is computed from (parameters, constants, inputs); itself if it is not computed."""
+    """Return the parameters and other stored or given values that a weight is computed from; itself if it is one."""
     if weight.origin is not Origin.COMPUTED:
         return {weight}
     made = {out: op for op in dims.program.node_ops.get(weight.node, ()) for out in op.outputs}
@@ -115,7 +116,7 @@ def _whole(dims: DimsSolver, parameter: Value, born: Sequence[Producer]) -> Axis
 
 
 def owned(dims: DimsSolver) -> list[Producer]:
-    """Return one producer for each weight; weights that are slices of one parameter are merged into a producer of it."""
+    """Return one producer for each weight; weights that are slices of one parameter share a producer of it."""
     found: dict[int, Producer] = {}
     for producer in dims.producers:
         if not producer.weight.names:
@@ -142,6 +143,12 @@ def paths(gm: fx.GraphModule, dims: DimsSolver) -> dict[str, Producer]:
 
 
 def _one(gm: fx.GraphModule, dims: DimsSolver, name: str, node: str, born: list[Producer]) -> Target:
+    """Return the target for a name, given its producers.
+
+    Raises:
+        UsageError: the producers create several different axes.
+        GrowthRefused: there are no producers.
+    """
     axes = {dims.algebra.resolve(p.axis): p for p in born}
     weights = {p.weight.index: p for p in born}
     if len(weights) > 1 and len(axes) > 1:
@@ -210,7 +217,7 @@ def _unknown(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str
 
 
 def names_in(names: Any) -> tuple[Any, ...]:
-    """Return one name or several as a tuple of strings; an object with a `path`, such as a site, stands for its path.
+    """Return one name or several as a tuple; an object with a `path`, such as a site, stands for its path.
 
     Unknown names are reported later, by `find_target`.
     """

@@ -79,6 +79,7 @@ class LayoutBuilder:
         return self.dims.algebra.size
 
     def _leaf(self, atom: Atom, occurrence: int, home: Home, picked: Picked) -> Leaf:
+        """Return the leaf of one occurrence of an atom, for the selected cells of index factors."""
         number = 0
         for index in home.told[occurrence]:
             number = number * len(cells(self.dims, index)) + picked[index]
@@ -90,7 +91,7 @@ class LayoutBuilder:
         return list(zip(parts, accumulate(counts, initial=start), strict=False))
 
     def _row(self, row: list[Part], home: Home, picked: Picked) -> Layout:
-        """Return the layout of a product; if states differ along a factor, it is split: (3 h d) = (h d) + (h d) + (h d)."""
+        """Return the layout of a product, split along a factor by which states differ: (3 h d) = (h d) + (h d) + (h d)."""
         told = {axis for index in home.told for axis in index}
         cut = next((k for k, (factor, _) in enumerate(row) if factor in told and factor not in picked), None)
         if cut is None:
@@ -113,6 +114,7 @@ class LayoutBuilder:
 
 
 def _indexed(assignment: Assignment) -> frozenset[tuple[int, int]]:
+    """Return the axes, as (value, axis), that have several states for one occurrence."""
     by_place: dict[tuple[int, int, int], set[State]] = {}
     for place, state in assignment.items():
         if place.index >= 0:

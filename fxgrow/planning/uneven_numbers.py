@@ -1,8 +1,8 @@
 """Track numbers that are computed from a width by discontinuous operations: floors, remainders, comparisons, user code.
 
-Such a number may look constant at the recorded sizes and still depend on the width at others: 5 // 8 equals 5 // 16, but
-20 // 8 does not equal 20 // 16. It is preserved by putting the old width into its arithmetic, or checked at sizes near
-multiples of the width.
+Such a number may look constant at the recorded sizes and still depend on the width at others: 5 // 8 equals 5 // 16,
+but 20 // 8 does not equal 20 // 16. It is preserved by putting the old width into its arithmetic, or checked at sizes
+near multiples of the width.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def is_plain(value: Any) -> bool:
 
 
 def _smooth(target: Any, node: fx.Node) -> bool:
+    """Return whether a node applies a smooth function to numbers."""
     if target is numpy_number:
         return node.args[0] in _OF_NUMPY
     try:
