@@ -84,7 +84,7 @@ def scalars_in(path: Path, arg: Any) -> Any:
 
 def is_number(arg: object) -> bool:
     """Return whether an argument is an int, a float or a bool."""
-    return isinstance(arg, int | float)  # flags too: `x.shape[1] > 4` is computed from a size
+    return isinstance(arg, int | float)  # bools too: `x.shape[1] > 4` is computed from a size
 
 
 def is_tuple(value: object) -> bool:
@@ -179,7 +179,7 @@ def left_out(node: fx.Node, op: Op, name: str) -> Path | None:
     try:
         given = inspect.signature(node.target).parameters
         names = list(op.args) if any(p.kind is p.VAR_POSITIONAL for p in given.values()) else list(given)
-    except ValueError:  # a builtin: its arguments are those of the operator
+    except ValueError:  # a builtin without a signature: its arguments are those of the operator
         names = list(op.args)
     if name not in names:
         return None

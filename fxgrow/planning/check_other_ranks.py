@@ -101,7 +101,7 @@ def guards_of_ranks(written: Written) -> tuple[tuple[NodeEdit, ...], tuple[str, 
                 problems.append((elsewhere.program, *problem))
         for program, node, text in problems:
             site, here, rank = _site(gm, base.program, program, node, held)
-            found_at = (rank, None if rank - here >= MOST_MORE_AXES else rank)  # with more, none were tried
+            found_at = (rank, None if rank - here >= MOST_MORE_AXES else rank)  # higher ranks are not tried
             ranks.setdefault(site, (here, set()))[1].add(found_at)
             axes = number_of_axes(*found_at)
             notes[f"raises FXG010 for inputs for which {site} has {axes}: {node}: {text}"] = None
@@ -161,7 +161,7 @@ def _problem(written: Written, base: Analysis, gm: fx.GraphModule, elsewhere: Ot
         there = analysis.volumes if growth.dims.adapt_skips else analysis.dims
     except FxgrowError as error:
         return first, error.refusal.what
-    except LookupError:  # a rule that asks for an axis that is not there
+    except LookupError:  # a rule reads an axis that does not exist
         return first, "what becomes of its axes is not known"
     try:
         sizes, proof = proved_there(growth, there)

@@ -304,6 +304,6 @@ def _anew(number: fx.Node, inner: list[fx.Node], places: tuple[Place, ...], see:
             args, kwargs = filled(node, ("args",), node.args), filled(node, ("kwargs",), node.kwargs)
             target = node.target if callable(node.target) else getattr(type(args[0]), str(node.target))
             made[node] = target(*args, **kwargs)
-    except Exception:  # arithmetic of the user's, on numbers that it may not take
+    except Exception:  # the user's arithmetic, with numbers that may be invalid for it
         return None
     return made.get(number)

@@ -43,7 +43,7 @@ def _flops(op: Op, shape: Shape) -> int:
         for value, row in zip(op.args["tensors"], op.args["equation"].split("->")[0].split(","), strict=True):
             sizes.update(zip(row.strip(), shape(value), strict=False))
         return 2 * prod(sizes.values())
-    if name.removesuffix("_cell") in ("rnn_tanh", "rnn_relu", "gru", "lstm"):  # each sample at each step, each weight
+    if name.removesuffix("_cell") in ("rnn_tanh", "rnn_relu", "gru", "lstm"):  # each sample, step and weight
         weights = op.args["params"] if "params" in op.args else [op.args["w_ih"], op.args["w_hh"]]
         return 2 * prod(shape(op.args["input"])[:-1]) * sum(prod(shape(w)) for w in weights if len(w.shape) == 2)
     if name == "scaled_dot_product_attention":

@@ -276,7 +276,7 @@ def _same_pads(ops: Sequence[Op], others: Sequence[Op], shape: Callable[[Value],
     """
     here, there = ([op for op in some if op.name in PADS and op.step >= 0] for some in (ops, others))
     if len(here) != len(there):
-        return True  # it runs other operators there, and the growth is proved there, too
+        return True  # it runs other operators in that program, for which the growth is proved separately
     return all(
         _pads(op, axis) == _pads(other, axis)
         for op, other in zip(here, there, strict=True)

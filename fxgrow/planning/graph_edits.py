@@ -155,7 +155,7 @@ class GraphEdits(GrownGraph):
         )
         if not (seen or metas):
             return
-        if node.name not in self.program.calls and node.target not in INTRINSICS:  # a write into a container
+        if node.name not in self.program.calls and node.target not in INTRINSICS:  # it modifies a container in place
             self._check_output(node)
             self.change(node, self.predicted(self.program.results[node.name]))
             return
@@ -399,7 +399,7 @@ class GraphEdits(GrownGraph):
         self.change(node, tuple(grown_ref(out, self.sizes.shape(out)) for out in op.outputs))
 
     def _pin(self, node: fx.Node, op: Op, number: float, *, alone: bool) -> None:
-        """Edit a mean, a norm or a variance so that it still divides by the same number after the growth."""
+        """Edit a mean, a norm or a variance so that it keeps its value: by a factor, or by a correction."""
         if not alone and kind_of(self.gm, node):
             self.openings.append(decomposition_of(self.gm, node, self.analysis.programs(self.gm)))
             self.change(node, self.predicted(self.program.results[node.name]))

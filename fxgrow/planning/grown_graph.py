@@ -66,7 +66,7 @@ class GrownGraph:
         self._env: dict[fx.Node, Any] = {}
 
     def reads_changed_container(self, node: fx.Node, source: fx.Node) -> bool:
-        """Return whether a node reads a container that holds an item written to it that the growth changes."""
+        """Return whether a node reads a container that was modified in place and has items that the growth changes."""
         tree = self.program.rewritten.get((node.name, source.name))
         return tree is not None and not same_result(tree, self.predicted(tree))
 

@@ -48,7 +48,7 @@ def check_decision(graph: GrownGraph, others: OtherSizes, node: fx.Node) -> None
         answer = _answer(str(asked), graph.lookup(node, asking, True))
     if now != answer:
         _refuse(graph, node, f"{what} in {place} is {answer!r}, and at the new width it would be {now!r}")
-    if asked in ("length", "keys"):  # neither the length nor the keys of a container depend on a width
+    if asked in ("length", "keys"):  # the length of a tuple and the keys of a dict do not depend on a width
         return
     share = Shares(graph, others, node).of(asking)
     if not (is_true_as_before(share) if asked == "condition" else all_stay(share) or all_fixed(share)):

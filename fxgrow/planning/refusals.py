@@ -112,7 +112,7 @@ def _with_ways(refusal: Refusal, ways: Sequence[Way]) -> GrowthRefused:
 
 
 def _by_factors(dims: DimsSolver, target: Target) -> Sequence[Way]:
-    """Return the alternatives of growing one factor or the other of a product; empty if there is no such choice."""
+    """Return the alternatives of growing one or the other factor of a product; empty if there is no such choice."""
     first, last = (chosen_atoms(dims, target.axis, grow) for grow in ("groups", "channels"))
     return by_factors() if first != last else ()
 
@@ -122,7 +122,7 @@ def _ways_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, adapt_ski
     order = dims.program.position()
     limit = order.get(stop, len(order))
     mine = set(atoms(dims.algebra.resolve(target.axis)))
-    own = {p.weight.index for p in dims.producers if p.node == target.node}  # called elsewhere, it is the same layer
+    own = {p.weight.index for p in dims.producers if p.node == target.node}  # another call of it is the same layer
     others = [p for p in dims.producers if p.weight.index not in own and dims.algebra.growable(p.axis)]
     able = [p.node for p in others if not mine & set(atoms(dims.algebra.resolve(p.axis)))]
     near = tuple(sorted(dict.fromkeys(able), key=lambda n: abs(order.get(n, 0) - limit)))

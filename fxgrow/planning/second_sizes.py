@@ -1,4 +1,8 @@
-"""Simulate a growth at the second sizes of the input, and check that numbers still follow the input there."""
+"""Simulate a growth at the second sizes of the input, and check that numbers still follow the input there.
+
+The second sizes are those of another set of inputs that the model accepts. A number that differs between the two sets
+follows the input.
+"""
 
 from __future__ import annotations
 
@@ -190,7 +194,7 @@ def _apart(recordings: list[Recording], steps: set[int]) -> str:
     """
     templates = [r.template for r in recordings]
     if len({tuple(step.name for step in t.steps) for t in templates}) > 1:
-        return ""  # it runs other operators for inputs of other sizes, before the growth too
+        return ""  # it runs other operators for inputs of other sizes, also before the growth
     for number in sorted(k for k in steps if k >= 0):
         four = [t.steps[number] for t in templates]
         for key in four[0].args:

@@ -61,7 +61,7 @@ class Task:
 
     def open(self, openings: Sequence[Decomposition]) -> None:
         """Continue with a copy of the model in which calls are decomposed."""
-        once = tuple({opening.node: opening for opening in openings}.values())  # several layers may ask for one call
+        once = tuple({opening.node: opening for opening in openings}.values())  # layers may share a call
         self.gm, self.analysis = decomposed(self.gm, self.analysis, once)
         self.openings = (*self.openings, *once)
 

@@ -69,7 +69,7 @@ class Shares:
         if isinstance(arg, tuple | list):
             return tuple(map(self.of, arg))
         inside: list[fx.Node] = []
-        fx.node.map_arg(arg, inside.append)  # of a slice, or a dict
+        fx.node.map_arg(arg, inside.append)  # the nodes in a slice or a dict
         if not inside:
             return Share(Fraction(1), (arg, arg))
         return SAME if all(all_stay(self.of(node)) for node in inside) else UNKNOWN

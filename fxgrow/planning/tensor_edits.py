@@ -49,7 +49,7 @@ class LayoutBuilder:
 
     def leaf(self, atom: Atom, value: int, axis: int, occurrence: int, index: int) -> Leaf:
         """Return the leaf of a layout for one growing set of units in one axis of one tensor."""
-        # one state for all indices, or one for each
+        # the assignment has one state for all indices (-1), or one for each
         places = (Place(value, axis, occurrence, n) for n in (index, -1, 0))
         state = next((self.assignment[place] for place in places if place in self.assignment), self.default)
         source = self.sources.get(atom, ()) if state in (State.COPY, State.SPLIT) else ()
@@ -91,7 +91,10 @@ class LayoutBuilder:
         return list(zip(parts, accumulate(counts, initial=start), strict=False))
 
     def _row(self, row: list[Part], home: Home, picked: Picked) -> Layout:
-        """Return the layout of a product, split along a factor by which states differ: (3 h d) = (h d) + (h d) + (h d)."""
+        """Return the layout of a product.
+
+        It is split along a factor if states differ by the cells of that factor: (3 h d) into (h d) + (h d) + (h d).
+        """
         told = {axis for index in home.told for axis in index}
         cut = next((k for k, (factor, _) in enumerate(row) if factor in told and factor not in picked), None)
         if cut is None:

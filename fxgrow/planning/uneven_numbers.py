@@ -90,7 +90,7 @@ def _smooth(target: Any, node: fx.Node) -> bool:
         return node.args[0] in _OF_NUMPY
     try:
         return target in SMOOTH
-    except TypeError:  # a callable that cannot be hashed
+    except TypeError:  # the callable is not hashable
         return False
 
 

@@ -132,7 +132,7 @@ def new_sizes(dims: DimsSolver, target: Target, classes: list[list[Atom]], width
                 hint=f"the nearest possible widths are {' and '.join(nearest)}",
             )
         sizes = above
-        for _ in range(multiple):  # a factor or a rounding is met from above
+        for _ in range(multiple):  # factor= and round_to= are rounded up
             if measure(sizes) % multiple == 0:
                 break
             sizes = [n + (i == last) for i, n in enumerate(sizes)]
