@@ -1,1 +1,1 @@
-"""From axes and states to a plan: which layers grow together, how wide, and every edit of tensors and graph."""
+"""Build a plan from axes and states: which layers grow together, how wide, and every edit of tensors and graph."""

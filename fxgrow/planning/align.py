@@ -1,4 +1,4 @@
-"""Which numbers in an fx node's arguments reach its operators, and what they must be after a growth."""
+"""Find which numbers in an fx node's arguments reach its operators, and compute their values after a growth."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def align(
     new: Env,
     varying: Collection[str] = (),
 ) -> dict[Path, object]:
-    """The numbers in a node's arguments that must be others than they would be, by their place.
+    """Return the numbers in a node's arguments that must be edited, by their path in the arguments.
 
-    `old` and `new` say what nodes return before and after the growth. Numbers of the call are those of its operators in
-    the same order, so they are aligned as two texts are. `varying` names nodes whose numbers come from plain inputs: no
-    edit may replace them.
+    `old` and `new` map nodes to what they return before and after the growth. A call passes its numbers to its
+    operators in the same order, so the two sequences are aligned as in a text diff. `varying` names nodes whose numbers
+    come from plain inputs of the model: they are never edited.
     """
     places = list(scalars_in(("args",), node.args)) + list(scalars_in(("kwargs",), node.kwargs))
     ours = [(path, arg, k) for path, arg in places for k in _elements(arg, old)]
@@ -56,17 +56,18 @@ def align(
 
 
 def _elements(arg: Any, env: Env) -> Sequence[int | None]:
-    """The elements of an argument that is a tuple of numbers; of any other there is one, itself."""
+    """Return the indices of the elements of an argument that is a tuple of numbers; `[None]` for any other argument."""
     value: Any = env[arg] if isinstance(arg, fx.Node) else None
     return range(len(value)) if is_tuple(value) else [None]
 
 
 def _element(arg: Any, k: int | None, env: Env) -> object:
+    """Return element `k` of a tuple argument; for `k=None`, the number that the argument stands for."""
     return scalar(arg, env) if k is None else env[arg][k]
 
 
 def _defaults(node: fx.Node, ops: Sequence[Op], predicted: Sequence[Mapping[str, Any]]) -> dict[Path, object]:
-    """Numbers that the call leaves at their default, or None, and that must change, e.g. the scale of attention."""
+    """Return new values for arguments left at their default (or None) that must change, e.g. the scale of attention."""
     found: dict[Path, object] = {}
     for op, arguments in zip(ops, predicted, strict=True):
         for name, new in arguments.items():
@@ -77,13 +78,15 @@ def _defaults(node: fx.Node, ops: Sequence[Op], predicted: Sequence[Mapping[str,
 
 
 def _typed(number: object) -> tuple[bool, object]:
-    """A number that is told from an equal flag."""
+    """Return a number as a key that differs from that of an equal bool (`1` and `True`)."""
     return isinstance(number, bool), number
 
 
 def pin_within(node: fx.Node, ops: Sequence[Op], predicted: list[dict[str, Any]]) -> Iterator[tuple[Path, object]]:
-    """The edits that make norms in a call of `window_attention` multiples of what they are, each by the number that it
-    is multiplied by there; what is predicted of these products is changed accordingly."""
+    """Yield the edits of `norms=` in a call of `window_attention`: the new factor of each norm that is to be rescaled.
+
+    `predicted` is updated in place: the multiplication of each such norm gets the new factor.
+    """
     pinned = [k for k, arguments in enumerate(predicted) if PINNED in arguments]
     places = scalars_in(("kwargs", "norms"), node.kwargs.get("norms", ()))
     for k, (path, old) in zip(pinned, places, strict=False):

@@ -1,4 +1,4 @@
-"""Arguments of fx nodes as trees: numbers in them, places in them, results beside them."""
+"""Read and replace numbers in the arguments and results of fx nodes, which are nested containers (trees)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..capture.program.trees import plain
 from ..plans.plan import Path
 
 ROUNDING = 2e-15
-"""Relative: a product of three double-precision factors, each rounded once, is as close as that to the exact one."""
+"""Relative tolerance: the error of a product of three double-precision factors, each rounded once, is at most this."""
 
 
 def as_refs(tree: Any, known: dict[int, Ref]) -> Any:
-    """The same tree with a reference for each value; one value has one reference."""
+    """Replace each value in a tree by a reference; all occurrences of a value share one reference."""
 
     def ref_of(value: Value) -> Ref:
         if value.index not in known:
@@ -32,13 +32,13 @@ def as_refs(tree: Any, known: dict[int, Ref]) -> Any:
 
 
 def grown_ref(value: Value, shape: tuple[int, ...]) -> Ref:
-    """A tensor like another one, of another shape."""
+    """Return a reference to a tensor like `value` with another shape."""
     stride = strides_like(shape, value.stride)
     return Ref(Value(-1, shape, stride, value.dtype, value.device, value.origin, value.node), -1)
 
 
 def result_of(template: Template, refs: list[Ref], node: str) -> Any:
-    """What a call returns that was lowered, `refs` being its tensor arguments."""
+    """Return the result of a lowered call, where `refs` are its tensor arguments."""
     reshaped = {x.index for step in template.steps if step.moves for x in step.writes}  # `x.unsqueeze_(0)` returns `x`
     made = {index: ref for index, ref in enumerate(refs) if index not in reshaped}
 
@@ -52,7 +52,7 @@ def result_of(template: Template, refs: list[Ref], node: str) -> Any:
 
 
 def same_result(old: Any, new: Any) -> bool:
-    """Whether two results agree in shapes and plain numbers."""
+    """Return whether two results agree in shapes and plain numbers."""
     if isinstance(new, Ref):
         return isinstance(old, Value) and old.shape == new.value.shape
     way, before = way_into(type(new)), way_into(type(old))
@@ -62,13 +62,13 @@ def same_result(old: Any, new: Any) -> bool:
 
 
 def same_numbers(old: Any, new: Any) -> bool:
-    """Whether all that is no tensor is the same in two results."""
+    """Return whether all leaves of two results that are not tensors are equal."""
     sides = [[leaf for leaf in leaves(tree) if not isinstance(leaf, Ref | Value)] for tree in (old, new)]
     return sides[0] == sides[1]
 
 
 def scalars_in(path: Path, arg: Any) -> Any:
-    """Every number or node in the arguments of an fx node, with its place."""
+    """Yield every number or node in the arguments of an fx node, with its path."""
     if isinstance(arg, tuple | list):
         for k, item in enumerate(arg):
             yield from scalars_in((*path, k), item)
@@ -83,21 +83,23 @@ def scalars_in(path: Path, arg: Any) -> Any:
 
 
 def is_number(arg: object) -> bool:
-    return isinstance(arg, int | float)  # flags too: `x.shape[1] > 4` is computed from a size
+    """Return whether an argument is an int, a float or a bool."""
+    return isinstance(arg, int | float)  # bools too: `x.shape[1] > 4` is computed from a size
 
 
 def is_tuple(value: object) -> bool:
-    """Whether a value is a tuple of numbers."""
+    """Return whether a value is a non-empty tuple or list of numbers."""
     return isinstance(value, tuple | list) and bool(value) and all(map(is_number, value))
 
 
 def scalar(arg: Any, env: Mapping[fx.Node, Any]) -> object:
-    """The number that an argument stands for; None if it is a tensor or a tuple."""
+    """Return the number that an argument stands for; None if it is a tensor or a tuple."""
     value = env[arg] if isinstance(arg, fx.Node) else arg
     return value if is_number(value) else None
 
 
 def numbers(arg: Any) -> list[object]:
+    """Return all numbers in nested lists and tuples, in order."""
     if is_number(arg):
         return [arg]
     if isinstance(arg, list | tuple):
@@ -106,12 +108,15 @@ def numbers(arg: Any) -> list[object]:
 
 
 def equal_numbers(a: list[object], b: list[object]) -> bool:
-    """Whether two lists hold the same numbers, flags told from numbers; floats may differ by the rounding of a
-    product."""
+    """Return whether two lists hold the same numbers.
+
+    A bool never equals a number; floats may differ by the rounding of a product (`ROUNDING`).
+    """
     return len(a) == len(b) and all(map(_equal, a, b))
 
 
 def _equal(a: Any, b: Any) -> bool:
+    """Return whether two numbers are equal, as `equal_numbers` compares them."""
     if isinstance(a, bool) != isinstance(b, bool):
         return False
     if a == b or (a != a and b != b):
@@ -120,7 +125,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def put(whole: Any, path: Path, value: object) -> None:
-    """Replace one place in a tree of lists, tuples, dicts and slices; tuples on the way are rebuilt."""
+    """Replace the item at a path in a tree of lists, tuples, dicts and slices; tuples on the path are rebuilt."""
     key, rest = path[0], path[1:]
     if not rest:
         whole[key] = value
@@ -141,7 +146,7 @@ def put(whole: Any, path: Path, value: object) -> None:
 
 
 def put_all(node: fx.Node, env: Mapping[fx.Node, Any], values: Mapping[Path, object]) -> tuple[Any, dict[str, Any]]:
-    """The arguments of a node, some numbers in them replaced."""
+    """Return the arguments of a node with the numbers at some paths replaced."""
     whole = {"args": plain(node.args, env), "kwargs": plain(node.kwargs, env)}
     for path, value in values.items():
         put(whole, path, value)
@@ -149,7 +154,7 @@ def put_all(node: fx.Node, env: Mapping[fx.Node, Any], values: Mapping[Path, obj
 
 
 def argument(node: fx.Node, path: Path) -> Any:
-    """What stands at a place in a node's arguments; None where an argument was left at its default."""
+    """Return the item at a path in a node's arguments; None for a keyword argument that is not passed."""
     thing: Any = {"args": node.args, "kwargs": node.kwargs}
     for key in path:
         if isinstance(thing, dict) and key not in thing:
@@ -159,19 +164,22 @@ def argument(node: fx.Node, path: Path) -> Any:
 
 
 def at(node: fx.Node, path: Path) -> object:
-    """The same as a plan writes it: a node by its name."""
+    """Return the item at a path in a node's arguments as a plan stores it: a node by its name."""
     thing = argument(node, path)
     return str(thing) if isinstance(thing, fx.Node) else thing
 
 
 def left_out(node: fx.Node, op: Op, name: str) -> Path | None:
-    """Where a call takes an argument that it does not pass (or as None), by the name that the operator has for it."""
+    """Return the path at which a call takes an argument that it does not pass (or passes as None); None if it has none.
+
+    `name` is the operator's name for the argument.
+    """
     if node.op != "call_function" or node.kwargs.get(name) is not None or not callable(node.target):
         return None
     try:
         given = inspect.signature(node.target).parameters
         names = list(op.args) if any(p.kind is p.VAR_POSITIONAL for p in given.values()) else list(given)
-    except ValueError:  # a builtin: its arguments are those of the operator
+    except ValueError:  # a builtin without a signature: its arguments are those of the operator
         names = list(op.args)
     if name not in names:
         return None
@@ -182,4 +190,5 @@ def left_out(node: fx.Node, op: Op, name: str) -> Path | None:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
+    """Format a shape for messages, e.g. `2x3x8`."""
     return "x".join(map(str, shape)) or "a scalar"

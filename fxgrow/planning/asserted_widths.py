@@ -1,4 +1,4 @@
-"""Assertions that a width is a number, `torch._assert(x.shape[1] == 8, …)`: the number grows with the width."""
+"""Edit assertions that compare a width with a number, such as `torch._assert(x.shape[1] == 8, …)`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .input_sizes import OtherSizes
 
 
 def asserted_number(graph: GrownGraph, others: OtherSizes, node: fx.Node) -> tuple[Path, int] | None:
-    """The number that an asserted comparison must have after a growth, and its place; None if it stays as it is.
+    """Return the new number in an asserted comparison and its path in the arguments; None if no edit is needed.
 
-    Only comparisons that nothing but assertions read are changed, and only with widths, which no input changes, and
-    what is made of them without remainders.
+    A comparison is edited only if all its consumers are assertions, and only if it compares a width, which is the same
+    for all inputs, or a number computed from widths without rounding or remainders.
     """
     if node.target is not operator.eq or any(user.target is not torch._assert for user in node.users):
         return None

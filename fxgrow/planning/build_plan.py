@@ -1,4 +1,4 @@
-"""Writing a proved growth down: from new sizes and states to a plan."""
+"""Build the plan of a proved growth: every edit of tensors, modules, graph nodes and skip paths."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from .unit_names import word
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """How a proved growth is written down."""
+    """Options that say how the plan of a proved growth is built."""
 
     scheme: Scheme
     adapter: str
     seed: int
     init: str
     several: bool = False
-    """Whether all nodes that cannot be written are looked for, not the first one alone."""
+    """Whether to collect every node that cannot express the growth, not only the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """All that a proved growth changes in a model, and what the model costs before and after."""
+    """All edits that a proved growth makes to a model, and the cost of the model before and after."""
 
     tensors: tuple[TensorEdit, ...]
     modules: tuple[ModuleEdit, ...]
@@ -54,14 +54,14 @@ class Edits:
     eval_only: tuple[str, ...] = ()
     """Nodes that cannot take the new size in training mode, in which the model runs other operators."""
     notes: tuple[str, ...] = ()
-    """For which numbers of axes of its inputs the model raises an error, and why."""
+    """A sentence for each input rank for which the grown model raises an error, with the reason."""
 
 
 def written(gm: fx.GraphModule, analysis: Analysis, growth: Proved, how: Writing) -> Plan:
-    """The plan of a proved growth.
+    """Build the plan of a proved growth.
 
     Raises:
-        Inexpressible: a node cannot be written with the new size.
+        Inexpressible: a node cannot express the new size.
     """
     proof = growth.proof
     sources = copy_maps(growth.dims, growth.sizes, growth.assignment, proof.uniform, how.seed)
@@ -89,7 +89,7 @@ def written(gm: fx.GraphModule, analysis: Analysis, growth: Proved, how: Writing
 
 
 def proof_lines(proof: Proof) -> tuple[str, ...]:
-    """A proof in words."""
+    """Return one line of text for each step of a proof."""
     return tuple(f"{s.node}: {s.op.removeprefix('aten::')}: {s.text}" for s in proof.steps)
 
 
@@ -102,12 +102,12 @@ def edits_of(
     *,
     several: bool = False,
 ) -> Edits:
-    """What a proved growth changes; the same for the same states and copy maps (`sources`).
+    """Return all edits of a proved growth; they depend only on its states and copy maps (`sources`).
 
-    If it cannot be written, all nodes that stand in the way are looked for where there are `several`.
+    With `several`, every node that cannot express the growth is collected before an error is raised.
 
     Raises:
-        Inexpressible: a node cannot be written with the new size.
+        Inexpressible: a node cannot express the new size.
         GrowthRefused: a skip path cannot be adapted.
     """
     dims, sizes, proof = growth.dims, growth.sizes, growth.proof
@@ -137,7 +137,9 @@ def edits_of(
 
 
 def _check_repeated(gm: fx.GraphModule, analysis: Analysis, growth: Proved, skip: SkipEdit) -> None:
-    """An adapter takes one number of channels; an input that has one channel only is repeated at a sum.
+    """Check that a skip path has the same number of channels for all inputs, as its adapter requires.
+
+    The number may vary, because a sum broadcasts an input that has one channel.
 
     Raises:
         GrowthRefused: a skip path has another number of channels for other inputs.
@@ -163,10 +165,10 @@ def _in_other_modes(
     edits: Edits,
     shapes: Mapping[int, tuple[int, ...]],
 ) -> tuple[str, ...]:
-    """Nodes at which the same edits do not do in training mode, where the model runs other operators in it.
+    """Return nodes at which the edits do not express the growth in training mode, if other operators run in that mode.
 
     Raises:
-        Inexpressible: they do not do in evaluation mode.
+        Inexpressible: the edits do not express the growth in evaluation mode.
     """
     found = []
     for there in proof.elsewhere:
@@ -195,6 +197,7 @@ _ONE_SIZE = "let the module use the size in the same way in both modes"
 
 
 def _title(growth: Proved) -> str:
+    """Return the title of a plan: its layers with their old and new widths."""
     algebra, targets = growth.dims.algebra, growth.targets
     if len(targets) > 4:
         return f"widen {len(targets)} layers"
@@ -205,6 +208,7 @@ def _title(growth: Proved) -> str:
 
 
 def _growths(growth: Proved) -> tuple[Growth, ...]:
+    """Return the old and new size of each growing atom, with a readable name."""
     algebra = growth.dims.algebra
     labels = {atom: t.node for t in growth.targets for atom in atoms(algebra.resolve(t.axis))}
     return tuple(
@@ -213,6 +217,7 @@ def _growths(growth: Proved) -> tuple[Growth, ...]:
 
 
 def _adapted(analysis: Analysis, skip: SkipEdit) -> tuple[int, ...]:
+    """Return the shape that a skip adapter returns for the example inputs."""
     value = analysis.program.results[skip.source]
     shape = list(value.shape)
     shape[skip.axis] = skip.width
@@ -220,7 +225,7 @@ def _adapted(analysis: Analysis, skip: SkipEdit) -> tuple[int, ...]:
 
 
 def _label(dims: DimsSolver, atom: Atom) -> str:
-    """An atom by its first producer."""
+    """Return a readable name for an atom: its first producer."""
     for producer in dims.producers:
         if atom in atoms(dims.algebra.resolve(producer.axis)):
             return producer.node
@@ -228,6 +233,7 @@ def _label(dims: DimsSolver, atom: Atom) -> str:
 
 
 def _notes(growth: Proved) -> list[str]:
+    """Return notes on a growth by pairs of units: odd numbers of new units, and weights that are set to zero."""
     notes: list[str] = []
     dims, states = growth.dims, growth.assignment
     if not any(state in (State.EVEN, State.ODD) for state in states.values()):

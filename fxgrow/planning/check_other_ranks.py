@@ -1,7 +1,8 @@
-"""Whether a proved growth holds for inputs with more or fewer axes than the example's.
+"""Check whether a proved growth holds for inputs with more or fewer axes than the example inputs.
 
-A dimension that is counted from the front (`h.mean(1)`) is another axis there. Where the growth does not hold, the plan
-puts a guard behind the input, so that the grown model raises an error instead of computing something else.
+A dimension that is counted from the front (`h.mean(1)`) may be another axis for such inputs. Where the growth does not
+hold, the plan adds a guard after the input, so that the grown model raises an error instead of computing another
+function.
 """
 
 from __future__ import annotations
@@ -45,21 +46,23 @@ _FROM_THE_END = (
     *(Add, Addcmul, Attention, Cast, Choose, Clamp, Contraction, Divide, Dropout, Embedding, Multiply, Pad, Power),
     *(RandomSlope, Unary, WholeAxis, Window),
 )
-"""Rules of operators that treat each entry by itself, or find the channels where they are counted from the last axis.
-Exactly these: a subclass may do something else."""
+"""Rules of operators that are elementwise, or that count the axis of the channels from the last axis.
+
+Compared by exact type: a subclass may behave differently.
+"""
 _FROM_THE_FRONT = frozenset({"aten::feature_dropout", "aten::feature_alpha_dropout"})
-"""Operators with these rules that do not."""
+"""Operators that use one of these rules but count the axis of the channels from the front."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A growth as it is written down for the example, without what follows from inputs of other ranks."""
+    """The edits of a growth as planned for the example inputs, before guards for inputs of other ranks are added."""
 
     gm: fx.GraphModule
     analysis: Analysis
     growth: Proved
     sources: Mapping[Atom, tuple[int, ...]]
-    """By set of units the old ones that its new ones are copies of."""
+    """Copy maps: for each atom, the old unit that each new unit copies."""
     modules: tuple[ModuleEdit, ...]
     nodes: tuple[NodeEdit, ...]
     skips: tuple[SkipEdit, ...]
@@ -68,10 +71,10 @@ class Written:
 
 
 def guards_of_ranks(written: Written) -> tuple[tuple[NodeEdit, ...], tuple[str, ...]]:
-    """The guards that a growth needs for inputs with more or fewer axes, and a sentence for each.
+    """Return the guards that a growth needs for inputs with more or fewer axes, and the notes that explain them.
 
     Raises:
-        Inexpressible: a guard is needed, and no tensor in the graph has another number of axes there.
+        Inexpressible: a guard is needed, but no tensor in the graph differs in its number of axes for these inputs.
     """
     analysis, growth = written.analysis, written.growth
     ranks: dict[str, tuple[int, set[Ranks]]] = {}
@@ -98,7 +101,7 @@ def guards_of_ranks(written: Written) -> tuple[tuple[NodeEdit, ...], tuple[str, 
                 problems.append((elsewhere.program, *problem))
         for program, node, text in problems:
             site, here, rank = _site(gm, base.program, program, node, held)
-            found_at = (rank, None if rank - here >= MOST_MORE_AXES else rank)  # with more, none were tried
+            found_at = (rank, None if rank - here >= MOST_MORE_AXES else rank)  # higher ranks are not tried
             ranks.setdefault(site, (here, set()))[1].add(found_at)
             axes = number_of_axes(*found_at)
             notes[f"raises FXG010 for inputs for which {site} has {axes}: {node}: {text}"] = None
@@ -110,7 +113,7 @@ def guards_of_ranks(written: Written) -> tuple[tuple[NodeEdit, ...], tuple[str, 
 
 
 def _counts_from_front(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int]) -> bool:
-    """Whether a node that sees a growth may count axes from the front."""
+    """Return whether any node that handles a growing value may count axes from the front."""
     touched = dims.touched(sizes)
     if any(map(_op_counts_from_front, touched)):
         return True
@@ -124,7 +127,7 @@ def _counts_from_front(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom
 
 
 def _op_counts_from_front(op: Op) -> bool:
-    """Whether an operator may count axes from the front."""
+    """Return whether an operator may count axes from the front."""
     axes = [k for name, value in op.args.items() if name in AXES_OF for k in _numbers(value)]
     if axes:
         return max(axes) >= 0
@@ -132,11 +135,12 @@ def _op_counts_from_front(op: Op) -> bool:
 
 
 def _numbers(axes: Any) -> list[int]:
+    """Return the integers in an argument that names one axis or several."""
     return [k for k in (axes if isinstance(axes, list | tuple) else [axes]) if type(k) is int]
 
 
 def _reads_size(node: fx.Node, dims: DimsSolver, sizes: Mapping[Atom, int]) -> bool:
-    """Whether a node reads the shape of a tensor that grows, or a size in it that is counted from the front."""
+    """Return whether a node reads the shape of a growing tensor, or a size at an index counted from the front."""
     if not is_value(node) or not node.all_input_nodes:
         return False
     last = node.args[-1] if len(node.args) > 1 else None
@@ -146,7 +150,10 @@ def _reads_size(node: fx.Node, dims: DimsSolver, sizes: Mapping[Atom, int]) -> b
 
 
 def _problem(written: Written, base: Analysis, gm: fx.GraphModule, elsewhere: OtherRank) -> tuple[str, str] | None:
-    """The node at which a growth does not hold in a program for inputs of another rank, and why; None if it does."""
+    """Return the node at which a growth does not hold in a program for inputs of another rank, and why.
+
+    Returns None if the growth holds.
+    """
     growth = written.growth
     first = next(iter(growth.targets)).node
     try:
@@ -154,7 +161,7 @@ def _problem(written: Written, base: Analysis, gm: fx.GraphModule, elsewhere: Ot
         there = analysis.volumes if growth.dims.adapt_skips else analysis.dims
     except FxgrowError as error:
         return first, error.refusal.what
-    except LookupError:  # a rule that asks for an axis that is not there
+    except LookupError:  # a rule reads an axis that does not exist
         return first, "what becomes of its axes is not known"
     try:
         sizes, proof = proved_there(growth, there)
@@ -185,17 +192,21 @@ def _problem(written: Written, base: Analysis, gm: fx.GraphModule, elsewhere: Ot
 
 
 def _carried(written: Written, there: DimsSolver) -> dict[Atom, tuple[int, ...]]:
-    """Of which units new ones are copies, by the sets of units of another program."""
+    """Return the copy maps of a growth, keyed by the atoms of another program of the same model."""
     pairs = counterparts(written.growth.dims, written.growth.sizes, there)
     return {atom: written.sources[mine] for atom, ours in pairs.items() for mine in ours if mine in written.sources}
 
 
 def _more(here: Collection[str], there: Collection[str]) -> Iterator[str]:
+    """Yield the nodes of `there` that are not in `here`."""
     return (node for node in there if node not in here)
 
 
 def _unlike_skips(here: Collection[SkipEdit], there: Collection[SkipEdit]) -> str:
-    """The consumer of a skip path that the adapter planned for the example does not adapt; empty if there is none."""
+    """Return the consumer of a skip path that needs another adapter than the one planned for the example inputs.
+
+    Returns an empty string if the planned adapters are right.
+    """
     by_node = {(s.node, s.source): s for s in there}
     for skip in here:
         other = by_node.pop((skip.node, skip.source), None)
@@ -210,13 +221,14 @@ def _unlike_skips(here: Collection[SkipEdit], there: Collection[SkipEdit]) -> st
 
 
 def _adapted(program: Program, skip: SkipEdit) -> tuple[int, ...]:
+    """Return the shape that a skip adapter returns in a program."""
     shape = list(program.results[skip.source].shape)
     shape[skip.axis] = skip.width
     return tuple(shape)
 
 
 def _unlike_edits(written: Written, simulation: GraphEdits) -> Iterator[str]:
-    """The nodes and modules that would be edited otherwise."""
+    """Yield the nodes and modules that need other edits than those of the plan."""
     ours, theirs = ({(e.node, e.path): e.new for e in edits} for edits in (written.nodes, simulation.nodes))
     yield from (node for node, path in {**ours, **theirs} if ours.get((node, path)) != theirs.get((node, path)))
     if set(written.modules) != set(simulation.modules):
@@ -227,11 +239,13 @@ def _unlike_edits(written: Written, simulation: GraphEdits) -> Iterator[str]:
 def _site(
     gm: fx.GraphModule, here: Program, there: Program, name: str, held: Collection[tuple[str, int]]
 ) -> tuple[str, int, int]:
-    """The first tensor behind which a node stands, an input mostly, that has another number of axes in another program,
-    and these numbers; one with which the growth holds for other inputs (`held`) only if there is no other.
+    """Return the node whose result a guard checks, with its rank in both programs.
+
+    Candidates are the tensors that have different ranks in the two programs; ancestors of node `name`, usually inputs,
+    come first. A tensor of a rank with which the growth holds for other inputs (`held`) is taken only as a last resort.
 
     Raises:
-        Inexpressible: there is none.
+        Inexpressible: there is no such tensor.
     """
     above, waiting = set(), [node for node in gm.graph.nodes if node.name == name]
     while waiting:

@@ -1,7 +1,7 @@
-"""Whether a proved growth holds for inputs of other sizes, where nodes may run other operators than for the example.
+"""Check whether a proved growth holds for inputs of other sizes, for which nodes may run other operators.
 
-The user's code may branch on a size, and an axis may be given as a number that is computed from one. A growth is proved
-again wherever such a node does something else, and the node is recorded at its new widths there.
+The user's code may branch on a size, and an axis may be given as a number that is computed from one. Where such a node
+behaves differently, the growth is proved again and the node is recorded again at its new widths.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ Copied = Mapping[str, Mapping[Atom, tuple[int, ...]]]
 
 
 class NotProved(Exception):
-    """A growth does not hold in another program; the text says why, and `node` at which node, if it is one."""
+    """Raised when a growth does not hold in another program.
+
+    The text says why; `node` is the node at which it fails, or an empty string.
+    """
 
     def __init__(self, text: str, node: str = "") -> None:
         super().__init__(text)
@@ -50,24 +53,24 @@ class NotProved(Exception):
 
 @dataclass(slots=True)
 class _Elsewhere:
-    """What is known of a model's programs for inputs of other sizes."""
+    """A cache of what has been computed about a model's programs for inputs of other sizes."""
 
     other: Analysis | None = None
-    """The model in the mode that it is not in, where it runs the same operators for the example."""
+    """The analysis of the model in its other mode, if that runs the same operators for the example inputs."""
     asked: bool = False
     differing: dict[int, frozenset[str]] = field(default_factory=dict)
-    """By identity of a program, the nodes that do something else in it."""
+    """The nodes that behave differently in a program, by the program's `id`."""
     solved: dict[tuple[int, bool], DimsSolver] = field(default_factory=dict)
 
     def nodes(self, here: Program, there: Program) -> frozenset[str]:
-        """The nodes that do not do in one program what they do in the other."""
+        """Return the nodes that behave differently in the two programs."""
         if id(there) not in self.differing:
             names = (name for name in here.calls if _work(here, name) != _work(there, name))
             self.differing[id(there)] = frozenset(names)
         return self.differing[id(there)]
 
     def dims(self, program: Program, *, adapt_skips: bool) -> DimsSolver:
-        """The axes of a program."""
+        """Return the solved axes of a program."""
         key = id(program), adapt_skips
         if key not in self.solved:
             self.solved[key] = DimsSolver(program, adapt_skips=adapt_skips).solve()
@@ -77,17 +80,16 @@ class _Elsewhere:
 def fails_at_other_sizes(
     gm: fx.GraphModule, analysis: Analysis, growth: Proved, simulation: GraphEdits, copied: Copied
 ) -> tuple[str, ...]:
-    """The nodes at which a growth fails in training mode for inputs of other sizes, for which they do something else.
-
+    """Return the nodes that behave differently for inputs of other sizes, and at which a growth fails in training mode.
     Args:
-        gm: a model in evaluation or in training mode.
-        analysis: of it.
-        growth: proved for the example.
-        simulation: of the growth, done.
-        copied: by node of an adapter, of which units its missing ones are copies.
+        gm: The model, in evaluation or in training mode.
+        analysis: The analysis of the model.
+        growth: The growth, proved for the example inputs.
+        simulation: The finished simulation of the growth.
+        copied: The copy maps of each skip adapter, by node.
 
     Raises:
-        Inexpressible: it fails in evaluation mode.
+        Inexpressible: the growth fails in evaluation mode, or in the mode that the model is in.
     """
     if not simulation.told:
         return ()
@@ -122,8 +124,10 @@ def fails_at_other_sizes(
 def _modes(
     gm: fx.GraphModule, analysis: Analysis, known: _Elsewhere, *, both: bool
 ) -> Iterator[tuple[Analysis, fx.GraphModule]]:
-    """The analyses to look at, and the model in the mode of each: where the user's code is kept whole (`both`), it may
-    look at the mode for some sizes only."""
+    """Yield the analyses to check, each with the model in the mode that it was made for.
+
+    With `both`, the other mode is always included: user code that is kept whole may test the mode for some sizes only.
+    """
     yield analysis, gm
     if not both:
         return
@@ -144,7 +148,7 @@ def _modes(
 def _problem(
     growth: Proved, there: DimsSolver, nodes: Sequence[fx.Node], simulation: GraphEdits | None, copied: Copied
 ) -> tuple[fx.Node, str]:
-    """What stands against a growth in a program for inputs of other sizes, and at which of some nodes; else empty."""
+    """Return one of `nodes` and why a growth fails at it for inputs of other sizes; the text is empty if it holds."""
     try:
         sizes, proof = proved_there(growth, there)
     except NotProved as error:
@@ -168,10 +172,10 @@ def _problem(
 
 
 def proved_there(growth: Proved, there: DimsSolver) -> tuple[Mapping[Atom, int], Proof]:
-    """The sizes and the proof of a growth in another program of the same model.
+    """Return the sizes and the proof of a growth in another program of the same model.
 
     Raises:
-        NotProved: it does not hold there.
+        NotProved: the growth does not hold in that program.
     """
     try:
         sizes, states = carried(growth.dims, growth.sizes, growth.assignment, there)
@@ -188,7 +192,7 @@ def proved_there(growth: Proved, there: DimsSolver) -> tuple[Mapping[Atom, int],
 
 
 def _unlike(node: fx.Node, second: SecondSizes, simulation: GraphEdits, new: NewSizes) -> str:
-    """What a node does after the growth that is not what the rules say, for inputs of other sizes."""
+    """Return how a node differs from what the rules predict for inputs of other sizes; empty if it does not."""
     how = simulation.done.get(node)
     if how is None or how.target is None:
         return ""
@@ -209,7 +213,7 @@ def _unlike(node: fx.Node, second: SecondSizes, simulation: GraphEdits, new: New
 
 
 def _work(program: Program, node: str) -> list[Any]:
-    """What a node does, whatever the sizes: its operators, their operands, and the axes that they are told."""
+    """Return what a node does regardless of sizes: its operators, their operands and their axis arguments."""
     made: dict[int, Any] = {}
     steps: list[Any] = []
     for op in program.node_ops.get(node, ()):
@@ -221,7 +225,7 @@ def _work(program: Program, node: str) -> list[Any]:
 
 
 def _manner(op: Op) -> Iterator[tuple[str, Any]]:
-    """The arguments that are no sizes: axes, flags and texts; of others, how many numbers they have."""
+    """Yield the arguments of an operator that are not sizes: axes, flags and strings; and the lengths of lists."""
     x = op.args.get("self")
     rank = len(x.shape) if isinstance(x, Value) else 0
     for name, value in op.args.items():

@@ -1,7 +1,7 @@
-"""Numbers made of a width and of another size: how a call gets its new number and goes on following the input.
+"""Edit numbers that are computed from a width and another size, so that they still follow the input after a growth.
 
-Only the width's share of such a number is edited: in the arithmetic that makes the number, where that is possible, else
-by a factor or a difference behind it.
+Only the part that depends on the width is edited: in the arithmetic that computes the number if that is possible,
+otherwise by a factor or an offset applied to its result.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ..plans.plan import FOLLOWED, RECOMPUTED, NodeEdit, Path
 from .arguments import argument, equal_numbers, is_number, is_tuple, scalars_in
 
 Value = Callable[[fx.Node], Any]
-"""What a node returns."""
+"""A function that returns the result of a node."""
 _JOINING = (operator.add, operator.getitem)
-"""What puts tuples of numbers together, or takes a part of one."""
+"""Functions that concatenate tuples of numbers, or index into one."""
 MOST_KEPT = 4
-"""Widths in the arithmetic of one number of which every choice is tried."""
+"""The largest number of widths in the arithmetic of one number for which every subset is tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a node returns at the example's sizes and at the second ones, before the growth and after it."""
+    """Four functions that return the result of a node: at the example's sizes and at the second, before and after."""
 
     old: Value
     new: Value
@@ -37,12 +37,12 @@ class Sight:
 
 
 def followers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight: Sight) -> list[NodeEdit]:
-    """The edits by which an argument that is computed becomes another number, the best first; none if none is known.
+    """Return the edits that give a computed argument its new value, best first; an empty list if none is known.
 
-    A number that is computed from nothing that varies with the input becomes a constant. Of one that varies, the new
-    number must be to the old one at the second sizes as it is at the example's: equal, in the same ratio, or at the
-    same distance. One that is computed from a size that varies, and is the same at both sizes all the same, jumps
-    somewhere else: it can only be kept, by the old widths in its arithmetic.
+    A number that does not depend on the sizes of the input becomes a constant. For one that does, the relation of the
+    new number to the old one must be the same at the second sizes as at the example's: equal, the same ratio, or the
+    same difference. A number that is computed from a varying size, but is equal at both sizes, changes at other sizes:
+    it can only keep its value, by putting the old widths into its arithmetic.
     """
     if given(number, sight.old):
         return []
@@ -63,8 +63,10 @@ def followers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight
 
 
 def keepers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight: Sight) -> list[NodeEdit]:
-    """The edits that put old widths into the arithmetic of a number: into all of it if the number is wanted as it was,
-    else into a part of it, so that the rest grows."""
+    """Return the edits that put old widths into the arithmetic of a number.
+
+    If the number must keep its value, they replace all grown widths; otherwise only some, so that the rest grows.
+    """
     old, second = sight.old(number), sight.second_old(number)
     targets = targets_of(old, second, wanted) if is_number(second) else []
     found = [
@@ -76,7 +78,7 @@ def keepers(consumer: fx.Node, path: Path, number: fx.Node, wanted: Any, sight: 
 
 
 def edited(edit: NodeEdit, consumer: fx.Node, see: Value) -> Any:
-    """What an argument is after its edit, for some sizes of the input; None if that cannot be told."""
+    """Return the value of an argument after its edit, for the input sizes of `see`; None if it cannot be computed."""
     kind, *place = edit.path
     if kind not in (FOLLOWED, RECOMPUTED):
         return edit.new
@@ -88,7 +90,7 @@ def edited(edit: NodeEdit, consumer: fx.Node, see: Value) -> Any:
 
 
 def in_step(old: Any, second: Any, new: Any, second_new: Any) -> bool:
-    """Whether a number goes with the sizes of the input after a growth as it does before."""
+    """Return whether a number follows the sizes of the input after a growth as it did before."""
 
     def same(a: Any, b: Any) -> bool:
         return equal_numbers([a], [b])
@@ -99,19 +101,19 @@ def in_step(old: Any, second: Any, new: Any, second_new: Any) -> bool:
 
 
 def given(number: fx.Node, see: Value) -> bool:
-    """Whether a number is computed from one that is an input of the model: no edit could know how it is meant."""
+    """Return whether a number is computed from a plain input of the model: such numbers are never edited."""
     return any(node.op == "placeholder" for node in arithmetic(number, see))
 
 
 def computes(consumer: fx.Node, old: Value, new: Value) -> bool:
-    """Whether a number among a node's arguments changes with the growth and is computed, not the size of an axis."""
+    """Return whether an argument of a node is a computed number that changes with the growth; sizes read are not."""
     args = [arg for root in ("args", "kwargs") for _, arg in scalars_in((root,), getattr(consumer, root))]
     numbers = [arg for arg in args if isinstance(arg, fx.Node) and is_number(old(arg))]
     return any(not equal_numbers([old(n)], [new(n)]) and not _is_size(n) for n in numbers)
 
 
 def _is_size(number: fx.Node) -> bool:
-    """Whether a number is the size of an axis as it is read from a tensor."""
+    """Return whether a number is the size of an axis, read directly from a tensor."""
     if number.target is operator.getitem and isinstance(number.args[0], fx.Node):
         return _is_size(number.args[0])
     return (number.op == "call_method" and number.target == "size") or (
@@ -120,8 +122,10 @@ def _is_size(number: fx.Node) -> bool:
 
 
 def arithmetic(number: fx.Node, see: Value) -> list[fx.Node]:
-    """A number and those that it is computed from, back to those that are read from tensors; inputs first. Of a tuple,
-    its elements and what they are computed from."""
+    """Return the nodes that compute a number, back to those that read from tensors, in topological order.
+
+    For a tuple, return the nodes that compute its elements.
+    """
     found: dict[fx.Node, None] = {}
     queue = [number, *(n for node in _joining(number, see) for n in node.all_input_nodes)]
     while queue:
@@ -133,19 +137,19 @@ def arithmetic(number: fx.Node, see: Value) -> list[fx.Node]:
 
 
 def reads_of(number: fx.Node, sight: Sight) -> Iterator[fx.Node]:
-    """The numbers that the arithmetic behind a number starts from."""
+    """Yield the leaves of the arithmetic that computes a number: nodes that are not computed from numbers alone."""
     for node in arithmetic(number, sight.old):
         if not node.all_input_nodes or not all(is_number(sight.old(n)) for n in node.all_input_nodes):
             yield node
 
 
 def follows_input(number: fx.Node, sight: Sight) -> bool:
-    """Whether a number is computed from a size that varies with the input, though it may be the same at both sizes."""
+    """Return whether a number is computed from a size that varies with the input, even if it is equal at both sizes."""
     return any(not equal_numbers([sight.old(n)], [sight.second_old(n)]) for n in reads_of(number, sight))
 
 
 def targets_of(old: Any, second: Any, wanted: Any) -> list[int | float]:
-    """What the number may have to be at the second sizes."""
+    """Return the candidates for the new value of a number at the second sizes."""
     if equal_numbers([old], [wanted]):
         return [second]
     ratio = _times(second, wanted, old) if old else None
@@ -154,7 +158,7 @@ def targets_of(old: Any, second: Any, wanted: Any) -> list[int | float]:
 
 
 def _times(number: Any, up: Any, down: Any) -> int | float | None:
-    """number x up / down; None if whole numbers give none."""
+    """Return `number * up / down`; None if all three are integers and the quotient is not."""
     if all(isinstance(x, int) for x in (number, up, down)):
         share = Fraction(number * up, down)
         return int(share) if share.denominator == 1 else None
@@ -162,7 +166,7 @@ def _times(number: Any, up: Any, down: Any) -> int | float | None:
 
 
 def factors_of(now: Any, wanted: Any, second_now: Any, target: Any) -> Iterator[Factor]:
-    """(factor, divisor, difference) that make the wanted numbers of the present ones, at both sizes."""
+    """Yield each `(factor, divisor, difference)` that maps the current number to the wanted one at both sizes."""
     if now and equal_numbers([_times(second_now, wanted, now)], [target]):
         if isinstance(now, int) and isinstance(wanted, int):
             share = Fraction(wanted, now)
@@ -174,19 +178,20 @@ def factors_of(now: Any, wanted: Any, second_now: Any, target: Any) -> Iterator[
 
 
 Factor = tuple[int | float, int, int | float]
-"""What is done to a number: (factor, divisor, difference)."""
+"""A change of a number, as `(factor, divisor, difference)`."""
 Change = int | float | Factor
 Place = tuple[str, Path, Change]
-"""A number in the arithmetic that is another one: the node, the place in its arguments, the number or what is done to
-the present one."""
+"""A changed operand in some arithmetic: the node, the path in its arguments, and the new number or the `Factor` applied
+to the current one."""
 
 
 def _recomputed(number: fx.Node, places: tuple[Place, ...]) -> tuple[str, object]:
+    """Return the kind and the content of an edit that changes operands in the arithmetic of a number."""
     return RECOMPUTED, places
 
 
 def _joining(sizes: fx.Node, see: Value) -> list[fx.Node]:
-    """The calls that put a tuple together; inputs first."""
+    """Return the calls that assemble a tuple, in topological order."""
     found: dict[fx.Node, None] = {}
     queue = [sizes]
     while queue:
@@ -198,7 +203,7 @@ def _joining(sizes: fx.Node, see: Value) -> list[fx.Node]:
 
 
 def _inner(number: fx.Node, see: Value) -> list[fx.Node]:
-    """The calls behind a number that compute with numbers only; inputs first."""
+    """Return the calls behind a number that compute with numbers only, in topological order."""
     inner = [
         n for n in arithmetic(number, see) if n.all_input_nodes and all(is_number(see(i)) for i in n.all_input_nodes)
     ]
@@ -208,7 +213,7 @@ def _inner(number: fx.Node, see: Value) -> list[fx.Node]:
 def _places(
     number: fx.Node, old: Any, wanted: Any, target: Any, sight: Sight, *, part: bool = False
 ) -> Iterator[tuple[Place, ...]]:
-    """Changes of the arithmetic that make a number the wanted one at both sizes."""
+    """Yield changes of the arithmetic that give the wanted number at both sizes."""
     inner = _inner(number, sight.old)
     if number not in inner:
         return
@@ -218,7 +223,11 @@ def _places(
 
 
 def _candidates(inner: list[fx.Node], old: Any, wanted: Any, sight: Sight, part: bool) -> Iterator[tuple[Place, ...]]:
-    """Widths that stay what they were, some of them if `part`; or one written number that takes the whole growth."""
+    """Yield candidate changes of the arithmetic of a number.
+
+    Either grown widths are replaced by their old values (with `part`, only some of them), or one integer literal
+    absorbs the whole growth.
+    """
     numbers = [
         (n, path, arg)
         for n in inner
@@ -252,7 +261,7 @@ def _candidates(inner: list[fx.Node], old: Any, wanted: Any, sight: Sight, part:
 
 
 def _kept(read: fx.Node, sight: Sight) -> Change | None:
-    """What a size must become to be what it was before the growth: a number, or its share of what it is now."""
+    """Return the change that restores the old value of a size: a number, or a factor of the current one."""
     old, new, second, second_new = (see(read) for see in (sight.old, sight.new, sight.second_old, sight.second_new))
     if equal_numbers([old], [second]):
         return old  # type: ignore[no-any-return]  # a number
@@ -260,7 +269,7 @@ def _kept(read: fx.Node, sight: Sight) -> Change | None:
 
 
 def changed_number(change: Change, number: Any) -> Any:
-    """A number after a change of its place in some arithmetic."""
+    """Return a number after a change."""
     if not isinstance(change, tuple):
         return change
     factor, divisor, difference = change
@@ -268,13 +277,13 @@ def changed_number(change: Change, number: Any) -> Any:
 
 
 def _gives(number: fx.Node, inner: list[fx.Node], places: tuple[Place, ...], see: Value, wanted: Any) -> bool:
-    """Whether the arithmetic with some changes gives a number."""
+    """Return whether the arithmetic with some changes gives the wanted number."""
     made = _anew(number, inner, places, see)
     return is_number(made) and equal_numbers([made], [wanted])
 
 
 def _anew(number: fx.Node, inner: list[fx.Node], places: tuple[Place, ...], see: Value) -> Any:
-    """A number by its arithmetic with some changes; None if that fails."""
+    """Recompute a number from its arithmetic with some changes; return None if that fails."""
     changed: Mapping[tuple[str, Path], Any] = {(name, path): value for name, path, value in places}
     made: dict[fx.Node, Any] = {}
 
@@ -295,6 +304,6 @@ def _anew(number: fx.Node, inner: list[fx.Node], places: tuple[Place, ...], see:
             args, kwargs = filled(node, ("args",), node.args), filled(node, ("kwargs",), node.kwargs)
             target = node.target if callable(node.target) else getattr(type(args[0]), str(node.target))
             made[node] = target(*args, **kwargs)
-    except Exception:  # arithmetic of the user's, on numbers that it may not take
+    except Exception:  # the user's arithmetic, with numbers that may be invalid for it
         return None
     return made.get(number)

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, bytes, FLOPs, before and after a growth, from shapes alone."""
+"""Compute the parameters, bytes and FLOPs of a model before and after a growth, from shapes alone."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ Shape = Callable[[Value], tuple[int, ...]]
 
 
 def flops(ops: Iterable[Op], shape: Shape) -> int:
-    """Floating-point operations of all contractions, a multiply and an add for each product."""
+    """Return the floating-point operations of all contractions; a multiply-add counts as two."""
     return sum(_flops(op, shape) for op in ops)
 
 
 def _flops(op: Op, shape: Shape) -> int:
+    """Return the floating-point operations of one operator; zero if it is not a contraction."""
     name = op.name.removeprefix("aten::")
     if name.startswith("conv_transpose"):
         weight = shape(op.args["weight"])
@@ -42,7 +43,7 @@ def _flops(op: Op, shape: Shape) -> int:
         for value, row in zip(op.args["tensors"], op.args["equation"].split("->")[0].split(","), strict=True):
             sizes.update(zip(row.strip(), shape(value), strict=False))
         return 2 * prod(sizes.values())
-    if name.removesuffix("_cell") in ("rnn_tanh", "rnn_relu", "gru", "lstm"):  # each sample at each step, each weight
+    if name.removesuffix("_cell") in ("rnn_tanh", "rnn_relu", "gru", "lstm"):  # each sample, step and weight
         weights = op.args["params"] if "params" in op.args else [op.args["w_ih"], op.args["w_hh"]]
         return 2 * prod(shape(op.args["input"])[:-1]) * sum(prod(shape(w)) for w in weights if len(w.shape) == 2)
     if name == "scaled_dot_product_attention":
@@ -58,7 +59,7 @@ def costs(
     new: NewSizes,
     skips: Mapping[SkipEdit, tuple[int, ...]],
 ) -> tuple[Cost, Cost]:
-    """The cost of a model before and after some of its tensors grow; skip paths come with their adapted shapes."""
+    """Return the cost of a model before and after a growth; `skips` maps skip edits to their adapted shapes."""
     parameters, size = analysis.size
     before = Cost(parameters, size, flops(analysis.program.ops, lambda value: value.shape))
     for edit in edits:

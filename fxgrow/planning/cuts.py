@@ -1,8 +1,8 @@
-"""Operators that take part of a growing axis: which part that is must not follow the sizes of the input.
+"""Check operators that take a part of a growing axis: the part must not depend on the sizes of the input.
 
-A growth puts new units beside old ones, and a slice that keeps other units for other inputs would keep other ones of
-them, too. No scheme can make up for that. Parts that are put together again as they were are refused, too: each slice
-is edited by itself, and the two may part at other places.
+A growth inserts new units next to old ones. A slice that keeps different units for different inputs would also keep
+different new units, which no scheme can compensate. Parts that are concatenated again are refused as well: each slice
+is edited separately, so after the growth the two may no longer meet at one index.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from ..rules.slicing import Range
 from .new_sizes import NewSizes
 
 PARTS = frozenset(f"aten::{name}" for name in (*CUTS, "slice", "narrow", "select"))
-"""Operators that take a part of an axis, or cut it into parts."""
+"""Operators that take a part of an axis, or split it."""
 _BOUNDED = frozenset({"aten::alias", "aten::slice", "aten::narrow", "aten::select", "aten::split"})
-"""Those that take as many units as a number says, however many there are; a slice that takes all of them is no more
-than a name for them."""
+"""Those that take a given number of units regardless of the size of the axis; a slice of the whole axis is an
+`alias`."""
 PADS = frozenset({"aten::pad", "aten::constant_pad_nd"})
-"""Operators that put units beside those of an axis."""
+"""Operators that add units at the ends of an axis."""
 _SMOOTH = (getattr, operator.getitem, operator.add, operator.sub, operator.mul, operator.neg, "size", "dim", "numel")
 """Operations on sizes whose result changes whenever a size does; others, such as a floor division, may not."""
 
 
 class Cuts:
-    """The parts that operators of a program take of axes that grow."""
+    """A check of the parts that operators of a program take of growing axes."""
 
     def __init__(self, dims: DimsSolver) -> None:
         self.program, self.dims = dims.program, dims
         self._own: set[Atom] | None = None
         self._otherwise: dict[int, list[tuple[str, int]]] = {}
-        """By identity of a program, which axes of parameters it groups otherwise."""
+        """The axes of parameters whose units are grouped differently in a program, by the program's `id`."""
 
     def problem(
         self,
@@ -53,14 +53,14 @@ class Cuts:
         *,
         opaque: bool,
     ) -> str:
-        """What is wrong with a node that takes another part of a growing axis for other inputs; else empty.
+        """Return an error text if a node takes another part of a growing axis for other inputs; else an empty string.
 
         Args:
-            node: of the graph.
-            ops: its operators.
-            shape: of a value after the growth.
-            programs: those to look at (see `programs`).
-            opaque: the node is code in which numbers are computed that are not among its arguments.
+            node: A node of the graph.
+            ops: The operators of the node.
+            shape: A function that returns the shape of a value after the growth.
+            programs: The programs to compare with (see `programs`).
+            opaque: Whether the node is code that may compute numbers that are not among its arguments.
         """
         told = opaque or any(varying(self.program.results[n.name]) for n in node.all_input_nodes)
         looked_at = list(programs) if opaque or (told and any(op.name in PADS for op in ops)) else []
@@ -86,12 +86,12 @@ class Cuts:
         new: NewSizes,
         others: Iterable[Program],
     ) -> tuple[fx.Node, str] | None:
-        """A node that groups growing units otherwise for other inputs, and what is wrong with it; None if none does.
+        """Return a node that groups growing units differently for other inputs, and an error text; None if none does.
 
         Args:
-            told: nodes that see a growing axis and are given numbers, in order.
-            new: the growth.
-            others: programs for inputs of other sizes.
+            told: The nodes that see a growing axis and whose numbers may follow the input, in order.
+            new: The new sizes.
+            others: The programs for inputs of other sizes.
         """
         for program in others:
             if self._same_groups(told, new, program):
@@ -105,7 +105,7 @@ class Cuts:
         return None
 
     def told(self, nodes: Iterable[fx.Node], opaque: Collection[fx.Node]) -> list[fx.Node]:
-        """The nodes that are given numbers which may follow the input, or compute such numbers."""
+        """Return the nodes that read numbers which may follow the input, or that may compute such numbers."""
         return [
             node
             for node in nodes
@@ -113,15 +113,17 @@ class Cuts:
         ]
 
     def scales(self, told: Iterable[fx.Node], opaque: Collection[fx.Node], *, ambiguous: bool) -> Scales:
-        """The sizes to look at, beside the second ones, for nodes that are given numbers: all if a number is computed
-        by steps, and may be the same for the second sizes; few if nobody knows; multiples if differences of sizes may
-        be the same (`ambiguous`)."""
+        """Return the input sizes to check, besides the second ones, for nodes whose numbers may follow the input.
+
+        All of them if a number is computed by operations that may give the same result at the second sizes; a small
+        selection if user code may compute numbers; multiples if differences of sizes may be equal (`ambiguous`).
+        """
         if any(map(self._by_steps, told)):
             return FURTHER
         return EXTREMES if opaque else MULTIPLES if ambiguous else ()
 
     def _same_groups(self, nodes: Iterable[fx.Node], new: NewSizes, other: Program) -> bool:
-        """Whether axes of growing units have the same sizes in another program wherever some nodes make them."""
+        """Return whether the results of some nodes have growing axes of the same sizes in another program."""
         for node in nodes:
             ops, there = (program.node_ops.get(node.name, ()) for program in (self.program, other))
             if [op.name for op in ops] != [op.name for op in there]:
@@ -139,8 +141,8 @@ class Cuts:
         return True
 
     def _by_steps(self, node: fx.Node) -> bool:
-        """Whether a number that a node is given is computed otherwise than by sums, differences and products, from a
-        size that inputs may change."""
+        """Return whether a number that a node reads is computed from a varying size by other operations than `_SMOOTH`,
+        such as a floor division."""
         waiting, seen = [node], {node}
         while waiting:
             for read in waiting.pop().all_input_nodes:
@@ -155,7 +157,7 @@ class Cuts:
         return False
 
     def _of_widths(self, node: fx.Node) -> bool:
-        """Whether a number is computed from widths of layers alone, so that it is the same for all inputs."""
+        """Return whether a number is computed from widths of layers alone, so that it is the same for all inputs."""
         waiting, found = [node], False
         while waiting:
             one = waiting.pop()
@@ -171,7 +173,7 @@ class Cuts:
         return found
 
     def _size(self, node: fx.Node) -> tuple[Value, int] | None:
-        """The value and the axis whose size a node gives, in `x.size(k)`, `x.size()[k]` and `x.shape[k]`."""
+        """Return the value and the axis whose size a node reads: `x.size(k)`, `x.size()[k]` or `x.shape[k]`."""
         source, at = node, node.args[1] if len(node.args) == 2 and not node.kwargs else None
         if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
             source = node.args[0]
@@ -185,7 +187,7 @@ class Cuts:
         return value, at
 
     def _regroups(self, node: fx.Node, other: Program) -> bool:
-        """Whether a node gives another number of axes than it reads, and other sizes of them for other inputs."""
+        """Return whether a node changes the number of axes, and returns other sizes for inputs of other sizes."""
         for op, there in zip(self.program.node_ops.get(node.name, ()), other.node_ops.get(node.name, ()), strict=False):
             x = op.args.get("self")
             regroups = isinstance(x, Value) and op.outputs and len(x.shape) != len(op.outputs[0].shape)
@@ -196,9 +198,11 @@ class Cuts:
     def programs(
         self, node: fx.Node, others: Callable[[], Iterable[Program]], is_user: Callable[[fx.Node], bool]
     ) -> Iterator[Program]:
-        """The programs for inputs of other sizes in which a node may take other parts, each made when it is asked for:
-        beside the second one those where code of the user's computes numbers, or the node is given one that is computed
-        from a number that the second inputs change."""
+        """Yield the programs for inputs of other sizes in which a node may take other parts; they are built lazily.
+
+        The second program comes first. The others follow only if the node is user code, or reads a number that is
+        computed by user code or varies in one of the two programs only.
+        """
         programs = iter(others())
         second = next(programs, None)
         if second is None:
@@ -217,11 +221,11 @@ class Cuts:
             yield from programs
 
     def _is_product(self, value: Value, at: int) -> bool:
-        """Whether units are repeated along an axis, as often as another size says; it may be one of the input."""
+        """Return whether an axis is a product of several sizes, one of which may be a size of the input."""
         return any(len(list(atoms(term))) > 1 for term in terms_of(self.dims.resolved(value)[at]))
 
     def _is_width(self, value: Value, at: int) -> bool:
-        """Whether parameters alone give the size of an axis."""
+        """Return whether the size of an axis is determined by parameters alone."""
         if self._own is None:
             parameters = self.program.parameters.values()
             self._own = {atom for v in parameters for axis in self.dims.resolved(v) for atom in atoms(axis)}
@@ -229,7 +233,7 @@ class Cuts:
 
 
 def _grouped_otherwise(dims: DimsSolver, other: Program) -> Iterator[tuple[str, int]]:
-    """The axes of parameters whose units are grouped otherwise in a program for inputs of other sizes."""
+    """Yield the axes of parameters whose units are grouped differently in a program for inputs of other sizes."""
     there = DimsSolver(other).solve()
     for name, value in dims.program.parameters.items():
         partner = other.parameters.get(name)
@@ -242,7 +246,10 @@ def _grouped_otherwise(dims: DimsSolver, other: Program) -> Iterator[tuple[str, 
 
 
 def _groups(dims: DimsSolver, value: Value, k: int) -> list[list[int]]:
-    """How the units of a parameter's axis are grouped, by sizes; parts that are no groups are one."""
+    """Return how the units of a parameter's axis are grouped, as factor sizes per term.
+
+    Consecutive terms with a single factor are merged.
+    """
     found: list[list[int]] = []
     for term in terms_of(dims.resolved(value)[k]):
         sizes = [size for factor in factors_of(term) if (size := dims.algebra.measure(factor)) != 1] or [1]
@@ -254,22 +261,22 @@ def _groups(dims: DimsSolver, value: Value, k: int) -> list[list[int]]:
 
 
 def _frozen(dims: DimsSolver, value: Value, k: int) -> bool:
-    """Whether an axis may not grow because its units are regrouped across its own groups."""
+    """Return whether an axis is frozen because its units are regrouped across the boundaries of its groups."""
     reasons = map(dims.algebra.frozen.get, (atom.index for atom in atoms(dims.resolved(value)[k])))
     return any(reason is not None and reason.kind is Kind.NON_ALIGNED for reason in reasons)
 
 
 def _same_pads(ops: Sequence[Op], others: Sequence[Op], shape: Callable[[Value], Sequence[int]]) -> bool:
-    """Whether operators of a node add as many units to growing axes in two programs.
+    """Return whether the operators of a node pad growing axes by the same amounts in two programs.
 
     Args:
-        ops: those of the node here.
-        others: those of the node there.
-        shape: of a value after the growth.
+        ops: The operators of the node in one program.
+        others: The operators of the node in the other program.
+        shape: A function that returns the shape of a value after the growth.
     """
     here, there = ([op for op in some if op.name in PADS and op.step >= 0] for some in (ops, others))
     if len(here) != len(there):
-        return True  # it runs other operators there, and the growth is proved there, too
+        return True  # it runs other operators in that program, for which the growth is proved separately
     return all(
         _pads(op, axis) == _pads(other, axis)
         for op, other in zip(here, there, strict=True)
@@ -278,19 +285,19 @@ def _same_pads(ops: Sequence[Op], others: Sequence[Op], shape: Callable[[Value],
 
 
 def _larger(value: Value, shape: Callable[[Value], Sequence[int]]) -> list[int]:
-    """The axes of a value that grow."""
+    """Return the axes of a value that grow."""
     sizes = zip(value.shape, shape(value), strict=True)
     return [k for k, (old, new) in enumerate(sizes) if old != new]
 
 
 def _pads(op: Op, axis: int) -> tuple[int, ...]:
-    """How many units are added in front of an axis, and behind it."""
+    """Return how many units are added at the start and at the end of an axis."""
     at = 2 * (len(op.args["self"].shape) - 1 - axis)
     return tuple(op.args["pad"][at : at + 2]) or (0, 0)
 
 
 def part_of(op: Op) -> int | None:
-    """The axis of which an operator takes a part; None if it takes none."""
+    """Return the axis of which an operator takes a part; None if it does not take a part of an axis."""
     x, dim = op.args.get("self"), op.args.get("dim")
     if op.name not in PARTS or not isinstance(x, Value) or not isinstance(dim, int):
         return None
@@ -298,16 +305,16 @@ def part_of(op: Op) -> int | None:
 
 
 Whole = tuple[object, int, int]
-"""What parts are taken of, as it is told in programs for inputs of all sizes: how it is made within its node, the
-number of the values before it that are made so, and how many there are."""
+"""Identifies a value that parts are taken of across programs: how it is made within its node (with its rank), its
+position among the values made in the same way, and the number of these."""
 
 
 def _parts(ops: Sequence[Op], *, all_axes: bool) -> dict[tuple[Whole, int], tuple[Value, list[Op]]]:
-    """By a value and one of its axes, what operators of a node take parts of along it, and these operators.
+    """Return the operators of a node that take parts, grouped by the value and the axis that they are taken of.
 
     Args:
-        ops: of the node.
-        all_axes: also those of which it takes the whole, which torch does without an operator, or by `alias`.
+        ops: The operators of the node.
+        all_axes: Whether to include axes that are taken as a whole, for which torch runs no operator or `alias`.
     """
     ops = [op for op in ops if op.step >= 0]
     wholes = _wholes(ops)
@@ -323,7 +330,7 @@ def _parts(ops: Sequence[Op], *, all_axes: bool) -> dict[tuple[Whole, int], tupl
 
 
 def _wholes(ops: Sequence[Op]) -> dict[int, Whole]:
-    """By index of each value that operators of a node read or make, what it is, or is a part of."""
+    """Return, by index of each value that operators of a node read or return, the `Whole` that it is or is part of."""
     made: dict[int, tuple[object, int]] = {}
     rows: dict[object, int] = {}
 
@@ -346,14 +353,20 @@ def _wholes(ops: Sequence[Op]) -> dict[int, Whole]:
 
 
 def _same_parts(ops: Sequence[Op], others: Sequence[Op], at: int) -> bool:
-    """Whether operators of one node take the same parts of an axis in two programs; no operator takes the whole."""
+    """Return whether operators of one node take the same parts of an axis in two programs.
+
+    If their numbers differ, each must take the whole axis, for which torch may also run no operator.
+    """
     if len(ops) == len(others):
         return all(_same_part(op, other, at) for op, other in zip(ops, others, strict=True))
     return all(list(_shares(op, at)) == [0, 1] for op in (*ops, *others))
 
 
 def _same_part(op: Op, other: Op, at: int) -> bool:
-    """Whether two records of an operator take the same part of an axis; of an axis of another size, the same share."""
+    """Return whether two records of an operator take the same part of an axis.
+
+    If the axis has another size in the second record, the same fraction of it must be taken.
+    """
     if op.name != other.name:
         return False
     if op.args["self"].shape[at] == other.args["self"].shape[at]:
@@ -362,11 +375,12 @@ def _same_part(op: Op, other: Op, at: int) -> bool:
 
 
 def _numbers(op: Op) -> dict[str, Any]:
+    """Return the arguments of an operator that say which part of an axis it takes."""
     return {name: arg for name, arg in op.args.items() if name not in ("self", "dim")}
 
 
 def _shares(op: Op, at: int) -> Iterator[Fraction]:
-    """Where the parts lie, in shares of the axis."""
+    """Yield the bounds of a part, or the lengths of the pieces, as fractions of the axis."""
     size = op.args["self"].shape[at] or 1
     if op.name in ("aten::slice", "aten::narrow"):
         part = Range(op, op.outputs[0])

@@ -1,4 +1,4 @@
-"""Models with some calls written out, made once for each model and kept as long as it lives."""
+"""Decompose calls, such as attention, into their operators; the decomposed models are cached for each model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KNOWN = weakref.WeakKeyDictionary()
 
 
 def closed(gm: fx.GraphModule, dims: DimsSolver, axis: Axis) -> list[fx.Node]:
-    """Calls that can be written out, if one of them is what stops an axis from growing."""
+    """Return the calls that can be decomposed, if one of them is what stops an axis from growing."""
     reason = dims.algebra.reason(axis)
     if reason is None or not 0 <= reason.op < len(dims.program.ops):
         return []
@@ -35,8 +35,11 @@ def closed(gm: fx.GraphModule, dims: DimsSolver, axis: Axis) -> list[fx.Node]:
 
 
 def with_other_heads(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int]) -> list[fx.Node]:
-    """Calls of window attention after which heads x head width are not the channels, or heads have another width. Their
-    code computes that width from the channels, so they are written out whatever the states of the new units are."""
+    """Return the calls of window attention whose head width changes, or is not the channels divided by the heads.
+
+    The code of window attention computes the head width from the channels, so these calls must be decomposed whatever
+    the states of the new units are.
+    """
     measure = dims.algebra.measure
 
     def size(argument: Any, at: int) -> tuple[int, int]:
@@ -57,7 +60,7 @@ def with_other_heads(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, 
 def decomposed(
     gm: fx.GraphModule, analysis: Analysis, openings: Sequence[Decomposition]
 ) -> tuple[fx.GraphModule, Analysis]:
-    """A twin of a model, on the same tensors, in which calls are written out, and its analysis."""
+    """Return a copy of a model that shares its tensors and has some calls decomposed, and the analysis of the copy."""
     known = _KNOWN.setdefault(gm, {})
     key = (
         analysis if analysis.user_code else analysis.fingerprint,
@@ -77,15 +80,15 @@ def decomposed(
 
 
 def drawing_behind(openings: Sequence[Decomposition], gm: fx.GraphModule, analysis: Analysis) -> tuple[str, ...]:
-    """What draws random numbers in evaluation mode behind attention that is written out.
+    """Return the nodes after decomposed attention that draw random numbers.
 
-    torch's own attention returns another memory layout without gradients than with them, and dropout draws in the order
-    of memory: the numbers are others, of one distribution.
+    torch's own attention returns another memory layout without gradients than with them, and dropout draws numbers in
+    memory order: the numbers differ, but their distribution is the same.
 
     Args:
-        openings: the calls that are written out.
-        gm: the model before.
-        analysis: of that.
+        openings: The decomposed calls.
+        gm: The model before the decomposition.
+        analysis: The analysis of `gm`.
     """
     nodes = {node.name: node for node in gm.graph.nodes}
     attention = [o.node for o in openings if o.node in nodes and kind_of(gm, nodes[o.node]) not in ("", NORMALIZE)]
@@ -100,12 +103,13 @@ def drawing_behind(openings: Sequence[Decomposition], gm: fx.GraphModule, analys
 
 
 def redrawn_lines(nodes: Sequence[str]) -> tuple[str, ...]:
-    """What the proof says of them."""
+    """Return the lines of the proof about nodes that draw other random numbers (see `drawing_behind`)."""
     why = "other random numbers, of one distribution: what it is given may lie in memory otherwise"
     return tuple(f"{node}: {why}" for node in nodes)
 
 
 def _twin(gm: fx.GraphModule, openings: Sequence[Decomposition]) -> fx.GraphModule:
+    """Return a copy of a model that shares its tensors and has some calls decomposed."""
     graph = fx.Graph(owning_module=gm, tracer_cls=gm.graph._tracer_cls)
     graph.output(graph.graph_copy(gm.graph, {}))
     added = decompose_nodes(gm, graph, openings)
@@ -119,8 +123,7 @@ def _twin(gm: fx.GraphModule, openings: Sequence[Decomposition]) -> fx.GraphModu
 
 
 def _as_before(twin: fx.GraphModule, gm: fx.GraphModule) -> None:
-    """Put a twin into the mode of the model, and the modules in which it holds others into the modes that these have
-    there: new ones are in training mode."""
+    """Copy the training flag of each module to its twin, because newly created containers are in training mode."""
     modules = dict(gm.named_modules(remove_duplicate=False))
     for path, module in twin.named_modules(remove_duplicate=False):
         if path in modules:
@@ -128,7 +131,7 @@ def _as_before(twin: fx.GraphModule, gm: fx.GraphModule) -> None:
 
 
 def _tie(twin: fx.GraphModule, gm: fx.GraphModule) -> None:
-    """Give parameters that have several names all of them, those that the graph does not use too."""
+    """Register shared parameters in the twin under all of their names, including those that the graph does not use."""
     held = {place_of(parameter) for parameter in twin.parameters()}
     names = {name for name, _ in twin.named_parameters(remove_duplicate=False)}
     for name, parameter in gm.named_parameters(remove_duplicate=False):

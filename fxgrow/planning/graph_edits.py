@@ -1,7 +1,7 @@
-"""Carry a growth through an fx graph on paper: which constants and attributes change, and do the shapes come out right?
+"""Simulate a growth on an fx graph to find which constants and attributes must change, and to check the new shapes.
 
-Every node that sees a grown tensor or a changed number is lowered again at its new shapes and compared, operator by
-operator and argument by argument, with what the rules predict. Nothing is written.
+Every node that reads a grown tensor or a changed number is lowered again at its new shapes with fake tensors, and
+compared, operator by operator and argument by argument, with what the rules predict. The model is not changed.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from .whole_functions import why_kept_whole
 from .whole_slices import whole_slices
 
 MOST_TRIES = 16
-"""Ways to edit the numbers of one call that are tried."""
+"""The largest number of combinations of edits that are tried for the numbers of one call."""
 
 
 class GraphEdits(GrownGraph):
-    """What has to be edited for a growth, found by trying it on fake tensors."""
+    """A simulation of a growth on fake tensors that collects the edits of nodes and modules."""
 
     def __init__(
         self,
@@ -66,31 +66,31 @@ class GraphEdits(GrownGraph):
         *,
         several: bool = False,
     ) -> None:
-        """See `GrownGraph`; with `several`, nodes that cannot express the growth are noted in `refused`."""
+        """See `GrownGraph`; with `several`, refusals of nodes are collected in `refused` instead of raised."""
         super().__init__(analysis, gm, sizes, shapes, detached, several=several)
         self.nodes: list[NodeEdit] = []
         self.kept = ModuleSizes(shapes)
         self.openings: list[Decomposition] = []
-        """Calls that cannot express the growth, and which must be written out first."""
+        """Calls that cannot express the growth and must be decomposed first."""
         flags = {path for path, module in self.modules_by_name.items() if isinstance(module, ModeValue)}
         modes = {n.name for n in gm.graph.nodes if n.op == "call_module" and n.target in flags} if flags else set()
         self._kept = modes | self.program.varying
-        """Nodes whose numbers no edit may replace: they come from plain inputs, or depend on the mode."""
+        """Names of nodes whose numbers must not be replaced: they come from plain inputs, or depend on the mode."""
         self.elsewhere = OtherSizes(self)
         self.told: list[fx.Node] = []
-        """Nodes that see the growth and are given numbers which may follow the input, or compute such numbers."""
+        """Nodes that see the growth and read numbers which may follow the input, or may compute such numbers."""
         self.scales: Scales = ()
-        """The sizes to look at for them, beside the second ones."""
+        """The input sizes to check for these nodes, besides the second ones."""
         self.refused: list[GrowthRefused] = []
         self._blamed: dict[fx.Node, frozenset[Atom]] = {}
-        """Nodes that cannot express the growth, and the growing units that they see."""
+        """Nodes that cannot express the growth, with the growing units that they see."""
         self._cuts = analysis.kept(Cuts, lambda: Cuts(analysis.dims))
 
     def run(self) -> GraphEdits:
-        """Walk the graph.
+        """Walk the graph and collect all edits.
 
         Raises:
-            GrowthRefused: a node cannot express the growth: its sizes are computed or kept where fxgrow cannot edit.
+            GrowthRefused: a node cannot express the growth: its sizes are computed or stored where fxgrow cannot edit.
         """
         by_name = self.modules_by_name
         touched = {op.node for op in self.sizes.dims.touched(self.sizes.new)}
@@ -118,7 +118,7 @@ class GraphEdits(GrownGraph):
         return self
 
     def _check_groups(self, opaque: Collection[fx.Node]) -> None:
-        """Refuse a growth of units that are grouped otherwise for inputs of other sizes."""
+        """Refuse a growth of units that are grouped differently for inputs of other sizes."""
         others: Iterable[Program] = ()
         if self.told:
             self.scales = self._cuts.scales(self.told, opaque, ambiguous=self.analysis.ambiguous(self.gm))
@@ -128,7 +128,7 @@ class GraphEdits(GrownGraph):
             raise inexpressible(self.gm, *regrouped, "write the size as a number, or choose another layer")
 
     def _walk(self, node: fx.Node, by_name: Mapping[str, nn.Module], touched: Collection[str]) -> None:
-        """One node of the graph."""
+        """Propagate the growth through one node of the graph, if it reads anything that changes."""
         if node.op == "output":
             self._check_output(node)
         if node.op in ("placeholder", "output"):
@@ -155,7 +155,7 @@ class GraphEdits(GrownGraph):
         )
         if not (seen or metas):
             return
-        if node.name not in self.program.calls and node.target not in INTRINSICS:  # a write into a container
+        if node.name not in self.program.calls and node.target not in INTRINSICS:  # it modifies a container in place
             self._check_output(node)
             self.change(node, self.predicted(self.program.results[node.name]))
             return
@@ -166,8 +166,10 @@ class GraphEdits(GrownGraph):
         self.elsewhere.note(node, module)
 
     def _opened(self, node: fx.Node, refused: GrowthRefused) -> GrowthRefused | None:
-        """Trace a function of the user's through that cannot express the growth; why it is refused if that is
-        impossible, or if the node calls none."""
+        """Decompose a call of a user function that cannot express the growth.
+
+        Returns the refusal if the node does not call such a function or it cannot be traced through, else None.
+        """
         if not is_whole_function(node) or kind_of(self.gm, node) or refused.kind is not Kind.INEXPRESSIBLE:
             return refused
         why = why_kept_whole(self.gm, self.analysis, node)
@@ -179,9 +181,10 @@ class GraphEdits(GrownGraph):
         return None
 
     def _go_on(self, node: fx.Node, refused: GrowthRefused) -> None:
-        """Note a node that cannot express the growth, and take the result that the rules predict.
+        """Record a refusal and continue with the result that the rules predict for the node.
 
-        What follows from it alone is not noted: a node behind one that is noted, which fails at the same units.
+        A refusal that only follows from an earlier one is not recorded: the node comes after a recorded node that
+        failed for the same units.
         """
         if node.op != "output":
             self.change(node, self.predicted(self.program.results[node.name]))
@@ -198,19 +201,22 @@ class GraphEdits(GrownGraph):
         self.refused.append(refused)
 
     def _units(self, name: str) -> frozenset[Atom]:
-        """The growing units that a node sees."""
+        """Return the growing units that the operators of a node see."""
         dims = self.sizes.dims
         values = (value for op in self.program.node_ops.get(name, ()) for value in (*op.inputs(), *op.outputs))
         return frozenset(atom for value in values for atom in dims.held(value) if atom in self.sizes.new)
 
     @property
     def modules(self) -> list[ModuleEdit]:
-        """Attributes of modules that change."""
+        """The edits of module attributes."""
         return self.kept.edits
 
     def _facts(self, node: fx.Node) -> dict[str, Any]:
-        """What a module may have to know of its call: the arguments of its operators, and how many channels it reads
-        before and after, for norms without tensors keep that number."""
+        """Return what the call of a module says about the module's attributes.
+
+        These are the arguments of its operators, and the number of channels that it reads before and after the growth,
+        which norms without parameters and buffers store as an attribute.
+        """
         ops = self.program.node_ops.get(node.name, [])
         facts = {k: v for op in ops for k, v in self.sizes.arguments(op).items()}
         read = self.program.results.get(node.all_input_nodes[0].name) if node.all_input_nodes else None
@@ -219,7 +225,7 @@ class GraphEdits(GrownGraph):
         return facts
 
     def _check_output(self, node: fx.Node) -> None:
-        """Numbers that the model returns, or writes into a container, must not change."""
+        """Check that numbers which the model returns, or writes into a container, do not change."""
         for source in node.all_input_nodes:
             changed = source in self.changed and not same_numbers(self.program.results[source.name], self._env[source])
             if changed or (source in self.elsewhere.uneven and self.elsewhere.jumps(node, source)):
@@ -230,12 +236,20 @@ class GraphEdits(GrownGraph):
     def _node(
         self, node: fx.Node, module: nn.Module | None, metas: dict[int, Meta], attributes: Mapping[str, object]
     ) -> None:
+        """Propagate the growth through one call, and collect its edits.
+
+        Args:
+            node: The call.
+            module: The module that it calls, if it calls one.
+            metas: The signatures of the tensors of the module that change, by `id`.
+            attributes: The attributes of the module that change.
+        """
         target: Any = module if module is not None else node.target
         ops = self.program.node_ops.get(node.name, [])
         if module is None and node.target in INTRINSICS:
             self._intrinsic(node, ops[0])
             return
-        ops = [op for op in ops if op.step >= 0]  # others say what a write does to other views
+        ops = [op for op in ops if op.step >= 0]  # the others model what an in-place write does to other views
         closed = bool(kind_of(self.gm, node))
         if not closed:
             self._check_cuts(node, target, ops)
@@ -274,21 +288,22 @@ class GraphEdits(GrownGraph):
         self.change(node, result, how)
 
     def _grows(self, node: fx.Node) -> bool:
-        """Whether a node reads a value that grows; it may run no operator for the example."""
+        """Return whether a node reads a growing value, even if it runs no operator for the example inputs."""
         dims, new = self.sizes.dims, self.sizes.new
         values = (v for n in node.all_input_nodes for v in found(self.program.results[n.name], Value))
         return any(dims.carries(value, new.__contains__) for value in values)
 
     def _is_user(self, node: fx.Node) -> bool:
-        """Whether a node runs code of the user's."""
+        """Return whether a node runs user code."""
         return node.op.startswith("call_") and may_change(target_of(node, self.modules_by_name))
 
     def _other_programs(self) -> Iterable[Program]:
+        """Return the programs for inputs of other sizes."""
         return self.analysis.elsewhere(self.gm)
 
     def _check_cuts(self, node: fx.Node, target: Any, ops: Sequence[Op]) -> None:
-        """Refuse a growth of an axis of which another part is taken for inputs of other sizes."""
-        if self.openings:  # all is looked at again in the model in which they are written out
+        """Refuse a growth of an axis of which the node takes another part for inputs of other sizes."""
+        if self.openings:  # the check runs again on the model in which these calls are decomposed
             return
         opaque = is_user_code(target) and not kind_of(self.gm, node)
         programs = self._cuts.programs(node, self._other_programs, self._is_user)
@@ -297,14 +312,14 @@ class GraphEdits(GrownGraph):
             raise inexpressible(self.gm, node, problem, "take a fixed number of units, or choose another layer")
 
     def _record(self, node: fx.Node, how: Done, expected: Predictions) -> tuple[Recording | None, Any, str]:
-        """What a call runs at its new sizes, what it returns, and what is wrong with it."""
+        """Record a call at its new sizes; return the recording, the result and an error text (empty on success)."""
         args, kwargs = put_all(node, Env(self, node), how.numbers)
         assert how.target is not None
         try:
             template, refs, own = self.analysis.lowering.template(how.target, args, kwargs, how.metas, how.attributes)
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
+        except Exception as error:  # torch raises many types of errors for invalid shapes; the text is passed on
             if broken(error):
                 raise failed(self.gm, node, error) from error
             return None, None, (str(error).strip().splitlines() or [repr(error)])[0]
@@ -313,16 +328,16 @@ class GraphEdits(GrownGraph):
         return recording, result_of(template, refs, node.name), problem
 
     def _recorded(self, node: fx.Node, own: int) -> Recording:
-        """What a call runs now."""
+        """Return the recording of a call before the growth."""
         call = self.program.calls[node.name]
         return Recording.of(call.template, call.args, call.kwargs, own)
 
     # -- the second sizes ---------------------------------------------------------------------------------------
 
     def _followed(self, node: fx.Node, how: Done, recording: Recording) -> tuple[Done, list[NodeEdit], str]:
-        """Edits after which a call's numbers go on following the input, or what is wrong.
+        """Find edits with which the numbers of a call still follow the input; return them, or an error text.
 
-        The second sizes are looked at only where numbers that are computed, or the user's own code, meet the growth.
+        The second sizes are checked only where computed numbers or user code meet the growth.
         """
         places = {path: argument(node, path) for path in how.numbers}
         computed = {path: arg for path, arg in places.items() if isinstance(arg, fx.Node)}
@@ -362,9 +377,10 @@ class GraphEdits(GrownGraph):
                 return tried, [*edits, *made.values()], ""
         return how, [], problem
 
-    # -- nodes that become others -------------------------------------------------------------------------------
+    # -- nodes that are replaced --------------------------------------------------------------------------------
 
     def _intrinsic(self, node: fx.Node, op: Op) -> None:
+        """Edit the arguments of a call of fxgrow's own operators, such as `adapt_skip`."""
         names = ("x", "dim", "keep", "pairs", "width", "copies")
         for name, new in self.sizes.arguments(op).items():
             if name != "x" and new != op.args.get(name):
@@ -373,7 +389,7 @@ class GraphEdits(GrownGraph):
         self.change(node, grown_ref(op.outputs[0], self.sizes.shape(op.outputs[0])))
 
     def _split(self, node: fx.Node, op: Op) -> None:
-        """Pieces that no longer have one size: the call becomes a split at written places."""
+        """Replace a call whose pieces no longer have one size by a split with explicit sizes."""
         sizes, dim = piece_sizes(op, self.sizes), op.args["dim"]
         if self.elsewhere.varies(node, op.outputs, dim):
             raise inexpressible(
@@ -383,7 +399,7 @@ class GraphEdits(GrownGraph):
         self.change(node, tuple(grown_ref(out, self.sizes.shape(out)) for out in op.outputs))
 
     def _pin(self, node: fx.Node, op: Op, number: float, *, alone: bool) -> None:
-        """A mean, a norm or a variance that goes on dividing by what it divides by now."""
+        """Edit a mean, a norm or a variance so that it keeps its value: by a factor, or by a correction."""
         if not alone and kind_of(self.gm, node):
             self.openings.append(decomposition_of(self.gm, node, self.analysis.programs(self.gm)))
             self.change(node, self.predicted(self.program.results[node.name]))

@@ -1,4 +1,4 @@
-"""What the nodes of a graph return before and after a growth, as far as it has been carried through."""
+"""Look up what the nodes of a graph return before and after a growth, up to the node the simulation has reached."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from .new_sizes import NewSizes
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a node was carried through a growth: the call, and the numbers that it gets. Of a node that becomes other
-    operators, `target` is None."""
+    """How a node runs after a growth: its call and new numbers; `target` is None if its result is only predicted."""
 
     target: str | Any | nn.Module | None
     numbers: Mapping[Path, object]
     metas: Mapping[int, Meta]
     attributes: Mapping[str, object]
     edits: Mapping[Path, NodeEdit] = field(default_factory=dict)
-    """Edits of numbers that are others at other sizes; they stand before `numbers`."""
+    """Edits of numbers that differ at other input sizes; they take precedence over `numbers`."""
 
 
 class GrownGraph:
-    """The nodes of a graph before and after a growth."""
+    """The results of the nodes of a graph before and after a growth."""
 
     def __init__(
         self,
@@ -45,9 +44,9 @@ class GrownGraph:
     ) -> None:
         """
         Args:
-            shapes: the new shape of each tensor that changes, by identity.
-            detached: (consumer, source) edges that get an adapter, with the shape that comes out of it.
-            several: go on behind a node that cannot express the growth, and note it.
+            shapes: The new shape of each tensor that changes, by `id`.
+            detached: The edges (consumer, source) that get a skip adapter, with the shape that the adapter returns.
+            several: Whether to continue after a node that cannot express the growth.
         """
         self.analysis = analysis
         self.program = analysis.program
@@ -57,22 +56,22 @@ class GrownGraph:
         self.detached = detached
         self.several = several
         self.changed: set[fx.Node] = set()
-        """Nodes that return something else after the growth."""
+        """Nodes whose result changes with the growth."""
         self.done: dict[fx.Node, Done] = {}
-        """How each node was carried through, in order."""
+        """How each node that was propagated runs after the growth, in graph order."""
         self.modules_by_name = dict(gm.named_modules(remove_duplicate=False))
         self._refs: dict[int, Ref] = {}
         self._grown: dict[int, Ref] = {}
-        """By index of a value that changes, what stands for it afterwards, where containers are written to."""
+        """The new reference of each changed value, by index; used for containers that are modified in place."""
         self._env: dict[fx.Node, Any] = {}
 
     def reads_changed_container(self, node: fx.Node, source: fx.Node) -> bool:
-        """Whether a node reads a container into which something was written that is changed by the growth."""
+        """Return whether a node reads a container that was modified in place and has items that the growth changes."""
         tree = self.program.rewritten.get((node.name, source.name))
         return tree is not None and not same_result(tree, self.predicted(tree))
 
     def change(self, node: fx.Node, result: Any, how: Done | None = None) -> None:
-        """Remember a result; who reads it is looked at only if it is another one than before."""
+        """Record the new result of a node; its consumers are propagated only if it differs from the old result."""
         self.done[node] = how or Done(None, {}, {}, {})
         old = self.program.results[node.name]
         if not same_result(old, result):
@@ -84,7 +83,7 @@ class GrownGraph:
                 )
 
     def _ref_now(self, value: Value) -> Ref:
-        """What stands for a tensor after the growth; one reference for each."""
+        """Return the one reference that represents a value after the growth."""
         shape = self.sizes.shape(value)
         if shape == value.shape:
             ref: Ref = as_refs(value, self._refs)
@@ -92,7 +91,7 @@ class GrownGraph:
         return self._grown.setdefault(value.index, grown_ref(value, shape))
 
     def lookup(self, consumer: fx.Node, node: fx.Node, old: bool) -> Any:
-        """What a node returns, before or after the growth, as one consumer sees it."""
+        """Return the result of a node before or after the growth, as one consumer sees it."""
         if not old:
             shape = self.detached.get((consumer.name, node.name))
             if shape is not None:
@@ -105,16 +104,16 @@ class GrownGraph:
         return as_refs(self.program.results[node.name], self._refs)
 
     def both(self, node: fx.Node) -> tuple[Env, Env]:
-        """What nodes return before and after the growth, as one node sees it."""
+        """Return the results of all nodes before and after the growth, as one consumer sees them."""
         return Env(self, node, old=True), Env(self, node)
 
     def predicted(self, tree: Any) -> Any:
-        """A result as the rules predict it."""
+        """Return the result that the rules predict after the growth."""
         return replaced(tree, Value, lambda value: grown_ref(value, self.sizes.shape(value)))
 
 
 class Env(Mapping[fx.Node, Any]):
-    """What nodes return, as one consumer sees it."""
+    """A mapping from nodes to their results, as one consumer sees them."""
 
     def __init__(self, graph: GrownGraph, consumer: fx.Node, old: bool = False) -> None:
         self.graph, self.consumer, self.old = graph, consumer, old

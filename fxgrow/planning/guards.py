@@ -1,8 +1,8 @@
-"""Guards under a growth: what the example inputs have decided stays decided so, for every input that the model takes.
+"""Check the guards of a trace under a growth: each must have the same outcome for every input that the model accepts.
 
-A width that grows may take part in a decision (`if x.shape[1] < 64`) as long as the answer is the same, and so may two
-sizes that grow alike (`if x.shape == y.shape`). What is computed otherwise from a width and from a size of the inputs
-together (`if x.shape[1] * x.shape[2] < 4096`) would be another question afterwards, with another answer for some.
+A condition may depend on a growing width (`if x.shape[1] < 64`) if its outcome stays the same, and on two sizes that
+grow by the same factor (`if x.shape == y.shape`). A condition that combines a width with a size of the inputs otherwise
+(`if x.shape[1] * x.shape[2] < 4096`) would have another outcome for some inputs, so the growth is refused.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .shares import Shares, all_fixed, all_stay, is_read, is_true_as_before
 
 
 def check_decision(graph: GrownGraph, others: OtherSizes, node: fx.Node) -> None:
-    """Refuse a growth under which a guard would ask for something else; nothing happens at other nodes.
+    """Refuse a growth that may change the outcome of a guard; nodes that are not guards are ignored.
 
     Raises:
-        GrowthRefused: the answer is another one at the new width, or depends on the width and on the inputs.
+        GrowthRefused: the outcome differs at the new width, or depends on the width and on sizes of the inputs.
     """
     if node.target is not decided:
         return
@@ -48,7 +48,7 @@ def check_decision(graph: GrownGraph, others: OtherSizes, node: fx.Node) -> None
         answer = _answer(str(asked), graph.lookup(node, asking, True))
     if now != answer:
         _refuse(graph, node, f"{what} in {place} is {answer!r}, and at the new width it would be {now!r}")
-    if asked in ("length", "keys"):  # neither a number of axes nor the names in a dict depend on a width
+    if asked in ("length", "keys"):  # the length of a tuple and the keys of a dict do not depend on a width
         return
     share = Shares(graph, others, node).of(asking)
     if not (is_true_as_before(share) if asked == "condition" else all_stay(share) or all_fixed(share)):
@@ -56,13 +56,12 @@ def check_decision(graph: GrownGraph, others: OtherSizes, node: fx.Node) -> None
 
 
 def _answer(asked: str, value: Any) -> Any:
-    """What a question is answered by; a tensor is known by its shape, and can be asked for its length alone."""
+    """Return the outcome of a guard; only the shape of a tensor is known, so only its length can be tested."""
     return QUESTIONS[asked](range(value.value.shape[0]) if isinstance(value, Ref) else value)
 
 
 def _is_cut_from_both(graph: GrownGraph, pieces: fx.Node) -> bool:
-    """Whether some tensors are pieces of an axis, as many as it has entries for, and the axis is made of a width and of
-    a size of the inputs."""
+    """Return whether some tensors are the pieces of a split axis whose size depends on a width and on the inputs."""
     while pieces.target is operator.getitem and isinstance(pieces.args[0], fx.Node):
         pieces = pieces.args[0]
     program, other = graph.program, graph.analysis.second(graph.gm)
@@ -83,6 +82,7 @@ def _is_cut_from_both(graph: GrownGraph, pieces: fx.Node) -> bool:
 
 
 def _refuse(graph: GrownGraph, node: fx.Node, why: str) -> None:
+    """Raise the refusal for a guard whose outcome depends on the width."""
     raise GrowthRefused(
         Refusal(
             Kind.DECIDED,
@@ -95,7 +95,7 @@ def _refuse(graph: GrownGraph, node: fx.Node, why: str) -> None:
 
 
 def _code_that_sees_growth(graph: GrownGraph, last: fx.Node) -> fx.Node | None:
-    """The user's code that computes a plain value from a tensor that grows: it may do so from all of its sizes."""
+    """Return the user code that computes a plain value from a growing tensor, of which it may read any size."""
     queue, seen = [last], {last}
     while queue:
         node = queue.pop()
@@ -111,7 +111,10 @@ def _code_that_sees_growth(graph: GrownGraph, last: fx.Node) -> fx.Node | None:
 
 
 def _reads_growth(graph: GrownGraph, last: fx.Node) -> bool:
-    """Whether a number is computed from one that changes; a part of a shape speaks for itself."""
+    """Return whether a plain value is computed from one that changes.
+
+    A size that is read from a shape is judged by itself, not by the other sizes of that shape.
+    """
     queue, seen = [last], {last}
     while queue:
         node = queue.pop()

@@ -1,4 +1,4 @@
-"""Refusals of growths that a node of the graph cannot express."""
+"""Build refusals for nodes of the graph that cannot express a growth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import GrowthRefused, Kind, Refusal
 
 
 def inexpressible(gm: fx.GraphModule, node: fx.Node, problem: str, way_out: str = "") -> GrowthRefused:
-    """The refusal for a node that cannot be written with the new size."""
+    """Return the refusal for a node that cannot express the new size."""
     way_out = way_out or "write the size as a number or compute it from x.shape, or choose another layer"
     if is_user_code(gm.get_submodule(str(node.target)) if node.op == "call_module" else node.target):
         way_out = "let this code do the same for every width, or choose another layer"
@@ -27,14 +27,14 @@ def inexpressible(gm: fx.GraphModule, node: fx.Node, problem: str, way_out: str 
 
 
 def failed(gm: fx.GraphModule, node: fx.Node, error: Exception) -> GrowthRefused:
-    """The refusal where torch itself fails while a node is recorded, which says nothing of its sizes."""
+    """Return the refusal for a node whose recording fails for a reason that is not its sizes."""
     what = f"{node.name} cannot be recorded: {str(error).strip() or repr(error)}"
     hint = "leave torch's modes of dispatch and try again; if it fails again, choose another layer"
     return GrowthRefused(Refusal(Kind.INEXPRESSIBLE, what, location(gm, node.name), (node.name,), hint))
 
 
 def returned_number(gm: fx.GraphModule, node: fx.Node) -> GrowthRefused:
-    """The refusal for a number that the model returns and that would change."""
+    """Return the refusal for a number that the model returns and that the growth would change."""
     return GrowthRefused(
         Refusal(
             Kind.OUTPUT,

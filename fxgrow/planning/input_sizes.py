@@ -1,4 +1,4 @@
-"""What a growth does for inputs of other sizes than the example's: which sizes are looked at, and when."""
+"""Choose the input sizes, other than the example's, at which the nodes of a growth are checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .uneven_numbers import Uneven, goals, is_plain, sizes_in
 
 
 class OtherSizes:
-    """The other sizes of one growth, each made when it is first needed."""
+    """The simulations of one growth at other input sizes, each created when it is first needed."""
 
     def __init__(self, graph: GrownGraph) -> None:
         self.graph = graph
@@ -27,14 +27,14 @@ class OtherSizes:
         self._further: dict[tuple[tuple[tuple[int, int], int], ...], SecondSizes] = {}
 
     def second(self) -> SecondSizes | None:
-        """The second sizes; None if the model takes no inputs of other sizes."""
+        """Return the simulation at the second sizes; None if the model accepts only inputs of the example's sizes."""
         if self._second is None:
             program = self.graph.analysis.second(self.graph.gm)
             self._second = SecondSizes(self.graph, program) if program is not None else None
         return self._second
 
     def further(self, node: fx.Node, numbers: Iterable[fx.Node], sight: Sight) -> list[SecondSizes]:
-        """Sizes around the multiples of the widths that a node sees, as far as the model takes them."""
+        """Return simulations at accepted input sizes near multiples of the widths that a node sees."""
         reads = [*node.all_input_nodes, *(read for number in numbers for read in reads_of(number, sight))]
         reads += [n for read in reads for n in read.all_input_nodes]
         sizes = [
@@ -55,12 +55,12 @@ class OtherSizes:
         return found
 
     def varies(self, node: fx.Node, values: Sequence[Value], *axes: int) -> bool:
-        """Whether a size of what a node's only operator reads or returns is another one for inputs of other sizes."""
+        """Return whether the size of one of these axes varies with the input, at the only operator of a node."""
         second = self.second()
         return second is not None and second.varies(node, values, axes)
 
     def note(self, node: fx.Node, module: nn.Module | None) -> None:
-        """Note whether a node returns a number that is made of a width by steps that are not smooth."""
+        """Record whether a node returns a number that is computed from a width by a discontinuous operation."""
         target = module if module is not None else node.target
         beside = any(
             n in self.graph.changed and not is_plain(self.graph.program.results[n.name]) for n in node.all_input_nodes
@@ -68,12 +68,12 @@ class OtherSizes:
         self.uneven.note(node, target, lambda n: self.graph.program.results[n.name], node in self.graph.changed, beside)
 
     def arguments(self, node: fx.Node) -> list[tuple[Path, fx.Node]]:
-        """The nodes among a node's arguments, with their places."""
+        """Return the nodes among a node's arguments, with their paths."""
         found = [*scalars_in(("args",), node.args), *scalars_in(("kwargs",), node.kwargs)]
         return [(path, arg) for path, arg in found if isinstance(arg, fx.Node)]
 
     def jumps(self, node: fx.Node, number: fx.Node) -> bool:
-        """Whether a number that stays what it is for the example becomes another one for inputs of other sizes."""
+        """Return whether a number that keeps its value for the example inputs changes for inputs of other sizes."""
         second = self.second()
         if second is None:
             return False
@@ -86,7 +86,7 @@ class OtherSizes:
         return any(not same_numbers(sizes.old(number), sizes.new(node, number)) for sizes in tried)
 
     def follows(self, node: fx.Node) -> bool:
-        """Whether a number among a node's arguments is an input of the model, or computed from a size that varies."""
+        """Return whether an argument of a node is computed from a plain input of the model, or from a varying size."""
         second = self.second()
         numbers = [n for _, n in self.arguments(node) if is_plain(self.graph.program.results[n.name])]
         old, new = self.graph.both(node)
@@ -98,7 +98,7 @@ class OtherSizes:
     def ways(
         self, node: fx.Node, path: Path, arg: fx.Node, wanted: Any, sight: Sight, uneven: bool
     ) -> tuple[list[NodeEdit | None], bool]:
-        """The edits of a computed number to try, and whether they are right at all sizes if they are at two."""
+        """Return the edits to try for a computed number, and whether checking them at two input sizes is sufficient."""
         if is_tuple(sight.old(arg)):
             return list(together(node, path, arg, wanted, sight)), not uneven
         if not uneven:

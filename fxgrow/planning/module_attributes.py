@@ -1,4 +1,4 @@
-"""Sizes that torch's modules keep as attributes, worked out from the shapes of their tensors."""
+"""Compute the size attributes of torch modules (`in_features`, `num_features` …) from the shapes of their tensors."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _GATES = {"LSTM": 4, "GRU": 3}
 
 
 class ModuleSizes:
-    """What changes in modules: their tensors, and the attributes that hold sizes, each module once."""
+    """The changes of modules under a growth: the shapes of their tensors and their size attributes."""
 
     def __init__(self, shapes: Mapping[int, tuple[int, ...]]) -> None:
-        """`shapes`: the new shape of each tensor that changes, by identity."""
+        """Store `shapes`, the new shape of each tensor that changes, by `id`."""
         self.shapes = shapes
         self.edits: list[ModuleEdit] = []
         self._known: dict[int, Mapping[str, object]] = {}
 
     def metas(self, module: nn.Module, recurse: bool = True) -> dict[int, Meta]:
-        """The signatures of a module's tensors that change, by identity."""
+        """Return shape, stride, dtype and device of each tensor of a module that changes, by `id` of the tensor."""
         found: dict[int, Meta] = {}
         for part in module.modules() if recurse and module._modules else (module,):
             for tensor in (*part._parameters.values(), *part._buffers.values()):
@@ -36,7 +36,7 @@ class ModuleSizes:
         return found
 
     def edit(self, path: str, module: nn.Module, facts: Callable[[], Mapping[str, Any]]) -> Mapping[str, object]:
-        """The attributes of a module that change; `facts` tells what its first call says."""
+        """Return the attributes of a module that change, and record their edit; `facts` describes its first call."""
         if id(module) not in self._known:
             new = attributes_of(module, lambda t: self.shapes.get(id(t), tuple(t.shape)), facts())
             changed = {k: v for k, v in new.items() if getattr(module, k) != v}
@@ -47,9 +47,10 @@ class ModuleSizes:
 
 
 def attributes_of(module: nn.Module, shape: Shape, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the size attributes of a module are when its tensors have these shapes and its operators these arguments.
+    """Return the size attributes of a module, given the shapes of its tensors and the arguments of its operators.
 
-    Modules of other classes have none that are known; the comparison that follows finds out if that was wrong.
+    For a class that is not listed here the result is empty; if it has such attributes, the comparison of recordings
+    that follows detects it.
     """
     m: Any = module
     groups = facts.get("groups", 1)
@@ -94,6 +95,9 @@ def attributes_of(module: nn.Module, shape: Shape, facts: Mapping[str, Any]) -> 
 
 
 def _read(now: int, facts: Mapping[str, Any]) -> int:
-    """How many channels a module without tensors reads, if it is told and was so before."""
+    """Return the new number of channels of a module without tensors.
+
+    It stays `now` unless `facts` has the number before the growth, and that is equal to `now`.
+    """
     old, new = facts.get("channels", (now, now))
     return int(new) if old == now else now

@@ -1,4 +1,4 @@
-"""A growth as sizes: what every axis, value and argument measures afterwards."""
+"""Compute the size of every axis, value and operator argument after a growth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..rules import RULES
 
 
 class NewSizes:
-    """The `SizeContext` that rules see."""
+    """The new sizes of a growth; the `SizeContext` that is passed to rules."""
 
     def __init__(
         self,
@@ -22,10 +22,14 @@ class NewSizes:
         paired: frozenset[str] | None = None,
         copied: Mapping[str, Mapping[Atom, tuple[int, ...]]] | None = None,
     ) -> None:
-        """Some sizes, and what goes with them.
+        """Store the new size of each growing atom, with the other choices that rules depend on.
 
-        `numbers`: arguments that change, by identity of an operator. `paired`: nodes at which a skip path brings pairs
-        of equal halves; None for all. `copied`: by node of an adapter of which units its missing ones are copies.
+        Args:
+            dims: The axes of the program.
+            new: The new size of each growing atom.
+            numbers: Arguments that change, by `id` of the operator.
+            paired: The nodes at which the new units of a skip path are pairs of equal halves; None for all nodes.
+            copied: The copy maps of each skip adapter, by node.
         """
         self.dims = dims
         self.algebra = dims.algebra
@@ -35,32 +39,32 @@ class NewSizes:
         self._copied = copied or {}
 
     def size(self, axis: Axis) -> int:
-        """The new size of an axis."""
+        """Return the new size of an axis."""
         return self.algebra.measure(axis, self.new)
 
     def axes(self, value: Value) -> list[Axis]:
-        """The axes of a value."""
+        """Return the resolved axes of a value."""
         return self.dims.resolved(value)
 
     def shape(self, value: Value) -> tuple[int, ...]:
-        """The new shape of a value."""
+        """Return the new shape of a value."""
         if value.index not in self.dims.axes:
             return value.shape
         return tuple(self.size(axis) for axis in self.dims.axes[value.index])
 
     def arguments(self, op: Op) -> Mapping[str, Any]:
-        """All arguments of an operator afterwards; tensors as they are named now."""
+        """Return all arguments of an operator after the growth; tensor arguments are the current values."""
         rule = RULES.get(op.name)
         if rule is None:
             return op.args
         return {**op.args, **rule.resized(op, self), **self.numbers.get(id(op), {})}
 
     def paired(self, op: Op) -> bool:
-        """Whether new units of a skip path are pairs of equal halves."""
+        """Return whether the new units of a skip path are pairs of equal halves."""
         return self._paired is None or op.node in self._paired
 
     def copied(self, op: Op, axis: Axis) -> tuple[int, ...]:
-        """Of what an adapter's missing channels along a growing axis are copies; nothing if they are zero."""
+        """Return the units of `axis` that a skip adapter copies to its missing channels; empty if these are zero."""
         resolved, maps = self.algebra.resolve(axis), self._copied.get(op.node, {})
         last = last_growing(resolved, self.new)
         if last is None:

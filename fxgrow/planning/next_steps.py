@@ -1,4 +1,4 @@
-"""Ways out of a refusal: what else could be asked for, and whether that has been tried."""
+"""Alternatives that a refusal suggests: other options, other layers, or a change of the model."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from ..proof.reasons import DRAWN, UNIFORM
 from .widths import Width
 
 MOST_NAMED = 3
-"""Layers that are named as those that can grow instead."""
+"""The largest number of alternative layers that a refusal names."""
 UNTRIED = "fxgrow.plan_widen tries what else could be asked for, and says what works"
 NONE = "no other way is known; fxgrow.inspect(model) lists the layers that can grow"
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Something else to ask for, or to change."""
+    """An alternative to a refused growth: other options, other layers, or a change of the model."""
 
     text: str
     options: Mapping[str, object] = field(default_factory=dict)
-    """What to change in the call; nothing if it is the model that is to be changed, which cannot be tried."""
+    """The options to change in the call; empty if the model must be changed, which cannot be tried."""
     layers: tuple[str, ...] = ()
-    """Layers that could grow instead, the nearest first; the text introduces them."""
+    """Layers that could grow instead, nearest first; `text` introduces them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Layers that could grow instead, as they are named, and to which width they can if it is not the one asked for."""
+    """The names of layers that can grow instead, and the width they can reach if that is not the requested one."""
 
     names: Sequence[str] = ()
     width: str = ""
 
 
 class Refused(GrowthRefused):
-    """A refusal with ways out that have not been tried yet."""
+    """A refusal with alternatives that have not been tried yet."""
 
     def __init__(self, refusal: Refusal, ways: Sequence[Way]) -> None:
         super().__init__(refusal)
@@ -44,7 +44,7 @@ class Refused(GrowthRefused):
 
 
 TWICE: Mapping[str, object] = {"width": Width(factor=2.0)}
-"""Of all layers that were to grow."""
+"""The option that doubles the width of all requested layers."""
 _OF_SCHEMES: Mapping[str, Sequence[Way]] = {
     UNIFORM: (Way(UNIFORM, TWICE),),
     COPIES: (Way(COPIES, {"scheme": "net2net"}),),
@@ -55,12 +55,12 @@ _OF_SCHEMES: Mapping[str, Sequence[Way]] = {
 
 
 def of_scheme(hint: str) -> Sequence[Way]:
-    """The ways out that a scheme knows."""
+    """Return the alternatives for the hint of a scheme's failure."""
     return _OF_SCHEMES.get(hint, (Way(hint),) if hint else ())
 
 
 def by_factors() -> Sequence[Way]:
-    """The ways out of a refusal of units that are a product: either factor of it can grow."""
+    """Return the alternatives for units that are a product of two factors: growing either factor."""
     return (
         Way('add whole groups with grow="groups"', {"grow": "groups"}),
         Way('add channels to each group with grow="channels"', {"grow": "channels"}),
@@ -68,13 +68,17 @@ def by_factors() -> Sequence[Way]:
 
 
 def text(ways: Sequence[Way], layers: Callable[[Way], Named]) -> str:
-    """Ways in one line; `layers`: those of a way that are named; empty if there are none."""
+    """Format alternatives as one line of text; empty if there are none.
+
+    `layers` returns the layers to name for an alternative. One that suggests layers is left out if none is named.
+    """
     named = [(way, layers(way)) for way in ways]
     parts = [_told(way, some) for way, some in named if some.names or not way.layers]
     return "; or ".join(part for part in parts if part)
 
 
 def _told(way: Way, some: Named) -> str:
+    """Format one alternative with the names of its layers."""
     if not some.names:
         return way.text
     names = ", ".join(some.names[:MOST_NAMED])

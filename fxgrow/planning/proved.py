@@ -1,4 +1,4 @@
-"""A growth that is proved, and is to be written down."""
+"""The data of a proved growth, from which a plan is built."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from .targets import Target
 
 
 class Inexpressible(GrowthRefused):
-    """A node cannot be written with the new size; its refusal's chain ends there. `all`: every such node."""
+    """Raised when a node of the graph cannot express the new size.
+
+    The chain of the refusal ends with the node; `all` holds the errors of every such node.
+    """
 
     def __init__(self, refusal: Refusal, others: Sequence[GrowthRefused] = ()) -> None:
         super().__init__(refusal)
@@ -22,7 +25,7 @@ class Inexpressible(GrowthRefused):
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """A growth with its states and their proof."""
+    """A growth with its targets, new sizes, states and proof."""
 
     dims: DimsSolver
     sizes: Mapping[Atom, int]

@@ -1,4 +1,4 @@
-"""Compare two recordings of one call: does it run at its new sizes what it runs now?
+"""Compare two recordings of a call, one at the current sizes and one at the new sizes.
 
 The operators and their order, every tensor by identity, every argument, every constant and the tree of results must be
 the same, except for the numbers and shapes that the rules predict.
@@ -23,8 +23,8 @@ Shape = Callable[[Value], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A call as it was recorded: its template, its tensor arguments in order, each as often as it is passed, and how
-    many tensors of its own a module adds to them."""
+    """A recorded call: its template, its tensor arguments in order (repeated if passed repeatedly), and the number of
+    parameters and buffers that a module adds to them."""
 
     template: Template
     given: tuple[Ref, ...]
@@ -32,11 +32,11 @@ class Recording:
 
     @classmethod
     def of(cls, template: Template, args: Any, kwargs: Any, own: int = 0) -> Recording:
-        """The recording of a call with these arguments."""
+        """Create the recording of a call from its template and its arguments."""
         return cls(template, tuple(positions((args, dict(kwargs)))), own)
 
     def locals(self) -> list[int]:
-        """The tensors that the template is given, each as often as it is passed, then the module's own."""
+        """Return the template's index of each tensor argument as passed, followed by those of the module's tensors."""
         known: dict[Ref, int] = {}
         slots = [known.setdefault(ref, len(known)) for ref in self.given]
         distinct = max(slots, default=-1) + 1
@@ -45,35 +45,37 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What the rules say of a call: its operators that are of use, their arguments afterwards and the new shapes."""
+    """What the rules predict for a call: its operators whose results are used, their new arguments and new shapes."""
 
     ops: Sequence[Op]
     arguments: Sequence[Mapping[str, Any]]
     shape: Shape
     result: Any
-    """What the call returns now, as a tree of values."""
+    """The result of the call before the growth, as a tree of values."""
     numbers: bool = True
-    """Whether numbers and shapes are predicted; if not, any will do."""
+    """Whether numbers and shapes are compared with the predictions; if not, any are accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """How two recordings of a call are alike: found once for two templates, without the rules."""
+    """The comparison of two recordings without the rules; cached for each pair of templates."""
 
     problem: str
-    """The first difference that no rule could predict; empty if there is none."""
+    """The first difference that no rule can predict; empty if there is none."""
     steps: Mapping[int, int]
-    """Which operator of the new recording is which of the old one."""
+    """The steps of the new recording, by the corresponding steps of the old one."""
     changed: Mapping[tuple[int, str], bool]
-    """Arguments that are others, by the operator in the old recording, and whether they differ in numbers only."""
+    """Arguments that differ, by step of the old recording and name, and whether they differ in numbers only."""
 
 
 Known = dict[Any, Likeness]
 
 
 def difference(old: Recording, new: Recording, expected: Predictions, known: Known) -> str:
-    """Empty if the new recording is the old one but for what the rules predict, else the first difference. `known`
-    remembers what recordings have been compared."""
+    """Return the first difference between two recordings that the rules do not predict; empty if there is none.
+
+    `known` is a cache of comparisons.
+    """
     before, after = tuple(old.locals()), tuple(new.locals())
     if len(before) != len(after):
         return "at the new size it takes another number of tensors"
@@ -90,7 +92,7 @@ def difference(old: Recording, new: Recording, expected: Predictions, known: Kno
             return _text(old, new, like, number, name)
     for op, arguments in zip(expected.ops, expected.arguments, strict=True):
         if not op.outputs and op.step not in like.steps:
-            continue  # it reads a tensor as a number, and stands in other operators by that
+            continue  # it reads a tensor as a number, which is compared where other operators use it
         problem = _unpredicted(old, new, like, op, arguments, expected.shape)
         if problem:
             return problem
@@ -98,7 +100,7 @@ def difference(old: Recording, new: Recording, expected: Predictions, known: Kno
 
 
 def _unpredicted(old: Recording, new: Recording, like: Likeness, op: Op, want: Mapping[str, Any], shape: Shape) -> str:
-    """What of an operator is not as the rules predict."""
+    """Return how an operator differs from what the rules predict; empty if it does not."""
     was, now = old.template.steps[op.step], new.template.steps[like.steps[op.step]]
     for name in was.args:
         predicted, present = want.get(name), op.args.get(name)
@@ -116,26 +118,36 @@ def _unpredicted(old: Recording, new: Recording, like: Likeness, op: Op, want: M
 
 
 def _read(op: Op, name: str, arg: Any) -> list[object]:
-    """The numbers of an argument that an operator reads."""
+    """Return the numbers of an argument that affect the operator's result."""
     unread = UNREAD.get((plain_name(op.name), name), ())
     return [number for k, number in enumerate(numbers(arg)) if k not in unread]
 
 
 def _text(old: Recording, new: Recording, like: Likeness, number: int, name: str) -> str:
+    """Return the error text for an argument of step `number` that differs between two recordings."""
     was, now = old.template.steps[number], new.template.steps[like.steps[number]]
     return _call(was.name, name, now.args[name], was.args[name])
 
 
 def _call(operator: str, name: str, have: object, want: object) -> str:
+    """Return the error text for an argument that is not what the growth needs."""
     return f"it would call {plain_name(operator)} with {name}={have}, and the growth needs {want}"
 
 
 def plain_name(operator: str) -> str:
-    """An operator as users call it: `view` for `aten::view`."""
+    """Return the name of an operator without its namespace: `view` for `aten::view`."""
     return operator.removeprefix("aten::")
 
 
 def _likeness(old: Template, new: Template, given: set[tuple[int, int]], roots: Sequence[Local] | None) -> Likeness:
+    """Compare two templates without the rules.
+
+    Args:
+        old: The template before the growth.
+        new: The template after the growth.
+        given: The pairs (new, old) of tensor arguments that correspond to each other.
+        roots: The results that have consumers, if some steps may be ignored; None to compare all steps.
+    """
     pairs = Pairs(old, new, given)
     kept = range(len(old.steps)), range(len(new.steps))
     first, second = kept if roots is None else (live(old, roots), live(new, roots))
@@ -159,25 +171,25 @@ def _likeness(old: Template, new: Template, given: set[tuple[int, int]], roots: 
 
 
 def other_numbers(old: Template, new: Template) -> bool:
-    """Whether a number in the arguments of an operator has changed."""
+    """Return whether a number in the arguments of any operator has changed."""
     pairs = zip(old.steps, new.steps, strict=False)
     return any(numbers(a.args[k]) != numbers(b.args.get(k)) for a, b in pairs for k in a.args)
 
 
 class Pairs:
-    """Which tensors of a new recording are those of an old one."""
+    """The correspondence between the tensors of a new recording and those of an old one."""
 
     def __init__(self, old: Template, new: Template, pairs: set[tuple[int, int]]) -> None:
         self.old, self.new = old, new
         self.pairs = pairs
-        """(new, old). One may have several partners: `contiguous` returns its argument at one size, else a copy."""
+        """Pairs (new, old). A tensor may be in several: `contiguous` returns its argument at one size, else a copy."""
         self.seen = ({k for k, _ in pairs}, {k for _, k in pairs})
         self.blurred = False
         self.unused: set[int] = set()
-        """Results that nobody uses; what made them has not been compared."""
+        """Results that have no consumer; the operators that compute them are not compared."""
 
     def add(self, new: Local, old: Local) -> None:
-        """Note that two tensors are the same one."""
+        """Record that two tensors correspond to each other."""
         if (new.index, old.index) not in self.pairs:
             self.blurred |= new.index in self.seen[0] or old.index in self.seen[1]
             self.pairs.add((new.index, old.index))
@@ -185,7 +197,7 @@ class Pairs:
             self.seen[1].add(old.index)
 
     def step(self, was: Step, now: Step) -> str:
-        """What no rule could predict of the difference between two runs of an operator."""
+        """Return the first difference between two runs of an operator that no rule can predict; empty if none."""
         name = was.name
         if (now.overload, now.seeded, now.moves, now.args.keys()) != (
             was.overload,
@@ -208,14 +220,14 @@ class Pairs:
         return ""
 
     def changed(self, was: Step, now: Step) -> Iterator[tuple[str, bool]]:
-        """The arguments of an operator that are others, and whether they differ in numbers only."""
+        """Yield the arguments of an operator that differ, and whether they differ in numbers only."""
         for key, old in was.args.items():
             new = now.args[key]
             if not self.trees(old, new):
                 yield key, self.trees(old, new, free=True)
 
     def trees(self, old: Any, new: Any, *, free: bool = False) -> bool:
-        """Whether two trees hold the same tensors and the same values; numbers may differ if they are `free`."""
+        """Return whether two trees hold the same tensors and values; with `free`, numbers may differ."""
         if isinstance(old, Local):
             return isinstance(new, Local) and self.same(old, new)
         if isinstance(old, list | tuple):
@@ -231,14 +243,14 @@ class Pairs:
         return type(old) is type(new)
 
     def results(self, old: Any, new: Any) -> bool:
-        """Whether two results are the same. Numbers in them may differ, for who reads them is compared for itself."""
+        """Return whether two results hold the same tensors; numbers may differ, since their consumers are compared."""
         for local in _locals(old):
             if local.index not in self.seen[1] and local.index not in self.old.constants:
                 self.unused.add(local.index)
         return self.trees(old, new, free=True)
 
     def same(self, old: Local, new: Local) -> bool:
-        """Whether two tensors are the same one; tensors from outside are if they hold the same numbers."""
+        """Return whether two tensors correspond to each other; constants do if their values are equal."""
         if (new.index, old.index) in self.pairs or old.index in self.unused:
             return True
         mine, theirs = self.old.constants.get(old.index), self.new.constants.get(new.index)
@@ -249,7 +261,7 @@ class Pairs:
 
 
 def live(template: Template, roots: Sequence[Local]) -> list[int]:
-    """The steps of a template that its results need, or that write into what the call is given."""
+    """Return the steps of a template that `roots` depend on, or that write into tensors made outside the call."""
     storages = template.storages
     made = {x.index for step in template.steps for x in step.outputs if x not in step.writes}
     outside = {storages[k] for k in range(len(storages)) if k not in made}
@@ -265,13 +277,14 @@ def live(template: Template, roots: Sequence[Local]) -> list[int]:
 
 
 def _roots(expected: Predictions, template: Template) -> list[Local]:
-    """Those of a call's results that somebody uses, as far as is known."""
+    """Return the results of a call that are results of the expected operators."""
     made = {out.index for op in expected.ops for out in op.outputs}
     results = zip(_locals(template.result), leaves(expected.result), strict=False)
     return [local for local, value in results if value.index in made]
 
 
 def _locals(tree: Any) -> list[Local]:
+    """Return all tensors in nested lists, tuples and dicts."""
     if isinstance(tree, Local):
         return [tree]
     if isinstance(tree, list | tuple | dict):

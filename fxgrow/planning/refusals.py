@@ -1,4 +1,4 @@
-"""Refusals in words: what was asked, what stops it, where in the user's code, by which chain, and a way out."""
+"""Build refusals: what was requested, what prevents it, where in the user's code, by which chain, and alternatives."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _OUT = {
 def explain_refusal(
     gm: fx.GraphModule, dims: DimsSolver, target: Target, *, adapt_skips: bool, axis: Axis | None = None
 ) -> GrowthRefused:
-    """The refusal for an axis that the analysis has frozen."""
+    """Return the refusal for an axis that the analysis has frozen."""
     axis = target.axis if axis is None else axis
     reason = dims.algebra.reason(axis)
     if reason is None:
@@ -77,7 +77,7 @@ def explain_refusal(
 
 
 def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failure) -> GrowthRefused:
-    """The refusal for a growth that no choice of states can prove."""
+    """Return the refusal for a growth that cannot be proved with any choice of states."""
     node = dims.program.ops[failure.op].node
     mine = set(atoms(dims.algebra.resolve(target.axis)))
     crowd = _CROWD if failure.kind in (Kind.NO_PROOF, Kind.DEAD) and crowded(dims, mine) else ""
@@ -92,7 +92,7 @@ def failed(gm: fx.GraphModule, dims: DimsSolver, target: Target, failure: Failur
 
 
 def inexpressible(dims: DimsSolver, target: Target, refused: GrowthRefused) -> GrowthRefused:
-    """The refusal for a node that cannot be written with the new size, told from the layer that was to grow."""
+    """Return the refusal for a node that cannot express the new size, with the chain from the requested layer to it."""
     r = refused.refusal
     way = chain(dims, target.axis, target.node, r.chain[-1]) if r.chain else ()
     refusal = Refusal(r.kind, f"cannot widen {target.name}: {r.what}", r.where, _short(way), r.hint)
@@ -101,26 +101,28 @@ def inexpressible(dims: DimsSolver, target: Target, refused: GrowthRefused) -> G
 
 
 def _short(way: tuple[str, ...]) -> tuple[str, ...]:
+    """Abbreviate a chain of more than eight nodes."""
     return way if len(way) <= 8 else (*way[:4], f"… {len(way) - 7} more …", *way[-3:])
 
 
 def _with_ways(refusal: Refusal, ways: Sequence[Way]) -> GrowthRefused:
-    """Nothing has been tried yet, and only what need not be is said."""
+    """Attach alternatives to a refusal; its hint lists only those that need not be tried."""
     sure = [way for way in ways if not (way.options or way.layers)]
     return Refused(replace(refusal, hint=text(sure, lambda _: Named()) or UNTRIED), ways)
 
 
 def _by_factors(dims: DimsSolver, target: Target) -> Sequence[Way]:
-    """To grow products by their other factor."""
+    """Return the alternatives of growing one or the other factor of a product; empty if there is no such choice."""
     first, last = (chosen_atoms(dims, target.axis, grow) for grow in ("groups", "channels"))
     return by_factors() if first != last else ()
 
 
 def _ways_out(dims: DimsSolver, target: Target, kind: Kind, stop: str, adapt_skips: bool) -> list[Way]:
+    """Return the alternatives to a growth that node `stop` prevents; layers near that node come first."""
     order = dims.program.position()
     limit = order.get(stop, len(order))
     mine = set(atoms(dims.algebra.resolve(target.axis)))
-    own = {p.weight.index for p in dims.producers if p.node == target.node}  # called elsewhere, it is the same layer
+    own = {p.weight.index for p in dims.producers if p.node == target.node}  # another call of it is the same layer
     others = [p for p in dims.producers if p.weight.index not in own and dims.algebra.growable(p.axis)]
     able = [p.node for p in others if not mine & set(atoms(dims.algebra.resolve(p.axis)))]
     near = tuple(sorted(dict.fromkeys(able), key=lambda n: abs(order.get(n, 0) - limit)))

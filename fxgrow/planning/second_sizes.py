@@ -1,4 +1,8 @@
-"""A growth at the second sizes of the input: what each node returns there, and whether the numbers keep in step."""
+"""Simulate a growth at the second sizes of the input, and check that numbers still follow the input there.
+
+The second sizes are those of another set of inputs that the model accepts. A number that differs between the two sets
+follows the input.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +25,18 @@ from .recordings import Predictions, Recording, difference, plain_name
 
 
 class OutOfStep(Exception):
-    """A node does not do at the second sizes what it does at the example's; the text says what."""
+    """Raised when a node behaves differently at the second sizes than at the example's; the text says how."""
 
 
 class NoShare(OutOfStep):
-    """A size at the second sizes cannot be told."""
+    """Raised when the new size of an axis at the second sizes cannot be determined."""
 
 
 class SecondSizes:
-    """What nodes return at the second sizes, worked out as far as it is asked for."""
+    """The results of nodes at the second sizes of the input, computed on demand."""
 
     def __init__(self, graph: GrownGraph, program: Program, *, further: bool = False) -> None:
-        """`further`: whether these are sizes beside the second ones, which are given up where they cannot be told."""
+        """Start a simulation; with `further`, it is given up (`lost`) where a size cannot be determined."""
         self.further, self.lost = further, False
         self.graph = graph
         self.program = program
@@ -42,11 +46,11 @@ class SecondSizes:
         self._next = 0
 
     def old(self, node: fx.Node) -> Any:
-        """What a node returns before the growth."""
+        """Return the result of a node before the growth."""
         return as_refs(self.program.results[node.name], self._refs)
 
     def new(self, consumer: fx.Node, node: fx.Node) -> Any:
-        """What a node returns after the growth, as one consumer sees it."""
+        """Return the result of a node after the growth, as one consumer sees it."""
         shape = self.graph.detached.get((consumer.name, node.name))
         if shape is not None:
             return self._shared(self.graph.program.results[node.name], shape, self.program.results[node.name])
@@ -59,17 +63,17 @@ class SecondSizes:
         return self._env[node] if node in self._env else self.old(node)
 
     def _ref_of(self, old: Value, new: Ref) -> Ref:
-        """One reference for each tensor in containers that are written to."""
+        """Return the one reference that represents a tensor in a container that is modified in place."""
         if old.shape == new.value.shape:
             ref: Ref = as_refs(old, self._refs)
             return ref
         return self._grown.setdefault(old.index, new)
 
     def advance(self) -> None:
-        """Go on to where the simulation is.
+        """Run all nodes that the simulation at the example's sizes has passed.
 
         Raises:
-            GrowthRefused: a node in front of it fails.
+            GrowthRefused: one of these nodes fails.
         """
         done = list(self.graph.done.items())[self._next :]
         for node, how in done:
@@ -92,16 +96,16 @@ class SecondSizes:
                     self._grown.update((v.index, ref) for v, ref in zip(old, found(result, Ref), strict=False))
 
     def _take(self, node: fx.Node) -> None:
-        """Go on behind a node that fails, with a result whose axes grow as they do at the example's sizes."""
+        """Continue after a node that fails, with a result whose axes grow as they do at the example's sizes."""
         old, new = self.graph.program.results[node.name], self.graph.lookup(node, node, False)
         with suppress(OutOfStep):
             self._env[node] = self._shared(old, new, self.program.results[node.name])
 
     def run(self, node: fx.Node, how: Done) -> tuple[Any, Recording | None]:
-        """The result of a node after the growth, and its recording.
+        """Run a node after the growth; return its result and its recording (None if it is not called).
 
         Raises:
-            OutOfStep: it fails, or its result cannot be told.
+            OutOfStep: the node fails, or its result cannot be determined.
         """
         if how.target is None:
             old, new = self.graph.program.results[node.name], self.graph.lookup(node, node, False)
@@ -116,7 +120,7 @@ class SecondSizes:
             template, refs, own = lowering.template(how.target, args, kwargs, how.metas, how.attributes)
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # torch says in many ways that shapes do not fit; the text is passed on
+        except Exception as error:  # torch raises many types of errors for invalid shapes; the text is passed on
             if broken(error):
                 raise failed(self.graph.gm, node, error) from error
             lines = str(error).strip().splitlines() or [repr(error)]
@@ -124,7 +128,7 @@ class SecondSizes:
         return result_of(template, refs, node.name), Recording.of(template, args, kwargs, len(own))
 
     def problem(self, node: fx.Node, how: Done, new: Recording | None) -> str:
-        """Empty if a node does at the second sizes what it does at the example's, else what differs."""
+        """Return how a node differs at the second sizes from what it does at the example's; empty if it does not."""
         try:
             _, recording = self.run(node, how)
         except OutOfStep as error:
@@ -143,14 +147,14 @@ class SecondSizes:
         return f"for inputs of other sizes than the example: {text}" if text else ""
 
     def varies(self, node: fx.Node, values: Sequence[Value], axes: Sequence[int]) -> bool:
-        """Whether a size of what a node's only operator reads or returns is another one here."""
+        """Return whether the size of one of `axes` of `values` differs here, at the only operator of a node."""
         first, second = (p.node_ops[node.name][0] for p in (self.graph.program, self.program))
         pairs = zip([*first.inputs(), *first.outputs], [*second.inputs(), *second.outputs], strict=False)
         other = {id(value): partner for value, partner in pairs}
         return any(v.shape[k] != other[id(v)].shape[k] for v in values for k in axes if id(v) in other)
 
     def _shared(self, old: Any, new: Any, second: Any) -> Any:
-        """A result at the second sizes whose axes grow as they do at the example's."""
+        """Return a result at the second sizes whose axes grow as they do at the example's."""
         if isinstance(old, Value):
             shape = new.value.shape if isinstance(new, Ref) else new
             return grown_ref(second, tuple(map(_axis, old.shape, shape, second.shape)))
@@ -162,17 +166,17 @@ class SecondSizes:
 
 
 def proportional(op: Op, axes: Sequence[int], correction: float, shape: tuple[int, ...]) -> bool:
-    """Whether the correction of a variance grows as the number of units does that it is taken over."""
+    """Return whether the correction of a variance grows in proportion to the number of entries it is taken over."""
     old, new = (math.prod(sizes[k] for k in axes) for sizes in (op.args["self"].shape, shape))
     before = op.args.get("correction", 1)
     return math.isclose(correction * old, float(before if before is not None else 1) * new)
 
 
 def _axis(old: int, new: int, second: int) -> int:
-    """The new size of an axis at the second sizes.
+    """Return the new size of an axis at the second sizes.
 
     Raises:
-        OutOfStep: its share is no whole number.
+        NoShare: the size is not an integer.
     """
     if old == new:
         return second
@@ -184,11 +188,13 @@ def _axis(old: int, new: int, second: int) -> int:
 
 
 def _apart(recordings: list[Recording], steps: set[int]) -> str:
-    """The first number or size that does not keep in step, of four recordings: old and new, each first at the sizes
-    of the example."""
+    """Return the first number or size that does not follow the input after the growth as before; empty if none.
+
+    The four recordings are: old at the example's sizes and at the second, then new at the example's and at the second.
+    """
     templates = [r.template for r in recordings]
     if len({tuple(step.name for step in t.steps) for t in templates}) > 1:
-        return ""  # it runs other operators for inputs of other sizes, before the growth too
+        return ""  # it runs other operators for inputs of other sizes, also before the growth
     for number in sorted(k for k in steps if k >= 0):
         four = [t.steps[number] for t in templates]
         for key in four[0].args:
@@ -197,7 +203,7 @@ def _apart(recordings: list[Recording], steps: set[int]) -> str:
                 return f"it would call {plain_name(four[0].name)} with {key}={four[3].args[key]}"
         results = [s.outputs or s.writes for s in four]
         if len(set(map(len, results))) > 1:
-            continue  # as many as an axis has entries
+            continue  # the number of results is the size of an axis
         for outputs in zip(*results, strict=True):
             shapes = [t.metas[local.index][0] for t, local in zip(templates, outputs, strict=True)]
             if len({len(shape) for shape in shapes}) == 1 and not all(map(in_step, *shapes)):

@@ -1,4 +1,4 @@
-"""What has been found out on the way to a plan, and which of the layers that are to grow stand in its way."""
+"""Keep the state of a planning task, and decide which of the requested layers must be left out."""
 
 from __future__ import annotations
 
@@ -24,68 +24,68 @@ from .widths import chosen_atoms
 
 Grow = Literal["channels", "groups"]
 Factor = Literal["channels", "groups", "units"]
-"""Which factor of a product grows, in words of `chosen_atoms`."""
+"""Which factor of a product grows; see `chosen_atoms`."""
 _MIXED = (Kind.NORM, Kind.SOFTMAX, Kind.STATISTIC)
-"""Reasons that copies of all units of an axis may do away with."""
+"""Kinds of failure that can be avoided by copying all units of an axis equally often."""
 
 
 @dataclass
 class Task:
-    """A model that is being planned for, and what has been found out on the way."""
+    """The state of planning a growth of a model: the model, its analysis, and the choices made so far."""
 
     gm: fx.GraphModule
     analysis: Analysis
     openings: tuple[Decomposition, ...] = ()
     left_out: dict[str, Refusal] = field(default_factory=dict)
-    """Names that cannot grow, with the reason: a value, since an exception would keep the frames it was raised in."""
+    """Names that cannot grow, with the refusal: not the exception, which would keep its stack frames alive."""
     other_way: dict[str, Factor] = field(default_factory=dict)
-    """Names of which the other factor of their products grows, because the first one cannot."""
+    """Names that grow by another factor of their products, because the first one cannot grow."""
     causes: dict[str, GrowthRefused] = field(default_factory=dict)
-    """Why the first one cannot."""
+    """For each of these names, why the first factor cannot grow."""
     moved: set[str] = field(default_factory=set)
-    """Names that are left out, or grow the other way, since the last try."""
+    """Names that were left out, or switched to another factor, since the last attempt."""
     beside: dict[Atom, int] = field(default_factory=dict)
-    """Units that nobody named, without which the named ones cannot grow."""
+    """Units that were not requested, but must grow for the requested ones to grow, with their new sizes."""
     in_vain: set[Atom] = field(default_factory=set)
-    """Such units with which they cannot, either."""
+    """Such units that did not help."""
     first: GrowthRefused | None = None
-    """The first thing that went wrong."""
+    """The first refusal."""
     expected: int | None = None
-    """How many names were left out when calls were written out before anything was proved; None if none were."""
+    """How many names were left out when calls were decomposed before any proof; None if no calls were decomposed."""
 
     def anew(self, gm: fx.GraphModule, analysis: Analysis) -> Task:
-        """The same without what was left out, in the model as it was before calls were written out."""
+        """Return a new task with the same names left out, for the model before calls were decomposed."""
         return Task(
             gm, analysis, left_out=self.left_out, other_way=self.other_way, causes=self.causes, first=self.first
         )
 
     def open(self, openings: Sequence[Decomposition]) -> None:
-        """Go on with the model in which calls are written out."""
-        once = tuple({opening.node: opening for opening in openings}.values())  # several layers may ask for one call
+        """Continue with a copy of the model in which calls are decomposed."""
+        once = tuple({opening.node: opening for opening in openings}.values())  # layers may share a call
         self.gm, self.analysis = decomposed(self.gm, self.analysis, once)
         self.openings = (*self.openings, *once)
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A plan, and the names that it leaves out with the reason."""
+    """A plan, and the names that it leaves out with their refusals."""
 
     plan: Plan | None
-    """None if all of them are left out."""
+    """The plan; None if all names are left out."""
     left_out: Mapping[str, Refusal]
     first: GrowthRefused | None = None
-    """What stood in the way first."""
+    """The first refusal, if there was any."""
 
 
 def another_factor(task: Task, dims: DimsSolver, target: Target, grow: Grow, *, optional: bool) -> Factor | None:
-    """The next factor of products by which a layer may grow, after those that have been tried.
+    """Return the next factor of products by which a layer may grow, after those that have been tried.
 
     Args:
-        task: what has been tried.
-        dims: the axes.
-        target: the layer.
-        grow: the factor that was asked for.
-        optional: whether nobody asked for this layer by name, so that the factor does not matter.
+        task: The planning task, which knows the factors that have been tried.
+        dims: The axes of the model.
+        target: The layer to grow.
+        grow: The requested factor.
+        optional: Whether the layer was not requested by name, so that either factor may grow.
     """
     other: tuple[Factor, ...] = ("channels" if grow == "groups" else "groups",) if optional else ()
     ways: tuple[Factor, ...] = (grow, *other, *(("units",) if grow == "channels" else ()))
@@ -99,8 +99,10 @@ def another_factor(task: Task, dims: DimsSolver, target: Target, grow: Grow, *, 
 
 
 def failures(scheme: Scheme, problem: Problem, first: Failure) -> Iterator[Failure]:
-    """Why some of the units of a growth that fails cannot grow: for each set of them that fails by itself, else for
-    all of them."""
+    """Yield why units of a failed growth cannot grow: one failure for each independent set of units that fails.
+
+    If no set fails separately, yield the failure of the whole growth.
+    """
     found = False
     if isinstance(scheme, Auto):
         for _, lost in scheme.each(problem):
@@ -118,13 +120,16 @@ def failures(scheme: Scheme, problem: Problem, first: Failure) -> Iterator[Failu
 
 
 def stopped(dims: DimsSolver, sizes: Mapping[Atom, int], failure: Failure) -> frozenset[Atom]:
-    """The units that a failure stops."""
+    """Return the units that cannot grow because of a failure."""
     return failure.atoms or seen_at(dims, sizes, dims.program.ops[failure.op].node) or frozenset(sizes)
 
 
 def companions(scheme: Scheme, problem: Problem, failure: Failure) -> dict[Atom, int]:
-    """Units without which some others cannot grow, with their new sizes: they stand in one axis that is normalised, or
-    of which a statistic is taken, so that all of them have to be copied equally often. Empty if it is not for that."""
+    """Return the units that must grow together with those of a failed growth, with their new sizes.
+
+    These are the other units of an axis that is normalised or reduced to a statistic: all units of such an axis must be
+    copied equally often. The result is empty if the failure has another cause.
+    """
     dims, sizes = problem.dims, problem.sizes
     if isinstance(scheme, Auto) and failure.kind in _MIXED:
         found = proved(ORDER[-1], problem)
@@ -143,17 +148,17 @@ def companions(scheme: Scheme, problem: Problem, failure: Failure) -> dict[Atom,
 
 
 def told_beside(dims: DimsSolver, beside: Collection[Atom]) -> list[str]:
-    """Layers that grow although nobody named them, in words."""
+    """Return a note about the layers that grow although they were not requested."""
     nodes = [p.node for p in dims.producers if not set(beside).isdisjoint(atoms(dims.algebra.resolve(p.axis)))]
     return [f"{', '.join(dict.fromkeys(nodes))}: normalised together with the layers that are named"] if nodes else []
 
 
 def holding(dims: DimsSolver, targets: Sequence[Target], units: Collection[Atom]) -> list[Target]:
-    """The layers whose axes hold some of these units."""
+    """Return the layers whose axes contain any of these units."""
     return [t for t in targets if not set(units).isdisjoint(atoms(dims.algebra.resolve(t.axis)))]
 
 
 def seen_at(dims: DimsSolver, sizes: Mapping[Atom, int], node: str) -> frozenset[Atom]:
-    """Growing units that the operators of a node see."""
+    """Return the growing units that the operators of a node see."""
     values = (value for op in dims.program.node_ops.get(node, ()) for value in (*op.inputs(), *op.outputs))
     return frozenset(atom for value in values for atom in dims.held(value) if atom in sizes)

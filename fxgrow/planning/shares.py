@@ -1,8 +1,8 @@
-"""Plain values under a growth: what can be said of them for inputs of every size, and not of the example's alone.
+"""Propagate how a growth changes plain values (sizes, and what is computed from them), for inputs of every size.
 
-A size is the same as before, or a multiple of what it was (`h.numel()` where the channels of `h` double), or it does
-not depend on the inputs at all. What is computed from such sizes follows: a comparison of two sizes that grow by one
-factor has the same answer for every input.
+A size keeps its value, or is multiplied by a known factor (`h.numel()` where the channels of `h` double), or does not
+depend on the inputs at all. From this follows what is computed from sizes: a comparison of two sizes that grow by the
+same factor has the same outcome for every input.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from .input_sizes import OtherSizes
 _EQUALITIES = (operator.eq, operator.ne)
 _COMPARISONS = (*_EQUALITIES, operator.lt, operator.le, operator.gt, operator.ge)
 _ALIKE = (operator.add, operator.sub, operator.mod, operator.neg, operator.pos, operator.abs, abs, max, min)
-"""What is multiplied by a factor if all its operands are."""
+"""Functions whose result is multiplied by a factor if all operands are."""
 _PRODUCTS = (operator.mul, math.prod, "numel")
 _QUOTIENTS = (operator.floordiv, operator.truediv)
-"""What stays the same if both operands are multiplied by one factor."""
+"""Functions whose result stays the same if both operands are multiplied by the same factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a growth does to one plain value, for inputs of every size."""
+    """How a growth changes one plain value, for inputs of every size."""
 
     factor: Fraction | None
-    """What the value is multiplied by; one where it stays the same; None where that is not known."""
+    """The factor by which the value is multiplied: one if it stays the same, None if unknown."""
     fixed: tuple[Any, ...] = ()
-    """The value before and after, if it is the same for all inputs; empty if it is not."""
+    """The value before and after the growth, if it is the same for all inputs; otherwise empty."""
 
     @property
     def stays(self) -> bool:
-        """Whether it is the same value as before."""
+        """Whether the growth does not change the value."""
         return self.factor == 1 or (bool(self.fixed) and self.fixed[0] == self.fixed[1])
 
 
@@ -52,7 +52,7 @@ UNKNOWN = Share(None)
 
 
 class Shares:
-    """What a growth does to the plain values that one node reads."""
+    """How a growth changes the plain values that one node reads."""
 
     def __init__(self, graph: GrownGraph, others: OtherSizes, consumer: fx.Node) -> None:
         self.graph, self._others = graph, others
@@ -61,7 +61,7 @@ class Shares:
         self._known: dict[fx.Node, Tree] = {}
 
     def of(self, arg: Any) -> Tree:
-        """What is known of a node, or of an argument."""
+        """Return how the growth changes the value of a node or an argument."""
         if isinstance(arg, fx.Node):
             if arg not in self._known:
                 self._known[arg] = self._of_node(arg)
@@ -69,12 +69,13 @@ class Shares:
         if isinstance(arg, tuple | list):
             return tuple(map(self.of, arg))
         inside: list[fx.Node] = []
-        fx.node.map_arg(arg, inside.append)  # of a slice, or a dict
+        fx.node.map_arg(arg, inside.append)  # the nodes in a slice or a dict
         if not inside:
             return Share(Fraction(1), (arg, arg))
         return SAME if all(all_stay(self.of(node)) for node in inside) else UNKNOWN
 
     def _of_node(self, node: fx.Node) -> Tree:
+        """Compute how the growth changes the value of a node."""
         if not node.all_input_nodes or is_read(node, self.graph.program.results):
             return self._read(node)
         args = [self.of(arg) for arg in (*node.args, *node.kwargs.values())]
@@ -87,7 +88,7 @@ class Shares:
         return _filled(self.old[node], SAME if all(leaf.stays for leaf in leaves) else UNKNOWN)
 
     def _computed(self, node: fx.Node, args: list[Tree]) -> Tree | None:
-        """By a rule of arithmetic; None if there is none."""
+        """Apply a rule of arithmetic to a node whose operands are known; return None if no rule applies."""
         target, known = node.target, list(_leaves(args))
         if target is operator.getitem and isinstance(args[0], tuple) and isinstance(args[1], Share) and args[1].fixed:
             return _part(args[0], args[1].fixed[0]) if args[1].stays else None
@@ -110,13 +111,13 @@ class Shares:
         return SAME if target in _QUOTIENTS else Share(factors[0]) if target in _ALIKE else None
 
     def _keeps(self, node: fx.Node, left: Tree, right: Tree) -> bool:
-        """Whether a comparison has the answer that it had, for inputs of every size."""
+        """Return whether a comparison keeps its outcome for inputs of every size."""
         if isinstance(left, Share) and isinstance(right, Share):
             return _in_step(node.target, left, right)
         if node.target not in _EQUALITIES:
             return False
         if isinstance(left, Share) or isinstance(right, Share) or len(left) != len(right):
-            return True  # a growth makes no tuple of a number, and no other number of axes
+            return True  # a growth changes neither the type of a value nor the length of a tuple
         pairs = list(zip(left, right, strict=True))
         if any(isinstance(x, tuple) for pair in pairs for x in pair):
             return False
@@ -124,7 +125,7 @@ class Shares:
         return apart or all(_in_step(node.target, a, b) for a, b in pairs)
 
     def _read(self, node: fx.Node) -> Tree:
-        """Of what is read from a tensor, or given to the model."""
+        """Return how the growth changes a value that is read from a tensor or is a plain input of the model."""
         old, new = self.old[node], self.new[node]
         program = self.graph.analysis.second(self.graph.gm)
         second = self._others.second()
@@ -139,7 +140,7 @@ class Shares:
 
 
 def _each(share: Callable[..., Share], old: Any, *others: Any) -> Tree:
-    """One share for each element of a tuple, of several that are alike."""
+    """Apply `share` to the corresponding elements of nested tuples of the same structure."""
     if not isinstance(old, tuple | list):
         return share(old, *others)
     if any(not isinstance(other, tuple | list) or len(other) != len(old) for other in others):
@@ -148,14 +149,17 @@ def _each(share: Callable[..., Share], old: Any, *others: Any) -> Tree:
 
 
 def _alone(old: Any, new: Any, *, given: bool) -> Share:
-    """Where no inputs of other sizes are known: what does not grow may follow the input."""
+    """Return the share of a value if no inputs of other sizes are known: a value that does not grow may vary."""
     if old == new:
         return SAME
     return UNKNOWN if given else Share(_factor(old, new), (old, new))
 
 
 def _beside(old: Any, new: Any, other: Any, other_new: Any = None) -> Share:
-    """Of a value before and after, and for inputs of other sizes before and, where it changes with both, after."""
+    """Return the share of a value from its values before and after the growth, and the same for inputs of other sizes.
+
+    `other_new` is needed only if the value changes with both the growth and the inputs.
+    """
     if old == other:
         return Share(_factor(old, new), (old, new))
     if old == new:
@@ -165,7 +169,7 @@ def _beside(old: Any, new: Any, other: Any, other_new: Any = None) -> Share:
 
 
 def is_read(node: fx.Node, results: Mapping[str, Any]) -> bool:
-    """Whether a plain value is read from a tensor, or a part of what is."""
+    """Return whether a plain value is read from a tensor, or is an item of a value that is."""
     if any(found(results.get(source.name), Value) for source in node.all_input_nodes):
         return True
     if node.op != "call_function" or node.target is not operator.getitem or len(node.all_input_nodes) != 1:
@@ -174,6 +178,7 @@ def is_read(node: fx.Node, results: Mapping[str, Any]) -> bool:
 
 
 def _factor(old: Any, new: Any) -> Fraction | None:
+    """Return the factor between two values; None if they differ and are not integers, or the first is zero."""
     if old == new:
         return Fraction(1)
     whole = all(isinstance(x, int) and not isinstance(x, bool) for x in (old, new))
@@ -181,7 +186,7 @@ def _factor(old: Any, new: Any) -> Fraction | None:
 
 
 def _in_step(compare: Any, left: Share, right: Share) -> bool:
-    """Whether a comparison of two numbers has the same answer after the growth."""
+    """Return whether a comparison of two numbers has the same outcome after the growth."""
     if left.stays and right.stays:
         return True
     if left.fixed and right.fixed:
@@ -192,7 +197,7 @@ def _in_step(compare: Any, left: Share, right: Share) -> bool:
 
 
 def _part(known: tuple[Any, ...], index: Any) -> Tree | None:
-    """An element of a tuple, or a piece of it."""
+    """Return an element or a slice of a tuple; None if the index is invalid."""
     try:
         part: Tree = known[index]
     except (IndexError, TypeError):
@@ -201,11 +206,12 @@ def _part(known: tuple[Any, ...], index: Any) -> Tree | None:
 
 
 def _filled(value: Any, share: Share) -> Tree:
-    """The same for each element of a value."""
+    """Return a tree with the structure of `value` and the same share at each leaf."""
     return tuple(_filled(item, share) for item in value) if isinstance(value, tuple | list) else share
 
 
 def _leaves(tree: Any) -> Iterator[Share]:
+    """Yield the shares in a tree."""
     if isinstance(tree, Share):
         yield tree
     else:
@@ -214,20 +220,22 @@ def _leaves(tree: Any) -> Iterator[Share]:
 
 
 def all_stay(tree: Tree) -> bool:
-    """Whether a value is the same as before, whatever the inputs."""
+    """Return whether the growth does not change a value, for all inputs."""
     return all(leaf.stays for leaf in _leaves(tree))
 
 
 def all_fixed(tree: Tree) -> bool:
-    """Whether a value is the same for all inputs, before the growth and after it: an answer that is the same for the
-    example is the same for all."""
+    """Return whether a value is the same for all inputs, before and after the growth.
+
+    If such a value does not change for the example inputs, it does not change for any inputs.
+    """
     return all(leaf.fixed for leaf in _leaves(tree))
 
 
 def is_true_as_before(tree: Tree) -> bool:
-    """Whether a value is true for the inputs for which it was."""
+    """Return whether a value has the same truth value as before the growth, for all inputs."""
     if isinstance(tree, tuple):
-        return True  # that is a matter of how many elements it has
+        return True  # the truth value of a tuple depends on its length only
     if tree.fixed:
         return bool(tree.fixed[0]) == bool(tree.fixed[1])
     return tree.factor is not None and tree.factor > 0

@@ -1,4 +1,4 @@
-"""Sizes that a call takes as one tuple, which is put together before it: `x.view(x.size()[:-1] + (heads, width))`."""
+"""Edit sizes that a call takes as one assembled tuple, as in `x.view(x.size()[:-1] + (heads, width))`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from .computed_numbers import Place, Sight, Value, factors_of, follows_input, gi
 
 
 def together(consumer: fx.Node, path: Path, sizes: fx.Node, wanted: Any, sight: Sight) -> Iterator[NodeEdit]:
-    """The edits by which an argument that is a tuple gets other elements, the best first: it is put together anew, with
-    other numbers in the places where these stand; or it is a constant, if it does not vary with the sizes of the input.
+    """Yield the edits that give new elements to a tuple argument, best first.
+
+    The tuple is recomputed with other numbers where its elements are written or, if it does not vary with the sizes of
+    the input, replaced by a constant.
     """
     rows = [see(sizes) for see in (sight.old, sight.new, sight.second_old, sight.second_new)]
     if not all(is_tuple(row) and len(row) == len(wanted) for row in rows):
@@ -35,8 +37,10 @@ def together(consumer: fx.Node, path: Path, sizes: fx.Node, wanted: Any, sight: 
 
 
 def _change(sizes: fx.Node, k: int, rows: list[Any], want: Any, sight: Sight) -> Place | None:
-    """What has to stand elsewhere for an element of a tuple to be another number; `rows` says what it is now, at both
-    sizes of the input, without and with the growth."""
+    """Return the change that gives an element of a tuple the wanted value; None if none is known.
+
+    `rows` holds the element before and after the growth at the example's sizes, then the same at the second sizes.
+    """
     found = _place_of(sizes, k, sight.old)
     if found is None:
         return None
@@ -47,7 +51,7 @@ def _change(sizes: fx.Node, k: int, rows: list[Any], want: Any, sight: Sight) ->
     if given(number, sight.old):
         return None
     old, now, second, second_now = rows
-    if equal_numbers([old], [second]) and follows_input(number, sight):  # it is another number somewhere else
+    if equal_numbers([old], [second]) and follows_input(number, sight):  # it varies, but is equal at these two sizes
         return None
     ways = (factor for target in targets_of(old, second, want) for factor in factors_of(now, want, second_now, target))
     change = next(ways, None)
@@ -55,8 +59,10 @@ def _change(sizes: fx.Node, k: int, rows: list[Any], want: Any, sight: Sight) ->
 
 
 def _place_of(sizes: fx.Node, k: int, see: Value) -> tuple[fx.Node, Path] | None:
-    """Where element `k` of a tuple stands in the graph: a node that puts the tuple together, and the place in its
-    arguments; None if it comes from elsewhere, as all sizes of a tensor do."""
+    """Return where element `k` of a tuple is written: the node that assembles the tuple, and the path in its arguments.
+
+    Returns None if the element is not written in the graph, such as one of `x.size()`.
+    """
     part: Any = None
     path: Path = ("args", 0)
     if sizes.target is operator.add and len(sizes.args) == 2:
@@ -74,4 +80,5 @@ def _place_of(sizes: fx.Node, k: int, see: Value) -> tuple[fx.Node, Path] | None
 
 
 def _seen(part: Any, see: Value) -> Any:
+    """Return the value of an argument that may be a node."""
     return see(part) if isinstance(part, fx.Node) else part

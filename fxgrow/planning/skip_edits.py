@@ -1,4 +1,4 @@
-"""Skip adaptation: which skip paths cross from a widened volume to one that stays, or back (paper, equation 38)."""
+"""Find the skip paths that need an adapter, between a widened volume and an unchanged one (paper, equation 38)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .targets import Target
 from .unit_names import word
 
 CopyMaps = Mapping[str, Mapping[Atom, tuple[int, ...]]]
-"""By node: for each set of units the old ones that its new ones are copies of."""
+"""For each node and atom, the old unit that each new unit copies."""
 
 
 def skip_edits(
@@ -30,12 +30,12 @@ def skip_edits(
     paired: frozenset[str],
     copied: CopyMaps,
 ) -> tuple[SkipEdit, ...]:
-    """One edit for each residual join at which exactly one side grows, or both by themselves.
+    """Return one edit for each residual join at which only one side grows, or both sides grow independently.
 
-    `copied`: by node of a join the copy maps of its volume, where channels that the skip path lacks are to be copies.
+    `copied` holds, by node of a join, the copy maps of its volume, if the channels that the skip path lacks are copies.
 
     Raises:
-        GrowthRefused: the join is inside a leaf module, or the new units would not lie behind the old ones.
+        GrowthRefused: the join is inside a leaf module, or the new units would not come after all old ones.
     """
     _adapters_stay_simple(gm, dims, sizes, target)
     edits = crossings(gm, dims, sizes, kind, target, paired, copied)
@@ -52,10 +52,10 @@ def crossings(
     paired: frozenset[str],
     copied: CopyMaps,
 ) -> list[SkipEdit]:
-    """The edits of `skip_edits` in one program, whose axes are those for its inputs.
+    """Return the edits of `skip_edits` for one program, with axes as counted for its inputs.
 
     Raises:
-        GrowthRefused: as `skip_edits`.
+        GrowthRefused: see `skip_edits`.
     """
     if not dims.adapt_skips:
         return []
@@ -71,11 +71,11 @@ def crossings(
 
 
 def _placed(edit: SkipEdit, elsewhere: Collection[tuple[str, int, int]]) -> SkipEdit:
-    """An edit whose adapter finds the channels where they are for inputs with more or fewer axes, too.
+    """Return an edit whose adapter uses the right axis for inputs with more or fewer axes, too.
 
     Args:
-        edit: with the axis for the example.
-        elsewhere: as `_counted_from_the_end`.
+        edit: The edit, with the axis for the example inputs.
+        elsewhere: The result of `_counted_from_the_end`.
     """
     found = {axis for node, axis, rank in elsewhere if node == edit.node and rank != edit.rank}
     from_the_end = edit.axis - edit.rank in found
@@ -87,15 +87,15 @@ def _placed(edit: SkipEdit, elsewhere: Collection[tuple[str, int, int]]) -> Skip
 
 
 def has_convolution(axis: int, rank: int) -> bool:
-    """Whether a convolution, with a batch or without, or a linear layer has its channels along an axis of a tensor."""
+    """Return whether `axis` is the channel axis of a convolution (batched or not) or of a linear layer at this rank."""
     return axis == rank - 1 or (0 <= axis <= 1 and rank - axis <= 4)
 
 
 def _counted_from_the_end(gm: fx.GraphModule, analysis: Analysis) -> frozenset[tuple[str, int, int]]:
-    """The joins for inputs with more or fewer axes, their axes of channels, counted from the end, and their ranks.
+    """Return (node, channel axis counted from the end, rank) of each join, for inputs with more or fewer axes.
 
-    `nn.Linear` reads the last axis of any number of axes; a convolution has its channels as many axes before the last
-    one as its window has, with a batch and without; a batch norm has them second.
+    `nn.Linear` reads the last axis of a tensor of any rank; the channel axis of a convolution precedes its spatial
+    axes, with or without a batch axis; that of a batch norm is the second.
     """
     others = (there.program for there in analysis.at_other_ranks(gm))
     joins = (j for program in others for j in DimsSolver(program, adapt_skips=True).solve().soft_joins)
@@ -104,8 +104,11 @@ def _counted_from_the_end(gm: fx.GraphModule, analysis: Analysis) -> frozenset[t
 
 
 def behind(dims: DimsSolver, axis: Axis, chosen: list[Atom]) -> list[Atom]:
-    """Of the sets of units that were chosen in an axis those that may grow where a skip path is adapted: an adapter
-    takes new channels that lie behind all old ones, so of a volume that is read by slices only the last piece grows."""
+    """Return those of the chosen atoms of an axis that may grow where a skip path is adapted.
+
+    An adapter requires that new channels come after all old ones, so only the last piece of a concatenated volume may
+    grow.
+    """
     resolve = dims.algebra.resolve
     sides = [{resolve(adapt_skips.out), resolve(adapt_skips.skip)} for adapt_skips in dims.soft_joins]
     axes = [axis for pair in sides if len(pair) > 1 for axis in pair]
@@ -119,6 +122,7 @@ def behind(dims: DimsSolver, axis: Axis, chosen: list[Atom]) -> list[Atom]:
 
 
 def _grows(axis: Axis, sizes: Mapping[Atom, int]) -> bool:
+    """Return whether an axis contains a growing atom."""
     return any(a in sizes for a in atoms(axis))
 
 
@@ -134,6 +138,11 @@ def _edit(
     paired: bool,
     copied: CopyMaps,
 ) -> SkipEdit:
+    """Return the edit that puts an adapter on the skip path of a residual join.
+
+    Raises:
+        GrowthRefused: the join is inside a leaf module, or the new units would not come after all old ones.
+    """
     join = adapt_skips.join
     for axis in (out, skip):
         if _grows(axis, sizes) and last_growing(axis, sizes) is None:
@@ -172,7 +181,11 @@ def _edit(
 
 
 def _adapters_stay_simple(gm: fx.GraphModule, dims: DimsSolver, sizes: Mapping[Atom, int], target: Target) -> None:
-    """An adapter that is there already speaks of blocks behind old channels, so that new ones must lie there."""
+    """Check that new units come after all old ones at every skip adapter that the model already has.
+
+    Raises:
+        GrowthRefused: new units would be inserted between old ones.
+    """
     for node in gm.graph.nodes:
         if node.op != "call_function" or node.target is not adapt_skip:
             continue

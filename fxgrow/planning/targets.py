@@ -1,4 +1,4 @@
-"""From the name that a user gives to the axis that is meant."""
+"""Look up the axis that a user names by a module path, an fx node name or a parameter name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..errors import FxgrowError, GrowthRefused, Kind, Refusal, usage
 
 
 class Named(Protocol):
-    """What has a name in the model, as the sites of `fxgrow.inspect` have."""
+    """An object with the name of a layer as its `path`, such as a site that `fxgrow.inspect` returns."""
 
     @property
     def path(self) -> str:
@@ -30,7 +30,7 @@ Name = str | Named
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The axis to widen, and the node in which it is born."""
+    """An axis to widen, the name it was requested by, and the node that creates its channels."""
 
     name: str
     node: str
@@ -38,7 +38,7 @@ class Target:
 
 
 def find_target(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str) -> Target:
-    """The axis that a module path, an fx node name or a parameter name stands for.
+    """Return the axis that a module path, an fx node name or a parameter name stands for.
 
     Raises:
         UsageError: the name is unknown or ambiguous.
@@ -72,23 +72,24 @@ def find_target(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: 
         raise _no_axis(gm, dims, f"parameter `{name}`", users[0] if users else name, value)
     if any(n.name == name and n.op in ("placeholder", "output") for n in gm.graph.nodes):
         raise _no_axis(gm, dims, f"node `{name}`", name)
-    if f"{name}.weight" in analysis.program.parameters:  # a module of the user's that fx looks into
+    if f"{name}.weight" in analysis.program.parameters:  # a user module that fx traces into
         return find_target(gm, analysis, dims, f"{name}.weight")
     raise _unknown(gm, analysis, dims, name)
 
 
 def _born_of(dims: DimsSolver, parameter: Value) -> list[Producer]:
-    """Producers whose weight is computed from a parameter (standardised, scaled …) and whose rows are its own."""
+    """Return the producers whose weight is computed from a parameter (standardised, scaled …) and shares its rows."""
     mine = {a for axis in dims.resolved(parameter) for a in atoms(axis)}
     return [p for p in dims.producers if parameter in _sources(dims, p.weight) and mine & _atoms(dims, p)]
 
 
 def _atoms(dims: DimsSolver, producer: Producer) -> set[Atom]:
+    """Return the atoms of the axis that a producer creates."""
     return set(atoms(dims.algebra.resolve(producer.axis)))
 
 
 def _sources(dims: DimsSolver, weight: Value) -> set[Value]:
-    """The parameters that a weight is computed from; itself if it is one."""
+    """Return the parameters and other stored or given values that a weight is computed from; itself if it is one."""
     if weight.origin is not Origin.COMPUTED:
         return {weight}
     made = {out: op for op in dims.program.node_ops.get(weight.node, ()) for out in op.outputs}
@@ -109,13 +110,13 @@ def _sources(dims: DimsSolver, weight: Value) -> set[Value]:
 
 
 def _whole(dims: DimsSolver, parameter: Value, born: Sequence[Producer]) -> Axis | None:
-    """The axis of a parameter that holds all that is born of it: queries, keys and values of one weight."""
+    """Return the axis of a parameter that contains the channels of all producers, e.g. queries, keys and values."""
     made = set[Atom]().union(*(_atoms(dims, p) for p in born))
     return next((axis for axis in dims.of(parameter) if made <= set(atoms(dims.algebra.resolve(axis)))), None)
 
 
 def owned(dims: DimsSolver) -> list[Producer]:
-    """One producer for each weight; those of weights that are cut out of a parameter are one, of that parameter."""
+    """Return one producer for each weight; weights that are slices of one parameter share a producer of it."""
     found: dict[int, Producer] = {}
     for producer in dims.producers:
         if not producer.weight.names:
@@ -129,7 +130,7 @@ def owned(dims: DimsSolver) -> list[Producer]:
 
 
 def paths(gm: fx.GraphModule, dims: DimsSolver) -> dict[str, Producer]:
-    """What to call each producer: a module path, or a parameter name where its module holds several."""
+    """Return the producers by name: a module path, or a parameter name if the module has several producers."""
     nodes = {n.name: n for n in gm.graph.nodes}
     producers = owned(dims)
     at = Counter(p.node for p in producers)
@@ -142,6 +143,12 @@ def paths(gm: fx.GraphModule, dims: DimsSolver) -> dict[str, Producer]:
 
 
 def _one(gm: fx.GraphModule, dims: DimsSolver, name: str, node: str, born: list[Producer]) -> Target:
+    """Return the target for a name, given its producers.
+
+    Raises:
+        UsageError: the producers create several different axes.
+        GrowthRefused: there are no producers.
+    """
     axes = {dims.algebra.resolve(p.axis): p for p in born}
     weights = {p.weight.index: p for p in born}
     if len(weights) > 1 and len(axes) > 1:
@@ -158,7 +165,7 @@ def _one(gm: fx.GraphModule, dims: DimsSolver, name: str, node: str, born: list[
 
 
 def _no_axis(gm: fx.GraphModule, dims: DimsSolver, what: str, node: str, parameter: Value | None = None) -> FxgrowError:
-    """The refusal of a node or a parameter whose rows are not the channels of anything."""
+    """Return the refusal for a node or a parameter that creates no channels."""
     last = dims.program.node_ops.get(node, [])[-1:]
     values = [parameter] if parameter is not None else [out for op in last for out in op.outputs]
     carried = {a for value in values for axis in dims.resolved(value) for a in atoms(axis)}
@@ -182,14 +189,14 @@ def _no_axis(gm: fx.GraphModule, dims: DimsSolver, what: str, node: str, paramet
 
 
 def _layers(gm: fx.GraphModule, dims: DimsSolver) -> dict[str, Producer]:
-    """Each producer by the shortest name that `find_target` takes for it."""
+    """Return the producers by the shortest name that `find_target` accepts for each."""
     taken = {n.name for n in gm.graph.nodes} | {str(n.target) for n in gm.graph.nodes if n.op == "call_module"}
     short = {name: name.removesuffix(".weight") for name in paths(gm, dims)}
     return {name if short[name] in taken else short[name]: producer for name, producer in paths(gm, dims).items()}
 
 
 def _unknown(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str) -> FxgrowError:
-    """The error for a name that stands for nothing, with names that do."""
+    """Return the error for an unknown name, with similar or contained names that are known."""
     layers = _layers(gm, dims)
     able = [layer for layer, producer in layers.items() if dims.algebra.growable(producer.axis)]
     inside = [layer for layer in able if name and layer.startswith(f"{name}.")]
@@ -210,9 +217,9 @@ def _unknown(gm: fx.GraphModule, analysis: Analysis, dims: DimsSolver, name: str
 
 
 def names_in(names: Any) -> tuple[Any, ...]:
-    """One name or several, as a tuple; what has a `path`, as the sites of `inspect` have, stands for its path.
+    """Return one name or several as a tuple; an object with a `path`, such as a site, stands for its path.
 
-    Unknown names are reported later, by the lookup.
+    Unknown names are reported later, by `find_target`.
     """
     some = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else (names,)
     return tuple(getattr(name, "path", name) for name in some)

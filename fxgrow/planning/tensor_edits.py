@@ -1,4 +1,4 @@
-"""Tensor edits: every parameter and buffer that a growth changes, and how."""
+"""Compute the edits of every parameter and buffer that a growth changes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..proof.occurrences import cells, indices_of
 from ..schemes import Assignment, Place, Proof, State
 
 Part = tuple[Axis, int]
-"""Part of an axis, and the number of its first occurrence of a growing atom."""
+"""A part of an axis, and the index of the first occurrence of a growing atom in it."""
 Picked = Mapping[Axis, int]
-"""By index factor: which of its cells."""
+"""The selected cell of each index factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The axis of a tensor that a layout is made for; `told`: by which factors each occurrence's states differ."""
+    """The axis of a tensor that a layout is built for; `told` holds the index factors of each occurrence's states."""
 
     value: int
     axis: int
@@ -33,36 +33,36 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class LayoutBuilder:
-    """What new blocks hold: new sizes, states, and where copies come from."""
+    """A builder of layouts, which say what the new entries of a tensor are: from new sizes, states and copy maps."""
 
     dims: DimsSolver
     sizes: Mapping[Atom, int]
     assignment: Assignment
     sources: Mapping[Atom, tuple[int, ...]]
     default: State = State.EVEN
-    """Of tensors for which none was chosen, because only their shape is read."""
+    """The state of tensors for which no state was chosen, because only their shape is read."""
     indexed: frozenset[tuple[int, int]] = field(init=False, repr=False)
-    """Axes, by value and number, of which states are told apart by an index factor."""
+    """Axes, as (value, axis), whose states depend on an index factor."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "indexed", _indexed(self.assignment))
 
     def leaf(self, atom: Atom, value: int, axis: int, occurrence: int, index: int) -> Leaf:
-        """One growing set of units in one axis of one tensor."""
-        # one state for all indices, or one for each
+        """Return the leaf of a layout for one growing set of units in one axis of one tensor."""
+        # the assignment has one state for all indices (-1), or one for each
         places = (Place(value, axis, occurrence, n) for n in (index, -1, 0))
         state = next((self.assignment[place] for place in places if place in self.assignment), self.default)
         source = self.sources.get(atom, ()) if state in (State.COPY, State.SPLIT) else ()
         return Leaf(self.dims.algebra.size[atom.index], self.sizes[atom], state.value, source)
 
     def layout(self, axis: Axis, value: int, at: int) -> tuple[Layout, int]:
-        """An axis expression as a layout, with the state of each occurrence; and how many occurrences it holds."""
+        """Return the layout of an axis, with the state of each occurrence, and the number of occurrences in it."""
         count = sum(atom in self.sizes for atom in atoms(axis))
         told = indices_of(self.dims, self.sizes, axis) if self._differ(value, at) else [()] * count
         return self._made((axis, 0), Home(value, at, told), {}), count
 
     def _made(self, part: Part, home: Home, picked: Picked) -> Layout:
-        """Part of an axis, at one cell of each index that is picked."""
+        """Return the layout of a part of an axis, for the selected cells of index factors."""
         axis, start = part
         match axis:
             case Atom(index):
@@ -79,18 +79,22 @@ class LayoutBuilder:
         return self.dims.algebra.size
 
     def _leaf(self, atom: Atom, occurrence: int, home: Home, picked: Picked) -> Leaf:
+        """Return the leaf of one occurrence of an atom, for the selected cells of index factors."""
         number = 0
         for index in home.told[occurrence]:
             number = number * len(cells(self.dims, index)) + picked[index]
         return self.leaf(atom, home.value, home.axis, occurrence, number if home.told[occurrence] else -1)
 
     def _counted(self, parts: Sequence[Axis], start: int) -> list[Part]:
-        """Parts, each with the number of its first occurrence."""
+        """Return the parts of an axis, each with the index of its first occurrence."""
         counts = (sum(atom in self.sizes for atom in atoms(part)) for part in parts)
         return list(zip(parts, accumulate(counts, initial=start), strict=False))
 
     def _row(self, row: list[Part], home: Home, picked: Picked) -> Layout:
-        """A product; one in which states differ by a factor is taken apart: (3 h d) into (h d) + (h d) + (h d)."""
+        """Return the layout of a product.
+
+        It is split along a factor if states differ by the cells of that factor: (3 h d) into (h d) + (h d) + (h d).
+        """
         told = {axis for index in home.told for axis in index}
         cut = next((k for k, (factor, _) in enumerate(row) if factor in told and factor not in picked), None)
         if cut is None:
@@ -108,11 +112,12 @@ class LayoutBuilder:
         return Grid((*front, Chain(tuple(rows)))) if front else Chain(tuple(rows))
 
     def _differ(self, value: int, at: int) -> bool:
-        """Whether states are told apart by an index factor."""
+        """Return whether the states of an axis depend on an index factor."""
         return (value, at) in self.indexed
 
 
 def _indexed(assignment: Assignment) -> frozenset[tuple[int, int]]:
+    """Return the axes, as (value, axis), that have several states for one occurrence."""
     by_place: dict[tuple[int, int, int], set[State]] = {}
     for place, state in assignment.items():
         if place.index >= 0:
@@ -123,9 +128,10 @@ def _indexed(assignment: Assignment) -> frozenset[tuple[int, int]]:
 def copy_maps(
     dims: DimsSolver, sizes: Mapping[Atom, int], assignment: Assignment, uniform: Collection[Atom], seed: int
 ) -> dict[Atom, tuple[int, ...]]:
-    """For each atom the old units that its new ones are copies of: at random, or all equally often where they must.
+    """Return, for each atom, the old unit that each new unit copies; empty if no state is a copy.
 
-    Depends on the seed and on the name of the first parameter that carries the atom.
+    Units are drawn at random, or cycled for atoms in `uniform`. The draws depend on the seed and on the name of the
+    first parameter that carries the atom, not on the other atoms.
     """
     if not any(state in (State.COPY, State.SPLIT) for state in assignment.values()):
         return {}
@@ -152,7 +158,7 @@ def tensor_edits(
     proof: Proof,
     sources: Mapping[Atom, tuple[int, ...]],
 ) -> tuple[TensorEdit, ...]:
-    """Every parameter and buffer that carries a growing atom; `sources`: the copy maps."""
+    """Return the edits of every parameter and buffer that grows or is rescaled; `sources` holds the copy maps."""
     blocks = LayoutBuilder(dims, sizes, assignment, sources)
     scales = proof.scales or {}
     among, rows = weights(dims), _padding(dims)
@@ -176,7 +182,7 @@ def tensor_edits(
 
 
 def _padding(dims: DimsSolver) -> dict[int, set[int]]:
-    """Which rows embeddings take for padding."""
+    """Return the padding rows of embedding weights, by index of the weight."""
     rows: dict[int, set[int]] = {}
     for op in dims.program.ops:
         padding = op.args.get("padding_idx") if op.name.startswith("aten::embedding") else None

@@ -1,4 +1,4 @@
-"""Numbers that a call puts into a tensor of its own: `torch.tensor(k.shape[-1])` stays what it is under a growth."""
+"""Keep numbers that a call stores in a new tensor, as in `torch.tensor(k.shape[-1])`, unchanged under a growth."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from .arguments import is_number, is_tuple, scalars_in
 def put_in_tensors(
     node: fx.Node, ops: Sequence[Op], old: Mapping[fx.Node, Any], new: Mapping[fx.Node, Any]
 ) -> dict[Path, object]:
-    """The numbers among a node's arguments that become entries of a tensor, and that a growth would change, by place.
+    """Return the old values of numbers that become entries of a tensor and that a growth would change, by path.
 
-    No operator takes them: the tensor is made outside, and its entries are given like those of any constant.
+    No operator takes these numbers as arguments: the tensor is created before, and its entries are treated as those of
+    a constant.
     """
     if not any(op.name == "aten::lift_fresh" for op in ops):
         return {}

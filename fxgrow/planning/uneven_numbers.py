@@ -1,8 +1,8 @@
-"""Numbers that are computed from a width by steps that are not smooth: floors, remainders, comparisons, user code.
+"""Track numbers that are computed from a width by discontinuous operations: floors, remainders, comparisons, user code.
 
-Such a number may look like a constant at the sizes that were recorded and still depend on the width at others: 5 // 8
-is 5 // 16, and 20 // 8 is not 20 // 16. It is kept right by the old width in its arithmetic, or checked at sizes around
-the multiples of the width.
+Such a number may look constant at the recorded sizes and still depend on the width at others: 5 // 8 equals 5 // 16,
+but 20 // 8 does not equal 20 // 16. It is preserved by putting the old width into its arithmetic, or checked at sizes
+near multiples of the width.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ SMOOTH = frozenset(
     ]
 )
 _OF_NUMPY = frozenset({"sqrt", "square", "exp", "log", "log2", "log10", "prod", "sum", "mean"})
-"""What follows a width as a formula does. Whatever else computes with numbers may jump between two of them."""
+"""NumPy functions that are smooth, like those in `SMOOTH`. Any other function of a width may be discontinuous."""
 MOST_SIZES = 6
-"""Further sizes at which a node is checked."""
+"""The largest number of further sizes at which a node is checked."""
 
 
 class Uneven:
-    """Which plain values of a graph are computed from a width that grows, and which of them by such steps."""
+    """The plain values of a graph that are computed from a growing width by discontinuous operations."""
 
     def __init__(self) -> None:
         self._reading: set[fx.Node] = set()
@@ -44,14 +44,14 @@ class Uneven:
         return node in self._uneven
 
     def note(self, node: fx.Node, target: Any, see: Any, changed: bool, beside: bool) -> None:
-        """Look at a node; those in front of it have been looked at.
+        """Classify a node; the nodes that it reads must have been classified before.
 
         Args:
-            node: the node.
-            target: what it calls.
-            see: what nodes return.
-            changed: whether what it returns is another value after the growth.
-            beside: whether a tensor that it reads changes.
+            node: The node.
+            target: The callable or method name that it calls.
+            see: A function that returns the result of a node.
+            changed: Whether the result of the node changes with the growth.
+            beside: Whether a tensor that the node reads changes with the growth.
         """
         if not is_plain(see(node)):
             return
@@ -60,12 +60,12 @@ class Uneven:
         if changed or sources:
             self._reading.add(node)
         jumps = bool(sources) and not _smooth(target, node)
-        own = beside and not isinstance(target, str) and may_change(target)  # the user's code, which may do anything
+        own = beside and not isinstance(target, str) and may_change(target)  # user code, which may compute anything
         if jumps or own or any(n in self._uneven for n in inputs):
             self._uneven.add(node)
 
     def mixed(self, number: fx.Node, sight: Sight) -> bool:
-        """Whether a number is made of more than widths that are the same for all inputs."""
+        """Return whether a number is computed discontinuously from more than growing widths that no input changes."""
         reads = list(reads_of(number, sight))
         return number in self._uneven and any(
             n in self._uneven
@@ -75,21 +75,22 @@ class Uneven:
         )
 
     def pinned(self, number: fx.Node, sight: Sight) -> bool:
-        """Whether a number is known to be what it was once every size that it reads is what it was."""
+        """Return whether a number keeps its value if every size that it is computed from keeps its value."""
         return not any(n in self._uneven for n in reads_of(number, sight))
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is a number or a tuple of numbers."""
+    """Return whether a value is a number, or a non-empty tuple or list of numbers."""
     return is_number(value) or (isinstance(value, tuple | list) and bool(value) and all(map(is_number, value)))
 
 
 def _smooth(target: Any, node: fx.Node) -> bool:
+    """Return whether a node applies a smooth function to numbers."""
     if target is numpy_number:
         return node.args[0] in _OF_NUMPY
     try:
         return target in SMOOTH
-    except TypeError:  # a callable that cannot be hashed
+    except TypeError:  # the callable is not hashable
         return False
 
 
@@ -98,7 +99,7 @@ Sizes = tuple[int, int, int]
 
 
 def sizes_in(old: Any, new: Any, second: Any) -> Iterator[Sizes]:
-    """The sizes of a tensor, or a number, as three sights have it."""
+    """Yield the `Sizes` of a tensor's axes, or of an integer, from its three values."""
     if isinstance(old, Value | Ref):
         shapes = [x.value.shape if isinstance(x, Ref) else x.shape for x in (old, new, second)]
         yield from zip(*shapes, strict=False)
@@ -107,14 +108,14 @@ def sizes_in(old: Any, new: Any, second: Any) -> Iterator[Sizes]:
 
 
 def goals(sizes: Iterable[Sizes], inputs: Iterable[tuple[int, int]]) -> list[dict[tuple[int, int], int]]:
-    """Sizes of the inputs at which a number may jump: those that bring a size beside a width to the multiples of it.
+    """Return input sizes at which a number may be discontinuous: they bring a varying size near a multiple of a width.
 
     Args:
-        sizes: what a node sees.
-        inputs: sizes of the inputs that may be others, (at the example's, at the second).
+        sizes: The sizes that a node sees.
+        inputs: The sizes of the inputs that may vary, as (example's, second).
 
     Returns:
-        for each try the size of each of `inputs`.
+        One dict for each set of input sizes to try, with the new size of each of `inputs`.
     """
     seen = list(dict.fromkeys(sizes))
     widths = sorted({(old, new) for old, new, second in seen if old != new and old == second})
@@ -129,7 +130,7 @@ def goals(sizes: Iterable[Sizes], inputs: Iterable[tuple[int, int]]) -> list[dic
 
 
 def _toward(goal: int, pair: tuple[int, int], follow: list[tuple[int, int]]) -> int:
-    """The size of an input for which a size that follows it comes near to another one."""
+    """Return the size of an input for which a size that depends on it linearly is close to `goal`."""
     first, second = pair
     if pair in follow or not follow:
         return max(goal, 1)

@@ -1,4 +1,4 @@
-"""What the units of a layer are called in messages: channels where they are; of tokens or positions just units."""
+"""Choose the word for the units of a layer in messages: "channels", or "units" for tokens, positions and others."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from .targets import Target
 
 _TURNS = """transpose permute movedim moveaxis swapaxes swapdims numpy_T mT t"""
 _TURNING = frozenset(f"aten::{name}" for name in _TURNS.split())
-"""Operators behind which the last axis may hold what another one held before."""
+"""Operators that may move another axis to the last position."""
 _READ = {"linear": "input", "scaled_dot_product_attention": "value", "matmul": "other", "bmm": "mat2", "mm": "mat2"}
-"""The operand whose last axis says what that of the result holds, where it is not the first."""
+"""The operand whose last axis corresponds to the last axis of the result, by operator."""
 
 
 def of_units(dims: DimsSolver, target: Target, text: str) -> str:
-    """A sentence about "its channels", of a layer whose new units are perhaps no channels."""
+    """Return `text` with "channels" replaced by "units" if the units of the target are not channels."""
     return text.replace("channels", word(dims, [target.node])).replace(
         "one channel", f"one {word(dims, [target.node])[:-1]}"
     )
 
 
 def word(dims: DimsSolver, nodes: Iterable[str]) -> str:
-    """What the units of some layers are called together."""
+    """Return the word for the units of some layers: "channels" if all of them create channels, else "units"."""
     return "channels" if all(_channels(dims, node) for node in nodes) else "units"
 
 
 def _channels(dims: DimsSolver, node: str) -> bool:
-    """Whether a layer makes channels, as far as its operator says: a convolution, or a linear layer whose input has
-    channels last. A table of positions, or a matrix that mixes tokens, makes others."""
+    """Return whether a layer creates channels, judging by its operators.
+
+    A convolution, an embedding, and a linear layer whose input has channels last do; a table of positions or a matrix
+    that mixes tokens does not.
+    """
     ops = [op for op in dims.program.node_ops.get(node, ()) if op.args.get("weight") is not None]
     if any(op.name.startswith("aten::conv") or op.name == "aten::embedding" for op in ops):
         return True
@@ -40,8 +43,11 @@ def _channels(dims: DimsSolver, node: str) -> bool:
 
 
 def _turned(value: Value, makers: Mapping[int, Op]) -> bool:
-    """Whether the last axis of a value holds tokens or positions: what it is computed from has channels last, but for
-    images, and an odd number of transpositions has moved that axis."""
+    """Return whether the last axis of a value holds tokens or positions instead of channels.
+
+    Sources are assumed to have channels last, except images and results of convolutions; each transposition on the way
+    that moves the last axis switches between the two cases.
+    """
     times = 0
     while (op := makers.get(value.index)) is not None and value not in op.inputs():
         if op.name.startswith("aten::conv"):
@@ -56,7 +62,7 @@ def _turned(value: Value, makers: Mapping[int, Op]) -> bool:
 
 
 def _source(op: Op) -> Value | None:
-    """The operand that the last axis of a result comes from; None if another one has become the last."""
+    """Return the operand that the last axis of a result comes from; None if it cannot be determined."""
     name = op.name.removeprefix("aten::")
     if name in _READ:
         found = op.args[_READ[name]]
@@ -70,7 +76,7 @@ def _source(op: Op) -> Value | None:
 
 
 def _moves_last(op: Op) -> bool:
-    """Whether an operator puts another axis in the place of the last one."""
+    """Return whether an operator moves another axis to the last position."""
     if op.name not in _TURNING:
         return False
     rank = len(op.outputs[0].shape)

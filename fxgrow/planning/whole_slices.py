@@ -1,4 +1,4 @@
-"""Slices that take a whole axis, as `x[:, :8]` does of eight channels: they take all of it after a growth, too."""
+"""Edit slices that take a whole axis, such as `x[:, :8]` with eight channels, so that they still do after a growth."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Env = Mapping[fx.Node, Any]
 
 
 def whole_slices(node: fx.Node, old: Env, new: Env) -> dict[Path, object]:
-    """The numbers in a subscript that must change for a slice to take a whole axis after a growth as it does now.
+    """Return the new numbers in a subscript, by path, with which its slices still take a whole axis after a growth.
 
-    For a slice that takes everything torch runs no operator, so no rule tells these numbers. `old` and `new` say what
-    nodes return before and after the growth.
+    PyTorch runs no operator for a slice that takes a whole axis, so no rule predicts these numbers. `old` and `new` map
+    nodes to what they return before and after the growth.
     """
     if node.target is not operator.getitem or not isinstance(node.args[0], fx.Node):
         return {}
@@ -39,7 +39,7 @@ def whole_slices(node: fx.Node, old: Env, new: Env) -> dict[Path, object]:
 
 
 def _slices(subscript: Any, rank: int) -> Iterator[tuple[Path, slice, int]]:
-    """The slices of a subscript, each with its place in the arguments and the axis that it is taken of."""
+    """Yield the slices of a subscript, each with its path in the arguments and the axis that it applies to."""
     whole = isinstance(subscript, tuple | list)
     items = list(subscript) if whole else [subscript]
     axis, taken = 0, sum(item is not Ellipsis and item is not None for item in items)
@@ -50,7 +50,7 @@ def _slices(subscript: Any, rank: int) -> Iterator[tuple[Path, slice, int]]:
 
 
 def _takes_all(part: slice, size: int, env: Env) -> bool:
-    """Whether a slice takes every unit of an axis, in order."""
+    """Return whether a slice takes every unit of an axis, in order."""
     ends = (part.start, part.stop, part.step)
     numbers = [None if end is None else scalar(end, env) for end in ends]
     if any(not isinstance(number, int) and end is not None for number, end in zip(numbers, ends, strict=True)):

@@ -1,4 +1,4 @@
-"""How wide: from to=, by=, factor= and round_to= to new sizes of the atoms of an axis."""
+"""Compute the new sizes of the atoms of an axis from the options to=, by=, factor= and round_to=."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .targets import Target
 from .unit_names import word
 
 LARGEST = 1024
-"""No layer is made wider than this many times."""
+"""The largest factor by which a layer can be widened."""
 
 
 @dataclass(frozen=True, slots=True)
 class Width:
-    """What was asked for; at most one of `to`, `by` and `factor`."""
+    """The requested width; at most one of `to`, `by` and `factor` may be given."""
 
     to: int | None = None
     by: int | None = None
@@ -46,14 +46,14 @@ class Width:
 
     @property
     def exact(self) -> bool:
-        """Whether only this width will do."""
+        """Whether the width must be met exactly, rather than rounded up to a possible one."""
         return self.factor is None and (self.to is not None or self.by is not None) and self.round_to is None
 
     def target(self, now: int, name: str, units: str) -> int:
-        """The width that is aimed at; `units` is what the layer makes.
+        """Return the width to aim at; `now` is the current width and `units` the word for the units in messages.
 
         Raises:
-            UsageError: it is no wider than now.
+            UsageError: the width is not larger than now, or more than `LARGEST` times as large.
         """
         if self.to is not None:
             aim = self.to
@@ -77,9 +77,10 @@ class Width:
 
 
 def chosen_atoms(dims: DimsSolver, axis: Axis, grow: str) -> list[Atom]:
-    """Which factors of an axis grow: in each product the first that may ("groups"), or the last ("channels"), which is
-    one of several units if any is, as a gain of shape (c, 1, 1) that is flattened is c channels; or the last, whatever
-    its size ("units").
+    """Return the atoms of an axis that grow: all growable terms that are single atoms, and one factor of each product.
+
+    Of the growable factors of a product, `grow="groups"` chooses the first, and "units" the last. "channels" chooses
+    the last one that is larger than 1, if there is any: a flattened gain of shape (c, 1, 1) has c channels.
     """
     frozen, size = dims.algebra.frozen, dims.algebra.size
     chosen: dict[Atom, None] = {}
@@ -96,10 +97,10 @@ def chosen_atoms(dims: DimsSolver, axis: Axis, grow: str) -> list[Atom]:
 
 
 def new_sizes(dims: DimsSolver, target: Target, classes: list[list[Atom]], width: Width) -> Mapping[Atom, int]:
-    """New sizes of classes of atoms (each class keeps one size) so that the axis gets the width that is wanted.
+    """Return new sizes of classes of atoms (the atoms of a class have one size) that give the axis the requested width.
 
     Raises:
-        UsageError: the width is not wider, or cannot be reached; the message names the nearest that can.
+        UsageError: the width is not larger than now, or cannot be reached; the message names the nearest possible ones.
     """
     algebra, axis, name = dims.algebra, target.axis, target.name
     now, units = algebra.measure(axis), word(dims, [target.node])
@@ -107,6 +108,7 @@ def new_sizes(dims: DimsSolver, target: Target, classes: list[list[Atom]], width
     old = [algebra.size[c[0].index] for c in classes]
 
     def measure(sizes: list[int]) -> int:
+        """Return the width of the axis for one size per class."""
         return algebra.measure(axis, {a: n for c, n in zip(classes, sizes, strict=True) for a in c})
 
     steps = [measure([n + (i == k) for i, n in enumerate(old)]) - now for k in range(len(old))]
@@ -130,7 +132,7 @@ def new_sizes(dims: DimsSolver, target: Target, classes: list[list[Atom]], width
                 hint=f"the nearest possible widths are {' and '.join(nearest)}",
             )
         sizes = above
-        for _ in range(multiple):  # a factor or a rounding is met from above
+        for _ in range(multiple):  # factor= and round_to= are rounded up
             if measure(sizes) % multiple == 0:
                 break
             sizes = [n + (i == last) for i, n in enumerate(sizes)]
