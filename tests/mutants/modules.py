@@ -189,7 +189,11 @@ FIDELITY: dict[str, Plant] = {
     "names of arguments are not guarded": lambda patch: patch.setitem(QUESTIONS, "keys", lambda _: ()),
     "sizes are not searched again": method(comparison.Comparison, "_further", lambda *_: None),
     "decisions are not guarded": changed(capture__traced_model__decisions__is_fixed=lambda *_: True),
-    "layers with another forward are called": changed(capture__tracing__trace__check_called=lambda *_: None),
+    "layers with another forward are called": changed(
+        capture__tracing__trace__check_called=lambda *_: None,
+        capture__traced_model__checks__check_called=lambda *_: None,
+        analysis__analysis__has_other_forward=lambda _: False,
+    ),
     "what is compiled runs compiled": changed(
         capture__tracing__trace__eager=lambda **_: nullcontext(), capture__lowering__lowering__eager=nullcontext
     ),

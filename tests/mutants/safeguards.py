@@ -712,7 +712,7 @@ SHOWN_BY: dict[str, dict[str, Plant]] = {
         "patches are not remembered": method(Patches, "note", nothing),
     },
     "around": {
-        "surroundings show": _everywhere("surroundings", nullcontext, "surroundings", "capture__tracing__trace"),
+        "surroundings show": _everywhere("surroundings", nullcontext, "global_state", "capture__tracing__trace"),
         "default devices show": changed(global_state___elsewhere=no),
         "inference mode shows": changed(global_state__torch=Otherwise(torch, is_inference_mode_enabled=no)),
         "autocast shows": changed(global_state___CASTS=()),
