@@ -128,7 +128,7 @@ def _made(body: Factory) -> fx.GraphModule:
         module = body.build(body.channels)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # the user's own code
+    except Exception as error:  # user code may raise anything
         raise usage(
             Kind.BAD_BLOCK,
             f"the block factory {body.text} fails on {body.channels} channels: {str(error).strip() or repr(error)}",
@@ -178,6 +178,6 @@ def put(root: nn.Module, path: str, thing: nn.Module | Tensor, *, parameter: boo
     if isinstance(thing, nn.Module):
         root.add_module(name, thing)
     elif parameter:
-        root.register_parameter(name, thing)  # type: ignore[arg-type]  # a parameter, says the caller
+        root.register_parameter(name, thing)  # type: ignore[arg-type]  # the caller passes a parameter
     else:
         root.register_buffer(name, thing)

@@ -138,7 +138,7 @@ def _activation(gm: fx.GraphModule, node: fx.Node, op: Op) -> Activation | None:
             return Activation(kind, _constants(module))
     kind = _ACTIVATIONS.get(op.name.removeprefix("aten::"), "")
     if kind in ("", "PReLU", "Hardtanh", "ELU", "CELU", "LeakyReLU", "Softplus"):
-        return None  # with options that a function call hides
+        return None  # their options are not recovered from function calls
     return Activation(kind, options(approximate=op.args["approximate"]) if kind == "GELU" else ())
 
 
@@ -153,7 +153,9 @@ def activated_by(analysis: Analysis, value: Value, veiled: Collection[Value] = (
     none if they are unknown, or if the value may be another one (one of `veiled`) in the other mode."""
     ops = analysis.program.ops
     idle = {id(op) for op in ops if op.name in KEEPS_VALUES and set(op.outputs) <= set(op.inputs())}
-    made = {out.index: op for op in ops if id(op) not in idle for out in op.outputs}  # idle: flatten of what is flat
+    made = {
+        out.index: op for op in ops if id(op) not in idle for out in op.outputs
+    }  # no-ops, such as flatten of a flat tensor
 
     def sources(v: Value) -> list[Op] | None:
         op = made.get(v.index)

@@ -1,10 +1,10 @@
 """Network Morphism in depth: factor a layer into two layers whose product is the old kernel, with a P-activation
 between.
 
-The new factor comes first: its weight is the identity and further random rows, U = [1; R]. The weight of the old
-layer becomes [W, 0], so that [W, 0] U = W holds entry by entry in any dtype; if a larger kernel is requested, it is also
-padded with zeros on every side. The new factor is 1x1 and has no padding, so borders, strides and dilations are those of
-the old layer.
+The new factor comes first: its weight is the identity and further random rows, U = [1; R]. The weight of the old layer
+becomes [W, 0], so that [W, 0] U = W holds entry by entry in any dtype; if a larger kernel is requested, it is also
+padded with zeros on every side. The new factor is 1x1 and has no padding, so borders, strides and dilations are those
+of the old layer.
 """
 
 from __future__ import annotations

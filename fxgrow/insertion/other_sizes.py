@@ -104,7 +104,7 @@ def fails_in_training(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes)
     value, name = sizes.position.value, sizes.position.node.name
     if not any(isinstance(module, nn.modules.batchnorm._NormBase) for module in sizes.block.modules()):
         return ()
-    if not isinstance(sizes.body, Factory):  # its norm sees what passes the place
+    if not isinstance(sizes.body, Factory):  # its norm reads the value at the position
         shape, beside = one_value(gm, analysis, name), sizes.beside(analysis.program)
         return () if not shape or _takes(sizes.block, shape, value.dtype, beside, training=True) else shape
     training = in_mode(gm, training=True)
