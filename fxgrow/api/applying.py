@@ -1,4 +1,4 @@
-"""Apply plans to models: `apply`, and what widen, deepen and grow do with their plans."""
+"""The function `apply`, and the step that widen, deepen and grow share: apply a new plan and verify the result."""
 
 from __future__ import annotations
 

@@ -153,9 +153,7 @@ def activated_by(analysis: Analysis, value: Value, veiled: Collection[Value] = (
     none if they are unknown, or if the value may be another one (one of `veiled`) in the other mode."""
     ops = analysis.program.ops
     idle = {id(op) for op in ops if op.name in KEEPS_VALUES and set(op.outputs) <= set(op.inputs())}
-    made = {
-        out.index: op for op in ops if id(op) not in idle for out in op.outputs
-    }  # no-ops, such as flatten of a flat tensor
+    made = {out.index: op for op in ops if id(op) not in idle for out in op.outputs}  # idle: no-ops (flatten of flat)
 
     def sources(v: Value) -> list[Op] | None:
         op = made.get(v.index)

@@ -36,7 +36,7 @@ def prove_identity(
     Args:
         analysis: the analysis of the block as a separate model.
         scheme: how added branches are made zero: "r2r" or "zero".
-        maps: nodes that are the identity because of their values; the text is empty, or says why in evaluation mode only.
+        maps: nodes that are the identity because of their values; the text says why in evaluation mode only, if so.
         activated: returns why an operator does not change the block's input; "" if it does, or if that is unknown.
     """
     program = analysis.program

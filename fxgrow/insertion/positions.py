@@ -167,7 +167,7 @@ def _not_written(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, users: t
     others = {u.name for u in node.users} - set(users) if users else set()
     writers = [u for u in users if others and any(op.mutates for op in analysis.program.node_ops.get(u, ()))]
     order = analysis.program.position()
-    if users:  # the block runs right after the node, before later writes that they would see
+    if users:  # the block runs right after the node, and would miss later writes
         last = max(order.get(user, 0) for user in users)
         writers += [w for w in _writers(analysis, node.name) if w not in users and order[w] < last]
     else:
