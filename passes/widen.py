@@ -68,7 +68,7 @@ class Widen:
         fixed: names that keep their widths, even if others can grow only together with them.
         skip: what happens at residual joins. "couple": every tensor of the stream widens together and no node is
             added. "reshape": only the named volume widens, and each skip path from or to it is adapted (equation 38).
-        adapter: with skip="reshape", skip paths are adapted by zero padding ("pad") or a learnable 1x1 convolution ("conv").
+        adapter: with skip="reshape", adapt skip paths by zero padding ("pad") or a learnable 1x1 convolution ("conv").
         grow: for the channels of a grouped convolution, add "channels" to each group, or whole "groups".
         scheme: how new units are initialised, as in `fxgrow.widen`.
         seed: seed of the new values, which depend only on it and on parameter names.
@@ -142,7 +142,7 @@ class Widen:
         task = Task(gm, analysis, left_out={name: left_out[name] for name in self.optional if name in left_out})
         plan = self._found(task)
         if plan is not None and task.expected is not None and len(task.left_out) > task.expected:
-            task = task.anew(gm, analysis)  # fewer calls may have to be written out
+            task = task.anew(gm, analysis)  # fewer calls may have to be decomposed
             plan = self._found(task)
         if plan is None:
             return Settled(None, task.left_out, task.first)
@@ -312,7 +312,7 @@ class Widen:
 
     def _grows_alone(self, task: Task, name: str) -> bool:
         way = task.other_way.get(name, self.grow)
-        grow = self.grow if way == "units" else way  # which is tried if the other factor fails
+        grow = self.grow if way == "units" else way  # "units" is tried when the other factor fails
         alone = replace(self, nodes=(), others=((name, self._wishes[name]),), optional=frozenset(), grow=grow)
         try:
             alone.plan(task.gm, task.analysis)

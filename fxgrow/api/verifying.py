@@ -64,12 +64,12 @@ def verify(
         training: also compare in training mode, if the proof covers it, and run one training step.
 
     Returns:
-        A certificate, which is true if the models agree. The comparison in float64 decides; in the models' own dtype the
+        A certificate, which is true if the models agree. The float64 comparison decides; in the models' own dtype the
         tolerance follows from the rounding errors of both models, each measured against its own float64 run.
 
     Raises:
-        UsageError: input shapes are neither given nor inferable, or do not fit; no output of the models can be compared;
-            an argument is not a module, or is a traced model whose `forward` was replaced.
+        UsageError: input shapes are neither given nor inferable, or do not fit; no output can be compared; an argument
+            is not a module, or is a traced model whose `forward` was replaced.
     """
     for model in (before, after):
         if not isinstance(model, nn.Module):
@@ -212,7 +212,7 @@ def _quieter(certificate: Certificate, job: Job, history: tuple[Plan, ...]) -> t
         still = without_noise(_traced(job), job.pair.after, history)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # plans that do not fit, models that cannot be traced
+    except Exception as error:  # the plans do not match, or the model cannot be traced
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         return certificate, job.pair.after, [f"what the noise makes of the difference could not be told: {reason}"]
     quiet = replace(job, pair=replace(job.pair, after=still))
@@ -239,7 +239,7 @@ def _felt(
             wrong = suspects(base, after, history, follow(base, history, job.given[mode]))
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception:  # plans that cannot be followed: nobody can tell
+        except Exception:  # the plans cannot be followed, so nothing is known
             wrong = None
     return replace(certificate, unfelt=left, suspects=tuple(wrong) if wrong is not None else None)
 
@@ -271,7 +271,7 @@ def _compared(before: nn.Module, after: nn.Module) -> str:
 
 
 def _infer(before: nn.Module, after: nn.Module) -> Call:
-    """Return the inputs with which a model was traced."""
+    """Return the inputs that a traced model records, or that are inferred from it."""
     for model in (before, after):
         if isinstance(model, fx.GraphModule):
             return analyse(model).call
