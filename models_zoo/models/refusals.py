@@ -66,8 +66,9 @@ class ChannelSoftmax(nn.Module):
         return y
 
 
-class ChannelStatistic(nn.Module): """Refuses ``conv1``: a mean, maximum or argmax over its channels is the output, and
-no weight can mask new channels."""
+class ChannelStatistic(nn.Module):
+    """Refuses ``conv1``: a mean, maximum or argmax over its channels is the output, and
+    no weight can mask new channels."""
 
     def __init__(self, *, statistic: Literal["mean", "max", "argmax"] = "mean") -> None:
         super().__init__()
@@ -130,8 +131,9 @@ class StraddlingGroupNorm(nn.Module):
         return y
 
 
-class StraddlingView(nn.Module): """Refuses ``left`` and ``right``: a view splits 6 + 6 channels into three groups of
-four; a window slides over them."""
+class StraddlingView(nn.Module):
+    """Refuses ``left`` and ``right``: a view splits 6 + 6 channels into three groups of
+    four; a window slides over them."""
 
     def __init__(self) -> None:
         super().__init__()
