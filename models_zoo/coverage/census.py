@@ -104,7 +104,7 @@ def count(subject: Subject, *, deepen: bool, training: bool) -> Counted:
     try:
         gm = fxgrow.trace(model.train(training), inputs)
         sites = fxgrow.inspect(gm, inputs).sites
-    except Exception as error:  # it is a line of the table
+    except Exception as error:  # reported in the table
         return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
     found: Counted = {
         "growing": sorted(s.parameter for s in sites if s.refusal is None),
@@ -193,6 +193,6 @@ def main(argv: Sequence[str] | None = None, say: Callable[[str], None] = print) 
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # of deprecated functions in models
+    warnings.simplefilter("ignore")  # models use deprecated functions
     logging.disable(logging.WARNING)
     raise SystemExit(main())

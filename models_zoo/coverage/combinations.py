@@ -192,7 +192,7 @@ def _errors(
 def _outputs(model: nn.Module, probe: Probe) -> dict[str, Tensor] | None:
     try:
         return run(model, probe, seed=0)
-    except ValueError:  # one value per channel in training mode
+    except ValueError:  # batch norm with one value per channel in training mode
         return None
 
 

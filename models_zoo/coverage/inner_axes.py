@@ -63,7 +63,7 @@ def asks(gm: fx.GraphModule, analysis: Analysis) -> Iterator[Inner]:
         width = dims.algebra.measure(axis)
         units = [frozenset(_in_step(dims, chosen_atoms(dims, axis, end))) for end in ENDS]
         whole: list[frozenset[object] | tuple[Axis, Grow]] = [*units]
-        if not units[0] and closed(gm, dims, axis):  # attention that can be written out hides both ends
+        if not units[0] and closed(gm, dims, axis):  # attention that can be decomposed hides both factors
             whole = [(axis, end) for end in ENDS]
         alone = whole[0] == whole[1]
         for end, key in zip(ENDS[: 1 if alone else 2], whole, strict=False):

@@ -146,7 +146,7 @@ def measure(subject: Subject, seed: int, say: Say = lambda _: None) -> Measured:
             found["compared"], found["places"] = [], {}
             for one in _growths(gm, axes, whole, draw, found["places"]):
                 found["compared"].append(judge(*one))
-                gc.collect()  # graph modules are cycles
+                gc.collect()  # graph modules contain reference cycles
                 say(found)
     return found
 
@@ -173,7 +173,7 @@ def _takes_double(model: nn.Module, inputs: Sequence[Any]) -> bool:
     try:
         with torch.no_grad():
             copy.deepcopy(model).double()(*_double(inputs))
-    except RuntimeError:  # dtypes that do not fit
+    except RuntimeError:  # mismatched dtypes
         return False
     return True
 
@@ -295,7 +295,7 @@ class _Judge:
         if not self.untrained:
             try:
                 self.before[True] = run(twin(model, None, training=True), self.probe, seed=0)
-            except Exception as error:  # whatever a module raises: batch norms want more than one value
+            except Exception as error:  # modules may raise anything, e.g. batch norms with one value
                 self.untrained = f"the module does not run in training mode: {error}".splitlines()[0]
 
     def __call__(self, what: str, plan: fxgrow.Plan | fxgrow.Refusal) -> Compared:
@@ -308,7 +308,7 @@ class _Judge:
         redrawn = [node for part in plan.every() for node in part.redrawn]
         if eval_only:
             reason = f"the growth is for evaluation mode only: {', '.join(eval_only[:3])} draws for more units"
-        for training, known in self.before.items():  # training mode last: it moves statistics
+        for training, known in self.before.items():  # training mode last: it updates running statistics
             if not (training and reason):
                 errors[training] = _difference(known, run(grown.train(training), self.probe, seed=0))
         if redrawn:

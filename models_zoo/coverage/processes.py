@@ -18,8 +18,8 @@ import torch
 
 try:
     import resource
-except ImportError:  # Windows has none
-    resource = None  # type: ignore[assignment]  # asked for where it is used
+except ImportError:  # not available on Windows
+    resource = None  # type: ignore[assignment]  # checked before use
 
 Result = dict[str, Any]
 Task = Callable[[str, Callable[[Result], None]], Result]
@@ -97,9 +97,9 @@ def _past(until: float | None) -> bool:
 
 def _start(context: BaseContext, task: Task, name: str, limit: int) -> _Running:
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(task, name, there, limit), daemon=True)  # type: ignore[attr-defined]  # all have it
+    process = context.Process(target=_work, args=(task, name, there, limit), daemon=True)  # type: ignore[attr-defined]  # all contexts have it
     process.start()
-    there.close()  # so that the end of the process is the end of the pipe
+    there.close()  # so that the pipe closes when the process ends
     return _Running(name, process, here)
 
 

@@ -104,7 +104,7 @@ def settle(model: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
     Constant parameters (of norms, zero heads, branch scales) would hide errors.
     """
     generator = torch.Generator().manual_seed(0)
-    model.eval()  # auxiliary heads of training mode want larger inputs
+    model.eval()  # auxiliary heads in training mode need larger inputs
     with torch.no_grad():
         for parameter in model.parameters():
             _spread(parameter, generator)

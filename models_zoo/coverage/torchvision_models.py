@@ -21,7 +21,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "mc3_18": CLIP,
     "r2plus1d_18": CLIP,
     "r3d_18": CLIP,
-    "s3d": (1, 3, 16, 224, 224),  # it pools windows of 7 after five halvings
+    "s3d": (1, 3, 16, 224, 224),  # pools windows of 7 after five halvings
     "swin3d_b": (2, 3, 4, 64, 64),
     "swin3d_s": (2, 3, 4, 64, 64),
     "swin3d_t": (2, 3, 4, 64, 64),

@@ -33,7 +33,7 @@ class FeatureLayerNorm(nn.Module):
 class ChannelLayerNorm(nn.Module):
     """Refuses ``conv1`` to scheme r2r: the channels are moved last and normalised together, as in ConvNeXt.
 
-    Scheme mean grows it; ``conv2`` may grow by any.
+    Scheme mean grows it; ``conv2`` may grow with any scheme.
     """
 
     def __init__(self) -> None:
@@ -67,8 +67,8 @@ class ChannelSoftmax(nn.Module):
 
 
 class ChannelStatistic(nn.Module):
-    """Refuses ``conv1``: a mean, maximum or argmax over its channels is the output, and
-    no weight can mask new channels."""
+    """Refuses ``conv1``: a mean, maximum or argmax over its channels is the output, and no weight
+    can mask new channels."""
 
     def __init__(self, *, statistic: Literal["mean", "max", "argmax"] = "mean") -> None:
         super().__init__()
