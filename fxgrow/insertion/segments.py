@@ -25,7 +25,7 @@ class Segment:
     entry: str
     last: str
     nodes: tuple[str, ...]
-    """In execution order."""
+    """Names of the nodes in execution order."""
 
     @property
     def keeps(self) -> tuple[str, str]:
@@ -76,7 +76,7 @@ def stretches(gm: fx.GraphModule, analysis: Analysis) -> list[Segment]:
 
 
 def _end(line: list[str], entry: str, joins: set[str], nodes: dict[str, fx.Node]) -> str:
-    """Return where the last block ends: at its join, or at the activation that alone consumes the sum."""
+    """Return where the last block ends: at its join, or after the activations that are applied to the sum."""
     after = line[line.index(entry) + 1 :]
     last = next((n for n in after if n in joins), entry)
     for follower in after[after.index(last) + 1 :] if last in after else []:

@@ -190,6 +190,8 @@ class _Zero(Propagation[State]):
 
 
 class _Anything(dict[Place, State]):
+    """A dictionary of states in which missing places are free."""
+
     def __missing__(self, place: Place) -> State:
         return State.FREE
 

@@ -35,6 +35,8 @@ PATIENCE = 3600.0
 
 @dataclass(slots=True)
 class _Running:
+    """A child process and the results that it has sent so far."""
+
     name: str
     process: BaseProcess
     pipe: Connection

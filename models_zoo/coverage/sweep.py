@@ -115,5 +115,5 @@ def _lost(before: dict[str, Measured], after: dict[str, Measured]) -> Iterable[s
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the processes of the models end, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the child processes end, too
     sys.exit(main())

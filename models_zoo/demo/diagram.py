@@ -54,7 +54,7 @@ class Diagram:
 
     @property
     def rows(self) -> float:
-        """Number of rows."""
+        """Number of rows that the boxes occupy."""
         return max(box.row for box in self.boxes) + 1
 
     @property

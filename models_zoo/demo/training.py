@@ -13,7 +13,7 @@ from .data import Digits
 RATE = 3e-4
 """Learning rate of AdamW: small enough for smooth curves, and sufficient for eight epochs."""
 BATCH = 64
-"""Batch size."""
+"""Number of images in a training step."""
 
 
 def predict(model: nn.Module, images: Tensor) -> Tensor:
