@@ -1,4 +1,4 @@
-"""Small models built for coverage: each has example inputs and a reason to exist; see ``ZOO``."""
+"""Small models for tests and demonstrations, each covering one architecture or construct; `ZOO` lists them all."""
 
 if __name__ != "fxgrow.models_zoo":
     raise ImportError("import fxgrow.models_zoo, not models_zoo")

@@ -1,4 +1,5 @@
-"""Passes: each is a dataclass of options whose `plan(model, analysis)` returns a Plan; none writes a tensor."""
+"""The passes of fxgrow: dataclasses of options whose `plan(model, analysis)` returns a `Plan` without writing a
+tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CloneBlock: copies of a block that the graph repeats, made to contribute zero."""
+"""The pass CloneBlock, which inserts copies of a repeated residual block that contribute zero."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class CloneBlock:
         'r2r'
 
     Args:
-        after: names of modules, containers or fx nodes; a copy of the block there is inserted behind each.
-        before: the same, in front of them.
+        after: names of modules, containers or fx nodes; a copy of the block there is inserted after each of them.
+        before: names before which a copy is inserted.
         scheme: "r2r" (two equal halves whose outgoing kernels are opposite) or "zero" (the last layer is zero).
-        count: number of copies at each place, one behind the other.
-        seed: new values depend on it and on the names of their parameters.
+        count: number of consecutive copies at each place.
+        seed: seed of the new values, which also depend on parameter names.
         init: values of the copy: "match" draws them with the standard deviation of the original's, "kaiming" and
-            "xavier" by their rules, "copy" takes the original's.
+            "xavier" use the initialisations of that name, "copy" takes the values of the original.
     """
 
     after: Names = None
@@ -51,7 +51,7 @@ class CloneBlock:
 
     @property
     def places(self) -> Places:
-        """Each named place with its side."""
+        """Return each named place with its side."""
         return places_of(self.after, self.before)
 
     def plan(self, gm: fx.GraphModule, analysis: Analysis) -> Plan:
@@ -64,7 +64,7 @@ class CloneBlock:
         return or_suggest(lambda: self.planned(gm, analysis), self._ways(gm, analysis))
 
     def planned(self, gm: fx.GraphModule, analysis: Analysis) -> Plan:
-        """As `plan`, without next steps in a refusal."""
+        """Return the plan as `plan` does, but without alternatives in a refusal."""
         of: dict[tuple[str, tuple[str, ...]], tuple[Position, Segment]] = {}
 
         def make(position: Position) -> Drafted:

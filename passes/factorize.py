@@ -1,4 +1,4 @@
-"""Factorize: a layer becomes two, whose product is the old kernel (Network Morphism in depth)."""
+"""The pass Factorize, which replaces a layer by two whose product is the old kernel (Network Morphism in depth)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Factorize:
         layers: module paths or fx node names of convolutions and linear layers.
         count: number of new factors in front of each layer.
         hidden: number of units between the factors; at least as many as the layer has inputs.
-        kernel: new window of the old layer, if it is to grow.
-        activation: a class of torch.nn or its name, or "none"; by default as nearby.
-        seed: new values depend on it and on the names of their parameters.
+        kernel: new kernel size of the old layer; None keeps it.
+        activation: a class of torch.nn or its name, or "none"; by default the one used nearby.
+        seed: seed of the new values, which also depend on parameter names.
         init: how new rows are drawn: "match", "kaiming" or "xavier".
     """
 
@@ -49,7 +49,7 @@ class Factorize:
 
     @property
     def places(self) -> Places:
-        """The named layers."""
+        """Return the named layers as places."""
         return places_of(self.layers, None)
 
     def plan(self, gm: fx.GraphModule, analysis: Analysis) -> Plan:

@@ -1,4 +1,4 @@
-"""IdentityLayer: new layers that start as the identity (Net2DeeperNet)."""
+"""The pass IdentityLayer, which inserts layers that start as the identity (Net2DeeperNet)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .insert_block import InsertBlock
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityLayer:
-    """Insert layers that are the identity, with a batch norm that undoes itself and the activation once more.
+    """Insert layers that start as the identity, each with a batch norm that starts as the identity and the activation.
 
-    Net2DeeperNet (Chen, Goodfellow and Shlens 2016, arXiv 1511.05641). The activation must be idempotent, and the value
-    must have passed it.
+    Net2DeeperNet (Chen, Goodfellow and Shlens 2016, arXiv 1511.05641). The activation must be idempotent,
+    and must have been applied to the value before.
 
     Example:
         >>> from fxgrow.passes import IdentityLayer
@@ -32,13 +32,13 @@ class IdentityLayer:
         'none'
 
     Args:
-        after: names of modules, containers or fx nodes; a layer is inserted behind each.
-        before: the same, in front of them.
-        count: number of layers at each place, one behind the other.
-        kernel: window of a convolution.
-        norm: "batch", "none", or "auto": as nearby.
-        activation: a class of torch.nn or its name, or "none"; by default as nearby.
-        seed: new values depend on it and on the names of their parameters.
+        after: names of modules, containers or fx nodes; a layer is inserted after each of them.
+        before: names before which a layer is inserted.
+        count: number of consecutive layers at each place.
+        kernel: kernel size of a convolution.
+        norm: "batch", "none", or "auto" for the norm used nearby.
+        activation: a class of torch.nn or its name, or "none"; by default the one used nearby.
+        seed: seed of the new values, which also depend on parameter names.
         init: how new weights that are not fixed by the identity are drawn: "match", "kaiming" or "xavier".
     """
 
@@ -57,7 +57,7 @@ class IdentityLayer:
 
     @property
     def places(self) -> Places:
-        """Each named place with its side."""
+        """Return each named place with its side."""
         return places_of(self.after, self.before)
 
     def plan(self, gm: fx.GraphModule, analysis: Analysis) -> Plan:
@@ -65,12 +65,12 @@ class IdentityLayer:
 
         Raises:
             UsageError: a name or an option is invalid.
-            GrowthRefused: the activation is not idempotent, or the value has not passed it.
+            GrowthRefused: the activation is not idempotent, or has not been applied to the value.
         """
         return or_suggest(lambda: self.planned(gm, analysis), self._ways(gm, analysis))
 
     def planned(self, gm: fx.GraphModule, analysis: Analysis) -> Plan:
-        """As `plan`, without next steps in a refusal."""
+        """Return the plan as `plan` does, but without alternatives in a refusal."""
         options = BlockOptions(kernel=self.kernel, norm=self.norm, activation=self.activation)
 
         def make(position: Position) -> Drafted:

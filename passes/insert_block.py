@@ -1,4 +1,4 @@
-"""InsertBlock: new residual blocks that contribute zero until they are trained (R2DeeperR)."""
+"""The pass InsertBlock, which inserts residual blocks that contribute zero until they are trained (R2DeeperR)."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ class InsertBlock:
         2
 
     Args:
-        after: names of modules, containers or fx nodes; a block is inserted behind each.
-        before: the same, in front of them.
+        after: names of modules, containers or fx nodes; a block is inserted after each of them.
+        before: names before which a block is inserted.
         block: "basic", "bottleneck", "depthwise", "mlp", "transformer", or a function from the number of channels to
             a module, which is added to its input.
         scheme: "r2r" (two equal halves whose outgoing kernels are opposite) or "zero" (the last layer is zero).
-        count: number of blocks at each place, one behind the other.
+        count: number of consecutive blocks at each place.
         hidden: width inside the block.
-        kernel: window of its convolutions.
+        kernel: kernel size of its convolutions.
         norm: "batch", "group", "layer", "rms", "none", or "auto".
         activation: a class of torch.nn or its name, or "none".
         heads: number of heads of a transformer block.
         causal: whether its attention is causal.
-        seed: new values depend on it and on the names of their parameters.
+        seed: seed of the new values, which also depend on parameter names.
         init: standard deviation of new weights: "match" (that of the preceding layer), "kaiming" or "xavier".
     """
 
@@ -86,7 +86,7 @@ class InsertBlock:
 
     @property
     def places(self) -> Places:
-        """Each named place with its side."""
+        """Return each named place with its side."""
         return places_of(self.after, self.before)
 
     def plan(self, gm: fx.GraphModule, analysis: Analysis) -> Plan:
@@ -99,7 +99,7 @@ class InsertBlock:
         return or_suggest(lambda: self.planned(gm, analysis), self._ways(gm, analysis))
 
     def planned(self, gm: fx.GraphModule, analysis: Analysis) -> Plan:
-        """As `plan`, without next steps in a refusal."""
+        """Return the plan as `plan` does, but without alternatives in a refusal."""
         drafts = in_rows(gm, analysis, self.places, self.count, lambda place: self._block(gm, analysis, place))
         return plan_inserts(gm, analysis, self.places, drafts, scheme=self.scheme, seed=self.seed, init=self.init)
 
@@ -108,7 +108,7 @@ class InsertBlock:
             yield 'scheme="zero"', lambda: replace(self, scheme="zero").planned(gm, analysis)
 
     def _block(self, gm: fx.GraphModule, analysis: Analysis, position: Position) -> Drafted:
-        """The block for one place, without its name."""
+        """Draft the block for one place; it has no name yet."""
         context = look_around(gm, analysis, position.node, position.value)
         where = f"{position.side} {position.name}"
         if callable(self.block):

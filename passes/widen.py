@@ -1,4 +1,4 @@
-"""Widen: more units in one volume, and in everything that must grow with it. Program and axes in, plan out."""
+"""The pass Widen, which adds channels to layers, and to everything that must grow with them."""
 
 from __future__ import annotations
 
@@ -61,17 +61,18 @@ class Widen:
         by: number of channels to add.
         factor: how many times wider; 2 if neither `to` nor `by` is given.
         round_to: round the width up to a multiple of this number.
-        width: the four together, as a `Width`.
-        others: further names, each with a width of its own.
-        optional: names that are left out if they cannot grow, which the plan's notes say; refused only if nothing can.
-        fixed: names that keep their widths, even where others can grow only together with them.
+        width: these four options as one `Width`.
+        others: further names, each with its own width.
+        optional: names that are left out if they cannot grow; the plan's notes list them. The pass fails only if none
+            of the names can grow.
+        fixed: names that keep their widths, even if others can grow only together with them.
         skip: what happens at residual joins. "couple": every tensor of the stream widens together and no node is
             added. "reshape": only the named volume widens, and each skip path from or to it is adapted (equation 38).
-        adapter: with skip="reshape", r is zero padding ("pad") or a learnable 1x1 convolution ("conv").
-        grow: of a grouped convolution's channels (g c), "channels" per group grow, or whole "groups".
-        scheme: what new units hold.
-        seed: new values depend on it and on the name of their parameter, on nothing else.
-        init: how new weights are drawn: "match" the spread of the old ones, "kaiming" or "xavier".
+        adapter: with skip="reshape", adapt skip paths by zero padding ("pad") or a learnable 1x1 convolution ("conv").
+        grow: for the channels of a grouped convolution, add "channels" to each group, or whole "groups".
+        scheme: how new units are initialised, as in `fxgrow.widen`.
+        seed: seed of the new values, which depend only on it and on parameter names.
+        init: how new weights are drawn: "match" uses the standard deviation of the old ones; or "kaiming", "xavier".
     """
 
     nodes: Name | Sequence[Name]
@@ -113,11 +114,11 @@ class Widen:
     def plan(
         self, gm: fx.GraphModule, analysis: Analysis, left_out: Mapping[str, Refusal] = MappingProxyType({})
     ) -> Plan:
-        """What would change. Reads the model's graph and the shapes of its tensors; writes nothing.
+        """Plan the widening. Reads the graph and the shapes of tensors; writes nothing.
 
         Raises:
             UsageError: a name or a width is invalid.
-            GrowthRefused: the growth would change the function or the interface, or cannot be written down.
+            GrowthRefused: the growth would change the function or the interface, or cannot be expressed as a plan.
         """
         settled = self.settled(gm, analysis, left_out)
         if settled.plan is None:
@@ -127,21 +128,21 @@ class Widen:
     def settled(
         self, gm: fx.GraphModule, analysis: Analysis, left_out: Mapping[str, Refusal] = MappingProxyType({})
     ) -> Settled:
-        """The plan, and why the names that are left out of it are.
+        """Return the plan, together with the names that are left out of it and the reasons.
 
         Args:
             gm: the model.
-            analysis: of it.
-            left_out: names of which it is known that they cannot grow, with the reason.
+            analysis: its analysis.
+            left_out: names that are known not to grow, with the reasons.
 
         Raises:
-            UsageError: as `plan`.
-            GrowthRefused: as `plan`, if a name that may not be left out cannot grow.
+            UsageError: as in `plan`.
+            GrowthRefused: as in `plan`, if a name that is not optional cannot grow.
         """
         task = Task(gm, analysis, left_out={name: left_out[name] for name in self.optional if name in left_out})
         plan = self._found(task)
         if plan is not None and task.expected is not None and len(task.left_out) > task.expected:
-            task = task.anew(gm, analysis)  # fewer calls may have to be written out
+            task = task.anew(gm, analysis)  # fewer calls may have to be decomposed
             plan = self._found(task)
         if plan is None:
             return Settled(None, task.left_out, task.first)
@@ -150,17 +151,18 @@ class Widen:
         return Settled(plan, task.left_out, task.first)
 
     def _found(self, task: Task) -> Plan | None:
-        """The plan; None if all names are left out."""
+        """Try until a plan is found; return None if all names are left out."""
         plan: Plan | None = None
         while plan is None and not task.left_out.keys() >= self._wishes.keys():
             plan = self._tried(task)
         return plan
 
     def _tried(self, task: Task) -> Plan | None:
-        """The plan; None if something had to be written out, left out, or grown otherwise, and it is to be tried again.
+        """Return the plan, or None if the task has changed (a call was decomposed, a name left out, or another factor
+        chosen) and the caller must try again.
 
         Raises:
-            GrowthRefused: what fails has to grow, or nothing is left.
+            GrowthRefused: a layer that fails is not optional, or no layer is left.
         """
         dims = self._dims(task)
         task.moved.clear()
@@ -212,7 +214,8 @@ class Widen:
     def _beside(
         self, task: Task, scheme: Scheme, problem: Problem, targets: Sequence[Target], some: Sequence[Failure]
     ) -> bool:
-        """Whether there are units, not tried yet, with which what fails may grow; they grow from now on."""
+        """Return whether other units were found, and added to the task, with which the failing layers may be able to
+        grow."""
         dims, found = problem.dims, False
         kept = {*self._atoms(task, dims, (*self.fixed, *task.left_out)), *task.in_vain}
         for failure in some:
@@ -228,7 +231,7 @@ class Widen:
         return found
 
     def _atoms(self, task: Task, dims: DimsSolver, names: Collection[str]) -> Iterator[Atom]:
-        """The units of some layers."""
+        """Yield the atoms of the named layers' channels."""
         known = paths(task.gm, dims) if names else {}
         for name in names:
             yield from atoms(dims.algebra.resolve(known[name].axis)) if name in known else ()
@@ -241,8 +244,8 @@ class Widen:
         return {**dict.fromkeys(names_in(self.nodes), self.width), **dict(self.others)}
 
     def sizes(self, task: Task, dims: DimsSolver) -> tuple[dict[Atom, int] | None, list[Target]]:
-        """New sizes, and the layers that ask for them; no sizes if nothing is left, or if calls had to be written out
-        before more can be said."""
+        """Return the new sizes and the target layers. The sizes are None if no target is left, or if calls had to be
+        decomposed first."""
         sizes: dict[Atom, int] = {}
         targets: list[Target] = []
         closed_nodes: dict[fx.Node, None] = {}
@@ -275,10 +278,10 @@ class Widen:
         units: Collection[Atom],
         cause: Callable[[Target], GrowthRefused],
     ) -> None:
-        """Grow layers whose new units an operator cannot take by the other factor of their products, or not at all.
+        """Let layers whose new units an operator rejects grow by another factor of their channels, or leave them out.
 
         Raises:
-            GrowthRefused: one of them has to grow, or none of them may be left out.
+            GrowthRefused: one of them is not optional and has no other factor.
         """
         near = holding(dims, targets, units)
         if not near:
@@ -301,7 +304,7 @@ class Widen:
             task.beside.clear()
 
     def _guilty(self, task: Task, dims: DimsSolver, targets: Sequence[Target], units: Collection[Atom]) -> list[Target]:
-        """Which of the layers whose units a node sees it stops by themselves; all of them if it is none."""
+        """Return the layers with these units that cannot grow alone; all of them if each can."""
         near = holding(dims, targets, units) or list(targets)
         if len(near) < 2 or not self.optional:
             return near
@@ -309,7 +312,7 @@ class Widen:
 
     def _grows_alone(self, task: Task, name: str) -> bool:
         way = task.other_way.get(name, self.grow)
-        grow = self.grow if way == "units" else way  # which is tried if the other factor fails
+        grow = self.grow if way == "units" else way  # "units" is tried when the other factor fails
         alone = replace(self, nodes=(), others=((name, self._wishes[name]),), optional=frozenset(), grow=grow)
         try:
             alone.plan(task.gm, task.analysis)
@@ -318,7 +321,7 @@ class Widen:
         return True
 
     def _grow(self, task: Task, dims: DimsSolver, target: Target, width: Width, sizes: dict[Atom, int]) -> None:
-        """Add the new sizes that one target asks for."""
+        """Add the new sizes that one target requires."""
         chosen = chosen_atoms(dims, target.axis, task.other_way.get(target.name, self.grow))
         if not chosen:
             raise explain_refusal(task.gm, dims, target, adapt_skips=self.skip == "reshape")
@@ -346,6 +349,6 @@ class Widen:
 
 
 def _reason(refusal: Refusal) -> str:
-    """Why, without who."""
+    """Return the reason of a refusal, without the layer's name."""
     what = refusal.what
     return what.partition(": ")[2] if what.startswith("cannot widen ") else what

@@ -1,4 +1,4 @@
-"""The analyses of traced models that are still alive."""
+"""Cache of the analyses of traced models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..capture.locks import one_at_a_time
 from ..capture.lowering.snapshot import Snapshot
 
 ANALYSES: weakref.WeakKeyDictionary[fx.GraphModule, Analysis] = weakref.WeakKeyDictionary()
-"""What is known of models that are still alive; an analysis that no longer fits its model is made anew."""
+"""The latest analysis of each live model. An analysis that no longer matches its model is replaced."""
 
 
 @one_at_a_time
@@ -23,7 +23,7 @@ def analysis_of(
     example_inputs: Sequence[Any] | Call | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
 ) -> Analysis:
-    """The analysis of a traced model: the one made before if the model is unchanged, else a new one."""
+    """Return the analysis of a traced model, from the cache if the model is unchanged."""
     known = ANALYSES.get(model)
     now = Snapshot(model) if known is not None else None
     given = as_call(example_inputs, example_kwargs)

@@ -1,4 +1,4 @@
-"""Apply plans to models: `apply`, and what widen, deepen and grow do with their plans."""
+"""The function `apply`, and the step that widen, deepen and grow share: apply a new plan and verify the result."""
 
 from __future__ import annotations
 
@@ -91,5 +91,5 @@ def grown_by(plan: Plan, model: fx.GraphModule, *, inplace: bool, verify: bool) 
             raise VerificationFailed(certificate.refusal())
         if inplace:
             grown = write(plan, model, inplace=True, checked=True)
-    ANALYSES.setdefault(grown, known)  # its signatures and input shapes serve the next analysis
+    ANALYSES.setdefault(grown, known)  # the next analysis reuses its signatures and input shapes
     return grown

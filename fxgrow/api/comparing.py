@@ -1,4 +1,4 @@
-"""`verify` and `bisect`: compare two models."""
+"""The functions `verify` and `bisect`, which compare two models."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def verify(
 
 
 def calls_of(before: nn.Module, after: nn.Module, call: Call | None = None) -> tuple[Call | None, Call | None]:
-    """What two models take, and what they take in training mode: what is given, else what is known of a traced one."""
+    """Return the inputs of two models in evaluation and in training mode: the given ones, or those known from a traced
+    model."""
     known = next((m for m in (before, after) if isinstance(m, fx.GraphModule)), None)
     if call is not None or known is None:
         return call, None

@@ -1,4 +1,4 @@
-"""`plan`: passes one after the other, as one plan."""
+"""The function `plan`, which composes passes into one plan."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def plan(
 
 
 def one(step: Pass, model: fx.GraphModule, analysis: Analysis) -> Plan:
-    """The plan of one pass; a refused widening names only next steps that have been planned."""
+    """Return the plan of one pass. The alternatives in the refusal of a widening have been planned themselves."""
     if isinstance(step, Widen):
         return advised(partial(planned, step, model, analysis), step, model, analysis)
     return step.plan(model, analysis)

@@ -1,4 +1,4 @@
-"""`deepen` and `plan_deepen`: insert blocks that contribute zero until they are trained."""
+"""The functions `deepen` and `plan_deepen`, which insert blocks that contribute zero until they are trained."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .composing import plan
 
 _DEFAULTS = {f.name: f.default for f in fields(InsertBlock) if f.name not in ("after", "before", "block")}
 OPTIONS = frozenset({*_DEFAULTS, "block"})
-"""Options of a block at one place."""
+"""Names of the options of `deepen` that may be given for one place."""
 
 
 @plain
@@ -79,16 +79,16 @@ def plan_deepen(
 
 
 def pass_for(after: Names, before: Names, block: Block, options: Mapping[str, Any]) -> Pass:
-    """The pass that the options of `deepen` ask for.
+    """Return the pass that corresponds to the options of `deepen`.
 
     Args:
-        after: places behind which something is inserted.
-        before: places in front of which something is inserted.
-        block: what is inserted.
-        options: the other options of `deepen` by name; those that are left out have their defaults.
+        after: places after which a block is inserted.
+        before: places before which a block is inserted.
+        block: the kind of block, or a factory.
+        options: the other options of `deepen` by name; missing ones have their defaults.
 
     Raises:
-        UsageError: an option is invalid, or means nothing to the block.
+        UsageError: an option is invalid, or does not apply to the block.
     """
     given = {**_DEFAULTS, **options}
     after, before = (None if names is None else names_in(names) for names in (after, before))

@@ -1,4 +1,4 @@
-"""`grow` and `plan_grow`: make a whole network wider, deeper, or both, by one plan."""
+"""The functions `grow` and `plan_grow`, which widen and deepen a whole network with one plan."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from .deepening import OPTIONS, pass_for
 
 Size = float | Width | None
 Widths = float | Width | Mapping[Any, Size] | Callable[[str, int], Size]
-"""A size for all layers, for names, patterns and sites, or by a function of name and present width."""
+"""The width of all layers, a mapping from names or patterns to widths, or a function of name and present width."""
 Depths = Name | Iterable[Name] | Mapping[Any, str | Mapping[str, Any]]
 _WILD = frozenset("*?[")
 _DEEPER = {"net2net": "net2net", "zero": "zero", "mean": "zero", "morphism": "zero"}
-"""How blocks are silenced that are inserted beside a widening; r2r beside all others."""
+"""The scheme of blocks that are inserted together with a widening; "r2r" for all other widening schemes."""
 
 
 @plain
@@ -153,17 +153,17 @@ def grow(
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What `widen=` says of the layers."""
+    """The layers and widths that the `widen=` argument requests."""
 
     widths: tuple[tuple[str, Width], ...]
     optional: frozenset[str]
-    """Those that no one named in full, which are left out if they cannot grow."""
+    """Layers that are not named in full; they are left out if they cannot grow."""
     fixed: frozenset[str]
-    """Those that are to stay as they are."""
+    """Layers that keep their widths."""
 
 
 def _asked(gm: fx.GraphModule, analysis: Analysis, widen: Widths) -> _Asked:
-    """Names with their widths, which of them may be left out, and which are to keep theirs."""
+    """Evaluate `widen=`: the widths by name, the layers that may be left out, and those that keep their widths."""
     layers = paths(gm, analysis.dims)
     known = {name: analysis.dims.algebra.measure(p.axis) for name, p in layers.items()}
     if callable(widen) and not isinstance(widen, Width):
@@ -216,7 +216,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _places(deepen: Depths | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each place with the options of `deepen` there."""
+    """Yield each place with its options for `deepen`."""
     if deepen is None:
         return
     if isinstance(deepen, Mapping):

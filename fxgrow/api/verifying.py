@@ -1,4 +1,4 @@
-"""Verification: compare a grown model with the one it came from, and watch its first step of training."""
+"""Verification: compare a grown model with the original, and examine its first training step."""
 
 from __future__ import annotations
 
@@ -48,29 +48,28 @@ def verify(
     seed: int = 0,
     training: bool = True,
 ) -> Certificate:
-    """Check that two models compute the same function. Both stay as they are.
+    """Check that two models compute the same function. Neither is changed.
 
-    The strong form is `verify(original, grown)` with the module itself, not its trace.
+    `verify(original, grown)` with the original module also checks the trace.
 
     Args:
-        before: the model that was grown: the user's own module, or a trace of it.
-        after: the grown model; if fxgrow grew it, its static proof goes into the certificate.
-        example_inputs: what the models take: tensors, of which the shapes count, in containers or not; other values are
-            passed as they are. Inferred for traced models.
-        example_kwargs: what they take by name.
-        train_inputs: what they take in training mode, if that is something else.
-        train_kwargs: what they take by name in training mode.
-        seed: of the probe inputs.
-        training: also compare in training mode where the proof claims it, and watch one training step.
+        before: the model that was grown: the module itself, or a trace of it.
+        after: the grown model; if fxgrow grew it, the certificate includes the static proof.
+        example_inputs: inputs of the models: tensors, of which only the shapes matter, possibly in containers; other
+            values are passed unchanged. Inferred for traced models.
+        example_kwargs: keyword inputs of the models.
+        train_inputs: inputs of the models in training mode, if they differ.
+        train_kwargs: keyword inputs of the models in training mode.
+        seed: seed of the probe inputs.
+        training: also compare in training mode, if the proof covers it, and run one training step.
 
     Returns:
-        A certificate, which is true if it is good enough. float64 decides; in the models' own dtype the tolerance comes
-        from the rounding errors of both, each measured against its own float64 run.
+        A certificate, which is true if the models agree. The float64 comparison decides; in the models' own dtype the
+        tolerance follows from the rounding errors of both models, each measured against its own float64 run.
 
     Raises:
-        UsageError: input shapes are neither given nor inferable, or do not fit; nothing that the models return can be
-            compared; something is no module, or a traced
-            model whose `forward` was replaced.
+        UsageError: input shapes are neither given nor inferable, or do not fit; no output can be compared; an argument
+            is not a module, or is a traced model whose `forward` was replaced.
     """
     for model in (before, after):
         if not isinstance(model, nn.Module):
@@ -111,7 +110,7 @@ def verify(
 def _certified(
     job: Job, history: tuple[Plan, ...], eval_only: tuple[str, ...], claims: tuple[str, ...], training: bool
 ) -> Certificate:
-    """Numbers, whether they count, and the first step of training."""
+    """Measure the differences in every mode, and assemble the certificate, including the first training step."""
     pair = job.pair
     found = {mode: job.measured(mode) for mode in job.modes}
     notes = [note for mode, (measured, _, more) in found.items() for note in (*more, *_summary(measured, mode))]
@@ -162,10 +161,10 @@ def _certified(
 
 
 def _comparable(found: Measured, *, alone: bool) -> None:
-    """Refuse a mode in which nothing can be compared.
+    """Raise an error if nothing can be compared in a mode.
 
     Raises:
-        UsageError: an output is nowhere finite; or neither model runs, in the mode that counts.
+        UsageError: an output has no finite entry, or neither model runs in the mode that matters.
     """
     name = nowhere_finite(found)
     if name and not found.failures:
@@ -181,7 +180,7 @@ def _comparable(found: Measured, *, alone: bool) -> None:
 def _watched(
     certificate: Certificate, job: Job, history: tuple[Plan, ...], probe: Probe, *, learns: bool
 ) -> tuple[Certificate, list[str]]:
-    """The first step of training, in that mode if it is claimed."""
+    """Add the first training step to a certificate, in training mode if the trace is valid for it."""
     after, seed = job.pair.after, job.pair.seed
     gradients, pairs, notes = first_step(after, probe, history, seed, training=learns)
     further, apart, blocks = blocks_step(after, probe, history, seed, training=learns)
@@ -189,7 +188,7 @@ def _watched(
 
 
 def _best(found: Measured, some: Sequence[Probe]) -> Probe:
-    """The first probe on which as much as possible is finite."""
+    """Return the probe, among those that ran, on which the most output entries are finite."""
     holes = {p.name: sum(e.size - e.entries for e in found.errors if e.probe == p.name) for p in some}
     ran = {e.probe for e in found.errors}
     return min((p for p in some if p.name in ran), key=lambda p: holes[p.name], default=some[0])
@@ -200,7 +199,7 @@ def _mode(name: str) -> str:
 
 
 def _summary(found: Measured, mode: str) -> list[str]:
-    """What weakens a mode."""
+    """Return notes on what weakens the comparison in a mode."""
     if found.errors or found.failures or found.refused is None:
         weak = [f"{text} (probes {', '.join(where)})" for text, where in found.weak.items()]
         return [*dict.fromkeys(found.notes), *weak]
@@ -208,12 +207,12 @@ def _summary(found: Measured, mode: str) -> list[str]:
 
 
 def _quieter(certificate: Certificate, job: Job, history: tuple[Plan, ...]) -> tuple[Certificate, nn.Module, list[str]]:
-    """The same comparisons without the noise that was asked for, and the model without it."""
+    """Repeat the comparisons without the noise that a plan added; also return the model without noise."""
     try:
         still = without_noise(_traced(job), job.pair.after, history)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # plans that do not fit, models that cannot be traced
+    except Exception as error:  # the plans do not match, or the model cannot be traced
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         return certificate, job.pair.after, [f"what the noise makes of the difference could not be told: {reason}"]
     quiet = replace(job, pair=replace(job.pair, after=still))
@@ -224,7 +223,7 @@ def _quieter(certificate: Certificate, job: Job, history: tuple[Plan, ...]) -> t
 def _felt(
     certificate: Certificate, job: Job, history: tuple[Plan, ...], some: Sequence[Probe], mode: str
 ) -> Certificate:
-    """Whether the probes feel the growth, and new entries are what the plans say; if not, whether all entries are."""
+    """Add whether the outputs depend on the new entries, and which new entries differ from the plans."""
     bounds: dict[str, float] = {}
     for e in certificate.errors:
         bounds[e.output] = max(e.bound, bounds.get(e.output, 0.0))
@@ -240,13 +239,13 @@ def _felt(
             wrong = suspects(base, after, history, follow(base, history, job.given[mode]))
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception:  # plans that cannot be followed: nobody can tell
+        except Exception:  # the plans cannot be followed, so nothing is known
             wrong = None
     return replace(certificate, unfelt=left, suspects=tuple(wrong) if wrong is not None else None)
 
 
 def _traced(job: Job) -> fx.GraphModule:
-    """The model before as a graph."""
+    """Return the model before the growth as a graph."""
     before, after = job.pair.before, job.pair.after
     if isinstance(before, fx.GraphModule):
         return before
@@ -255,13 +254,13 @@ def _traced(job: Job) -> fx.GraphModule:
 
 
 def _claims(before: nn.Module, after: nn.Module) -> tuple[str, ...]:
-    """The modes for which both models stand: a trace may stand for one of them."""
+    """Return the modes for which both models are valid; a trace may be valid for only one."""
     told = [modes_of(m) for m in (before, after) if isinstance(m, fx.GraphModule)]
     return tuple(mode for mode in MODES.values() if all(mode in some for some in told))
 
 
 def _compared(before: nn.Module, after: nn.Module) -> str:
-    """With what the grown model was compared."""
+    """Return what the grown model was compared with."""
     if not isinstance(before, fx.GraphModule):
         return "compared with the original module" if isinstance(after, fx.GraphModule) else ""
     if before.meta.get("fxgrow_original") == Snapshot(before).digest:
@@ -272,7 +271,7 @@ def _compared(before: nn.Module, after: nn.Module) -> str:
 
 
 def _infer(before: nn.Module, after: nn.Module) -> Call:
-    """What a traced model says of its inputs."""
+    """Return the inputs that a traced model records, or that are inferred from it."""
     for model in (before, after):
         if isinstance(model, fx.GraphModule):
             return analyse(model).call

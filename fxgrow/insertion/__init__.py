@@ -1,1 +1,1 @@
-"""New blocks: where they are inserted, what they are made of, and how they are made to contribute zero."""
+"""Inserted blocks: where they go, which modules they consist of, and how they start with a zero contribution."""

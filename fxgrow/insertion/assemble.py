@@ -1,4 +1,4 @@
-"""From the data of an inserted block to modules and a graph: on the meta device for the proof, or for real."""
+"""Build the module and graph of an inserted block, on the meta device for the proof or with real tensors."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from ..global_state import SinglePrecision
 from ..plans.insertion import ENTRY, Body, Copies, Factory, Layers, Link
 
 BESIDE = "outer_"
-"""Placeholders for values that a copied block shares with the model begin so."""
+"""Prefix of the placeholders for values that a copied block shares with the model."""
 
 
 def assemble(body: Body, gm: fx.GraphModule, *, meta: bool) -> fx.GraphModule:
-    """A block by itself: its input first, then one for each value of the model that it shares.
+    """Build a block as a GraphModule of its own. Its first input is the block's input; the others are shared model
+    values.
 
-    Its tensors lie on the meta device, or on the CPU with their modules' own initialisation (of global random state).
+    Its tensors are on the meta device, or on the CPU with the default initialisation of their modules, which uses the
+    global random state.
 
     Raises:
-        UsageError: a user's factory fails, or makes something that is no block.
+        UsageError: a user's factory fails, or does not return a valid block.
     """
     with torch.device("meta" if meta else "cpu"), SinglePrecision():
         match body:
@@ -42,7 +44,7 @@ def assemble(body: Body, gm: fx.GraphModule, *, meta: bool) -> fx.GraphModule:
 
 
 def outer(body: Body, gm: fx.GraphModule) -> list[fx.Node]:
-    """Nodes of the model, beside its entry, whose values a block reads."""
+    """Return the nodes of the model, other than the block's input, whose values the block reads."""
     if not isinstance(body, Copies):
         return []
     inside = {source for _, source in body.nodes}
@@ -79,7 +81,7 @@ def _filled(tree: Any, made: Mapping[str, fx.Node]) -> Any:
 
 
 def function(text: str) -> Callable[..., Any]:
-    """A function by its full name."""
+    """Import a function by its qualified name."""
     module, _, name = text.rpartition(".")
     found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return found
@@ -126,7 +128,7 @@ def _made(body: Factory) -> fx.GraphModule:
         module = body.build(body.channels)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # the user's own code
+    except Exception as error:  # user code may raise anything
         raise usage(
             Kind.BAD_BLOCK,
             f"the block factory {body.text} fails on {body.channels} channels: {str(error).strip() or repr(error)}",
@@ -167,7 +169,7 @@ def _made(body: Factory) -> fx.GraphModule:
 
 
 def put(root: nn.Module, path: str, thing: nn.Module | Tensor, *, parameter: bool = True) -> None:
-    """Register a module, parameter or buffer under a dotted path; containers on the way are made."""
+    """Register a module, parameter or buffer under a dotted path, creating containers as needed."""
     *above, name = path.split(".")
     for step in above:
         if step not in root._modules:
@@ -176,6 +178,6 @@ def put(root: nn.Module, path: str, thing: nn.Module | Tensor, *, parameter: boo
     if isinstance(thing, nn.Module):
         root.add_module(name, thing)
     elif parameter:
-        root.register_parameter(name, thing)  # type: ignore[arg-type]  # a parameter, says the caller
+        root.register_parameter(name, thing)  # type: ignore[arg-type]  # the caller passes a parameter
     else:
         root.register_buffer(name, thing)

@@ -1,4 +1,4 @@
-"""Masks: whether what is added to the logits of attention hides tokens, or is a bias that the model learns."""
+"""Distinguish attention masks that hide tokens from biases that the model learns."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from ..capture.program.program import Op, Origin, Program, Value
 
 MASKING = frozenset({"aten::masked_fill", "aten::tril", "aten::triu"})
-"""Operators that hide entries."""
+"""Operators that mask entries."""
 _CHOICES = """where masked_fill masked_scatter index_put index_fill index_copy scatter scatter_add fill
     tril triu"""
 _CHOOSING = frozenset(f"aten::{name}" for name in _CHOICES.split())
 _PIECES = frozenset(f"aten::{name}" for name in ("cat", "stack", "slice_scatter", "select_scatter"))
-"""Operators that put tensors beside each other."""
+"""Operators that combine tensors by concatenation or by writing one into another."""
 _ZEROS = frozenset(f"aten::{name}" for name in ("zeros", "zeros_like", "new_zeros"))
 _PADS = frozenset({"aten::pad", "aten::constant_pad_nd"})
 _SUMS = frozenset({"aten::add", "aten::sub"})
@@ -20,21 +20,21 @@ _MOVES = """alias clone contiguous detach expand expand_as flatten movedim narro
     slice squeeze to _to_copy transpose unflatten unsqueeze view
     constant_pad_nd"""
 _MOVING = frozenset(f"aten::{name}" for name in _MOVES.split())
-"""Operators whose results hold entries of their operand, or zeros."""
+"""Operators whose results contain only entries of their operand, or zeros."""
 
 
 def hides(program: Program, mask: Value) -> bool:
-    """Whether an attention mask may hide tokens: if it holds flags, or if some of the terms that it is the sum of is no
-    function of parameters that learn.
+    """Return whether an attention mask may hide tokens: it is boolean, or one of its terms is not computed from
+    trainable parameters.
 
-    Positions' biases are looked up in a table, or computed from one, and a block without them attends as freely.
+    Position biases are looked up in a table or computed from one; a block without them can attend to the same tokens.
     """
     makers = {out.index: op for op in program.ops for out in op.outputs}
     return any(not _learned(program, term, makers) for term in _terms(mask, makers))
 
 
 def _terms(value: Value, makers: dict[int, Op]) -> Iterator[Value]:
-    """What a value is the sum of, moves between axes aside."""
+    """Yield the terms of a sum, looking through operators that only move entries."""
     op = makers.get(value.index)
     if op is not None and (op.name in _SUMS or op.name in _PIECES or (op.name in _MOVING and not _fills(op))):
         for operand in op.inputs():
@@ -44,13 +44,13 @@ def _terms(value: Value, makers: dict[int, Op]) -> Iterator[Value]:
 
 
 def _fills(op: Op) -> bool:
-    """Whether an operator pads with another number than zero."""
+    """Return whether an operator pads with a number other than zero."""
     return op.name in _PADS and op.args.get("mode", "constant") == "constant" and op.args["value"] not in (None, 0)
 
 
 def _learned(program: Program, value: Value, makers: dict[int, Op]) -> bool:
-    """Whether a value is computed from parameters that learn, and no entry is chosen or put beside them, nor does a
-    flag or a number among the inputs say what it is. Zeros hide nothing."""
+    """Return whether a value is computed from trainable parameters without selecting or concatenating other entries and
+    without boolean or integer inputs. Zeros count as learned, because they hide nothing."""
     if not value.dtype.is_floating_point:
         return False
     if value.index in makers and makers[value.index].name in _ZEROS:

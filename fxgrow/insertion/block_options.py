@@ -1,4 +1,4 @@
-"""Defaults and options: what kind of block a place gets, and how it is made up."""
+"""Options of new blocks, and their defaults, which are chosen from the layers nearby."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NONE = "none"
 
 
 def block_for(position: Position, context: BlockContext) -> str:
-    """The kind of block that suits a place: a convolution where channels are axis 1 of an image, attention where there
-    is attention among tokens, else a multi-layer perceptron over the last axis."""
+    """Return the default kind of block for a position: "basic" if channels are axis 1 of an image or sequence,
+    "transformer" for tokens in a network with attention, else "mlp" over the last axis."""
     rank = len(position.value.shape)
     if takes_channels(position, context):
         return "basic"
@@ -27,7 +27,7 @@ def block_for(position: Position, context: BlockContext) -> str:
 
 
 def takes_channels(position: Position, context: BlockContext) -> bool:
-    """Whether layers at this place are convolutions: the units lie along axis 1 and there is a window behind them."""
+    """Return whether layers at a position are convolutions: the channels are axis 1 and spatial dimensions follow."""
     rank = len(position.value.shape)
     if rank not in (3, 4, 5):
         return False
@@ -36,7 +36,7 @@ def takes_channels(position: Position, context: BlockContext) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class BlockOptions:
-    """How a user wants blocks to be made; None leaves it to the neighbourhood."""
+    """The user's options for a new block; None means a default that is chosen from the layers nearby."""
 
     hidden: int | None = None
     kernel: int | None = None
@@ -47,10 +47,10 @@ class BlockOptions:
 
 
 def block_spec(position: Position, context: BlockContext, block: str, make: BlockOptions) -> BlockSpec:
-    """The options of a block, those not given taken from the neighbourhood.
+    """Return the `BlockSpec` of a block; options that are not given are chosen from the layers nearby.
 
     Raises:
-        UsageError: they are invalid, or the neighbourhood does not tell.
+        UsageError: an option is invalid, or cannot be inferred from the layers nearby.
     """
     shape = position.value.shape
     if block in CONVOLUTIONS and len(shape) not in (3, 4, 5):
@@ -80,10 +80,10 @@ def block_spec(position: Position, context: BlockContext, block: str, make: Bloc
 
 
 def check_hidden(hidden: int, units: int) -> None:
-    """Refuse a invalid width inside a block, before anything is made of it.
+    """Raise an error if the width inside a block is invalid, before any module is created.
 
     Raises:
-        UsageError: it is more than `LARGEST` times what passes there.
+        UsageError: it is more than `LARGEST` times the number of units at the position.
     """
     if hidden > LARGEST * units:
         what = f"hidden={hidden:,} is more than {LARGEST} times the {units} units that pass there"
@@ -91,11 +91,11 @@ def check_hidden(hidden: int, units: int) -> None:
 
 
 LARGEST_BATCH_NORM = 5
-"""Axes of what BatchNorm3d takes."""
+"""The largest number of dimensions that a batch norm accepts (BatchNorm3d)."""
 
 
 def _heads(features: int, usual: int) -> int:
-    """As many as nearby, or the most below that that divide the features; without attention nearby up to eight."""
+    """Return the largest divisor of `features` up to the number of heads nearby; without attention nearby, up to 8."""
     return next(h for h in (range(usual, 0, -1) if usual else (8, 4, 2, 1)) if features % h == 0)
 
 
@@ -115,7 +115,8 @@ def _norm(block: str, norm: str, context: BlockContext, rank: int) -> str:
 
 
 def activation_named(name: str | type[nn.Module] | None, context: BlockContext) -> Activation | None:
-    """A class of torch.nn by its name in any case, "none", or by default what the network uses nearby, else ReLU.
+    """Return the activation for a name or class of torch.nn (case-insensitive), or None for "none". The default is the
+    one that the network uses nearby, else ReLU.
 
     Raises:
         UsageError: there is no activation of that name.
@@ -138,10 +139,10 @@ def activation_named(name: str | type[nn.Module] | None, context: BlockContext) 
 
 
 def check_block(block: object, scheme: str) -> None:
-    """Whether a block can be asked for under a scheme.
+    """Check that a block can be requested with a scheme.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the block is unknown, or the scheme does not insert blocks of a chosen kind.
     """
     if scheme in ("net2net", "morphism"):
         if block is not None:

@@ -1,4 +1,4 @@
-"""What the tensors of a new block hold: from the identity proof to fills and halves."""
+"""Determine the initial values of a new block's tensors (fills and halves) from the identity proof."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .silence import MAPS
 def fresh_tensors(
     block: fx.GraphModule, analysis: Analysis, body: Body, proof: Identity, like: str, fills: Mapping[str, str]
 ) -> tuple[BlockTensor, ...]:
-    """One entry for each parameter and buffer of a block.
+    """Return one `BlockTensor` for each parameter and buffer of a block.
 
     Args:
-        block: the block by itself, on the meta device.
-        analysis: of it.
-        body: what it is made from.
-        proof: that it is the identity; it says what is zero and what comes in halves.
-        like: the tensor whose spread new weights have.
-        fills: fills that are known already, by name.
+        block: the block as a separate module, on the meta device.
+        analysis: the block's analysis.
+        body: the description from which it was built.
+        proof: the proof that it is the identity; it determines which tensors are zero and which consist of halves.
+        like: the tensor whose standard deviation new weights get.
+        fills: predetermined fills, by tensor name.
     """
     known = analysis.program.parameters
     biases = {
@@ -61,7 +61,7 @@ def fresh_tensors(
 
 
 def _originals(block: fx.GraphModule, body: Body) -> dict[str, str]:
-    """For each tensor of a copied block the name of what it was copied from."""
+    """Map each tensor of a copied block to the name of its original."""
     if not isinstance(body, Copies):
         return {}
     names = dict(body.tensors)
@@ -71,7 +71,7 @@ def _originals(block: fx.GraphModule, body: Body) -> dict[str, str]:
 
 
 def halves(analysis: Analysis, value: Value, proof: Identity) -> tuple[AxisGrowth, ...]:
-    """The axes along which a tensor is two halves."""
+    """Return the axes along which a tensor consists of two halves, with their layouts."""
     dims = analysis.dims
     growths = []
     for silence in proof.silences:
@@ -83,7 +83,7 @@ def halves(analysis: Analysis, value: Value, proof: Identity) -> tuple[AxisGrowt
 
 
 def _all_new(layout: Layout) -> Layout:
-    """A layout in which every unit of a growing set is new."""
+    """Return a layout with the same structure in which all units of growing sets are new."""
     match layout:
         case Leaf():
             return Leaf(0, layout.new, layout.state)
@@ -98,8 +98,8 @@ def _all_new(layout: Layout) -> Layout:
 
 
 def slow(block: fx.GraphModule, analysis: Analysis, proof: Identity) -> tuple[str, ...]:
-    """Parameters that no gradient reaches at the first step: whatever stands in front of zeros, and in front of the
-    layer that makes two equal halves, because their gradients are opposite and meet there in equal rows."""
+    """Return the parameters without a gradient at the first step: those whose only consumers lead to zero weights, and
+    those before the layer that produces two equal halves, where opposite gradients cancel."""
     program, dims = analysis.program, analysis.dims
     quiet: set[str] = set()
     for silence in proof.silences:

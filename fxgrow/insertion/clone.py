@@ -1,4 +1,4 @@
-"""Clone: choose the block that a copy is made of, and copy it on paper."""
+"""Choose the block that a clone copies, and describe the copy."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .segments import Segment, alike, between, stretches
 
 
 def find_block(gm: fx.GraphModule, analysis: Analysis, position: Position) -> Segment:
-    """The block to copy: the one that ends at the position, or the nearest of the same shape that the graph repeats.
+    """Find the block to copy: the one that ends at the position, or else the nearest repeated block of the same shape.
 
     Raises:
-        GrowthRefused: no block of the graph returns what it takes at this shape.
+        GrowthRefused: the graph repeats no residual block that maps this shape to itself.
     """
     named = _container(gm, analysis, position)
     if named is not None:
@@ -49,7 +49,8 @@ def find_block(gm: fx.GraphModule, analysis: Analysis, position: Position) -> Se
 
 
 def _same(gm: fx.GraphModule, analysis: Analysis, a: Segment, b: Segment) -> bool:
-    """Whether two stretches are one block; at one width whole numbers that functions are given must agree, too."""
+    """Return whether two segments are the same block. If their shapes are equal, integer arguments must be equal,
+    too."""
     shapes = [(_shape(analysis, s.entry), _shape(analysis, s.last)) for s in (a, b)]
     return alike(gm, a, b, numbers=shapes[0] == shapes[1])
 
@@ -60,7 +61,8 @@ def _shape(analysis: Analysis, node: str) -> tuple[int, ...] | None:
 
 
 def _container(gm: fx.GraphModule, analysis: Analysis, position: Position) -> Segment | None:
-    """The container that the user named, if it is a block: one value in, one of the same shape out, a join inside."""
+    """Return the container that the user named if it is a block: one input, one output of the same shape, a join
+    inside."""
     inside = set(position.inside)
     if position.side == "before" or len(inside) < 2 or position.node.name not in inside:
         return None
@@ -77,7 +79,8 @@ def _container(gm: fx.GraphModule, analysis: Analysis, position: Position) -> Se
 
 
 def _period(gm: fx.GraphModule, analysis: Analysis, known: Sequence[Segment]) -> Segment | None:
-    """The shortest run of stretches at the end that is preceded by the same once more, and keeps the shape."""
+    """Return the shortest run of segments at the end that repeats the run before it and preserves the shape, or
+    None."""
     for length in range(1, len(known) // 2 + 1):
         last, before = known[-length:], known[-2 * length : -length]
         if all(_same(gm, analysis, a, b) for a, b in zip(last, before, strict=True)):
@@ -88,7 +91,7 @@ def _period(gm: fx.GraphModule, analysis: Analysis, known: Sequence[Segment]) ->
 
 
 def copies(gm: fx.GraphModule, stretch: Segment, *, afresh: bool) -> Copies:
-    """A block as a copy of a stretch; modules keep their names below the container that they share."""
+    """Describe a copy of a segment. Modules keep their names relative to their common container."""
     nodes = {n.name: n for n in gm.graph.nodes}
     inside = [nodes[n] for n in stretch.nodes]
     shared = common(gm, stretch)
@@ -104,7 +107,7 @@ def copies(gm: fx.GraphModule, stretch: Segment, *, afresh: bool) -> Copies:
 
 
 def common(gm: fx.GraphModule, stretch: Segment) -> str:
-    """The innermost container that holds all modules of a stretch."""
+    """Return the path of the innermost container that holds all modules of a segment."""
     nodes = {n.name: n for n in gm.graph.nodes}
     targets = [str(nodes[n].target) for n in stretch.nodes if nodes[n].op in ("call_module", "get_attr")]
     if not targets:

@@ -1,4 +1,4 @@
-"""What a deeper model of the same class would call the tensors of clones, where such a model is what has come about."""
+"""State dict keys of clones: the names that their tensors have in a deeper model of the same class."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ _NUMBERED = re.compile(r"^(.*?)(\d+)$")
 
 @dataclass(frozen=True, slots=True)
 class Clone:
-    """A clone among blocks that are numbered in a row ("layer3.0", "layer3.1" …)."""
+    """A clone within a sequence of numbered blocks ("layer3.0", "layer3.1" …)."""
 
     row: str
-    """What their names begin with ("layer3.")."""
+    """The common prefix of the block names ("layer3.")."""
     behind: int
-    """The number of the block that it stands behind."""
+    """The number of the block after which the clone is inserted."""
     blocks: tuple[tuple[int, str], ...]
-    """The numbers of those that it is a copy of, and what the names of their copies' tensors begin with."""
+    """The number of each original block, and the prefix of the tensor names of its copy."""
     path: str
-    """Its own name."""
+    """The module path of the clone."""
     names: tuple[str, ...]
-    """Of its tensors."""
+    """The names of its tensors."""
 
 
 def clone_in_a_row(
     gm: fx.GraphModule, analysis: Analysis, position: Position, stretch: Segment, path: str, names: Sequence[str]
 ) -> Clone | None:
-    """A clone of one or several numbered blocks that stands behind one of the same row; None if it does not."""
+    """Return the `Clone` if it copies one or several numbered blocks and follows a block of the same sequence, else
+    None."""
     original = common(gm, stretch)
     found = _children(gm, analysis, stretch, original)
     if found is None:
@@ -59,7 +60,8 @@ def clone_in_a_row(
 def _children(
     gm: fx.GraphModule, analysis: Analysis, stretch: Segment, above: str
 ) -> tuple[str, tuple[tuple[int, str], ...]] | None:
-    """The numbered blocks of a container, if a stretch is several of them: each holds a residual join."""
+    """Return the prefix and the numbered children of a container if a segment spans several of them, each with a
+    residual join."""
     nodes = {n.name: n for n in gm.graph.nodes}
     targets = [str(nodes[n].target) for n in stretch.nodes if nodes[n].op in ("call_module", "get_attr")]
     children = sorted({t.removeprefix(f"{above}.").partition(".")[0] for t in targets}) if above else []
@@ -74,10 +76,10 @@ def _children(
 
 
 def deeper_keys(gm: fx.GraphModule, analysis: Analysis, clones: Sequence[Clone]) -> tuple[tuple[str, str], ...]:
-    """Where names differ from those of the deeper model of the same class, whose blocks are numbered in a row.
+    """Map the keys of the deepened model to those of a deeper model of the same class, where they differ.
 
-    Nothing for a row in which blocks of different kinds take turns, unless they still do: a class that shifts the
-    windows of every second block makes no model with two of these in a row.
+    A sequence in which blocks of different kinds alternate is skipped if the clones break the alternation: a class that
+    shifts the windows of every second block cannot build a model with two such blocks in succession.
     """
     keys: list[tuple[str, str]] = []
     state = [*gm.state_dict()]
@@ -103,8 +105,8 @@ def deeper_keys(gm: fx.GraphModule, analysis: Analysis, clones: Sequence[Clone])
 
 
 def _kinds(gm: fx.GraphModule, analysis: Analysis, row: str, numbers: Sequence[int]) -> list[dict[int, int]]:
-    """The kind of each numbered block, equal numbers for blocks that are alike: one piece of the row after the other,
-    cut at blocks that change the shape of what they take, which come once however many others follow."""
+    """Number the kinds of the blocks in a sequence; blocks with isomorphic graphs have the same number. Blocks that
+    change the shape of their input split the sequence into pieces and have no number."""
     pieces: list[dict[int, int]] = [{}]
     examples: list[Segment] = []
     for number in numbers:
@@ -123,7 +125,7 @@ def _kinds(gm: fx.GraphModule, analysis: Analysis, row: str, numbers: Sequence[i
 
 
 def _read_by(last: fx.Node, among: Sequence[fx.Node]) -> set[fx.Node]:
-    """A node, and those that it depends on: checks of shapes, which nobody reads, say nothing of a block's kind."""
+    """Return a node and those it depends on. Shape checks, which have no consumers, do not affect a block's kind."""
     found = {last}
     for node in reversed(among):
         if node in found:
@@ -137,7 +139,8 @@ def _shape(analysis: Analysis, node: str) -> tuple[int, ...] | None:
 
 
 def _goes_on(pieces: Sequence[dict[int, int]], behind: dict[int, list[Clone]]) -> bool:
-    """Whether blocks follow each other with the clones as they do without: after some at the start, in turns."""
+    """Return whether the kinds continue their periodic pattern, possibly after a non-periodic start, with the clones
+    inserted."""
     kinds = {number: kind for piece in pieces for number, kind in piece.items()}
     for piece in pieces:
         new: list[int] = []

@@ -1,4 +1,4 @@
-"""The neighbourhood of a place: what a block there should look like to fit the network around it."""
+"""Determine the layers near a position, so that a new block there matches the surrounding network."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _ACTIVATIONS: dict[str, str] = {
     "hardsigmoid": "Hardsigmoid",
     "prelu": "PReLU",
 }
-"""How torch.nn spells the functions that serve as activations."""
+"""The class in torch.nn of each function that serves as an activation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """A class of torch.nn and its options."""
+    """The name of an activation class in torch.nn, and its options."""
 
     kind: str
     options: Options = ()
@@ -54,28 +54,28 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class BlockContext:
-    """What the network uses near a place."""
+    """The layers that the network uses near a position."""
 
     like: str
-    """The weight of the preceding layer; "" if there is none."""
+    """The name of the preceding layer's weight; "" if there is none."""
     layer: str
     """Its operator: "conv2d", "linear" …; "" if there is none."""
     axis: int
-    """Along which axis of the value the preceding layer's units lie; -1 if that is not known."""
+    """The axis of the value along which the preceding layer's units lie; -1 if unknown."""
     norm: str
-    """The nearest norm: "batch", "group", "layer", "rms" or "none"."""
+    """The kind of the nearest norm: "batch", "group", "layer", "rms" or "none"."""
     groups: int
-    """Of the nearest group norm."""
+    """The number of groups of that norm; 1 unless it is a group norm."""
     activation: Activation | None
     heads: int
-    """Of the nearest attention; 0 if the network has none."""
+    """The number of heads of the nearest attention; 0 if the network has none."""
     causal: bool
     masked: bool
-    """Whether attention in this network takes masks that a new block could not know."""
+    """Whether attention in this network takes masks that a new block cannot reproduce."""
 
 
 def look_around(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Value) -> BlockContext:
-    """Look at what comes before a node, nearest first, then at what comes after it."""
+    """Return the context of a node: the operators before it, nearest first, then those after it."""
     program = analysis.program
     order = program.position()
     here = order[node.name]
@@ -103,7 +103,7 @@ def look_around(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Va
 
 
 def _units(analysis: Analysis, before: list[Op], value: Value) -> int:
-    """Where the units of the nearest layer that made this value lie."""
+    """Return the axis along which the units of the nearest producer of a value lie; -1 if unknown."""
     dims = analysis.dims
     axes = [set(atoms(axis)) for axis in dims.resolved(value)]
     near = {op.node: k for k, op in enumerate(before)}
@@ -138,7 +138,7 @@ def _activation(gm: fx.GraphModule, node: fx.Node, op: Op) -> Activation | None:
             return Activation(kind, _constants(module))
     kind = _ACTIVATIONS.get(op.name.removeprefix("aten::"), "")
     if kind in ("", "PReLU", "Hardtanh", "ELU", "CELU", "LeakyReLU", "Softplus"):
-        return None  # with options that a function call hides
+        return None  # their options are not recovered from function calls
     return Activation(kind, options(approximate=op.args["approximate"]) if kind == "GELU" else ())
 
 
@@ -149,11 +149,11 @@ def _constants(module: Any) -> Options:
 
 
 def activated_by(analysis: Analysis, value: Value, veiled: Collection[Value] = ()) -> list[Op]:
-    """The unit-by-unit functions that every entry of a value has just come out of; none if that is not known, or if it
-    may be another value (one of the `veiled`) in training mode."""
+    """Return the elementwise functions whose outputs make up a value, up to operators that only move entries. Return
+    none if they are unknown, or if the value may be another one (one of `veiled`) in the other mode."""
     ops = analysis.program.ops
     idle = {id(op) for op in ops if op.name in KEEPS_VALUES and set(op.outputs) <= set(op.inputs())}
-    made = {out.index: op for op in ops if id(op) not in idle for out in op.outputs}  # idle: flatten of what is flat
+    made = {out.index: op for op in ops if id(op) not in idle for out in op.outputs}  # idle: no-ops (flatten of flat)
 
     def sources(v: Value) -> list[Op] | None:
         op = made.get(v.index)
@@ -168,8 +168,9 @@ def activated_by(analysis: Analysis, value: Value, veiled: Collection[Value] = (
 
 
 def passed(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, value: Value) -> Callable[[Op], str]:
-    """For a function, why it changes no entry of a node's value, or nothing that is made of it: it is idempotent and
-    they have all passed it already, or will pass it wherever they go; or they are within what it leaves as it is."""
+    """Return a function that explains why an operator leaves a node's value, and everything computed from it,
+    unchanged. Either the operator is idempotent and has been applied to all entries before, or will be applied on every
+    path; or it is the identity on the range of the value. The explanation is "" if none of this is known."""
     hidden = veils(gm, analysis)
     order = {n.name: k for k, n in enumerate(gm.graph.nodes)}
     veiled = _results(analysis, [n for n in hidden if order[n.name] <= order[node.name]])
@@ -198,10 +199,10 @@ def _results(analysis: Analysis, nodes: Collection[fx.Node]) -> list[Value]:
 
 
 def _followed(analysis: Analysis, value: Value, op: Op, hidden: Collection[fx.Node]) -> list[Op]:
-    """Where a function comes anyway, whichever way a value goes; none if there is a way without it.
+    """Return the later calls of a function through which every path from a value passes; none if some path avoids it.
 
-    On the way entries are moved and nothing else, or the largest are taken: a function that never falls may come before
-    that as well as after. Which of them are the largest it may change, so nobody may read that.
+    Before such a call, a path may only move entries or take their maximum: a non-decreasing function commutes with the
+    maximum. It may change the indices of the maximum, so these must have no consumers.
     """
     found: list[Op] = []
     values = [value]

@@ -1,4 +1,4 @@
-"""The device and the dtype of a new block: those of what passes at its place."""
+"""Choose the device and the dtype of a new block: those of the value at its position."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .context import BlockContext
 
 
 def nearest_tensor(gm: fx.GraphModule, context: BlockContext, value: Value, where: str) -> str:
-    """The tensor of the neighbourhood whose device a new block gets; "" if there is none.
+    """Return the name of the tensor whose device a new block uses; "" if the model has none.
 
     Raises:
-        GrowthRefused: there is none, and the block could not read `value` where new modules are made.
+        GrowthRefused: there is none, and `value` is not on the CPU, where new modules are created.
     """
     named = (*gm.named_parameters(), *gm.named_buffers())
     found = context.like or next((name for name, tensor in named if tensor.is_floating_point()), "")
@@ -28,8 +28,8 @@ def nearest_tensor(gm: fx.GraphModule, context: BlockContext, value: Value, wher
 
 
 def other_dtype(gm: fx.GraphModule, analysis: Analysis, body: Body, like: str, value: Value) -> str:
-    """The dtype that a block must be brought to, because it would have another than what passes at its place, behind a
-    cast for example; "" if it has that already. A clone may hold several, as what it is a copy of does."""
+    """Return the dtype to which a block must be converted because its own differs from that of `value`, for example
+    after a cast; "" if they agree. A clone may hold several dtypes, like its original."""
     if isinstance(body, Copies):
         entry = analysis.program.results.get(body.entry)
         here = entry.dtype if isinstance(entry, Value) else None

@@ -1,8 +1,10 @@
-"""Network Morphism in depth: a layer is factored into two whose product is the old kernel, with a P-activation between.
+"""Network Morphism in depth: factor a layer into two layers whose product is the old kernel, with a P-activation
+between.
 
-The new factor stands in front: the identity and further drawn rows, U = [1; R]. The old layer becomes [W, 0], padded
-with zeros around its window where a larger kernel is asked for, so that [W, 0] U = W entry by entry, in any dtype. The
-new factor is 1x1 and pads nothing, so borders, strides and dilations are the old layer's.
+The new factor comes first: its weight is the identity and further random rows, U = [1; R]. The weight of the old layer
+becomes [W, 0], so that [W, 0] U = W holds entry by entry in any dtype; if a larger kernel is requested, it is also
+padded with zeros on every side. The new factor is 1x1 and has no padding, so borders, strides and dilations are those
+of the old layer.
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def factors(
     gm: fx.GraphModule, analysis: Analysis, name: str, make: BlockOptions, count: int, taken: set[str]
 ) -> list[Drafted]:
-    """Factors in front of a layer, and (with the first of them) what becomes of the layer.
+    """Draft `count` factors in front of a layer; the first one also carries the edits of the layer.
 
     Raises:
         UsageError: the name or the widths are invalid.
-        GrowthRefused: the layer has no kernel of its own.
+        GrowthRefused: the layer cannot be factored.
     """
     node, module = factored(gm, name)
     width = width_of(module, make.hidden, name)
@@ -69,11 +71,11 @@ def factors(
 
 
 def factored(gm: fx.GraphModule, name: object) -> tuple[fx.Node, Any]:
-    """The call and the module that a name stands for, if it can be factored.
+    """Return the call and the module that a name refers to, after checking that the module can be factored.
 
     Raises:
         UsageError: there is no such module.
-        GrowthRefused: it is no layer with a kernel of its own that is called once.
+        GrowthRefused: the module is not a convolution or linear layer, is called several times, or has a tied weight.
     """
     if not isinstance(name, str):
         raise usage(Kind.BAD_OPTION, f"a place must be a name, not {type(name).__name__}", hint='after="layer1.conv1"')
@@ -106,7 +108,7 @@ def factored(gm: fx.GraphModule, name: object) -> tuple[fx.Node, Any]:
 
 
 def _tied(gm: fx.GraphModule, weight: Any) -> list[str]:
-    """The names of a parameter, and of those in the same memory."""
+    """Return all names of a parameter, including those of parameters that share its memory."""
     if weight is None:
         return []
     place = place_of(weight)
@@ -114,10 +116,10 @@ def _tied(gm: fx.GraphModule, weight: Any) -> list[str]:
 
 
 def width_of(module: Any, hidden: int | None, name: str) -> int:
-    """Units between the two factors.
+    """Return the number of units between the two factors.
 
     Raises:
-        UsageError: fewer than the layer reads would lower its rank, or groups do not divide them.
+        UsageError: there are fewer units than the layer has inputs, or `groups` does not divide them.
     """
     inputs = module.weight.shape[1] * getattr(module, "groups", 1)
     width = inputs if hidden is None else hidden
@@ -135,10 +137,10 @@ def width_of(module: Any, hidden: int | None, name: str) -> int:
 def second_factor(
     gm: fx.GraphModule, node: fx.Node, module: Any, width: int, kernel: int | None
 ) -> tuple[tuple[TensorEdit, ...], tuple[ModuleEdit, ...]]:
-    """What becomes of the old layer: it reads more channels, and its window may be larger.
+    """Return the edits of the old layer: more input channels, and possibly a larger kernel.
 
     Raises:
-        UsageError: the window cannot grow like that.
+        UsageError: the kernel cannot grow to that size symmetrically.
     """
     path = str(node.target)
     weight = module.weight
@@ -174,7 +176,7 @@ def _frame(size: int, more: int) -> Chain:
 
 
 def _padded(module: Any, kernel: int, more: list[int]) -> dict[str, object]:
-    """The size attributes of a convolution with a larger window whose centre stays where it was."""
+    """Return the size attributes of a convolution whose kernel is enlarged equally on both sides."""
     size = (kernel,) * len(more)
     if module.padding == "same":
         both = [d * (kernel - 1) for d in module.dilation]

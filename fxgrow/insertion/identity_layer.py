@@ -1,4 +1,5 @@
-"""Net2DeeperNet: a layer that is the identity, a batch norm that undoes itself, and the non-linearity once more."""
+"""Net2DeeperNet: insert a layer that is the identity, a batch norm that is the identity, and the activation once
+more."""
 
 from __future__ import annotations
 
@@ -19,10 +20,10 @@ _UNDONE = "batch norm is the identity on its running statistics, not on those of
 def draft_identity(
     gm: fx.GraphModule, analysis: Analysis, position: Position, make: BlockOptions, context: BlockContext, where: str
 ) -> Drafted:
-    """The identity layer for a place; its σ is the network's, and must leave what it has made already.
+    """Draft the identity layer for a position. Its activation must leave the value unchanged.
 
     Raises:
-        GrowthRefused: σ is not idempotent, or the value has not passed it.
+        GrowthRefused: the activation is not idempotent, or has not been applied to the value.
     """
     linear = not takes_channels(position, context)
     batch = make.norm == "batch" or (make.norm == "auto" and context.norm == "batch")

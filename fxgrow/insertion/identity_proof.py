@@ -1,4 +1,4 @@
-"""The identity proof: a block returns what it got, because all that it adds vanishes."""
+"""The identity proof: a block returns its input, because everything that it adds is zero."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _KEEPS = frozenset(f"aten::{n}" for n in ("alias", "clone", "contiguous", "detac
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """That a block is the identity, and what its tensors must hold for that."""
+    """The proof that a block is the identity, and the tensor values that it requires."""
 
     silences: tuple[Silence, ...]
     steps: tuple[Step, ...]
     eval_only: tuple[str, ...]
     stream: frozenset[int] = frozenset()
-    """Indices of the values that are the block's input."""
+    """Indices of the values that equal the block's input."""
 
 
 def prove_identity(
     analysis: Analysis, scheme: str, maps: Mapping[str, str], activated: Callable[[Op], str]
 ) -> Identity | Failure:
-    """Walk a block's program from its first input to its output.
+    """Prove that a block is the identity, by following its input through its program.
 
     Args:
-        analysis: of the block by itself.
-        scheme: how added branches are silenced: "r2r" or "zero".
-        maps: nodes that are the identity by their values: "" always, otherwise why in evaluation mode only.
-        activated: for a function, why it does not change the block's input; "" if it does, or that is not known.
+        analysis: the analysis of the block as a separate model.
+        scheme: how added branches are made zero: "r2r" or "zero".
+        maps: nodes that are the identity because of their values; the text says why in evaluation mode only, if so.
+        activated: returns why an operator does not change the block's input; "" if it does, or if that is unknown.
     """
     program = analysis.program
     entry = program.inputs[0]
@@ -95,7 +95,7 @@ def _lost(op: Op, at: int, same: set[int]) -> Failure:
 
 
 def _branch(op: Op, same: set[int]) -> Value | None:
-    """What an addition adds to the stream."""
+    """Return the operand that an addition adds to the stream, or None if the operator is not such an addition."""
     if op.name != "aten::add" or op.args.get("alpha", 1) != 1:
         return None
     a, b = op.args["self"], op.args["other"]

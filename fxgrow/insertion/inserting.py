@@ -1,4 +1,4 @@
-"""From the body of a block to its proved insertion: the block is lowered by itself, and the identity proof is made."""
+"""Draft the insertion of a block: build and analyse the block separately, and prove that it is the identity."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class Drafted:
-    """An insertion with its proof; old layers may change with it."""
+    """A planned insertion with its proof, and the edits of existing layers that belong to it."""
 
     insert: Insert
     proof: tuple[str, ...]
@@ -49,7 +49,7 @@ class Drafted:
 
     @staticmethod
     def costs(gm: fx.GraphModule, analysis: Analysis, drafts: Sequence[Drafted]) -> tuple[Cost, Cost]:
-        """What the model costs before and after."""
+        """Return the cost of the model before and after the insertions."""
         parameters, size = analysis.size
         ops = analysis.program.ops
         before = Cost(parameters, size, flops(ops, lambda value: value.shape))
@@ -84,17 +84,17 @@ def draft(
     idle: Callable[[Op], str] | None = None,
     shape: tuple[int, ...] | None = None,
 ) -> Drafted:
-    """Prove a block for a place.
+    """Draft a block for a position, with the proof that it does not change the function.
 
     Args:
-        maps: nodes that are the identity by their values (see `prove_identity`).
-        fills: fills of tensors that are known already.
-        idle: for a function, why it does not change the value at the place.
-        shape: of the value that enters, if it is another one than the position's.
+        maps: nodes that are the identity because of their values (see `prove_identity`).
+        fills: predetermined fills, by tensor name.
+        idle: explains why an operator does not change the value at the position, or returns "".
+        shape: shape of the value that enters, if it differs from the position's.
 
     Raises:
-        UsageError: the block does not take or return what passes there.
-        GrowthRefused: it would change the function.
+        UsageError: the block does not accept the value, or returns another shape.
+        GrowthRefused: the block would change the function.
     """
     value = position.value
     block = assemble(body, gm, meta=True)
@@ -160,7 +160,7 @@ def draft(
 
 
 def _factored(inner: Analysis) -> tuple[str, ...]:
-    """Why a factor in front of a layer changes nothing, operator by operator."""
+    """Return the proof lines for a factor in front of a layer, one per operator."""
     first, *rest = inner.program.ops
     lines = [
         f"{first.node}: {_short(first.name)}: W' U = W entry by entry: U is the identity and further rows, and W' has "
@@ -182,7 +182,7 @@ def _silent_in(
     fills: Mapping[str, str],
     tensors: tuple[BlockTensor, ...],
 ) -> str:
-    """Why the tensors that silence a block do not silence it in another mode; empty if they do."""
+    """Return why the tensors that make a block zero fail to do so in another mode; empty if they do not fail."""
     if other.analysis is None:
         return f"the block does not run: {other.problem}"
     proof = prove_identity(other.analysis, scheme, maps, known)
@@ -193,13 +193,13 @@ def _silent_in(
 
 
 def random_nodes(block: fx.GraphModule, inputs: tuple[Any, ...], *, training: bool) -> tuple[str, ...]:
-    """Nodes that draw random numbers in one mode (dropout, stochastic depth): what is drawn after them at equal seed is
-    another draw than before."""
+    """Return the nodes that draw random numbers in one mode (dropout, stochastic depth). With the same seed, later
+    draws then differ from those without the block."""
     flags = {module: module.training for module in block.modules()}
     block.train(training)
     try:
         ops = analyse(block, inputs).program.ops
-    except FxgrowError:  # it runs in evaluation mode; in training mode, on one example, it may not
+    except FxgrowError:  # in training mode the block may not run on one example
         ops = []
     for module, flag in flags.items():
         module.training = flag
@@ -222,7 +222,8 @@ def made_by(
     context: BlockContext,
     where: str,
 ) -> Drafted:
-    """A block from a user's factory. What it makes may bring its own skip path; else x is added to it."""
+    """Draft a block from a user's factory. The module may contain its own skip connection; otherwise its input is
+    added."""
     text = f"{getattr(build, '__module__', '?')}:{getattr(build, '__qualname__', type(build).__qualname__)}"
     axis = context.axis if context.axis > 0 else 1 if len(position.value.shape) != 3 else 2
     body = Factory(text, build, position.value.shape[axis], residual=True)
@@ -245,10 +246,10 @@ def _examples(program: Program, nodes: Sequence[fx.Node]) -> list[Any]:
 
 
 def _analysed(block: fx.GraphModule, inputs: tuple[Any, ...], body: Body, kind: str) -> Analysis:
-    """The analysis of a block by itself.
+    """Analyse a block as a separate model.
 
     Raises:
-        UsageError: it does not run on what passes there, or returns another shape.
+        UsageError: the block does not run on the value at the position, or returns another shape.
     """
     shape = tuple(inputs[0].shape)
     who = f"the block that {body.text} makes" if isinstance(body, Factory) else f"a {kind} block"

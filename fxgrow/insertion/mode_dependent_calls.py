@@ -1,4 +1,4 @@
-"""Calls of modules that are something else in the other mode."""
+"""Module calls that compute something different in the other mode (training or evaluation)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from ..capture.traced_model.other_modes import same_work
 
 
 def veils(gm: fx.GraphModule, analysis: Analysis) -> list[fx.Node]:
-    """Calls of modules that do something else in the other mode: those of torch that do nothing in this one, like
-    dropout, and those of the user that run other operators there. Functions are the same in both, with their flags."""
+    """Return the module calls that behave differently in the other mode: torch modules that do nothing in this mode,
+    such as dropout, and user modules that run other operators there. Functions have explicit flags and do not depend on
+    the mode."""
     program, others = analysis.program, [mode.analysis for mode in analysis.others(gm)]
     active = {op.node for op in program.ops}
 

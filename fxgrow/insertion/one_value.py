@@ -1,4 +1,4 @@
-"""Where a batch norm would raise an error in training mode: where one value for each channel passes."""
+"""Positions at which a batch norm would raise an error in training mode, because each channel has a single value."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from ..capture.traced_model.other_modes import in_mode
 
 
 class _Known(dict[str, tuple[int, ...]]):
-    """What `one_value` has found out, by node."""
+    """Cache of `one_value`, by node name."""
 
 
 def one_value(gm: fx.GraphModule, analysis: Analysis, node: str) -> tuple[int, ...]:
-    """The shape with one value for each channel that passes behind a node for inputs that the model trains on.
+    """Return the shape of a node's value for inputs with which each channel has a single value in training mode.
 
-    A batch norm has no statistics of one value and raises an error. One value passes behind global pooling for a batch
-    of one sample, behind other layers for small images as well, and in a table of parameters whatever the batch is.
+    A batch norm cannot compute statistics of one value and raises an error. Channels have a single value after global
+    pooling if the batch has one sample, after other layers if the images are small as well, and in a table of
+    parameters for every batch.
 
     Args:
         gm: the model.
-        analysis: of the model.
+        analysis: its analysis.
         node: the name of a node that returns one tensor.
 
     Returns:
-        () if no inputs were found for which one value passes, or if the model does not take those in training mode.
+        The shape, or () if no such inputs were found or the model does not accept them in training mode.
     """
     known = analysis.kept(_Known, _Known)
     if node not in known:
@@ -53,7 +54,8 @@ def _one_value(gm: fx.GraphModule, analysis: Analysis, node: str) -> tuple[int, 
 
 
 def _is_normed(training: fx.GraphModule, analysis: Analysis, value: Value) -> bool:
-    """Whether the model has a batch norm of as many values for each channel: it raises an error for the same inputs."""
+    """Return whether the model already has a batch norm over equally many values per channel, which fails for the same
+    inputs."""
     nodes = {node.name: node for node in training.graph.nodes}
     for op in analysis.program.ops:
         node = nodes[op.node]
@@ -70,8 +72,9 @@ def _same_but_channels(analysis: Analysis, one: Value, other: Value) -> bool:
 
 
 def smaller(training: fx.GraphModule, analysis: Analysis) -> Iterator[Program]:
-    """Programs of a model in training mode for small inputs: of one sample and of as many as the example has, with the
-    other sizes halved until all are one; and for the second ones. The analysis has been asked for these."""
+    """Yield programs of the model in training mode for small inputs: one sample, then as many as in the example,
+    with the other sizes halved until all are 1; finally the second inputs. Requires that `analysis.second` has been
+    called."""
     pairs = analysis.following()
     first, other = ([x for x in leaves(some) if isinstance(x, Tensor) and x.dim()] for some in _inputs(analysis))
     batch = (first[0].shape[0], other[0].shape[0]) if first and other else None

@@ -1,4 +1,4 @@
-"""Whether a new block takes what passes its place for inputs of other sizes, too."""
+"""Check that a new block also accepts the values at its position when the model's inputs have other sizes."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from .positions import Position
 
 @dataclass(frozen=True, slots=True)
 class BlockSizes:
-    """A new block, which takes what passes its place for the example inputs."""
+    """A new block and its position; the block accepts the value there for the example inputs."""
 
     position: Position
     block: fx.GraphModule
     beside: Callable[[Program], Sequence[Any]]
-    """What else it reads, in a program of the model."""
+    """Returns the other values that the block reads, as meta tensors, in a program of the model."""
     body: Body
-    """What it is made from; one of the user's may take no sizes that are smaller than the example's."""
+    """The description from which it was built. A user's block may reject sizes smaller than the example's."""
 
     def check(self, gm: fx.GraphModule, program: Program, where: str) -> None:
-        """Refuse a block that does not take what passes its place in a program of other sizes."""
+        """Raise an error if the block does not accept the value at its position in a program for other sizes."""
         value, shape = self.position.value, _shape(program, self.position.node.name)
         if shape in ((), value.shape) or _takes(self.block, shape, value.dtype, self.beside(program)):
             return
@@ -54,19 +54,20 @@ class BlockSizes:
 
 
 def check_other_sizes(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes, where: str) -> None:
-    """Refuse a block that takes the sizes of the example only: its layers would be as wide as an image is high, say.
+    """Raise an error if a block accepts only the sizes of the example, for example because its width is the image
+    height.
 
-    Sizes beyond the second ones are looked at only if the block does not take others along the axes that may have them.
+    Sizes beyond the second inputs are tested only if the block does not accept other sizes along the variable axes.
 
     Args:
         gm: the model.
-        analysis: of the model.
-        sizes: the block and its place.
-        where: the place, in words.
+        analysis: its analysis.
+        sizes: the block and its position.
+        where: the position in words, for error messages.
 
     Raises:
-        GrowthRefused: the model takes inputs of other sizes, and the block would not; or it refuses them by a guard
-            that the block would forestall by an error of its own.
+        GrowthRefused: the model accepts inputs of other sizes and the block does not, or the block raises an error of
+            its own before a guard of the model can reject them.
     """
     _check(gm, analysis, sizes, where)
     _, later = guards_of(sizes.position.node)
@@ -88,7 +89,7 @@ def _check(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes, where: str
 
 
 def _without(gm: fx.GraphModule, guards: Sequence[fx.Node]) -> fx.GraphModule:
-    """The model without some of its guards, on the same tensors."""
+    """Return the model without some of its guards; it shares the tensors."""
     graph = fx.Graph(owning_module=gm, tracer_cls=gm.graph._tracer_cls)
     nodes: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(gm.graph, nodes))
@@ -98,12 +99,12 @@ def _without(gm: fx.GraphModule, guards: Sequence[fx.Node]) -> fx.GraphModule:
 
 
 def fails_in_training(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes) -> tuple[int, ...]:
-    """A shape that a block with a batch norm does not take in training mode, where the model takes such inputs; () if
-    none is known."""
+    """Return a shape that a block with a batch norm rejects in training mode although the model accepts such inputs; ()
+    if none is known."""
     value, name = sizes.position.value, sizes.position.node.name
     if not any(isinstance(module, nn.modules.batchnorm._NormBase) for module in sizes.block.modules()):
         return ()
-    if not isinstance(sizes.body, Factory):  # its norm sees what passes the place
+    if not isinstance(sizes.body, Factory):  # its norm reads the value at the position
         shape, beside = one_value(gm, analysis, name), sizes.beside(analysis.program)
         return () if not shape or _takes(sizes.block, shape, value.dtype, beside, training=True) else shape
     training = in_mode(gm, training=True)
@@ -120,8 +121,8 @@ def fails_in_training(gm: fx.GraphModule, analysis: Analysis, sizes: BlockSizes)
 
 
 def _after_numbers(gm: fx.GraphModule, analysis: Analysis, node: str) -> bool:
-    """Whether numbers that are computed from sizes, or code of the user's, stand before a node: an axis that is a width
-    for the example may be part of it for others."""
+    """Return whether a node depends on numbers computed from sizes or on user code. An axis that is a model width for
+    the example inputs may then differ for others."""
     modules = dict(gm.named_modules(remove_duplicate=False))
     waiting = [n for n in gm.graph.nodes if n.name == node]
     seen = set(waiting)
@@ -138,16 +139,17 @@ def _after_numbers(gm: fx.GraphModule, analysis: Analysis, node: str) -> bool:
 
 
 def _shape(program: Program, node: str) -> tuple[int, ...]:
-    """The shape of what a node returns; () if that is not one tensor."""
+    """Return the shape of a node's result, or () if the result is not a single tensor."""
     found = program.results.get(node)
     return found.shape if isinstance(found, Value) else ()
 
 
 def _longer(analysis: Analysis, value: Value, second: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape with one entry more along every axis that may have another size.
+    """Return the shape with one more entry along every axis whose size may vary.
 
-    An axis is a width of the model if parameters alone give its size. One of a single entry may have met a parameter
-    that is repeated along it, and one that has another size for the second inputs has met one that is cut to it.
+    An axis is a fixed width if its size is determined by parameters alone. Axes of size 1 may have been broadcast
+    against a parameter, and axes whose size differs for the second inputs were combined with a sliced parameter, so
+    both count as variable.
     """
     dims = analysis.dims
     own = {atom for v in dims.program.parameters.values() for axis in dims.resolved(v) for atom in atoms(axis)}
@@ -159,7 +161,7 @@ def _longer(analysis: Analysis, value: Value, second: tuple[int, ...]) -> tuple[
 def _takes(
     block: fx.GraphModule, shape: tuple[int, ...], dtype: torch.dtype, beside: Sequence[Any], *, training: bool = False
 ) -> bool:
-    """Whether a block runs in a mode; whatever mode it is in, the statistics of one sample are no matter of sizes."""
+    """Return whether a block runs on a shape in the given mode and preserves the shape."""
     flags = {module: module.training for module in block.modules()}
     block.train(training)
     try:

@@ -1,4 +1,4 @@
-"""From drafted blocks to a plan: what every pass that inserts blocks shares."""
+"""Build a plan from drafted blocks: the functions shared by all passes that insert blocks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .positions import Position, Side, find_position, free_name
 SCHEMES = ("r2r", "zero", "net2net", "morphism")
 INITS = ("match", "kaiming", "xavier", "copy")
 LARGEST_KERNEL = 1024
-"""The largest window of a new convolution along one axis; no known network has a longer one."""
+"""The largest kernel size of a new convolution along one axis; no known network has a larger one."""
 MOST_BLOCKS = 1000
-"""The largest number of new blocks in one plan, which is still planned within seconds."""
+"""The largest number of new blocks in one plan. Planning that many still takes only seconds."""
 Names = Name | Iterable[Name] | None
 Places = tuple[tuple[str, Side], ...]
 """Names of modules, containers or fx nodes, each with the side on which the block is inserted."""
@@ -31,10 +31,10 @@ _ALLOWED: dict[str, tuple[str, ...]] = {"scheme": SCHEMES, "init": INITS, "norm"
 
 
 def places_of(after: Names, before: Names) -> Places:
-    """The places that `after=` and `before=` name, without repetitions.
+    """Return the places that `after=` and `before=` name.
 
     Raises:
-        UsageError: they name none.
+        UsageError: no place is named.
     """
     found: list[tuple[str, Side]] = [(name, "after") for name in (() if after is None else names_in(after))]
     found += [(name, "before") for name in (() if before is None else names_in(before))]
@@ -48,10 +48,10 @@ def check_options(places: Places, **options: Any) -> None:
 
     Args:
         places: where blocks are inserted.
-        options: by name; each pass checks those that it has.
+        options: the options of the pass, by name.
 
     Raises:
-        UsageError: an option has a value that it cannot have.
+        UsageError: an option has an invalid value.
     """
     for name, allowed in _ALLOWED.items():
         if name in options and options[name] not in allowed:
@@ -76,7 +76,7 @@ def check_options(places: Places, **options: Any) -> None:
 
 
 def check_number(blocks: int) -> None:
-    """Refuse a plan of too many blocks before any of them is made.
+    """Raise an error if a plan has too many blocks, before any of them is built.
 
     Raises:
         UsageError: there are more than `MOST_BLOCKS`.
@@ -89,14 +89,14 @@ def check_number(blocks: int) -> None:
 def in_rows(
     gm: fx.GraphModule, analysis: Analysis, places: Places, count: int, make: Callable[[Position], Drafted]
 ) -> list[Drafted]:
-    """Draft `count` blocks at every place, one behind the other, each with a free name.
+    """Draft `count` consecutive blocks at every place, each with an unused name.
 
     Args:
         gm: the traced model.
         analysis: its analysis.
         places: where blocks are inserted.
-        count: how many at each place.
-        make: drafts the block for one position; copies of it make up the row.
+        count: number of blocks at each place.
+        make: drafts the block for one position; the consecutive blocks are copies of it.
     """
     taken: set[str] = set()
     drafts: list[Drafted] = []
@@ -110,7 +110,7 @@ def in_rows(
 
 
 def _check_order(drafts: list[Drafted], position: Position) -> None:
-    """Blocks behind one node form a row; a row for some consumers beside one for all has no order."""
+    """Raise an error if blocks after one node have different consumers, because their order would be undefined."""
     for other in drafts:
         if other.insert.node == position.node.name and other.insert.users != position.users:
             raise usage(
@@ -131,7 +131,7 @@ def plan_inserts(
     init: str,
     clone_keys: tuple[tuple[str, str], ...] = (),
 ) -> Plan:
-    """The plan that inserts drafted blocks."""
+    """Return the plan that inserts drafted blocks."""
     before, after = drafts[0].costs(gm, analysis, drafts)
     inserts = tuple(d.insert for d in drafts)
     named = list(dict.fromkeys(f"{side} {name}" for name, side in places))
@@ -159,11 +159,11 @@ def plan_inserts(
 
 
 def or_suggest(plan: Callable[[], Plan], ways: Iterable[tuple[str, Callable[[], Plan]]]) -> Plan:
-    """A plan, or its refusal with those next steps that can be planned.
+    """Return a plan, or raise its refusal with the alternatives that can be planned as the hint.
 
     Args:
-        plan: makes the plan.
-        ways: other calls in words, each with what makes its plan; they are tried if the block is what fails.
+        plan: returns the plan.
+        ways: alternatives, each as text and a function that returns its plan; tried only if the block is the reason.
 
     Raises:
         GrowthRefused: as `plan` does.
@@ -188,7 +188,7 @@ def _can_be_planned(plan: Callable[[], Plan]) -> bool:
 
 
 def hidden_width(body: Layers) -> object:
-    """The width inside a block, as its first layer has it; 0 if it has no such layer."""
+    """Return the width inside a block: the output size of its first layer, or 0 if it has no such layer."""
     for part in body.parts:
         for name, value in part.options:
             if name in ("out_channels", "out_features") and part.path in ("conv1", "linear1"):

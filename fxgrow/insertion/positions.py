@@ -1,4 +1,4 @@
-"""From what a user calls a place in a network to the value that a new block takes in, and who reads the result."""
+"""Find the value that enters a new block and the consumers of its result, given the name of a place in a network."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ Side = Literal["after", "before"]
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place for a block."""
+    """A position at which a block can be inserted."""
 
     name: str
-    """What the user called it."""
+    """The name that the user gave."""
     side: Side
     node: fx.Node
-    """Whose value enters the block."""
+    """The node whose value enters the block."""
     users: tuple[str, ...]
-    """Nodes that read the result; () means all that read the node."""
+    """Consumers that read the block's result instead; () means all consumers of the node."""
     value: Value
     inside: tuple[str, ...]
-    """Names of the fx nodes that the user's name stands for."""
+    """Names of the fx nodes to which the user's name refers."""
 
     @property
     def scope(self) -> tuple[str, str]:
-        """The container that a new block's modules go into, and the beginning of their name."""
+        """Return the path of the container in which new modules are registered, and the prefix of their names."""
         module = str(self.node.target) if self.node.op == "call_module" and self.node.name == self.name else self.name
         above, _, leaf = module.rpartition(".")
         return above, f"{leaf}_deeper" if self.side == "after" else f"{leaf}_ahead"
 
 
 def find_position(gm: fx.GraphModule, analysis: Analysis, name: object, side: Side) -> Position:
-    """The place behind or in front of a module, a container of modules, or an fx node.
+    """Return the position after or before a module, a container of modules, or an fx node.
 
     Raises:
         UsageError: the name is unknown or ambiguous.
-        GrowthRefused: no single floating-point tensor passes there, or it is written in place elsewhere.
+        GrowthRefused: the value there is not a single floating-point tensor, or is modified in place elsewhere.
     """
     if not isinstance(name, str):
         what = f"{side} must be a name or a list of names, not {type(name).__name__}"
@@ -60,11 +60,11 @@ def find_position(gm: fx.GraphModule, analysis: Analysis, name: object, side: Si
 
 
 def position_of(gm: fx.GraphModule, analysis: Analysis, node: str, users: tuple[str, ...]) -> Position:
-    """The place behind a node, in front of some of those that read it or (with none named) of all of them.
+    """Return the position after a node and before the named consumers, or before all of them if none is named.
 
     Raises:
-        UsageError: there is no such node, or somebody who is named does not read it.
-        GrowthRefused: no single floating-point tensor passes there, or it is written in place elsewhere.
+        UsageError: there is no such node, or it has no consumers, or a named node is not one of them.
+        GrowthRefused: the value there is not a single floating-point tensor, or is modified in place elsewhere.
     """
     found = next((n for n in gm.graph.nodes if n.name == node and n.op != "output"), None)
     if found is None:
@@ -81,7 +81,7 @@ def position_of(gm: fx.GraphModule, analysis: Analysis, node: str, users: tuple[
 
 
 def nodes_of(gm: fx.GraphModule, name: str) -> list[fx.Node]:
-    """The nodes that a name stands for: calls of a module, everything inside a container, or one fx node."""
+    """Return the nodes to which a name refers: the calls of a module, everything inside a container, or one fx node."""
     nodes = [n for n in gm.graph.nodes if n.op != "output"]
     called = [n for n in nodes if n.op == "call_module" and n.target == name]
     if called:
@@ -117,7 +117,7 @@ def _entering(name: str, inside: list[fx.Node]) -> tuple[fx.Node, tuple[str, ...
     entering = dict.fromkeys(
         source for n in inside for source in n.all_input_nodes if source not in inside and source.op != "get_attr"
     )
-    if len(inside) == 1 and len(entering) > 1:  # an operator of several operands: which one is meant?
+    if len(inside) == 1 and len(entering) > 1:  # an operator with several operands is ambiguous
         raise usage(
             Kind.AMBIGUOUS_NODE,
             f"{len(entering)} values enter {name!r}",
@@ -162,11 +162,12 @@ def _described(thing: object) -> str:
 
 
 def _not_written(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, users: tuple[str, ...], name: str) -> None:
-    """A value that someone overwrites must not be replaced for that one alone: the others would see the old one."""
+    """Raise an error if the value is modified in place, so that a block for some consumers would hide the write from
+    others."""
     others = {u.name for u in node.users} - set(users) if users else set()
     writers = [u for u in users if others and any(op.mutates for op in analysis.program.node_ops.get(u, ()))]
     order = analysis.program.position()
-    if users:  # the block stands behind the node, and would not see what is written before they read it
+    if users:  # the block runs right after the node, and would miss later writes
         last = max(order.get(user, 0) for user in users)
         writers += [w for w in _writers(analysis, node.name) if w not in users and order[w] < last]
     else:
@@ -184,7 +185,7 @@ def _not_written(gm: fx.GraphModule, analysis: Analysis, node: fx.Node, users: t
 
 
 def _writers(analysis: Analysis, node: str) -> list[str]:
-    """The nodes that write into what a node returns, or into a view of it."""
+    """Return the nodes that modify a node's result, or a view of it, in place."""
     found = []
     for op in analysis.program.ops:
         if op.node != node and (op.mutates or op.step == AFTER_WRITE) and any(v.node == node for v in op.inputs()):
@@ -203,7 +204,7 @@ def _unknown(gm: fx.GraphModule, name: str) -> Exception:
 
 
 def free_name(gm: fx.GraphModule, position: Position, taken: set[str], word: str = "") -> str:
-    """The next free name for a block at a place; it is taken from then on."""
+    """Return an unused name for a block at a position, and add it to `taken`."""
     above, stem = position.scope
     if word:
         stem = f"{position.name.rpartition('.')[2]}_{word}"

@@ -1,4 +1,5 @@
-"""Blocks that a graph repeats: stretches between branch points of the residual stream, told apart by isomorphism."""
+"""Find the blocks that a graph repeats: segments between branch points of the residual stream, compared by
+isomorphism."""
 
 from __future__ import annotations
 
@@ -14,26 +15,26 @@ from ..capture.program.program import Value
 
 _WIDTHS = """in_channels out_channels in_features out_features num_features num_channels num_groups groups
     normalized_shape num_parameters embed_dim kdim vdim num_heads head_dim num_embeddings embedding_dim training p"""
-"""Attributes that hold widths (or follow them), and rates: a block twice as wide is the same block."""
+"""Attributes that hold or follow widths, and dropout rates. They are ignored when blocks are compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Everything between two nodes of the residual stream: `entry` is outside, `last` is inside."""
+    """The nodes between two nodes of the residual stream: `entry` is excluded, `last` is included."""
 
     entry: str
     last: str
     nodes: tuple[str, ...]
-    """In execution order."""
+    """Names of the nodes in execution order."""
 
     @property
     def keeps(self) -> tuple[str, str]:
-        """What tells one stretch from another."""
+        """Return what identifies the segment."""
         return self.entry, self.last
 
 
 def stream(gm: fx.GraphModule, analysis: Analysis) -> list[str]:
-    """The nodes that every path from the first input to the output passes, in order: dominators of the output."""
+    """Return the nodes on every path from the first input to the output, in order: the dominators of the output."""
     graph = _flow(gm)
     source = next(n.name for n in gm.graph.nodes if n.op == "placeholder")
     end = gm.graph.output_node().name
@@ -49,7 +50,7 @@ def stream(gm: fx.GraphModule, analysis: Analysis) -> list[str]:
 
 
 def _flow(gm: fx.GraphModule) -> nx.DiGraph:
-    """The graph as it computes, parameters left out."""
+    """Return the data-flow graph without parameters."""
     graph = nx.DiGraph()
     for node in gm.graph.nodes:
         if node.op != "get_attr":
@@ -59,8 +60,8 @@ def _flow(gm: fx.GraphModule) -> nx.DiGraph:
 
 
 def stretches(gm: fx.GraphModule, analysis: Analysis) -> list[Segment]:
-    """The stream cut at its branch points: each stretch leads from one branch point to the next (or to the end of what
-    is added), and holds a residual join."""
+    """Return the segments between successive branch points of the stream, up to the end of the last residual sum; each
+    contains a residual join."""
     nodes = {n.name: n for n in gm.graph.nodes}
     line = stream(gm, analysis)
     joins = {j.node for j in analysis.dims.joins}
@@ -75,7 +76,7 @@ def stretches(gm: fx.GraphModule, analysis: Analysis) -> list[Segment]:
 
 
 def _end(line: list[str], entry: str, joins: set[str], nodes: dict[str, fx.Node]) -> str:
-    """Where the last block ends: at its join, or behind a function that is applied to the sum alone."""
+    """Return where the last block ends: at its join, or after the activations that are applied to the sum."""
     after = line[line.index(entry) + 1 :]
     last = next((n for n in after if n in joins), entry)
     for follower in after[after.index(last) + 1 :] if last in after else []:
@@ -94,8 +95,8 @@ def _activation(node: fx.Node) -> bool:
 
 
 def between(gm: fx.GraphModule, entry: str, last: str) -> tuple[str, ...]:
-    """The nodes on the ways from one node to another, the first left out, and the parameters that they alone read, with
-    what is computed from these alone (`1 + self.scale`)."""
+    """Return the nodes on the paths from one node (excluded) to another, together with the parameters that only they
+    read and everything computed from these alone (`1 + self.scale`)."""
     graph = _flow(gm)
     if entry == last or last not in graph or entry not in graph:
         return ()
@@ -110,7 +111,7 @@ def between(gm: fx.GraphModule, entry: str, last: str) -> tuple[str, ...]:
 
 
 def computed_from_parameters(gm: fx.GraphModule) -> set[fx.Node]:
-    """Parameters and buffers, and what is computed from them and from nothing else."""
+    """Return the parameters and buffers, and the nodes computed only from them."""
     found: set[fx.Node] = set()
     for node in gm.graph.nodes:
         sources = node.all_input_nodes
@@ -120,8 +121,8 @@ def computed_from_parameters(gm: fx.GraphModule) -> set[fx.Node]:
 
 
 def shape(gm: fx.GraphModule, stretch: Segment, *, numbers: bool = False) -> nx.DiGraph:
-    """A stretch as a labelled graph: what each node does, widths left out; `numbers`: with whole numbers that functions
-    are given, among which widths may be."""
+    """Return a segment as a labelled graph, which states what each node does without widths. With `numbers`, labels
+    include integer arguments of functions, some of which may be widths."""
     inside = set(stretch.nodes)
     graph = nx.DiGraph()
     for node in gm.graph.nodes:
@@ -160,7 +161,8 @@ def _depthwise(module: nn.Module) -> str:
 
 
 def alike(gm: fx.GraphModule, a: Segment, b: Segment, *, numbers: bool = False) -> bool:
-    """Whether two stretches are one block, at whatever width; `numbers`: at one width, so that whole numbers count."""
+    """Return whether two segments are the same block, possibly with other widths. With `numbers`, integer arguments
+    must be equal, too."""
     one, other = shape(gm, a, numbers=numbers), shape(gm, b, numbers=numbers)
 
     def same(x: dict[str, Any], y: dict[str, Any]) -> bool:

@@ -1,9 +1,9 @@
-"""Silence: how a branch that is added to a residual stream is made to contribute nothing, proved by the rules.
+"""Make a branch that is added to a residual stream contribute zero, with a proof by the propagation rules.
 
-Two ways, each followed by the same proof that zero stays zero up to the addition:
+There are two ways. Each is followed by the same proof that zero stays zero up to the addition:
 
-* halves: the volume that the branch's last weight sums over is two equal halves, the weight opposite ones (R2DeeperR,
-  arXiv 2410.11038, equations 19 to 23). This is the widening proof with the whole volume for the new block.
+* halves: the units that the branch's last weight sums over are two equal halves, and the weight consists of opposite
+  halves (R2DeeperR, arXiv 2410.11038, equations 19 to 23). This is the widening proof in which all units are new.
 * zeros: the last weight, or the last scale of a norm, is zero.
 """
 
@@ -25,34 +25,35 @@ from ..rules import RULES
 from ..schemes.r2r import R2R
 
 AFFINE = frozenset(f"aten::{n}" for n in ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"))
-"""Operators that end in `* weight + bias`, unit by unit."""
+"""Operators that end in an elementwise `* weight + bias`."""
 MAPS = ("conv", "linear", "matmul", "mm", "bmm", "einsum", "bilinear")
-"""Operators (or beginnings of their names) that are linear in a weight, beside a `bias` that is added."""
+"""Operators, or prefixes of their names, that are linear in a weight and may add a `bias`."""
 WAYS = {"r2r": ("halves", "scale"), "zero": ("weight", "scale")}
-"""What each scheme tries; the first way that proves for some operator of the branch is taken."""
+"""The ways that each scheme tries, in order; the first one that can be proved for some operator of the branch is
+used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """A proved way to make one branch vanish."""
+    """A proved way to make the contribution of a branch zero."""
 
     way: str
     at: int
-    """Position of the operator that is silenced."""
+    """Index of the operator whose result is zero."""
     zeros: tuple[Value, ...]
-    """Parameters that are zero altogether."""
+    """Parameters that are initialised to zero."""
     text: str
     steps: tuple[Step, ...]
     sizes: Mapping[Atom, int] = field(default_factory=dict)
     states: Assignment = field(default_factory=dict)
-    """With the way "halves": the volume, and what every parameter that carries it holds."""
+    """For "halves": the state of the units, and of every parameter that has them as an axis."""
     eval_only: tuple[str, ...] = ()
 
 
 def silence(analysis: Analysis, branch: Value, end: int, same: set[int], scheme: str) -> Silence | Failure:
-    """Find a way to make `branch`, an operand of operator `end`, vanish; `same` are values of the stream itself.
+    """Find a way to make `branch`, an operand of operator `end`, zero; `same` are the values of the stream itself.
 
-    The failure says what stands in the way of the operator nearest to the end.
+    A failure gives the reason for the operator nearest to the end.
     """
     program = analysis.program
     inside = _ancestors(analysis, branch, end, same)
@@ -83,7 +84,7 @@ def silence(analysis: Analysis, branch: Value, end: int, same: set[int], scheme:
 
 
 def _ancestors(analysis: Analysis, branch: Value, end: int, same: set[int]) -> set[int]:
-    """Positions of the operators that a branch is computed by, from the stream on."""
+    """Return the indices of the operators that compute a branch from the stream."""
     wanted = {branch.index}
     found: set[int] = set()
     for at in range(end - 1, -1, -1):
@@ -95,7 +96,7 @@ def _ancestors(analysis: Analysis, branch: Value, end: int, same: set[int]) -> s
 
 
 def _silenced(analysis: Analysis, op: Op, at: int, way: str) -> Silence | Failure | None:
-    """Make the result of one operator zero in one way; None if it is not that kind of operator."""
+    """Make the result of one operator zero in the given way; return None if the way does not apply to the operator."""
     weight = op.args.get("weight")
     bias = op.args.get("bias")
     shift = (bias,) if isinstance(bias, Value) else ()
@@ -119,7 +120,7 @@ def _silenced(analysis: Analysis, op: Op, at: int, way: str) -> Silence | Failur
 def _halves(
     analysis: Analysis, op: Op, at: int, axis: Axis, weight: Value, shift: tuple[Value, ...]
 ) -> Silence | Failure:
-    """Take the volume that an operator sums over for two equal halves, and its weight for opposite ones."""
+    """Make the units that an operator sums over two equal halves, and its weight opposite halves."""
     dims = analysis.dims
     best: Silence | None = None
     worst: Failure | None = None
@@ -149,16 +150,16 @@ def _halves(
 
 
 def _cost(found: Silence) -> tuple[int, bool]:
-    """How many sums vanish beside the one that is meant (attention scores are such sums), and whether a unit is left
-    without a twin."""
+    """Return how many other sums also vanish (such as attention scores), and whether a unit has no counterpart because
+    the number is odd."""
     return sum("summed over" in step.text for step in found.steps), any(n % 2 for n in found.sizes.values())
 
 
 def _volumes(dims: DimsSolver, axis: Axis) -> Iterator[Mapping[Atom, int]]:
-    """Sets of atoms that cover every unit of an axis: of each term one factor, the first ones first.
+    """Yield sets of atoms that cover every unit of an axis: one factor of each term, the first factors first.
 
-    Of (head, width) the heads come first: twin heads attend alike, so queries and keys have a gradient at once, which
-    they have not where the halves of one head's values cancel for every token by itself.
+    Of (head, width) the heads come first: equal heads have equal attention weights, so queries and keys have a gradient
+    at the first step. If the values of one head cancelled for every token, they would not.
     """
     terms = [atoms(term) for term in terms_of(dims.algebra.resolve(axis))]
     free = [
@@ -170,31 +171,34 @@ def _volumes(dims: DimsSolver, axis: Axis) -> Iterator[Mapping[Atom, int]]:
 
 
 class _Zero(Propagation[State]):
-    """A value that is zero at all units, and what becomes of it; of everything else nothing is known."""
+    """Propagates a value that is zero at all units; the states of all other values are unknown."""
 
     def __init__(self, dims: DimsSolver, sizes: Mapping[Atom, int], domain: ProofDomain, start: Value) -> None:
         super().__init__(dims, sizes, domain)
         self._marks[start.index] = [[State.NULL] * self.count(axis) for axis in self.axes(start)]
 
     def of(self, value: Value) -> list[list[State]]:
-        """What was not computed from the zeros may be anything."""
+        """Return the states of a value; a value that does not depend on the zeros is free."""
         if value.index not in self._marks:
             return [[State.FREE] * self.count(axis) for axis in self.axes(value)]
         return super().of(value)
 
     def step(self, op: Op) -> None:
-        """One operator."""
+        """Propagate the states through one operator."""
         self._op = op
         RULES[op.name].states(op, self)
 
 
 class _Anything(dict[Place, State]):
+    """A dictionary of states in which missing places are free."""
+
     def __missing__(self, place: Place) -> State:
         return State.FREE
 
 
 def zero_to(dims: DimsSolver, start: int, end: Value, inside: set[int]) -> tuple[Step, ...] | Failure:
-    """Prove that zeros which leave one operator arrive as zeros: σ(0) = 0 on all the way, and no norm among it."""
+    """Prove that the zero result of operator `start` reaches `end` as zeros: every operator between maps zero to
+    zero."""
     ops = dims.program.ops
     source = ops[start].outputs[0]
     if source is end:
@@ -231,7 +235,8 @@ def zero_to(dims: DimsSolver, start: int, end: Value, inside: set[int]) -> tuple
 
 
 def _covering(dims: DimsSolver, value: Value) -> Mapping[Atom, int]:
-    """The atoms of an axis that is a single volume, the second axis first (channels), then from the last."""
+    """Return the atoms of the first axis that is a single volume: axis 1 (channels) is tried first, then the others
+    from the last."""
     order = sorted(range(len(value.shape)), key=lambda k: (k != 1, -k))
     for k in order:
         axis = dims.algebra.resolve(dims.of(value)[k])

@@ -1,1 +1,1 @@
-"""Coverage: what grows of the zoo, of torchvision's and of timm's models, counted and compared."""
+"""Coverage: measure which axes of the zoo, torchvision and timm models can grow, and compare the grown models."""

@@ -1,8 +1,9 @@
-"""Census: of each model of the catalogue, how many producers grow, how many are refused and why, and where it deepens.
+"""Census: for each model of the catalogue, count the producers that grow, those that are refused and why, and the
+places where a block can be inserted.
 
 python -m fxgrow.models_zoo.coverage.census [MODEL ...] [--deepen] [--training] [--json FILE]
 
-Two versions of fxgrow are compared by the files that they write: `--against FILE` says what grows no longer.
+`--against FILE` compares with a file that another version of fxgrow wrote, and lists what no longer grows.
 """
 
 from __future__ import annotations
@@ -59,29 +60,29 @@ TIMM = (
     "vit_tiny_patch16_224",
     "xcit_nano_12_p16_224",
 )
-"""One small model of each family of timm."""
+"""One small model of each model family in timm."""
 MIXED = ("call_module", "call_function", "call_method")
 
 
 class Counted(TypedDict, total=False):
-    """What was found of one model."""
+    """The results of one model."""
 
     growing: list[str]
     refused: dict[str, str]
-    """The kind of refusal by producer."""
+    """The kind of refusal, by producer."""
     deepens: list[str]
     stays: dict[str, str]
-    """The kind of refusal by place where no block can be inserted."""
+    """The kind of refusal, by place where no block can be inserted."""
     modes: list[str] | None
-    """The modes that the trace stands for; None for both."""
+    """The modes for which the trace is valid; None for both."""
     seconds: float
-    """Processor time."""
+    """Processor time, in seconds."""
     error: str
     """Why the model could not be traced."""
 
 
 def timm_subjects() -> Iterator[Subject]:
-    """One small model of each family, with an image of the size that it is made for."""
+    """Yield one small model of each timm family, with an image of the model's default size."""
     for name in TIMM:
         yield Subject(f"timm.{name}", partial(_timm_model, name), partial(_timm_image, name))
 
@@ -97,13 +98,13 @@ def _timm_image(name: str) -> tuple[Tensor, ...]:
 
 
 def count(subject: Subject, *, deepen: bool, training: bool) -> Counted:
-    """Count what grows in one model."""
+    """Count the layers that can grow in one model."""
     start = time.process_time()
     model, inputs = subject.made()
     try:
         gm = fxgrow.trace(model.train(training), inputs)
         sites = fxgrow.inspect(gm, inputs).sites
-    except Exception as error:  # it is a line of the table
+    except Exception as error:  # reported in the table
         return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
     found: Counted = {
         "growing": sorted(s.parameter for s in sites if s.refusal is None),
@@ -119,7 +120,7 @@ def count(subject: Subject, *, deepen: bool, training: bool) -> Counted:
 
 
 def _deepened(gm: fx.GraphModule, inputs: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """Every place after an operator, and the kind of refusal; empty if a block can be inserted."""
+    """Yield every place after an operator, with the kind of refusal; empty if a block can be inserted."""
     for node in gm.graph.nodes:
         if node.op not in MIXED:
             continue
@@ -133,7 +134,7 @@ def _deepened(gm: fx.GraphModule, inputs: Sequence[Any]) -> Iterator[tuple[str, 
 
 
 def line(name: str, found: Counted) -> str:
-    """One model as a line of text."""
+    """Format the results of one model as a line of text."""
     if "error" in found:
         return f"{name:<40} {found['error']}"
     kinds = _kinds(found["refused"])
@@ -146,7 +147,7 @@ def line(name: str, found: Counted) -> str:
 
 
 def losses(before: Counted, after: Counted) -> Iterator[str]:
-    """What grew before and is refused now."""
+    """Yield what grew before and is refused now."""
     if "error" in after:
         if "error" not in before:
             yield f"is not traced: {after['error']}"
@@ -164,7 +165,7 @@ def _kinds(refused: dict[str, str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None, say: Callable[[str], None] = print) -> int:
-    """Print the census; 1 if something grows no longer."""
+    """Print the census. Return 1 if something no longer grows, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="models; all if none is named")
     parser.add_argument("--deepen", action="store_true", help="also try a block after every operator")
@@ -192,6 +193,6 @@ def main(argv: Sequence[str] | None = None, say: Callable[[str], None] = print) 
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # of deprecated functions in models
+    warnings.simplefilter("ignore")  # models use deprecated functions
     logging.disable(logging.WARNING)
     raise SystemExit(main())

@@ -1,7 +1,7 @@
-"""Every scheme on every axis of a model: which growths it can plan, each carried out and compared in float64.
+"""Try every scheme on every axis of a model; apply each planned growth and compare the result in float64.
 
-Growths that one plan can hold are carried out together and compared once; a plan that is refused, or that changes the
-function, is taken apart until what is left is one growth.
+Growths that fit into one plan are applied together and compared once. If that plan is refused or changes the function,
+it is split until each part is a single growth.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from .findings import Ask, Cell, Growth, Row, Unit, Units
 
 SCHEMES = ("r2r", "net2net", "morphism", "zero", "mean", "auto")
 FACTORS = (1.25, 2.0)
-"""Small growths show the same mistakes as large ones, and their odd numbers of new units show more; uniform copies need
-twice the width."""
+"""Growth factors, tried in this order. Small growths reveal the same errors as large ones, and odd numbers of new units
+reveal more; uniform copies need twice the width."""
 LARGE = 1_000_000
-"""Parameters of a model whose grown copies are not left to the garbage collector: graph modules are cycles."""
+"""Number of parameters from which on grown copies are collected explicitly, because graph modules contain reference
+cycles."""
 
 
 def combine(
@@ -42,11 +43,11 @@ def combine(
     """Try schemes on all axes of a model.
 
     Args:
-        name: what to call it.
-        model: in evaluation mode and in float64, with weights that hide no mistake (`subjects.settle`).
-        inputs: what it takes.
-        schemes: of them; the reasons why nothing can grow an axis are those of the last.
-        each: carry out every growth by itself, not all that one plan can hold.
+        name: the name of the model.
+        model: the model, in evaluation mode and float64, with weights that hide no errors (`subjects.settle`).
+        inputs: its inputs.
+        schemes: the schemes; the refusals of axes that none can grow are those of the last one.
+        each: apply every growth separately instead of together with others in one plan.
     """
     start = time.perf_counter()
     gm = fxgrow.trace(model, inputs)
@@ -63,7 +64,7 @@ def combine(
 
 
 def _asks(gm: fx.GraphModule) -> Iterator[Ask]:
-    """Each axis once; of products both ends, if both may grow or if attention that can be written out hides them."""
+    """Yield each axis once; for products both factors, if both may grow or if undecomposed attention hides them."""
     analysis = analysis_of(gm)
     dims = analysis.dims
     seen: set[Axis] = set()
@@ -79,7 +80,7 @@ def _asks(gm: fx.GraphModule) -> Iterator[Ask]:
 
 
 def _planned(gm: fx.GraphModule, asks: Sequence[Ask], scheme: str) -> Cell:
-    """Plan each growth by itself."""
+    """Plan each growth separately."""
     cell = Cell()
     for ask in asks:
         for factor in FACTORS:
@@ -104,7 +105,8 @@ def _units(plan: Plan) -> Units:
 
 
 def _leaves(layout: Layout, stride: int, start: int) -> Iterator[tuple[int, int, int]]:
-    """Each growing set as it lies before, however the layout is written: units, how far apart, where the first is."""
+    """Yield each growing set in the old layout, independent of how the layout is written: number of units, stride, and
+    offset."""
     match layout:
         case Leaf():
             yield layout.old, stride, start
@@ -130,7 +132,7 @@ def _leaves(layout: Layout, stride: int, start: int) -> Iterator[tuple[int, int,
 
 
 def _batches(growths: Sequence[Growth]) -> list[list[Growth]]:
-    """What one plan can hold: alike in factor, end and mode, and no units twice."""
+    """Group growths that fit into one plan: same factor, end and mode, and no shared units."""
     made: dict[tuple[float, str, bool], list[tuple[list[Growth], set[Unit]]]] = {}
     for growth in growths:
         alike = made.setdefault((growth.factor, growth.ask.grow, growth.eval_only), [])
@@ -150,7 +152,8 @@ def _compare(
     before: Mapping[bool, dict[str, Tensor] | None],
     cell: Cell,
 ) -> None:
-    """Carry out some growths in one plan and compare; halve them if there is no such plan, or if it is wrong."""
+    """Apply several growths with one plan and compare; split them in halves if there is no such plan, or if it is
+    wrong."""
     names = [g.ask.name for g in some]
     try:
         plan = fxgrow.plan_widen(gm, names, factor=some[0].factor, grow=some[0].ask.grow, scheme=scheme)
@@ -177,7 +180,8 @@ def _compare(
 def _errors(
     grown: fx.GraphModule, probe: Probe, before: Mapping[bool, dict[str, Tensor] | None], *, training: bool
 ) -> dict[bool, float]:
-    """Largest relative differences by mode (training: True); training mode last, because it moves statistics."""
+    """Return the largest relative difference for each mode (True: training). Training mode comes last, because it
+    changes running statistics."""
     return {
         mode: _error(known, _outputs(grown.train(mode), probe))
         for mode, known in before.items()
@@ -188,7 +192,7 @@ def _errors(
 def _outputs(model: nn.Module, probe: Probe) -> dict[str, Tensor] | None:
     try:
         return run(model, probe, seed=0)
-    except ValueError:  # one value per channel in training mode
+    except ValueError:  # batch norm with one value per channel in training mode
         return None
 
 

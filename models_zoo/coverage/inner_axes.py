@@ -1,4 +1,4 @@
-"""The inner axes of a model: what can be asked to grow, each once, and whether it does."""
+"""The inner axes of a model, each listed once, and whether it can grow."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from fxgrow.planning.widths import chosen_atoms
 from .findings import Ask, Grow
 
 FACTORS = (1.25, 2.0)
-"""Small growths show the same mistakes as large ones, and their odd numbers of new units show more; uniform copies need
-twice the width."""
+"""Growth factors, tried in this order. Small growths reveal the same errors as large ones, and odd numbers of new units
+reveal more; uniform copies need twice the width."""
 INTERFACE = frozenset({fxgrow.Kind.INPUT, fxgrow.Kind.OUTPUT})
-"""What is fixed by the inputs or the outputs of a model is not one of its inner axes."""
+"""Kinds of refusal for axes that are fixed by the inputs or outputs of a model, which are not inner axes."""
 ENDS: tuple[Grow, ...] = ("channels", "groups")
 
 
 @dataclass(frozen=True, slots=True)
 class Inner:
-    """One axis, and what became of it."""
+    """One axis, and the refusal if it cannot grow."""
 
     ask: Ask
     width: int
     alone: bool
-    """Whether it is the only axis of its layer: of attention the heads and the features of a head are two."""
+    """Whether it is the layer's only axis; attention has two, the heads and the features of a head."""
     refusal: fxgrow.Refusal | None = None
 
     @property
     def name(self) -> str:
-        """In words."""
+        """The name of the layer, with the factor if it is not the channels."""
         return self.ask.name if self.ask.grow == "channels" else f"{self.ask.name} (groups)"
 
     @property
     def inner(self) -> bool:
-        """Whether it is one that neither the inputs nor the outputs fix."""
+        """Whether the axis is not fixed by the inputs or outputs."""
         return self.refusal is None or self.refusal.kind not in INTERFACE
 
 
 def asks(gm: fx.GraphModule, analysis: Analysis) -> Iterator[Inner]:
-    """Each axis once, however many layers are born in it; of products both ends, if both may grow.
+    """Yield each axis once, even if several layers produce it; for products both factors, if both may grow.
 
     Args:
         gm: a traced model.
-        analysis: of that.
+        analysis: its analysis.
     """
     dims = analysis.dims
     seen: set[object] = set()
@@ -63,7 +63,7 @@ def asks(gm: fx.GraphModule, analysis: Analysis) -> Iterator[Inner]:
         width = dims.algebra.measure(axis)
         units = [frozenset(_in_step(dims, chosen_atoms(dims, axis, end))) for end in ENDS]
         whole: list[frozenset[object] | tuple[Axis, Grow]] = [*units]
-        if not units[0] and closed(gm, dims, axis):  # attention that can be written out hides both ends
+        if not units[0] and closed(gm, dims, axis):  # attention that can be decomposed hides both factors
             whole = [(axis, end) for end in ENDS]
         alone = whole[0] == whole[1]
         for end, key in zip(ENDS[: 1 if alone else 2], whole, strict=False):
@@ -74,7 +74,8 @@ def asks(gm: fx.GraphModule, analysis: Analysis) -> Iterator[Inner]:
 
 
 def _in_step(dims: DimsSolver, atoms: Iterable[Atom]) -> list[Atom]:
-    """Atoms, and all that have to have their sizes, but for those that may not grow: they let the others go alone."""
+    """Return atoms together with all atoms of tied size, except frozen ones, which do not prevent the others from
+    growing."""
     found = list(atoms)
     ties = [tuple(map(dims.algebra.resolve, tie)) for tie in dims.algebra.ties]
     for atom in found:
@@ -87,7 +88,7 @@ def _in_step(dims: DimsSolver, atoms: Iterable[Atom]) -> list[Atom]:
 
 
 def planned(gm: fx.GraphModule, ask: Ask) -> fxgrow.Plan | fxgrow.Refusal:
-    """The plan for one axis, by as little of the factors as can be; or why there is none, by the first of them."""
+    """Return the plan for one axis with the smallest factor that works, or the refusal of the first factor."""
     first: fxgrow.Refusal | None = None
     for factor in FACTORS:
         try:

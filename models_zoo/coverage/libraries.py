@@ -1,4 +1,4 @@
-"""The models that are swept: all of torchvision's, and a small one of each module of timm."""
+"""The models that a sweep measures: all of torchvision's, and a small one of each timm module."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from .torchvision_models import torchvision_subjects
 
 
 def library_subjects() -> list[Subject]:
-    """All that are swept."""
+    """Return all models that a sweep measures."""
     return [*torchvision_subjects(), *timm_subjects()]
 
 
 def names_like(*patterns: str) -> list[str]:
-    """The names of those that fit a pattern; all if there is none. The small models of the zoo count if named."""
+    """Return the names that match a pattern, or all if there is none. The small models of the zoo are included if
+    named."""
     names = [subject.name for subject in library_subjects()]
     if not patterns:
         return names
@@ -29,7 +30,7 @@ def names_like(*patterns: str) -> list[str]:
 
 
 def measure_named(name: str, say: Callable[[dict[str, Any]], None], *, seed: int) -> dict[str, Any]:
-    """Measure a model by its name, in a process of its own: warnings of the models are silenced for good."""
+    """Measure a model by name. Must run in its own process, because it silences warnings permanently."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     known = {subject.name: subject for subject in (*subjects(), *library_subjects())}

@@ -1,7 +1,8 @@
-"""What is measured of one model: is it captured, which of its axes grow, and do the grown networks compute the same.
+"""Measure one model: whether it is captured, which of its axes grow, and whether the grown networks compute the same
+function.
 
-The yardstick of every comparison is the original module, not its trace: in float64 where it runs in that, else in
-float32; in evaluation mode, and in training mode where the trace stands for that and the growth keeps it.
+Every comparison is with the original module, not its trace: in float64 where the module supports it, else in float32;
+in evaluation mode, and in training mode if the trace is valid for it and the growth preserves it.
 """
 
 from __future__ import annotations
@@ -32,22 +33,23 @@ from .inner_axes import Inner, asks, planned
 from .subjects import Subject, settle
 
 SMALL = 30_000_000
-"""Models with fewer parameters are grown and compared; of larger ones the growths are planned and proved."""
+"""Models with fewer parameters are grown and compared; for larger ones, the growths are only planned and proved."""
 SAMPLE = 5
-"""So many axes that `inspect` offers are drawn and planned alone, each by itself."""
+"""Number of axes that `inspect` reports as growable, drawn at random and each planned separately."""
 TRIES = 30
-"""So many places are drawn for an insertion before it is given up."""
+"""Number of random places at which an insertion is tried before giving up."""
 FLOAT32_BOUND = 1e-4
-"""Largest relative difference in float32, in which models are compared that do not run in float64."""
+"""Largest allowed relative difference for models that run in float32 only."""
 ROUNDINGS = 10.0
-"""A difference below so many times what a change of the inputs in their last place makes is rounding."""
+"""A difference counts as rounding if it is below this multiple of the effect of perturbing the inputs in the last
+place."""
 LEFT_OUT = "left out: "
 WHOLE = 2.0
-"""How much wider the whole network becomes."""
+"""The factor by which the whole network is widened."""
 
 
 class Stopped(TypedDict):
-    """Something that does not grow, and why."""
+    """An axis that does not grow, and the reason."""
 
     name: str
     width: int
@@ -57,42 +59,43 @@ class Stopped(TypedDict):
 
 
 class Compared(TypedDict, total=False):
-    """One growth, carried out and compared with the original module: "same", "differs", or why there is none."""
+    """One growth, applied and compared with the original module: "same", "differs", or why it was not compared."""
 
     what: str
     result: str
     evaluation: float
-    """Largest relative difference."""
+    """Largest relative difference in evaluation mode."""
     training: float
     untrained: str
     """Why training mode was not compared."""
 
 
 class Measured(TypedDict, total=False):
-    """What was found of one model. What is not known is left out."""
+    """The results of one model. Unknown entries are left out."""
 
     outcome: str
     """"captured" or "not captured"; "killed", "too slow" or "error" if it could not be measured to the end."""
     why: str
     during: str
-    """What was being done last."""
+    """The last step that was started."""
     parameters: int
     modes: list[str]
-    """The one mode that the trace stands for; empty for both."""
+    """The mode for which the trace is valid; empty for both."""
     fixed: int
-    """Axes that inputs or outputs fix, which are no inner ones."""
+    """Number of axes that are fixed by inputs or outputs, and hence not inner axes."""
     growing: list[str]
     stopped: list[Stopped]
     undecided: list[str]
-    """What `inspect` and `plan_grow` do not agree on, and axes that are offered and do not grow alone."""
+    """Disagreements between `inspect` and `plan_grow`, and axes that `inspect` reports as growable but that do not grow
+    alone."""
     compared: list[Compared]
     places: dict[str, int]
-    """Refusals to insert a block at the places that were drawn, by kind."""
+    """Number of refused insertions at the drawn places, by kind of refusal."""
     seconds: dict[str, float]
 
 
 Say = Callable[[Measured], None]
-"""Is told what is known so far, so that it is kept if the process ends."""
+"""Receives the results so far, so that they are kept if the process ends."""
 
 
 def measure(subject: Subject, seed: int, say: Say = lambda _: None) -> Measured:
@@ -100,8 +103,8 @@ def measure(subject: Subject, seed: int, say: Say = lambda _: None) -> Measured:
 
     Args:
         subject: the model.
-        seed: what is grown and where a block goes is drawn by this and the model's name.
-        say: is told what is known so far before each step.
+        seed: together with the model's name, determines what is grown and where a block is inserted.
+        say: receives the results so far before each step.
     """
     found: Measured = {"outcome": "error", "seconds": {}}
     clock = _Clock(found, say)
@@ -143,13 +146,13 @@ def measure(subject: Subject, seed: int, say: Say = lambda _: None) -> Measured:
             found["compared"], found["places"] = [], {}
             for one in _growths(gm, axes, whole, draw, found["places"]):
                 found["compared"].append(judge(*one))
-                gc.collect()  # graph modules are cycles
+                gc.collect()  # graph modules contain reference cycles
                 say(found)
     return found
 
 
 class _Clock:
-    """Notes what is being done, and how long it took in processor time."""
+    """Records the current step and the processor time that it takes."""
 
     def __init__(self, found: Measured, say: Say) -> None:
         self.found, self.say = found, say
@@ -166,22 +169,22 @@ class _Clock:
 
 
 def _takes_double(model: nn.Module, inputs: Sequence[Any]) -> bool:
-    """Whether a model runs in float64; one that makes tensors of float32 may not."""
+    """Return whether a model runs in float64; one that creates float32 tensors may not."""
     try:
         with torch.no_grad():
             copy.deepcopy(model).double()(*_double(inputs))
-    except RuntimeError:  # dtypes that do not fit
+    except RuntimeError:  # mismatched dtypes
         return False
     return True
 
 
 def _double(thing: Any) -> Any:
-    """Inputs in float64."""
+    """Return the inputs in float64."""
     return Call(tuple(thing)).changed(lambda x: x.double() if x.is_floating_point() else x).args
 
 
 def _sentence(refusal: fxgrow.Refusal) -> str:
-    """The first one of a refusal, and where."""
+    """Return the first sentence of a refusal, with its location."""
     what = re.split(r"\. (?=[A-Z])", " ".join(refusal.what.split()))[0]
     return f"{what} ({' '.join(refusal.where.split())})" if refusal.where else what
 
@@ -194,8 +197,8 @@ def _stopped(axis: Inner) -> Stopped:
 
 
 def _decided(gm: fx.GraphModule, inspected: dict[str, fxgrow.Refusal | None]) -> Iterator[Inner]:
-    """Each axis with its refusal. What `inspect` says of a layer answers for its axis, unless it has two, or may grow
-    to a smaller width than the one that `inspect` looks at."""
+    """Yield each axis with its refusal. The result of `inspect` for a layer applies to its axis, unless the layer has
+    two axes, or the axis may grow by a smaller factor than the one that `inspect` tests."""
     for axis in asks(gm, analysis_of(gm)):
         refusal = inspected[axis.ask.name]
         if (refusal is None and not axis.alone) or (refusal is not None and refusal.kind in BY_WIDTH):
@@ -212,7 +215,7 @@ def _planned_whole(gm: fx.GraphModule) -> fxgrow.Plan | fxgrow.Refusal:
 
 
 def _undecided(inspected: dict[str, fxgrow.Refusal | None], whole: fxgrow.Plan | fxgrow.Refusal) -> Iterator[str]:
-    """Layers that one of `inspect` and `plan_grow` grows and the other does not."""
+    """Yield the layers on which `inspect` and `plan_grow` disagree."""
     notes = () if isinstance(whole, fxgrow.Refusal) else whole.notes
     left = {name: why for note in notes if note.startswith(LEFT_OUT) for name, _, why in [_note(note)]}
     for name, refusal in inspected.items():
@@ -226,7 +229,7 @@ def _undecided(inspected: dict[str, fxgrow.Refusal | None], whole: fxgrow.Plan |
 
 
 def _not_alone(gm: fx.GraphModule, some: Sequence[Inner]) -> Iterator[str]:
-    """Axes that `inspect` offers and `widen` refuses."""
+    """Yield the axes that `inspect` reports as growable and `widen` refuses."""
     for axis in some:
         plan = planned(gm, axis.ask)
         if isinstance(plan, fxgrow.Refusal):
@@ -247,7 +250,7 @@ def _growths(
     draw: random.Random,
     places: dict[str, int],
 ) -> Iterator[Growth]:
-    """One axis and one insertion that are drawn, and the whole network."""
+    """Yield a random axis, a random insertion, and the growth of the whole network."""
     able = [axis for axis in axes if axis.refusal is None]
     if able:
         axis = draw.choice(able)
@@ -258,7 +261,7 @@ def _growths(
 
 
 def _insertion(gm: fx.GraphModule, draw: random.Random, places: dict[str, int]) -> Growth:
-    """A block behind the first of the nodes, in the order drawn, that takes one."""
+    """Insert a block after the first node, in random order, that accepts one."""
     nodes = [node.name for node in gm.graph.nodes if node.op.startswith("call_")]
     draw.shuffle(nodes)
     refused: Counter[str] = Counter()
@@ -292,7 +295,7 @@ class _Judge:
         if not self.untrained:
             try:
                 self.before[True] = run(twin(model, None, training=True), self.probe, seed=0)
-            except Exception as error:  # whatever a module raises: batch norms want more than one value
+            except Exception as error:  # modules may raise anything, e.g. batch norms with one value
                 self.untrained = f"the module does not run in training mode: {error}".splitlines()[0]
 
     def __call__(self, what: str, plan: fxgrow.Plan | fxgrow.Refusal) -> Compared:
@@ -305,7 +308,7 @@ class _Judge:
         redrawn = [node for part in plan.every() for node in part.redrawn]
         if eval_only:
             reason = f"the growth is for evaluation mode only: {', '.join(eval_only[:3])} draws for more units"
-        for training, known in self.before.items():  # training mode last: it moves statistics
+        for training, known in self.before.items():  # training mode last: it updates running statistics
             if not (training and reason):
                 errors[training] = _difference(known, run(grown.train(training), self.probe, seed=0))
         if redrawn:
@@ -319,7 +322,8 @@ class _Judge:
         return made
 
     def _rounding(self, training: bool, error: float) -> float:
-        """What the module's own rounding explains: norms over few, nearly equal numbers multiply it."""
+        """Return the difference that rounding in the original module explains; norms over few, nearly equal values
+        amplify it."""
         if error <= self.bound:
             return 0.0
         if training not in self.rounding:
@@ -331,12 +335,12 @@ class _Judge:
 
 
 def _moved(x: torch.Tensor) -> torch.Tensor:
-    """Numbers in the last place beside these."""
+    """Return a tensor that differs in the last place."""
     return x + torch.finfo(x.dtype).eps * x.abs().max() if x.is_floating_point() else x
 
 
 def _difference(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> float:
-    """Largest relative difference; infinite if there is nothing that could be compared."""
+    """Return the largest relative difference; infinite if nothing can be compared."""
     if before.keys() != after.keys() or all(map(nothing_finite, before.values())):
         return float("inf")
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Each model in a process of its own: what ends it, or takes too long, costs that model and no other."""
+"""Run each measurement in a separate process, so that a crash or timeout affects only one model."""
 
 from __future__ import annotations
 
@@ -18,28 +18,31 @@ import torch
 
 try:
     import resource
-except ImportError:  # Windows has none
-    resource = None  # type: ignore[assignment]  # asked for where it is used
+except ImportError:  # not available on Windows
+    resource = None  # type: ignore[assignment]  # checked before use
 
 Result = dict[str, Any]
 Task = Callable[[str, Callable[[Result], None]], Result]
-"""Measures what a name stands for; is given a function that is to be told what is known so far."""
+"""A function that measures the model of a given name; it receives a callback for intermediate results."""
 PRELOAD = ["torch", "torchvision", "timm", "fxgrow", "fxgrow.models_zoo.coverage.libraries", __name__]
-"""Loaded once, before the first model: it takes seconds, and later changes of the sources take no part."""
+"""Modules that the fork server imports once, before the first model. This saves seconds per model, and later source
+changes have no effect."""
 MOST_WAIT = 5.0
-"""Seconds between two looks at the clock."""
+"""Seconds between two checks of the time limits."""
 PATIENCE = 3600.0
-"""Seconds by the clock after which a process is stopped, however little it has worked."""
+"""Elapsed seconds after which a process is stopped, however little processor time it has used."""
 
 
 @dataclass(slots=True)
 class _Running:
+    """A child process and the results that it has sent so far."""
+
     name: str
     process: BaseProcess
     pipe: Connection
     started: float = field(default_factory=time.monotonic)
     known: Result = field(default_factory=dict)
-    """What it has said last."""
+    """The last results that it sent."""
 
     @property
     def seconds(self) -> float:
@@ -55,18 +58,18 @@ def each_alone(
     patience: float = PATIENCE,
     until: float | None = None,
 ) -> Iterator[tuple[str, Result]]:
-    """Results by name, as they are done.
+    """Yield the results with their names, as they are completed.
 
-    A process that is killed or takes too long has what it said last for its result, with the `outcome`
-    "killed" or "too slow" and a `why`; one that raises has "error".
+    If a process is killed or takes too long, its result is the last one that it sent, with the `outcome` "killed" or
+    "too slow" and a `why`; if it raises an exception, the outcome is "error".
 
     Args:
         task: a function that can be pickled.
-        names: what to run it for, each in a new process.
-        jobs: how many processes at once.
-        limit: of processor time for each, in seconds; where there is no such limit, patience alone counts.
-        patience: seconds by the clock for each.
-        until: the time by `time.monotonic` from which none is started.
+        names: its arguments, each in a new process.
+        jobs: the number of processes at a time.
+        limit: processor time for each, in seconds; only `patience` applies on systems without such a limit.
+        patience: elapsed time for each, in seconds.
+        until: the time, as of `time.monotonic`, after which no process is started.
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
@@ -96,14 +99,15 @@ def _past(until: float | None) -> bool:
 
 def _start(context: BaseContext, task: Task, name: str, limit: int) -> _Running:
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(task, name, there, limit), daemon=True)  # type: ignore[attr-defined]  # all have it
+    process = context.Process(target=_work, args=(task, name, there, limit), daemon=True)  # type: ignore[attr-defined]  # all contexts have it
     process.start()
-    there.close()  # so that the end of the process is the end of the pipe
+    there.close()  # so that the pipe closes when the process ends
     return _Running(name, process, here)
 
 
 def _work(task: Task, name: str, pipe: Connection, limit: int) -> None:
-    """The process: sends what is known so far as (False, result), and the last one as (True, result)."""
+    """Run a task in a child process: send intermediate results as (False, result) and the final one as (True,
+    result)."""
     if resource is not None:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 10))
     torch.set_num_threads(1)  # the processes share the cores
@@ -126,7 +130,7 @@ def _work(task: Task, name: str, pipe: Connection, limit: int) -> None:
 
 
 def _heard(r: _Running, limit: int) -> Result | None:
-    """Reads what a process has sent; its result if it is done."""
+    """Read what a process has sent, and return its result if it is done."""
     try:
         while r.pipe.poll():
             done, r.known = r.pipe.recv()
@@ -140,7 +144,7 @@ def _heard(r: _Running, limit: int) -> Result | None:
 
 
 def _ended(r: _Running, limit: int) -> Result:
-    """Why a process is gone that has not sent its result."""
+    """Return why a process has ended without sending its result."""
     code = r.process.exitcode or 0
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
     if how == "by SIGXCPU":

@@ -1,4 +1,5 @@
-"""What a sweep has found, kept in a file of JSON lines: it goes on where it was stopped, if the code is the same."""
+"""The results of a sweep, kept in a file of JSON lines, so that an interrupted sweep can be resumed with the same
+code."""
 
 from __future__ import annotations
 
@@ -16,11 +17,12 @@ from .measure import Measured
 ZOO = Path(__file__).parent.parent
 LIBRARIES = ("torch", "torchvision", "timm")
 UNFINISHED = frozenset({"killed", "too slow"})
-"""Is tried once more."""
+"""Outcomes of models that are measured again."""
 
 
 def code() -> str:
-    """A digest of all that decides what is found: the sources of fxgrow, and the versions of the libraries."""
+    """Return a digest of everything that determines the results: the sources of fxgrow and the versions of the
+    libraries."""
     digest = hashlib.sha256()
     for folder in (Path(fxgrow.__file__).parent, ZOO, ZOO.parent / "passes"):
         for file in sorted(folder.rglob("*.py")):
@@ -32,16 +34,16 @@ def code() -> str:
 
 
 class Results:
-    """Results by model, those of this code and of one seed; each is written down when it is added."""
+    """The results by model, for this code and one seed; each is written to the file when it is added."""
 
     def __init__(self, file: Path, digest: str, seed: int | None, fresh: int) -> None:
-        """Read what there is.
+        """Read the existing results.
 
         Args:
-            file: of JSON lines; need not exist.
-            digest: of the code (see `code`).
-            seed: only results drawn by this count; None takes the one of the results that are there.
-            fresh: the seed if there are none.
+            file: a file of JSON lines, which need not exist.
+            digest: the digest of the code (see `code`).
+            seed: only results with this seed are used; None takes the seed of the last result.
+            fresh: the seed if there are no results.
         """
         self.file, self.digest = file, digest
         lines = [line for line in _lines(file) if line.get("code") == digest]
@@ -50,19 +52,19 @@ class Results:
         self.found = {str(line["model"]): cast(Measured, line["found"]) for line in lines if line["seed"] == self.seed}
 
     def add(self, model: str, found: Measured) -> None:
-        """Keep what was found of a model."""
+        """Store the results of a model."""
         self.found[model] = found
         line = {"model": model, "code": self.digest, "seed": self.seed, "found": found}
         with self.file.open("a") as out:
             out.write(json.dumps(line) + "\n")
 
     def left(self, models: Sequence[str]) -> list[str]:
-        """Models of which there is no result, or one that was cut short."""
+        """Return the models without a result, or whose measurement did not finish."""
         return [m for m in models if m not in self.found or self.found[m]["outcome"] in UNFINISHED]
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file; one that was cut short is left out."""
+    """Yield the lines of a file, without incomplete ones."""
     if file.exists():
         for text in file.read_text().splitlines():
             try:
@@ -74,12 +76,12 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def read(file: Path) -> dict[str, Measured]:
-    """The last result of each model, whatever code it is of."""
+    """Return the last result of each model, whatever version of the code it is from."""
     return {str(line["model"]): cast(Measured, line["found"]) for line in _lines(file)}
 
 
 def losses(before: Measured, after: Measured) -> Iterator[str]:
-    """What grew before and does not grow now."""
+    """Yield what grew before and does not grow now."""
     if before["outcome"] != "captured":
         return
     if after["outcome"] == "not captured":

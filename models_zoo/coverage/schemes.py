@@ -1,4 +1,4 @@
-"""Coverage: every scheme on every axis of every model, carried out and compared, or refused with its reason.
+"""Coverage: every scheme on every axis of every model, applied and compared, or refused with its reason.
 
 python -m fxgrow.models_zoo.coverage.schemes --write docs/coverage.md
 """
@@ -47,19 +47,19 @@ By kind of reason; models in which every scheme grows every axis are left out.
 
 
 def rows(names: Sequence[str] | None = None, schemes: Sequence[str] = SCHEMES, *, each: bool = False) -> Iterator[Row]:
-    """One row for each model, zoo first."""
+    """Yield one row for each model, the zoo's first."""
     for subject in subjects(names):
         yield combine(subject.name, *subject.made(), schemes, each=each)
 
 
 def violations(row: Row) -> list[str]:
-    """What should not be: growths that change the function, and what "auto" leaves out."""
+    """Return the errors: growths that change the function, and growths that "auto" misses."""
     broken = [f"{scheme} breaks {what}" for scheme, cell in row.cells.items() for what in cell.broken]
     return broken + (left_out(row) if "auto" in row.cells else [])
 
 
 def left_out(row: Row) -> list[str]:
-    """Axes that "auto" cannot grow at all, or not by as little as some scheme can."""
+    """Return the axes that "auto" cannot grow at all, or not by as small a factor as some scheme can."""
     best = {s: cell.factors for s, cell in row.cells.items()}
     least = {units: min(f[units] for f in best.values() if units in f) for units in row.growable}
     missing = [units for units, factor in least.items() if best["auto"].get(units) != factor]
@@ -67,7 +67,7 @@ def left_out(row: Row) -> list[str]:
 
 
 def table(found: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
+    """Format the rows as a Markdown table."""
     schemes = list(found[0].cells)
     lines = [
         f"| model | axes | {' | '.join(schemes)} | never | eval error | training error |",
@@ -89,7 +89,7 @@ def table(found: Sequence[Row]) -> str:
 
 
 def gaps(found: Sequence[Row]) -> str:
-    """What each scheme refuses though another can, as a Markdown table."""
+    """Format what each scheme refuses although another accepts it, as a Markdown table."""
     schemes = [s for s in found[0].cells if s != "auto"]
     lines = [f"| model | {' | '.join(schemes)} |", f"|---|{'---|' * len(schemes)}"]
     for row in found:
@@ -100,12 +100,12 @@ def gaps(found: Sequence[Row]) -> str:
 
 
 def kinds(refusals: Iterable[fxgrow.Refusal]) -> str:
-    """How many of each kind."""
+    """Return the number of refusals of each kind, as text."""
     return ", ".join(f"{kind} {n}" for kind, n in sorted(Counter(r.kind.name for r in refusals).items())) or "–"
 
 
 def _share(part: int, whole: int) -> str:
-    """In percent; never rounded up to all, or down to nothing."""
+    """Return a percentage, never rounded up to 100 or down to 0."""
     if not whole:
         return "–"
     percent = round(100 * part / whole)
@@ -113,7 +113,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None, say: Callable[[str], None] = print) -> int:
-    """Cover the catalogue; 1 if any growth broke the function, or if "auto" left out what a scheme can grow."""
+    """Measure the catalogue. Return 1 if a growth changed the function, or if "auto" missed a growth, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="models; all if none is named")
     parser.add_argument("--each", action="store_true", help="carry out every growth by itself")

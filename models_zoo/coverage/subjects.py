@@ -1,4 +1,4 @@
-"""What coverage is measured on: the zoo, torchvision's models and torch's own transformer, in float64."""
+"""The models on which coverage is measured: the zoo, torchvision models and torch's own transformer, in float64."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TORCHVISION: dict[str, tuple[int, ...]] = {
     "maxvit_t": (1, 3, 224, 224),
     "mvit_v2_s": (1, 3, 4, 224, 224),
 }
-"""Torchvision models, and an input small enough that all their growths are compared in minutes."""
+"""Torchvision models, and inputs small enough that all their growths are compared in minutes."""
 VIDEO = ("r3d_18", "mvit_v2_s")
 OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"init_weights": False},
@@ -49,14 +49,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model by name, and how to make it and its inputs."""
+    """A named model, and functions that build it and its inputs."""
 
     name: str
     build: Callable[[], nn.Module]
     inputs: Callable[[], tuple[Tensor, ...]]
 
     def made(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """The model and its inputs, settled, in float64; the global random stream stays where it was."""
+        """Return the model and its inputs in float64, after `settle`; the global random state is restored."""
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
             inputs = tuple(x.double() if x.is_floating_point() else x for x in self.inputs())
@@ -64,14 +64,15 @@ class Subject:
 
 
 def torchvision_model(name: str) -> nn.Module:
-    """A torchvision model with random weights."""
+    """Return a torchvision model with random weights."""
     models = importlib.import_module("torchvision.models.video" if name in VIDEO else "torchvision.models")
     model: nn.Module = getattr(models, name)(**OPTIONS.get(name, {}))
     return _of_two_steps(model) if name == "mvit_v2_s" else model
 
 
 def _of_two_steps(model: Any) -> nn.Module:
-    """A video transformer built for two steps in time, not eight; torchvision's functions do not take the number."""
+    """Build a video transformer with two steps in time instead of eight, which torchvision's functions do not
+    expose."""
     model.pos_encoding.temporal_size = steps = 2
     for block in model.blocks:
         block.attn.rel_pos_t = nn.Parameter(block.attn.rel_pos_t[: 2 * steps - 1].detach().clone())
@@ -80,7 +81,7 @@ def _of_two_steps(model: Any) -> nn.Module:
 
 
 def subjects(names: Sequence[str] | None = None) -> Iterator[Subject]:
-    """All that are named, zoo first; all there are if none is named."""
+    """Yield the named models, or all if none is named, the zoo's first."""
     known = [Subject(name, entry.build, entry.example_inputs) for name, entry in ZOO.items()]
     small = partial(nn.Transformer, 32, 4, 2, 2, dim_feedforward=64, dropout=0.0, batch_first=True)
     known.append(Subject("torch.nn.Transformer", small, partial(_noise, (3, 7, 32), (3, 5, 32))))
@@ -94,16 +95,16 @@ def _noise(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
 
 
 SMALL = 1e-3
-"""Parameters with no larger entry do nothing: scales of branches begin at 1e-6."""
+"""Parameters without a larger entry have almost no effect: branch scales start at 1e-6."""
 
 
 def settle(model: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
     """Give batch norms the statistics of some data and parameters some spread, as training would.
 
-    Parameters that begin as one number (norms, zero heads, scales of branches) would hide mistakes.
+    Constant parameters (of norms, zero heads, branch scales) would hide errors.
     """
     generator = torch.Generator().manual_seed(0)
-    model.eval()  # auxiliary heads of training mode want larger inputs
+    model.eval()  # auxiliary heads in training mode need larger inputs
     with torch.no_grad():
         for parameter in model.parameters():
             _spread(parameter, generator)
@@ -116,7 +117,8 @@ def settle(model: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
 
 
 def _spread(parameter: nn.Parameter, generator: torch.Generator) -> None:
-    """Draw a parameter anew if it is one number: around that number, or small ones where it is next to nothing."""
+    """Redraw a parameter if all its entries are equal: around that value, or with small values if it is close to
+    zero."""
     flat = parameter.flatten()
     if not flat.is_floating_point() or not bool((flat == flat[0]).all()):
         return

@@ -1,9 +1,8 @@
-"""The sweep: every model of torchvision and a small one of each module of timm, each in a process of its own.
+"""The sweep: measure every torchvision model and a small one of each timm module, each in a separate process.
 
 python -m fxgrow.models_zoo.coverage.sweep [MODEL ...] [--jobs 2] [--write docs/coverage.md]
 
-What is found is kept in a file as it comes, so a second call goes on where the first was stopped, as long as the code
-is the same.
+Results are written to a file as they arrive, so an interrupted sweep can be resumed, as long as the code is the same.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .timm_models import missing_modules
 
 SECTION = "sweep"
 LIMIT = 900
-"""Seconds of processor time that one model may take."""
+"""Processor time that one model may take, in seconds."""
 SEEDS = 1_000_000
 
 
@@ -41,16 +40,16 @@ def sweep(
     minutes: float | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Measure what is not known yet.
+    """Measure the models that have no result yet.
 
     Args:
-        names: of models.
-        results: what is known; grows.
-        task: measures one.
-        jobs: processes.
-        limit: of processor time for one model, in seconds.
-        minutes: after these no other model is begun.
-        say: is told of each one.
+        names: the names of the models.
+        results: the known results, to which new ones are added.
+        task: measures one model.
+        jobs: the number of processes.
+        limit: processor time for one model, in seconds.
+        minutes: time after which no further model is started.
+        say: receives a line for each model.
     """
     left = results.left(names)
     say(f"{len(names)} models, {len(names) - len(left)} known already; seed {results.seed}")
@@ -65,7 +64,7 @@ def sweep(
 
 
 def line(name: str, found: Measured) -> str:
-    """One model as a line of text."""
+    """Format the results of one model as a line of text."""
     if found["outcome"] != "captured":
         return f"{name:<42} {found['outcome']}: {found['why']:.160}"
     grow, stopped = len(found["growing"]), len(found["stopped"])
@@ -79,7 +78,7 @@ def line(name: str, found: Measured) -> str:
 
 
 def main(argv: Sequence[str] | None = None, say: Callable[[str], None] | None = None) -> int:
-    """Sweep. Returns 1 if a growth changed what a model computes, or if anything else is not as it should be."""
+    """Run the sweep. Return 1 if a growth changed what a model computes, or if there is any other complaint, else 0."""
     say = say or partial(print, flush=True)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help='models, or patterns like "timm.*"; all if none is named')
@@ -116,5 +115,5 @@ def _lost(before: dict[str, Measured], after: dict[str, Measured]) -> Iterable[s
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the processes of the models end, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the child processes end, too
     sys.exit(main())

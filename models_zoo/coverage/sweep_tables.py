@@ -1,4 +1,4 @@
-"""What a sweep has found, as tables and sentences."""
+"""Tables and sentences about the results of a sweep, in Markdown."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ as long as the capture, plus a second.
 AGREE = "`inspect` and `plan_grow` agree"
 LARGE = 100_000_000
 TIMES, MORE = 2.0, 1.0
-"""See *in time* above."""
+"""The factor and the number of seconds in the definition of *in time* above."""
 
 
 def page(found: Found, seed: int) -> str:
-    """All tables, as a section of a Markdown page."""
+    """Return all tables, as a section of a Markdown page."""
     parts = [HEAD.format(seed=seed), summary(found), _uncaptured(found), _kinds(found), _stopped(found), _places(found)]
     for library in _libraries(found):
         parts.append(f"### {library}\n\n{_models(_of(found, library))}")
@@ -45,7 +45,7 @@ def page(found: Found, seed: int) -> str:
 
 
 def summary(found: Found) -> str:
-    """One line for each library."""
+    """Return the summary table, one line for each library."""
     columns = ("captured", "in both modes", "inner axes", "grow", "compared", "the same", AGREE, "in time")
     lines = [f"| library | {' | '.join(columns)} |", f"|---|{'--:|' * len(columns)}"]
     for library in _libraries(found):
@@ -71,7 +71,7 @@ def _in_time(seconds: Mapping[str, float]) -> bool:
 
 
 def complaints(found: Found) -> Iterator[str]:
-    """What should not be: differences, disagreements, and what could not be measured to the end."""
+    """Yield the complaints: differences, disagreements, and models whose measurement did not finish."""
     for name, one in found.items():
         if one["outcome"] not in ("captured", "not captured"):
             yield f"{name}: {one['outcome']} during {one.get('during', 'its start')!r}: {one['why']}"
@@ -85,7 +85,7 @@ def complaints(found: Found) -> Iterator[str]:
 
 
 def write_section(file: Path, name: str, text: str) -> None:
-    """Replace what stands between two comments of a page; where there are none, the section goes to its end."""
+    """Replace the text between the two comments of a section in a page; if there are none, append the section."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     old = file.read_text() if file.exists() else ""
     before, found, rest = old.partition(begin)
@@ -103,7 +103,7 @@ def _of(found: Found, library: str) -> dict[str, Measured]:
 
 
 def _percent(part: int, whole: int) -> str:
-    """With one decimal; never rounded up to all."""
+    """Return a percentage with one decimal, never rounded up to 100."""
     if not whole:
         return "–"
     percent = 100 * part / whole
@@ -111,7 +111,7 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _uncaptured(found: Found) -> str:
-    """Models without a trace, and those that could not be measured to the end."""
+    """Return the table of models without a trace, and those whose measurement did not finish."""
     some = {name: one for name, one in found.items() if one["outcome"] != "captured"}
     if not some:
         return ""
@@ -121,7 +121,7 @@ def _uncaptured(found: Found) -> str:
 
 
 def _kinds(found: Found) -> str:
-    """How many axes each kind of refusal stops."""
+    """Return the table of how many axes each kind of refusal stops."""
     libraries = _libraries(found)
     counts = {
         library: Counter(_kind(stopped) for one in _of(found, library).values() for stopped in one.get("stopped", ()))
@@ -142,7 +142,7 @@ def _kind(stopped: Mapping[str, object]) -> str:
 
 
 def _stopped(found: Found) -> str:
-    """Every axis that does not grow, by name; those of one model and one reason share a line."""
+    """List every axis that does not grow; those of one model with the same reason share a line."""
     lines = ["| model | reason | axes |", "|---|---|---|"]
     for name, one in found.items():
         reasons: dict[str, list[str]] = {}
@@ -153,7 +153,7 @@ def _stopped(found: Found) -> str:
 
 
 def _places(found: Found) -> str:
-    """Where no block could be inserted."""
+    """List the places where no block could be inserted."""
     drawn = sum(each["what"].startswith("deepen") for one in found.values() for each in one.get("compared", ()))
     refused = sum((Counter(one.get("places", {})) for one in found.values()), Counter[str]())
     kinds = ", ".join(f"{kind} {n}" for kind, n in refused.most_common()) or "none"
@@ -161,7 +161,7 @@ def _places(found: Found) -> str:
 
 
 def _models(found: Found) -> str:
-    """One line for each model."""
+    """Return the table of models, one line for each."""
     lines = [
         "| model | parameters | inner axes | grow | compared | evaluation | training | capture | answer |",
         "|---|--:|--:|--:|---|--:|--:|--:|--:|",
@@ -180,7 +180,7 @@ def _models(found: Found) -> str:
 
 
 def _comparison(compared: Sequence[Compared]) -> tuple[str, str, str]:
-    """What became of the growths that were compared, and the largest errors."""
+    """Summarise the growths that were compared, and their largest errors."""
     same = sum(one["result"] == "same" for one in compared)
     texts = [f"{same} the same"] if same else []
     texts += [_cell(f"{one['what']}: {one['result']}") for one in compared if one["result"] != "same"]
@@ -191,7 +191,7 @@ def _comparison(compared: Sequence[Compared]) -> tuple[str, str, str]:
 
 
 def _times(seconds: Mapping[str, float]) -> tuple[str, str]:
-    """What capturing took, and `inspect` and `plan_grow` together."""
+    """Return the time for capturing, and the time for `inspect` and `plan_grow` together."""
     steps = (("trace", "analyse"), ("inspect", "whole network"))
     both = [f"{sum(seconds[step] for step in some):.1f} s" if set(some) <= seconds.keys() else "–" for some in steps]
     return both[0], both[1]

@@ -1,4 +1,4 @@
-"""A small model of each module of timm, untrained, with an image that is small for it."""
+"""A small model of each timm module, untrained, with a small image as input."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ MODELS = {
     "xception_aligned": "xception41p",
     "xcit": "xcit_nano_12_p16_224",
 }
-"""By module, the model with the fewest parameters; another one where that lacks what the module is about."""
+"""For each module, the model with the fewest parameters, or another one if that one lacks the module's main feature."""
 SIDE = 64
-"""Pixels of an image."""
+"""Side of an image in pixels."""
 SIDES = {
     "crossvit_tiny_240": 240,
     "deepseek_vit_412m": 112,
@@ -124,22 +124,22 @@ SIDES = {
     "inception_v3": 96,
     "inception_v4": 96,
 }
-"""Of models that do not take an image of that size; efficientvim leaves one position of it, and batch norms over two
-numbers amplify rounding."""
+"""Side of the image for models that do not accept the default. For efficientvim, the default leaves a single position,
+and batch norms over two values amplify rounding."""
 
 
 def timm_subjects() -> list[Subject]:
-    """A small model of each module."""
+    """Return a small model of each module."""
     return [Subject(f"timm.{name}", partial(_build, name), partial(_image, name)) for name in MODELS.values()]
 
 
 def missing_modules() -> list[str]:
-    """Modules of the timm that is installed of which there is no model above."""
+    """Return the modules of the installed timm for which no model is listed above."""
     return sorted(set(importlib.import_module("timm").list_modules()) - set(MODELS))
 
 
 def _build(name: str) -> nn.Module:
-    """Models that are made for one size of image are made for a small one, if they can be."""
+    """Build a model; models with a fixed image size are built for a small one, if possible."""
     timm: Any = importlib.import_module("timm")
     fixed = timm.get_pretrained_cfg(name).fixed_input_size and name not in SIDES
     model: nn.Module = timm.create_model(name, pretrained=False, **({"img_size": SIDE} if fixed else {}))

@@ -1,4 +1,4 @@
-"""Every float model of torchvision, untrained, with inputs that are small for it."""
+"""Every float model of torchvision, untrained, with small inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "mc3_18": CLIP,
     "r2plus1d_18": CLIP,
     "r3d_18": CLIP,
-    "s3d": (1, 3, 16, 224, 224),  # it pools windows of 7 after five halvings
+    "s3d": (1, 3, 16, 224, 224),  # pools windows of 7 after five halvings
     "swin3d_b": (2, 3, 4, 64, 64),
     "swin3d_s": (2, 3, 4, 64, 64),
     "swin3d_t": (2, 3, 4, 64, 64),
@@ -29,9 +29,9 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "mvit_v2_s": (2, 3, 4, 64, 64),
     "vit_h_14": (2, 3, 56, 56),
 }
-"""Of models that do not take an image of 64 × 64."""
+"""Input shapes of models that do not accept an image of 64 × 64."""
 PAIR = (1, 3, 128, 128)
-"""The frames of an optical flow: four halvings of an eighth."""
+"""Shape of the frames for optical flow, whose models halve an eighth of the size four times."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"init_weights": False},
     "inception_v3": {"init_weights": False},
@@ -42,18 +42,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "vit_l_32": {"image_size": 64},
 }
 SCALED = ("RCNN", "Retina", "FCOS")
-"""Detectors that scale their images first, to 800 pixels unless they are told otherwise."""
+"""Detectors that first resize their images, to 800 pixels by default."""
 
 
 def torchvision_subjects() -> list[Subject]:
-    """Every model that `torchvision.models` lists, without the quantised ones."""
+    """Return every model that `torchvision.models` lists, except quantised ones."""
     models: Any = importlib.import_module("torchvision.models")
     names: list[str] = [name for name in models.list_models() if not name.startswith("quantized_")]
     return [Subject(f"torchvision.{name}", partial(_build, name), _inputs(name)) for name in names]
 
 
 def _kind(name: str) -> str:
-    """Detection, segmentation, video … or nothing: the package in which a model is."""
+    """Return the package of a model ("detection", "segmentation", "video" …), or ""."""
     models: Any = importlib.import_module("torchvision.models")
     parts = str(models.get_model_builder(name).__module__).split(".")
     return parts[2] if len(parts) > 3 else ""
@@ -74,7 +74,7 @@ def _build(name: str) -> nn.Module:
 
 
 def _small_mvit(build: Callable[[], nn.Module]) -> nn.Module:
-    """A video transformer for four frames of 64 × 64; torchvision's functions do not take the sizes."""
+    """Build a video transformer for four frames of 64 × 64, a size that torchvision's functions do not accept."""
     mvit: Any = importlib.import_module("torchvision.models.video.mvit")
     made = mvit.MViT
 

@@ -1,1 +1,1 @@
-"""The demo: small networks trained on real digits, grown and trained on, and its pictures."""
+"""The demo: train small networks on real digits, grow them, train on, and draw the results."""

@@ -1,4 +1,4 @@
-"""Real data that needs no download: the handwritten digits that come with scikit-learn, always split the same way."""
+"""Real data without a download: the handwritten digits of scikit-learn, always split in the same way."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 HELD_OUT = 0.25
-"""Part of the images that no training sees."""
+"""Fraction of the images that is never used for training."""
 BRIGHTEST = 16.0
-"""The digits are counts of ink in 4x4 cells, 0 to 16."""
+"""Largest pixel value. Pixels count the ink in 4x4 cells, from 0 to 16."""
 
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """Images (1797, 1, 8, 8) from 0 to 1, their labels 0 to 9, and which of them are for training or held out."""
+    """The images (1797, 1, 8, 8) with values from 0 to 1, their labels, and the split into training and held-out
+    images."""
 
     images: Tensor
     labels: Tensor
     train: Tensor
-    """Positions of the images for training."""
+    """Indices of the training images."""
     held_out: Tensor
-    """Positions of the others."""
+    """Indices of the held-out images."""
 
 
 def digits() -> Digits:
-    """Load the digits; a quarter of each class is held out, the same images on every call."""
+    """Load the digits. A quarter of each class is held out; the split is the same on every call."""
     raw = load_digits()
     labels = torch.tensor(raw.target, dtype=torch.int64)
     images = torch.tensor(raw.images, dtype=torch.float32).unsqueeze(1) / BRIGHTEST

@@ -1,4 +1,4 @@
-"""What a picture of a grown graph shows: boxes with widths, and where they stand. Plain data, nothing is drawn here."""
+"""The layout of a picture of a grown graph: boxes with widths, and their positions. This module only computes data."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from fxgrow.functional import adapt_skip
 
 Role = Literal["same", "widened", "adapter"]
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
-"""Modules that start a box of their own."""
+"""Modules that start a new box."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A layer with the norms, activations and views that follow it."""
+    """A layer together with the norms, activations and views that follow it."""
 
     name: str
-    """Of the fx node that starts it."""
+    """The name of its first fx node."""
     head: str
     tail: str
     old: int
-    """Channels before the growth; of an adapter, channels that it reads."""
+    """Number of channels before the growth; for an adapter, number of input channels."""
     new: int
     role: Role
     lane: int
-    """0 for the main path, 1 and more for paths beside it."""
+    """0 for the main path, larger numbers for parallel paths."""
     row: float
-    """From the top, 0."""
+    """Vertical position, counted from 0 at the top."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A volume on its way from one box to another; in a lane of its own if it passes boxes by."""
+    """A connection between two boxes; it has its own lane if it passes other boxes."""
 
     source: str
     target: str
@@ -47,24 +47,24 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Diagram:
-    """The graph of a grown model."""
+    """The layout of a grown model's graph."""
 
     boxes: tuple[Box, ...]
     wires: tuple[Wire, ...]
 
     @property
     def rows(self) -> float:
-        """How far down it reaches."""
+        """Number of rows that the boxes occupy."""
         return max(box.row for box in self.boxes) + 1
 
     @property
     def lanes(self) -> int:
-        """The main path and those beside it."""
+        """Number of lanes, including the main path."""
         return max([*(box.lane for box in self.boxes), *(wire.lane for wire in self.wires)]) + 1
 
 
 class _Shapes(fx.Interpreter):
-    """Runs a model and keeps the shape of each volume."""
+    """Runs a model and records the shape of each node's tensor."""
 
     def __init__(self, gm: fx.GraphModule) -> None:
         super().__init__(gm)
@@ -78,19 +78,19 @@ class _Shapes(fx.Interpreter):
 
 
 def shapes_of(gm: fx.GraphModule, example_inputs: Sequence[Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of each fx node's tensor, by the name of the node; the model should be in evaluation mode."""
+    """Return the tensor shape of each fx node, by name; the model should be in evaluation mode."""
     interpreter = _Shapes(gm)
     interpreter.run(*example_inputs)
     return interpreter.shapes
 
 
 def diagram(before: fx.GraphModule, after: fx.GraphModule, example_inputs: Sequence[Tensor]) -> Diagram:
-    """Lay out the graph of a grown model: the longest path straight down, everything else beside it.
+    """Lay out the graph of a grown model: the longest path vertically, everything else beside it.
 
     Args:
         before: the model that was grown.
         after: the grown model; nodes that `before` lacks are its skip adapters.
-        example_inputs: what both take.
+        example_inputs: inputs of both models.
     """
     old, new = shapes_of(before, example_inputs), shapes_of(after, example_inputs)
     groups = _groups(after, new)
@@ -122,7 +122,7 @@ def _width(shape: tuple[int, ...]) -> int:
 
 
 def _groups(gm: fx.GraphModule, shapes: dict[str, tuple[int, ...]]) -> list[list[fx.Node]]:
-    """Nodes that share a box: a layer, and what follows it without a branch and without a change of size."""
+    """Group the nodes that share a box: a layer, and the nodes after it that neither branch nor change the size."""
     groups: dict[fx.Node, list[fx.Node]] = {}
     for node in gm.graph.nodes:
         if node.name not in shapes or node.op in ("get_attr", "output"):
@@ -172,7 +172,8 @@ def _tail(gm: fx.GraphModule, group: Sequence[fx.Node]) -> str:
 
 
 def _rows(graph: nx.DiGraph, spine: set[str]) -> dict[str, float]:
-    """Depth of each box; those beside the main path stand halfway between where they could start and end."""
+    """Return the row of each box. Boxes beside the main path are placed halfway between their earliest and latest
+    row."""
     order: list[str] = list(nx.topological_sort(graph))
     first: dict[str, int] = {}
     for name in order:
@@ -186,7 +187,8 @@ def _rows(graph: nx.DiGraph, spine: set[str]) -> dict[str, float]:
 def _lanes(
     graph: nx.DiGraph, spine: list[str], rows: dict[str, float]
 ) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
-    """Lanes of boxes, and of wires that pass others by: the nearest lane that is free over the whole length."""
+    """Assign lanes to boxes, and to wires that pass other boxes: the nearest lane that is free over the whole
+    length."""
     lanes = dict.fromkeys(spine, 0)
     taken: list[tuple[int, float, float]] = []
 

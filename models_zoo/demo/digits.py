@@ -1,6 +1,6 @@
-"""Train a small ResNet on real handwritten digits, grow it, prove that nothing changed, and train on.
+"""Train a small ResNet on real handwritten digits, grow it, verify that the function is unchanged, and train on.
 
-Started by `make demo`, or by `python -m fxgrow.models_zoo.demo.digits`. It ends with an error if a claim does not hold.
+Run it with `make demo` or `python -m fxgrow.models_zoo.demo.digits`. It exits with an error if a claim does not hold.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .training import held_out_correct, predict
 
 PICTURE = Path("fxgrow-demo.png")
 INSIDE, AT_JOIN = "layer2.conv1", "layer3.conv2"
-"""A volume inside a residual block, and one that meets a residual join."""
+"""A layer inside a residual block, and one whose output is added at a residual join."""
 BEHIND = "layer2"
-"""Where a new block is inserted."""
+"""The layer after which a new block is inserted."""
 EPOCHS, MORE_EPOCHS = 6, 10
 GOOD = 95.0
-"""Held-out accuracy, in percent, below which there is no point in growing."""
+"""Held-out accuracy in percent that the network must reach before it is grown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class Grown:
 
 
 class Failure(SystemExit):
-    """The demo stops here: something that it claims is not so."""
+    """Raised to stop the demo when a claim does not hold."""
 
 
 def main() -> None:
-    """Run all six steps."""
+    """Run all steps of the demo."""
     started = time.perf_counter()
-    torch.set_num_threads(1)  # these nets are too small to share out, and one thread adds in one order
+    torch.set_num_threads(1)  # the networks are small, and one thread makes sums reproducible
     torch.manual_seed(0)
     console = terminal()
     data = digits()
@@ -75,13 +75,13 @@ def main() -> None:
 
 
 def require(claim: bool, otherwise: str) -> None:
-    """End the demo with a message and exit status 1 where a claim does not hold."""
+    """Exit with a message and status 1 if a claim does not hold."""
     if not claim:
         raise Failure(f"fxgrow demo: {otherwise}")
 
 
 def trained(console: Console, model: nn.Module, data: Digits) -> tuple[float, ...]:
-    """Train the net; its accuracy before and after each epoch."""
+    """Train the network; return its held-out accuracy before and after each epoch."""
     console.print(f"{len(data.train)} images to train on, {len(data.held_out)} held out, 8 × 8 pixels each")
     accuracies = followed(console, "the net", model, data, epochs=EPOCHS, seed=0)
     right = held_out_correct(model, data)
@@ -91,7 +91,7 @@ def trained(console: Console, model: nn.Module, data: Digits) -> tuple[float, ..
 
 
 def widened(console: Console, traced_model: fx.GraphModule) -> tuple[Grown, ...]:
-    """Widen a volume inside a block; from there one that meets a residual join, in both skip modes."""
+    """Widen a layer inside a block, then one at a residual join, in both skip modes."""
     show_line(console, 'print(fxgrow.plan_widen(traced_model, node="layer2.conv1"))')
     plan = fxgrow.plan_widen(traced_model, node="layer2.conv1")
     console.print(plan.explain(), markup=False, soft_wrap=True)
@@ -111,7 +111,7 @@ def widened(console: Console, traced_model: fx.GraphModule) -> tuple[Grown, ...]
 
 
 def deepened(console: Console, traced_model: fx.GraphModule) -> tuple[Grown, ...]:
-    """Insert a residual block that adds nothing yet; then grow the whole net in both directions with one plan."""
+    """Insert a residual block that contributes zero at first; then widen and deepen the whole network with one plan."""
     show_line(console, f'print(fxgrow.plan_deepen(traced_model, after="{BEHIND}"))')
     deeper = fxgrow.plan_deepen(traced_model, after=BEHIND)
     console.print(shortened(deeper.explain()), markup=False, soft_wrap=True)
@@ -127,7 +127,7 @@ def deepened(console: Console, traced_model: fx.GraphModule) -> tuple[Grown, ...
 
 
 def certified(console: Console, before: fx.GraphModule, grown: tuple[Grown, ...], data: Digits) -> None:
-    """Show that each grown model computes what the net does, and predicts the same for every held-out image."""
+    """Show that each grown model computes the same function and makes the same prediction for every held-out image."""
     held_out = data.images[data.held_out]
     answers, right = predict(before, held_out), held_out_correct(before, data)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -157,7 +157,7 @@ def certified(console: Console, before: fx.GraphModule, grown: tuple[Grown, ...]
 
 
 def distances(model: fx.GraphModule, plan: fxgrow.Plan) -> Tensor:
-    """For each pair of new filters, how far its halves are apart, relative to the length of a filter."""
+    """Return the distance between the two filters of each new pair, relative to the norm of the first."""
     edit = next(t for t in plan.tensors if t.names == (f"{INSIDE}.weight",))
     left, right, _ = partners(edit.axes[0].layout, 0)
     filters = model.get_parameter(edit.names[0]).detach().flatten(1)
@@ -168,7 +168,7 @@ def distances(model: fx.GraphModule, plan: fxgrow.Plan) -> Tensor:
 def trained_on(
     console: Console, net: fx.GraphModule, grown: tuple[Grown, ...], before: tuple[float, ...], data: Digits
 ) -> None:
-    """Train the grown models and the net itself further, show that the halves part, and save the picture."""
+    """Train the grown models and the original network further, show that the halves diverge, and save the picture."""
     _, couple, reshape, deeper, both = grown
     graph = diagram(net, reshape.model, (data.images[:8],))
     paths = [distances(reshape.model, reshape.plans[0])]
@@ -197,7 +197,7 @@ def trained_on(
 
 
 def torchvision_nets(console: Console) -> None:
-    """Widen torchvision's nets and print a line of certificate for each growth."""
+    """Grow torchvision networks and print the certificate of each growth in one line."""
     with console.status("…") as status:
         rows = grow_all(status.update)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

@@ -1,4 +1,4 @@
-"""The demo's picture: accuracy before and after a growth, its halves drifting apart, and the graph that grew."""
+"""The demo's picture: accuracy before and after a growth, the divergence of the halves, and the grown graph."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ STYLES = (
     ("#862e9c", "-", "v"),
     ("#7b8794", "--", "^"),
 )
-"""Colour, line and marker of the curves after the growth, in their order."""
+"""Colour, line style and marker of the curves after the growth, in order."""
 LANE, WIDTH, HEIGHT = 1.36, 1.06, 0.66
-"""Distance of lanes, and the size of a box; rows are 1 apart."""
+"""Distance between lanes, and the size of a box; the distance between rows is 1."""
 CORNER = 0.12
 PORT = 0.14
-"""Wires to the side leave a box below its middle and enter above it, so that the two are told apart."""
+"""Vertical offset of sideways wires: they leave a box below its middle and enter above it, so that both are visible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One value an epoch, from epoch `start` on."""
+    """A curve with one value per epoch, starting at epoch `start`."""
 
     label: str
     start: int
@@ -44,13 +44,13 @@ class Curve:
 
     @property
     def epochs(self) -> range:
-        """The epochs of the values."""
+        """The epochs to which the values belong."""
         return range(self.start, self.start + len(self.values))
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What the picture tells: accuracies in percent, and the distance between the halves of each pair."""
+    """The data of the picture: accuracies in percent, the distance between the halves of each pair, and the graph."""
 
     title: str
     before: Curve
@@ -60,7 +60,7 @@ class Story:
 
 
 def draw(story: Story, path: Path) -> None:
-    """Write the picture as a PNG; no display is needed."""
+    """Write the picture as a PNG file; no display is needed."""
     lanes = story.graph.lanes
     size = (7.2 + 3.4 * lanes, max(7.5, 0.66 * story.graph.rows + 1.6))
     layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.03, hspace=0.05)
@@ -183,7 +183,7 @@ def _box(axes: Any, box: Box, widest: int) -> None:
 
 
 def _channels(axes: Any, box: Box, x: float, widest: int) -> None:
-    """A bar as long as the volume is wide, old channels first."""
+    """Draw a bar proportional to the number of channels, the old ones first."""
     unit, bottom = (WIDTH - 0.1) / widest, box.row + HEIGHT / 2 - 0.11
     old = min(box.old, box.new)
     axes.add_patch(Rectangle((x + 0.05, bottom), old * unit, 0.055, color=FAINT, linewidth=0, zorder=4))
@@ -219,7 +219,7 @@ def _wire(axes: Any, source: Box, target: Box, wire: Wire) -> None:
 
 
 def _rounded(points: Sequence[tuple[float, float]]) -> Outline:
-    """A path of straight pieces with round corners."""
+    """Return a path along the points with rounded corners."""
     vertices, codes = [points[0]], [Outline.MOVETO]
     for (ax, ay), (bx, by), (cx, cy) in zip(points, points[1:], points[2:], strict=False):
         into, out = max(abs(bx - ax), abs(by - ay)), max(abs(cx - bx), abs(cy - by))

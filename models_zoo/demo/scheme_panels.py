@@ -1,5 +1,4 @@
-"""What the picture of the schemes shows: real kernels and volumes before and after a growth, entry by entry. Nothing is
-drawn here."""
+"""The data of the picture of the schemes: actual kernels and volumes before and after a growth, entry by entry."""
 
 from __future__ import annotations
 
@@ -15,16 +14,17 @@ import fxgrow
 
 State = Literal["old", "rescaled", "even", "odd", "copy", "split", "mean", "zero", "free"]
 OLD, NEW = 4, 6
-"""Units before and after: one pair, or two copies."""
+"""Number of units before and after the growth: one new pair, or two copies."""
 OUTER = 3
-"""Channels before the writer and behind the reader, and positions at which the volume is looked at."""
+"""Number of input and output channels, and of positions at which the volume is evaluated."""
 TINY = 1e-12
-"""Rounding in float64."""
+"""Tolerance for rounding in float64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Entries with their states: units down (a writer, a volume, the scale of a norm) or across (a reader)."""
+    """The entries of a tensor with their states. Units are rows (producer, volume, scale of a norm) or columns
+    (consumer)."""
 
     title: str
     values: tuple[tuple[float, ...], ...]
@@ -33,27 +33,26 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One scheme at work, from the writer to the reader."""
+    """One scheme applied to a pair of layers."""
 
     scheme: str
     between: str
-    """What stands between writer and reader."""
+    """The module between producer and consumer."""
     formula: str
     matrices: tuple[Matrix, ...]
     learning: tuple[str, ...]
-    """Which of writer and reader have a gradient in new entries at the first step."""
+    """Which of the two layers have a gradient in their new entries at the first step."""
 
     @property
     def signs(self) -> tuple[str, ...]:
-        """What leads from each matrix to the next: the name of a function, or an equals sign."""
+        """The symbols between successive matrices: the name of a function, or an equals sign."""
         if len(self.matrices) > 3:
             return ("", "norm", "=", "")
         return ("", "") if self.between == "Identity" else ("σ", "")
 
 
 class Pair(nn.Module):
-    """Two layers and something between them; the layers are linear ones or 1x1 convolutions, whose kernels are
-    matrices."""
+    """Two layers with a module between them. The layers are linear or 1x1 convolutions, whose kernels are matrices."""
 
     def __init__(self, between: nn.Module, *, conv: bool) -> None:
         super().__init__()
@@ -68,7 +67,7 @@ class Pair(nn.Module):
 
 
 def panels() -> tuple[Panel, ...]:
-    """One for each thing that can happen to a pair of layers.
+    """Return one panel for each effect of a scheme on a pair of layers.
 
     Raises:
         AssertionError: a growth changed the function.
@@ -117,7 +116,7 @@ def _panel(scheme: str, between: nn.Module, formula: str) -> Panel:
 
 
 def _learning(after: fx.GraphModule, x: Tensor) -> tuple[str, ...]:
-    """What a loss of everything that comes out would move."""
+    """Return the layers whose new entries have a gradient under a loss of all outputs."""
     after(x).square().sum().backward()
     new = {"writer": after.get_parameter("writer.weight").grad, "reader": after.get_parameter("reader.weight").grad}
     fresh = {"writer": new["writer"][OLD:], "reader": new["reader"][:, OLD:]}  # type: ignore[index]  # both have one
@@ -137,7 +136,7 @@ def _kernel(
     *,
     across: bool = False,
 ) -> Matrix:
-    """A parameter, its new entries with the state that the plan gives them."""
+    """Return a parameter as a matrix, with the states that the plan gives to its new entries."""
     old, new = (gm.get_parameter(name).detach().reshape(len(gm.get_parameter(name)), -1) for gm in (before, after))
     if across:
         old, new = old.T, new.T
@@ -150,17 +149,17 @@ def _old(before: Tensor, after: Tensor) -> tuple[str, ...]:
 
 
 def _volume(title: str, after: nn.Module, before: nn.Module, x: Tensor) -> Matrix:
-    """A volume, units down; the states of its new units are read off the numbers."""
+    """Return a volume as a matrix with units as rows; the states of new units are inferred from the values."""
     with torch.no_grad():
         old, new = (model(x)[0] for model in (before, after))
-    if new.shape[0] != NEW:  # linear layers keep units last
+    if new.shape[0] != NEW:  # linear layers have units on the last axis
         old, new = old.T, new.T
     assert torch.allclose(old, new[:OLD], rtol=0, atol=TINY)
     return _matrix(title, new, [("old",) * OUTER] * OLD + [(_seen(new, unit),) * OUTER for unit in range(OLD, NEW)])
 
 
 def _seen(volume: Tensor, unit: int) -> str:
-    """The state of a new unit, by its numbers."""
+    """Infer the state of a new unit from its values."""
     mine, old = volume[unit], volume[:OLD]
     others = [volume[other] for other in range(OLD, NEW) if other != unit]
     if torch.allclose(mine, torch.zeros_like(mine)):

@@ -1,4 +1,4 @@
-"""The picture of the schemes in docs/schemes.md: what happens to kernels and volumes, entry by entry.
+"""Draw the picture of the schemes in docs/schemes.md: kernels and volumes before and after a growth, entry by entry.
 
 python -m fxgrow.models_zoo.demo.scheme_picture docs/schemes.png
 """
@@ -49,14 +49,14 @@ WORDS: dict[tuple[str, str], str] = {
 WIDE, HIGH, GAP = 1.0, 0.62, 1.15
 """Size of an entry, and the space between two matrices."""
 SPAN, RISE, UNIT = 22.2, 7.4, 0.36
-"""Size of a panel in the same units, and how long a unit is in inches."""
+"""Size of a panel in the same units, and the length of a unit in inches."""
 LEFT, MIDDLE = 0.8, 3.1 + 3 * HIGH
-"""Where a panel begins, and the height at which its matrices are centred."""
+"""Left margin of a panel, and the height at which its matrices are centred."""
 COLUMNS = 2
 
 
 def draw(shown: Sequence[Panel], path: Path) -> None:
-    """Write the picture as a PNG; no display is needed."""
+    """Write the picture as a PNG file; no display is needed."""
     lines = -(-len(shown) // COLUMNS)
     head, foot = 0.55, 0.5
     tall = UNIT * RISE * lines + head + foot
@@ -94,7 +94,7 @@ def _panel(axes: Any, panel: Panel) -> None:
 
 
 def _learns(panel: Panel) -> str:
-    """Which new weights have a gradient at once."""
+    """Return which new weights have a gradient at the first step, as text."""
     if len(panel.learning) == 2:
         return "new weights that learn from the first step: all" + (", as copies" if panel.scheme == "net2net" else "")
     (name,) = panel.learning
@@ -103,7 +103,7 @@ def _learns(panel: Panel) -> str:
 
 
 def _lead(axes: Any, x: float, sign: str) -> None:
-    """From one matrix to the next: an equals sign, or an arrow with the name of a function above."""
+    """Draw the symbol between two matrices: an equals sign, or an arrow with the name of a function above it."""
     style = {"ha": "center", "va": "center", "color": INK}
     if sign == "=":
         axes.text(x + GAP / 2, MIDDLE, sign, fontsize=12, **style)
@@ -132,13 +132,13 @@ def _entry(axes: Any, x: float, y: float, value: float, state: State) -> None:
 
 
 def _number(value: float) -> str:
-    """Two decimals, without the zero before the point."""
+    """Format a number with two decimals, without the zero before the point."""
     text = f"{abs(value):.2f}".removeprefix("0")
     return f"−{text}" if value < 0 and text != ".00" else text
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Grow the pairs of layers and draw them."""
+    """Grow the pairs of layers and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path, help="the picture to write, e.g. docs/schemes.png")
     draw(panels(), parser.parse_args(argv).path)

@@ -1,4 +1,4 @@
-"""How the demo speaks: headings, lines of code, progress bars."""
+"""Terminal output of the demo: headings, lines of code, progress bars."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from .data import Digits
 from .training import held_out_correct, train
 
 WIDTH = 120
-"""Columns of the output where no terminal says how many it has, and at most."""
+"""Largest number of columns, and the number used if the output is not a terminal."""
 
 
 def terminal() -> Console:
-    """Where the output goes."""
+    """Return the console for the output."""
     console = Console(highlight=False)
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
     return console
 
 
 def heading(console: Console, number: int, text: str) -> None:
-    """A rule with the step's name."""
+    """Print a horizontal rule with the name of a step."""
     console.print()
     console.rule(f"[bold]{number}  {text}", align="left", style="dim")
 
 
 def show_line(console: Console, line: str) -> None:
-    """Show a line of code as a user would type it."""
+    """Print a line of code as a user would type it."""
     console.print(Text.assemble("\n", (">>> ", "dim"), (line, "bold cyan")))
 
 
 def shortened(explanation: str, most: int = 5) -> str:
-    """A plan's text with long sections cut."""
+    """Return the text of a plan with long sections truncated."""
     sections = []
     for section in explanation.split("\n\n"):
         lines = section.splitlines()
@@ -47,13 +47,14 @@ def shortened(explanation: str, most: int = 5) -> str:
 
 
 def errors(certificate: fxgrow.Certificate) -> tuple[str, str, str]:
-    """Return the largest float64 error, and the float32 error that is largest relative to its tolerance, with that."""
+    """Return the largest float64 error, the float32 error that is largest relative to its tolerance, and that
+    tolerance."""
     worst = max(certificate.errors, key=lambda e: e.own / e.tolerance)
     return f"{certificate.float64:.1e}", f"{worst.own:.1e}", f"{worst.tolerance:.1e}"
 
 
 def percent(model: nn.Module, data: Digits) -> float:
-    """Held-out accuracy."""
+    """Return the held-out accuracy in percent."""
     return 100 * held_out_correct(model, data) / len(data.held_out)
 
 
@@ -67,7 +68,7 @@ def followed(
     seed: int,
     after_epoch: Callable[[], None] = lambda: None,
 ) -> tuple[float, ...]:
-    """Train a model with a progress bar; its held-out accuracy before and after each epoch."""
+    """Train a model with a progress bar; return its held-out accuracy before and after each epoch."""
     accuracies = [percent(model, data)]
     columns = (TextColumn("{task.description:<26}"), BarColumn(40), MofNCompleteColumn(), TextColumn("epochs"))
     with Progress(*columns, TextColumn("{task.fields[state]}"), TimeElapsedColumn(), console=console) as progress:

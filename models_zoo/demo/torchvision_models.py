@@ -1,4 +1,4 @@
-"""The demo's last step: the same widenings on torchvision's ResNets, with random weights, without training."""
+"""The last step of the demo: grow torchvision's ResNets, with random weights and without training."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ NETS: tuple[tuple[str, Callable[[], nn.Module], str, str], ...] = (
     ("resnet18", resnet18, "layer2.0.conv1", "layer2.1.conv2"),
     ("resnet50", resnet50, "layer2.0.conv1", "layer2.1.conv3"),
 )
-"""Name, maker, a volume inside a residual block, and one that meets a residual join with an identity skip."""
+"""Name, builder, a layer inside a residual block, and one whose output is added at a join with an identity skip."""
 PIXELS = 64
-"""Side of the probe images: small, so that two dozen runs in float64 take seconds; no width depends on it."""
+"""Side of the probe images. They are small so that two dozen runs in float64 take seconds; widths do not depend on
+it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One growth of one net, and its certificate in evaluation mode."""
+    """One growth of one network, and its certificate in evaluation mode."""
 
     net: str
     what: str
@@ -34,9 +35,10 @@ class Row:
 
 
 def grow_all(announce: Callable[[str], None]) -> list[Row]:
-    """Widen each net inside a block, and from there at a residual join in both skip modes; verify each result.
+    """Widen each network inside a block, then at a residual join in both skip modes, then as a whole with a new block;
+    verify each result.
 
-    `announce` is told what comes next.
+    `announce` receives a description of each step before it starts.
     """
     rows = []
     examples = (torch.zeros(2, 3, PIXELS, PIXELS),)

@@ -1,4 +1,4 @@
-"""A plain training loop for the digits, and how good a model is on those it has not seen."""
+"""A training loop for the digits, and the accuracy on held-out images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from .data import Digits
 
 RATE = 3e-4
-"""Learning rate of AdamW: small enough for smooth curves, good within eight epochs."""
+"""Learning rate of AdamW: small enough for smooth curves, and sufficient for eight epochs."""
 BATCH = 64
-"""Images in a step of training."""
+"""Number of images in a training step."""
 
 
 def predict(model: nn.Module, images: Tensor) -> Tensor:
-    """The class of each image, in evaluation mode; the model stays in the mode it is in."""
+    """Predict the class of each image in evaluation mode; the mode of the model is restored."""
     training = model.training
     model.eval()
     with torch.no_grad():
@@ -27,7 +27,7 @@ def predict(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def held_out_correct(model: nn.Module, digits: Digits) -> int:
-    """How many held-out images a model gets right."""
+    """Return the number of held-out images that a model classifies correctly."""
     right = predict(model, digits.images[digits.held_out]) == digits.labels[digits.held_out]
     return int(right.sum())
 
@@ -35,13 +35,13 @@ def held_out_correct(model: nn.Module, digits: Digits) -> int:
 def train(
     model: nn.Module, digits: Digits, *, epochs: int, seed: int, after_epoch: Callable[[int], None] | None = None
 ) -> None:
-    """Train every parameter of a model; it is in evaluation mode afterwards.
+    """Train all parameters of a model. The model is in evaluation mode afterwards.
 
     Args:
-        model: takes images (N, 1, 8, 8), gives ten scores.
-        digits: the data, of which only the training part is used.
-        epochs: times that every image is seen.
-        seed: of the order of the images.
+        model: maps images (N, 1, 8, 8) to ten scores.
+        digits: the data; only the training part is used.
+        epochs: number of passes over the training images.
+        seed: seed of the order of the images.
         after_epoch: called with the epoch, counted from 1.
     """
     random = torch.Generator().manual_seed(seed)

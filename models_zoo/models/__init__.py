@@ -1,1 +1,1 @@
-"""Small models, each with example inputs and a reason to exist."""
+"""Small models, each covering one architecture or construct."""

@@ -1,4 +1,4 @@
-"""The table of contents of the zoo: every model by name, with inputs to run it on and the reason it is here."""
+"""The catalogue of the zoo: every model by name, with example inputs and what it covers."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ from .vgg import VGG
 
 
 def _features_and_picks() -> tuple[Tensor, ...]:
-    """Ten features a sample, and three positions among the eight hidden features of ``GatheredFeatures``."""
+    """Return ten features per sample, and three indices into the eight hidden features of ``GatheredFeatures``."""
     (x,) = normal((10,))()
     return x, torch.arange(3 * BATCH).view(BATCH, 3) % 8
 
@@ -226,4 +226,4 @@ _REFUSED = (
 )
 
 ZOO: dict[str, Entry] = {entry.name: entry for entry in (*_GROWING, *_RECURRENT, *_TRANSFORMERS, *_REFUSED)}
-"""Every model of the zoo by its name."""
+"""Every model of the zoo, by name."""

@@ -1,4 +1,4 @@
-"""ConvNeXt: depthwise windows, a norm over channels that were moved last, a scale on each branch, stochastic depth."""
+"""ConvNeXt: depthwise convolutions, channels-last layer norms, a scale on each branch, stochastic depth."""
 
 from collections.abc import Sequence
 
@@ -34,7 +34,7 @@ class ConvNeXt(nn.Module):
 
 
 class ConvNeXtBlock(nn.Module):
-    """x + drop(scale * mlp(norm(depthwise(x)))), the perceptron over channels that were moved last."""
+    """Computes x + drop(scale * mlp(norm(depthwise(x)))), with norm and MLP in channels-last layout."""
 
     def __init__(self, width: int, expansion: int, drop: float) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of (N, C, H, W)."""
+    """Applies LayerNorm over the channels of (N, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -61,7 +61,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class StochasticDepth(nn.Module):
-    """Leaves out the branch of some samples in training, and scales up the others; the identity in evaluation."""
+    """Drops the branch of random samples in training mode and scales up the others; the identity in evaluation mode."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()

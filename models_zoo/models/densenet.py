@@ -1,4 +1,4 @@
-"""DenseNet-like networks: every layer reads the concatenation of all features before it."""
+"""DenseNet-like networks: every layer reads the concatenation of all preceding features."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class DenseLayer(nn.Module):
-    """Appends ``growth`` new channels, computed from all channels so far, to those channels."""
+    """Computes ``growth`` new channels from all preceding channels and appends them."""
 
     def __init__(self, in_channels: int, *, hidden: int, growth: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Mixes the concatenated channels down to ``out_channels`` and halves the image."""
+    """Reduces the concatenated channels to ``out_channels`` and halves the image size."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

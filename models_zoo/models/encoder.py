@@ -1,4 +1,4 @@
-"""Transformer encoders: a norm behind each residual join, or before each branch."""
+"""Transformer encoders with a norm after each residual join (post-norm) or before each branch (pre-norm)."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class PostNormEncoder(nn.Module):
-    """Classifies sequences of features (N, T, features) with attention written out and a norm after every join.
+    """Classifies sequences of features (N, T, features) with explicit attention and a norm after every join.
 
     Queries, keys and values come from one linear layer, viewed as (3, heads, unit).
     """
@@ -39,7 +39,7 @@ class PostNormEncoder(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-    """norm(x + attention(x)), then norm(x + mlp(x))."""
+    """Computes norm(x + attention(x)), then norm(x + mlp(x))."""
 
     def __init__(self, width: int, heads: int, unit: int, hidden: int) -> None:
         super().__init__()
@@ -63,7 +63,8 @@ class PostNormBlock(nn.Module):
 
 
 class PreNormEncoder(nn.Module):
-    """Classifies sequences of features (N, T, features): ``nn.MultiheadAttention``, a norm before each branch."""
+    """Classifies sequences of features (N, T, features) with ``nn.MultiheadAttention`` and a norm before each
+    branch."""
 
     def __init__(
         self, *, features: int = 10, width: int = 12, heads: int = 3, hidden: int = 16, layers: int = 2
@@ -83,7 +84,7 @@ class PreNormEncoder(nn.Module):
 
 
 class PreNormBlock(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Computes x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()

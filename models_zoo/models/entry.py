@@ -1,4 +1,4 @@
-"""One line of the zoo's table of contents, and inputs to run its models on."""
+"""`Entry`, one model of the catalogue, and functions that make example inputs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,16 +7,17 @@ import torch
 from torch import Tensor, nn
 
 BATCH = 5
-"""Samples in every example input: a number that is no channel count in the zoo, so the two cannot be confused."""
+"""Number of samples in every example input. No model of the zoo has this many channels, so the two cannot be
+confused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One model of the zoo.
+    """One model of the zoo: how to build it, its example inputs, and the refusals that it demonstrates.
 
-    ``build`` makes it with fresh weights from the global random state, which the caller seeds. ``example_inputs``
-    returns the same tensors on every call and leaves that state alone. ``refuses`` holds the kinds of refusal that the
-    model demonstrates, empty where it has none to show; which layer is refused stands in the class docstring.
+    ``build`` creates it with new weights from the global random state, which the caller seeds. ``example_inputs``
+    returns the same tensors on every call and does not change that state. ``refuses`` holds the kinds of refusal that
+    the model demonstrates, empty if there are none; the class docstring names the refused layer.
     """
 
     name: str
@@ -27,7 +28,8 @@ class Entry:
 
 
 def normal(*shapes: tuple[int, ...]) -> Callable[[], tuple[Tensor, ...]]:
-    """Makes example inputs of normal noise: one tensor a shape, with the batch in front."""
+    """Return a function that makes example inputs of normal noise: one tensor per shape, with the batch dimension
+    first."""
 
     def draw() -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(0)
@@ -37,5 +39,5 @@ def normal(*shapes: tuple[int, ...]) -> Callable[[], tuple[Tensor, ...]]:
 
 
 def tokens() -> tuple[Tensor, ...]:
-    """Nine token numbers a sample."""
+    """Return nine token ids per sample."""
     return (torch.randint(0, 24, (BATCH, 9), generator=torch.Generator().manual_seed(0)),)

@@ -1,6 +1,6 @@
-"""Networks in which one hidden layer cannot be widened because something outside it fixes how many channels it has.
+"""Networks in which one hidden layer cannot be widened because its number of channels is fixed from outside the layer.
 
-Each docstring names the layer that is refused and says why.
+Each docstring names the refused layer and the reason.
 """
 
 import torch
@@ -38,7 +38,7 @@ class ReturnedFeatures(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Refuses ``attend``: its one channel is broadcast over all features, which a second one could not be.
+    """Refuses ``attend``: its single channel is broadcast over all features, which two channels could not be.
 
     ``conv1`` may grow: the attention map follows any number of features.
     """
@@ -69,7 +69,7 @@ class ListedChannels(nn.Module):
 
 
 class OrderedChannels(nn.Module):
-    """Refuses ``conv1``: the same fixed order, held in a buffer and applied by ``index_select``."""
+    """Refuses ``conv1``: a buffer holds a fixed channel order, which ``index_select`` applies."""
 
     order: Tensor
 
@@ -85,7 +85,7 @@ class OrderedChannels(nn.Module):
 
 
 class GatheredFeatures(nn.Module):
-    """Refuses ``fc1``: the caller says by number which of its features each sample uses."""
+    """Refuses ``fc1``: an input selects, by index, which of its features each sample uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class GatheredFeatures(nn.Module):
 
 
 class NumberedChannels(nn.Module):
-    """Refuses ``conv1``: adds to each channel its own number, and counts them in each call, new ones, too."""
+    """Refuses ``conv1``: each call numbers all channels, including new ones, and adds its number to each."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,13 +1,13 @@
-"""DCGAN-like generator: features become channels times pixels, the way back from a flatten."""
+"""DCGAN-like generator: features become channels times pixels, the reverse of a flatten."""
 
 from torch import Tensor, nn
 
 
 class Generator(nn.Module):
-    """Draws images (N, out_channels, 16, 16) from noise (N, noise).
+    """Generates images (N, out_channels, 16, 16) from noise (N, noise).
 
-    The features of ``fc`` are split into ``widths[0]`` channels of 4x4 pixels: by a view that names the width as a
-    constant, or, with ``unflatten``, by a module that holds it as an attribute.
+    The features of ``fc`` are split into ``widths[0]`` channels of 4x4 pixels: by a view with a
+    constant width, or, with ``unflatten``, by a module that has the width as an attribute.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A language model as they are built today: rotary positions, RMSNorm, SwiGLU, grouped-query attention, a tied head."""
+"""A current language model: rotary positions, RMSNorm, SwiGLU, grouped-query attention, a tied output head."""
 
 import torch
 import torch.nn.functional as F
@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 
 class GPT(nn.Module):
-    """Predicts the next token of (N, T) token numbers.
+    """Predicts the next token of token ids (N, T).
 
-    The stream has ``width`` features. Each of ``groups`` key-value heads serves ``heads / groups`` query heads; a head
-    has ``unit`` features, rotated by position in two halves. The output head is the embedding, transposed.
+    The residual stream has ``width`` features. Each of ``groups`` key-value heads serves ``heads / groups`` query
+    heads; a head has ``unit`` features, whose two halves are rotated by position. The output head is the transposed
+    embedding.
     """
 
     cos: Tensor
@@ -49,7 +50,7 @@ class GPT(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a gated perceptron, each behind a norm and beside a skip."""
+    """Applies attention and a gated MLP, each with a norm before it and a skip connection."""
 
     def __init__(self, width: int, heads: int, groups: int, unit: int, hidden: int) -> None:
         super().__init__()
@@ -89,13 +90,13 @@ class Attention(nn.Module):
         return y
 
     def repeated(self, x: Tensor) -> Tensor:
-        """Each key-value head once for each query head that it serves."""
+        """Repeat each key-value head once for each query head that it serves."""
         batch, length, each = x.shape[0], x.shape[2], self.heads // self.groups
         wide = x[:, :, None].expand(batch, self.groups, each, length, self.unit)
         return wide.reshape(batch, self.heads, length, self.unit)
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Feature k of the first half and of the second half, turned by the angle of their position."""
+    """Rotate each pair of features (k in the first half, k in the second half) by the angle of their position."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)

@@ -1,11 +1,11 @@
-"""Inception-like networks: parallel branches of different width, concatenated."""
+"""Inception-like networks: parallel branches of different widths, concatenated."""
 
 import torch
 from torch import Tensor, nn
 
 
 class InceptionBlock(nn.Module):
-    """Looks at the image through a 1x1, a 3x3, a 5x5 and a pooled window and concatenates what they see.
+    """Applies 1x1, 3x3, 5x5 and pooling branches in parallel and concatenates their outputs.
 
     ``widths`` holds the output widths of the four branches, ``reduce`` the widths inside the 3x3 and the 5x5 branch.
     """
@@ -48,6 +48,6 @@ class Inception(nn.Module):
 
 
 def _conv(in_channels: int, out_channels: int, window: int) -> nn.Sequential:
-    """A convolution that keeps the image size (``0``), its norm (``1``) and its activation (``2``)."""
+    """Return a convolution that preserves the image size (``0``), its norm (``1``) and its activation (``2``)."""
     conv = nn.Conv2d(in_channels, out_channels, window, padding=window // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons: the smallest chain of producers and consumers."""
+"""Multi-layer perceptrons: the simplest chain of producers and consumers."""
 
 from collections.abc import Callable, Sequence
 

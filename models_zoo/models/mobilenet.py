@@ -1,4 +1,4 @@
-"""MobileNet-like networks: depthwise convolutions tie the widths on both of their sides."""
+"""MobileNet-like networks: a depthwise convolution ties its input and output widths."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,7 +22,8 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expands, filters every channel on its own, (gates,) and projects back; a skip where the shapes allow it.
+    """Expands the channels, applies a depthwise convolution and optionally a gate, and projects back; has a skip where
+    shapes allow.
 
     ``squeezed`` is the inner width of the squeeze-and-excite gate; None leaves the gate out.
     """
@@ -61,7 +62,7 @@ class InvertedResidual(nn.Module):
 class MobileNet(nn.Module):
     """Classifies images (N, in_channels, H, W) with inverted residual blocks ``block1`` ... ``blockN``.
 
-    ``widths``, ``expanded`` and ``strides`` run over the blocks, one for one.
+    ``widths``, ``expanded`` and ``strides`` have one entry per block.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Small networks, each with one construction that a pass over convolutions and linears meets sooner or later."""
+"""Small networks, each with one construct that a pass over convolutions and linear layers must handle."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class TwoInTwoOut(nn.Module):
-    """Joins an image (N, 3, H, W) and a vector (N, 6), and answers with class scores and with a value."""
+    """Combines an image (N, 3, H, W) and a vector (N, 6), and returns class scores and a value."""
 
     def __init__(self, *, width: int = 12, joined: int = 16) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Conv1dNet(nn.Module):
 
 
 class Conv3dNet(nn.Module):
-    """Classifies volumes (N, 1, D, H, W)."""
+    """Classifies volumes (N, 1, D, H, W) with three-dimensional convolutions, norm and pooling."""
 
     def __init__(self, *, widths: tuple[int, int] = (8, 12)) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Conv3dNet(nn.Module):
 
 
 class GatedConv(nn.Module):
-    """Splits the channels of ``conv`` into values and gates; a new value channel needs a new gate channel.
+    """Splits the channels of ``conv`` into values and gates; each new value channel needs a new gate channel.
 
     The split is a chunk and a sigmoid, or, with ``functional``, one call of ``F.glu``.
     """
@@ -85,7 +85,8 @@ class GatedConv(nn.Module):
 
 
 class MeanGate(nn.Module):
-    """Squeeze-and-excite without pooling modules: mean over the pixels, linears, unsqueezed and multiplied."""
+    """Implements squeeze-and-excite without pooling modules: mean over the pixels, linear layers, unsqueeze,
+    multiply."""
 
     def __init__(self, *, width: int = 12, squeezed: int = 6) -> None:
         super().__init__()
@@ -102,7 +103,7 @@ class MeanGate(nn.Module):
 
 
 class ChannelPReLU(nn.Module):
-    """Gives every channel a slope of its own: an activation with a parameter that grows with the width."""
+    """Applies PReLU with a slope per channel, so that the activation has a parameter that grows with the width."""
 
     def __init__(self, *, width: int = 12) -> None:
         super().__init__()
@@ -116,7 +117,7 @@ class ChannelPReLU(nn.Module):
 
 
 class ResizeAndPad(nn.Module):
-    """Enlarges and pads images between convolutions: everything happens to the pixels, nothing to the channels."""
+    """Resizes, pads and crops images between convolutions; these operations affect pixels only, not channels."""
 
     def __init__(self, *, widths: tuple[int, int] = (8, 12)) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Custom operators, which fxgrow has no rule for: models of refusals call them where the example is such an operator.
+"""Custom operators without a rule in fxgrow, for models that demonstrate the refusal of unknown operators.
 
-They are registered with ``torch.library``, so that a rule for an operator of torch never changes what is refused.
+They are registered with ``torch.library``, so that new rules for operators of torch do not change what is refused.
 """
 
 from typing import Any
@@ -11,9 +11,9 @@ from torch import Tensor
 
 @torch.library.custom_op("fxgrow_zoo::subtract_sum", mutates_args=())
 def subtract_sum(x: Tensor, dim: int) -> Tensor:
-    """Subtract the sum over an axis from every unit of it.
+    """Subtract the sum over an axis from every entry along it.
 
-    It is odd, maps zero to zero and keeps the shape, as a function of each unit by itself may, but mixes the units.
+    It is odd, maps zero to zero and preserves the shape, like an elementwise function, but mixes the units.
     """
     return x - x.sum(dim, keepdim=True)
 

@@ -1,4 +1,4 @@
-"""Recurrent networks: hidden units that are read again at every step, in layers and in unrolled cells."""
+"""Recurrent networks, as layers and as unrolled cells: hidden units are read again at every step."""
 
 from typing import Literal
 
@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 
 class Tagger(nn.Module):
-    """Scores each token of (N, T) token numbers: an embedding, an LSTM in both directions, and a linear head.
+    """Scores each token of token ids (N, T): an embedding, a bidirectional LSTM and a linear head.
 
-    Token 0 is padding. Hidden axes: ``embed`` and the hidden size of ``lstm``, one for all its layers and directions.
+    Token 0 is padding. Hidden axes: ``embed``, and the hidden size of ``lstm``, which all its layers and directions
+    share.
     """
 
     def __init__(
@@ -61,9 +62,9 @@ class SequenceClassifier(nn.Module):
 
 
 class UnrolledCells(nn.Module):
-    """Runs an LSTM cell, a GRU cell and an RNN cell over (N, T, features), written out step by step.
+    """Runs an LSTM cell, a GRU cell and an RNN cell over (N, T, features), unrolled step by step.
 
-    The states start from zeros whose widths are written out as numbers.
+    The initial states are zeros with constant widths.
     """
 
     def __init__(self, *, features: int = 4, widths: tuple[int, int, int] = (6, 8, 7), steps: int = 3) -> None:
@@ -85,7 +86,7 @@ class UnrolledCells(nn.Module):
 
 
 class BagOfWords(nn.Module):
-    """Classifies bags of (N, T) token numbers by the mean, sum or maximum of their embeddings."""
+    """Classifies bags of token ids (N, T) by the mean, sum or maximum of their embeddings."""
 
     def __init__(self, *, mode: Literal["mean", "sum", "max"] = "mean") -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Networks in which one hidden layer cannot be widened by r2r because an operation mixes or misreads its channels.
 
-Each docstring names the layer that is refused and says why. Layers whose width something else holds fixed (a graph
-input or output, an index, a constant) are in ``fixed_widths``.
+Each docstring names the refused layer and the reason. Layers whose width is fixed from outside (by a graph input or
+output, an index, a constant) are in ``fixed_widths``.
 """
 
 from typing import Literal
@@ -14,9 +14,9 @@ from .operators import subtract_sum
 
 
 class FeatureLayerNorm(nn.Module):
-    """Refuses ``fc1`` to scheme r2r: LayerNorm takes mean and variance over its features, and halves change both.
+    """Refuses ``fc1`` to scheme r2r: LayerNorm normalises over its features, and equal halves change mean and variance.
 
-    Scheme mean fills new features with the mean of the old ones: that stays, the variance shrinks by a known factor.
+    Scheme mean sets new features to the mean of the old ones: the mean stays, the variance shrinks by a known factor.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class FeatureLayerNorm(nn.Module):
 class ChannelLayerNorm(nn.Module):
     """Refuses ``conv1`` to scheme r2r: the channels are moved last and normalised together, as in ConvNeXt.
 
-    Scheme mean grows it; ``conv2`` may grow by any.
+    Scheme mean grows it; ``conv2`` may grow with any scheme.
     """
 
     def __init__(self) -> None:
@@ -50,9 +50,10 @@ class ChannelLayerNorm(nn.Module):
 
 
 class ChannelSoftmax(nn.Module):
-    """Refuses ``conv1`` to scheme r2r: a softmax over the channels shares one unit of weight among them all.
+    """Refuses ``conv1`` to scheme r2r: a softmax over the channels normalises over all of them.
 
-    Scheme net2net grows it to two or three times the width: equally many copies share what their original had.
+    Scheme net2net grows it to two or three times the width: each channel gets equally many copies, which share its
+    weight.
     """
 
     def __init__(self) -> None:
@@ -66,7 +67,8 @@ class ChannelSoftmax(nn.Module):
 
 
 class ChannelStatistic(nn.Module):
-    """Refuses ``conv1``: a mean, maximum or argmax over its channels is the output, and no weight can mask new ones."""
+    """Refuses ``conv1``: a mean, maximum or argmax over its channels is the output, and no weight
+    can mask new channels."""
 
     def __init__(self, *, statistic: Literal["mean", "max", "argmax"] = "mean") -> None:
         super().__init__()
@@ -111,7 +113,7 @@ class CustomOperator(nn.Module):
 
 
 class StraddlingGroupNorm(nn.Module):
-    """Refuses ``left``: GroupNorm cuts 10 + 6 channels into fours, and one group holds some of each.
+    """Refuses ``left``: GroupNorm splits 10 + 6 channels into groups of four, and one group holds some of each.
 
     Whole groups can be added in front of that one, so ``right`` may grow.
     """
@@ -130,7 +132,8 @@ class StraddlingGroupNorm(nn.Module):
 
 
 class StraddlingView(nn.Module):
-    """Refuses ``left`` and ``right``: a view cuts 6 + 6 channels into three fours, over which a window runs."""
+    """Refuses ``left`` and ``right``: a view splits 6 + 6 channels into three groups of
+    four; a window slides over them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +148,7 @@ class StraddlingView(nn.Module):
 
 
 class Regrouped(nn.Module):
-    """Refuses ``conv1``: its channels are three groups of four for one reader, and four groups of three for another."""
+    """Refuses ``conv1``: one consumer reads its channels as three groups of four, another as four groups of three."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,7 +191,7 @@ class LocalResponse(nn.Module):
 
 
 class UnweightedSum(nn.Module):
-    """Refuses ``conv1``: its channels are summed as they are, so no layer reads them with weights that could adapt."""
+    """Refuses ``conv1``: its channels are summed directly, so no layer reads them with weights that could adapt."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Residual networks, one block a layer, so that every residual join has a name a test can write down.
+"""Residual networks with one block per layer, so that every residual join has a short name for tests.
 
 Module names follow torchvision: ``conv1``, ``bn1``, ``relu``, (``maxpool``), ``layer1`` ... ``layerN``, ``avgpool``,
 ``fc``; inside a block ``conv1``, ``bn1``, ``relu``, ``conv2``, ``bn2``, (``conv3``, ``bn3``) and ``downsample`` (``0``
@@ -11,11 +11,11 @@ from typing import Protocol
 from torch import Tensor, nn
 
 Norm = Callable[[int], nn.Module]
-"""Makes the normalisation of so many channels."""
+"""Returns the norm for a number of channels."""
 
 
 class Block(Protocol):
-    """Makes one residual block; ``hidden`` is None for the block's own default."""
+    """Builds one residual block; ``hidden`` is None for the block's own default."""
 
     def __call__(
         self, in_channels: int, out_channels: int, *, hidden: int | tuple[int, int] | None, stride: int, norm: Norm
@@ -23,7 +23,7 @@ class Block(Protocol):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a skip; ``hidden`` is the width between them, by default the output width."""
+    """Applies two 3x3 convolutions beside a skip; ``hidden`` is the width between them, by default the output width."""
 
     def __init__(
         self,
@@ -53,10 +53,10 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 3x3 convolution between two 1x1 ones, beside a skip; with ``groups`` > 1 it is the ResNeXt block.
+    """Applies a 3x3 convolution between two 1x1 ones, beside a skip; with ``groups`` > 1 it is the ResNeXt block.
 
     ``hidden`` is the width inside, by default a quarter of the output width; a pair sets the widths after ``conv1`` and
-    after ``conv2`` one by one. Both must divide by ``groups``.
+    after ``conv2`` separately. Both must be divisible by ``groups``.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Classifies images (N, in_channels, H, W) with one residual block a layer; every width can be set on its own.
+    """Classifies images (N, in_channels, H, W) with one residual block per layer; every width can be set separately.
 
     ``widths`` holds the output width of each layer, ``strides`` their strides (one for one), ``hidden`` the widths
     inside the blocks (None: the block's default), ``stem`` the width of ``conv1`` (None: the first of ``widths``). A
@@ -140,7 +140,7 @@ class ResNet(nn.Module):
 
 
 def _skip(in_channels: int, out_channels: int, *, stride: int, norm: Norm) -> nn.Sequential | None:
-    """The projection that lets a skip change shape, or None where the identity does."""
+    """Return the projection of a skip that changes the shape, or None where the identity suffices."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), norm(out_channels))

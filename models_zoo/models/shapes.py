@@ -1,11 +1,11 @@
-"""Networks that compute with sizes, or that contract axes by name instead of by layer."""
+"""Networks that compute with sizes, or that contract axes with einsum and matmul instead of layers."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Mixer(nn.Module):
-    """Mixes the tokens, then the features, of (N, tokens, features), with einsum and matmul on plain Parameters.
+    """Mixes the tokens and then the features of (N, tokens, features), with einsum and matmul on plain Parameters.
 
     Hidden axes: the last of ``tokens_in`` and first of ``tokens_out``; the last of ``features_in`` and first of
     ``features_out``. The residual joins tie tokens and features to the input.
@@ -26,7 +26,7 @@ class Mixer(nn.Module):
 
 
 class SizeArithmetic(nn.Module):
-    """Reshapes by sizes it reads from its tensors, as code does that was written before ``flatten``."""
+    """Reshapes by sizes read from its tensors, as in code written before ``flatten``."""
 
     def __init__(self, *, widths: tuple[int, int] = (8, 6), pixels: int = 16) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class SizeArithmetic(nn.Module):
 
 
 class WidthScaled(nn.Module):
-    """Multiplies by a power of its own width, so that growth changes the factor unless something holds it still."""
+    """Multiplies by a power of its own width, so that growth changes the factor unless it is kept fixed."""
 
     def __init__(self, *, width: int = 16) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks in which one weight is used in more than one place, or without a module of its own."""
+"""Networks in which one weight is used in several places, or is not owned by a layer module."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class LoopedConv(nn.Module):
-    """Applies one convolution again and again, so that its input and its output channels are the same axis."""
+    """Applies one convolution repeatedly, so that its input and output channels are the same axis."""
 
     def __init__(self, *, width: int = 12, steps: int = 3) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class LoopedConv(nn.Module):
 
 
 class SharedLinear(nn.Module):
-    """Uses one square linear layer in two places, with another layer between: all their hidden axes are one."""
+    """Uses one square linear layer in two places, with another layer between, so that all hidden axes are the same."""
 
     def __init__(self, *, width: int = 16) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class SharedLinear(nn.Module):
 
 
 class TiedLinears(nn.Module):
-    """Two linear layers, ``fc1`` and ``fc2``, that hold one weight Parameter and a bias each."""
+    """Applies two linear layers, ``fc1`` and ``fc2``, that share one weight Parameter and have separate biases."""
 
     def __init__(self, *, width: int = 16) -> None:
         super().__init__()
@@ -60,7 +60,8 @@ class TiedLinears(nn.Module):
 
 
 class TiedAutoencoder(nn.Module):
-    """Decodes with the transpose of the encoder's weight: producer and consumer of the code are one Parameter."""
+    """Decodes with the transpose of the encoder's weight, so that the code's producer and consumer are one
+    Parameter."""
 
     def __init__(self, *, in_features: int = 20, code: int = 8) -> None:
         super().__init__()
@@ -73,7 +74,7 @@ class TiedAutoencoder(nn.Module):
 
 
 class FunctionalConv(nn.Module):
-    """Convolves with Parameters of its own, through functional calls, so that no module owns the channels."""
+    """Applies functional convolutions to its own Parameters, so that no layer module owns the channels."""
 
     def __init__(self, *, width: int = 12) -> None:
         super().__init__()

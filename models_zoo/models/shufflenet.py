@@ -1,11 +1,11 @@
-"""ShuffleNet-like networks: grouped convolutions whose groups are mixed by a fixed permutation of the channels."""
+"""ShuffleNet-like networks: grouped convolutions whose channels are mixed by a fixed permutation."""
 
 import torch
 from torch import Tensor, nn
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
-    """Deals the channels of (N, C, H, W) out again, so that each new group holds some of every old group."""
+    """Shuffle the channels of (N, C, H, W), so that each new group holds channels of every old group."""
     batch, channels, height, width = x.size()
     x = x.view(batch, groups, channels // groups, height, width)
     x = torch.transpose(x, 1, 2).contiguous()
@@ -13,7 +13,7 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
 
 
 class ShuffleUnit(nn.Module):
-    """The unit of ShuffleNet v1: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1, and the identity skip."""
+    """Implements the unit of ShuffleNet v1: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1, and an identity skip."""
 
     def __init__(self, channels: int, *, hidden: int, groups: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class ShuffleUnit(nn.Module):
 
 
 class ShuffleNet(nn.Module):
-    """Classifies images (N, in_channels, H, W) with two v1 units; ``width`` and ``hidden`` divide by ``groups``."""
+    """Classifies images (N, in_channels, H, W) with two v1 units; ``groups`` must divide ``width`` and ``hidden``."""
 
     def __init__(
         self,
@@ -60,7 +60,8 @@ class ShuffleNet(nn.Module):
 
 
 class SplitUnit(nn.Module):
-    """The unit of ShuffleNet v2: one half of the channels passes by, the other is transformed; concatenate, shuffle."""
+    """Implements the unit of ShuffleNet v2: one half of the channels is passed through, the other is transformed; both
+    are concatenated and shuffled."""
 
     def __init__(self, channels: int, *, hidden: int) -> None:
         super().__init__()
@@ -82,9 +83,10 @@ class SplitUnit(nn.Module):
 
 
 class ShuffleNetV2(nn.Module):
-    """Classifies images (N, in_channels, H, W) with two v2 units; ``width`` is even, and 4 divides it to stay aligned.
+    """Classifies images (N, in_channels, H, W) with two v2 units; ``width`` is even, and divisible by 4 to keep halves
+    aligned.
 
-    The shuffle of the first unit interleaves the halves, so the second unit's split cuts both of them in the middle.
+    The shuffle of the first unit interleaves the halves, so the split of the second unit cuts each in the middle.
     """
 
     def __init__(

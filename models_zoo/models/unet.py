@@ -1,11 +1,11 @@
-"""U-Net: skips that are concatenated, not added, across transposed convolutions."""
+"""U-Net: skip connections that are concatenated, not added, across transposed convolutions."""
 
 import torch
 from torch import Tensor, nn
 
 
 class UNet(nn.Module):
-    """Labels each pixel of (N, in_channels, H, W), H and W multiples of 4, going down and up through three scales.
+    """Classifies each pixel of (N, in_channels, H, W), H and W multiples of 4, at three scales down and up.
 
     ``widths`` holds the channels of the three scales on the way down, ``up`` those after the transposed convolutions at
     the two finer scales, coarse to fine.
@@ -41,7 +41,7 @@ class UNet(nn.Module):
 
 
 def _two_convs(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Convolutions ``0`` and ``3``, each with its norm and activation."""
+    """Return two convolutions (``0`` and ``3``), each followed by its norm and activation."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),

@@ -1,14 +1,14 @@
-"""Super-resolution: pixels made from channels, added to the enlarged input."""
+"""Super-resolution: pixels are made from channels and added to the enlarged input."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Upscaler(nn.Module):
-    """Doubles the sides of images (N, channels, H, W): a learned correction to their bilinear enlargement.
+    """Doubles the height and width of images (N, channels, H, W) by a learned correction to bilinear interpolation.
 
     Each channel after the ``shuffle`` comes from four neighbouring channels of ``expand``, so ``expand`` has four times
-    ``shuffled`` channels and grows by fours.
+    ``shuffled`` channels and grows by multiples of four.
     """
 
     def __init__(self, *, width: int = 16, shuffled: int = 8, channels: int = 3) -> None:

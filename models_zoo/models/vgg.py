@@ -6,11 +6,12 @@ from torch import Tensor, nn
 
 
 class VGG(nn.Module):
-    """Classifies square images (N, in_channels, size, size): two convolutions and a pool a stage, flatten, two linears.
+    """Classifies square images (N, in_channels, size, size): two convolutions and a pool per stage, flatten, two linear
+    layers.
 
-    ``widths`` holds the two convolution widths of each stage; every stage halves the image. In ``features`` the layers
-    count conv, norm, relu, conv, norm, relu, pool: the convolutions are 0, 3, 7, 10 and so on. After the flatten a
-    channel is a run of neighbouring features, one for each pixel.
+    ``widths`` holds the two convolution widths of each stage; every stage halves the image. ``features`` holds conv,
+    norm, relu, conv, norm, relu, pool for each stage, so the convolutions have the indices 0, 3, 7, 10 and so on. After
+    the flatten, a channel is a range of consecutive features, one for each pixel.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""Blocks that can be inserted. Each is a function from a wish to layers written out; add one here to offer it."""
+"""The catalogue of blocks that can be inserted. Each is a function from a `BlockSpec` to `Layers`; register new ones
+here."""
 
 from collections.abc import Callable
 

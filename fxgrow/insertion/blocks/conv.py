@@ -1,4 +1,5 @@
-"""Convolution blocks, for 1, 2 and 3 window axes. The last convolution is behind the last norm, so it may cancel."""
+"""Convolutional blocks in 1, 2 and 3 dimensions. The last convolution follows the last norm, so its output can
+cancel."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from .base import ENTRY, BlockBuilder, BlockSpec
 
 
 def basic(spec: BlockSpec) -> Layers:
-    """x + conv(σ(norm(conv(x)))); hidden width: as many as there are channels."""
+    """Return the block x + conv(σ(norm(conv(x)))); `hidden` defaults to the number of channels."""
     builder, width = BlockBuilder(spec), spec.width(spec.channels)
     y = builder.conv("conv1", ENTRY, spec.channels, width, spec.kernel, bias=spec.norm == "none")
     y = builder.activate("act", builder.norm("norm", y, width))
@@ -16,7 +17,8 @@ def basic(spec: BlockSpec) -> Layers:
 
 
 def bottleneck(spec: BlockSpec) -> Layers:
-    """x + conv1(σ(norm(conv_k(σ(norm(conv1(x))))))); hidden width: a quarter of the channels."""
+    """Return the block x + conv1(σ(norm(conv_k(σ(norm(conv1(x))))))); `hidden` defaults to a quarter of the
+    channels."""
     builder, width = BlockBuilder(spec), spec.width(spec.channels // 4)
     bare = spec.norm == "none"
     y = builder.conv("conv1", ENTRY, spec.channels, width, bias=bare)
@@ -28,7 +30,8 @@ def bottleneck(spec: BlockSpec) -> Layers:
 
 
 def depthwise(spec: BlockSpec) -> Layers:
-    """x + conv1(σ(norm(depthwise_k(σ(norm(conv1(x))))))); hidden width: as many as there are channels."""
+    """Return the block x + conv1(σ(norm(depthwise_k(σ(norm(conv1(x))))))); `hidden` defaults to the number of
+    channels."""
     builder, width = BlockBuilder(spec), spec.width(spec.channels)
     bare = spec.norm == "none"
     y = builder.conv("conv1", ENTRY, spec.channels, width, bias=bare)

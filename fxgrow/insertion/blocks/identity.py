@@ -1,4 +1,4 @@
-"""Layers that change nothing at first: the identity of Net2DeeperNet, the factor of Network Morphism."""
+"""Layers that start without any effect: the identity layer of Net2DeeperNet and the factor of Network Morphism."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from ..context import Activation
 from .base import ENTRY, BlockBuilder, BlockSpec
 
 EPSILON = 2.0**-17
-"""ε of a batch norm that starts as the identity, or more in half precision; near batch norm's usual 1e-5."""
+"""ε of a batch norm that starts as the identity; half precision needs a larger one. Close to the usual 1e-5."""
 
 
 def identity(spec: BlockSpec, *, linear: bool, dtype: torch.dtype) -> Layers:
-    """σ(norm(layer(x))) with a layer as wide as its input: a convolution, or a linear layer over the last axis.
+    """Return σ(norm(layer(x))), where the layer is as wide as its input: a convolution, or a linear layer over the last
+    axis.
 
-    The norm's ε is such that `dtype` holds the running variance 1 - ε, so that √(σ² + ε) = 1 without rounding.
+    The norm's ε is chosen so that `dtype` represents the running variance 1 - ε exactly and √(σ² + ε) = 1 without
+    rounding.
     """
     builder = BlockBuilder(spec)
     if linear:
@@ -32,7 +34,8 @@ def identity(spec: BlockSpec, *, linear: bool, dtype: torch.dtype) -> Layers:
 
 
 def factor(spec: BlockSpec, *, linear: bool, width: int, groups: int, bias: bool) -> Layers:
-    """φ(layer(x)), with a 1x1 convolution or a linear layer and a P-activation that starts linear."""
+    """Return φ(layer(x)), where the layer is a 1x1 convolution or linear and φ is a P-activation that starts as the
+    identity."""
     builder = BlockBuilder(spec)
     inputs = spec.features if linear else spec.channels
     if linear:
@@ -44,8 +47,8 @@ def factor(spec: BlockSpec, *, linear: bool, width: int, groups: int, bias: bool
 
 
 def p_activation(builder: BlockBuilder, source: str, activation: Activation | None) -> str:
-    """(1 - a) x + a σ(x) with a learnable `a` that starts at 0 (Network Morphism's P-activation); for ReLU this is
-    nn.PReLU, whose slope below zero is 1 - a."""
+    """Add (1 - a) x + a σ(x) with a learnable `a` that starts at 0 (the P-activation of Network Morphism). For ReLU it
+    is nn.PReLU, whose negative slope is 1 - a."""
     if activation is None:
         return source
     if activation.kind == "ReLU":

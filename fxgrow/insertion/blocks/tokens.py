@@ -1,4 +1,4 @@
-"""Blocks over the last axis: a multi-layer perceptron, and pre-norm attention with one."""
+"""Blocks over the last axis: a multi-layer perceptron and a pre-norm transformer block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ _ATTENTION = "torch.nn.functional.scaled_dot_product_attention"
 
 
 def mlp(spec: BlockSpec) -> Layers:
-    """x + linear(σ(linear(norm(x)))), batch norm behind the first layer instead; hidden width: as many as features."""
+    """Return the block x + linear(σ(linear(norm(x)))); `hidden` defaults to the number of features. Batch and group
+    norms follow the first linear layer instead."""
     builder, width = BlockBuilder(spec), spec.width(spec.features)
     behind = spec.norm in ("batch", "group")
     y = ENTRY if behind else builder.norm("norm", ENTRY, spec.features)
@@ -21,9 +22,11 @@ def mlp(spec: BlockSpec) -> Layers:
 
 
 def transformer(spec: BlockSpec) -> Layers:
-    """y = x + attention(norm(x)); y + linear(σ(linear(norm(y)))); hidden width: four times as many as features.
+    """Return the block y = x + attention(norm(x)); y + linear(σ(linear(norm(y)))); `hidden` defaults to four times the
+    number of features.
 
-    Attention is written out (q, k, v, scaled_dot_product_attention, out), so that heads and their width can grow.
+    Attention consists of separate layers (q, k, v, scaled_dot_product_attention, out), so that the number of heads and
+    their width can grow.
     """
     if len(spec.shape) != 3:
         raise usage(
