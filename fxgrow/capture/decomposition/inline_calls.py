@@ -93,7 +93,7 @@ def decompose_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Deco
     """
     added: dict[str, nn.Module] = {}
     for opening in openings:
-        node = next((n for n in graph.nodes if n.name == opening.node), None)  # an earlier decomposition may have created it
+        node = next((n for n in graph.nodes if n.name == opening.node), None)  # an earlier decomposition may create it
         if node is None or not may_open(gm, node):
             raise Closed(f"{opening.node} is not such a call")
         with graph.inserting_before(node):

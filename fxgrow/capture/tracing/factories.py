@@ -22,8 +22,8 @@ WITH_SIZES: tuple[Any, ...] = (
     *(torch.hann_window, torch.hamming_window, torch.blackman_window, torch.bartlett_window, torch.kaiser_window),
     *(torch.finfo, torch.iinfo, torch.promote_types, torch.result_type, torch.can_cast, torch.broadcast_shapes),
 )
-"""Functions that take only sizes, dtypes and devices. torch does not dispatch on proxies among these arguments, so
-torch.fx must wrap the functions to record the calls."""
+"""Functions that take only sizes, dtypes and devices. torch accepts only plain values there, so torch.fx must wrap the
+functions to record the calls."""
 
 
 class TracedFactories(TorchFunctionMode):
