@@ -101,6 +101,7 @@ class Comparison:
             return None
 
     def _inputs(self, training: bool) -> Inputs:
+        """Return the example inputs of a mode."""
         call = self._calls[training]
         return call.args, dict(call.kwargs)
 

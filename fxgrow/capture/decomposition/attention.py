@@ -194,8 +194,10 @@ class Call:
 
 
 def _plain(mask: Any) -> Any:
+    """Return an attention mask as it is."""
     return mask
 
 
 def _over_keys(mask: Any) -> Any:
+    """Add axes for heads and queries to a padding mask."""
     return mask.unsqueeze(-2).unsqueeze(-3)

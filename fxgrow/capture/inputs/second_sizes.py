@@ -247,6 +247,7 @@ def _others(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[P
 
 
 def _resizable(leaf: Any) -> bool:
+    """Whether a leaf is a tensor whose axes can be changed: strided and not quantised."""
     return isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_quantized
 
 

@@ -105,6 +105,7 @@ def _way_inside(model: nn.Module, name: str) -> str:
 
 
 def _where(path: str, module: nn.Module) -> str:
+    """Return the path and the class of a module, for messages."""
     return f"{path or 'the model itself'} ({type(module).__name__})"
 
 

@@ -88,6 +88,7 @@ def _bodies(graph: fx.Graph, *, numbers: bool = False) -> dict[str, list[tuple[s
 
 
 def _masked(thing: Any) -> Any:
+    """Replace a node by an ellipsis, so that only numbers and flags are compared."""
     return ... if isinstance(thing, fx.Node) else thing
 
 
@@ -189,6 +190,7 @@ def _free(gm: nn.Module, owner: str, name: str) -> str:
 
 
 def _exists(root: nn.Module, path: str) -> bool:
+    """Whether a module has an attribute at a path."""
     thing: Any = root
     for part in path.split("."):
         if not hasattr(thing, part):
@@ -275,6 +277,7 @@ def keep_unused(gm: fx.GraphModule, model: nn.Module) -> tuple[str, ...]:
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the parameters and buffers of a model under all their names."""
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
 

@@ -117,6 +117,7 @@ def in_mode(gm: fx.GraphModule, training: bool) -> fx.GraphModule:
 
 
 def _flags(gm: nn.Module, paths: Sequence[str]) -> list[bool]:
+    """Return the `training` flags of some modules and the modules inside them."""
     return [m.training for path in paths for m in gm.get_submodule(path).modules()]
 
 
@@ -180,10 +181,12 @@ def _index(value: Value) -> int:
 
 
 def _arguments(op: Op, told: Callable[[Value], Any], *, flags: bool = False) -> list[tuple[str, Any]]:
+    """Return the arguments of an operator in a form that can be compared."""
     return [(name, _plain(value, told)) for name, value in op.args.items() if flags or name not in _FLAGS]
 
 
 def _plain(value: Any, told: Callable[[Value], Any]) -> Any:
+    """Return an argument in a form that can be compared, with `told` applied to its values."""
     if isinstance(value, Value):
         return told(value)
     if isinstance(value, list | tuple):

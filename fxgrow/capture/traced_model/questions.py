@@ -137,6 +137,7 @@ def _names_on_line(code: CodeType) -> dict[int | None, frozenset[str]]:
 
 
 def _line(step: dis.Instruction) -> int | None:
+    """Return the line of an instruction in the source."""
     return step.positions.lineno if step.positions is not None else None
 
 

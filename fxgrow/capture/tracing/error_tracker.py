@@ -41,6 +41,7 @@ class ErrorTracker(fx.Tracer):
         return self._asked(lambda: super(ErrorTracker, self).iter(obj))
 
     def _asked(self, ask: Callable[[], T]) -> T:
+        """Run a conversion of a proxy, recording any error."""
         try:
             return ask()
         except Exception as error:

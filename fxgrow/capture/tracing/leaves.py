@@ -78,6 +78,7 @@ def _at(model: nn.Module, path: str) -> set[str]:
 
 
 def _unknown(model: nn.Module, path: str, known: list[str]) -> UsageError:
+    """Return the error for a path that is not in the model, with similar paths as a hint."""
     near = get_close_matches(path, known, n=3, cutoff=0.5)
     hint = "the model itself cannot be kept whole; name modules that it calls, as model.named_modules() lists them"
     if near:

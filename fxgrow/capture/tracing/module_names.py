@@ -36,10 +36,12 @@ def quote_names(graph: fx.Graph) -> None:
 
 
 def _is_odd(name: str) -> bool:
+    """Whether torch.fx generates wrong code for a name."""
     return keyword.iskeyword(name) or any(c in name for c in '"\\\n')
 
 
 def _as_torch_writes(target: str) -> str:
+    """Return the expression that torch.fx writes for a target."""
     text = "self"
     for name in target.split("."):
         text = f"{text}.{name}" if name.isidentifier() else f'getattr({text}, "{name}")'
@@ -47,6 +49,7 @@ def _as_torch_writes(target: str) -> str:
 
 
 def _as_it_should_be(target: str) -> str:
+    """Return a correct expression for a target."""
     text = "self"
     for name in target.split("."):
         text = f"{text}.{name}" if name.isidentifier() and not keyword.iskeyword(name) else f"getattr({text}, {name!r})"
@@ -55,6 +58,7 @@ def _as_it_should_be(target: str) -> str:
 
 @cache
 def _of_graph_modules() -> frozenset[str]:
+    """Return the attribute names that every GraphModule has and a plain nn.Module does not."""
     made: nn.Module = fx.GraphModule(nn.Module(), fx.Graph())
     return frozenset(dir(made)) - frozenset(dir(nn.Module()))
 

@@ -215,6 +215,7 @@ class Assignable(fx.Proxy):
         return self._python_class() if asks_for_class(sys._getframe(1)) else type(self)
 
     def _python_class(self) -> type:
+        """Return the class that the value has when the graph runs."""
         try:
             value = self._value()
         except Unknown:
@@ -382,6 +383,7 @@ class Property(Attribute, Assignable):
         return self.root._or_none(called) if self.attr in READS else called
 
     def _python_class(self) -> type:
+        """Return the class of the attribute, which is known for some attributes without an example."""
         known = {"ndim": int, "dtype": torch.dtype, "shape": torch.Size}.get(self.attr)
         return super()._python_class() if known is None else known
 

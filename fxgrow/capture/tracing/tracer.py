@@ -287,6 +287,7 @@ class GrowthTracer(ErrorTracker):
         return leaf
 
     def _is_leaf(self, m: nn.Module, path: str) -> bool:
+        """Whether a module is a leaf that the user has not requested."""
         if type(m) in OPEN:
             return False
         if super().is_leaf_module(m, path):

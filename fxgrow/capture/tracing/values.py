@@ -77,6 +77,7 @@ class Values:
             self.of(next(iter(reversed(graph.nodes))))
 
     def _run(self, node: fx.Node) -> Any:
+        """Compute the value of a node; return `Unknown` if that fails."""
         self.busy = True
         try:
             with _disable_current_modes():
@@ -91,6 +92,7 @@ class Values:
             self.busy = False
 
     def _result(self, node: fx.Node) -> Any:
+        """Run one node on the values of its arguments."""
         if node.op == "placeholder":
             if node.target in self._given:
                 return changed(self._given[str(node.target)], self._input)
@@ -119,9 +121,11 @@ class Values:
         return node.target(*args, **kwargs)
 
     def _input(self, leaf: Any) -> Any:
+        """Return the fake tensor for a tensor among the inputs; any other value unchanged."""
         return empty_fake(meta_of(leaf), self._mode) if isinstance(leaf, Tensor) else leaf
 
     def _fake(self, tensor: Tensor) -> Tensor:
+        """Return the fake tensor for a tensor of the model, always the same one."""
         if id(tensor) not in self._fakes:
             made: Tensor = empty_fake(meta_of(tensor), self._mode)
             made = nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
