@@ -138,7 +138,7 @@ class Call:
         return torch.cat([keys, more.squeeze(0).expand(operator.add(keys.shape[:-2], (1, -1)))], -2)
 
     def _drops(self) -> bool:
-        """Whether the call applies dropout."""
+        """Whether the call may apply dropout."""
         if self.module is not None:
             return bool(self.module.dropout)
         return bool(self.given.get("dropout_p")) and self.given.get("training", True) is not False
