@@ -1,4 +1,4 @@
-"""The comparison of a fresh trace with the module that it was made from, in both modes and at two sets of sizes."""
+"""Compare a new trace with the module that it was made from, in both modes and at two sets of sizes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .comparison import Comparison, Examples, mode_text
 
 
 def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Caches, reach: Reach) -> None:
-    """Record both, and refuse a graph that does not run what the model runs.
+    """Record a module and its graph, and refuse a graph that does not run what the module runs.
 
-    What was compared is written into `gm.meta["fxgrow_compared"]`. A graph that is right in the model's mode alone
-    stands for that mode.
+    What was compared is stored in `gm.meta["fxgrow_compared"]`. A graph that is correct in the model's own mode alone
+    is restricted to that mode.
 
     Raises:
-        UsageError: the graph runs something else in the mode that the model is in; the message names the line.
+        UsageError: the graph runs something else in the model's own mode; the message names the line.
     """
     comparison = Comparison(model, gm, examples, caches, reach)
     here = model.training
@@ -64,6 +64,7 @@ def compare(model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Ca
 
 
 def _mixed(model: nn.Module, found: Difference) -> FxgrowError:
+    """Return the error for a graph that differs because only some modules are in training mode."""
     return usage(
         Kind.NOT_TRACEABLE,
         f"some modules of {type(model).__name__} are in training mode and others are not, and {found}",
@@ -74,6 +75,7 @@ def _mixed(model: nn.Module, found: Difference) -> FxgrowError:
 
 
 def _read_elsewhere(path: str, found: Difference) -> FxgrowError:
+    """Return the error for a graph that does not follow the `training` flag of a module, which another module reads."""
     return usage(
         Kind.NOT_TRACEABLE,
         f"another module reads {path}.training, and the graph does not follow that flag: where it alone is changed, "
@@ -84,6 +86,7 @@ def _read_elsewhere(path: str, found: Difference) -> FxgrowError:
 
 
 def _refusal(model: nn.Module, found: Difference, at: str) -> FxgrowError:
+    """Return the error for a graph that does not run what the module runs."""
     return usage(
         Kind.NOT_TRACEABLE,
         f"the graph that torch.fx makes of {type(model).__name__} does not run what the module runs: {found}{at}",

@@ -1,4 +1,4 @@
-"""Recordings of a module and of its trace, in both modes and at two sets of sizes, and where they differ."""
+"""Record a module and its trace, in both modes and at two sets of sizes, and find where they differ."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from ..user_objects.user_state import Reach
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """What `trace` was given."""
+    """The example inputs and the fixed arguments that `trace` was given."""
 
     call: Call | None
     train_call: Call | None
@@ -58,11 +58,11 @@ _REMEMBERED = (
     "into a module inside the model, and name that module or its class in leaf="
 )
 _IN_PLACE = re.compile("in-?place", re.IGNORECASE)
-"""In what autograd says of a write that it does not follow."""
+"""Matches autograd's errors about in-place writes that it does not support."""
 
 
 class Comparison:
-    """Both models' recordings, each made once."""
+    """A comparison of a module with its trace. It keeps the recordings of the module."""
 
     def __init__(self, model: nn.Module, gm: fx.GraphModule, examples: Examples, caches: Caches, reach: Reach) -> None:
         self._traits = traits_of_calls(model)
@@ -71,14 +71,14 @@ class Comparison:
         self.model, self.gm, self.examples = model, gm, examples
         self.notes: list[str] = []
         self.modes: set[bool | None] = set()
-        """Those that were compared; None for the flags that the modules have now."""
+        """The modes that were compared; None for the current flags of the modules."""
         self.at = ""
         self._gradients = True
         self._stand_ins = StandIns(reach.generators)
         self._second: Inputs | None = None
         self._guarded = any(guards(gm.graph))
         self._guard: FxgrowError | None = None
-        """The first guard that other sizes have met."""
+        """The first error of a guard for inputs of other sizes."""
         self._known: dict[Any, Recorded] = {}
         self.names: dict[int, str] = {}
         for name, tensor in (
@@ -93,6 +93,7 @@ class Comparison:
         self._calls = {mode: where_the_model_is(given, devices) for mode, given in calls.items()}
 
     def _guess(self) -> Call | None:
+        """Return a call inferred from the graph; None if that is not possible."""
         lowering, snapshot = Lowering(), Snapshot(self.gm)
         try:
             return example_values(self.gm, None, None, lambda given: lower(snapshot, given, lowering))[0]
@@ -100,11 +101,13 @@ class Comparison:
             return None
 
     def _inputs(self, training: bool) -> Inputs:
+        """Return the example inputs of a mode."""
         call = self._calls[training]
         return call.args, dict(call.kwargs)
 
     def differs(self, training: bool | None) -> Difference | None:
-        """The first difference in one mode (None: with the flags of now), at the example's sizes or at others."""
+        """Return the first difference in one mode (None: with the current flags), at the example's sizes or at
+        others."""
         first = self._inputs(self.model.training if training is None else training)
         found = self._at(first, training)
         self.at = ""
@@ -122,7 +125,7 @@ class Comparison:
         return found
 
     def differs_with_other_flags(self, paths: Sequence[str]) -> Difference | None:
-        """The first difference where some modules are in the other mode than the rest, in each mode that is claimed."""
+        """Return the first difference if some modules are in the opposite mode, in each mode the trace is valid for."""
         for training in (False, True):
             if MODES[training] not in modes_of(self.gm):
                 continue
@@ -152,7 +155,8 @@ class Comparison:
         return None
 
     def _others(self, first: Inputs, training: bool | None) -> Inputs | None:
-        """Inputs of other sizes that the module accepts; those of one mode serve the other, if it takes the same."""
+        """Return inputs of other sizes that the module accepts. Inputs found for one mode are used for the other one if
+        it accepts them."""
         if self._second is not None and self.examples.train_call is None:
             return self._second if self._taken(self._second, training) else self._further(first, training)
         found = second(first, lambda some: self._module((some[0], some[1]), training)[0] is not None)
@@ -161,9 +165,9 @@ class Comparison:
         return self._noted(found)
 
     def _further(self, first: Inputs, training: bool | None) -> Inputs | None:
-        """Inputs of other sizes for a mode that does not take those that were found for another one: if possible, such
-        as both take."""
-        if self._module(first, training)[0] is None:  # it reads values, so it takes no sizes without them
+        """Return inputs of other sizes for a mode that does not accept those found for another mode: if possible,
+        inputs that both accept."""
+        if self._module(first, training)[0] is None:  # it reads values, so it accepts no inputs without values
             return None
 
         def taken(some: tuple[Any, ...], modes: Iterable[bool | None]) -> bool:
@@ -174,7 +178,7 @@ class Comparison:
         return self._noted(found or second(first, lambda some: taken(some, [training])))
 
     def _noted(self, found: tuple[Any, ...] | None) -> Inputs | None:
-        """Inputs of other sizes, which later analyses use, too."""
+        """Store inputs of other sizes for later analyses, and return them."""
         if found is None:
             return None
         self._second = found[0], found[1]
@@ -182,8 +186,7 @@ class Comparison:
         return self._second
 
     def _taken(self, inputs: Inputs, training: bool | None) -> bool:
-        """Whether the module takes inputs, and the graph stands for them: what was decided by the example inputs is
-        decided likewise."""
+        """Whether the module accepts inputs, and the graph is valid for them: its guards raise no error."""
         if self._module(inputs, training)[0] is None:
             return False
         if not self._guarded:
@@ -195,10 +198,12 @@ class Comparison:
         return False
 
     def _as_placeholders(self, inputs: Inputs) -> tuple[Any, ...]:
+        """Return one value for each placeholder, with tensors on the meta device."""
         values = spread(placeholders(self.gm), Call(*inputs))
         return tuple(replaced(value, Tensor, lambda t: t.to("meta")) for value in values)
 
     def _at(self, inputs: Inputs, training: bool | None) -> Difference | None:
+        """Return the first difference on given inputs."""
         ours, error = self._module(inputs, training)
         if ours is None:
             return self._really(inputs, training, error)
@@ -216,7 +221,8 @@ class Comparison:
         return self._told(found, inputs, training, "")
 
     def _with_tensors(self, graph: Recording, inputs: Inputs, training: bool | None) -> Difference | None:
-        """The difference of a real run of the module: its code may do something else with stand-ins for tensors."""
+        """Return the difference of a real run of the module, whose code may treat real tensors differently from fake
+        ones."""
         if not all(has_numbers(leaf) for leaf in leaves(inputs) if isinstance(leaf, Tensor)):
             self.notes.append(f"not compared with a real run {mode_text(training)}: the example inputs have no values")
             return None
@@ -228,7 +234,7 @@ class Comparison:
         return None if found is None else replace(found, module=f"{found.module} on real tensors", hint=_STAND_INS)
 
     def _without_gradients(self, ours: Recording, inputs: Inputs, training: bool | None) -> Difference | None:
-        """What the module does otherwise without gradients: a growth is proved for one of the two."""
+        """Return what the module does differently without gradients: a growth is proved for only one of the two."""
         if not self._gradients:
             return None
         self._gradients = False
@@ -243,7 +249,7 @@ class Comparison:
         return replace(found, module=module, graph=graph, hint=_GRADIENTS)
 
     def _draws(self, ours: Recording, theirs: Recording, again: Callable[[], Recording | None]) -> Difference | None:
-        """The difference in what is drawn outside torch, unless another thread has drawn it."""
+        """Return the difference in numbers drawn outside torch, unless another thread has drawn them."""
         if ours.drawn == theirs.drawn:
             return None
 
@@ -256,7 +262,7 @@ class Comparison:
         return _DRAWS
 
     def _really(self, inputs: Inputs, training: bool | None, error: Exception | None) -> Difference | None:
-        """Where the module reads values, which fake tensors have not: real runs of copies, on the inputs given."""
+        """Compare real runs of copies on the given inputs, for a module that reads values, which fake tensors lack."""
         args, kwargs = inputs
         ours = None
         concrete = args, {**kwargs, **self.examples.concrete}
@@ -273,13 +279,15 @@ class Comparison:
         return self._told(found, inputs, training, ", with the values of the example")
 
     def _told(self, found: Difference | None, inputs: Inputs, training: bool | None, how: str) -> Difference | None:
+        """Return a difference; if there is none, note what was compared."""
         if found is None:
             self.modes.add(training)
             self.notes.append(f"compared with the module {mode_text(training)} on inputs of {_sizes(inputs)}{how}")
         return found
 
     def _twice(self, inputs: Inputs, training: bool | None) -> Difference | None:
-        """The difference in two calls in a row: what a module keeps from the first it may read in the second."""
+        """Return the difference in two successive calls: a module may keep something in the first and read it in the
+        second."""
         ours, _ = self._record(self.model, self._concrete(inputs), training, calls=2)
         theirs, wrong = self._record(self.gm, inputs, training, calls=2)
         again = "when it is called again"
@@ -293,11 +301,11 @@ class Comparison:
         return found if found is None else replace(found, module=f"{found.module} {again}", hint=hint)
 
     def _raised(self, wrong: Exception | None, when: str = "") -> Difference:
-        """The difference where the graph raises an error."""
+        """Return the difference for a graph that raises an error."""
         return Difference(f"on such inputs{when}", f"raises {_reason(wrong)}", raising_node(self.gm, wrong))
 
     def _difference(self, ours: Recording, theirs: Recording) -> Difference | None:
-        """The first difference, with a line of the user's."""
+        """Return the first difference, with a line of the user's code."""
         found = difference(ours, theirs, self.names)
         if found is None or found.where or not found.end:
             return found
@@ -305,17 +313,19 @@ class Comparison:
         return replace(found, where=forward_line(self.model, returns=returns))
 
     def _concrete(self, inputs: Inputs) -> Inputs:
+        """Return inputs together with the arguments fixed by `concrete_args`."""
         return inputs[0], {**inputs[1], **self.examples.concrete}
 
     def _module(self, inputs: Inputs, training: bool | None) -> tuple[Recording | None, Exception | None]:
-        """The module's recording, which is made once for each set of sizes."""
+        """Return the module's recording, which is made once for each set of sizes."""
         key = (training, repr(_sizes(inputs)))
         if key not in self._known:
             self._known[key] = self._record(self.model, self._concrete(inputs), training)
         return self._known[key]
 
     def _record(self, model: nn.Module, inputs: Inputs, training: bool | None, calls: int = 1) -> Recorded:
-        self._caches.clean()  # or the next recording would find tensors of the last
+        """Record a model on fake tensors; return the recording, or the error that the model raises."""
+        self._caches.clean()  # otherwise the next recording would find tensors of the last one
         try:
             known, on = self._stand_ins, self._gradients
             made = record_model(
@@ -330,7 +340,7 @@ class Comparison:
             return made, None
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # whatever a model raises on inputs that it does not take
+        except Exception as error:  # a model may raise anything on inputs that it does not accept
             if isinstance(error, FxgrowError) and error.kind is Kind.OTHER_DECISION:
                 return None, error
             if isinstance(error, FxgrowError) and not error.refusal.where:
@@ -338,44 +348,47 @@ class Comparison:
             if is_our_own(error):
                 raise
             if self._gradients and _IN_PLACE.search(str(error)):
-                self._gradients = False  # the model runs without them only: it writes to views, or to parameters
+                self._gradients = False  # it runs only without gradients: it writes to views or parameters
                 self._known.clear()
                 return self._record(model, inputs, training, calls)
             return None, error
 
     def _run(self, model: nn.Module, inputs: Inputs, training: bool | None) -> Recorded:
-        """A recording of a real run, of copies."""
+        """Record a real run on copies of the model's tensors; return the recording, or the error that the model
+        raises."""
         assigns, copies = self._traits.assigns_data, RealCopies(self._reach.generators)
         try:
             return record_model(model, *inputs, training=training, stand_ins=copies, assigns_data=assigns), None
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # whatever a model raises on inputs that it does not take
+        except Exception as error:  # a model may raise anything on inputs that it does not accept
             if is_our_own(error):
                 raise
             return None, error
 
 
 def is_our_own(error: Exception) -> bool:
-    """Whether the recorder itself has failed, which says nothing of the model. Shapes that do not fit are refused there
-    in the place of torch's operators."""
+    """Whether the recorder itself has failed, which says nothing about the model. Errors about shapes that do not fit
+    do not count: the recorder raises them in place of torch's operators."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     file = frame.f_code.co_filename
     return file.startswith(CAPTURE) and file != shapes.__file__
 
 
 def mode_text(training: bool | None) -> str:
+    """Describe a mode in words, for messages; None stands for the current flags of the modules."""
     if training is None:
         return "with the flags that the modules have"
     return "in training mode" if training else "in evaluation mode"
 
 
 def _reason(error: Exception | None) -> str:
+    """Return the first line of an error's message."""
     return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def _sizes(inputs: Any) -> str:
-    """Shapes of tensors, and plain numbers, as text."""
+    """Return the shapes of tensors and the plain numbers among inputs, as text."""
     texts = []
     for leaf in leaves(inputs):
         if isinstance(leaf, Tensor):

@@ -1,1 +1,1 @@
-"""Calls that torch.fx keeps as one node, decomposed into plain operators."""
+"""Decompose calls that torch.fx keeps as one node into plain operators."""

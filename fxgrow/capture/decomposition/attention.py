@@ -1,4 +1,4 @@
-"""Torch's multi-head attention written out as plain operators, exactly: masks, extra keys, dropout, weights and all."""
+"""torch's multi-head attention decomposed into plain operators, including masks, extra keys, dropout and weights."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import fx, nn
 
 @dataclass(frozen=True, slots=True)
 class Decomposition:
-    """One call to be written out: the node, the scale of its logits (1 if it is no attention), and of its masks whether
-    they hold flags."""
+    """A call to decompose: its node, the scale of its logits (1 if it is not attention), and which masks are
+    boolean."""
 
     node: str
     scale: float
@@ -22,7 +22,7 @@ class Decomposition:
     each: bool = False
     """Whether the attention mask holds a matrix for each head, of each example if there is a batch."""
     heads: int = 0
-    """How many heads there are, where `forward` computes that; 0 where the call says it."""
+    """The number of heads, if `forward` computes it; 0 if the call states it."""
 
 
 WINDOW_ARGUMENTS = (
@@ -43,34 +43,34 @@ NORMALIZE_ARGUMENTS = ("input", "p", "dim", "eps", "out")
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of a call that can be written out, by name."""
+    """Return the arguments of a call that can be decomposed, by name."""
     names: tuple[str, ...] = MODULE_ARGUMENTS if node.op == "call_module" else WINDOW_ARGUMENTS
     if node.target is F.multi_head_attention_forward:
         names = FUNCTION_ARGUMENTS
     elif node.target is F.normalize:
         names = NORMALIZE_ARGUMENTS
     elif node.op == "call_function" and getattr(node.target, "__name__", "") == VIDEO_WINDOWS:
-        names = tuple(name for name in names if name != "logit_scale")  # which attention over images has
+        names = tuple(name for name in names if name != "logit_scale")  # only attention over images has it
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
 def _weights_used(node: fx.Node) -> bool:
-    """Whether somebody reads the attention weights, which a fused kernel does not return."""
+    """Whether the attention weights are used, which a fused kernel does not return."""
     needed = arguments(node).get("need_weights", True)
     return bool(needed) and any(taken(u) is None or (taken(u) == 1 and bool(u.users)) for u in node.users)
 
 
 def taken(user: fx.Node) -> int | None:
-    """Which of the two results a node takes; None if it takes them in another way."""
+    """Return which of the two results of a call a node takes; None if it takes them in another way."""
     number = user.args[1] if user.target is operator.getitem else None
     return number % 2 if isinstance(number, int) else None
 
 
 class Call:
-    """One call of torch's multi-head attention, of the module or of the function.
+    """A call of torch's multi-head attention, as a module or as a function.
 
-    It is written with and without a batch alike: the axes of (batch, tokens, features) are counted from the end, and
-    where the batch changes places with the tokens (axis 0 and axis -2 of three), a single example keeps its axes.
+    The operators are the same with and without a batch: the axes of (batch, tokens, features) are counted from the end,
+    and the transpose of batch and tokens (axes 0 and -2 of three) leaves a single example unchanged.
     """
 
     def __init__(self, graph: fx.Graph, node: fx.Node, module: nn.Module | None, opening: Decomposition) -> None:
@@ -83,7 +83,7 @@ class Call:
         """Whether the batch, if there is one, is the second axis."""
 
     def get(self, name: str) -> Any:
-        """A parameter of the module, or one that the function is given; None if there is none."""
+        """Return a parameter of the module, or the one that the function is given; None if there is none."""
         if self.module is None:
             given = self.given.get(name.replace(".", "_"))
             return None if given is None else fx.Proxy(given, self.tracer)
@@ -92,7 +92,7 @@ class Call:
         return self.tracer.create_proxy("get_attr", f"{self.node.target}.{name}", (), {})
 
     def operand(self, name: str) -> Any:
-        """A tensor argument, batch first."""
+        """Return a tensor argument, with the batch as its first axis."""
         given = self.given.get(name)
         if given is None:
             return None
@@ -100,7 +100,8 @@ class Call:
         return proxy.transpose(0, -2) if "mask" not in name and self.turned else proxy
 
     def run(self, added: dict[str, nn.Module]) -> tuple[Any, Any]:
-        """Project, attend, project back; and the attention weights, if somebody reads them."""
+        """Create the operators: project, attend, project back. Return the output, and the attention weights if they are
+        used."""
         q, k, v = self._projected()
         k, v = self._extended(k, "bias_k"), self._extended(v, "bias_v")
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for x in (q, k, v))
@@ -126,22 +127,24 @@ class Call:
         return out, weights if used else None
 
     def _option(self, name: str) -> Any:
+        """Return an option of the module, or the one that the function is given."""
         return self.given.get(name) if self.module is None else getattr(self.module, name)
 
     def _extended(self, keys: Any, name: str) -> Any:
-        """Keys or values behind which one more stands that is learned."""
+        """Append a learned entry to the keys or values, if there is one."""
         more = self.get(name)
         if more is None:
             return keys
         return torch.cat([keys, more.squeeze(0).expand(operator.add(keys.shape[:-2], (1, -1)))], -2)
 
     def _drops(self) -> bool:
+        """Whether the call may apply dropout."""
         if self.module is not None:
             return bool(self.module.dropout)
         return bool(self.given.get("dropout_p")) and self.given.get("training", True) is not False
 
     def _dropped(self, weights: Any, added: dict[str, nn.Module]) -> Any:
-        """Dropout that follows the module's mode; a function keeps the flag it was traced with."""
+        """Apply dropout that follows the module's mode; for a function, it keeps the flag in the trace."""
         m: Any = self.module
         if not self._drops():
             return weights
@@ -152,6 +155,7 @@ class Call:
         return self.tracer.create_proxy("call_module", name, (weights,), {})
 
     def _projected(self) -> tuple[Any, ...]:
+        """Project the inputs to queries, keys and values."""
         packed_weight, bias = self.get("in_proj_weight"), self.get("in_proj_bias")
         same = self.given["query"] is self.given["key"] is self.given["value"]
         separate = packed_weight is None or bool(self.given.get("use_separate_proj_weight"))
@@ -165,12 +169,13 @@ class Call:
         )
 
     def _causal(self) -> bool:
-        """Whether torch takes the mask for a causal one and does not look at it."""
+        """Whether torch assumes that the mask is causal and does not read it."""
         hint = bool(self.given.get("is_causal")) and self.given.get("attn_mask") is not None
         return hint and self.given.get("key_padding_mask") is None and self.given.get("need_weights") is False
 
     def _mask(self, q: Any) -> Any:
-        """Both masks as numbers to add: minus infinity where attention may not look."""
+        """Return both masks as one additive mask, minus infinity where attention is not allowed; None if there is
+        none."""
         attention, padding = self.operand("attn_mask"), self.operand("key_padding_mask")
         if self._causal():
             return None
@@ -189,8 +194,10 @@ class Call:
 
 
 def _plain(mask: Any) -> Any:
+    """Return an attention mask as it is."""
     return mask
 
 
 def _over_keys(mask: Any) -> Any:
+    """Add axes for heads and queries to a padding mask."""
     return mask.unsqueeze(-2).unsqueeze(-3)

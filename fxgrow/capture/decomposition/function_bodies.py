@@ -1,7 +1,7 @@
-"""Functions of the user's that a trace keeps whole, traced through: one node becomes the nodes of the function's code.
+"""Trace into user functions that a trace keeps whole: one node becomes the nodes of the function's code.
 
-Only code that does the same for all inputs is: where it branches on a size or on a value, the trace fails. Whether the
-nodes run what the function runs is asked by who uses them (`plan/whole_functions.py`).
+This works only for code that does the same for all inputs: the trace fails if the code branches on a size or a value.
+The caller checks that the nodes run what the function runs (`planning/whole_functions.py`).
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from ..user_objects.warnings import silent
 
 
 class Closed(ValueError):
-    """A call that cannot be written out; the text is the reason."""
+    """Raised if a call cannot be decomposed; the message is the reason."""
 
 
 def is_whole_function(node: fx.Node) -> bool:
-    """Whether a node calls a function written in Python, of the user's or of a library of models."""
+    """Whether a node calls a Python function of the user or of a library of models."""
     return node.op == "call_function" and isinstance(node.target, FunctionType) and is_user_code(node.target)
 
 
 class _Called(nn.Module):
-    """The call of a node, as a function of the nodes that it reads."""
+    """A module that makes the call of a node; its inputs are the values that the node reads."""
 
     def __init__(self, node: fx.Node) -> None:
         super().__init__()
@@ -47,23 +47,23 @@ class _Called(nn.Module):
         self.reads = list(node.all_input_nodes)
 
     def forward(self, *given: Any) -> Any:
-        """Call it; `given` stands for the results of the nodes."""
+        """Call the function. `given` holds the values that the node reads."""
         known = {node: given[k] for k, node in enumerate(self.reads)}
         args, kwargs = fx.map_arg(self.arguments, known.__getitem__)
         return self.function(*args, **kwargs)
 
 
 def body_of(node: fx.Node) -> fx.Graph:
-    """The graph of a function's code, for one call. Its only placeholder is the row of what the call reads.
+    """Return the graph of a function's code, for one call. Its only placeholder holds all values that the call reads.
 
     Raises:
-        Closed: the code cannot be traced, or does what its trace would not do.
+        Closed: the code cannot be traced, or its trace would do something else.
     """
     try:
         graph = _traced(node)
     except (Closed, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # the user's code runs on stand-ins here; it may raise whatever it likes
+    except Exception as error:  # the user's code runs on proxies here and may raise anything
         raise Closed(in_plain_words(error)) from error
     if any(inner.op in ("get_attr", "call_module") for inner in graph.nodes):
         raise Closed("it reads a tensor or calls a module that is not among its arguments")
@@ -73,6 +73,7 @@ def body_of(node: fx.Node) -> fx.Graph:
 
 
 def _traced(node: fx.Node) -> fx.Graph:
+    """Trace the code of the function that a node calls."""
     called = _Called(node)
     with ONE_AT_A_TIME, nothing_left_behind(node.target) as reach:
         if reach.traits.sees_stand_ins or reach.traits.looks_at_gradients or reach.traits.assigns_data:
@@ -87,16 +88,17 @@ def _traced(node: fx.Node) -> fx.Graph:
             if kept.drawn():
                 raise Closed("it draws random numbers from a generator of Python or NumPy")
     if tracer.noted_error is not None:
-        raise tracer.noted_error  # the code has gone on after it, and may have done something else
+        raise tracer.noted_error  # the code caught it and may have taken another path
     return graph
 
 
 def pair(node: fx.Node) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """A model that makes the call of a node alone, and one with the nodes of the function's code in its place.
-    Both take what the call reads, in the order of `Node.all_input_nodes`.
+    """Return a model that makes only the call of a node, and one with the nodes of the function's code in its place.
+
+    Both take the values that the call reads, in the order of `Node.all_input_nodes`.
 
     Raises:
-        Closed: as `body_of`.
+        Closed: see `body_of`.
     """
     models = []
     for opened in (False, True):
@@ -112,16 +114,17 @@ def pair(node: fx.Node) -> tuple[fx.GraphModule, fx.GraphModule]:
 
 
 def read_by(node: fx.Node, args: Any, kwargs: Any) -> list[Any]:
-    """What one call of a node has read, in the order of `Node.all_input_nodes`, from the arguments of that call."""
+    """Return the values that one call of a node has read, in the order of `Node.all_input_nodes`, from its
+    arguments."""
     known = dict(_pairs((node.args, node.kwargs), (args, kwargs)))
     return [known[read] for read in node.all_input_nodes]
 
 
 def write_out(graph: fx.Graph, node: fx.Node) -> None:
-    """Put the nodes of a function's code into the place of its call. Who inserts decides where.
+    """Replace a function call by the nodes of the function's code, at the current insertion point of the graph.
 
     Raises:
-        Closed: as `body_of`.
+        Closed: see `body_of`.
     """
     body, reads = body_of(node), list(node.all_input_nodes)
     env: dict[fx.Node, fx.Node] = {}
@@ -146,26 +149,28 @@ def write_out(graph: fx.Graph, node: fx.Node) -> None:
             graph.erase_node(user)
     graph.erase_node(node)
     if isinstance(result, fx.Node) and result not in reads:
-        result.name = node.name  # by which the user knows it
+        result.name = node.name  # the name that the user knows
         graph._graph_namespace._rename_object(result, node.name)
 
 
 def _is_read(inner: fx.Node) -> bool:
-    """Whether a node of a function's code stands for what the call reads."""
+    """Whether a node of a function's code stands for a value that the call reads."""
     source = inner.args[0] if inner.target is operator.getitem else None
     return isinstance(source, fx.Node) and source.op == "placeholder"
 
 
 def _returned(body: fx.Graph) -> Any:
+    """Return what the output node of a function's graph holds."""
     return next(inner for inner in reversed(body.nodes) if inner.op == "output").args[0]
 
 
 def _is_row(returned: Any) -> bool:
+    """Whether a function returns a tuple of nodes."""
     return type(returned) is tuple and all(isinstance(part, fx.Node) for part in returned)
 
 
 def _part(user: fx.Node, result: Any) -> fx.Node | None:
-    """Which one of several results a node takes; None if it takes them in another way, or there is one."""
+    """Return the result that a node takes of several; None if it takes them in another way, or there is only one."""
     number = user.args[1] if user.op == "call_function" and user.target is operator.getitem else None
     if isinstance(result, fx.Node) or type(number) is not int or not -len(result) <= number < len(result):
         return None
@@ -174,7 +179,7 @@ def _part(user: fx.Node, result: Any) -> fx.Node | None:
 
 
 def _pairs(argument: Any, value: Any) -> Iterator[tuple[fx.Node, Any]]:
-    """The nodes among some arguments, each with the value that stands there in others."""
+    """Yield the nodes among nested arguments, each with the value at the same position in other arguments."""
     if isinstance(argument, fx.Node):
         yield argument, value
     elif isinstance(argument, list | tuple):

@@ -1,9 +1,9 @@
-"""Opening: calls that a module or a function keeps, written out as fx nodes, so that their sizes can differ.
+"""Decompose calls of modules and functions into fx nodes, so that sizes which the call ties together can differ.
 
 `nn.MultiheadAttention` ties heads x head_dim to the embedding, and torchvision's window attention ties them to its
-input. Where a growth unties them, the call is replaced by plain operators on the same parameters. `F.normalize` takes
-the norm and divides by it in one call; where a growth needs a multiple of the norm, it becomes several. A function of
-the user's is traced through (`bodies.py`), if it can be.
+input. Where a growth changes only one of the two, the call is replaced by plain operators on the same parameters.
+`F.normalize` computes the norm and divides by it in one call; where a growth needs a multiple of the norm, it becomes
+several calls. A user function is traced into if possible (`function_bodies.py`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .attention import Call, Decomposition, arguments, taken
 from .function_bodies import Closed, is_whole_function, write_out
 
 COUNTS = ("num_heads", "embed_dim_to_check")
-"""Arguments that are numbers, and are written down where `forward` computes them from widths."""
+"""Arguments that are numbers, and become constants where `forward` computes them from widths."""
 FLAGS = ("add_zero_attn", "need_weights", "average_attn_weights", "is_causal", "use_separate_proj_weight")
-"""Arguments that say which operators run."""
+"""Arguments that determine which operators run."""
 NORMALIZE = "normalize"
 WINDOW = "window"
 WINDOWS = frozenset(
@@ -38,13 +38,13 @@ WINDOWS = frozenset(
 
 
 def kind_of(gm: fx.GraphModule, node: fx.Node) -> str:
-    """What kind of call a node is; empty if it is none of those that are always written out alike. (A function of the
-    user's is none: see `may_open`.)"""
+    """Return the kind of call of a node; empty if it is not one of torch's or torchvision's calls that can be
+    decomposed. (For user functions, see `may_open`.)"""
     if node.op == "call_module":
         module = gm.get_submodule(str(node.target))
         return "module" if type(module) is nn.MultiheadAttention and not _attached(module) else ""
     if node.op == "call_function" and node.target is F.multi_head_attention_forward:
-        given = arguments(node)  # static keys are heads already, and no projection of the call's own
+        given = arguments(node)  # static keys are split into heads already, not projected by the call
         return "function" if given.get("static_k") is None and given.get("static_v") is None else ""
     if node.op == "call_function" and node.target is F.normalize:
         return NORMALIZE if arguments(node).get("out") is None else ""
@@ -55,12 +55,13 @@ def kind_of(gm: fx.GraphModule, node: fx.Node) -> str:
 
 
 def may_open(gm: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node may be written out: a call of one of these kinds, or of a function that may be traced through."""
+    """Whether a node may be decomposed: a call of one of these kinds, or of a function that may be traced into."""
     return bool(kind_of(gm, node)) or is_whole_function(node)
 
 
 def why_closed(gm: fx.GraphModule, node: fx.Node) -> tuple[str, str] | None:
-    """Why a call of attention cannot be written out, and a way out; None of calls that are none, or can be."""
+    """Return why a call of attention cannot be decomposed, and a way out; None for calls that can be, and for other
+    calls."""
     module = gm.get_submodule(str(node.target)) if node.op == "call_module" else None
     if isinstance(module, nn.MultiheadAttention) and _attached(module):
         text = f"it ties heads x head width to its embedding, and {_attached(module)}, which writing it out would lose"
@@ -75,7 +76,7 @@ def why_closed(gm: fx.GraphModule, node: fx.Node) -> tuple[str, str] | None:
 
 
 def _attached(module: nn.MultiheadAttention) -> str:
-    """What somebody has put around or into this very module, so that its call is not torch's own; "" if nothing."""
+    """Return what has been added to or changed in a module, so that its call is not torch's own; "" if nothing."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     if any(hooks):
         return "it has hooks"
@@ -85,14 +86,14 @@ def _attached(module: nn.MultiheadAttention) -> str:
 
 
 def decompose_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Decomposition]) -> dict[str, nn.Module]:
-    """Write calls out in a copy of a model's graph; returns the modules that must be added to the model by name.
+    """Decompose calls in a copy of a model's graph. Return the modules that must be added to the model, by name.
 
     Raises:
-        Closed: a function cannot be traced through, or a node is not there.
+        Closed: a function cannot be traced into, or a node does not exist.
     """
     added: dict[str, nn.Module] = {}
     for opening in openings:
-        node = next((n for n in graph.nodes if n.name == opening.node), None)  # it may have been made by the last one
+        node = next((n for n in graph.nodes if n.name == opening.node), None)  # an earlier decomposition may create it
         if node is None or not may_open(gm, node):
             raise Closed(f"{opening.node} is not such a call")
         with graph.inserting_before(node):
@@ -113,7 +114,7 @@ def decompose_nodes(gm: fx.GraphModule, graph: fx.Graph, openings: Sequence[Deco
 
 
 def _replace(call: fx.Node, results: tuple[fx.Node, fx.Node | None]) -> None:
-    """Put results into the place of a call that returns two."""
+    """Replace a call that returns two results by these results."""
     for user in list(call.users):
         which = taken(user)
         if which is None:
@@ -126,19 +127,20 @@ def _replace(call: fx.Node, results: tuple[fx.Node, fx.Node | None]) -> None:
 
 
 def _swap(user: fx.Node, old: fx.Node, new: Any) -> None:
+    """Replace a node among the arguments of another one."""
     user.args, user.kwargs = fx.map_arg((user.args, user.kwargs), lambda n: new if n is old else n)
 
 
 def decomposition_of(gm: fx.GraphModule, node: fx.Node, programs: Sequence[Program]) -> Decomposition:
-    """What must be known of a call to write it out.
+    """Return what must be known about a call to decompose it.
 
     Args:
         gm: the model.
         node: the call.
-        programs: of the model, that for the example inputs first (`Analysis.programs`).
+        programs: programs of the model, the one for the example inputs first (`Analysis.programs`).
 
     Raises:
-        GrowthRefused: the call is given a number that follows the inputs, and would have to be written down.
+        GrowthRefused: an argument of the call depends on the inputs and would have to become a constant.
     """
     if not kind_of(gm, node) or node.target is F.normalize:
         return Decomposition(node.name, 1.0)
@@ -163,7 +165,7 @@ def decomposition_of(gm: fx.GraphModule, node: fx.Node, programs: Sequence[Progr
 def _same_everywhere(
     gm: fx.GraphModule, node: fx.Node, name: str, argument: fx.Node, programs: Sequence[Program]
 ) -> None:
-    """Refuse a number that is computed in `forward` and is to be written down, unless it follows from widths alone."""
+    """Refuse a computed argument that would have to become a constant, unless it depends on widths alone."""
     value = programs[0].results[argument.name]
     others = [program.results[argument.name] for program in programs[1:]]
     varies = any(argument.name in program.varying for program in programs)
@@ -182,6 +184,7 @@ def _same_everywhere(
 
 
 def _open_window(graph: fx.Graph, node: fx.Node, scale: float) -> None:
+    """Replace torchvision's window attention by a function that takes the scale of the logits."""
     given = arguments(node)
     del given["num_heads"]
     if given.get("logit_scale") is not None:
@@ -193,7 +196,7 @@ def _open_window(graph: fx.Graph, node: fx.Node, scale: float) -> None:
 
 
 def _open_normalize(graph: fx.Graph, node: fx.Node) -> None:
-    """The calls that torch makes."""
+    """Replace `F.normalize` by the calls that it makes."""
     given = {"p": 2.0, "dim": 1, "eps": 1e-12, **arguments(node)}
     x, made = given["input"], {k: v for k, v in node.meta.items() if k in ("nn_module_stack", "stack_trace")}
 

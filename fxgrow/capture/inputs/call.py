@@ -1,4 +1,5 @@
-"""Calls: what a model is called with. A traced model remembers what `trace` was given; so do models grown from it."""
+"""Calls: the arguments that a model is called with. A traced model and models grown from it store the call of
+`trace`."""
 
 from __future__ import annotations
 
@@ -14,46 +15,48 @@ from ..containers import changed, leaves
 from ..program.call_key import PLAIN, strides_like
 
 REMEMBERED = "fxgrow_call"
-"""The key of a GraphModule's `meta` under which its call is kept."""
+"""The key of a GraphModule's `meta` that holds its call."""
 TRAINING = "fxgrow_training_call"
-"""The same for the call in training mode, where that takes other inputs."""
+"""The key of a GraphModule's `meta` that holds its call in training mode, if that mode takes other inputs."""
 KEYWORD = "fxgrow_keyword_only"
-"""The key of a placeholder's `meta` that says that it is given by name only."""
+"""The key of a placeholder's `meta` that marks the input as keyword-only."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """Arguments of one call of a model, each a tree: tensors and plain values in lists, tuples, dicts, dataclasses."""
+    """The arguments of one call of a model. Each is a tree: tensors and plain values in lists, tuples, dicts,
+    dataclasses."""
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     guessed: tuple[str, ...] = ()
-    """A sentence for each input whose shape nobody gave."""
+    """A sentence for each input whose shape was inferred."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Call:
-        """Itself: nothing in it is ever written to."""
+        """Return the call itself, as nothing in it is ever written to."""
         return self
 
     @property
     def leaves(self) -> list[Any]:
-        """Tensors and plain values in order: positional arguments first."""
+        """The tensors and plain values in order, positional arguments first."""
         return [leaf for tree in (*self.args, *self.kwargs.values()) for leaf in leaves(tree)]
 
     def changed(self, change: Callable[[Any], Any]) -> Call:
-        """The same call with other tensors and plain values."""
+        """Return the call with `change` applied to each tensor and plain value."""
         args = tuple(changed(tree, change) for tree in self.args)
         return replace(self, args=args, kwargs={k: changed(tree, change) for k, tree in self.kwargs.items()})
 
     def on(self, device: torch.device | str) -> Call:
-        """The same call with its tensors on a device."""
+        """Return the call with its tensors on a device."""
         return self.changed(lambda x: x.to(device) if isinstance(x, Tensor) else x)
 
 
 def as_call(given: Sequence[Any] | Tensor | Call | None, kwargs: Mapping[str, Any] | None = None) -> Call | None:
-    """Example inputs as a call; one tensor stands for itself. None if nothing is given.
+    """Convert example inputs to a call; None if nothing is given. A single tensor is the only positional input.
 
     Raises:
-        UsageError: neither a tensor nor a list of values; a value that holds tensors where fxgrow cannot see them.
+        UsageError: the inputs are neither a tensor nor a list of values, or a value holds tensors where fxgrow cannot
+            find them.
     """
     if not isinstance(kwargs, Mapping | None):
         raise usage(
@@ -80,7 +83,7 @@ def as_call(given: Sequence[Any] | Tensor | Call | None, kwargs: Mapping[str, An
 def as_training_call(
     call: Call | None, given: Sequence[Any] | Tensor | Call | None, kwargs: Mapping[str, Any] | None
 ) -> Call | None:
-    """What a model takes in training mode, where that is said; what is not said of it is as in evaluation mode."""
+    """Return the call in training mode, if one is given; inputs not given for it are those of evaluation mode."""
     if given is None and kwargs is None:
         return None
     if isinstance(given, Call) or call is None:
@@ -90,10 +93,10 @@ def as_training_call(
 
 
 def as_tuple(given: Sequence[Any] | Tensor) -> tuple[Any, ...]:
-    """Positional example inputs as a tuple; one tensor stands for itself.
+    """Convert positional example inputs to a tuple. A single tensor is the only input.
 
     Raises:
-        UsageError: neither a tensor nor a list of values.
+        UsageError: the inputs are neither a tensor nor a list of values.
     """
     if isinstance(given, Tensor):
         return (given,)
@@ -107,7 +110,7 @@ def as_tuple(given: Sequence[Any] | Tensor) -> tuple[Any, ...]:
 
 
 def _understood(leaf: Any) -> None:
-    """Refuse objects that hold tensors where nobody would look for them."""
+    """Refuse objects that hold tensors where fxgrow would not look for them."""
     if isinstance(leaf, (Tensor, *PLAIN)):
         return
     held = list(vars(leaf).values()) if hasattr(leaf, "__dict__") and not isinstance(leaf, type) else []
@@ -121,12 +124,12 @@ def _understood(leaf: Any) -> None:
 
 
 def placeholders(gm: fx.GraphModule) -> list[fx.Node]:
-    """The inputs of a graph, in its order."""
+    """Return the placeholders of a graph, in order."""
     return [n for n in gm.graph.nodes if n.op == "placeholder"]
 
 
 def spread(places: Sequence[fx.Node], call: Call) -> tuple[Any, ...]:
-    """One value for each placeholder: `*rest` takes a tuple, `**more` a dict, and what is not given its default.
+    """Return one value for each placeholder: a tuple for `*rest`, a dict for `**more`, the default if none is given.
 
     Raises:
         UsageError: the number of inputs is wrong, or a name is unknown.
@@ -158,6 +161,7 @@ def spread(places: Sequence[fx.Node], call: Call) -> tuple[Any, ...]:
 
 
 def _misfit(places: Sequence[fx.Node], call: Call, missing: Sequence[str], odd: Sequence[str]) -> Exception:
+    """Return the error for a call that does not fit the inputs of a graph."""
     names = ", ".join(str(p.target) for p in places)
     what = f"the model takes {len(places)} inputs ({names}), example_inputs holds {len(call.args)}"
     if call.kwargs:
@@ -171,7 +175,8 @@ def _misfit(places: Sequence[fx.Node], call: Call, missing: Sequence[str], odd: 
 
 
 def call_of(places: Sequence[fx.Node], values: Sequence[Any], guessed: Sequence[str] = ()) -> Call:
-    """The call that gives each placeholder its value; inputs that have to be, or are behind `*rest`, go by name."""
+    """Return the call that gives each placeholder its value. Keyword-only inputs and inputs after `*rest` are given by
+    name."""
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     by_name = False
@@ -191,9 +196,9 @@ def call_of(places: Sequence[fx.Node], values: Sequence[Any], guessed: Sequence[
 
 
 def remember(gm: fx.GraphModule, call: Call) -> None:
-    """Keep a call on a traced model: of floating-point tensors the shape and strides, of all others what they are.
+    """Store a call on a traced model: for floating-point tensors the shape and strides, for all others the values too.
 
-    Each placeholder's `meta["val"]` is set, too, as torch's own tracers do.
+    This also sets each placeholder's `meta["val"]`, as torch's own tracers do.
 
     Raises:
         UsageError: the call does not fit the graph's inputs.
@@ -208,14 +213,14 @@ def remember(gm: fx.GraphModule, call: Call) -> None:
 
 
 def remember_training(gm: fx.GraphModule, call: Call) -> None:
-    """Keep the call in training mode, where that takes other inputs; it need not fit a graph of evaluation mode."""
+    """Store the call in training mode, if that takes other inputs. It need not fit a graph of evaluation mode."""
     gm.meta[TRAINING] = call.changed(_kept)
 
 
 def remembered(gm: fx.GraphModule, *, training: bool = False) -> Call | None:
-    """The call that a traced model, or the model that it was grown from, was traced with; None if there was none.
+    """Return the call that a traced model, or the model it was grown from, was traced with; None if there was none.
 
-    In training mode it is the one that was given for that mode, if one was.
+    In training mode, the call that was given for that mode is returned, if there is one.
     """
     known = gm.meta.get(TRAINING) if training else None
     known = known if isinstance(known, Call) else gm.meta.get(REMEMBERED)
@@ -223,19 +228,20 @@ def remembered(gm: fx.GraphModule, *, training: bool = False) -> Call | None:
 
 
 def _sketched(x: Any) -> Any:
+    """Return an empty meta tensor with the shape, strides and dtype of a tensor; any other value unchanged."""
     return torch.empty_strided(x.shape, strides_of(x), dtype=x.dtype, device="meta") if isinstance(x, Tensor) else x
 
 
 def _kept(x: Any) -> Any:
-    """Whole numbers and flags say which rows are looked up and what is masked; of other tensors the shape is enough,
-    and how they lie in memory."""
+    """Return what is stored of a value: integer and bool tensors with their values, which select rows or mask entries;
+    other tensors without."""
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or not has_numbers(x):
         return _sketched(x)
     return laid_out_like(x.detach().to("cpu", copy=True).contiguous(), x)
 
 
 def strides_of(x: Any) -> tuple[int, ...]:
-    """The strides of a tensor; those of a contiguous one where it has none."""
+    """Return the strides of a tensor; if it has none, those of a contiguous tensor."""
     shape = tuple(x.shape)
     if isinstance(x, Tensor) and (x.layout is not torch.strided or x.is_quantized):
         return strides_like(shape, tuple(range(len(shape), 0, -1)))
@@ -243,7 +249,7 @@ def strides_of(x: Any) -> tuple[int, ...]:
 
 
 def laid_out_like(made: Tensor, example: Tensor) -> Tensor:
-    """A tensor with its axes in the order in memory that those of an example have: channels last, say."""
+    """Return a tensor with its dimensions in the memory order of those of an example: channels last, say."""
     stride = strides_of(example)
     if made.layout is not torch.strided or len(stride) != made.dim():
         return made
@@ -256,5 +262,5 @@ def laid_out_like(made: Tensor, example: Tensor) -> Tensor:
 
 
 def has_numbers(x: Tensor) -> bool:
-    """Whether a tensor holds numbers, and not only a shape."""
+    """Whether a tensor holds values, and not only a shape."""
     return type(x) is Tensor and not x.is_meta

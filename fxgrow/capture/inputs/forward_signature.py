@@ -1,7 +1,7 @@
 """The signature of `forward` and of its trace: which arguments are inputs, which are fixed, and their names.
 
-torch.fx names the placeholder of a fixed argument anew, puts arguments that go by name only among the others, and lets
-two arguments of like names get into each other's way. All of that is put right here.
+torch.fx renames the placeholder of a fixed argument, puts keyword-only arguments among the others, and lets arguments
+with similar names collide. This module corrects all of that.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def parameters_of(model: nn.Module) -> Mapping[str, inspect.Parameter]:
-    """The arguments of a model's `forward`."""
+    """Return the parameters in the signature of a model's `forward`."""
     return inspect.signature(model.forward).parameters
 
 
 def given_names(parameters: Mapping[str, inspect.Parameter], call: Call | None) -> dict[str, Any]:
-    """The arguments of `forward` that a call gives, by name; as far as it fits, which is checked on the graph."""
+    """Return the arguments of `forward` that a call gives, by name. Whether the call fits is checked later, on the
+    graph."""
     if call is None:
         return {}
     by_place = [
@@ -39,7 +40,7 @@ def given_names(parameters: Mapping[str, inspect.Parameter], call: Call | None) 
 
 
 def given_inputs(parameters: Mapping[str, inspect.Parameter], call: Call | None) -> dict[str, Any]:
-    """The same by the names that placeholders have, those of `*rest` and `**more` among them."""
+    """Return the arguments that a call gives, by the names of placeholders, including `*rest` and `**more`."""
     found = given_names(parameters, call)
     if call is None:
         return found
@@ -53,11 +54,13 @@ def given_inputs(parameters: Mapping[str, inspect.Parameter], call: Call | None)
 
 
 def fixed_arguments(model: nn.Module, call: Call | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `forward` that the graph does not take: those of `concrete_args`, and plain defaults (flags,
-    numbers, None) that the example leaves alone. None that is given is fixed, too: code asks `if mask is None`.
+    """Return the arguments of `forward` that a trace fixes to a value.
+
+    These are the arguments in `concrete_args`, plain defaults (flags, numbers, None) of arguments that the example does
+    not give, and arguments given as None, as code may test `if mask is None`.
 
     Raises:
-        UsageError: `concrete_args` names an argument that there is not, or one that takes any number of them.
+        UsageError: `concrete_args` names an unknown argument, or one that takes any number of values.
     """
     parameters = parameters_of(model)
     unknown = [name for name in wanted if name not in parameters]
@@ -88,9 +91,12 @@ def fixed_arguments(model: nn.Module, call: Call | None, wanted: Mapping[str, An
 
 
 def kept_defaults(model: nn.Module, call: Call | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults of arguments that the example leaves alone and that hold tensors or, empty still, will hold some: code
-    reads them as they are, and the graph does not take the arguments. A default that is written out in a graph's
-    signature cannot hold a tensor."""
+    """Return the defaults that hold tensors, or are empty and may be filled, of arguments that the example does not
+    give.
+
+    `forward` reads the default objects themselves, and the graph does not take the arguments: a default in the
+    signature of a graph cannot hold a tensor.
+    """
     parameters = parameters_of(model)
     given = given_names(parameters, call)
     left = {name: p.default for name, p in parameters.items() if name not in given and name not in wanted}
@@ -98,18 +104,19 @@ def kept_defaults(model: nn.Module, call: Call | None, wanted: Mapping[str, Any]
 
 
 def _holds_tensors(default: Any) -> bool:
+    """Whether a default holds tensors, or is an empty container."""
     empty = isinstance(default, dict | list | set) and not default
     return empty or bool(found(default, Tensor))
 
 
 def put_defaults(graph: fx.Graph, arguments: Iterable[Any], defaults: Mapping[str, Any]) -> list[Any]:
-    """Arguments of `forward` for a trace, with values for those that it reads as they are.
+    """Return the arguments to trace `forward` with, some replaced by the defaults that it reads as they are.
 
-    Where the example gives an argument whose default holds a tensor, it has no default in the graph.
+    An argument that the example gives has no default in the graph if its default holds a tensor.
 
     Args:
-        graph: with placeholders for all arguments; those that have values now go.
-        arguments: what `forward` is traced with, proxies for placeholders among them.
+        graph: has placeholders for all arguments; those of replaced arguments are erased.
+        arguments: what `forward` would be traced with; some are proxies for placeholders.
         defaults: values by the name of the argument.
     """
     made: list[Any] = []
@@ -137,14 +144,16 @@ def restore_signature(
     call: Call | None,
     without: Container[str] = (),
 ) -> None:
-    """Give a trace the signature of the module. Fixed arguments are gone, but for those that the example gives: they
-    stay, and take nothing else than what they are fixed to.
+    """Give a trace the signature of the module.
+
+    Fixed arguments are removed, except those that the example gives: they stay, and accept only the value they are
+    fixed to.
 
     Args:
         graph: the trace, which is changed.
-        model: what was traced.
+        model: the traced module.
         fixed: the arguments that were fixed.
-        call: what the model was traced with.
+        call: the call that the model was traced with.
         without: arguments that the trace has no placeholders for.
     """
     given = given_names(parameters_of(model), call)
@@ -164,7 +173,8 @@ def restore_signature(
 def _places(
     graph: fx.Graph, model: nn.Module, fixed: Mapping[str, Any], without: Container[str]
 ) -> Iterator[tuple[str, inspect.Parameter, list[fx.Node]]]:
-    """The placeholders that fx has made of each argument, in its order: `*rest` and `**more` come last."""
+    """Yield each argument with the placeholders that fx has created for it, in fx's order: `*rest` and `**more` come
+    last."""
     left = [n for n in graph.nodes if n.op == "placeholder"]
     parameters = [item for item in parameters_of(model).items() if item[0] not in without]
     ordered = sorted(parameters, key=lambda item: item[1].kind in _MANY)
@@ -178,7 +188,7 @@ def _places(
 
 
 def _erase(graph: fx.Graph, place: fx.Node) -> None:
-    """Remove a placeholder and the checks that fx made of it."""
+    """Remove a placeholder and the checks that fx has created for it."""
     for user in list(place.users):
         for check in list(user.users):
             graph.erase_node(check)
@@ -187,8 +197,8 @@ def _erase(graph: fx.Graph, place: fx.Node) -> None:
 
 
 def _order(graph: fx.Graph) -> None:
-    """Put `*rest` in front of what is given by name only, so that further inputs do not end up there; and where one of
-    those has no default, take away those of the inputs before, which Python does not allow."""
+    """Move `*rest` before keyword-only inputs, so that further inputs do not end up there. Otherwise remove the
+    defaults of inputs that precede one without a default, which Python does not allow."""
     places = [n for n in graph.nodes if n.op == "placeholder"]
     named = [p for p in places if p.meta.get(KEYWORD)]
     rest = [p for p in places if str(p.target).startswith("*") and not str(p.target).startswith("**")]
@@ -201,7 +211,8 @@ def _order(graph: fx.Graph) -> None:
 
 
 def _tell_apart(graph: fx.Graph) -> None:
-    """Names of nodes that no other argument bears: an argument called `int` becomes `int_1`, which may be one, too."""
+    """Rename nodes that have the name of another argument: fx renames an argument `int` to `int_1`, which may be an
+    argument too."""
     places = [n for n in graph.nodes if n.op == "placeholder"]
     arguments = {str(p.target).lstrip("*"): p for p in places}
     for node in list(graph.nodes):

@@ -1,4 +1,4 @@
-"""Guesses: the shape that the first layers behind an input take, where nobody has said what the input is."""
+"""Guess the shape of an input that was not given, from the first layers that read it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from torch import Tensor, fx, nn
 
 BATCH = 2
 SPATIAL = (224, 32, 64, 28, 16, 8, 299, 112, 128, 256, 384, 512)
-"""Usual image sizes, the likeliest first. Trying one costs a lowering, not a forward pass."""
+"""Common image sizes, the likeliest first. To try one costs a lowering, not a forward pass."""
 LARGE_GRAY = 64
-"""Images of one channel are rarely larger."""
+"""Images with one channel are rarely larger than this."""
 _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 _TRANSPOSED = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
 _FUNCTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 
 Guess = Callable[[int], Any]
-"""From the spatial size to (shape, whether it holds whole numbers); of `*rest` a list of such pairs."""
+"""A function from the spatial size to (shape, whether the dtype is integer); for `*rest`, to a list of such pairs."""
 
 
 def first_layer(gm: fx.GraphModule, place: fx.Node) -> Guess | None:
-    """The shape that the first layers behind an input take, as a function of the spatial size."""
+    """Return the shape that the first layers behind an input take, as a function of the spatial size; None if
+    unknown."""
     if not str(place.target).startswith("*"):
         return _behind(gm, place)
     if str(place.target).startswith("**") or not place.users:
@@ -41,6 +42,7 @@ def first_layer(gm: fx.GraphModule, place: fx.Node) -> Guess | None:
 
 
 def _behind(gm: fx.GraphModule, place: fx.Node) -> Guess | None:
+    """Return the shape that the first known layer behind a node takes."""
     queue, seen = list(place.users), set()
     while queue:
         node = queue.pop(0)
@@ -55,6 +57,7 @@ def _behind(gm: fx.GraphModule, place: fx.Node) -> Guess | None:
 
 
 def _takes(gm: fx.GraphModule, node: fx.Node) -> Guess | None:
+    """Return the shape of the input that a node takes, if it is a known layer."""
     if node.op == "call_module":
         module = gm.get_submodule(str(node.target))
         rank = _rank(module)
@@ -80,6 +83,7 @@ def _takes(gm: fx.GraphModule, node: fx.Node) -> Guess | None:
 
 
 def _rank(module: nn.Module) -> int | None:
+    """Return the number of spatial dimensions of a convolution; None for other modules."""
     for table in (_CONVOLUTIONS, _TRANSPOSED):
         for kind, rank in table.items():
             if isinstance(module, kind):
@@ -88,6 +92,7 @@ def _rank(module: nn.Module) -> int | None:
 
 
 def _weight(gm: fx.GraphModule, arg: Any) -> Tensor | None:
+    """Return the parameter that an argument of a node reads; None if it is not a parameter."""
     if not (isinstance(arg, fx.Node) and arg.op == "get_attr"):
         return None
     try:

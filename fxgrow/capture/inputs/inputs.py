@@ -1,4 +1,5 @@
-"""Which inputs a model takes: given, remembered by its graph, or inferred from its first layers, which is then said."""
+"""Find the inputs of a model: given, stored with its graph, or inferred from its first layers, which is then
+reported."""
 
 from __future__ import annotations
 
@@ -28,10 +29,10 @@ Lower = Callable[[Sequence[Any]], Program]
 def example_values(
     gm: fx.GraphModule, given: Sequence[Any] | Tensor | Call | None, kwargs: Mapping[str, Any] | None, lower: Lower
 ) -> tuple[Call, tuple[Any, ...], Program]:
-    """The call that a model is analysed with, one value of it for each placeholder, and the program lowered with them.
+    """Return the call that a model is analysed with, its value for each placeholder, and the program lowered with them.
 
     Raises:
-        UsageError: the number of inputs is wrong, they do not fit the model, or nothing tells what they are.
+        UsageError: the number of inputs is wrong, they do not fit the model, or they cannot be inferred.
     """
     places = placeholders(gm)
     call = as_call(given, kwargs)
@@ -50,7 +51,7 @@ def example_values(
 
 
 def _fits(places: Sequence[fx.Node], call: Call) -> bool:
-    """Whether a remembered call is one of this graph; its inputs may have been edited since."""
+    """Whether a stored call fits a graph, whose inputs may have been edited since."""
     try:
         spread(places, call)
     except UsageError:
@@ -59,14 +60,14 @@ def _fits(places: Sequence[fx.Node], call: Call) -> bool:
 
 
 def where_the_model_is(call: Call, devices: Sequence[torch.device]) -> Call:
-    """A call whose tensors are on devices of the model; those that are on another one go to the first of them."""
+    """Return a call with its tensors on devices of the model; those on other devices are moved to the first of them."""
     if not devices:
         return call
     return call.changed(lambda x: _placed(x, devices[0]) if isinstance(x, Tensor) and x.device not in devices else x)
 
 
 def _placed(x: Any, device: torch.device) -> Any:
-    """A remembered value as an input of a model on some device."""
+    """Return a stored value as an input of a model on a device."""
     if not isinstance(x, Tensor):
         return x
     if has_numbers(x) and device.type != "meta":
@@ -75,18 +76,19 @@ def _placed(x: Any, device: torch.device) -> Any:
 
 
 def _fake(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Create a contiguous fake tensor."""
     with ONE_AT_A_TIME, FakeTensorMode():
         return torch.empty(shape, dtype=dtype, device=device)
 
 
 def _fake_of(x: Tensor, device: torch.device) -> Tensor:
-    """A fake tensor that lies in memory as a known one does."""
+    """Create a fake tensor with the shape, strides and dtype of a tensor."""
     with ONE_AT_A_TIME, FakeTensorMode():
         return torch.empty_strided(tuple(x.shape), strides_of(x), dtype=x.dtype, device=device)
 
 
 def _same_dtypes(program: Program) -> None:
-    """Contractions of unlike dtypes, which torch lets pass on fake tensors and refuses on real ones.
+    """Refuse contractions of different dtypes, which torch accepts for fake tensors and rejects for real ones.
 
     Raises:
         UsageError: there is one.
@@ -106,7 +108,7 @@ def _same_dtypes(program: Program) -> None:
 
 
 def _kind_of(gm: fx.GraphModule) -> tuple[torch.device, torch.dtype]:
-    """The device and floating-point type that inputs most likely have."""
+    """Return the device and the floating-point dtype that inputs most likely have."""
     tensor = next(chain(gm.parameters(), gm.buffers()), None)
     device = tensor.device if tensor is not None else torch.device("cpu")
     dtype = tensor.dtype if tensor is not None and tensor.is_floating_point() else torch.float32
@@ -117,7 +119,8 @@ _UNKNOWN = object()
 
 
 def _from_meta(place: fx.Node, device: torch.device) -> Any:
-    """What the graph itself says of an input, in the way of torch's own tracers, on the model's device."""
+    """Return the input that torch's own tracers have stored in a placeholder, as a fake tensor on the model's
+    device."""
     known = place.meta.get("val")
     if known is not None and any(isinstance(leaf, Tensor) for leaf in leaves(known)):
         return changed(known, lambda x: _fake_of(x, device) if isinstance(x, Tensor) else x)
@@ -128,7 +131,7 @@ def _from_meta(place: fx.Node, device: torch.device) -> Any:
 def _inferred(
     gm: fx.GraphModule, places: list[fx.Node], device: torch.device, dtype: torch.dtype, lower: Lower
 ) -> tuple[Call, tuple[Any, ...], Program]:
-    """Inputs that the graph remembers one by one, and guesses for the others."""
+    """Return the inputs that are stored in the graph, and guesses for the others."""
     known = {p: _from_meta(p, device) for p in places}
     known = {p: value for p, value in known.items() if value is not _UNKNOWN}
     guesses = {p: first_layer(gm, p) for p in places if p not in known}
@@ -159,7 +162,7 @@ def _inferred(
 
 
 def _sizes(guesses: Sequence[Guess]) -> Sequence[int]:
-    """Spatial sizes to be tried, the likeliest first; one where they make no difference."""
+    """Return the spatial sizes to try, the likeliest first; a single one if the size makes no difference."""
     shapes = [[shape for shape, _ in _pairs(guess(8))] for guess in guesses]
     if shapes == [[shape for shape, _ in _pairs(guess(16))] for guess in guesses]:
         return SPATIAL[:1]
@@ -168,17 +171,18 @@ def _sizes(guesses: Sequence[Guess]) -> Sequence[int]:
 
 
 def _pairs(shapes: Any) -> list[tuple[tuple[int, ...], bool]]:
-    """The shapes of one guess."""
+    """Return the shapes of one guess, each with whether its dtype is integer."""
     return list(shapes) if isinstance(shapes, list) else [shapes]
 
 
 def _guessed(shapes: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """Create the fake tensors of one guess."""
     made = [_fake(shape, torch.int64 if whole else dtype, device) for shape, whole in _pairs(shapes)]
     return tuple(made) if isinstance(shapes, list) else made[0]
 
 
 def _said(made: Mapping[fx.Node, Any]) -> list[str]:
-    """A sentence for each tensor that was guessed."""
+    """Return a sentence for each tensor that was guessed."""
     return [
         f"input {name}: shape {'x'.join(map(str, x.shape))}, dtype {str(x.dtype).removeprefix('torch.')} "
         "inferred from the first layer, not given"

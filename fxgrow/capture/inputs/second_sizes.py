@@ -1,8 +1,8 @@
-"""Example inputs of other sizes: which axes of a model's inputs may have another size, and one set of such inputs.
+"""Example inputs of other sizes: which axes of a model's inputs may change their size, and one set of such inputs.
 
-A number that is the same at two sizes belongs to the model; one that differs follows the input. The sizes come from the
-example inputs, of which one group of axes after the other is changed (the batch, the height and width of images, every
-other axis of one size), as far as the model accepts it.
+A number that is the same at two sizes belongs to the model; one that differs depends on the input. The other sizes are
+derived from the example inputs: one group of axes after the other is changed (the batch, the height and width of
+images, all other axes of one size), as far as the model accepts it.
 """
 
 from __future__ import annotations
@@ -20,41 +20,43 @@ from ..containers import leaves as leaves_of
 from .call import laid_out_like
 
 IMAGE_STEP = 32
-"""Convolutional networks halve an image up to five times."""
+"""The step for the sizes of images: convolutional networks halve an image up to five times."""
 MOST_APART = 3
-"""Sizes that are tried for one of several axes that have been changed together."""
+"""The number of sizes to try for a single one of several axes that have changed together."""
 IMAGE_RANK = 4
-"""Inputs of this rank or more end in a height and a width."""
+"""The last two axes of inputs with this many axes or more are a height and a width."""
 
 MOST_MORE_AXES = 2
-"""Axes that are added to inputs; an axis that is counted from the front and one that is counted from the end meet at
-one number of axes only."""
+"""The number of axes to add to inputs. An axis counted from the front and one counted from the end coincide for one
+number of axes only."""
 
 Row = tuple[tuple[Any, ...], ...]
-"""Inputs with one number of axes, of which the first that a model takes are enough."""
+"""Inputs with one number of axes; the first of them that a model accepts is enough."""
 Place = tuple[int, int]
-"""The number of a leaf among the inputs and an axis of it; axis -1 is the value of a plain number."""
+"""The index of a leaf among the inputs and an axis of it; axis -1 is the value of a plain number."""
 Change = tuple[tuple[Place, ...], int | float]
-"""Axes that get a new size together, and the size."""
+"""Axes that change to the same new size together, and that size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Axes, or plain numbers, that have one size and change together, and the sizes to try, the preferred one first."""
+    """Axes or plain numbers of one size that change together, and the sizes to try, the preferred one first."""
 
     places: tuple[Place, ...]
     old: int | float
     sizes: tuple[int | float, ...]
 
     def widened(self, leaves: list[Any]) -> Group:
-        """The same with every axis and every number that has this size: the nodes of a graph, and its adjacency."""
+        """Return the group with all axes and numbers of this size: the nodes of a graph and its adjacency matrix,
+        say."""
         alike = (place for place, size in _sizes(leaves) if size == self.old)
         return Group(tuple(dict.fromkeys((*self.places, *alike))), self.old, self.sizes)
 
     def parts(self) -> list[Group]:
-        """The places of each axis, whatever the leaf; if it is one axis, each place alone; none if it is one place.
+        """Split the group by axis, across leaves; if it has one axis only, by leaf; if it has one place only, return
+        none.
 
-        The length of a sequence may be what its channels are, of which the model takes one number only.
+        The length of a sequence may equal its number of channels, which the model fixes.
         """
         axes: dict[int, list[Place]] = {}
         for place in self.places:
@@ -64,7 +66,7 @@ class Group:
 
 
 def groups(leaves: list[Any]) -> list[Group]:
-    """The groups among the leaves of a tree of inputs: the batch, heights and widths, other axes, plain numbers."""
+    """Return the groups among the leaves of the inputs: the batch, heights and widths, other axes, plain numbers."""
     first = next((x for x in leaves if _resizable(x) and x.dim() and x.shape[0]), None)
     batch: list[Place] = []
     images: dict[int, list[Place]] = {}
@@ -88,28 +90,29 @@ def groups(leaves: list[Any]) -> list[Group]:
 
 
 def _counts(n: int | float) -> list[int | float]:
-    """Other numbers, in place of one that may say how many of something there are."""
+    """Return other values for a number that may be a count."""
     return [2 * n, n - 1, n // 2] if type(n) is int else []
 
 
 def _shorter(n: int | float, *steps: int) -> list[int | float]:
-    """Sizes below one: a model that takes multiples of a number only may have tables of this length."""
+    """Return smaller sizes: a model that accepts only multiples of a number may have tables of this length."""
     return [n - step for step in steps if n > step]
 
 
 def _group(places: list[Place], old: int | float, *sizes: int | float) -> Group:
+    """Create a group, without duplicate or zero sizes."""
     return Group(tuple(places), old, tuple(dict.fromkeys(n for n in sizes if n)))
 
 
 def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) -> tuple[Any, ...] | None:
-    """Inputs of other sizes that a model takes: as many axes changed as it accepts; None if it accepts no change.
+    """Return inputs of other sizes, with as many axes changed as the model accepts; None if it accepts no change.
 
-    Axes of equal size get different sizes as far as the model accepts them: code may compute with their difference.
+    Axes of equal size get different sizes as far as the model accepts them, as code may compute with their difference.
 
     Args:
-        inputs: a tuple of trees of tensors, numbers and other values. New tensors repeat the values of the old ones,
-            so that indices stay in range; fake tensors and tensors on the meta device give their like.
-        accepts: whether the model runs on such inputs. It is asked some dozen times, so it had better run on fakes.
+        inputs: a tuple of trees of tensors, numbers and other values. New tensors repeat the values of the old ones, so
+            that indices stay in range; fake and meta tensors yield fake and meta tensors.
+        accepts: whether the model runs on such inputs. It is called dozens of times, so it should run on fake tensors.
     """
     leaves = leaves_of(inputs)
 
@@ -121,7 +124,7 @@ def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) 
 
     def vary(*tries: Group, most: int | None = None) -> bool:
         changes = [(g, size) for g in tries for size in g.sizes]
-        changes.sort(key=lambda change: (change[0].old, change[1]) in used)  # sizes that no other axis has got first
+        changes.sort(key=lambda change: (change[0].old, change[1]) in used)  # sizes that no other axis has come first
         for tried, size in changes[:most]:
             if takes([*accepted, (tried.places, size)]):
                 accepted.append((tried.places, size))
@@ -146,18 +149,20 @@ def second(inputs: tuple[Any, ...], accepts: Callable[[tuple[Any, ...]], bool]) 
 
 
 def sizes_between(first: tuple[Any, ...], second: tuple[Any, ...]) -> list[tuple[int, int]]:
-    """Sizes of axes, and plain numbers, that are others in a second set of inputs: (in the first, in the second)."""
+    """Return the sizes of axes, and plain numbers, that differ between two sets of inputs: (in the first, in the
+    second)."""
     return list(dict.fromkeys(pair for _, pair in _others(first, second)))
 
 
 def resized(first: tuple[Any, ...], second: tuple[Any, ...], sizes: Mapping[tuple[int, int], int]) -> tuple[Any, ...]:
-    """The first inputs with the axes that differ in the second ones at still other sizes, given by `sizes_between`."""
+    """Return the first inputs with the axes that differ in the second ones at new sizes, by their pair in
+    `sizes_between`."""
     changes: list[Change] = [((place,), sizes[pair]) for place, pair in _others(first, second) if pair in sizes]
     return _rebuilt(first, _changed(leaves_of(first), changes))
 
 
 def apart(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """The first inputs with one axis alone at twice and at half its size, of those that have been changed together."""
+    """Yield the first inputs with a single axis at twice and at half its size, for axes that have changed together."""
     alike: dict[tuple[int, int], list[Place]] = {}
     for place, pair in _others(first, second):
         if place[1]:
@@ -169,7 +174,7 @@ def apart(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Any
 
 
 def of_one(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """The first inputs with one entry along one of the axes that have the same size in the second ones."""
+    """Yield the first inputs with size 1 along one of the axes that have the same size in the second ones."""
     others = {place for place, _ in _others(first, second)}
     leaves = leaves_of(first)
     for place, n in _sizes(leaves):
@@ -178,11 +183,11 @@ def of_one(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[An
 
 
 def of_other_ranks(inputs: tuple[Any, ...]) -> Iterator[Iterator[Row]]:
-    """The inputs with more and more axes, and with fewer and fewer: all tensors, and of several each alone.
+    """Yield the inputs with more and more axes, and with fewer and fewer: all tensors, then, if several, each alone.
 
-    Axes are added in front or behind the first one, and the first ones are left out: layers that read the last axis
-    take any number of axes before it, convolutions take images with a batch and without. Masks and numbers of words get
-    them, too.
+    Axes are added before or after the first one, or the first ones are removed: layers that read the last axis accept
+    any number of axes before it, and convolutions accept images with and without a batch. Masks and token indices are
+    changed too.
     """
     leaves = leaves_of(inputs)
     tensors = [number for number, x in enumerate(leaves) if _resizable(x) and x.dim()]
@@ -194,18 +199,20 @@ def of_other_ranks(inputs: tuple[Any, ...]) -> Iterator[Iterator[Row]]:
 
 
 def _with_more_axes(inputs: tuple[Any, ...], leaves: list[Any], tensors: list[int]) -> Iterator[Row]:
+    """Yield the inputs with axes added to some tensors."""
     for more in range(1, MOST_MORE_AXES + 1):
         yield tuple(_rebuilt(inputs, _stacked(leaves, tensors, more, at)) for at in (0, 1))
 
 
 def _with_fewer_axes(inputs: tuple[Any, ...], leaves: list[Any], tensors: list[int]) -> Iterator[Row]:
+    """Yield the inputs with the first axes of some tensors removed."""
     indices = not any(leaves[number].is_floating_point() or leaves[number].dtype is torch.bool for number in tensors)
-    for fewer in range(1, min(leaves[number].dim() for number in tensors) + indices):  # an index may have no axis
+    for fewer in range(1, min(leaves[number].dim() for number in tensors) + indices):  # an index may be a scalar
         yield (_rebuilt(inputs, _without_first(leaves, tensors, fewer)),)
 
 
 def _stacked(leaves: list[Any], tensors: list[int], more: int, at: int) -> list[Any]:
-    """Some leaves with more axes at a place."""
+    """Return the leaves, some of them with axes added at position `at`."""
     made = list(leaves)
     with torch.no_grad():
         for number, _ in product(tensors, range(more)):
@@ -214,7 +221,7 @@ def _stacked(leaves: list[Any], tensors: list[int], more: int, at: int) -> list[
 
 
 def _without_first(leaves: list[Any], tensors: list[int], fewer: int) -> list[Any]:
-    """Some leaves without their first axes."""
+    """Return the leaves, some of them without their first axes."""
     made = list(leaves)
     for number, _ in product(tensors, range(fewer)):
         made[number] = made[number].select(0, 0)
@@ -222,13 +229,14 @@ def _without_first(leaves: list[Any], tensors: list[int], fewer: int) -> list[An
 
 
 def _rebuilt(inputs: tuple[Any, ...], leaves: list[Any]) -> tuple[Any, ...]:
-    """The inputs with other leaves."""
+    """Return the inputs with new leaves."""
     some = iter(leaves)
     made: tuple[Any, ...] = changed(inputs, lambda _: next(some))
     return made
 
 
 def _others(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[Place, tuple[int, int]]]:
+    """Yield each axis and plain number that differs between two sets of inputs, with both sizes."""
     pairs = zip(leaves_of(first), leaves_of(second), strict=False)
     for number, (leaf, other) in enumerate(pairs):
         if _resizable(leaf) and _resizable(other):
@@ -239,11 +247,12 @@ def _others(first: tuple[Any, ...], second: tuple[Any, ...]) -> Iterator[tuple[P
 
 
 def _resizable(leaf: Any) -> bool:
+    """Whether a leaf is a tensor whose axes can be changed: strided and not quantised."""
     return isinstance(leaf, Tensor) and leaf.layout is torch.strided and not leaf.is_quantized
 
 
 def _sizes(leaves: list[Any]) -> Iterator[tuple[Place, int | float]]:
-    """Every axis of a tensor that is not empty, and every plain number, with its size."""
+    """Yield each axis with a nonzero size, and each plain number, with its size."""
     for number, leaf in enumerate(leaves):
         if _resizable(leaf):
             yield from (((number, axis), n) for axis, n in enumerate(leaf.shape) if n)
@@ -252,6 +261,7 @@ def _sizes(leaves: list[Any]) -> Iterator[tuple[Place, int | float]]:
 
 
 def _changed(leaves: list[Any], changes: list[Change]) -> list[Any]:
+    """Return the leaves with some axes and plain numbers changed."""
     made = list(leaves)
     for places, size in changes:
         for number, axis in places:
@@ -260,11 +270,11 @@ def _changed(leaves: list[Any], changes: list[Change]) -> list[Any]:
 
 
 def _resized(tensor: Tensor, axis: int, size: int) -> Tensor:
-    """A tensor with another size along one axis; its entries are repeated. It is a leaf that asks for what it asked,
-    and its axes lie in memory as they did."""
+    """Return a tensor with another size along one axis, its entries repeated. It is a leaf tensor with the same
+    `requires_grad`, and its dimensions keep their memory order."""
     old = tensor.shape[axis]
     if old == size:
-        return tensor  # changed already, as one of another group
+        return tensor  # changed already, as a part of another group
     whole, rest = divmod(size, old)
     with torch.no_grad():
         pieces = [tensor] * whole + ([tensor.narrow(axis, 0, rest)] if rest else [])

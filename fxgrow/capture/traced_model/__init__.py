@@ -1,1 +1,1 @@
-"""The traced model: training and evaluation mode in one graph, what the example decided, and its guards."""
+"""The traced model: one graph for training and evaluation mode, what the example inputs decided, and its guards."""

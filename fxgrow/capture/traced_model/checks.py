@@ -1,4 +1,4 @@
-"""Models that fxgrow must not touch, told by name before anything is analysed."""
+"""Checks that refuse models and modules that fxgrow does not support, each with the reason and a way out."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ _HOOKED = ("SpectralNorm", "WeightNorm")
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse models whose parameters are not what they seem.
+    """Refuse models whose parameters cannot be grown as they are.
 
     Raises:
-        UsageError: a lazy module that has not seen data, a quantised module, or a parametrised one.
+        UsageError: the model is not an nn.Module, is a wrapper, or contains a TorchScript, lazy, quantised or
+            parametrised module.
     """
     if not isinstance(model, nn.Module):
         raise usage(
@@ -71,7 +72,7 @@ def check_model(model: nn.Module) -> None:
 
 
 def check_wrapper(model: nn.Module) -> None:
-    """Refuse models that only call another one, compiled or on several devices, with the way to that one.
+    """Refuse models that only wrap another one (torch.compile, DataParallel), and name the model to pass instead.
 
     Raises:
         UsageError: the model is such a wrapper, or torch.compile has wrapped a module in it.
@@ -97,21 +98,22 @@ def check_wrapper(model: nn.Module) -> None:
 
 
 def _way_inside(model: nn.Module, name: str) -> str:
-    """How to pass what a wrapper holds under a name."""
+    """Return a hint that says how to pass the model that a wrapper holds as its submodule `name`."""
     if isinstance(getattr(model, name), fx.GraphModule):
         return f"pass the traced model inside, model.{name}"
     return f"trace the model inside, fxgrow.trace(model.{name}, …)"
 
 
 def _where(path: str, module: nn.Module) -> str:
+    """Return the path and the class of a module, for messages."""
     return f"{path or 'the model itself'} ({type(module).__name__})"
 
 
 def check_train(model: nn.Module) -> None:
-    """Refuse a `train` of the user's that changes tensors each time it is called.
+    """Refuse a user-defined `train` method that changes tensors each time it is called.
 
     Raises:
-        UsageError: it does; setting the mode of the traced model would change nothing.
+        UsageError: it does; setting the mode of the traced model would not change them.
     """
     written = written_by_train(model, model.training)
     if written:
@@ -125,7 +127,7 @@ def check_train(model: nn.Module) -> None:
 
 
 def check_compiled(model: nn.Module) -> None:
-    """Refuse compiled code that does something else than the eager code, which is what is traced.
+    """Refuse models whose compiled code may differ from the eager code, which is the code that is traced.
 
     Raises:
         UsageError: some code asks whether torch.compile compiles it.
@@ -141,10 +143,10 @@ def check_compiled(model: nn.Module) -> None:
 
 
 def check_root(model: nn.Module) -> None:
-    """Refuse what torch.fx forgets of the model that it traces, and of no other module.
+    """Refuse a model with features that torch.fx drops from the root module of a trace.
 
     Raises:
-        UsageError: the model has hooks, or a `forward` of its own in the place of its class's.
+        UsageError: the model has forward hooks, or its `forward` has been replaced on the instance.
     """
     name = type(model).__name__
     if model._forward_hooks or model._forward_pre_hooks:
@@ -164,11 +166,10 @@ def check_root(model: nn.Module) -> None:
 
 
 def check_forward(gm: fx.GraphModule) -> None:
-    """Refuse a traced model whose `forward`, or that of a module that its graph calls, has been replaced on the
-    instance since it was traced.
+    """Refuse a traced model if its `forward`, or that of a module that its graph calls, has since been replaced.
 
     Raises:
-        UsageError: it has been.
+        UsageError: a `forward` has been replaced on the instance after tracing.
     """
     if "forward" in vars(gm) and (has_other_forward(gm) or is_compiled(vars(gm)["forward"])):
         raise usage(
@@ -183,18 +184,20 @@ def check_forward(gm: fx.GraphModule) -> None:
 
 
 def has_other_forward(module: nn.Module) -> bool:
-    """Whether a module has a `forward` of its own in the place of its class's, but for one that is that, compiled."""
+    """Whether the `forward` of a module has been replaced on the instance, by anything but its own compiled version."""
     own = original(vars(module).get("forward"))
     same = isinstance(own, MethodType) and own.__self__ is module and own.__func__ is type(module).forward
     return own is not None and not same
 
 
 def check_called(model: nn.Module, graph: fx.Graph) -> None:
-    """Refuse modules that a graph calls as they are and whose `forward` has been replaced: a grown copy would still
-    call the original module. Where the trace looks into a module, it has followed the new `forward`.
+    """Refuse modules called by a graph whose `forward` has been replaced on the instance.
+
+    A grown copy would still call the original module. In modules that are traced into, the trace has followed the new
+    `forward`.
 
     Raises:
-        UsageError: there is one.
+        UsageError: there is such a module.
     """
     for path in dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "call_module"):
         for inner, module in model.get_submodule(path).named_modules():
@@ -219,12 +222,12 @@ def check_called(model: nn.Module, graph: fx.Graph) -> None:
 
 
 def check_made(model: nn.Module, traced: nn.Module, graph: fx.Graph) -> None:
-    """Refuse modules, parameters and buffers that `forward` makes on the first call: each trace would make others.
+    """Refuse modules, parameters and buffers that `forward` creates on the first call: each trace would create others.
 
     Args:
-        model: the user's.
+        model: the user's model.
         traced: the copy of it that was traced, which has them.
-        graph: what it ran.
+        graph: the graph of that trace.
 
     Raises:
         UsageError: the graph reads or calls one that the model does not have.
@@ -249,13 +252,12 @@ def check_made(model: nn.Module, traced: nn.Module, graph: fx.Graph) -> None:
 
 
 def check_hooks(model: nn.Module, gm: nn.Module, visited: Iterable[str]) -> None:
-    """Carry hooks over from modules that the graph looks into, or refuse those that it cannot call.
+    """Copy the model's own backward hooks to the traced model, and refuse hooks that the graph cannot call.
 
-    The model's own backward hooks go to the traced model. Forward hooks of modules inside are traced like any other
-    code; `carry` has the state-dict hooks.
+    Forward hooks of inner modules are traced like any other code; `carry` copies the state-dict hooks.
 
     Raises:
-        UsageError: a module inside that is not kept whole has a backward hook.
+        UsageError: an inner module that is not kept whole has a backward hook.
     """
     for path in sorted({"", *visited}):
         source = model.get_submodule(path)
@@ -273,7 +275,7 @@ def check_hooks(model: nn.Module, gm: nn.Module, visited: Iterable[str]) -> None
 
 
 def _at(root: nn.Module, path: str) -> Any:
-    """What a module holds at a path; None if there is nothing."""
+    """Return what a module holds at a path; None if there is nothing."""
     thing: Any = root
     for part in path.split(".") if path else ():
         thing = getattr(thing, part, None)

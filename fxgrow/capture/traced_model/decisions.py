@@ -1,8 +1,8 @@
-"""What `forward` decides by the example inputs while it is traced: conditions, loops, lengths and whole numbers.
+"""Decisions that `forward` makes from the example inputs while it is traced: conditions, loops, lengths, integers.
 
-torch.fx knows no sizes, so it cannot answer `if x.shape[-2] < 8`, `for part in x.unbind(1)` or `int(x.shape[1])`. The
-example inputs answer. The graph then stands for such inputs only, and a node in it (`fxgrow.functional.decided`) raises
-an error for others. Answers that are the same for all inputs need no such node.
+torch.fx does not know sizes, so it cannot answer `if x.shape[-2] < 8`, `for part in x.unbind(1)` or `int(x.shape[1])`.
+The example inputs give the answer. The graph is then valid for such inputs only, and a guard node in it
+(`fxgrow.functional.decided`) raises an error for others. Answers that are the same for all inputs need no guard.
 """
 
 from __future__ import annotations
@@ -20,36 +20,37 @@ from ..source_lines import user_code_line
 
 _PLAIN = (bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size)
 GRADIENTS = frozenset({"requires_grad", "grad", "grad_fn", "is_leaf", "_version", "data_ptr"})
-"""Attributes that fake tensors have otherwise than those of a call."""
+"""Attributes that differ between fake tensors and the tensors of a real call."""
 _RANKS = frozenset({"dim", "ndimension"})
 _AS_ARGUMENTS = frozenset({"view", "reshape", "permute", "expand"})
-"""Methods whose arguments are one for each axis of the result."""
+"""Methods that take one argument for each dimension of the result."""
 _PINS = frozenset({"int", "index", "float", "complex", "key"})
 
 
 Instruction = tuple[int, int]
-"""Of code that runs: the identity of its frame, and the place in its code."""
+"""An instruction that is being executed: the id of its frame, and its offset in the bytecode."""
 
 
 def instruction(frame: FrameType) -> Instruction:
-    """What a frame is running."""
+    """Return the instruction that a frame is executing."""
     return id(frame), frame.f_lasti
 
 
 def is_plain(value: object) -> bool:
-    """Whether a value is the same in each call with such inputs: a size, a flag, a dtype, or several of them."""
+    """Whether a value is a size, a flag, a dtype or the like, or several of them: the same in each call with such
+    inputs."""
     if isinstance(value, list | tuple):
         return all(map(is_plain, value))
     return value is None or isinstance(value, _PLAIN)
 
 
 def knows_gradients(node: fx.Node) -> bool:
-    """Whether a node reads something that has to do with gradients."""
+    """Whether a node reads an attribute that has to do with gradients."""
     return node.op == "call_function" and node.target is getattr and node.args[1] in GRADIENTS
 
 
 def can_answer(asked: str, value: object) -> bool:
-    """Whether a question about a value is answered by sizes and other plain things alone."""
+    """Whether a question about a value can be answered without the values of tensors."""
     if asked == "length" and isinstance(value, Tensor):
         return value.dim() > 0
     if asked == "length" or (asked == "condition" and isinstance(value, list | tuple | Mapping)):
@@ -58,9 +59,9 @@ def can_answer(asked: str, value: object) -> bool:
 
 
 def is_fixed(asked: str, node: fx.Node, value: object) -> bool:
-    """Whether no input can have another answer without an error of its own."""
+    """Whether the answer is the same for all inputs, except those that raise an error of their own."""
     if asked == "length" and isinstance(value, tuple) and type(value) not in (tuple, torch.Size):
-        return True  # what torch returns under names: (values, indices)
+        return True  # a named tuple of torch, such as (values, indices)
     if asked == "length" and isinstance(value, torch.Size):
         return _has_fixed_rank(_tensor_of(node))
     if asked == "length" and _called(node) in ("split", "split_with_sizes"):
@@ -69,12 +70,13 @@ def is_fixed(asked: str, node: fx.Node, value: object) -> bool:
 
 
 def cannot_be_short(node: fx.Node, count: int) -> bool:
-    """Whether so many parts are read one by one, so that an input with fewer raises an error, and none has more."""
+    """Whether a node is a `chunk` into exactly `count` parts. The parts are read one by one, so an input that gives
+    fewer raises an error; none gives more."""
     return _called(node) == "chunk" and _second_argument(node) == count
 
 
 def _is_fixed_value(node: fx.Node) -> bool:
-    """Whether a value is computed from numbers of axes that are written in the code."""
+    """Whether a value is computed from numbers of dimensions that the code fixes."""
     if node.op == "call_method" and node.target in _RANKS:
         return _has_fixed_rank(node.args[0])
     if node.op != "call_function":
@@ -87,7 +89,7 @@ def _is_fixed_value(node: fx.Node) -> bool:
 
 
 def _tensor_of(shape: fx.Node) -> object:
-    """The tensor whose shape a node is; None if it is a part of one, or computed."""
+    """Return the tensor whose whole shape a node is; None for other nodes."""
     is_shape = (shape.op == "call_function" and shape.target is getattr and shape.args[1] == "shape") or (
         shape.op == "call_method" and shape.target == "size" and len(shape.args) == 1
     )
@@ -95,7 +97,7 @@ def _tensor_of(shape: fx.Node) -> object:
 
 
 def _has_fixed_rank(node: object) -> bool:
-    """Whether the code says how many axes a tensor has."""
+    """Whether the code fixes the number of dimensions of a tensor."""
     if not isinstance(node, fx.Node) or node.op != "call_method" or node.target not in _AS_ARGUMENTS:
         return False
     sizes = node.args[1:]
@@ -105,38 +107,38 @@ def _has_fixed_rank(node: object) -> bool:
 
 
 def _called(node: fx.Node) -> str:
+    """Return the name of the method or function that a node calls; empty for other nodes."""
     if node.op == "call_method":
         return str(node.target)
     return getattr(node.target, "__name__", "") if node.op == "call_function" else ""
 
 
 def _second_argument(node: fx.Node) -> object:
-    """The number of parts, or their sizes."""
+    """Return the number of parts, or their sizes, that a split is given."""
     names = ("chunks", "split_size", "split_sizes", "split_size_or_sections")
     return node.args[1] if len(node.args) > 1 else next((node.kwargs[n] for n in names if n in node.kwargs), None)
 
 
 class Decisions:
-    """The decisions of one trace, each guarded once."""
+    """The decisions of one trace, each with one guard at most."""
 
     def __init__(self, tracer: fx.Tracer) -> None:
         self._tracer = tracer
         self._made: dict[tuple[fx.Node, str], Any] = {}
         self._tested: tuple[Instruction, dict[fx.Node, fx.Node]] | None = None
-        """The last instruction that has asked for whole numbers, and the guards that were made for it, by what was
-        asked."""
+        """The last instruction that asked for integers, and the guards created for it, by the node that was asked."""
 
     def answer(
         self, proxy: fx.Proxy, asked: str, value: Any, *, guarded: bool = True, by: Instruction | None = None
     ) -> Any:
-        """The answer for the example inputs; the graph is guarded against others.
+        """Return the answer for the example inputs, and guard the graph against inputs with another answer.
 
         Args:
-            proxy: what is asked.
+            proxy: the proxy that the question is about.
             asked: a key of `fxgrow.functional.QUESTIONS`.
-            value: what it stands for, for the example inputs.
-            guarded: whether the graph needs a guard, unless the answer is the same for all inputs.
-            by: the instruction that asks, if it may do so to test for a number only (see `passed_on`).
+            value: the value of the proxy for the example inputs.
+            guarded: whether to add a guard, unless the answer is the same for all inputs.
+            by: the instruction that asks, if it may only test for a number (see `passed_on`).
         """
         key = proxy.node, asked
         answer = QUESTIONS[asked](value)
@@ -153,8 +155,10 @@ class Decisions:
         return self._made[key]
 
     def passed_on(self, given: Iterable[fx.Node], by: Instruction) -> None:
-        """What an instruction has asked for, it gives to a function of torch's that becomes a node: torch's parser of
-        arguments has only tested whether they are numbers, and nothing is decided."""
+        """Remove the guards of an instruction that passes the values on to a torch function, which becomes a node.
+
+        torch's argument parser has then only tested whether they are integers, so nothing is decided.
+        """
         if self._tested is None or self._tested[0] != by:
             return
         for node in given:
@@ -165,17 +169,17 @@ class Decisions:
 
 
 def guards(graph: fx.Graph) -> Iterator[fx.Node]:
-    """The nodes that hold a graph to the decisions of its example inputs."""
+    """Return the guard nodes of a graph, which raise an error for inputs that would be decided differently."""
     return (node for node in graph.nodes if node.op == "call_function" and node.target is decided)
 
 
 def pins(graph: fx.Graph) -> int:
-    """How many numbers of the example inputs a graph holds as they are."""
+    """Return how many numbers of the example inputs are constants in a graph."""
     return sum(node.args[1] in _PINS for node in guards(graph))
 
 
 def sentences(graph: fx.Graph) -> tuple[str, ...]:
-    """What a graph holds to, for reports: a sentence for each line that has decided something."""
+    """Return what a graph is guarded for, for reports: one sentence for each line that has decided something."""
     answers: dict[str, list[str]] = {}
     for node in guards(graph):
         _, asked, answer, place = node.args

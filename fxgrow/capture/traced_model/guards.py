@@ -1,4 +1,4 @@
-"""Guards of a graph and a place in it: which of them can be asked before all else runs there, and which cannot."""
+"""The guards behind a node of a graph: those that can be checked right after the node, and the others."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from .decisions import guards
 from .questions import is_value
 
 _OF_NUMBERS = frozenset({"_operator", "math", "builtins"})
-"""Modules whose functions, called on sizes, return numbers."""
+"""Modules whose functions return numbers if they are called on sizes."""
 
 
 def guards_of(node: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
-    """The guards behind a node, told apart by what they look at.
+    """Return the guards behind a node, separated by what they read.
 
     Args:
-        node: of a graph.
+        node: a node of the graph.
 
     Returns:
-        The nodes that can stand directly behind it, in order: guards that look at sizes of what has been computed
-        there, and the arithmetic that they need. And the guards that look at what is computed later.
+        The nodes that can be moved directly behind `node`, in order: guards that read sizes of values computed by then,
+        and the arithmetic that they need. Then the guards that read values computed later.
     """
     order = {n: k for k, n in enumerate(node.graph.nodes)}
     ahead: set[fx.Node] = set()
@@ -37,7 +37,7 @@ def guards_of(node: fx.Node) -> tuple[list[fx.Node], list[fx.Node]]:
 
 
 def _needed(guard: fx.Node, order: dict[fx.Node, int], place: int) -> set[fx.Node]:
-    """A guard and all behind a place that it is computed from."""
+    """Return a guard and the nodes after a position in the graph that it is computed from."""
     found, waiting = {guard}, [guard]
     while waiting:
         new = {n for n in waiting.pop().all_input_nodes if order[n] > place} - found
@@ -47,7 +47,7 @@ def _needed(guard: fx.Node, order: dict[fx.Node, int], place: int) -> set[fx.Nod
 
 
 def _is_number(node: fx.Node) -> bool:
-    """Whether a node reads a size, or computes with some."""
+    """Whether a node reads a size, or computes a number from sizes."""
     if is_value(node):
         return True
     module = getattr(node.target, "__module__", "") if node.op == "call_function" else ""

@@ -1,8 +1,8 @@
-"""Training and evaluation mode in one graph: flags that follow, modules that are kept whole, or one mode alone.
+"""Training and evaluation mode in one graph: flags that follow `training`, modules kept whole, or one mode alone.
 
-A model is traced in both modes. Where the two graphs differ only in numbers and flags, each of these is read from a
-small module when the graph runs (`ModeValue`), or dropout becomes `nn.Dropout`. Where a module without other
-parameterised modules in it runs different operators, it is kept whole. All else is one mode's graph (`ModeGuard`).
+A model is traced in both modes. Where the two graphs differ only in numbers and flags, the graph reads each of these
+from a small module when it runs (`ModeValue`), or dropout becomes `nn.Dropout`. A module that runs different operators
+is kept whole if the modules inside it have no parameters. Otherwise the graph is valid in one mode only (`ModeGuard`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _DROPOUT_ARGUMENTS = ("input", "p", "training", "inplace")
 
 
 def module_of(node: fx.Node) -> str:
-    """The path of the module in whose `forward` a node was made."""
+    """Return the path of the module whose `forward` created a node."""
     stack = node.meta.get("nn_module_stack") or {}
     if not stack:
         return ""
     path: str = stack[next(reversed(stack))][0]
-    if node.op == "call_module" and path == node.target:  # its own entry is part of its stack
+    if node.op == "call_module" and path == node.target:  # the stack includes the called module itself
         keys = list(stack)
         return stack[keys[-2]][0] if len(keys) > 1 else ""
     return path
@@ -46,6 +46,8 @@ def same_wiring(one: fx.Graph, other: fx.Graph) -> bool:
 
 
 def _wiring(node: fx.Node) -> tuple[str, str, list[str], str]:
+    """Return what a node runs and which nodes it reads, without numbers and flags."""
+
     def plain(thing: Any) -> Any:
         return thing.name if isinstance(thing, fx.Node) else None
 
@@ -54,18 +56,19 @@ def _wiring(node: fx.Node) -> tuple[str, str, list[str], str]:
 
 
 def culprits(one: fx.Graph, other: fx.Graph, *, numbers: bool = False) -> set[str]:
-    """Paths of the modules whose own operators, or calls of other modules, are not the same in both graphs.
+    """Return the paths of modules whose own operators, or calls of other modules, differ between two graphs.
 
     Args:
         one: a graph of a model.
         other: its graph in the other mode.
-        numbers: whether numbers and flags among the arguments count, too.
+        numbers: whether to compare numbers and flags among the arguments too.
     """
     left, right = (_bodies(graph, numbers=numbers) for graph in (one, other))
     return {path for path in left.keys() & right.keys() if left[path] != right[path]}
 
 
 def _bodies(graph: fx.Graph, *, numbers: bool = False) -> dict[str, list[tuple[str, ...]]]:
+    """Return the operators and module calls in the `forward` of each module, by its path."""
     bodies: dict[str, list[tuple[str, ...]]] = {"": []}
     before: list[str] = []
     for node in graph.nodes:
@@ -85,11 +88,12 @@ def _bodies(graph: fx.Graph, *, numbers: bool = False) -> dict[str, list[tuple[s
 
 
 def _masked(thing: Any) -> Any:
+    """Replace a node by an ellipsis, so that only numbers and flags are compared."""
     return ... if isinstance(thing, fx.Node) else thing
 
 
 def can_stay_whole(model: nn.Module, path: str) -> bool:
-    """Whether a module may be kept whole: all its parameters and buffers are its own, not those of modules inside."""
+    """Whether a module may be kept whole: the modules inside it have no parameters or buffers."""
     if not path:
         return False
     module = model.get_submodule(path)
@@ -100,14 +104,14 @@ def can_stay_whole(model: nn.Module, path: str) -> bool:
 def follow_flags(
     gm: fx.GraphModule, nodes: Sequence[fx.Node], other: fx.Graph, *, training: bool, owner: str | None = None
 ) -> set[str]:
-    """Let numbers and flags that are different in the other mode follow `training`; the modules added for that.
+    """Make numbers and flags that differ in the other mode follow `training`. Return the modules added for that.
 
     Args:
         gm: a model traced in one mode; changed.
-        nodes: those of its graph as it was traced; those that follow another flag by now are left alone.
+        nodes: the nodes of its graph as it was traced; those replaced since then are skipped.
         other: its graph in the other mode, with the same wiring.
         training: whether `gm` was traced in training mode.
-        owner: the path of the module whose mode they follow; by default the module that each was made in.
+        owner: the path of the module whose mode they follow; by default the module that created each node.
     """
     known = {name for name, _ in gm.named_modules(remove_duplicate=False)}
     left = set(gm.graph.nodes)
@@ -125,7 +129,7 @@ def follow_flags(
 
 
 def _as_dropout(gm: fx.GraphModule, node: fx.Node, theirs: fx.Node, place: str, *, training: bool) -> bool:
-    """Put nn.Dropout in the place of functional dropout that is on in training mode only."""
+    """Replace functional dropout that is active in training mode only by nn.Dropout; return whether it was replaced."""
     kind = _DROPOUTS.get(node.target) if node.op == "call_function" else None
     if kind is None:
         return False
@@ -148,7 +152,7 @@ def _as_dropout(gm: fx.GraphModule, node: fx.Node, theirs: fx.Node, place: str, 
 
 
 def _by_mode(gm: fx.GraphModule, node: fx.Node, theirs: fx.Node, place: str, *, training: bool) -> None:
-    """Read each value that differs from a module that knows both."""
+    """Replace each argument that differs between the modes by a call of a module that holds both values."""
     made = 0
 
     def merged(mine: Any, other: Any) -> Any:
@@ -176,7 +180,7 @@ def _by_mode(gm: fx.GraphModule, node: fx.Node, theirs: fx.Node, place: str, *, 
 
 
 def _free(gm: nn.Module, owner: str, name: str) -> str:
-    """A path for a new module beside the modules of another one, so that it gets its mode with them."""
+    """Return an unused path for a new module inside the module `owner`, whose mode it gets."""
     base = f"{owner}.{name}" if owner else name
     path, count = base, 0
     while _exists(gm, path):
@@ -186,6 +190,7 @@ def _free(gm: nn.Module, owner: str, name: str) -> str:
 
 
 def _exists(root: nn.Module, path: str) -> bool:
+    """Whether a module has an attribute at a path."""
     thing: Any = root
     for part in path.split("."):
         if not hasattr(thing, part):
@@ -195,24 +200,24 @@ def _exists(root: nn.Module, path: str) -> bool:
 
 
 def guard(gm: fx.GraphModule, model: nn.Module, *, training: bool, why: str, apart: Collection[str] = ()) -> None:
-    """Let a graph run in one mode alone; in the other one it raises an error that says why.
+    """Restrict a graph to one mode: in the other mode it raises an error with the reason.
 
-    So it does where a module that the graph looks into is put into the other mode by itself, if the mode of that module
-    decides what runs: its code looks at it. Modules that the graph calls follow flags of their own.
+    It also raises the error if a module that the graph looks into is put into the other mode alone, and the mode of
+    that module decides what runs: its code reads it. Modules that the graph calls follow their own flags.
 
     Args:
         gm: the traced model; changed.
-        model: what it was traced from.
-        training: the mode that it stands for.
-        why: why it stands for no other.
-        apart: paths of further modules whose mode decides.
+        model: the model it was traced from.
+        training: the mode for which the graph is valid.
+        why: why it is not valid for the other mode.
+        apart: paths of further modules whose mode decides what runs.
     """
     flags = flags_in(model, training)
     watched = {"": training, **{path: flags[path] for path in _deciding(gm, model, apart)}}
     first = next(n for n in gm.graph.nodes if n.op != "placeholder")
     for path, flag in watched.items():
         own = model.get_submodule(path).training
-        if path and own is not flag:  # frozen by itself, and compared so
+        if path and own is not flag:  # frozen separately, and compared in that state
             continue
         name = _free(gm, path, "mode_guard")
         gm.add_submodule(name, ModeGuard(flag, why, path).train(gm.training if not path else own))
@@ -223,7 +228,7 @@ def guard(gm: fx.GraphModule, model: nn.Module, *, training: bool, why: str, apa
 
 
 def guard_buffers(gm: fx.GraphModule, names: Iterable[str]) -> None:
-    """Let a graph run only as long as buffers hold what they hold now, because the graph has it as numbers."""
+    """Make a graph raise an error once buffers change whose current values are constants in the graph."""
     first = next(n for n in gm.graph.nodes if n.op != "placeholder")
     for name in names:
         if not _exists(gm, name):
@@ -235,7 +240,7 @@ def guard_buffers(gm: fx.GraphModule, names: Iterable[str]) -> None:
 
 
 def _deciding(gm: fx.GraphModule, model: nn.Module, apart: Collection[str]) -> list[str]:
-    """All names of the modules inside a model that its graph looks into and whose mode decides what runs."""
+    """Return all paths of the modules that the graph looks into and whose mode decides what runs."""
     called = {str(node.target) for node in gm.graph.nodes if node.op == "call_module"}
     modules = dict(model.named_modules(remove_duplicate=False))
     whole = {id(m) for path in called & modules.keys() for m in modules[path].modules()}
@@ -247,7 +252,8 @@ def _deciding(gm: fx.GraphModule, model: nn.Module, apart: Collection[str]) -> l
 
 
 def keep_unused(gm: fx.GraphModule, model: nn.Module) -> tuple[str, ...]:
-    """Put back submodules that the graph does not call, so that no parameter is lost."""
+    """Add back submodules that the graph does not call, so that no parameter is lost. Return the names of the
+    tensors."""
     have = {*dict(gm.named_parameters(remove_duplicate=False)), *dict(gm.named_buffers(remove_duplicate=False))}
     lost = []
     for name, tensor in _tensors(model):
@@ -259,7 +265,7 @@ def keep_unused(gm: fx.GraphModule, model: nn.Module) -> tuple[str, ...]:
         source: nn.Module = model
         for part in path.split(".") if path else []:
             source = source.get_submodule(part)
-            if owner._modules.get(part) is None:  # absent, or a place that `_bare` has kept
+            if owner._modules.get(part) is None:  # absent, or an entry that `_bare` has set to None
                 owner.add_module(part, _bare(source))
             owner = owner.get_submodule(part)
         if isinstance(tensor, nn.Parameter):
@@ -271,12 +277,14 @@ def keep_unused(gm: fx.GraphModule, model: nn.Module) -> tuple[str, ...]:
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the parameters and buffers of a model under all their names."""
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
 
 
 def _bare(module: nn.Module) -> nn.Module:
-    """A module of the same class where the whole of it is unused, to be filled again with its own tensors."""
+    """Return a module without tensors for an unused one: of the same class if it is torch's own, else a plain
+    nn.Module."""
     if type(module).__module__.startswith("torch.nn"):
         twin = module.__class__.__new__(module.__class__)
         twin.__dict__ = dict(module.__dict__)
@@ -288,5 +296,5 @@ def _bare(module: nn.Module) -> nn.Module:
 
 
 def _holds_nothing(module: nn.Module | None) -> bool:
-    """Whether a module has no tensors, so that nothing of it is lost."""
+    """Whether a module is None or has no parameters and buffers, so that nothing is lost without it."""
     return module is None or next(itertools.chain(module.parameters(), module.buffers()), None) is None

@@ -1,4 +1,4 @@
-"""The program of a traced model in the mode that it is not in, where a module in it looks at the mode."""
+"""The program of a traced model in its other mode, for models in which a module reads the mode."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .decisions import sentences
 from .traced import set_mode
 
 _FLAGS = frozenset({"train", "training", "momentum", "use_input_stats", "cudnn_enabled"})
-"""Arguments by which rules know of the mode."""
+"""Arguments of operators that depend on the mode."""
 
 MODES = {False: "eval", True: "training"}
 """The names of the modes, by the flag `training`."""
@@ -29,25 +29,26 @@ MODES = {False: "eval", True: "training"}
 
 @dataclass(frozen=True, slots=True)
 class ModeProgram:
-    """A model in one mode."""
+    """The program of a model in one mode."""
 
     training: bool
     program: Program | None
-    """None where the model does not run in that mode on the example inputs."""
+    """None if the model does not run in that mode on the example inputs."""
     problem: str = ""
 
 
 def modes_of(gm: nn.Module) -> tuple[str, ...]:
-    """The modes that a traced model stands for: "eval", "training", or both."""
+    """Return the modes for which a traced model is valid: "eval", "training", or both."""
     found: tuple[str, ...] | None = getattr(gm, "meta", {}).get("fxgrow_modes")
-    if found is None:  # pickled models come back without it
+    if found is None:  # pickled models lose it
         guards = [module for module in gm.children() if isinstance(module, ModeGuard)]
         found = (MODES[guards[0].in_training],) if guards else tuple(MODES.values())
     return found
 
 
 def capture_notes(gm: nn.Module) -> tuple[str, ...]:
-    """What has to be said of how a model was traced: the one mode that it stands for, and comparisons not made."""
+    """Return notes on how a model was traced: the only mode it is valid for, fixed buffers, decisions made by the
+    example inputs, and comparisons that were not made."""
     meta = getattr(gm, "meta", {})
     modes = modes_of(gm)
     notes = [f"{_NAMES[modes[0]]} mode only: the trace stands for no other mode"] if len(modes) == 1 else []
@@ -65,21 +66,22 @@ _NAMES = {"eval": "evaluation", "training": "training"}
 def other_programs(
     gm: fx.GraphModule, program: Program, inputs: Sequence[Any], lowering: Lowering
 ) -> list[ModeProgram]:
-    """The programs of modes in which other operators run than in `program`.
+    """Return the programs of the modes in which a model runs other operators than in `program`.
 
-    Torch's own modules are left aside: the rules of their operators speak for both modes. So most models have none.
-    Modes in which modules of the user's own run are given also where they run the same operators at the present width.
+    Torch's own modules are ignored: the rules of their operators cover both modes. Most models therefore have no other
+    program. If user-defined modules read the mode, their mode's program is returned even if it runs the same operators
+    at the present width.
 
     Args:
         gm: a traced model; it is not changed.
-        program: what it runs with the flags that it has now.
+        program: the program with the current flags.
         inputs: the example inputs.
         lowering: signatures lowered by the analysis.
     """
     sensitive = list(_sensitive(gm))
     if not sensitive:
         return []
-    own = any(may_change(gm.get_submodule(path)) for path in sensitive)  # may look at the width in one mode only
+    own = any(may_change(gm.get_submodule(path)) for path in sensitive)  # may read the width in one mode only
     modules = {node.name for node in gm.graph.nodes if node.op == "call_module"}
     found = []
     for training in (False, True):
@@ -100,14 +102,14 @@ def other_programs(
 
 
 def speak_for(program: Program, *, training: bool) -> None:
-    """Let the operators of a program say what they draw in one mode alone: there is another program for the other."""
+    """Restrict what the operators of a program draw at random to one mode, as the other mode has its own program."""
     for op in program.ops:
         evaluates, trains = op.draws
         op.draws = (False, trains) if training else (evaluates, False)
 
 
 def in_mode(gm: fx.GraphModule, training: bool) -> fx.GraphModule:
-    """A traced model in a mode; it shares the tensors of the model, which stays in its own."""
+    """Return a copy of a traced model in a mode. It shares the tensors of the model, whose own mode does not change."""
     twin = Twin(lambda tensor: tensor)(gm)
     assert isinstance(twin, fx.GraphModule)
     set_mode(twin, gm, training)
@@ -115,11 +117,12 @@ def in_mode(gm: fx.GraphModule, training: bool) -> fx.GraphModule:
 
 
 def _flags(gm: nn.Module, paths: Sequence[str]) -> list[bool]:
+    """Return the `training` flags of some modules and the modules inside them."""
     return [m.training for path in paths for m in gm.get_submodule(path).modules()]
 
 
 def _sensitive(gm: fx.GraphModule) -> Iterator[str]:
-    """Paths of called modules that may run other operators in another mode."""
+    """Yield the paths of called modules that may run other operators in another mode."""
     modules = dict(gm.named_modules(remove_duplicate=False))
     for node in gm.graph.nodes:
         if node.op == "call_module" and _looks_at_mode(modules[str(node.target)]):
@@ -127,6 +130,7 @@ def _sensitive(gm: fx.GraphModule) -> Iterator[str]:
 
 
 def _looks_at_mode(module: nn.Module) -> bool:
+    """Whether a called module may run other operators in another mode."""
     if isinstance(module, nn.MultiheadAttention):
         return bool(module.dropout)
     if isinstance(module, ModeGuard | BufferGuard):
@@ -137,16 +141,17 @@ def _looks_at_mode(module: nn.Module) -> bool:
 
 
 def _attached(module: nn.Module) -> bool:
-    """Whether code of somebody else's runs with a module."""
+    """Whether a module has forward hooks, or a `forward` that was replaced on the instance."""
     return bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
 
 
 def same_work(program: Program, other: Program, node: str) -> bool:
-    """Whether a node makes its result in the same way in two programs of a model, flags of the mode left aside."""
+    """Whether a node computes its result in the same way in two programs of a model, apart from flags of the mode."""
     return _work(program, node) == _work(other, node)
 
 
 def _work(program: Program, node: str) -> tuple[Any, list[Any]]:
+    """Return the operators that compute the result of a node, independent of the indices of values."""
     results = leaves(program.results.get(node))
     needed = {value.index for value in results}
     used: list[Op] = []
@@ -163,7 +168,7 @@ def _work(program: Program, node: str) -> tuple[Any, list[Any]]:
 
 
 def _body(program: Program, modules: Collection[str]) -> list[Any]:
-    """The operators with their arguments, but for flags of the mode where a module sets them."""
+    """Return the operators with their arguments, without flags of the mode where a module sets them."""
     found: list[Any] = []
     for op in program.ops:
         arguments = _arguments(op, _index, flags=op.node not in modules)
@@ -176,10 +181,12 @@ def _index(value: Value) -> int:
 
 
 def _arguments(op: Op, told: Callable[[Value], Any], *, flags: bool = False) -> list[tuple[str, Any]]:
+    """Return the arguments of an operator in a form that can be compared."""
     return [(name, _plain(value, told)) for name, value in op.args.items() if flags or name not in _FLAGS]
 
 
 def _plain(value: Any, told: Callable[[Value], Any]) -> Any:
+    """Return an argument in a form that can be compared, with `told` applied to its values."""
     if isinstance(value, Value):
         return told(value)
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""What user code asks of stand-ins while it is traced, which torch.fx does not notice: their class, and their hash.
+"""Detect requests of user code that torch.fx does not notice: the class of a proxy, and its hash.
 
-`n in {16, 32}` and `table[n]` ask for a hash, `isinstance(n, int)` for a class. A size has no value while a model is
-traced, so the one is refused and the other answered.
+`n in {16, 32}` and `table[n]` ask for a hash, `isinstance(n, int)` for a class. A size has no value of its own while a
+model is traced, so proxies have to answer these requests, or refuse them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..source_lines import is_users
 _PROPERTIES = frozenset({"shape", "dtype", "device", "ndim", "layout", "itemsize"})
 _SIZES = frozenset({"size", "dim", "numel", "nelement", "ndimension", "stride", "element_size", "get_device"})
 _LIBRARY = ("<", sysconfig.get_paths()["stdlib"])
-"""Files of code that is generated, of a dataclass say, and of Python's library."""
+"""Prefixes of the file names of generated code (that of a dataclass, say) and of Python's standard library."""
 _SITE = re.compile("(site|dist)-packages")
 READS = frozenset({"get", "pop", "setdefault"})
 """Methods that return an entry of a dict or a list."""
@@ -31,7 +31,7 @@ _WHOLE = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.
 
 
 def is_value(node: fx.Node) -> bool:
-    """Whether a node stands for a size, a dtype or another value that is equal to others, and not for a tensor."""
+    """Whether a node stands for a size, a dtype or another value compared by equality, and not for a tensor."""
     if node.op == "call_method":
         return node.target in _SIZES
     if node.op != "call_function":
@@ -50,7 +50,7 @@ def is_read(node: fx.Node) -> bool:
 
 
 def is_size(node: fx.Node) -> bool:
-    """Whether a node stands for a size or a number of axes, or for what whole numbers are computed from these."""
+    """Whether a node stands for a size or a number of dimensions, or for an integer computed from these."""
     if node.op == "call_method":
         return node.target in _NUMBERS or (node.target == "size" and len(node.args) > 1)
     if node.op != "call_function":
@@ -63,9 +63,11 @@ def is_size(node: fx.Node) -> bool:
 
 
 def asks_for_class(frame: FrameType) -> bool:
-    """Whether user code asks `isinstance(x, …)` or `torch.is_tensor(x)`; torch asks the same for reasons of its own.
+    """Whether user code runs `isinstance(x, …)` or `torch.is_tensor(x)`; torch itself reads the class for other
+    reasons.
 
-    C code asks in the frame that calls it, and takes what it is told for a tensor: it must not be told so.
+    C code asks in the frame of its caller. It would treat a proxy that reports the class of a tensor as a real tensor,
+    so its requests do not count.
     """
     python = frame.f_code is torch.is_tensor.__code__ and frame.f_back is not None
     if python and frame.f_back is not None:
@@ -77,13 +79,14 @@ def asks_for_class(frame: FrameType) -> bool:
 
 
 def _calls_c_code(frame: FrameType) -> bool:
+    """Whether a frame is executing a call of something other than `isinstance`."""
     names = _called(frame.f_code, frame.f_lasti)
     return names is not None and "isinstance" not in names
 
 
 @functools.lru_cache(maxsize=4096)
 def _called(code: CodeType, offset: int) -> frozenset[str] | None:
-    """The names at the start of a call, which say what is called; None where code is at something else."""
+    """Return the names at the start of a call, which show what is called; None if the instruction is not a call."""
     steps = list(dis.get_instructions(code))
     call = next((step for step in steps if step.offset == offset), None)
     if call is None or not call.opname.startswith("CALL"):
@@ -93,21 +96,21 @@ def _called(code: CodeType, offset: int) -> frozenset[str] | None:
 
 
 def _start(step: dis.Instruction) -> tuple[int | None, int | None]:
-    """The line and the column at which an instruction is written."""
+    """Return the line and the column of an instruction in the source."""
     return (step.positions.lineno, step.positions.col_offset) if step.positions is not None else (None, None)
 
 
 def asks_for_hash(frame: FrameType) -> bool:
-    """Whether user code puts something into a set or a dict, or looks for it there; torch does so with its own objects.
+    """Whether user code adds a proxy to a set or a dict, or looks it up there; torch itself hashes its own objects.
 
-    Arguments of functions under `functools.lru_cache` may be stand-ins: the function runs then.
+    Calls of functions under `functools.lru_cache` do not count: their arguments may be proxies, and the function runs.
     """
     asking = _outside_python(frame)
     return asking is not None and is_users(asking) and not _calls_a_cached_function(asking)
 
 
 def _outside_python(frame: FrameType | None) -> FrameType | None:
-    """The innermost frame of code that is not of Python's library."""
+    """Return the innermost frame whose code is not in Python's standard library."""
     while frame is not None and frame.f_code.co_filename.startswith(_LIBRARY):
         if _SITE.search(frame.f_code.co_filename):
             break
@@ -116,6 +119,7 @@ def _outside_python(frame: FrameType | None) -> FrameType | None:
 
 
 def _calls_a_cached_function(frame: FrameType) -> bool:
+    """Whether the line that a frame is executing names a function under `functools.lru_cache`."""
     names = _names_on_line(frame.f_code).get(frame.f_lineno, frozenset())
     things = [space[name] for name in names for space in (frame.f_locals, frame.f_globals) if name in space]
     things += [getattr(type(thing), name, None) for thing in frame.f_locals.values() for name in names]
@@ -124,7 +128,7 @@ def _calls_a_cached_function(frame: FrameType) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _names_on_line(code: CodeType) -> dict[int | None, frozenset[str]]:
-    """The names of functions, methods and variables on each line of some code."""
+    """Return the names of functions, methods and variables on each line of a code object."""
     found: dict[int | None, set[str]] = {}
     for step in dis.get_instructions(code):
         if isinstance(step.argval, str):
@@ -133,14 +137,17 @@ def _names_on_line(code: CodeType) -> dict[int | None, frozenset[str]]:
 
 
 def _line(step: dis.Instruction) -> int | None:
+    """Return the line of an instruction in the source."""
     return step.positions.lineno if step.positions is not None else None
 
 
 def unpacked(frame: FrameType) -> int | None:
-    """Into how many names code takes a stand-in apart, as in `n, c = x.shape`; None where it does something else."""
+    """Return the number of names that code unpacks a proxy into, as in `n, c = x.shape`; None for other
+    instructions."""
     return _unpackings(frame.f_code).get(frame.f_lasti)
 
 
 @functools.lru_cache(maxsize=4096)
 def _unpackings(code: CodeType) -> dict[int, int]:
+    """Return the number of names that each unpacking instruction assigns, by its offset."""
     return {step.offset: step.argval for step in dis.get_instructions(code) if step.opname == "UNPACK_SEQUENCE"}

@@ -1,4 +1,4 @@
-"""A tracer that notes errors which `forward` may handle."""
+"""A tracer that records errors that `forward` may catch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class ErrorTracker(fx.Tracer):
-    """A tracer that remembers what `forward` has asked of stand-ins in vain, as it may go on after that error."""
+    """A tracer that records an error raised by a proxy, as `forward` may catch it and take another path."""
 
     noted_error: Exception | None = None
     follows_dtypes = False
@@ -22,24 +22,26 @@ class ErrorTracker(fx.Tracer):
     _noted_at: object = None
 
     def note_error(self, error: Exception) -> None:
-        """Remember it."""
+        """Record an error, and the place in user code that it comes from."""
         self.noted_error, self._noted_at = error, user_place(sys._getframe(1))
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        """A node. Functions of torch's ask for numbers, and handle the error: they come to be nodes."""
+        """Create a node. Some torch functions ask for a number, catch the error and become a node: the error is then
+        dropped."""
         if self.noted_error is not None and user_place(sys._getframe(1)) == self._noted_at:
             self.noted_error = None
         return super().create_node(*args, **kwargs)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """A condition."""
+        """Convert a proxy to bool, recording any error."""
         return self._asked(lambda: super(ErrorTracker, self).to_bool(obj))
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        """A loop."""
+        """Iterate over a proxy, recording any error."""
         return self._asked(lambda: super(ErrorTracker, self).iter(obj))
 
     def _asked(self, ask: Callable[[], T]) -> T:
+        """Run a conversion of a proxy, recording any error."""
         try:
             return ask()
         except Exception as error:

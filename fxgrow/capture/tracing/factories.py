@@ -1,4 +1,4 @@
-"""Calls that make tensors of numbers alone, as nodes of a graph: `out = torch.zeros(4, 8)`, which is written to."""
+"""Trace calls of tensor factories as graph nodes, as in `out = torch.zeros(4, 8)`, where `out` is written to later."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ WITH_SIZES: tuple[Any, ...] = (
     *(torch.hann_window, torch.hamming_window, torch.blackman_window, torch.bartlett_window, torch.kaiser_window),
     *(torch.finfo, torch.iinfo, torch.promote_types, torch.result_type, torch.can_cast, torch.broadcast_shapes),
 )
-"""Functions of sizes, dtypes and devices alone. torch asks for plain ones, so torch.fx must note the call itself."""
+"""Functions that take only sizes, dtypes and devices. torch accepts only plain values there, so torch.fx must wrap the
+functions to record the calls."""
 
 
 class TracedFactories(TorchFunctionMode):
-    """While it is entered, a tracer makes nodes of such calls, which torch.fx would run instead."""
+    """A function mode under which tensor factory calls become graph nodes; torch.fx alone would run them."""
 
     def __init__(self, tracer: fx.Tracer, values: Values | None) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class TracedFactories(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Of every function of torch."""
+        """Create a node for a factory call, unless node values are being computed; run any other function as usual."""
         if func in _FACTORIES and not (self.values is not None and self.values.busy):
             return self.tracer.create_proxy("call_function", func, args, dict(kwargs or {}))
         return func(*args, **(kwargs or {}))

@@ -1,7 +1,7 @@
-"""What torch.fx patches while it traces, put back whatever happens.
+"""Restore what torch.fx patches while it traces, even after an interruption.
 
-fx puts it back itself, but not where an interruption comes while it does: then `nn.Module.__call__` goes on recording,
-and every module of the process fails. Here it is remembered, and put back once more.
+fx restores its patches itself, except where an interruption arrives while it does so: `nn.Module.__call__` then stays
+patched, and every module in the process fails. `Patches` records the patches and restores them once more.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch.fx import _symbolic_trace
 
 _OF_THREAD: Any = getattr(_symbolic_trace, "_is_fx_tracing_tls", None)
 _FLAG: tuple[Any, str] = (_symbolic_trace, "_is_fx_tracing_flag") if _OF_THREAD is None else (_OF_THREAD, "flag")
-"""Where fx notes that it traces: for each thread, and in torch 2.11 in its module."""
+"""Where fx stores whether it is tracing: for each thread, or, in torch 2.11, in its module."""
 
 _ABSENT = object()
 
 
 class Patches:
-    """The state before a trace, and the patches that fx makes for it."""
+    """The state before a trace, and the patches that fx makes during the trace."""
 
     __slots__ = ("_attributes", "_made", "_patcher", "_tracing", "_wrapped")
 
@@ -33,15 +33,15 @@ class Patches:
         self._made: list[Any] = []
 
     def note(self) -> None:
-        """Remember the patches so far. fx forgets each of them before it puts it back."""
+        """Record the patches made so far. (fx forgets a patch before it reverts it.)"""
         patcher = _symbolic_trace.CURRENT_PATCHER
         if patcher is not None and patcher is not self._patcher and len(patcher.patches_made) != len(self._made):
             self._made = list(patcher.patches_made)
 
     def put_back(self) -> None:
-        """All as it was; where it is, nothing happens."""
+        """Restore the state before the trace; do nothing where it is already restored."""
         for patch in reversed(self._made):
-            with suppress(KeyError):  # one that was deleted already
+            with suppress(KeyError):  # the name has been deleted already
                 patch.revert()
         for owner, name, value in self._attributes:
             if getattr(owner, name) is not value:

@@ -1,4 +1,4 @@
-"""Modules, classes and functions that a user wants to be kept whole in a trace."""
+"""Modules, classes and functions that a user asks a trace to keep whole."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from ..user_objects.code_traits import names_in
 Leaf = nn.Module | str | type[nn.Module] | Callable[..., Any]
 """A module of the model or its path, a class of modules, or a function that they call."""
 LEAVES = "fxgrow_leaf"
-"""Where the `meta` of a traced model keeps what was kept whole, as `trace(leaf=…)` takes it."""
+"""The key of a traced model's `meta` that holds what was kept whole, as `trace(leaf=…)` takes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """What is kept whole."""
+    """The modules and functions that a trace keeps whole."""
 
     paths: frozenset[str] = frozenset()
-    """Of modules."""
+    """Paths of the modules."""
     functions: tuple[Callable[..., Any], ...] = ()
 
 
 def leaves_of(model: nn.Module, leaf: Iterable[Leaf] | Leaf) -> Leaves:
-    """What a user has named, in a model.
+    """Resolve the `leaf` argument of `trace` to paths of modules in a model, and functions.
 
     Raises:
-        UsageError: the model has no such module, or it is neither a module, a path, a class of modules nor a function.
+        UsageError: the model has no such module, or an entry is not a module, a path, a class of modules or a function.
     """
     several = isinstance(leaf, Iterable) and not isinstance(leaf, nn.Module | type | str)
     named: list[Any] = list(leaf) if several else [leaf]  # type: ignore[arg-type]  # it is iterable
@@ -70,7 +70,7 @@ def leaves_of(model: nn.Module, leaf: Iterable[Leaf] | Leaf) -> Leaves:
 
 
 def _at(model: nn.Module, path: str) -> set[str]:
-    """All paths of the module at a path: it is one leaf by whatever name it is called."""
+    """Return all paths of the module at a path: the same module may be registered under several names."""
     known = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
     if path not in known:
         raise _unknown(model, path, list(known))
@@ -78,6 +78,7 @@ def _at(model: nn.Module, path: str) -> set[str]:
 
 
 def _unknown(model: nn.Module, path: str, known: list[str]) -> UsageError:
+    """Return the error for a path that is not in the model, with similar paths as a hint."""
     near = get_close_matches(path, known, n=3, cutoff=0.5)
     hint = "the model itself cannot be kept whole; name modules that it calls, as model.named_modules() lists them"
     if near:
@@ -88,7 +89,8 @@ def _unknown(model: nn.Module, path: str, known: list[str]) -> UsageError:
 
 
 def registered(model: nn.Module, whole: Leaves) -> Leaves | None:
-    """The same, and what timm and torchvision say that torch.fx cannot look into; None if that is nothing more.
+    """Add the modules and functions that timm and torchvision mark as not traceable by torch.fx; None if that adds
+    none.
 
     timm keeps lists; torchvision's feature extraction keeps all modules and functions of `torchvision.ops` whole.
     """
@@ -101,7 +103,7 @@ def registered(model: nn.Module, whole: Leaves) -> Leaves | None:
 
 
 def _of_libraries() -> tuple[tuple[type, ...], list[Callable[..., Any]]]:
-    """Classes of modules and functions that the libraries name, of those that have been imported."""
+    """Return the classes of modules and the functions that these libraries mark, as far as they have been imported."""
     timm, ops = sys.modules.get("timm.layers._fx"), sys.modules.get("torchvision.ops")
     named = [thing for get in ("get_notrace_modules", "get_notrace_functions") for thing in getattr(timm, get, list)()]
     named += [thing for name, thing in vars(ops).items() if name in ops.__all__] if ops is not None else []
@@ -110,12 +112,13 @@ def _of_libraries() -> tuple[tuple[type, ...], list[Callable[..., Any]]]:
 
 
 def modules_of(functions: Collection[Callable[..., Any]]) -> list[ModuleType]:
-    """The files in which functions are, where other code may call them by, and the packages that offer them."""
+    """Return the Python modules in which other code may look functions up: where they are defined, and packages that
+    re-export them."""
     return [sys.modules[name] for f in functions for name in _places(f) if name in sys.modules]
 
 
 def _places(function: Callable[..., Any]) -> Iterator[str]:
-    """The names of a function's file, and of the packages around it that have the function under its name."""
+    """Yield the name of the module that defines a function, and of the parent packages that re-export it."""
     name = function.__module__
     yield name
     while name := name.rpartition(".")[0]:

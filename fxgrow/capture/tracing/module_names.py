@@ -1,4 +1,4 @@
-"""Names of modules that torch.fx writes wrongly into the code of a graph: Python's keywords, quotes, its own names."""
+"""Names of modules for which torch.fx generates wrong code: Python keywords, names with quotes, and fx's own names."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ...errors import Kind, usage
 
 @dataclass(frozen=True, slots=True)
 class QuotedNames:
-    """Puts `getattr(self, "in")` where torch.fx writes `self.in`."""
+    """A transform of generated code that writes `getattr(self, "in")` where torch.fx writes `self.in`."""
 
     targets: tuple[str, ...]
 
     def __call__(self, body: list[str]) -> list[str]:
-        """The lines of the code, mended."""
+        """Return the lines of code with the names corrected."""
         for target in self.targets:
             wrong = re.compile(rf"(?<!\w){re.escape(_as_torch_writes(target))}(?!\w)")  # not `self.in_proj`
             right = _as_it_should_be(target)
@@ -28,7 +28,7 @@ class QuotedNames:
 
 
 def quote_names(graph: fx.Graph) -> None:
-    """Let a graph's code hold names of modules and tensors that are no Python names."""
+    """Make the code of a graph correct for modules and tensors whose names are not valid in Python code."""
     targets = {str(n.target) for n in graph.nodes if n.op in ("call_module", "get_attr")}
     odd = sorted((t for t in targets if any(map(_is_odd, t.split(".")))), key=len, reverse=True)
     if odd:
@@ -36,10 +36,12 @@ def quote_names(graph: fx.Graph) -> None:
 
 
 def _is_odd(name: str) -> bool:
+    """Whether torch.fx generates wrong code for a name."""
     return keyword.iskeyword(name) or any(c in name for c in '"\\\n')
 
 
 def _as_torch_writes(target: str) -> str:
+    """Return the expression that torch.fx writes for a target."""
     text = "self"
     for name in target.split("."):
         text = f"{text}.{name}" if name.isidentifier() else f'getattr({text}, "{name}")'
@@ -47,6 +49,7 @@ def _as_torch_writes(target: str) -> str:
 
 
 def _as_it_should_be(target: str) -> str:
+    """Return a correct expression for a target."""
     text = "self"
     for name in target.split("."):
         text = f"{text}.{name}" if name.isidentifier() and not keyword.iskeyword(name) else f"getattr({text}, {name!r})"
@@ -55,12 +58,13 @@ def _as_it_should_be(target: str) -> str:
 
 @cache
 def _of_graph_modules() -> frozenset[str]:
+    """Return the attribute names that every GraphModule has and a plain nn.Module does not."""
     made: nn.Module = fx.GraphModule(nn.Module(), fx.Graph())
     return frozenset(dir(made)) - frozenset(dir(nn.Module()))
 
 
 def check_names(model: nn.Module, graph: fx.Graph) -> None:
-    """Refuse modules and tensors of the model that bear the name of something that every GraphModule has.
+    """Refuse a model if one of its modules or tensors has the name of an attribute of every GraphModule.
 
     Raises:
         UsageError: there is one; the message names it.
@@ -77,7 +81,8 @@ def check_names(model: nn.Module, graph: fx.Graph) -> None:
 
 
 def rename_self(graph: fx.Graph) -> None:
-    """No value of a graph may be called `self`: a module of that name would make its code overwrite the model."""
+    """Rename graph values called `self`, which a module of that name produces: the generated code would overwrite its
+    `self`."""
     for node in graph.nodes:
         if node.name == "self" and node.op != "placeholder":
             node._rename("self_1")

@@ -1,4 +1,4 @@
-"""NumPy while a model is traced: functions of sizes become nodes. NumPy is not imported for it."""
+"""NumPy functions in traced code: calls on sizes become nodes. This module does not import NumPy."""
 
 from __future__ import annotations
 
@@ -23,43 +23,47 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "equal": operator.eq,
     "not_equal": operator.ne,
 }
-"""Functions that NumPy calls where a number of its own stands on the left of an operator: `np.float64(2) * x`."""
+"""Operators by the name of the function that NumPy calls for a NumPy number on the left: `np.float64(2) * x`."""
 _OF_LISTS = ("prod", "sum", "max", "min", "amax", "amin", "mean", "median", "std", "var")
 
 
 def of_lists() -> dict[Any, str]:
-    """The functions that may be given a list of sizes, which NumPy would read, and their names; none if nobody has
-    imported NumPy."""
+    """Return the NumPy functions that may be called on a list of sizes, with their names; empty if NumPy is not
+    imported.
+
+    NumPy would read the proxies in the list as numbers, so the tracer wraps these functions.
+    """
     numpy = sys.modules.get("numpy")
     found = {name: getattr(numpy, name, None) for name in _OF_LISTS} if numpy is not None else {}
     return {function: name for name, function in found.items() if callable(function)}
 
 
 def namespaces() -> list[Any]:
-    """Where user code finds them."""
+    """Return the modules in which user code finds these functions: NumPy, if it has been imported."""
     numpy = sys.modules.get("numpy")
     return [] if numpy is None else [numpy]
 
 
 def plain_number(value: Any) -> Any:
-    """A number of Python's in the place of one of NumPy's; anything else as it is."""
+    """Convert a NumPy number to a Python number; return any other value unchanged."""
     return value.item() if is_number(value) else value
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number of NumPy's."""
+    """Whether a value is a NumPy number."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, numpy.number | numpy.bool_)
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value is an array of NumPy's."""
+    """Whether a value is a NumPy array."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def name_of(function: Any, method: str, kwargs: Mapping[str, Any]) -> str:
-    """The name of a function of NumPy's; empty if it has none there, or does not return what it computes."""
+    """Return the name of a NumPy function. It is empty if `numpy` has no function of that name, or if the call writes
+    to `out=` or is a ufunc method such as `reduce`."""
     name = str(getattr(function, "__name__", ""))
     found = getattr(sys.modules.get("numpy"), name, None) is function
     return name if found and method == "__call__" and kwargs.get("out") is None else ""

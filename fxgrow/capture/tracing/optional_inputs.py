@@ -1,7 +1,7 @@
-"""Inputs that the example has and another call may leave out: code asks `if mask is not None`, unseen by a stand-in.
+"""Guards for optional inputs that the example gives: a proxy does not notice `if mask is not None`.
 
-The trace takes the branch for inputs that have something there. Where its graph would run on None as well, a node in it
-raises an error for None.
+The trace takes the branch for inputs that are given. Where its graph would also run on None, a guard node raises an
+error for None.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from ..traced_model.questions import is_read
 from .values import Unknown, Values
 
 _NONE_IS_FINE = frozenset({"is_", "is_not", "eq", "ne", "getitem", "setitem", "contains", "truth", "not_"})
-"""Functions of `operator` that take None."""
+"""Functions of `operator` that accept None."""
 
 
 def guard_what_is_given(graph: fx.Graph, root: nn.Module, values: Values) -> None:
-    """Add nodes that raise an error where an input is None that is something else in the example, and where nothing
-    else in the graph would raise one.
+    """Add nodes that raise an error for an input that is None although the example gives a value.
+
+    Inputs for which the graph raises an error anyway get no such node.
 
     Args:
-        graph: the trace of code that tests something for None.
-        root: what was traced.
-        values: of its nodes, for the example.
+        graph: the trace of code that compares something with None.
+        root: the traced module.
+        values: the values of the graph's nodes for the example inputs.
     """
     for node in list(graph.nodes):
         if not _is_input(node) or not all(_takes_none(user, node, root) for user in node.users):
@@ -36,7 +37,7 @@ def guard_what_is_given(graph: fx.Graph, root: nn.Module, values: Values) -> Non
             source = values.of(node.args[0]) if node.op != "placeholder" else None
         except Unknown:
             continue
-        if isinstance(source, Tensor | torch.Size):  # its parts are never None
+        if isinstance(source, Tensor | torch.Size):  # its elements are never None
             continue
         if given is None or (node.op == "placeholder" and values.given(node) is None):
             continue
@@ -48,7 +49,7 @@ def guard_what_is_given(graph: fx.Graph, root: nn.Module, values: Values) -> Non
 
 
 def _is_input(node: fx.Node) -> bool:
-    """Whether a node stands for an input, or reads an entry or attribute of one that is a container or an object."""
+    """Whether a node is an input, or reads an entry or attribute of an input that is a container or an object."""
     read: object = node
     while isinstance(read, fx.Node) and is_read(read):
         read = read.args[0]
@@ -56,7 +57,7 @@ def _is_input(node: fx.Node) -> bool:
 
 
 def _takes_none(user: fx.Node, node: fx.Node, root: nn.Module) -> bool:
-    """Whether a node may run although another one that it reads is None."""
+    """Whether a node may run although an argument of it, `node`, is None."""
     first = bool(user.args) and user.args[0] is node
     if user.op == "call_method":
         return not first
@@ -76,7 +77,7 @@ def _takes_none(user: fx.Node, node: fx.Node, root: nn.Module) -> bool:
 
 
 def _told(node: fx.Node) -> str:
-    """An input as code names it: `batch['mask']`."""
+    """Return an input as it is written in code, such as `batch['mask']`."""
     if node.op == "placeholder":
         return str(node.target).lstrip("*")
     source, index = node.args[0], node.args[1] if len(node.args) > 1 else ""

@@ -1,4 +1,4 @@
-"""Stand-ins for tensors while torch.fx traces: item assignment, and buffers that are read when the graph runs."""
+"""Proxies for tracing with torch.fx: they support item assignment, and buffers that are read when the graph runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .values import Unknown, Values
 
 
 class ReadsValues(Exception):
-    """`forward` reads the values of buffers as numbers or conditions, which only a real tensor can answer."""
+    """Raised if `forward` reads the values of buffers as numbers or conditions, which only a real tensor can answer."""
 
     def __init__(self, buffers: frozenset[str]) -> None:
         super().__init__(f"forward reads the values of {', '.join(sorted(buffers))}")
@@ -44,27 +44,30 @@ _NAMES = {
     "index": "a whole number",
     "key": "a key",
 }
-"""What a value is read as, by the question."""
+"""What a value is read as, by the question asked; used in error messages."""
 _OF_PROXIES = ("tracer", "node", "data", "_real", "root", "attr", "_node")
-"""Attributes that a proxy itself has: their assignment is not traced."""
+"""Attributes of the proxy itself: assignments to them are not traced."""
 
 
 _OF_CLASSES = frozenset({"__dataclass_fields__", "_fields"})
-"""Attributes of dataclasses and named tuples that all objects of one class share."""
+"""Attributes that dataclasses and named tuples share between all instances of a class."""
 
 
 class Assignable(fx.Proxy):
-    """A proxy that takes `x[:, 1:] = y`, which fx can write down but not trace, and `x += y` and `x.n = y`, where the
-    tracer keeps such operators in place: fx makes a new tensor of `x + y`, and sets the attribute of the proxy."""
+    """A proxy that supports `x[:, 1:] = y`, `x += y` and `x.n = y`.
+
+    fx can represent item assignment but does not trace it; it computes `x + y` for `x += y`, and sets the attribute of
+    the proxy for `x.n = y`. With `TraceOptions.keep_in_place`, both become nodes.
+    """
 
     _iterated: tuple[CodeType, int] | None = None
-    """The last instruction that has begun a loop over it."""
+    """The last instruction that started a loop over this proxy."""
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
-        if isinstance(index, str):  # of a dict
+        if isinstance(index, str):  # an entry of a dict
             entries = self._entries()
-            for place in [place for place in entries if place[1] == index]:  # it may be one dict, read twice
+            for place in [place for place in entries if place[1] == index]:  # two nodes may read the same dict
                 del entries[place]
             entries[self.node, index] = value
 
@@ -92,12 +95,12 @@ class Assignable(fx.Proxy):
         return Shape(self, name) if name == "shape" else self._or_none(Property(self, name))
 
     def keys(self) -> Any:
-        """The names in a dict, which `f(**batch)` asks for, too."""
+        """Return the keys of a dict; `f(**batch)` calls this too."""
         return dict.fromkeys(self._decided("keys")).keys() if self._is_decided("keys") else super().keys()
 
     def _or_none(self, read: Assignable) -> Any:
-        """An entry of an input; None where it is None in the example: code asks `if batch["mask"] is None`. The graph
-        is guarded against inputs that have something there."""
+        """Return an entry of an input. If it is None in the example, return None, as code may test `if batch["mask"] is
+        None`, and guard the graph against inputs that have a value there."""
         decisions: Decisions | None = getattr(self.tracer, "decisions", None)
         if decisions is None or not self._holds_entries():
             return read
@@ -111,7 +114,7 @@ class Assignable(fx.Proxy):
         return None
 
     def _holds_entries(self) -> bool:
-        """Whether it is an input, or was read from one, that is a list, a dict or an object."""
+        """Whether this is an input, or was read from one, that is a list, a dict or an object."""
         values: Values | None = getattr(self.tracer, "values", None)
         proxy: Any = self
         while isinstance(proxy, Property):
@@ -124,13 +127,13 @@ class Assignable(fx.Proxy):
         return values is not None and not isinstance(values.given(node), (Tensor, *PLAIN))
 
     def _entries(self) -> dict[tuple[fx.Node, str], Any]:
-        """What `forward` has written into dicts."""
+        """Return the values that `forward` has written into dicts."""
         found: dict[tuple[fx.Node, str], Any] = getattr(self.tracer, "entries", {})
         return found
 
     @property
     def data(self) -> Any:
-        """The same entries without a history of gradients."""
+        """The same tensor without autograd history."""
         return self.tracer.create_proxy("call_function", getattr, (self, "data"), {})
 
     @data.setter
@@ -170,7 +173,8 @@ class Assignable(fx.Proxy):
         return self._in_place(operator.ixor, other)
 
     def _in_place(self, function: Callable[[Any, Any], Any], other: Any) -> Any:
-        """A node for the operator; or NotImplemented, for which Python takes the operator that makes a new tensor."""
+        """Create a node for an in-place operator, or return NotImplemented, for which Python calls the out-of-place
+        one."""
         options: TraceOptions | None = getattr(self.tracer, "options", None)
         if options is None:
             return NotImplemented
@@ -185,17 +189,17 @@ class Assignable(fx.Proxy):
         return object.__hash__(self)
 
     def _is_value(self) -> bool:
-        """Whether it stands for something that is equal to others, and not for a tensor."""
+        """Whether this stands for a plain value that is compared by equality, and not for a tensor."""
         try:
             return not isinstance(self._value(), Tensor)
         except Unknown:
             return is_value(self.node)
 
     def _value(self) -> Any:
-        """What it holds for the example inputs.
+        """Return the value for the example inputs.
 
         Raises:
-            Unknown: nobody knows.
+            Unknown: the value cannot be determined.
         """
         values: Values | None = getattr(self.tracer, "values", None)
         if values is None:
@@ -207,10 +211,11 @@ class Assignable(fx.Proxy):
 
     @property  # type: ignore[misc]  # nothing assigns to it
     def __class__(self) -> Any:
-        """For `isinstance(x, torch.Tensor)` and `isinstance(x.shape[0], int)` in user code."""
+        """The class of the value, for `isinstance(x, torch.Tensor)` and `isinstance(x.shape[0], int)` in user code."""
         return self._python_class() if asks_for_class(sys._getframe(1)) else type(self)
 
     def _python_class(self) -> type:
+        """Return the class that the value has when the graph runs."""
         try:
             value = self._value()
         except Unknown:
@@ -225,7 +230,7 @@ class Assignable(fx.Proxy):
         if not self._is_decided("length"):
             return super().__len__()
         caller = sys._getframe(1)
-        if self._iterated == (caller.f_code, caller.f_lasti):  # `list(x)` takes the length for a hint, too
+        if self._iterated == (caller.f_code, caller.f_lasti):  # `list(x)` also calls `len`, for a size hint
             return len(self._value())
         return self._decided("length")  # type: ignore[no-any-return]
 
@@ -250,7 +255,8 @@ class Assignable(fx.Proxy):
         return iter([parts[k] for k in range(count)])
 
     def _of_dict(self) -> list[Any] | None:
-        """What `batch.items()` or `batch.values()` holds; None if it is something else, or the keys are not known."""
+        """Return the entries of `batch.items()` or `batch.values()`; None for anything else, or if the keys are
+        unknown."""
         if self.node.op != "call_method" or self.node.target not in ("items", "values") or len(self.node.args) != 1:
             return None
         batch = self.tracer.proxy(self.node.args[0])  # type: ignore[arg-type]  # a node
@@ -273,7 +279,8 @@ class Assignable(fx.Proxy):
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = None, kwargs: Any = None) -> Any:
-        """A node. torch has asked for the whole numbers among the arguments, to see whether they are some."""
+        """Create a node for a torch function. If torch's argument parser has read an argument as an integer only to
+        test for one, drop the guard for it."""
         given = [leaf for leaf in leaves((args or (), kwargs or {})) if isinstance(leaf, fx.Proxy)]
         decisions: Decisions | None = getattr(given[0].tracer, "decisions", None)
         if decisions is not None:
@@ -299,28 +306,29 @@ class Assignable(fx.Proxy):
         return other // self, other % self
 
     def __array_ufunc__(self, function: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        """A node for a function of NumPy's, `np.sqrt(x.shape[-1])` or `np.float64(2) * x`."""
+        """Create a node for a NumPy ufunc, as in `np.sqrt(x.shape[-1])` or `np.float64(2) * x`."""
         arithmetic = OPERATORS.get(name_of(function, method, kwargs))
         if arithmetic is not None and not kwargs and not any(map(is_array, args)):
             return arithmetic(*map(plain_number, args))
         return self._by_numpy(name_of(function, method, kwargs), args, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
-        """A node for a function of NumPy's that takes several numbers, `np.prod(x.shape)`."""
+        """Create a node for a NumPy function of several numbers, as in `np.prod(x.shape)`."""
         return self._by_numpy(name_of(function, "__call__", kwargs), args, kwargs)
 
     def _by_numpy(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        """Create a node for a NumPy function of plain numbers; refuse arrays."""
         given = [leaf for leaf in leaves((args, dict(kwargs))) if isinstance(leaf, Assignable)]
         if not name or not all(proxy._is_value() for proxy in given):
             raise self._value_read("an array of numbers")
         return self.tracer.create_proxy("call_function", numpy_number, (name, *args), dict(kwargs))
 
     def _numeric(self, function: Callable[..., Any], *args: Any) -> Any:
-        """A node for a function of numbers."""
+        """Create a node that applies a function of numbers to this value."""
         return self.tracer.create_proxy("call_function", function, (self, *args), {})
 
     def _is_decided(self, asked: str) -> bool:
-        """Whether the example inputs answer a question."""
+        """Whether the example inputs answer a question about this value."""
         if getattr(self.tracer, "decisions", None) is None:
             return False
         try:
@@ -329,10 +337,10 @@ class Assignable(fx.Proxy):
             return False
 
     def _decided(self, asked: str, by: Instruction | None = None) -> Any:
-        """The answer to a question for the example inputs; the graph is guarded against others.
+        """Return the answer for the example inputs, and guard the graph against inputs with another answer.
 
         Raises:
-            Exception: the example inputs do not give it.
+            Exception: the example inputs do not determine the answer.
         """
         if not self._is_decided(asked):
             raise self._value_read(_NAMES[asked])
@@ -340,6 +348,7 @@ class Assignable(fx.Proxy):
         return decisions.answer(self, asked, self._value(), by=by)
 
     def _value_read(self, what: str) -> Exception:
+        """Return the error to raise where code reads a traced value, and record it in the tracer."""
         buffers = buffers_behind(self.node)
         error: Exception = TypeError(f"a traced value cannot be read as {what}: it is known only when the model runs")
         if buffers:
@@ -350,11 +359,11 @@ class Assignable(fx.Proxy):
 
 
 class Property(Attribute, Assignable):
-    """An attribute of a value: its shape, its dtype, a method of it. It can be written to as well:
-    `batch.inner.y = y`, `batch.layers += [y]`."""
+    """A proxy for an attribute of a value: its shape, its dtype, a method. It supports assignment too: `batch.inner.y =
+    y`, `batch.layers += [y]`."""
 
     def _value(self) -> Any:
-        """As of any proxy, without a node for it."""
+        """Return the value of the attribute for the example inputs, without creating a node."""
         values: Values | None = getattr(self.tracer, "values", None)
         if values is None:
             raise Unknown
@@ -369,28 +378,29 @@ class Property(Attribute, Assignable):
             raise Unknown from None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """A call of a method."""
+        """Create a node for a method call. An entry of an input that is None in the example is returned as None."""
         called = super().__call__(*args, **kwargs)
         return self.root._or_none(called) if self.attr in READS else called
 
     def _python_class(self) -> type:
+        """Return the class of the attribute, which is known for some attributes without an example."""
         known = {"ndim": int, "dtype": torch.dtype, "shape": torch.Size}.get(self.attr)
         return super()._python_class() if known is None else known
 
 
 class Sizes(Assignable):
-    """All sizes of a tensor: `x.size()`."""
+    """A proxy for all sizes of a tensor: `x.size()`."""
 
 
 class Shape(Property, Sizes):
-    """All sizes of a tensor: `x.shape`."""
+    """A proxy for all sizes of a tensor: `x.shape`."""
 
 
-Sequence.register(Sizes)  # for `match x.shape: case [n, c]`, which would go on as if it did not match
+Sequence.register(Sizes)  # otherwise `match x.shape: case [n, c]` silently does not match
 
 
 class BufferProxy(Assignable):
-    """A buffer: its shape and dtype are known while a model is traced, its values are read when the graph runs."""
+    """A proxy for a buffer. Its shape is known while the model is traced; its values are read when the graph runs."""
 
     def __init__(self, node: fx.Node, tracer: fx.Tracer, tensor: Tensor) -> None:
         super().__init__(node, tracer)
@@ -398,17 +408,18 @@ class BufferProxy(Assignable):
 
     @property
     def shape(self) -> torch.Size:
-        """As of a tensor."""
+        """The shape of the buffer."""
         return self._real.shape
 
     @property
     def ndim(self) -> int:
-        """As of a tensor."""
+        """The number of dimensions of the buffer."""
         return self._real.ndim
 
     @property
     def dtype(self) -> Any:
-        """What the buffer has when the graph runs, as it may be cast; what it has now where code must know it."""
+        """The dtype of the buffer when the graph runs, as a cast may change it; its current dtype if the tracer does
+        not follow dtypes."""
         options: TraceOptions | None = getattr(self.tracer, "options", None)
         if options is not None:
             options.reads_dtypes = True
@@ -417,57 +428,57 @@ class BufferProxy(Assignable):
 
     @property
     def device(self) -> torch.device:
-        """As of a tensor."""
+        """The device of the buffer."""
         return self._real.device
 
     @property
     def is_cuda(self) -> bool:
-        """As of a tensor."""
+        """Whether the buffer is on a CUDA device."""
         return self._real.is_cuda
 
     @property
     def requires_grad(self) -> bool:
-        """As of a tensor."""
+        """Whether the buffer requires gradients."""
         return self._real.requires_grad
 
     def size(self, dim: int | None = None) -> Any:
-        """As of a tensor."""
+        """Return the size of the buffer, or its size along one dimension."""
         return self._real.size() if dim is None else self._real.size(dim)
 
     def dim(self) -> int:
-        """As of a tensor."""
+        """Return the number of dimensions of the buffer."""
         return self._real.dim()
 
     def numel(self) -> int:
-        """As of a tensor."""
+        """Return the number of elements of the buffer."""
         return self._real.numel()
 
     def nelement(self) -> int:
-        """As of a tensor."""
+        """Return the number of elements of the buffer, as `numel` does."""
         return self._real.numel()
 
     def is_floating_point(self) -> bool:
-        """As of a tensor."""
+        """Return whether the dtype of the buffer is a floating-point dtype."""
         return self._real.is_floating_point()
 
     def is_complex(self) -> bool:
-        """As of a tensor."""
+        """Return whether the dtype of the buffer is a complex dtype."""
         return self._real.is_complex()
 
     def get_device(self) -> int:
-        """As of a tensor."""
+        """Return the device index of the buffer."""
         return self._real.get_device()
 
     def element_size(self) -> int:
-        """As of a tensor."""
+        """Return the size of one element in bytes."""
         return self._real.element_size()
 
     def item(self) -> Any:
-        """Its value, which the trace has to fix."""
+        """Raise `ReadsValues`, as the trace has to fix the value of the buffer."""
         raise self._value_read("a number")
 
     def tolist(self) -> Any:
-        """Its values, which the trace has to fix."""
+        """Raise `ReadsValues`, as the trace has to fix the values of the buffer."""
         raise self._value_read("numbers")
 
     def __len__(self) -> int:
@@ -479,7 +490,8 @@ class BufferProxy(Assignable):
 
 
 def buffers_behind(node: fx.Node) -> frozenset[str]:
-    """The buffers that a value is computed from; none if it also depends on an input, a module or a parameter."""
+    """Return the names of the buffers that a value is computed from; empty if it also depends on an input, a module or
+    a parameter."""
     found: set[str] = set()
     queue, seen = [node], {node}
     while queue:

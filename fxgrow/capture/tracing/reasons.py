@@ -1,4 +1,4 @@
-"""What stopped a trace, without the names of classes and protocols that the user has never heard of."""
+"""Error messages for failed traces, without the names of internal classes and protocols."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ITERATED = re.compile(r"Proxy object cannot be iterated\..*")
 
 
 def in_plain_words(error: Exception) -> str:
-    """The first line of an error's message."""
+    """Return the first line of an error's message, reworded where it names internals of torch.fx or fxgrow."""
     if isinstance(error, FxgrowError):
         return error.refusal.what
     text = (str(error).strip() or repr(error)).splitlines()[0]

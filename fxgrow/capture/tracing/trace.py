@@ -1,4 +1,4 @@
-"""`trace`: from a module to an fx graph that is compared with it, in both modes and at two sets of sizes."""
+"""`trace`: convert a module to an fx graph and compare the two, in both modes and at two sets of sizes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ from .transformer_forwards import KINDS
 from .values import Values
 
 ROUNDS = 12
-"""How often a model is traced again because a module has to be kept whole, or the values of a buffer to be fixed."""
+"""The maximum number of times a model is traced to find modules to keep whole and buffers whose values to fix."""
 
 
 def trace(
@@ -77,8 +77,8 @@ def trace(
     """Trace a model with torch.fx, ready to be grown, and compare the graph with the model.
 
     The graph runs the same operators as the model, with the same arguments, in evaluation and in training mode, and at
-    a second set of input sizes. Where the two modes run different graphs (auxiliary heads), the trace stands for the
-    mode that the model is in: run in the other mode, it raises an error.
+    a second set of input sizes. If the two modes run different graphs (auxiliary heads), the trace is valid for the
+    mode that the model is in: in the other mode, it raises an error.
 
     Example:
         >>> import torch, torchvision, fxgrow
@@ -86,26 +86,27 @@ def trace(
         >>> traced = fxgrow.trace(model, (torch.randn(2, 3, 64, 64),))
 
     Args:
-        model: any module; it is not changed. A GraphModule comes back as it is.
-        example_inputs: what the model takes: tensors, numbers, flags, texts, None, and lists, tuples, dicts and
-            dataclasses of them; by default inferred from the first layers. All later calls remember it: shapes and
-            dtypes, of whole numbers and flags their values. It also decides which arguments of `forward` are inputs. A
-            number among them may be another one in the next call; where None is given, the trace takes None only. Of
-            `*rest` and `**more` it takes as many as are given, of the same names, where `forward` asks for them.
-        example_kwargs: the same by name.
-        train_inputs: what the model takes in training mode, where that is something else (a detector's targets, say). A
-            model that is in training mode is traced with it.
-        train_kwargs: the same by name.
-        concrete_args: values for other arguments of `forward`. Arguments with plain defaults (flags, numbers, None)
-            are specialised to them, so that `if flag:` does not stop the trace.
+        model: any module; it is not changed. A GraphModule is returned as it is.
+        example_inputs: the inputs of the model: tensors, numbers, flags, strings, None, and lists, tuples, dicts and
+            dataclasses of them; inferred from the first layers by default. They are stored for later calls: the shapes
+            and dtypes of tensors, and the values of integer and bool tensors. They also determine which arguments of
+            `forward` are inputs. A number among them may change in the next call; an argument given as None accepts
+            only None. `*rest` and `**more` accept as many arguments as are given, of the same names, where `forward`
+            depends on them.
+        example_kwargs: keyword inputs of the model.
+        train_inputs: the inputs of the model in training mode, if they differ (a detector's targets, say). A model in
+            training mode is traced with them.
+        train_kwargs: keyword inputs of the model in training mode.
+        concrete_args: values for other arguments of `forward`. Arguments with plain defaults (flags, numbers, None) are
+            specialised to them, so that `if flag:` does not stop the trace.
         leaf: what the trace does not look into: modules of the model or their paths, classes of modules, functions.
-            Each call of one becomes one node. Torch's own layers always do.
+            Each call of one becomes one node. Torch's own layers are always leaves.
 
     Code that `torch.compile` compiles (`module.compile()`, a compiled function or `forward`) is traced as the eager
-    code that it is made from, and the traced model runs that.
+    code behind it, and the traced model runs that code.
 
-    What `forward` decides by sizes (`if x.shape[1] < 8`, a loop over `x.unbind(1)`, `int(x.shape[0])`) the example
-    inputs decide. The graph raises FXG010 for inputs for which it would be decided otherwise.
+    Where `forward` branches on sizes (`if x.shape[1] < 8`, a loop over `x.unbind(1)`, `int(x.shape[0])`), the example
+    inputs determine the result. The graph raises FXG010 for inputs with a different result.
 
     Returns:
         A GraphModule that shares the model's parameters. Functional dropout and flags follow `training`. Parameters
@@ -113,7 +114,7 @@ def trace(
 
     Raises:
         UsageError: the model cannot be traced (the message names the line), the graph would not run what the model
-            runs, or it must not be grown (lazy, quantised, parametrised).
+            runs, or the model is not supported (lazy, quantised, parametrised).
     """
     given = as_call(example_inputs, example_kwargs)
     in_training = as_training_call(given, train_inputs, train_kwargs)
@@ -154,10 +155,11 @@ def trace(
 
 
 def _best(compared: Callable[[TraceOptions], fx.GraphModule]) -> fx.GraphModule:
-    """The graph that stands for most modes, and holds the fewest sizes of the example, of those that can be made.
+    """Return the best graph that can be made: valid for the most modes, then with the fewest sizes of the example
+    fixed.
 
     Raises:
-        FxgrowError: none can be made; why not the first.
+        FxgrowError: no graph can be made; this is the first error.
     """
     options = TraceOptions()
     best: fx.GraphModule | None = None
@@ -182,10 +184,12 @@ def _best(compared: Callable[[TraceOptions], fx.GraphModule]) -> fx.GraphModule:
 
 
 def _worth(gm: fx.GraphModule) -> tuple[int, int]:
+    """Rank a graph by the number of modes it is valid for, then by how few numbers of the example it fixes."""
     return len(modes_of(gm)), -pins(gm.graph)
 
 
 def _remember(gm: fx.GraphModule, call: Call | None, in_training: Call | None) -> None:
+    """Store the calls that a model was traced with in the graph module."""
     if call is not None:
         remember(gm, call)
     if in_training is not None:
@@ -194,43 +198,47 @@ def _remember(gm: fx.GraphModule, call: Call | None, in_training: Call | None) -
 
 @dataclass(slots=True)
 class Traces:
-    """A model's graphs."""
+    """The graphs of a model, and how they were traced."""
 
     graph: fx.Graph
     root: nn.Module
-    """The copy that was traced; it holds the constants."""
+    """The copy of the model that was traced; it holds the constants."""
     visited: set[str]
     fixed: tuple[str, ...] = ()
     """Buffers whose values the trace has fixed."""
     by_flag: dict[str, fx.Graph] = field(default_factory=dict)
-    """With the flag of one module changed that others read, by the path of that module."""
+    """Graphs traced with the `training` flag of one module inverted, by the path of that module; only for flags that
+    other modules read."""
     other: fx.Graph | None = None
-    """In the other mode; None if that cannot be traced."""
+    """The graph in the other mode; None if the trace is valid for one mode only."""
     why: str = ""
-    """Why the graph stands for one mode alone; empty if it stands for both."""
+    """Why the trace is valid for one mode only; empty if it is valid for both."""
     apart: set[str] = field(default_factory=set)
-    """Modules that are known to run something else in the other mode then."""
+    """For a trace valid for one mode only, the modules known to run something else in the other mode."""
 
 
 @dataclass(slots=True)
 class _Settings:
+    """The settings of a trace, which change when the model has to be traced again."""
+
     options: TraceOptions
     generators: Sequence[Any]
     functions: Sequence[Callable[..., Any]] = ()
     leaves: set[str] = field(default_factory=set)
     fixed: set[str] | None = field(default_factory=set)
     follows_dtypes: bool = True
-    """Whether the dtypes of buffers are read when the graph runs; code that must know them is traced without."""
+    """Whether the dtypes of buffers are read when the graph runs; False for code that must know them during the
+    trace."""
 
     def state(self) -> tuple[object, ...]:
-        """What is set now."""
+        """Return a snapshot of the settings that tracing may change."""
         return frozenset(self.leaves), None if self.fixed is None else frozenset(self.fixed), self.follows_dtypes
 
 
 def _in_both_modes(
     model: nn.Module, concrete: Mapping[str, Any], call: Call | None, caches: Caches, settings: _Settings
 ) -> Traces:
-    """Trace in the model's mode and in the other one, keeping modules whole where that makes them one graph."""
+    """Trace in the model's mode and in the other one, keeping modules whole where that makes the two graphs alike."""
     for _ in range(ROUNDS):
         caches.clean()
         ours = _traced(model, concrete, call, model.training, settings)
@@ -246,7 +254,7 @@ def _in_both_modes(
             other = _traced(model, concrete, call, not model.training, settings)
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # the other mode may well be untraceable; the mode that was asked for is not
+        except Exception as error:  # the other mode may be untraceable; the model's own mode is traceable
             ours.why = f"in the other mode torch.fx cannot trace it ({in_plain_words(error)})"
             return ours
         if settings.state() != before:
@@ -269,7 +277,8 @@ def _in_both_modes(
 def _with_one_flag(
     model: nn.Module, concrete: Mapping[str, Any], call: Call | None, settings: _Settings, ours: fx.Graph
 ) -> Iterator[tuple[str, fx.Graph]]:
-    """By its path, for each module whose flag others read, the graph that differs in that flag alone."""
+    """Yield, for each module whose `training` flag other modules read, its path and the graph traced with that flag
+    inverted."""
 
     def traced(flipped: Sequence[str]) -> fx.Graph | None:
         before = settings.state()
@@ -277,7 +286,7 @@ def _with_one_flag(
             graph = _traced(model, concrete, call, model.training, settings, flipped=flipped).graph
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception:  # then the comparison says what differs
+        except Exception:  # the comparison with the module reports the difference
             return None
         return graph if settings.state() == before and same_wiring(ours, graph) else None
 
@@ -300,14 +309,14 @@ def _traced(
     *,
     flipped: Collection[str] = (),
 ) -> Traces:
-    """Trace a copy of a model in one mode; again where the values of buffers have to be fixed.
+    """Trace a copy of a model in one mode, again if the values of buffers have to be fixed.
 
     Args:
-        flipped: paths of modules that are in the other mode than the model.
+        flipped: paths of modules whose `training` flag is inverted.
 
     Raises:
-        UsageError: it cannot be traced in its own mode.
-        Exception: nor in the other one.
+        UsageError: the model cannot be traced in its own mode.
+        Exception: the model cannot be traced in the other mode.
     """
     while True:
         twin = Twin(_own, KINDS)(model)
@@ -315,7 +324,7 @@ def _traced(
             set_mode(twin, model, training)
         for module in {twin.get_submodule(path) for path in flipped}:
             module.training = not module.training
-        for module in twin.modules():  # `check_hooks` has them; here they would warn of proxies
+        for module in twin.modules():  # `check_hooks` handles these hooks; here they would warn about proxies
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
         defaults = kept_defaults(model, call, concrete)
         written = [kept for kept in map(container, defaults.values()) if kept is not None]
@@ -335,7 +344,7 @@ def _traced(
             with silent(), WritesUndone(), gradients_kept(model), settings_kept(no_other_threads), streams:
                 graph = _graph(tracer, twin, concrete, written)
             if tracer.noted_error is not None:
-                raise tracer.noted_error  # `forward` has gone on after it, and may have done something else
+                raise tracer.noted_error  # `forward` caught it and may have taken another path
             if tests_for_none(model):
                 guard_what_is_given(graph, twin, values)
             restore_signature(graph, model, concrete, call, defaults)
@@ -359,12 +368,12 @@ def _traced(
             raise usage(Kind.NOT_TRACEABLE, str(error), where=user_line(error), hint=error.way_out) from None
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # user code runs here; whatever it raises becomes one message with its line
+        except Exception as error:  # user code may raise anything: report it in one message with its line
             if settings.follows_dtypes and next(model.buffers(), None) is not None:
                 settings.follows_dtypes = False
                 continue
             if settings.fixed is not None and next(model.buffers(), None) is not None:
-                settings.fixed = None  # as plain torch.fx does it
+                settings.fixed = None  # as plain torch.fx does
                 continue
             if training is not model.training:
                 raise
@@ -379,7 +388,7 @@ def _traced(
 
 
 def _way_out(call: Call | None) -> str:
-    """What may help where torch.fx cannot trace a model."""
+    """Return a hint for a model that torch.fx cannot trace."""
     first = "" if call is not None else "give example_inputs=, whose sizes decide conditions and loops; "
     return (
         f"{first}fix a flag with concrete_args={{'name': value}}, keep a module, a class or a function whole with "
@@ -388,8 +397,8 @@ def _way_out(call: Call | None) -> str:
 
 
 def _graph(tracer: GrowthTracer, twin: nn.Module, concrete: Mapping[str, Any], written: Sequence[Kept]) -> fx.Graph:
-    """Trace; containers that `forward` has written to are what they were, or the trace in the other mode would find
-    proxies in them."""
+    """Trace, then restore containers that `forward` has written to; otherwise the next trace would find proxies in
+    them."""
     try:
         return tracer.trace(twin, concrete_args=dict(concrete) or None)
     finally:
@@ -398,7 +407,7 @@ def _graph(tracer: GrowthTracer, twin: nn.Module, concrete: Mapping[str, Any], w
 
 
 def _fixed(model: nn.Module, graph: fx.Graph, fixed: set[str] | None) -> tuple[str, ...]:
-    """The buffers that a graph does not read when it runs, though `forward` has read them."""
+    """Return the buffers that `forward` has read but that the graph does not read when it runs."""
     if fixed is not None:
         return tuple(sorted(fixed))
     read = {str(n.target) for n in graph.nodes if n.op == "get_attr"}
@@ -407,7 +416,7 @@ def _fixed(model: nn.Module, graph: fx.Graph, fixed: set[str] | None) -> tuple[s
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """Parameters stand for themselves; buffers get memory of their own, which `forward` may write to."""
+    """Return a parameter as it is, and a copy of a buffer, which `forward` may write to."""
     if isinstance(tensor, nn.Parameter):
         return tensor
     with torch.no_grad():
@@ -415,7 +424,7 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
-    """A GraphModule with the model's own modules and tensors, and the constants that `forward` made."""
+    """Build a GraphModule from the model's own modules and tensors and the constants that `forward` created."""
     for node in both.graph.nodes:
         if isinstance(
             node.type, str
@@ -462,11 +471,11 @@ def _graph_module(model: nn.Module, both: Traces) -> fx.GraphModule:
 
 
 def _root(model: nn.Module, both: Traces) -> nn.Module:
-    """The model's own modules and tensors by its names, and beside them the constants that `forward` made."""
+    """Build a root module that holds the model's own modules and tensors, and the constants that `forward` created."""
     root = nn.Module()
     for name, value in model.__dict__.items():
         if name in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
-            value = type(value)(value)  # the model's own stays as it is
+            value = type(value)(value)  # a copy: the model's own dict stays unchanged
         root.__dict__[name] = value
     for name in both.root.__dict__.keys() - model.__dict__.keys():
         root.__dict__[name] = both.root.__dict__[name]
@@ -474,7 +483,7 @@ def _root(model: nn.Module, both: Traces) -> nn.Module:
 
 
 def _persist_what_the_model_does(gm: fx.GraphModule, model: nn.Module) -> None:
-    """Let state_dict hold what the model's holds: without constants, and tensors that are plain attributes."""
+    """Make `state_dict` hold what the model's holds: no constants, and no tensors that are plain attributes."""
     theirs = dict(model.named_modules(remove_duplicate=False))
     for path, module in gm.named_modules():
         source = theirs.get(path)

@@ -1,4 +1,4 @@
-"""How a tracer writes down what torch.fx simplifies."""
+"""Options for how a tracer represents code that torch.fx simplifies."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class TraceOptions:
-    """How a tracer writes down what torch.fx simplifies, and whether `forward` has such code."""
+    """How a tracer represents code that torch.fx simplifies, and whether `forward` contains such code."""
 
     keep_in_place: bool = False
-    """`x += y` stays in place, as it matters where `x` is read by another name; else it is traced as `x = x + y`, and
-    what is assigned to an attribute is known to the trace alone."""
+    """Keep `x += y` in place, which matters where `x` has another name. Otherwise it is traced as `x = x + y`, and
+    attribute assignments change proxies only."""
     has_in_place: bool = False
-    """`forward` has such code."""
+    """`forward` contains such code."""
     copy_constants: bool = False
-    """Tensors that `forward` makes of numbers alone are made anew in each call; else the graph keeps them."""
+    """Copy tensors that `forward` creates from plain numbers in each call. Otherwise all calls share the tensors of the
+    graph."""
     has_constants: bool = False
-    """`forward` makes such tensors."""
+    """`forward` creates such tensors."""
     trace_factories: bool = False
-    """The calls that make such tensors are nodes of the graph: what is computed may be written to the tensors."""
+    """Trace the calls that create such tensors as nodes, so that computed values can be written to the tensors."""
 
     follows_dtypes: bool = True
-    """Dtypes of buffers are read when the graph runs, as they may be cast; else they are those of now."""
+    """Read the dtypes of buffers when the graph runs, as a cast may change them. Otherwise use the current dtypes."""
     reads_dtypes: bool = False
-    """`forward` reads such dtypes."""
+    """`forward` reads dtypes of buffers."""
 
     def try_factories(self) -> bool:
-        """Try to note the calls that make constants, which else may need sizes as plain numbers; false if that is done
-        already, or there are none."""
+        """Switch to tracing the calls that create constants, which may otherwise need sizes as plain numbers. Return
+        False if they are traced already, or there are none."""
         if self.trace_factories or not self.has_constants:
             return False
         self.keep_in_place = self.copy_constants = self.trace_factories = True
         return True
 
     def try_next(self, *, failed: bool) -> bool:
-        """Try the next way; false if there is no other one.
+        """Switch to the next options to try; return False if there are none left.
 
         Args:
             failed: whether no graph could be made so far.

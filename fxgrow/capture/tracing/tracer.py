@@ -1,7 +1,7 @@
-"""torch.fx's tracer, taught what growing needs.
+"""torch.fx's tracer, extended for growing models.
 
-Buffers are read when the graph runs, items are assigned, modules are kept whole so that they follow `training`, nodes
-know their source lines, and other threads are left alone.
+Buffers are read when the graph runs, item assignment is traced, modules that read `training` are kept as leaves, nodes
+record their source lines, and other threads are not affected.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from .values import Unknown, Values
 
 PLAIN_DICTS = (dict, fx.immutable_collections.immutable_dict)
 PLAIN_LISTS = (list, fx.immutable_collections.immutable_list)
-"""Dicts and lists that torch.fx writes out as `{…}` and `[…]`; others are made by a call of their class."""
+"""Dict and list types that torch.fx writes as `{…}` and `[…]`; for other types the graph calls their class."""
 
 
 class GrowthTracer(ErrorTracker):
-    """Traces a copy of a model (`twin.py`), which it may leave changed."""
+    """A tracer for a copy of a model (see `module_twin.py`); it may leave the copy modified."""
 
     def __init__(
         self,
@@ -54,17 +54,18 @@ class GrowthTracer(ErrorTracker):
         values: Values | None = None,
         functions: Collection[Callable[..., Any]] = (),
     ) -> None:
-        """Start a trace.
+        """Create a tracer.
 
         Args:
-            leaves: paths of modules that are kept whole, beside torch's own.
-            fixed: names of buffers whose values the trace fixes; None for all.
-            options: how to write down what torch.fx simplifies; by default exactly, which suits code that is written
-                from a graph: torch.fx makes a tracer of this class, without arguments, when it reads a pickled trace.
+            leaves: paths of modules to keep as leaves, in addition to torch's own.
+            fixed: names of buffers whose values are fixed by the trace; None for all.
+            options: how to trace what torch.fx simplifies. The default keeps everything exact, which suits code
+                generated from a graph: torch.fx creates a tracer of this class, without arguments, when it unpickles a
+                trace.
             follows_dtypes: whether the dtypes of buffers are read when the graph runs.
-            defaults: values of arguments that the graph does not take, by name.
-            values: what nodes hold for the example inputs.
-            functions: calls of these become nodes, beside those of torch's.
+            defaults: values of arguments that are not inputs of the graph, by name.
+            values: values of the nodes for the example inputs.
+            functions: functions whose calls become nodes, in addition to torch's.
         """
         self._of_lists = of_lists()
         super().__init__(autowrap_functions=(*WITH_SIZES, *self._of_lists, *functions))
@@ -75,16 +76,17 @@ class GrowthTracer(ErrorTracker):
         self.follows_dtypes = follows_dtypes
         self.options = options or TraceOptions(keep_in_place=True, trace_factories=True)
         self._copies: dict[str, fx.Node] = {}
-        """By the name of a constant, the copy that each call makes of it."""
+        """The node that copies a constant in each call, by the name of the constant."""
         self.leaves = frozenset(leaves)
         self.fixed = None if fixed is None else frozenset(fixed)
         self.entries: dict[tuple[fx.Node, str], Any] = {}
-        """What was written into dicts among the inputs, by the node of the dict and the key."""
+        """Values written into dicts among the inputs, by the node of the dict and the key."""
         self.visited: set[str] = set()
         """Paths of the modules that were traced into."""
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
-        """Trace; what `forward` leaves switched off is switched on again, and what fx patches is put back."""
+        """Trace a module. Afterwards, restore the grad mode that `forward` may have changed and everything fx has
+        patched."""
         self._contexts, self._patches = Contexts.now(), Patches()
         self._thread = threading.get_ident()
         self._buffers: dict[int, str] = {}
@@ -100,29 +102,29 @@ class GrowthTracer(ErrorTracker):
                 graph = super().trace(root, concrete_args)
             for node in graph.nodes:
                 if node.target in WITH_SIZES or node.target is numpy_number:
-                    node.meta.pop("is_wrapped", None)  # for which fx would write `wrap("torch.zeros")`, and fail
+                    node.meta.pop("is_wrapped", None)  # fx would generate `wrap("torch.zeros")`, which fails
             return graph
-        except Exception as error:  # fx may take an interruption for a fault of its own
+        except Exception as error:  # fx may replace a KeyboardInterrupt by an error of its own
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
             raise
         finally:
             try:
                 self._patches.put_back()
-            finally:  # again, for an interruption of the first time
+            finally:  # again, in case the first call was interrupted
                 self._patches.put_back()
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        """A node, with the lines of the user's code that make it. (What fx records of its own takes far longer.)"""
+        """Create a node that records the lines of user code behind it. (fx's own stack traces take far longer.)"""
         node = super().create_node(*args, **kwargs)
         if (node.op == "call_method" and node.target in WRITES) or node.target in IN_PLACE:
-            self.entries.clear()  # whichever dict it is, it may have other entries now
+            self.entries.clear()  # the call may change the entries of any dict
         if not node.stack_trace and node.op not in ("placeholder", "output"):
             node.stack_trace = user_stack(sys._getframe(1))
         return node
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *others: Any, **options: Any) -> fx.Proxy:
-        """A node, and what stands for its result."""
+        """Create a node and return a proxy for its result. NumPy functions of lists are traced as `numpy_number`."""
         name = self._of_lists.get(target) if kind == "call_function" else None
         if name is not None:
             target, args = numpy_number, (name, *args)
@@ -132,7 +134,7 @@ class GrowthTracer(ErrorTracker):
         return made
 
     def _check_number(self, made: fx.Proxy) -> None:
-        """Refuse a function of NumPy's that makes an array of sizes: what is done with that is not noted."""
+        """Refuse a NumPy function that turns sizes into an array: operations on the array would not be traced."""
         try:
             found = self.values.of(made.node) if self.values is not None else None
         except Unknown:
@@ -147,27 +149,30 @@ class GrowthTracer(ErrorTracker):
         return self.module_stack[last][0] if last is not None else ""
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        """A proxy for a node."""
+        """Return a proxy for a node."""
         sizes = node.op == "call_method" and node.target == "size" and len(node.args) + len(node.kwargs) == 1
         return Sizes(node, self) if sizes else Assignable(node, self)
 
     def create_arg(self, a: Any) -> Any:
-        """The arguments of a node that is being made: the moment to look at what torch's context managers have set, and
-        fx has patched. The last node, the output, is made when all of it is."""
+        """Convert an argument of a new node.
+
+        This also records the patches that fx has made, and refuses torch context managers that `forward` has entered.
+        The output node is created last, so every change is seen.
+        """
         self._patches.note()
         a = plain_number(a)
         entered = Contexts.now().entered(self._contexts)
         if entered:
             raise Forgotten(entered, applied(sys._getframe(1)))
         if (isinstance(a, dict) and type(a) not in PLAIN_DICTS) or (isinstance(a, list) and type(a) not in PLAIN_LISTS):
-            return self._made(a)  # fx would make a plain dict of it
+            return self._made(a)  # fx would convert it to a plain dict or list
         if is_dataclass(a) and not isinstance(a, type) and not all(f.init for f in fields(a)):
-            return self._made(a)  # fx would pass all fields
+            return self._made(a)  # fx would pass every field to the constructor
         made = super().create_arg(a)
         return self._constant(made) if isinstance(a, Tensor) else made
 
     def _constant(self, made: Any) -> Any:
-        """A constant, or the copy of it that each call makes."""
+        """Return the node of a constant, or of the copy that each call makes of it."""
         if not (isinstance(made, fx.Node) and str(made.target).startswith("_tensor_constant")):
             return made
         self.options.has_constants = True
@@ -178,7 +183,8 @@ class GrowthTracer(ErrorTracker):
         return self._copies[str(made.target)]
 
     def _made(self, a: Any) -> fx.Node:
-        """A call that makes a dict or list of some class (a ModelOutput, say) or a dataclass, as user code does."""
+        """Create a call that constructs a dict or list subclass (such as a ModelOutput) or a dataclass, as user code
+        does."""
         if is_dataclass(a):
             named = {f.name: self.create_arg(getattr(a, f.name)) for f in fields(a) if f.init}
             return self.create_node("call_function", type(a), (), named)
@@ -192,7 +198,8 @@ class GrowthTracer(ErrorTracker):
         return self.create_node("call_function", type(a), (items,), {})
 
     def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
-        """Placeholders for the arguments; and buffers that `forward` assigns anew are written to before it returns."""
+        """Create placeholders for the arguments. Buffers that `forward` reassigns are written in place before it
+        returns."""
         function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
         args = put_defaults(self.graph, args, self.defaults)
 
@@ -205,6 +212,7 @@ class GrowthTracer(ErrorTracker):
         return run, args
 
     def _store_buffers(self) -> None:
+        """Copy the values that `forward` has assigned to buffers into the buffers."""
         for path, module in self.root.named_modules():
             for name, value in module._buffers.items():
                 if isinstance(value, fx.Proxy):
@@ -217,7 +225,7 @@ class GrowthTracer(ErrorTracker):
                         self.create_proxy("call_method", "copy_", (buffer, value), {})
 
     def _has_another_shape(self, name: str, value: fx.Proxy) -> bool:
-        """Whether what `forward` has assigned to a buffer is of another shape than the buffer, as far as is known."""
+        """Whether a value that `forward` assigns to a buffer is known to have a different shape from the buffer."""
         try:
             new = self.values.of(value.node) if self.values is not None else None
         except Unknown:
@@ -225,7 +233,8 @@ class GrowthTracer(ErrorTracker):
         return isinstance(new, Tensor) and name in self._shapes and new.shape != self._shapes[name]
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
-        """What stands for an attribute of a module. Threads that run other models get the attribute itself."""
+        """Return a proxy for a parameter or buffer of a module. Other threads, which run other models, get the
+        attribute itself."""
         if threading.get_ident() != self._thread:
             return attr_val
         name = self._buffers.get(id(attr_val))
@@ -240,26 +249,29 @@ class GrowthTracer(ErrorTracker):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """One node, or whatever the module runs. Threads that run other models just run them."""
+        """Create a node for a leaf module, or trace into a module. Other threads, which run other models, just call
+        it."""
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
         try:
             self.path_of_module(m)
-        except NameError:  # made in `forward`: a slice of a Sequential, `nn.ReLU()(x)`
+        except NameError:  # created in `forward`: a slice of a Sequential, `nn.ReLU()(x)`
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """A condition, which is known only if it depends on buffers alone."""
+        """Convert a proxy to bool. A condition on buffers alone raises `ReadsValues`, so that their values can be
+        fixed."""
         self._check_buffers(obj)
         return super().to_bool(obj)
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        """A loop over a value, whose length is known only if it depends on buffers alone."""
+        """Iterate over a proxy. A value that depends on buffers alone raises `ReadsValues`, so that it can be fixed."""
         self._check_buffers(obj)
         return super().iter(obj)
 
     def _check_buffers(self, obj: fx.Proxy) -> None:
+        """Raise `ReadsValues` for a value that depends on buffers alone."""
         buffers = buffers_behind(obj.node)
         if buffers:
             error = ReadsValues(buffers)
@@ -267,14 +279,15 @@ class GrowthTracer(ErrorTracker):
             raise error
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """torch's own modules but for whole transformers, modules without parameters that look at `training`, and those
-        that were asked for."""
+        """Whether to keep a module as a leaf: requested modules, torch's own except transformers, and modules without
+        parameters that read `training`."""
         leaf = module_qualified_name in self.leaves or self._is_leaf(m, module_qualified_name)
         if not leaf:
             self.visited.add(module_qualified_name)
         return leaf
 
     def _is_leaf(self, m: nn.Module, path: str) -> bool:
+        """Whether a module is a leaf that the user has not requested."""
         if type(m) in OPEN:
             return False
         if super().is_leaf_module(m, path):

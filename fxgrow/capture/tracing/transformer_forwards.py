@@ -1,4 +1,4 @@
-"""torch's transformer modules written out: what they compute without their fast paths, for tracing to look into."""
+"""Forward methods of torch's transformer modules without their fused fast paths, so that they can be traced into."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 logger = logging.getLogger("fxgrow")
 _Tensor = Any
-"""A tensor, or fx's stand-in for one."""
+"""A tensor, or an fx proxy."""
 
 
 def _encoder_layer(
@@ -19,6 +19,8 @@ def _encoder_layer(
     src_key_padding_mask: _Tensor = None,
     is_causal: bool = False,
 ) -> _Tensor:
+    """Forward of `nn.TransformerEncoderLayer` without the fast path."""
+
     def attend(x: _Tensor) -> _Tensor:
         return self._sa_block(x, src_mask, src_key_padding_mask, is_causal=is_causal)
 
@@ -36,6 +38,7 @@ def _encoder(
     src_key_padding_mask: _Tensor = None,
     is_causal: bool | None = None,
 ) -> _Tensor:
+    """Forward of `nn.TransformerEncoder` without nested tensors."""
     if src_key_padding_mask is not None and self.use_nested_tensor:
         logger.warning(
             "TransformerEncoder's fast path writes zeros at padded positions in evaluation mode; "
@@ -57,6 +60,7 @@ def _decoder(
     tgt_is_causal: bool | None = None,
     memory_is_causal: bool = False,
 ) -> _Tensor:
+    """Forward of `nn.TransformerDecoder` without the detection of causal masks."""
     masks = {"tgt_mask": tgt_mask, "memory_mask": memory_mask}
     masks |= {"tgt_key_padding_mask": tgt_key_padding_mask, "memory_key_padding_mask": memory_key_padding_mask}
     for layer in self.layers:
@@ -78,6 +82,7 @@ def _transformer(
     tgt_is_causal: bool | None = None,
     memory_is_causal: bool = False,
 ) -> _Tensor:
+    """Forward of `nn.Transformer` without checks of its inputs."""
     memory = self.encoder(src, mask=src_mask, src_key_padding_mask=src_key_padding_mask, is_causal=src_is_causal)
     return self.decoder(
         tgt,
@@ -98,12 +103,12 @@ WRITTEN: dict[type[nn.Module], Any] = {
     nn.Transformer: _transformer,
 }
 OPEN = (nn.TransformerDecoderLayer,)
-"""Further modules of torch's own that tracing looks into."""
+"""Further torch modules that the tracer traces into."""
 
 
 KINDS: dict[type[nn.Module], type[nn.Module]] = {
     kind: type(kind.__name__, (kind,), {"forward": forward, "__module__": __name__})
     for kind, forward in WRITTEN.items()
 }
-"""Subclasses that run as they are written here. They stand in the place of torch's own in the copy of a model that is
-traced, so that no other model of the process sees them."""
+"""Subclasses of torch's transformer modules that run the forward methods above. Modules take these classes in the copy
+of a model that is traced; torch's own classes are not patched, so other models in the process are unaffected."""

@@ -1,6 +1,6 @@
-"""What the nodes of a graph hold while it is traced, for the example inputs: fake tensors, sizes, lists.
+"""Values of the nodes of a graph while it is traced, for the example inputs: fake tensors, sizes, lists.
 
-Nothing is computed before code asks for it.
+A value is computed only when it is asked for.
 """
 
 from __future__ import annotations
@@ -23,22 +23,27 @@ from ..user_objects.module_twin import Twin
 
 
 class Unknown(Exception):
-    """It cannot be said what a node holds: there is no example, or the operator needs the values of tensors."""
+    """Raised if the value of a node is unknown: there is no example, or the operator needs the values of tensors."""
 
 
 class Values:
-    """The values of the nodes of one graph, which grows meanwhile."""
+    """The values of the nodes of one graph, which grows while it is traced."""
 
     def __init__(self, root: nn.Module, given: Mapping[str, Any]) -> None:
-        """`root` is what is traced, and `given` the example inputs by the name of the argument."""
+        """Start with no values computed.
+
+        Args:
+            root: the traced module.
+            given: the example inputs by argument name.
+        """
         self._root = root
         self._tensors: dict[str, Tensor] = dict(root.named_parameters(remove_duplicate=False))
         self._tensors |= root.named_buffers(remove_duplicate=False)
-        """By name: `forward` may put stand-ins in their places."""
+        """By name; collected now because `forward` may replace tensors of the module by proxies."""
         self._given = given
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._fakes: dict[int, tuple[Tensor, Tensor]] = {}
-        """By identity of a tensor of the model, itself and its fake."""
+        """A tensor of the model and its fake tensor, by the id of the former."""
         self._twin: nn.Module | None = None
         self._known: dict[fx.Node, Any] = {}
         self._last: fx.Node | None = None
@@ -46,15 +51,15 @@ class Values:
         """Whether a value is being computed."""
 
     def of(self, node: fx.Node) -> Any:
-        """What a node holds.
+        """Return the value of a node.
 
         Raises:
-            Unknown: nobody knows.
+            Unknown: the value cannot be determined.
         """
         while node not in self._known:
             first = next(iter(node.graph.nodes))
             self._last = first if self._last is None else self._last.next
-            if self._last.op == "root":  # it is no node of this graph
+            if self._last.op == "root":  # the end of the graph: the node is in another one
                 raise Unknown
             self._known[self._last] = self._run(self._last)
         found = self._known[node]
@@ -63,15 +68,16 @@ class Values:
         return found
 
     def given(self, node: fx.Node) -> Any:
-        """What an input is in the example; None if it is not known."""
+        """Return the example value of an input; None if it is unknown."""
         return self._given.get(str(node.target))
 
     def catch_up(self, graph: fx.Graph) -> None:
-        """Do what all nodes of the graph do, which write to lists, dicts and objects among the inputs."""
+        """Run all nodes of the graph so far, as they may write to lists, dicts and objects among the inputs."""
         with suppress(Unknown):
             self.of(next(iter(reversed(graph.nodes))))
 
     def _run(self, node: fx.Node) -> Any:
+        """Compute the value of a node; return `Unknown` if that fails."""
         self.busy = True
         try:
             with _disable_current_modes():
@@ -80,12 +86,13 @@ class Values:
             raise
         except Unknown as error:
             return error
-        except Exception as error:  # whatever user code or an operator raises
+        except Exception as error:  # user code and operators may raise anything
             return Unknown(str(error))
         finally:
             self.busy = False
 
     def _result(self, node: fx.Node) -> Any:
+        """Run one node on the values of its arguments."""
         if node.op == "placeholder":
             if node.target in self._given:
                 return changed(self._given[str(node.target)], self._input)
@@ -114,9 +121,11 @@ class Values:
         return node.target(*args, **kwargs)
 
     def _input(self, leaf: Any) -> Any:
+        """Return the fake tensor for a tensor among the inputs; any other value unchanged."""
         return empty_fake(meta_of(leaf), self._mode) if isinstance(leaf, Tensor) else leaf
 
     def _fake(self, tensor: Tensor) -> Tensor:
+        """Return the fake tensor for a tensor of the model, always the same one."""
         if id(tensor) not in self._fakes:
             made: Tensor = empty_fake(meta_of(tensor), self._mode)
             made = nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
