@@ -194,7 +194,9 @@ def test_attention_that_is_not_quite_torchs_is_not_written_out(how: str) -> None
     for node in ("attend.in_proj_weight", "enter"):
         with pytest.raises(fxgrow.UsageError if how == "forward" else fxgrow.GrowthRefused) as caught:
             fxgrow.widen(traced, node, example_inputs=(x,))
-        way = "write the new `forward` in a subclass" if how == "forward" else "make attend a plain nn.MultiheadAttention"
+        way = (
+            "write the new `forward` in a subclass" if how == "forward" else "make attend a plain nn.MultiheadAttention"
+        )
         assert all(text in str(caught.value) for text in (CHANGED[how], way))
 
 
