@@ -358,7 +358,8 @@ _EFFECTS = (STORED, "aten::item", "aten::_local_scalar_dense", "aten::is_nonzero
 
 
 def _runs_layer(inputs: Sequence[int], own: Set[int], ties: Set[int]) -> bool:
-    """Return whether an operator reads a parameter (`ties`) and a value that is not a parameter or buffer (`own`)."""
+    """Return whether an operator reads a parameter or buffer in `ties`, and a computed value or input (not in
+    `own`)."""
     return not ties.isdisjoint(inputs) and bool(set(inputs) - own)
 
 

@@ -122,6 +122,8 @@ def fill(arg: Any, tensor: Callable[[Local], Any]) -> Any:
 
 
 class _Builder:
+    """Numbers the tensors of a recording, and collects their metadata, storages and constants for a template."""
+
     def __init__(self) -> None:
         self.known: dict[int, Local] = {}
         self.alive: list[Tensor] = []  # keeps tensors alive, so that their ids stay unique

@@ -17,7 +17,7 @@ class Attributes:
     """A snapshot of the attributes of all modules in a tree, other than registered tensors and submodules."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Take the snapshot."""
+        """Take the snapshot of the current attributes of `model` and its submodules."""
         self._saved: list[tuple[Any, Any]] = []
         seen: set[int] = set()
         for module in model.modules():

@@ -97,7 +97,7 @@ class Items:
                 thing.appendleft(item)
 
     def restore(self) -> None:
-        """Restore all items."""
+        """Restore all items of the list or deque, in their order."""
         now = list(self.thing)
         if len(now) == len(self.before) and all(a is b for a, b in zip(now, self.before, strict=True)):
             return
@@ -116,12 +116,12 @@ class Members:
     thing: set[Any]
 
     def clean(self) -> None:
-        """Remove new stand-ins."""
+        """Remove members that are or contain new stand-ins."""
         known = {id(item) for item in self.before}
         self.thing.difference_update([x for x in list(self.thing) if id(x) not in known and is_stand_in(x)])
 
     def restore(self) -> None:
-        """Restore all members."""
+        """Restore all members of the set."""
         if self.thing != self.before:
             self.thing.clear()
             self.thing.update(self.before)

@@ -34,7 +34,7 @@ class Kept:
                         self._saved[storage_of(tensor)] = whole, whole.clone()
 
     def restore(self) -> None:
-        """Restore the saved storages."""
+        """Write the saved contents back to their storages, and forget them."""
         if not self._saved:
             return
         with no_dispatch(), torch.no_grad():

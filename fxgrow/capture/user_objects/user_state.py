@@ -131,7 +131,7 @@ class _Reached:
         self._globals: dict[int, tuple[dict[str, Any], set[str]]] = {}
 
     def told(self) -> Reach:
-        """Return what was found."""
+        """Return the properties of all objects found so far."""
         return Reach(traits_of(self.codes), tuple(self.generators), self.numpy)
 
     def put_back(self) -> None:
