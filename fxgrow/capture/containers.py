@@ -40,6 +40,8 @@ def _filled(mapping: Any, items: Sequence[Any]) -> Any:
 
 
 def _record(kind: Any) -> Way:
+    """Return the `Way` of a dataclass, whose items are the fields that are set."""
+
     names = tuple(f.name for f in fields(kind))
 
     def rebuilt(like: Any, items: Sequence[Any]) -> Any:
@@ -90,6 +92,7 @@ _EXACT: dict[type, Way] = {
 
 @lru_cache(maxsize=_KINDS)
 def _way(kind: Any) -> Way | None:
+    """Return how to flatten objects of a class that is not in `_EXACT`; None if they are leaves."""
     if issubclass(kind, Tensor | nn.Module | str | bytes | torch.dtype):
         return None
     if issubclass(kind, tuple):

@@ -238,6 +238,7 @@ class Builder:
                 ref_of(step.outputs[k]).view = View(ref_of(base[1]), op, base[0], k)
 
     def _intrinsic(self, node: fx.Node, target: Callable[..., Any], args: Any, kwargs: Any) -> Ref:
+        """Add a call of a function in INTRINSICS to the program as a single operator."""
         slots: dict[Ref, int] = {}
         key_of(args, slots)
         fakes = {ref: self.lowering.fake(meta_of_ref(ref), i) for ref, i in slots.items()}
@@ -358,8 +359,7 @@ _EFFECTS = (STORED, "aten::item", "aten::_local_scalar_dense", "aten::is_nonzero
 
 
 def _runs_layer(inputs: Sequence[int], own: Set[int], ties: Set[int]) -> bool:
-    """Return whether an operator reads a parameter or buffer in `ties`, and a computed value or input (not in
-    `own`)."""
+    """Return whether an operator reads a parameter or buffer in `ties`, and a value that is not in `own`."""
     return not ties.isdisjoint(inputs) and bool(set(inputs) - own)
 
 

@@ -102,6 +102,12 @@ class WrittenContainers:
         return (run(*args[1:], **kwargs),)
 
     def _check(self, node: fx.Node, container: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Check that a write can be tracked, and mark the container's nodes if it stores plain inputs.
+
+        Raises:
+            UsageError: the container may alias another one or would contain itself, a tensor is spread into it, or a
+                plain input selects the entry.
+        """
         rest = [*args[1:], *kwargs.values()]
         inner = [c for arg in rest for c in mutable(arg)]
         whole = node.target in ("extend", "update", operator.iadd, operator.ior)

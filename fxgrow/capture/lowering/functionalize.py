@@ -32,7 +32,7 @@ Make = Callable[[Meta, Origin, str], Value]
 
 
 def root_of(ref: Ref) -> Ref:
-    """Return the tensor that is not a view itself from which a view is derived."""
+    """Return the base at the end of a chain of views: the tensor that is not a view itself."""
     while ref.view is not None:
         ref = ref.view.base
     return ref

@@ -115,6 +115,7 @@ def record_again(
 
 
 def _recorded(gm: fx.GraphModule, lowering: Lowering, call: NodeCall, metas: Mapping[int, Meta] | None) -> RootHooks:
+    """Record the hooks of a model on a call, in both modes."""
     _by_argument(gm)
     read: dict[int, Tensor] = {}
     forms: list[Any] = []

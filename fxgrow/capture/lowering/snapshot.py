@@ -16,7 +16,7 @@ from .shared_storage import place_of
 
 
 class Snapshot:
-    """The state of a traced model from which an analysis is made, and by which it is checked to be still valid.
+    """The state of a traced model, from which an analysis is made, and with which its validity is checked later.
 
     Create a new snapshot for each call: it does not reflect later changes of the model.
     """
@@ -50,8 +50,7 @@ class Snapshot:
 
     @cached_property
     def digest(self) -> str:
-        """A digest that is equal in all processes. A plan applies to models with its digest, and checks their
-        shapes."""
+        """A digest that is equal in all processes. A plan applies to models with its digest; it checks their shapes."""
         called = [_module_text(self.modules[str(n.target)]) for n in self.nodes if n.op == "call_module"]
         return hashlib.sha256(repr((self._graph, called, self._ties)).encode()).hexdigest()[:16]
 

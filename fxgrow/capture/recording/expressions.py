@@ -124,6 +124,7 @@ class Reader:
         return str(kind.__name__) if is_object(leaf) else f"{kind.__name__} {_ADDRESS.sub('', repr(leaf))}"
 
     def _step(self, call: Call, note: Note) -> int | None:
+        """Number the results and writes of an operator call; return None if it adds no operator to compare."""
         func, args, kwargs, out = call
         spec = spec_of(func)
         bound = {
@@ -298,8 +299,7 @@ class Reader:
             self.outside |= {storage_of(t) for t in outputs if isinstance(t, FakeTensor)}
 
     def _writes_constants(self, call: Call, spec: Spec, targets: list[Tensor]) -> bool:
-        """Apply a write of constants into a constant (`mask[2:] = True`); return False if the write is of another
-        kind."""
+        """Apply a write of constants into a constant (`mask[2:] = True`); return False for any other write."""
         if len(targets) != 1 or targets[0].layout is not torch.strided or spec.moves:
             return False
         target, storage = targets[0], storage_of(targets[0])

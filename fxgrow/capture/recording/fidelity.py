@@ -63,6 +63,7 @@ def difference(
 
 
 def _first(ours: Side, theirs: Side) -> Difference:
+    """Describe the first operator that only one side runs, or else the first output or final state that differs."""
     known, made = {n for n, _ in theirs.steps}, {n for n, _ in ours.steps}
     mine = next((k for n, k in ours.steps if n not in known), None)
     other = next((k for n, k in theirs.steps if n not in made), None)

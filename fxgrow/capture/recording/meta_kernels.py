@@ -107,6 +107,7 @@ def _alike(first: FakeTensor, other: Tensor) -> bool:
 
 
 def _by_meta_kernel(func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any], like: FakeTensor) -> Any:
+    """Run the meta kernel of an operator, and wrap its new results in fake tensors of the mode and device of `like`."""
     mode, device = like.fake_mode, like.fake_device
     with torch._C._DisablePythonDispatcher(), torch._C._AutoDispatchBelowAutograd(), in_kernel_invocation_manager(mode):
         out = func(*args, **kwargs)

@@ -78,9 +78,7 @@ class Recorder(ProxyTorchDispatchMode):
                     return made
             except (MemoryError, torch.OutOfMemoryError):
                 raise
-            except (
-                Exception
-            ):  # the decomposition reads values, or shapes are wrong, which the operator itself will report
+            except Exception:  # the decomposition reads values; or shapes are wrong, as the operator will report
                 self.asked = asked
             del self.calls[known:]
         if spec_of(func).writes:

@@ -35,6 +35,7 @@ class Attributes:
 
 
 def _differs(thing: Any, state: Any) -> bool:
+    """Return whether an object holds other objects than in its saved state."""
     if isinstance(thing, dict):
         here = {k: v for k, v in thing.items() if k not in _STRUCTURE}
         return here.keys() != state.keys() or any(here[k] is not v for k, v in state.items())

@@ -62,6 +62,7 @@ def traits_of(codes: Iterable[CodeType]) -> Traits:
 
 @functools.lru_cache(maxsize=4096)
 def _of(code: CodeType) -> Traits:
+    """Return the traits of a single code object (cached)."""
     names = frozenset(code.co_names)
     told = names.union(c for c in code.co_consts if isinstance(c, str))
     kinds = not told.isdisjoint(_STAND_INS) or (not names.isdisjoint(_KINDS) and _calls(code, _KINDS))
@@ -174,6 +175,7 @@ def _asked(code: CodeType) -> frozenset[str]:
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
+    """Iterate over a code object and all code objects nested in it."""
     yield code
     for inner in code.co_consts:
         if isinstance(inner, CodeType):

@@ -77,6 +77,7 @@ class Twin:
         self._alive.append(original)  # so that its id is not reused
 
     def _value(self, value: Any) -> Any:
+        """Return the replacement of an attribute value: a copy if it is or contains something to be copied."""
         kind = type(value)
         if kind in _PLAIN:
             return value
@@ -122,6 +123,7 @@ class Twin:
         return made
 
     def _container(self, value: Any) -> Any:
+        """Return a copy of a container with its items replaced (cached)."""
         if id(value) in self._known:
             return self._known[id(value)]
         try:

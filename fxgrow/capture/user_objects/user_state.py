@@ -162,6 +162,7 @@ class _Reached:
             self.kept.append((kept, whole))
 
     def _one(self, thing: Any, depth: int) -> None:
+        """Search one object, by its kind, unless it was searched before."""
         if id(thing) in self._seen:
             return
         self._seen.add(id(thing))
@@ -223,6 +224,7 @@ class _Reached:
         self._later([type(module)], 0)
 
     def _class(self, kind: type) -> None:
+        """Save the attributes of a user class, and search them and its bases."""
         if not is_own(kind):
             return
         self._keep(class_of(kind), whole=False)
@@ -231,6 +233,7 @@ class _Reached:
         self._later(kind.__bases__, 0)
 
     def _function(self, function: types.FunctionType) -> None:
+        """Save the attributes, closure and named globals of a function, and search them and its defaults."""
         names: set[str] = set()
         codes = [function.__code__]
         for code in codes:

@@ -43,8 +43,6 @@ def silent() -> Iterator[None]:
 
 
 def _filters() -> list[Any]:
-    found: Any = getattr(
-        warnings, "_get_filters", lambda: warnings.filters
-    )()  # those of the current context, from Python 3.14
+    found: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()  # of the context, from Python 3.14
     assert isinstance(found, list)
     return found
