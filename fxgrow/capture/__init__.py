@@ -1,1 +1,1 @@
-"""Capture: a model becomes a program of ATen operators over named values."""
+"""Capture a model: trace it and lower it to a program of ATen operators over named values."""

@@ -1,4 +1,4 @@
-"""Containers of tensors: how to open lists, tuples, dicts of any class and dataclasses, and to build them anew."""
+"""Flatten and rebuild containers of tensors: lists, tuples, dicts (subclasses too), dataclasses and pytree nodes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree
 
 _KINDS = 4096
-"""Classes that are remembered at most, so that classes that a program makes by the thousand do not stay alive."""
+"""Cache size by number of classes; it is limited so that dynamically created classes do not stay alive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How to open containers of one class, and how to make another one with other items in the same places."""
+    """How to flatten the containers of one class, and how to rebuild them with other items."""
 
     items: Callable[[Any], Sequence[Any]]
     rebuilt: Callable[[Any, Sequence[Any]], Any]
     names: Callable[[Any], tuple[Any, ...]]
-    """What tells two containers of one class apart beside their items: keys, the names of fields, a length."""
+    """Returns the structure of a container apart from its items: keys, field names or length."""
 
 
 def _number(items: Any) -> tuple[Any, ...]:
@@ -32,7 +32,7 @@ def _number(items: Any) -> tuple[Any, ...]:
 
 
 def _filled(mapping: Any, items: Sequence[Any]) -> Any:
-    """A copy of a mapping with other values: a class of the user's keeps its attributes, a ModelOutput its fields."""
+    """Return a copy of a mapping with other values, keeping other attributes (those of a ModelOutput, for example)."""
     made = copy.copy(mapping)
     for key, item in zip(list(mapping), items, strict=True):
         made[key] = item
@@ -40,6 +40,8 @@ def _filled(mapping: Any, items: Sequence[Any]) -> Any:
 
 
 def _record(kind: Any) -> Way:
+    """Return the `Way` of a dataclass, whose items are the fields that are set."""
+
     names = tuple(f.name for f in fields(kind))
 
     def rebuilt(like: Any, items: Sequence[Any]) -> Any:
@@ -55,7 +57,7 @@ def _record(kind: Any) -> Way:
 
 
 def _registered(kind: type) -> Way:
-    """A class that its library has told torch how to open."""
+    """Return the `Way` of a class that is registered with `torch.utils._pytree`."""
     node = _pytree.SUPPORTED_NODES[kind]
 
     def context(like: Any) -> tuple[Any, ...]:
@@ -90,6 +92,7 @@ _EXACT: dict[type, Way] = {
 
 @lru_cache(maxsize=_KINDS)
 def _way(kind: Any) -> Way | None:
+    """Return how to flatten objects of a class that is not in `_EXACT`; None if they are leaves."""
     if issubclass(kind, Tensor | nn.Module | str | bytes | torch.dtype):
         return None
     if issubclass(kind, tuple):
@@ -106,12 +109,12 @@ def _way(kind: Any) -> Way | None:
 
 
 def way_into(kind: Any) -> Way | None:
-    """How to open objects of a class; None if they are no containers, that is, leaves of a tree."""
+    """Return how to flatten objects of a class; None if they are leaves, not containers."""
     return _EXACT.get(kind) or _way(kind)
 
 
 def replaced(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """The same tree with every object of some class in it replaced; containers are made anew, other leaves kept."""
+    """Return a tree with every object of a class replaced. Containers are rebuilt, and other leaves are kept."""
     if isinstance(tree, kind):
         return change(tree)
     form = type(tree)
@@ -135,7 +138,7 @@ def replaced(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
 
 
 def found(tree: Any, kind: type | tuple[type, ...]) -> list[Any]:
-    """Every object of some class, or of some classes, in a tree, in order."""
+    """Return all objects of the given class or classes in a tree, in order."""
     if isinstance(tree, kind):
         return [tree]
     form = type(tree)
@@ -148,7 +151,7 @@ def found(tree: Any, kind: type | tuple[type, ...]) -> list[Any]:
 
 
 def leaves(tree: Any) -> list[Any]:
-    """Everything in a tree that is no container, in order."""
+    """Return the leaves of a tree, in order."""
     way = way_into(type(tree))
     if way is None:
         return [tree]
@@ -156,7 +159,7 @@ def leaves(tree: Any) -> list[Any]:
 
 
 def changed(tree: Any, change: Callable[[Any], Any]) -> Any:
-    """The same tree with another object in the place of each leaf."""
+    """Return a tree with `change` applied to each leaf."""
     way = way_into(type(tree))
     if way is None:
         return change(tree)
@@ -164,7 +167,7 @@ def changed(tree: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def classes(tree: Any) -> str:
-    """The classes of the containers in a tree, as text: `dict(list, tuple)`; empty for a leaf."""
+    """Return the classes of the containers in a tree as text, such as `dict(list, tuple)`; empty for a leaf."""
     way = way_into(type(tree))
     if way is None:
         return ""
@@ -173,7 +176,7 @@ def classes(tree: Any) -> str:
 
 
 def paths(tree: Any, name: str = "") -> list[tuple[str, Any]]:
-    """Every leaf with the expression that reads it, `batch['x']` or `batch.x`, starting from a name."""
+    """Return each leaf of a tree with the expression that reads it, such as `batch['x']` if `name` is "batch"."""
     way = way_into(type(tree))
     if way is None:
         return [(name, tree)]
@@ -182,7 +185,7 @@ def paths(tree: Any, name: str = "") -> list[tuple[str, Any]]:
 
 
 def steps(tree: Any) -> list[str]:
-    """How each item of a container is read: `['x']`, `.x` or `[0]`, in order."""
+    """Return the expression that reads each item of a container, in order: `['x']`, `.x` or `[0]`."""
     way = way_into(type(tree))
     if way is None:
         return []

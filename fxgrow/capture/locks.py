@@ -1,4 +1,4 @@
-"""Locks around what torch keeps once for the whole process: the patches of torch.fx, and the modes of dispatch."""
+"""Locks around process-wide state of torch: the patches of torch.fx, and the dispatch modes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Lock:
-    """A reentrant lock that a fork leaves open in the child, whatever the parent's threads held."""
+    """A reentrant lock that is released in a forked child, even if a thread of the parent held it."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -25,7 +25,7 @@ class Lock:
         self._lock = threading.RLock()
 
     def is_mine(self) -> bool:
-        """Whether this thread holds it."""
+        """Return whether the current thread holds the lock."""
         held: tuple[object, ...] = getattr(self._held, "locks", ())
         return bool(held) and held[-1] is self._lock
 
@@ -37,18 +37,18 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        *rest, last = self._held.locks  # the one that was acquired, though a fork may have put another in its place
+        *rest, last = self._held.locks  # the lock that was acquired: a fork may have replaced `_lock` since
         self._held.locks = tuple(rest)
         last.release()
 
 
 ONE_AT_A_TIME = Lock()
-"""One lock for tracing, recording and planning: user code that torch.fx traces may run operators; and plans, which
-record, read and fill what is known of a model. Threads that only run models never take it."""
+"""The lock for tracing, recording and planning, which may run each other and share caches. Threads that only run models
+never acquire it."""
 
 
 def one_at_a_time(verb: Callable[P, T]) -> Callable[P, T]:
-    """The same function, which threads run in turns."""
+    """Decorate a function so that only one thread at a time runs it."""
 
     @wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""What the schemas of operators say, and the identity of a tensor's memory."""
+"""Information from operator schemas, and the identity of a tensor's storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch._ops import OpOverload
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What the schema of an overload says."""
+    """The schema of an operator overload: name, arguments, in-place writes, and whether it draws random numbers."""
 
     name: str
     overload: str
@@ -21,12 +21,12 @@ class Spec:
     writes: tuple[str, ...]
     seeded: bool
     moves: bool
-    """It changes the shape of the tensor that it is given, not its entries (`t_`, `resize_`)."""
+    """Whether it changes the shape of its operand in place, not its entries (`t_`, `unsqueeze_`)."""
 
 
 @cache
 def spec_of(func: OpOverload) -> Spec:
-    """The schema of an overload, read once."""
+    """Return the schema of an overload (cached)."""
     schema = func._schema
     writes = tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
     name = schema.name
@@ -39,5 +39,5 @@ def spec_of(func: OpOverload) -> Spec:
 
 
 def storage_of(tensor: Tensor) -> int:
-    """Identity of a tensor's storage, equal for a tensor and its views."""
+    """Return the identity of a tensor's storage, which is equal for a tensor and its views."""
     return int(tensor.untyped_storage()._cdata)

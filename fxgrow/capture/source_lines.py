@@ -1,4 +1,4 @@
-"""Where a node comes from: the user's own source line, as far as the trace recorded it."""
+"""Find the user's source line for a node, a stack frame or an error."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ..errors import FxgrowError
 
 E = TypeVar("E", bound=FxgrowError)
 CAPTURE = __file__.rpartition("/")[0] + "/"
-"""The folder of fxgrow's capture."""
+"""The folder of `fxgrow.capture`."""
 _OTHERS = (torch.__file__.rpartition("/")[0] + "/", CAPTURE)
-"""Folders whose lines are not the user's: torch, and the tracer."""
+"""Folders whose lines are not user code: torch and `fxgrow.capture`."""
 _LIBRARY = ("<", sysconfig.get_paths()["stdlib"])
-"""Files of code that is generated, of a dataclass say, and of Python's library."""
+"""Prefixes of the files of generated code, such as a dataclass's `__init__`, and of Python's standard library."""
 _SITES = ("site-packages", "dist-packages")
-"""Folders inside that of Python's library that are not of it."""
+"""Folders inside that of the standard library that are not part of it."""
 _TRACE = fx.Tracer.trace.__code__
 _ASSIGNED = re.compile(r"(\w+) = ")
-"""In a line of code that torch.fx has written: the first name is that of the node."""
+"""Matches an assignment in code that torch.fx generated; the assigned name is the name of the node."""
 
 
 def location(gm: fx.GraphModule, name: str) -> str:
-    """A node with the line of user code that made it, or with its own text where the trace recorded no lines."""
+    """Return a node's name with the line of user code that created it, or with its own text if no line was recorded."""
     node = next((n for n in gm.graph.nodes if n.name == name), None)
     if node is None or node.op == "output":
         return name
@@ -41,7 +41,7 @@ def location(gm: fx.GraphModule, name: str) -> str:
 
 
 def raising_node(gm: fx.GraphModule, error: Exception | None) -> str:
-    """The node of a graph, with its line of user code, that has raised an error; empty if none can be told."""
+    """Return the node of a graph that raised an error, with its line of user code; empty if it cannot be determined."""
     names, code = {node.name for node in gm.graph.nodes}, gm.code.splitlines()
     for frame, line in traceback.walk_tb(error.__traceback__ if error is not None else None):
         if frame.f_code.co_filename.startswith("<eval_with_key") and line <= len(code):
@@ -51,11 +51,11 @@ def raising_node(gm: fx.GraphModule, error: Exception | None) -> str:
 
 
 def forward_line(model: nn.Module, *, returns: bool) -> str:
-    """The line of user code in which `forward` of a model begins.
+    """Return the line of user code where `forward` of a model begins.
 
     Args:
         model: any module.
-        returns: whether the line is wanted in which it returns, if there is one such line only.
+        returns: return the line of its `return` statement instead, if there is only one.
     """
     code = getattr(inspect.unwrap(model.forward), "__code__", None)
     if code is None:
@@ -68,7 +68,7 @@ def forward_line(model: nn.Module, *, returns: bool) -> str:
 
 
 def user_frame(stack: str) -> str:
-    """The innermost frame of a recorded stack of the user's own code, as `file.py:12:  code`."""
+    """Return the innermost frame of user code in a recorded stack trace, as `file.py:12:  code`; empty if none."""
     frames: list[list[str]] = []
     for line in (text.strip() for text in stack.strip().splitlines()):
         if line.startswith('File "'):
@@ -84,10 +84,10 @@ def user_frame(stack: str) -> str:
 
 
 def user_stack(frame: FrameType | None) -> str | None:
-    """The lines of the user's code that are running since the trace began, as `traceback` prints them; None if none is.
+    """Return the running frames of user code inside the current trace, as `traceback` prints them; None if none.
 
     Args:
-        frame: the innermost one.
+        frame: the innermost frame.
     """
     found: list[traceback.FrameSummary] = []
     while frame is not None:
@@ -101,10 +101,10 @@ def user_stack(frame: FrameType | None) -> str | None:
 
 
 def user_code_line(frame: FrameType | None) -> str:
-    """The line of the user's code that is running, as `file.py:12, in forward:  code`; empty if none is.
+    """Return the line of user code that is running, as `file.py:12, in forward:  code`; empty if none.
 
     Args:
-        frame: the innermost one.
+        frame: the innermost frame.
     """
     while frame is not None and frame.f_code.co_filename.startswith((*_OTHERS, *_LIBRARY)):
         if any(part in frame.f_code.co_filename for part in _SITES) and is_users(frame):
@@ -117,24 +117,24 @@ def user_code_line(frame: FrameType | None) -> str:
 
 
 def is_users(frame: FrameType) -> bool:
-    """Whether code of the user's, or of a library of models, is running."""
+    """Return whether a frame runs code of the user or of a model library."""
     return not frame.f_code.co_filename.startswith(_OTHERS)
 
 
 def user_place(frame: FrameType | None) -> tuple[CodeType, int] | None:
-    """The instruction of the user's code that is running: its code and the offset."""
+    """Return the instruction of user code that is running, as code object and offset; None if none."""
     while frame is not None and frame.f_code.co_filename.startswith(_OTHERS):
         frame = frame.f_back
     return None if frame is None else (frame.f_code, frame.f_lasti)
 
 
 def located(error: E) -> E:
-    """An error of fxgrow's own that user code has met, with the line of that code if it names no other place."""
+    """Return an error of fxgrow with its location set to the line of user code that met it, if it has no location."""
     return error if error.refusal.where else type(error)(replace(error.refusal, where=user_line(error)))
 
 
 def user_line(error: Exception) -> str:
-    """The last line of user code in the traceback of an error."""
+    """Return the last line of user code in the traceback of an error; empty if none."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OTHERS)]
     frames = [f for f in frames if "<eval" not in f.filename]
     if not frames:

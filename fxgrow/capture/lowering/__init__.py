@@ -1,1 +1,1 @@
-"""Lowering: from a torch.fx graph to a program of ATen operators."""
+"""Lower a torch.fx graph to a program of ATen operators."""

@@ -1,4 +1,4 @@
-"""Numbers that code reads from buffers: what a recording says if the number is another one in the next call."""
+"""Numbers that code reads from buffers: check how a recording changes if the number differs in the next call."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from .template import Local, Step, Template
 
 _TRIED = (-1, 0, 1, 2, 3, 10, 100, 1000, 100_000)
-"""Values that are put in the place of a buffer's: a condition on a count (`if count == 0`, `count < 500`,
-`count % 10 == 0`, before or after one is added) comes out differently for some of them. A condition that only holds
-within a narrow range in between is not noticed."""
+"""Values that are tried instead of a buffer's value: a condition on a counter (`if count == 0`, `count < 500`,
+`count % 10 == 0`, before or after an increment) differs between some of them. A condition that holds only in a narrow
+range between them is not detected."""
 _HARMLESS = {
     "aten::batch_norm": "momentum",
     "aten::instance_norm": "momentum",
@@ -24,15 +24,15 @@ _HARMLESS = {
     "aten::div": "other",
     "aten::lerp": "weight",
 }
-"""Numbers that are the same for all units, and of which the rules say the same whatever they are."""
+"""Arguments, by operator, that apply to all units alike, and whose value does not matter to the rules."""
 
 
 class Undecided(Exception):
-    """What a call does depends on a number that it reads from a buffer."""
+    """Raised when the operators, shapes or results of a call depend on a number that it reads from a buffer."""
 
 
 def valued(known: Mapping[int, Tensor]) -> Iterator[Mapping[int, Tensor]]:
-    """Other values for some tensors of one element: one in all of them, and different ones."""
+    """Iterate over other values for one-element tensors: the same value in all of them, and different values."""
     for shift in (0, 1) if len(known) > 1 else (0,):
         for start in range(len(_TRIED)):
             numbers = [_TRIED[(start + shift * k) % len(_TRIED)] for k in range(len(known))]
@@ -49,12 +49,12 @@ def _with(tensor: Tensor, number: int) -> Tensor:
 
 
 def compared(recorded: Template, others: Iterable[Callable[[], Template]]) -> Template:
-    """A template with notes of the numbers that vary; `others` record the same call with other values.
+    """Return a template with the steps marked whose numbers vary; `others` record the same call with other values.
 
-    A value that the call cannot have (a division by a count of zero) raises, and is passed over.
+    A value on which the call raises an error, such as a division by a count of zero, is skipped.
 
     Raises:
-        Undecided: other values run other operators, or give other shapes.
+        Undecided: other values lead to other operators, shapes or results.
     """
     varying: set[int] = set()
     for record in others:
@@ -62,7 +62,7 @@ def compared(recorded: Template, others: Iterable[Callable[[], Template]]) -> Te
             other = record()
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception:  # the user's own code, on values that the buffer may never hold
+        except Exception:  # an error of user code on a value that the buffer may never hold
             continue
         _compare(recorded, other, varying)
     steps = tuple(replace(step, varies=k in varying) for k, step in enumerate(recorded.steps))
@@ -80,7 +80,7 @@ def _compare(one: Template, other: Template, varying: set[int]) -> None:
 
 
 def _differs(ours: Step, theirs: Step) -> bool:
-    """Whether two calls of one operator differ in a number that matters.
+    """Return whether two calls of the same operator differ in a number that is not in `_HARMLESS`.
 
     Raises:
         Undecided: they differ in more than numbers.
@@ -96,7 +96,7 @@ def _differs(ours: Step, theirs: Step) -> bool:
 
 
 def _with_numbers(arg: Any, instead: object) -> Any:
-    """An argument with its numbers taken out, if `instead` is None, for comparison."""
+    """Return an argument in a comparable form; if `instead` is None, numbers are replaced by their types."""
     if isinstance(arg, Local):
         return arg.index
     if isinstance(arg, list | tuple):

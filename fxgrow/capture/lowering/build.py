@@ -1,4 +1,4 @@
-"""Building a program: the templates of an fx graph's nodes put together, with in-place writes and views kept apart."""
+"""Build a program from the templates of an fx graph's nodes, with in-place writes and views functionalized."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .value_errors import reads_values
 
 
 class Builder:
-    """Puts templates together into a program."""
+    """Assembles templates into a program. It tracks values, storages, views and the model's own tensors."""
 
     def __init__(self, model: Snapshot, lowering: Lowering) -> None:
         self.model = model
@@ -41,33 +41,33 @@ class Builder:
         self._views: dict[int, list[Ref]] = {}
         self._storages = 0
         self._lasting: dict[Hashable, int] = {}
-        """For each storage of the model's own tensors, by identity, its number."""
+        """Maps the identity of a storage of the model's own tensors to its number in the program."""
         self._first: list[tuple[Ref, Value]] = []
-        """The model's own tensors, and what they hold before the call."""
+        """The model's own tensors with their values before the call."""
         self._lost: dict[int, str] = {}
-        """Storages of which nothing is known at the end, and the operator that wrote into them."""
+        """Maps a storage whose final contents are unknown to the operator that wrote into it."""
         self._names: dict[Hashable, list[str]] = {}
         self._alive: list[Tensor] = []
         self._places: dict[int, Hashable] = {}
-        """By identity of a tensor of the model, where it lies."""
+        """Maps the `id` of a tensor of the model to its memory location (see `place_of`)."""
         self._own: dict[int, Ref] = {}
-        """The references of tensors of the model, by identity."""
+        """Maps the `id` of a tensor of the model to its `Ref`."""
         self._drawn: dict[tuple[int, bool], list[tuple[bool, bool]]] = {}
-        """By identity of a template, and whether flags follow modules: what `_modes` says if no flag is read."""
+        """Cache of `_modes`, by the `id` of the template and whether flags follow modules."""
         self._has_flags = any(isinstance(module, ModeValue) for module in model.modules.values())
         for (name, tensor), place in zip(model.tensors, model.places, strict=True):
             self._places[id(tensor)] = place
             self._names.setdefault(place, []).append(name)
 
     def value(self, meta: Meta, origin: Origin, node: str, names: tuple[str, ...] = ()) -> Value:
-        """A new value of the program."""
+        """Add a new value to the program and return it."""
         shape, stride, dtype, device = meta
         made = Value(len(self.program.values), shape, stride, dtype, device, origin, node, names)
         self.program.values.append(made)
         return made
 
     def new_ref(self, value: Value, storage: int | None = None, *, lasting: bool = False) -> Ref:
-        """A reference to a value, in a storage of its own or in a known one."""
+        """Return a new `Ref` to a value, in a new storage or in the given one."""
         if storage is None:
             storage = self._storages
             self._storages += 1
@@ -76,7 +76,7 @@ class Builder:
         return ref
 
     def parameter(self, tensor: Tensor, node: str) -> Ref:
-        """The reference of a real tensor that the model holds."""
+        """Return the `Ref` of a real tensor of the model, or of a constant tensor, creating it on first use."""
         known = self._own.get(id(tensor))
         if known is not None:
             return known
@@ -97,12 +97,12 @@ class Builder:
                 self.program.buffers.add(value.index)
                 if has_known_value(tensor):
                     found.known = tensor
-        if id(tensor) in self._places:  # others may not live on
+        if id(tensor) in self._places:  # the lifetime of other tensors is not guaranteed, so their ids are not cached
             self._own[id(tensor)] = found
         return found
 
     def input(self, example: Any, node: str) -> Any:
-        """What the model is given, with a reference for each tensor in it."""
+        """Return an input of the model with each tensor in it replaced by a `Ref`."""
 
         def ref_of(leaf: Any) -> Any:
             if isinstance(leaf, Tensor):
@@ -112,7 +112,7 @@ class Builder:
         return changed(example, ref_of)
 
     def call(self, node: fx.Node, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Lower one call node; returns its result as a tree of references and plain numbers."""
+        """Lower a call node and return its result as a tree of `Ref`s and plain numbers."""
         if not isinstance(target, str | nn.Module) and target in INTRINSICS:
             return self._intrinsic(node, target, args, kwargs)
         key = self.model.keys[str(node.target)] if node.op == "call_module" else None
@@ -124,7 +124,7 @@ class Builder:
     def _modes(
         self, node: fx.Node, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], template: Template
     ) -> list[tuple[bool, bool]]:
-        """For each operator of a call whether it draws at random, in evaluation and in training mode."""
+        """Return, for each operator of a call, whether it draws random numbers in evaluation and in training mode."""
         training = self.program.training
         others: Sequence[Step | None] = [None] * len(template.steps)
         follows = flag_follows(node, args, kwargs)
@@ -140,7 +140,7 @@ class Builder:
                     there = self.lowering.template(target, *(otherwise or (args, kwargs)))[0].steps
             except (MemoryError, torch.OutOfMemoryError):
                 raise
-            except Exception:  # the user's own code, which may not run in the other mode
+            except Exception:  # user code may fail in the other mode
                 there = ()
             if [step.name for step in there] == [step.name for step in template.steps]:
                 others = there
@@ -149,13 +149,13 @@ class Builder:
             for s, other in zip(template.steps, others, strict=True)
         ]
         if not hidden:
-            self._drawn[id(template), follows] = found  # the program holds the template, by its calls
+            self._drawn[id(template), follows] = found  # the program's calls keep the template alive
         return found
 
     def instantiate(
         self, node: str, template: Template, given: Sequence[Ref], modes: Sequence[tuple[bool, bool]]
     ) -> Any:
-        """Add a template's operators to the program, on these tensors."""
+        """Add a template's operators to the program, applied to the given tensors, and return its result."""
         refs: dict[int, Ref] = dict(enumerate(given))
 
         def ref_of(local: Local) -> Ref:
@@ -205,9 +205,9 @@ class Builder:
             self.program.read_by_hooks = tuple(self.parameter(tensor, "output").value for tensor in found.read)
 
     def store(self) -> None:
-        """Say of each of the model's own tensors that was written to what it holds at the end.
+        """Add a STORED operator for each of the model's own tensors that was written to.
 
-        If several tensors lie in one storage and one is written to, nothing is known of them.
+        If several tensors share a storage and one is written to, their final values are unknown.
         """
         changed = {ref.storage for ref, first in self._first if ref.value is not first} | set(self._lost)
         for ref, first in self._first:
@@ -223,13 +223,13 @@ class Builder:
         self.program.node_ops.setdefault(node, []).extend(ops)
 
     def _others(self, ref: Ref) -> list[Ref]:
-        """Every other tensor in the same storage, in the order in which they were made."""
+        """Return all other tensors in the same storage, in order of creation."""
         return [r for r in self._views[ref.storage] if r is not ref]
 
     def _note_views(
         self, op: Op, step: Step, template: Template, fresh: Sequence[int], ref_of: Callable[[Local], Ref]
     ) -> None:
-        """Remember which results are views of an operand."""
+        """Record which results are views of an operand."""
         operands = [(name, x) for name, arg in step.args.items() for x in locals_in(arg)]
         for k in fresh:
             storage = template.storages[step.outputs[k].index]
@@ -238,6 +238,7 @@ class Builder:
                 ref_of(step.outputs[k]).view = View(ref_of(base[1]), op, base[0], k)
 
     def _intrinsic(self, node: fx.Node, target: Callable[..., Any], args: Any, kwargs: Any) -> Ref:
+        """Add a call of a function in INTRINSICS to the program as a single operator."""
         slots: dict[Ref, int] = {}
         key_of(args, slots)
         fakes = {ref: self.lowering.fake(meta_of_ref(ref), i) for ref, i in slots.items()}
@@ -251,16 +252,16 @@ class Builder:
 
 
 def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = None) -> Program:
-    """Lower a traced model.
+    """Lower a traced model to a program.
 
     Args:
-        model: the traced model; neither it nor its tensors are touched or run.
-        inputs: one entry for each placeholder: a tensor (only its shape, dtype and device count), a plain value, or a
-            container of them.
-        lowering: shares signatures with an earlier analysis.
+        model: the traced model; it is not run, and it and its tensors are not modified.
+        inputs: one entry for each placeholder: a tensor (only its metadata is used), a plain value, or a container of
+            them.
+        lowering: the lowering of an earlier analysis, to share its cached templates.
 
     Raises:
-        UsageError: a node cannot run on inputs of these shapes; the message names it.
+        UsageError: a node cannot run on inputs of these shapes; the message names the node.
     """
     builder = Builder(model, lowering or Lowering())
     gm, modules = model.gm, model.modules
@@ -324,7 +325,7 @@ def lower(model: Snapshot, inputs: Sequence[Any], lowering: Lowering | None = No
 
 
 def _written(nodes: Iterable[fx.Node], program: Program) -> frozenset[str]:
-    """Nodes of unread operators that are given tensors and written numbers only."""
+    """Return the nodes of unread operators that read only tensors from other nodes, so their numbers are constants."""
     unread = {op.node for op in program.unread}
     some = (node for node in nodes if node.name in unread)
     return frozenset(
@@ -358,16 +359,17 @@ _EFFECTS = (STORED, "aten::item", "aten::_local_scalar_dense", "aten::is_nonzero
 
 
 def _runs_layer(inputs: Sequence[int], own: Set[int], ties: Set[int]) -> bool:
-    """Whether an operator takes a parameter with an axis, and something else that is computed."""
+    """Return whether an operator reads a parameter or buffer in `ties`, and a value that is not in `own`."""
     return not ties.isdisjoint(inputs) and bool(set(inputs) - own)
 
 
 def _drop_unused(program: Program) -> None:
-    """Remove operators whose results nobody uses, e.g. attention weights that are averaged and thrown away.
+    """Remove operators whose results are not used, such as the averaging of attention weights that are discarded.
 
-    What a parameter or buffer holds at the end is used: by the next call. A number that is read from a tensor is used
-    by Python. Counts of calls and the like, which depend on no axis of anything, are left out. A layer whose result
-    nobody reads, as of an auxiliary head outside training, runs all the same, so its weight has to fit.
+    The final value of a parameter or buffer is used by the next call, and a number read from a tensor is used by
+    Python; these operators are kept unless they depend only on scalars, such as a call counter. A layer whose result is
+    not used, such as an auxiliary head outside training, is kept too: it still runs, so its weight must have a
+    consistent shape.
     """
     own = {value.index for value in program.parameters.values()}
     ties = {value.index for value in program.parameters.values() if any(size > 1 for size in value.shape)}
@@ -380,7 +382,7 @@ def _drop_unused(program: Program) -> None:
                 sized.update(out.index for out in op.outputs)
     needed = {v.index for v in program.outputs}
     used = set(needed)
-    """What results depend on; a layer that nobody reads needs more."""
+    """Values that the outputs depend on; `needed` also includes those that unused layers depend on."""
     keep: list[Op] = []
     unread: list[Op] = []
     for op, inputs in zip(reversed(program.ops), reversed(read), strict=True):
@@ -392,7 +394,7 @@ def _drop_unused(program: Program) -> None:
         if effect or _runs_layer(inputs, own, ties) or any(out.index in needed for out in op.outputs):
             keep.append(op)
             needed.update(inputs)
-            if op.repeats is not None:  # whose sizes are those of the user's own call
+            if op.repeats is not None:  # its sizes are taken from the user's own view call
                 needed.update(v.index for v in op.repeats.outputs)
     if len(keep) == len(program.ops):
         return

@@ -1,7 +1,7 @@
-"""Lists, dicts and dataclasses that `forward` writes to: what the program has in them at each moment.
+"""Track the lists, dicts and dataclasses that `forward` writes to.
 
-Writes by Python's own classes move values and compute nothing, so they are done to the containers of references that
-stand for the real ones. What the user's own classes and functions write is refused.
+A write by a method of Python's own containers moves values without computing anything, so it is executed on containers
+of `Ref`s that represent the real ones. A write by a user-defined class or function is refused.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .template import Template
 WRITES = frozenset(
     {"append", "extend", "insert", "pop", "popitem", "clear", "reverse", "update", "setdefault", "move_to_end"}
 )
-"""Methods that write to a list or a dict."""
+"""Methods that modify a list or a dict."""
 IN_PLACE = frozenset({operator.iadd, operator.ior, operator.imul, operator.delitem})
-"""Operators that write to their first operand, if that is a list or a dict."""
+"""Functions that modify their first operand if it is a list or a dict."""
 _FUNCTIONS = IN_PLACE | {operator.setitem}
 _PLACES: dict[Any, Sequence[int]] = {
     operator.setitem: (1,),
@@ -37,39 +37,39 @@ _PLACES: dict[Any, Sequence[int]] = {
     "pop": (1,),
     "setdefault": (1,),
 }
-"""Operands that say which entry is written."""
+"""Positions of the operands that select the entry to write."""
 _PLAIN = (list, dict, OrderedDict, defaultdict, UserDict)
 _METHODS = (*WRITES, "__setitem__", "__delitem__", "__getitem__", "__iadd__", "__ior__", "__init__", "get")
 _HINT = "write to a new container instead: batch = {**batch, 'features': y}, layers = [*layers, y]"
 
 
 class WrittenContainers:
-    """The containers that a program was given or has made, and those of them that nodes have written to so far."""
+    """The containers among a program's inputs and results, and which of them nodes have written to so far."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self._roots: list[Any] = []
-        """Containers among the inputs, as they were before the call; they are written to."""
+        """Containers among the inputs; writes are executed on them."""
         self._given: set[int] = set()
-        """The identities of the tensors in them."""
+        """The `id`s of the tensors that they held before the call."""
         self._written: dict[int, Any] = {}
         self._unsure: dict[int, Any] = {}
-        """Containers that may be others, too: a function has returned them that was given them."""
+        """Containers that may alias other containers, because a function returned a container among its arguments."""
 
     def given(self, tree: Any) -> None:
-        """Note an input."""
+        """Register an input of the program."""
         self._roots += mutable(tree)
         self._given.update(id(ref) for ref in found(tree, Ref))
 
     def left(self) -> list[Ref]:
-        """The tensors that are in containers among the inputs now, and were not when they were given."""
+        """Return the tensors that were added to containers among the inputs."""
         known: dict[int, Ref] = {}
         for container in self._roots if self._written else ():
             known.update((id(ref), ref) for ref in found(container, Ref) if id(ref) not in self._given)
         return list(known.values())
 
     def look(self, node: fx.Node, env: Mapping[fx.Node, Any]) -> bool:
-        """Whether a node is given containers; those that were written to are noted as it finds them."""
+        """Return whether a node reads containers, and record the current state of those that were written to."""
         some = [n for n in node.all_input_nodes if not isinstance(env[n], Ref) and mutable(env[n])]
         if self._written:
             for n in some:
@@ -78,10 +78,10 @@ class WrittenContainers:
         return bool(some)
 
     def write(self, node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any] | None:
-        """Do what a node does, if it is a write by Python's own classes; the result in a tuple, or None.
+        """Execute a node if it is a write to a Python container or dataclass; return its result in a tuple, else None.
 
         Raises:
-            UsageError: what it writes cannot be followed.
+            UsageError: the write cannot be tracked.
         """
         if not args or isinstance(args[0], tuple) or not mutable(args[0]):
             return None
@@ -102,6 +102,12 @@ class WrittenContainers:
         return (run(*args[1:], **kwargs),)
 
     def _check(self, node: fx.Node, container: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Check that a write can be tracked, and mark the container's nodes if it stores plain inputs.
+
+        Raises:
+            UsageError: the container may alias another one or would contain itself, a tensor is spread into it, or a
+                plain input selects the entry.
+        """
         rest = [*args[1:], *kwargs.values()]
         inner = [c for arg in rest for c in mutable(arg)]
         whole = node.target in ("extend", "update", operator.iadd, operator.ior)
@@ -116,10 +122,10 @@ class WrittenContainers:
             self.program.varying.update(n.name for n in (node, *_behind(node)))
 
     def called(self, node: fx.Node, template: Template, result: Any) -> None:
-        """Look at a call of other code that is given containers.
+        """Process any other call that takes containers, and register returned containers that may alias arguments.
 
         Raises:
-            UsageError: it has written to a container that others read.
+            UsageError: the call writes to a container.
         """
         if template.writes:
             raise self._refusal(node, None)
@@ -127,7 +133,7 @@ class WrittenContainers:
             self._unsure.update((id(c), c) for c in mutable(result))
 
     def read(self, node: fx.Node, args: Sequence[Any], result: Any) -> Any:
-        """The result of a node; where it reads a container in a container, that very object."""
+        """Return the result of a node; if it reads a container inside a container, that object itself."""
         if not args or not mutable(result):
             return result
         container = args[0]
@@ -154,7 +160,7 @@ class WrittenContainers:
 
 
 def _behind(node: fx.Node) -> list[fx.Node]:
-    """All nodes from which the first operand of a node was read."""
+    """Return all nodes from which the first operand of a node was computed."""
     found: dict[fx.Node, None] = {}
     queue = [node.args[0]]
     for n in queue:
@@ -169,7 +175,7 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _is_python(container: Any) -> bool:
-    """Whether it is a list or a dict all whose methods are Python's own: none of them looks at a value."""
+    """Return whether a container is a list or dict whose methods are all Python's own, which never inspect values."""
     kind = type(container)
     if not isinstance(container, _PLAIN) or is_dataclass(kind) or isinstance(container, nn.Module):
         return False
@@ -184,7 +190,7 @@ def _is_python(container: Any) -> bool:
 
 
 def _is_record(container: Any, name: Any) -> bool:
-    """Whether it is a dataclass that keeps what is assigned to an attribute as it is."""
+    """Return whether a container is a dataclass that stores the attribute `name` unchanged on assignment."""
     kind: Any = type(container)
     if (
         not is_dataclass(kind)

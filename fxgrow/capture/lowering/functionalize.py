@@ -1,7 +1,7 @@
-"""Writes through views: what the tensors underneath hold afterwards, as operators without side effects.
+"""Functionalization: express in-place writes through views as operators without side effects.
 
-A write into a view gives its base a new value, the old one with that part replaced, and so on up to the tensor that
-owns the storage. Every other view of it is then taken anew. This is torch's own way to make in-place code functional.
+A write into a view gives its base a new value: the old value with that part replaced, and so on up to the tensor that
+owns the storage. Every other view of that tensor is then recomputed from its base, as in torch's own functionalization.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from ..program.call_key import Meta
 from ..program.program import AFTER_WRITE, STORED, Op, Origin, Ref, Value, View
 
 _RESHAPED = """view _unsafe_view reshape flatten unflatten ravel view_as reshape_as squeeze unsqueeze"""
-"""The same elements in the same order."""
+"""Views with the same elements in the same order."""
 _SAME = """alias detach contiguous to dropout feature_dropout lift_fresh"""
-"""The same tensor, where they copy nothing."""
+"""Operators that return the same tensor if they do not copy."""
 _TWICE = """t numpy_T mT transpose swapaxes swapdims"""
-"""Done twice, they change nothing."""
+"""Views that are their own inverse."""
 _PIECES = """chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split"""
 _WAYS = {
     f"aten::{name}": way
@@ -28,18 +28,18 @@ _WAYS = {
 Call = tuple[str, dict[str, Any]]
 """The schema name and the arguments of an operator."""
 Make = Callable[[Meta, Origin, str], Value]
-"""Makes a new value of the program."""
+"""Creates a new value of the program."""
 
 
 def root_of(ref: Ref) -> Ref:
-    """The tensor that a view is a view of, in the end."""
+    """Return the base at the end of a chain of views: the tensor that is not a view itself."""
     while ref.view is not None:
         ref = ref.view.base
     return ref
 
 
 def put_back(view: View, base: Value, part: Value) -> Call | None:
-    """The operator that makes the base of a view when the view holds `part`; None if there is none."""
+    """Return the operator that computes the base of a view when the view holds `part`; None if there is none."""
     name, args = view.op.name, view.op.args
     dim: Any = args.get("dim")
     into = {"self": base, "src": part, "dim": dim}
@@ -69,10 +69,10 @@ def put_back(view: View, base: Value, part: Value) -> Call | None:
 
 
 def understood(written: Ref, views: list[Ref]) -> bool:
-    """Whether it is known what a write does to everything else in the storage.
+    """Return whether the effect of a write on all other tensors in the storage is known.
 
-    It is not where several tensors of the model lie in the storage, nor where some view was made in a way that cannot
-    be followed back. What is written into a parameter or buffer is still there in the next call: see `stored`.
+    It is not known if several tensors of the model share the storage, or if `put_back` cannot invert one of the views.
+    A write into a parameter or buffer persists in the next call; see `stored`.
     """
     root = root_of(written)
     if any(root_of(r) is not root for r in views):
@@ -86,9 +86,9 @@ def understood(written: Ref, views: list[Ref]) -> bool:
 
 
 def refreshed(written: Ref, others: Sequence[Ref], node: str, make: Make) -> list[Op]:
-    """Operators that give every tensor in the storage what it holds after a write; references are brought up to date.
+    """Return operators that compute every other tensor in the storage after a write, and update the references.
 
-    Pieces of one cut do not overlap, so what is written into one of them leaves the others alone.
+    The results of one `split` or `chunk` do not overlap, so a write into one of them does not affect the others.
     """
     if not others:
         return []
@@ -122,9 +122,9 @@ def refreshed(written: Ref, others: Sequence[Ref], node: str, make: Make) -> lis
 
 
 def forgotten(written: Ref, before: Value, others: Sequence[Ref], writer: str, make: Make) -> list[Op]:
-    """After a write of which nothing is known: an operator without a rule, through which all else there goes."""
+    """Return an operator without a rule that gives all other tensors in the storage unknown values after a write."""
     cut = written.view.op if written.view is not None else None
-    views = [r for r in others if r.view is None or r.view.op is not cut]  # pieces of one cut do not overlap
+    views = [r for r in others if r.view is None or r.view.op is not cut]  # results of one split do not overlap
     stale = tuple(r.value for r in views)
     node = written.value.node
     for r in views:
@@ -136,10 +136,10 @@ def forgotten(written: Ref, before: Value, others: Sequence[Ref], writer: str, m
 
 
 def stored(ref: Ref, first: Value, lost: str) -> Op:
-    """The operator that says what a parameter or buffer holds when the call ends; `first` is what it held before."""
+    """Return the STORED operator of a parameter or buffer; `first` is its value before the call."""
     return Op(STORED, {"before": first, "after": ref.value, "lost": lost}, (), ref.value.node, AFTER_WRITE)
 
 
 def _again(value: Value, node: str, make: Make) -> Value:
-    """A new value of the same kind."""
+    """Return a new value with the same metadata."""
     return make((value.shape, value.stride, value.dtype, value.device), Origin.COMPUTED, node)

@@ -1,4 +1,4 @@
-"""Lowering: an fx graph, node by node, to ATen operators on fake tensors. No real forward pass is run."""
+"""Lower the calls of an fx graph to ATen operators on fake tensors. No real forward pass is run."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ from .buffer_numbers import compared, valued
 from .template import Template, build
 
 INTRINSICS: dict[Callable[..., Any], str] = {adapt_skip: "fxgrow::adapt_skip"}
-"""Functions that stay whole, because they have a rule of their own."""
+"""Functions that are not decomposed because they have a rule, with their operator names."""
 
 
 class Lowering:
-    """Lowers calls, each signature once. One instance serves an analysis and all that follows from it."""
+    """Lowers calls and caches the result by signature. An analysis and all steps based on it share one instance."""
 
     def __init__(self) -> None:
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.templates: dict[Any, Template] = {}
         self._passing: dict[Any, Template] = {}
-        """Of calls that may do something else the next time; good until `forget`."""
+        """Templates of calls whose behavior may change; valid until `forget`."""
         self.compared: dict[Any, Any] = {}
-        """What has been found out about two templates, by both; good until `forget`."""
+        """Cached results of comparing two templates, by both; valid until `forget`."""
         self._fakes: dict[tuple[int, Meta], Tensor] = {}
 
     def fake(self, meta: Meta, slot: int) -> Tensor:
-        """A fake tensor; one object for each slot, because recordings tell tensors apart by identity.
+        """Return a fake tensor, a distinct object for each slot, because recordings distinguish tensors by identity.
 
-        Those of the meta device are on the CPU, where code makes tensors that names no device (`torch.ones(n, n)`).
+        A meta tensor becomes a CPU tensor, because code that names no device (`torch.ones(n, n)`) creates CPU tensors.
         """
         if meta[3].type == "meta":
             meta = (*meta[:3], torch.device("cpu"))
         found = self._fakes.get((slot, meta))
-        if found is None or meta_of(found) != meta:  # `x.unsqueeze_(0)` has changed its shape
+        if found is None or meta_of(found) != meta:  # changed in place, as by `x.unsqueeze_(0)`
             found = self._fakes[slot, meta] = empty_fake(meta, self.mode)
         return found
 
     @one_at_a_time
     def forget(self) -> None:
-        """Lower the user's own code anew from now on: what it does depends on more than its arguments."""
+        """Discard the cached templates of user code, whose behavior depends on more than its arguments."""
         self._passing.clear()
         self.compared.clear()
 
@@ -70,9 +70,10 @@ class Lowering:
         attributes: Mapping[str, object] | None = None,
         key: Any = None,
     ) -> tuple[Template, list[Ref], list[Tensor]]:
-        """The template of a call, its tensor arguments in slot order, and the module's tensors that follow them.
+        """Return the template of a call, its tensor arguments in slot order, and the module's tensors in slot order.
 
-        `metas` and `attributes` describe a module as it would be after a change; `key` is its signature, if known.
+        `metas` and `attributes` override those of a module, to describe it after a planned change; `key` is its key, if
+        known.
         """
         metas, attributes = metas or {}, attributes or {}
         slots: dict[Ref, int] = {}
@@ -100,16 +101,16 @@ class Lowering:
                 values = {key: t for key, t in known.items() if t is not None}
                 if not values:
                     raise
-                # It may read a tensor as a number. What it does then depends on the value, so it is not kept.
+                # It may read a tensor as a number. The result then depends on the value, so it is not cached.
                 recorded = self._lower(*asked, values)
                 others = (lambda given=given: self._lower(*asked, given) for given in valued(values))
                 template = compared(recorded, others)
         return template, refs, tensors
 
     def in_mode(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], training: bool) -> Template:
-        """The template of a module as it would be in one mode; the module is not touched.
+        """Return the template of a module in the given mode; the module is not modified.
 
-        Raises whatever the module raises in that mode.
+        Raises any error of the module in that mode.
         """
         twin = in_mode(module, training)
         return self.template(twin, args, kwargs)[0]
@@ -125,7 +126,7 @@ class Lowering:
         attributes: Mapping[str, object],
         known: Mapping[int, Tensor] | None,
     ) -> Template:
-        """Record a call; the user's own code leaves no trace of that."""
+        """Record a call, and undo all side effects of user code."""
         asked = target, args, kwargs, refs, tensors, metas, attributes, known
         if not is_user_code(target):
             with ONE_AT_A_TIME:
@@ -160,7 +161,7 @@ class Lowering:
         """Record a call.
 
         Args:
-            known: by identity of a reference or tensor, a tensor with the value that code finds if it asks for one.
+            known: maps the `id` of a `Ref` or tensor to a tensor with the value that code reads from it.
             watched: whether the code may assign to `data`.
         """
 
@@ -181,7 +182,7 @@ class Lowering:
         if isinstance(target, nn.Module):
             # A composite leaf (nn.MultiheadAttention) takes its opaque inference path only without gradients.
             grad = bool(target._modules)
-            # Containers are copies, too: other threads may write to those of the module itself.
+            # Containers are copied too, because other threads may write to those of the module itself.
             module = Twin(lambda t: _as_parameter(own[id(t)], t, grad) if id(t) in own else t)(target)
             module.__dict__.update(attributes)
             own_now = {id(t): t for t in _module_tensors(module)}
@@ -197,7 +198,7 @@ class Lowering:
 
 
 def _run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Call a module; buffers that it assigns anew are written to, which is the same for whoever calls it next."""
+    """Call a module, and express the reassignment of a buffer as a write into it, which the next call sees equally."""
     before = [(part, name, buffer) for part in module.modules() for name, buffer in part._buffers.items()]
     out = module(*args, **kwargs)
     for part, name, buffer in before:
@@ -212,7 +213,7 @@ def _run(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
 
 def _call(target: str | Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     if isinstance(target, str):
-        if type(args[0]) is tuple and not hasattr(tuple, target):  # a part of a shape
+        if type(args[0]) is tuple and not hasattr(tuple, target):  # a slice of a shape
             return getattr(torch.Size(args[0]), target)(*args[1:], **kwargs)
         return getattr(args[0], target)(*args[1:], **kwargs)
     return target(*args, **kwargs)
@@ -225,7 +226,7 @@ def _as_parameter(fake: Tensor, real: Tensor, grad: bool) -> Tensor:
 
 
 def _module_tensors(module: nn.Module) -> list[Tensor]:
-    """A leaf module's distinct tensors, in the order in which `shadow` rebuilds them."""
+    """Return the distinct parameters and buffers of a leaf module, in the order of its modules."""
     found: dict[int, Tensor] = {}
     for part in module.modules():
         for group in (part._parameters, part._buffers):

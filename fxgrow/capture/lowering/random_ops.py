@@ -1,4 +1,4 @@
-"""Operators that draw random numbers for every unit, and the modes in which they do: dropout and its relatives."""
+"""Operators that draw random numbers for every unit, such as dropout, and the modes in which they draw."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropo
 _LAYERED = ("rnn_tanh", "rnn_relu", "gru", "lstm")
 _FLAGGED = frozenset(f"aten::{name}" for name in (*_DROPOUTS, *_LAYERED, "rrelu", "scaled_dot_product_attention"))
 _PLAIN = nn.modules.dropout._DropoutNd | nn.RReLU | nn.RNNBase
-"""Modules of torch that draw in training mode, and do nothing else in it that they do not do in evaluation mode."""
+"""Modules of torch whose training mode differs from evaluation mode only in that they draw random numbers."""
 
 
 def has_flag(name: str) -> bool:
-    """Whether an operator draws, or does not, as a flag or a rate among its arguments says."""
+    """Return whether a flag or a rate among an operator's arguments determines if it draws random numbers."""
     return name in _FLAGGED
 
 
 def has_rate(name: str, args: Mapping[str, Any]) -> bool:
-    """Whether an operator draws if its training flag is set."""
+    """Return whether an operator draws random numbers when its training flag is set."""
     short = name.removeprefix("aten::")
     if short in _DROPOUTS:
         return bool(args["p"])
@@ -34,7 +34,7 @@ def has_rate(name: str, args: Mapping[str, Any]) -> bool:
 
 
 def draws(name: str, args: Mapping[str, Any]) -> bool:
-    """Whether an operator draws, with the training flag that it was called with."""
+    """Return whether an operator draws random numbers with the training flag it was called with."""
     flag = args.get("train", args.get("training", True))
     return has_rate(name, args) and flag is not False
 
@@ -42,13 +42,13 @@ def draws(name: str, args: Mapping[str, Any]) -> bool:
 def modes_of(
     name: str, args: Mapping[str, Any], other: Mapping[str, Any] | None, *, follows: bool, training: bool
 ) -> tuple[bool, bool]:
-    """Whether an operator draws in evaluation mode, and whether in training mode.
+    """Return whether an operator draws random numbers in evaluation mode, and whether it does in training mode.
 
     Args:
-        name: of the operator.
-        args: what it is called with in the mode in which it was recorded.
-        other: what it is called with in the other mode, if that was recorded as well.
-        follows: its flag is that of a module, and not written into the graph.
+        name: the name of the operator.
+        args: its arguments in the recorded mode.
+        other: its arguments in the other mode, if that was recorded as well.
+        follows: whether its training flag follows a module's mode instead of being a constant in the graph.
         training: the mode of the model when it was recorded.
     """
     if other is None and not has_flag(name):
@@ -63,9 +63,9 @@ def modes_of(
 
 
 def flag_follows(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call takes its training flag from a module or from another node, not from the text of the graph.
+    """Return whether a call takes its training flag from a module or another node, not from a constant in the graph.
 
-    `args`, `kwargs`: what the nodes that it reads return.
+    `args` and `kwargs` are the arguments of the call, with nodes replaced by their results.
     """
     if node.op == "call_module":
         return True
@@ -76,12 +76,12 @@ def flag_follows(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 def in_other_mode(
     node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any], modules: Mapping[str, nn.Module], *, training: bool
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """What a call is given in the other mode, where some of it is read from a `ModeValue`; None if nothing is.
+    """Return the arguments of a call in the other mode; None if no argument is the result of a `ModeValue`.
 
     Args:
         node: the call.
-        args, kwargs: what the nodes that it reads return.
-        modules: of the model, by path.
+        args, kwargs: its arguments, with nodes replaced by their results.
+        modules: the modules of the model, by path.
         training: the mode of the model.
     """
     found = False
@@ -100,9 +100,9 @@ def in_other_mode(
 
 
 def hides_its_mode(module: nn.Module) -> bool:
-    """Whether only a second recording shows what a module kept whole draws in the other mode.
+    """Return whether a leaf module must be recorded in the other mode too to know whether it draws there.
 
-    Attention passes a rate of zero in evaluation mode; a user's module may pass what it likes.
+    Attention passes a dropout rate of zero in evaluation mode; a user's module may pass any value.
     """
     own = not type(module).__module__.startswith("torch.nn.")
     if isinstance(module, nn.MultiheadAttention):

@@ -1,4 +1,4 @@
-"""Forward hooks of a traced model itself. They are in no graph: torch calls them around the graph's `forward`."""
+"""Record the forward hooks of a traced model itself, which are not in its graph: they run around its `forward`."""
 
 from __future__ import annotations
 
@@ -26,41 +26,41 @@ _WHERE = "the model itself"
 
 
 def hooks_of(module: nn.Module) -> list[Any]:
-    """The forward hooks and forward-pre hooks of a module."""
+    """Return the forward pre-hooks and forward hooks of a module."""
     return [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
 
 
 @dataclass(frozen=True, slots=True)
 class RootHooks:
-    """What the forward hooks of a model did in one call of it, in the mode that it was in and in the other one."""
+    """The recorded forward hooks of a model: what they do in one call, in the current mode and in the other mode."""
 
     call: NodeCall
-    """Its arguments are those of the model, and what its graph returned."""
+    """A call whose arguments are the arguments of the model and the output of its graph."""
     read: tuple[Tensor, ...]
-    """Parameters and buffers of the model that the hooks take into a computation, or return."""
+    """Parameters and buffers of the model that the hooks use in a computation or return."""
     forms: tuple[Any, ...]
-    """For each mode, the operators and the result, with names in the place of the model's tensors."""
+    """For each mode, the operators and the result, with the model's tensors by name."""
     constants: tuple[Tensor, ...]
-    """Tensors from elsewhere, in the order in which they are read."""
+    """Other tensors that the hooks read, in the order of reading."""
 
     def same(self, other: RootHooks) -> bool:
-        """Whether the hooks did the same in another recording, perhaps of a model in which other tensors differ."""
+        """Return whether the hooks do the same in another recording, possibly of a model with other tensors."""
         pairs = zip(self.constants, other.constants, strict=False)
         same = self.forms == other.forms and len(self.constants) == len(other.constants)
         return same and all(same_constant(a, b) for a, b in pairs)
 
 
 class _Called(nn.Module):
-    """Calls a model whose `forward` returns what is known already, so that nothing but its hooks runs."""
+    """Calls a model with its `forward` replaced by one that returns a known output, so that only its hooks run."""
 
     def __init__(self, model: nn.Module, *, other_mode: bool = False) -> None:
         super().__init__()
         self.model = model
         self.other_mode = other_mode
-        """Whether the model is put into the mode that it is not in."""
+        """Whether to switch the model to the other mode."""
 
     def forward(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """What `forward` is given, and what the model returns. To be called on a twin of the model."""
+        """Return the arguments that `forward` receives, and the model's result. Call this on a twin of the model."""
         given: list[Any] = []
 
         def known(*args: Any, **kwargs: Any) -> Any:
@@ -88,18 +88,18 @@ def record_hooks(
 
     Args:
         gm: a traced model.
-        lowering: of the analysis.
-        places: its placeholders.
-        values: what each of them is given, with references in the place of tensors.
-        output: what the graph returns, likewise.
-        metas: by identity of a tensor of the model, what it is taken for.
+        lowering: the lowering of the analysis.
+        places: the placeholders of its graph.
+        values: the value of each placeholder, with `Ref`s for tensors.
+        output: the result of the graph, likewise.
+        metas: maps the `id` of a tensor of the model to the metadata to assume instead of its own.
 
     Returns:
-        None if it has no forward hooks.
+        The recording; None if the model has no forward hooks.
 
     Raises:
-        UsageError: they reach the model by another way than their argument, change the inputs to others of another
-            shape, or cannot be recorded.
+        UsageError: a hook reaches the model other than by its argument, changes the shape or structure of the inputs,
+            or cannot be recorded.
     """
     if not hooks_of(gm):
         return None
@@ -110,11 +110,12 @@ def record_hooks(
 def record_again(
     gm: fx.GraphModule, lowering: Lowering, known: RootHooks, metas: Mapping[int, Meta] | None = None
 ) -> RootHooks | None:
-    """Record the forward hooks that a model has now, for the call of an earlier recording; None if it has none."""
+    """Record the current forward hooks of a model on the call of an earlier recording; None if it has none."""
     return _recorded(gm, lowering, known.call, metas) if hooks_of(gm) else None
 
 
 def _recorded(gm: fx.GraphModule, lowering: Lowering, call: NodeCall, metas: Mapping[int, Meta] | None) -> RootHooks:
+    """Record the hooks of a model on a call, in both modes."""
     _by_argument(gm)
     read: dict[int, Tensor] = {}
     forms: list[Any] = []
@@ -124,7 +125,7 @@ def _recorded(gm: fx.GraphModule, lowering: Lowering, call: NodeCall, metas: Map
             template, refs, own = lowering.template(_Called(gm, other_mode=other_mode), call.args, {}, metas)
         except (MemoryError, torch.OutOfMemoryError, UsageError):
             raise
-        except Exception as error:  # the user's code, which may raise whatever it likes
+        except Exception as error:  # user code may raise any exception
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise usage(
                 Kind.UNSUPPORTED_MODEL,
@@ -159,7 +160,7 @@ def _by_argument(gm: fx.GraphModule) -> None:
 
 
 def _reached(thing: Any) -> Iterator[Any]:
-    """What a function names: what it has closed over, its defaults, its globals, and what a partial one holds."""
+    """Iterate over the objects that a function refers to: closure, defaults, globals, and arguments of a partial."""
     if isinstance(thing, types.MethodType):
         yield thing.__self__
         yield from _reached(thing.__func__)
@@ -182,10 +183,10 @@ def _items(thing: Any) -> Iterator[Any]:
 
 
 def _same_inputs(template: Template, given: Any, before: Any, refs: Sequence[Ref]) -> None:
-    """Refuse hooks that change what the model is given to something of another shape or structure.
+    """Check that the hooks do not change the shape, dtype or structure of the model's inputs.
 
     Raises:
-        UsageError: they do.
+        UsageError: a hook changes them.
     """
     order = {ref: Local(k) for k, ref in enumerate(refs)}
 
@@ -202,7 +203,7 @@ def _same_inputs(template: Template, given: Any, before: Any, refs: Sequence[Ref
 
 
 def _read(template: Template, inputs: int, own: Sequence[Tensor]) -> Iterator[Tensor]:
-    """The model's own tensors that a recording takes into operators, writes to or returns."""
+    """Iterate over the model's own tensors that the recorded operators use, or that are returned."""
     used = [x.index - inputs for step in template.steps for arg in step.args.values() for x in locals_in(arg)]
     used += [x.index - inputs for x in locals_in(template.result)]
     return (own[k] for k in dict.fromkeys(used) if 0 <= k < len(own))
@@ -211,7 +212,7 @@ def _read(template: Template, inputs: int, own: Sequence[Tensor]) -> Iterator[Te
 def _form(
     gm: fx.GraphModule, template: Template, inputs: int, own: Sequence[Tensor]
 ) -> tuple[tuple[Any, ...], tuple[Tensor, ...]]:
-    """What a recording does, with the model's tensors by name and all others by number, and its constants."""
+    """Return the operators and result, with the model's tensors by name and others by number, and the constants."""
     names = {id(t): name for name, t in (*gm.named_parameters(), *gm.named_buffers())}
     known: dict[int, Any] = {k: k for k in range(inputs)}
     known |= {inputs + k: names.get(id(t), k) for k, t in enumerate(own)}

@@ -1,4 +1,4 @@
-"""Tensors that share memory without being one object: `b.weight = nn.Parameter(a.weight.data)`."""
+"""Find tensors that share memory but are different objects, as after `b.weight = nn.Parameter(a.weight.data)`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 
 def place_of(tensor: Tensor) -> Hashable:
-    """Where a tensor's entries lie: the same for tensors that are one in all but identity. Valid while they live."""
+    """Return a key for the memory location of a tensor: equal for tensors with the same storage, offset, shape, strides
+    and dtype. It is valid while the tensor is alive."""
     if tensor.numel() == 0:
         return id(tensor)
     storage = _storage(tensor)
@@ -20,13 +21,13 @@ def place_of(tensor: Tensor) -> Hashable:
 
 
 def in_storages_of(some: Iterable[Tensor], tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Those of the tensors that are in a storage with some others, or are one of them."""
+    """Return those of `tensors` that share a storage with one of `some`."""
     known = {_storage(tensor) for tensor in some}
     return [tensor for tensor in tensors if _storage(tensor) in known]
 
 
 def overlapping(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Groups of tensors that share entries. Neighbours in one storage (cuDNN's weights of a recurrent layer) do not."""
+    """Return groups of tensors that share entries. Disjoint parts of one storage (cuDNN's RNN weights) share none."""
     by_storage: dict[int, dict[int, Tensor]] = {}
     for tensor in tensors:
         storage = _storage(tensor)
@@ -44,7 +45,7 @@ def overlapping(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
 
 
 def _storage(tensor: Tensor) -> int | None:
-    """The identity of a tensor's storage; None if it has none of its own (sparse tensors)."""
+    """Return the identity of a tensor's storage; None if it has no storage (sparse tensors)."""
     try:
         return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):
@@ -52,20 +53,20 @@ def _storage(tensor: Tensor) -> int | None:
 
 
 def _meet(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors in one storage have an entry in common."""
+    """Return whether two tensors in the same storage overlap."""
     (first, last), (start, end) = _range(a), _range(b)
     if last <= start or end <= first:
         return False
     if a.dtype != b.dtype or a.is_contiguous() or b.is_contiguous():
         return True
-    low = min(a.storage_offset(), b.storage_offset())  # rows or columns that take turns, perhaps
+    low = min(a.storage_offset(), b.storage_offset())  # perhaps interleaved rows or columns
     taken = torch.zeros(max(last, end) // a.element_size() - low, dtype=torch.bool, device="cpu")
     taken.as_strided(a.shape, a.stride(), a.storage_offset() - low).fill_(True)
     return bool(taken.as_strided(b.shape, b.stride(), b.storage_offset() - low).any())
 
 
 def _range(tensor: Tensor) -> tuple[int, int]:
-    """The first byte of a tensor in its storage, and the one behind its last."""
+    """Return the byte range of a tensor in its storage, as start and end (exclusive)."""
     size, start = tensor.element_size(), int(tensor.storage_offset())
     reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     return start * size, (start + int(reach) + 1) * size

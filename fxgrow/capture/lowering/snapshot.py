@@ -1,4 +1,4 @@
-"""A traced model at one moment: its graph, modules and tensors, read once for all who ask about them."""
+"""A snapshot of a traced model: its graph, modules and tensors, read once and shared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from .shared_storage import place_of
 
 
 class Snapshot:
-    """What an analysis is made from and compared with. Make one for each call; it does not notice later changes."""
+    """The state of a traced model, from which an analysis is made, and with which its validity is checked later.
+
+    Create a new snapshot for each call: it does not reflect later changes of the model.
+    """
 
     def __init__(self, gm: fx.GraphModule) -> None:
         self.gm = gm
@@ -24,19 +27,19 @@ class Snapshot:
         self.modules: dict[str, nn.Module] = dict(gm.named_modules(remove_duplicate=False))
         self.parameters, buffers = tensors_in(self.modules)
         self.tensors: list[tuple[str, Tensor]] = [*self.parameters, *buffers]
-        """Parameters and buffers by every name they have."""
+        """Parameters and buffers, once for each of their names."""
 
     @cached_property
     def keys(self) -> dict[str, Any]:
-        """The signature of each module that the graph calls."""
+        """The `module_key` of each module that the graph calls, by path."""
         called = dict.fromkeys(str(n.target) for n in self.nodes if n.op == "call_module")
         return {path: module_key(self.modules[path], {}, {}) for path in called}
 
     @cached_property
     def fingerprint(self) -> int:
-        """A number that changes with the graph, the configuration of a module, a tie or the shape of a tensor.
+        """A hash of the graph, the configurations of the modules, the ties, and the metadata of the tensors it uses.
 
-        An analysis belongs to models with its fingerprint, within one process.
+        An analysis is valid for models with the same fingerprint, within one process.
         """
         read = tuple(
             meta_of(thing)
@@ -47,13 +50,13 @@ class Snapshot:
 
     @cached_property
     def digest(self) -> str:
-        """The same for all processes: a plan belongs to models with its digest, and checks shapes by itself."""
+        """A digest that is equal in all processes. A plan applies to models with its digest; it checks their shapes."""
         called = [_module_text(self.modules[str(n.target)]) for n in self.nodes if n.op == "call_module"]
         return hashlib.sha256(repr((self._graph, called, self._ties)).encode()).hexdigest()[:16]
 
     @cached_property
     def places(self) -> list[Hashable]:
-        """Where each of `tensors` lies: equal places are one tensor, or one memory."""
+        """The memory location of each of `tensors` (see `place_of`); tied tensors have equal locations."""
         return [place_of(tensor) for _, tensor in self.tensors]
 
     @cached_property
@@ -72,16 +75,16 @@ class Snapshot:
 
     @cached_property
     def _ties(self) -> tuple[int, ...]:
-        """For each name of a tensor the number of the tensor: equal numbers are one tensor, or one memory."""
+        """For each name of a tensor, the number of its memory location; tied tensors have equal numbers."""
         seen: dict[Hashable, int] = {}
         return tuple(seen.setdefault(place, len(seen)) for place in self.places)
 
 
 def tensors_in(modules: Mapping[str, nn.Module]) -> tuple[list[tuple[str, Tensor]], list[tuple[str, Tensor]]]:
-    """Parameters and buffers by every name they have, as `named_parameters` and `named_buffers` list them.
+    """Return parameters and buffers, once for each name, in the order of `named_parameters` and `named_buffers`.
 
     Args:
-        modules: all of a model by path, as `named_modules(remove_duplicate=False)` lists them.
+        modules: all modules of a model by path, as listed by `named_modules(remove_duplicate=False)`.
     """
     parameters: list[tuple[str, Tensor]] = []
     buffers: list[tuple[str, Tensor]] = []

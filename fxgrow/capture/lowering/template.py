@@ -1,4 +1,4 @@
-"""Templates: the operators of one signature, with slots where a call puts its own tensors."""
+"""Templates: the operators of a call with one signature, with slots for the tensors of a particular call."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ..program.call_key import PLAIN, Meta, meta_of
 from ..recording.recorder import Call, spec_of, storage_of
 
 _PLAIN = frozenset(PLAIN)
-"""Kinds of arguments that hold no tensor."""
+"""Classes of arguments that contain no tensor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """A tensor within a template."""
+    """A tensor slot of a template, by number."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operator of a template."""
+    """An operator call of a template, with `Local`s for tensors."""
 
     name: str
     overload: str
@@ -37,28 +37,31 @@ class Step:
     seeded: bool
     moves: bool
     varies: bool = False
-    """Whether a number among its arguments was read from a buffer, and matters to its rule."""
+    """Whether a numeric argument that matters to its rule was read from a buffer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What a call of some signature does: `inputs` leading locals, then parameters, then whatever it computes."""
+    """The operators and the result of a call with some signature.
+
+    Locals are numbered in this order: tensor arguments, tensors of the module, then computed and constant tensors.
+    """
 
     steps: tuple[Step, ...]
     metas: tuple[Meta, ...]
     storages: tuple[int, ...]
-    """For each local the first local in the same storage."""
+    """For each local, the first local in the same storage."""
     constants: dict[int, Tensor]
-    """Tensors that are neither arguments nor parameters: made outside, e.g. plain attributes of a module."""
+    """Tensors that are neither arguments nor parameters nor computed, such as plain tensor attributes of a module."""
     result: Any
     writes: bool = False
-    """Whether it writes to a list, a dict or a dataclass that it is given."""
+    """Whether the call writes to a list, dict or dataclass among its arguments."""
     shares: bool = False
-    """Whether it returns such a container that it is given."""
+    """Whether the call returns such an argument."""
 
 
 def build(inputs: list[Tensor], calls: list[Call], out: Any) -> Template:
-    """Read a recording into a template."""
+    """Convert a recording to a template."""
     builder = _Builder()
     for tensor in inputs:
         builder.local(tensor, constant=False)
@@ -77,7 +80,7 @@ def build(inputs: list[Tensor], calls: list[Call], out: Any) -> Template:
 
 
 def same_template(a: Template, b: Template) -> bool:
-    """Whether two recordings of one signature are the same."""
+    """Return whether two templates of the same signature are equal."""
     if a is b:
         return True
     if (a.steps, a.metas, a.storages, a.result) != (b.steps, b.metas, b.storages, b.result):
@@ -88,8 +91,8 @@ def same_template(a: Template, b: Template) -> bool:
 
 
 def same_constant(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors that are no parameters hold the same numbers. Of tensors without storage that is not known,
-    and the answer is no."""
+    """Return whether two constant tensors hold equal numbers. Fake and meta tensors have no known numbers, so they are
+    equal only if they are the same object."""
     if a is b:
         return True
     if a.shape != b.shape or a.dtype is not b.dtype or a.device != b.device or a.layout is not b.layout:
@@ -101,7 +104,7 @@ def same_constant(a: Tensor, b: Tensor) -> bool:
 
 
 def locals_in(arg: Any) -> list[Local]:
-    """The locals of one argument."""
+    """Return the locals in an argument."""
     if type(arg) is Local:
         return [arg]
     if type(arg) in _PLAIN:
@@ -110,7 +113,7 @@ def locals_in(arg: Any) -> list[Local]:
 
 
 def fill(arg: Any, tensor: Callable[[Local], Any]) -> Any:
-    """An argument of a template with its locals replaced."""
+    """Return an argument of a template with its locals replaced by `tensor(local)`."""
     if type(arg) is Local:
         return tensor(arg)
     if type(arg) in _PLAIN:
@@ -119,9 +122,11 @@ def fill(arg: Any, tensor: Callable[[Local], Any]) -> Any:
 
 
 class _Builder:
+    """Numbers the tensors of a recording, and collects their metadata, storages and constants for a template."""
+
     def __init__(self) -> None:
         self.known: dict[int, Local] = {}
-        self.alive: list[Tensor] = []  # ids stay unique only while their tensors live
+        self.alive: list[Tensor] = []  # keeps tensors alive, so that their ids stay unique
         self.metas: list[Meta] = []
         self.storages: list[int] = []
         self.first: dict[int, int] = {}
@@ -141,7 +146,7 @@ class _Builder:
         return made
 
     def _same(self, tensor: Tensor) -> Local | None:
-        """The tensor that a factory (torch.zeros …) has made; Python gets another object for it than the recorder."""
+        """Return the local of a factory's result (`torch.zeros` …), for which Python gets another object."""
         first = self.first.get(storage_of(tensor))
         meta = meta_of(tensor)
         alike = [k for k, s in enumerate(self.storages) if s == first and self.metas[k] == meta]

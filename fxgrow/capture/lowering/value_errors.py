@@ -1,4 +1,4 @@
-"""Calls that cannot be recorded for all inputs: what they run, or the shape of their result, depends on values."""
+"""Errors for data-dependent calls: the operators they run, or the shape of their result, depend on tensor values."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..source_lines import user_frame
 
 
 def reads_values(node: fx.Node, target: Any, error: Exception) -> UsageError | None:
-    """The error for a call that reads values of a tensor; None if something else was wrong.
+    """Return the error for a call that reads tensor values; None if the recording failed for another reason.
 
     Args:
         node: the call.
         target: the module, function or method that it calls.
-        error: what stopped the recording.
+        error: the exception that stopped the recording.
     """
     if not isinstance(error, DataDependentOutputException | DynamicOutputShapeException):
         return None
@@ -37,7 +37,7 @@ def reads_values(node: fx.Node, target: Any, error: Exception) -> UsageError | N
 
 
 def _called(node: fx.Node, target: Any) -> str:
-    """What a node calls, as the user has written it."""
+    """Return the name of what a node calls, as it appears in the user's code."""
     if node.op == "call_method":
         return f"Tensor.{target}"
     if node.op == "call_module":

@@ -1,1 +1,1 @@
-"""The program: ATen operators over named values, as data."""
+"""The `Program` data structure: the ATen operators of an fx graph over named values."""

@@ -1,4 +1,4 @@
-"""Signatures: what decides which ATen operators a call runs, as a hashable key, so that each is lowered once."""
+"""Hashable keys for calls: calls with equal keys run the same ATen operators, so each key is lowered only once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..containers import found, replaced, way_into
 from .program import Ref
 
 Meta = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]
-"""Shape, stride, dtype and device: all that a fake tensor knows."""
+"""The metadata of a tensor: shape, stride, dtype and device."""
 
 PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device, torch.memory_format, torch.layout, complex)
 _PLAIN = frozenset(PLAIN)
@@ -40,7 +40,7 @@ class ById:
 
 
 def strides_like(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of a dense tensor whose axes lie in memory in the order that other strides say."""
+    """Return the strides of a dense tensor of this shape whose memory order of dimensions is that of `stride`."""
     order = sorted(range(len(shape)), key=lambda k: (stride[k], k < 0), reverse=True)
     result, step = [0] * len(shape), 1
     for k in reversed(order):
@@ -50,18 +50,18 @@ def strides_like(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, 
 
 
 def meta_of(tensor: Tensor) -> Meta:
-    """The signature of a tensor."""
+    """Return the metadata of a tensor: shape, stride, dtype and device."""
     return (tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype, tensor.device)
 
 
 def meta_of_ref(ref: Ref) -> Meta:
-    """The signature of a tensor of the program."""
+    """Return the metadata of a tensor of the program."""
     value = ref.value
     return (value.shape, value.stride, value.dtype, value.device)
 
 
 def plain_key(arg: Any) -> Any:
-    """A key for one non-tensor argument; types are part of it, for 1 and 1.0 and True are different calls."""
+    """Return a key for a non-tensor argument. It includes the type, because 1, 1.0 and True are different arguments."""
     kind = type(arg)
     if kind in _PLAIN:
         return (kind, arg)
@@ -77,7 +77,7 @@ def plain_key(arg: Any) -> Any:
 
 
 def key_of(arg: Any, slots: dict[Ref, int]) -> Any:
-    """A key for one argument; each distinct tensor gets a slot."""
+    """Return a key for an argument. Each distinct tensor is assigned the next slot number in `slots`."""
     if isinstance(arg, Ref):
         known = slots.get(arg)
         if known is None:
@@ -96,20 +96,20 @@ def key_of(arg: Any, slots: dict[Ref, int]) -> Any:
 
 
 def substitute(arg: Any, tensor: Callable[[Ref], Any]) -> Any:
-    """The same argument with each tensor of the program replaced."""
+    """Return the argument with each `Ref` in it replaced."""
     return replaced(arg, Ref, tensor)
 
 
 def positions(arg: Any) -> list[Ref]:
-    """The tensors in a tree of arguments, in order, each as often as it is passed."""
+    """Return the `Ref`s in a tree of arguments, in order and with repetitions."""
     return found(arg, Ref)
 
 
 def module_key(module: nn.Module, metas: Mapping[int, Meta], attributes: Mapping[str, object]) -> Any:
-    """A key for a leaf module: its class, its configuration and the signatures of its tensors.
+    """Return a key for a leaf module: its class, its configuration and the metadata of its tensors.
 
-    `metas` (by tensor id) and `attributes` stand in for what the module really has: a module can be asked about
-    before it exists.
+    `metas` (by tensor id) and `attributes` override those of the module, so that the key of a module after a planned
+    change can be computed before the change.
     """
     state = module.__dict__
     config = [(k, plain_key(attributes.get(k, v))) for k, v in state.items() if _counts(k, v)]
@@ -129,7 +129,7 @@ def _counts(name: str, value: object) -> bool:
 
 
 def in_mode(module: nn.Module, training: bool) -> nn.Module:
-    """A shallow twin of a module in one mode, on the same tensors; the original is not touched."""
+    """Return a shallow copy of a module in the given mode, with the same tensors; the original is not modified."""
     twin = module.__class__.__new__(module.__class__)
     twin.__dict__ = {**module.__dict__, "training": training}
     twin.__dict__["_modules"] = {k: None if m is None else in_mode(m, training) for k, m in module._modules.items()}
@@ -137,6 +137,6 @@ def in_mode(module: nn.Module, training: bool) -> nn.Module:
 
 
 def flat_weights(module: nn.RNNBase) -> dict[str, Any]:
-    """The lists in which a recurrent layer keeps its weights a second time, as they should be."""
+    """Return the attributes `_flat_weights` and `_flat_weight_refs` of a recurrent layer for its current weights."""
     flat = [module._parameters.get(name) for name in module._flat_weights_names]
     return {"_flat_weights": flat, "_flat_weight_refs": [None if w is None else ref(w) for w in flat]}

@@ -1,7 +1,7 @@
-"""Plain values that another call may change: numbers, flags and texts among the inputs, and what is computed from them.
+"""Track plain inputs: numbers, flags and strings among the model's inputs, and values computed from them.
 
-The lowering of a node writes them down as arguments of operators. Which arguments those are is found here, so that no
-rule takes one for a constant, and no growth edits it.
+Lowering turns them into operator arguments, although the next call may pass other values. This module marks those
+arguments, so that no rule treats them as constants and no growth edits them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..containers import found, leaves
 from .program import Op, Origin, Program, Ref, Value
 
 Place = tuple[str, int]
-"""An argument of an operator, and its number in a list; -1 where it is no list."""
+"""The name of an operator argument, and the index of an item if the argument is a list, else -1."""
 
 _OPERANDS = frozenset(
     {
@@ -33,7 +33,7 @@ _OPERANDS = frozenset(
         ("aten::hardtanh", "max_val"),
     }
 )
-"""Numbers whose value a rule asks for, and which could as well be tensors of one entry, of which it asks nothing."""
+"""(operator, argument) pairs whose number a rule reads, and which may be replaced by a one-element tensor instead."""
 _SCALARS = frozenset(
     {
         *("other", "alpha", "beta", "value", "exponent", "min", "max", "min_val", "max_val", "fill_value", "lambd"),
@@ -41,28 +41,28 @@ _SCALARS = frozenset(
         *("scale", "approximate", "dropout_p", "is_causal", "rounding_mode"),
     }
 )
-"""Arguments on which no shape depends."""
+"""Arguments that do not affect any shape."""
 _TORCH = ("torch", "_operator", "operator", "math", "builtins")
 
 
 def is_plain(leaf: Any) -> bool:
-    """Whether a leaf is a number, a flag or a text."""
+    """Return whether a leaf is a number, a flag or a string."""
     return isinstance(leaf, int | float | complex | str)
 
 
 def varying(tree: Any) -> list[Any]:
-    """The numbers, flags and texts in a tree."""
+    """Return the numbers, flags and strings in a tree."""
     return [leaf for leaf in leaves(tree) if is_plain(leaf)]
 
 
 def note(program: Program, node: fx.Node, env: Mapping[fx.Node, Any], target: Any) -> None:
-    """Mark what a node does with plain inputs, with what is computed from them, and with tensors that they measure.
+    """Mark the results and operators of a node that depend on plain inputs, or on tensors whose shape depends on them.
 
     Args:
-        program: the operators of the node are in it.
+        program: the program, which already contains the operators of the node.
         node: the node.
-        env: what each node up to this one has returned.
-        target: what it calls.
+        env: the results of all nodes up to this one.
+        target: the module, function or method that the node calls.
     """
     told = [n for n in node.all_input_nodes if n.name in program.varying]
     measured = any(ref.value.index in program.measured for n in node.all_input_nodes for ref in found(env[n], Ref))
@@ -84,7 +84,7 @@ def note(program: Program, node: fx.Node, env: Mapping[fx.Node, Any], target: An
 
 
 def _by_constant(node: fx.Node, told: Sequence[fx.Node]) -> bool:
-    """Whether a node reads an entry of a container that holds plain inputs, under a name or number that is written."""
+    """Return whether a node reads an entry of a container of plain inputs under a constant key."""
     reads = node.target in (operator.getitem, getattr) or (node.op, node.target) == ("call_method", "get")
     return reads and not any(n in told for n in node.all_input_nodes[1:]) and node.args[0] in told
 
@@ -92,8 +92,8 @@ def _by_constant(node: fx.Node, told: Sequence[fx.Node]) -> bool:
 def _told(
     node: fx.Node, env: Mapping[fx.Node, Any], program: Program, places: Sequence[tuple[str, int, Any]]
 ) -> list[Place]:
-    """The arguments of an operator that are plain inputs: by their order where it takes what the node takes, no more
-    and no less, else all those of equal value."""
+    """Return the arguments of an operator that are plain inputs, matched by order if the operator takes exactly the
+    numbers of the node, and by equal value otherwise."""
     given: list[tuple[bool, Any]] = []
     for leaf in leaves((node.args, node.kwargs)):
         from_node = isinstance(leaf, fx.Node)
@@ -119,12 +119,12 @@ def _plain(arg: Any) -> list[tuple[int, Any]]:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """One value, though an operator may take 2 as 2.0; flags are told from numbers."""
+    """Return whether two values are equal; 2 equals 2.0, but a flag never equals a number."""
     return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
 
 
 def _as_operands(program: Program, op: Op) -> None:
-    """Put tensors of one entry, whose value nobody knows, in the place of numbers that a rule would look at."""
+    """Replace varying numbers that a rule would read by scalar tensors of unknown value."""
     for name, k in op.varying:
         if (op.name, name) in _OPERANDS and k < 0:
             out = op.outputs[0]

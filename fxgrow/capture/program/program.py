@@ -1,4 +1,4 @@
-"""The program: what every fx node does, as ATen operators over named values."""
+"""The program: the ATen operators that each fx node runs, over named values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 class Origin(Enum):
-    """Where a value comes from."""
+    """The origin of a value: an input, a parameter or buffer, a constant tensor, or an operator."""
 
     INPUT = "graph input"
     PARAMETER = "parameter"
@@ -20,7 +20,7 @@ class Origin(Enum):
 
 
 class Value:
-    """One tensor that the program handles; an in-place operator makes a new value. Compared by identity."""
+    """A tensor value of the program. An in-place operator creates a new value. Values are compared by identity."""
 
     __slots__ = ("device", "dtype", "index", "names", "node", "origin", "shape", "stride")
 
@@ -54,34 +54,34 @@ Args = Mapping[str, Any]
 
 @dataclass(slots=True, eq=False)
 class Op:
-    """One operator call. `name` is the schema name without a trailing underscore, e.g. "aten::relu"."""
+    """An operator call. `name` is the schema name without a trailing underscore, such as "aten::relu"."""
 
     name: str
     args: Args
     outputs: tuple[Value, ...]
     node: str
     step: int = -1
-    """Its place among the operators of its node, unused ones counted."""
+    """The index among the operators of its node, unused ones included."""
     overload: str = ""
     mutates: bool = False
     seeded: bool = False
     draws: tuple[bool, bool] = (False, False)
     """Whether it draws random numbers for every unit, as dropout does: in evaluation mode, and in training mode."""
     varies: bool = False
-    """Whether a number among its arguments was read from a buffer, and so is another one in the next call."""
+    """Whether a numeric argument was read from a buffer, so that it may differ in the next call."""
     repeats: Op | None = None
-    """The operator that took a view which is taken anew here, because its base was written to."""
+    """The view operator that this one repeats because the base of the view was written to."""
     varying: frozenset[tuple[str, int]] = frozenset()
-    """Arguments that are plain inputs of the model, or computed from them: (name, number in a list or -1)."""
+    """Arguments that are plain inputs of the model, or computed from them: (name, index in a list or -1)."""
 
     def inputs(self) -> Iterator[Value]:
-        """Every tensor argument, in schema order, lists opened."""
+        """Iterate over the tensor arguments in schema order, including those in lists."""
         for arg in self.args.values():
             yield from tensors(arg)
 
 
 def tensors(arg: object) -> Iterator[Value]:
-    """The values inside one argument."""
+    """Iterate over the values in one argument: the argument itself, or the items of a list."""
     if isinstance(arg, Value):
         yield arg
     elif isinstance(arg, list | tuple):
@@ -91,16 +91,16 @@ def tensors(arg: object) -> Iterator[Value]:
 
 
 AFTER_WRITE = -2
-"""The step of an operator that no node runs: it says what a write into one tensor means for another."""
+"""The `step` of an operator that no node runs, but that expresses how an in-place write changes other tensors."""
 STORED = "fxgrow::stored"
-"""An operator that no node runs, and that returns nothing: a parameter or buffer was written to, and what it holds at
-the end of the call (`after`) is what the next call reads in place of `before`. `lost` says why nothing is known of
-`after`; it is empty if it is known. Its step is AFTER_WRITE."""
+"""An operator without results that no node runs. It records that a parameter or buffer was written to: the next call
+reads `after` instead of `before`. `lost` is the reason if the value of `after` is not known, else empty. Its step is
+AFTER_WRITE."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """How a tensor came to share the storage of another: it is result `number` of `op`, `argument` is the base."""
+    """Describes a view: it is result `number` of `op`, whose argument named `argument` is the base."""
 
     base: Ref
     op: Op
@@ -109,9 +109,11 @@ class View:
 
 
 class Ref:
-    """A tensor object while the program runs: which value it holds now, in which storage it lies, and what it is a view
-    of. `lasting`: it outlives the call. `known`: the real tensor whose value it holds, if code may read that value as a
-    number (see `fakes.has_known_value`) and nothing was written to it."""
+    """A tensor object during lowering: its current value, its storage and, for a view, how it was created.
+
+    `lasting`: whether it outlives the call. `known`: the real tensor that it represents, if code may read its value as
+    a number (see `fake_tensors.has_known_value`) and it was not written to; else None.
+    """
 
     __slots__ = ("known", "lasting", "storage", "value", "view")
 
@@ -125,7 +127,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class NodeCall:
-    """How a node was lowered: the template of its call, and the arguments of the call, tensors as `Ref`s."""
+    """The template of a node's call, and the arguments of the call, with `Ref`s for tensors."""
 
     template: Any
     args: tuple[Any, ...]
@@ -134,48 +136,48 @@ class NodeCall:
 
 @dataclass(slots=True)
 class Program:
-    """An fx graph and its lowering. Nodes are known by name, so a program outlives the graph it was read from."""
+    """An fx graph lowered to ATen operators. It refers to nodes by name, so it does not keep the graph alive."""
 
     values: list[Value] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
     node_ops: dict[str, list[Op]] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
-    """What each node returned, when it returned: a tree of values and plain numbers."""
+    """The result of each node at the time it ran: a tree of values and plain numbers."""
     calls: dict[str, NodeCall] = field(default_factory=dict)
-    """What each node that calls something ran, unused operators counted."""
+    """The call of each call node, unused operators included."""
     order: tuple[str, ...] = ()
     training: bool = False
-    """The mode that the model was in when it was lowered."""
+    """The training mode of the model when it was lowered."""
     inputs: tuple[Value, ...] = ()
     outputs: tuple[Value, ...] = ()
-    """What is returned, and then what is left in containers among the inputs."""
+    """The tensors that `forward` returns, followed by those in `left`."""
     left: tuple[Value, ...] = ()
-    """The latter alone: tensors that `forward` writes into lists, dicts and dataclasses that it is given."""
+    """Tensors that `forward` writes into lists, dicts and dataclasses among its inputs."""
     rewritten: dict[tuple[str, str], Any] = field(default_factory=dict)
-    """By the names of a node and of one that it reads, the containers that are read, where they were written to after
-    they were made: as they are then."""
+    """Maps (consumer node, producer node) to the state of the producer's container when the consumer reads it, if the
+    container was written to after it was created."""
     parameters: dict[str, Value] = field(default_factory=dict)
-    """Every name (tied names share a value) of each parameter or buffer that the graph reads."""
+    """Maps each name of a parameter or buffer that the graph reads to its value; tied names share a value."""
     buffers: set[int] = field(default_factory=set)
-    """Indices of the values among them that are buffers: no gradient is asked for."""
+    """Indices of the values in `parameters` that are buffers, and so have no gradient."""
     varying: set[str] = field(default_factory=set)
-    """Nodes whose results hold plain inputs of the model (numbers, flags, texts), or what is computed from them."""
+    """Nodes whose results contain plain inputs of the model (numbers, flags, strings) or values computed from them."""
     measured: set[int] = field(default_factory=set)
-    """Indices of the values whose shape may depend on such an input."""
+    """Indices of the values whose shape may depend on a plain input."""
     unread: tuple[Op, ...] = ()
-    """Operators whose results nobody reads, which are not among the others, but for layers: these are."""
+    """Operators whose results are not used. They are removed from `ops`, except for layers (operators with weights)."""
     written: frozenset[str] = frozenset()
-    """Nodes among theirs of which all numbers are written in the model's code, none computed."""
+    """Nodes of unread operators whose inputs from other nodes are all tensors, so that their numbers are constants."""
     picked: list[Value] = field(default_factory=list)
-    """Values of which such an input says which one is read."""
+    """Values that are selected by a plain input."""
     hooks: Any = None
-    """What the forward hooks of the model itself did; None if it has none."""
+    """The recorded forward hooks of the model itself (`RootHooks`); None if it has none."""
     read_by_hooks: tuple[Value, ...] = ()
-    """Parameters and buffers that these hooks compute with."""
+    """Parameters and buffers that these hooks use in a computation or return."""
     _makers: tuple[int, dict[int, Op]] = field(default=(0, {}), init=False, repr=False, compare=False)
 
     def makers(self) -> Mapping[int, Op]:
-        """By the index of a value, the operator that makes it."""
+        """Return a map from the index of a value to the operator that produces it."""
         count, found = self._makers
         if count != len(self.ops):
             found = {out.index: op for op in self.ops for out in op.outputs}
@@ -183,5 +185,5 @@ class Program:
         return found
 
     def position(self) -> dict[str, int]:
-        """Place of each node in execution order."""
+        """Return a map from the name of each node to its index in execution order."""
         return {name: i for i, name in enumerate(self.order)}

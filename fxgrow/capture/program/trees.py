@@ -1,4 +1,4 @@
-"""Arguments and results of fx nodes as plain trees of tensors and numbers."""
+"""Helpers for the arguments and results of fx nodes, as trees of tensors and numbers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .program import Ref, Value
 
 
 def plain(arg: Any, env: Mapping[fx.Node, Any]) -> Any:
-    """Arguments of an fx node as ordinary lists, tuples and dicts, with each node's result in its place."""
+    """Return an fx argument as ordinary lists, tuples and dicts, with each node replaced by its result."""
     return replaced(arg, fx.Node, env.__getitem__)
 
 
 def value_tree(tree: Any) -> Any:
-    """A tree of references as a tree of the values they hold now."""
+    """Return a tree with each `Ref` replaced by its current value."""
     return tree.value if isinstance(tree, Ref) else replaced(tree, Ref, lambda ref: ref.value)
 
 
 def leaves(tree: Any) -> list[Value]:
-    """The values in a tree."""
+    """Return the values in a tree, in order."""
     return found(tree, Value)
 
 
 def attribute(root: nn.Module, path: str) -> Any:
-    """What a get_attr node returns."""
+    """Return the attribute that a get_attr node reads, by its dotted path."""
     thing: Any = root
     for part in path.split("."):
         thing = getattr(thing, part)

@@ -1,4 +1,4 @@
-"""Operators that torch composes of others: recorded as those, unless a rule knows them whole."""
+"""Composite operators, which are recorded as the operators they decompose into unless a rule handles them whole."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch._ops import OpOverload
 from ..schemas import spec_of
 
 WHOLE: set[str] = set()
-"""Names of operators that stay whole, as `aten::linear`: `fxgrow.rules` adds those that have a rule."""
+"""Names of operators that are not decomposed, such as `aten::linear`; `fxgrow.rules` adds those that have a rule."""
 _NUMBERS = frozenset({"aten::item", "aten::is_nonzero", "aten::equal", "aten::numel", "aten::size", "aten::stride"})
-"""Those that return a number, or look at values."""
+"""Operators that return a number or read tensor values."""
 
 
 def opens(func: OpOverload) -> bool:
-    """Whether a call of an operator is recorded as the operators of which it is made."""
+    """Return whether a call of an operator is recorded as the operators it decomposes into."""
     return _is_composite(func) and spec_of(func).name not in WHOLE
 
 

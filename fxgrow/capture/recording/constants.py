@@ -1,4 +1,4 @@
-"""Tensors that `forward` makes from numbers alone: torch.fx computes them while it traces."""
+"""Values of tensors that `forward` makes from numbers alone, and that torch.fx therefore computes at trace time."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from ..schemas import Spec
 from .recorder import Call, storage_of
 
 _FILLS = frozenset({"aten::fill", "aten::zero"})
-"""Writes after which it does not matter what a tensor has held."""
+"""In-place operators that overwrite every element."""
 UNFILLED = ("aten::empty", "aten::new_empty")
-"""Operators that return memory as they find it begin so."""
+"""Prefixes of the operators that return uninitialized memory."""
 LARGEST_CONSTANT = 2**20
-"""Tensors of more elements that are made from numbers alone are compared by how they are made."""
+"""Largest constant, in elements, that is compared by value; a larger one is compared by the operators that make it."""
 
 ValueOf = Callable[[Tensor], Tensor | None]
-"""The value of a tensor in a recording; None if it depends on more than numbers."""
+"""Returns the value of a tensor in a recording; None if it is not a constant."""
 
 
 class Constants:
-    """What is known of the values of such tensors."""
+    """The known values of the constant tensors of one recording, with the writes into them."""
 
     def __init__(self) -> None:
         self.values: dict[int, Tensor] = {}
-        """By the number of its expression, the value of a tensor."""
+        """Maps the number of an expression to the value of its tensor."""
         self.unfilled: set[int] = set()
-        """Storages that hold nothing yet."""
+        """Storages that are not initialized yet."""
         self.memory: dict[int, Tensor] = {}
-        """By storage, the bytes it holds, where `forward` has written numbers to it."""
+        """Maps a storage to its bytes, for storages into which `forward` wrote constants."""
 
     def made(self, call: Call, value_of: ValueOf) -> Tensor | None:
-        """What an operator returns; None if that depends on more than numbers."""
+        """Return the result of an operator call; None if it is not a constant."""
         func, args, kwargs, out = call
         if not isinstance(out, Tensor) or out.numel() > LARGEST_CONSTANT or storage_of(out) in self.unfilled:
             return None
@@ -48,13 +48,13 @@ class Constants:
         return value if isinstance(value, Tensor) and value.shape == out.shape else None
 
     def known(self, target: Tensor, spec: Spec, value_of: ValueOf, tensors: Sequence[Tensor]) -> bool:
-        """Whether all that the memory of a tensor holds is known, or will be when this operator has written to it.
+        """Return whether all bytes of a tensor's storage are known, or will be after this operator has written to it.
 
         Args:
             target: the tensor that is written to.
-            spec: the operator.
-            value_of: the values of tensors.
-            tensors: all tensors of the recording so far; those that share the memory say what it holds.
+            spec: the schema of the operator.
+            value_of: returns the value of a tensor.
+            tensors: all tensors of the recording so far; views of the same storage provide its contents.
         """
         storage = storage_of(target)
         if storage in self.memory:
@@ -73,7 +73,7 @@ class Constants:
         return True
 
     def write(self, call: Call, target: Tensor, value_of: ValueOf) -> bool:
-        """Write to known memory what an operator writes; false if that depends on more than numbers."""
+        """Apply an in-place operator to the known bytes of a storage; return False if an operand is not a constant."""
         func, args, kwargs, _ = call
         storage = storage_of(target)
         known = {
@@ -88,13 +88,16 @@ class Constants:
         return True
 
     def read(self, tensor: Tensor) -> Tensor | None:
-        """What a tensor holds now, if its memory is known."""
+        """Return the current value of a tensor; None if the bytes of its storage are not known."""
         image = self.memory.get(storage_of(tensor))
         return None if image is None else _view(image, tensor).clone()
 
 
 def by_value(tensor: Tensor) -> tuple[str, tuple[int, ...], str, str]:
-    """A tensor by its contents; on the meta device it has none."""
+    """Return a key that is equal for tensors of equal shape, dtype and contents.
+
+    A meta or non-strided tensor is identified by its shape, dtype and device only.
+    """
     shape, dtype = tuple(tensor.shape), str(tensor.dtype)
     if tensor.is_meta or tensor.layout is not torch.strided:
         return "constant", shape, dtype, tensor.device.type
@@ -105,23 +108,23 @@ def by_value(tensor: Tensor) -> tuple[str, tuple[int, ...], str, str]:
 
 
 def _view(image: Tensor, tensor: Tensor) -> Tensor:
-    """The entries of memory that a tensor shows."""
+    """Return a view of `image` with the dtype, offset, shape and strides of a tensor."""
     entries = torch.empty(0, dtype=tensor.dtype)
     return entries.set_(image.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: Any, value: Callable[[Tensor], Any]) -> Any:
-    """What an operator returns, given the values of its tensors on the CPU; None if it fails."""
+    """Run an operator on the CPU on the values of its tensors and return its result; None if it fails."""
     try:
         with no_dispatch(), torch.no_grad():
             given, named = (_on_the_cpu(replaced(tree, Tensor, value)) for tree in (args, kwargs))
             return func(*given, **named)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception:  # then the call is compared, and not its result
+    except Exception:  # the call itself is then compared, instead of its result
         return None
 
 
 def _on_the_cpu(tree: Any) -> Any:
-    """The same arguments with another device: constants are compared by value, wherever they lie."""
+    """Return the arguments with the CPU as device: constants are compared by value, whatever their device."""
     return replaced(tree, torch.device, lambda device: device if device.type == "meta" else torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Context managers of torch that an fx trace does not record: gradients off, inference mode, autocast."""
+"""Context managers of torch that an fx trace does not record: `no_grad`, `inference_mode` and `autocast`."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 import torch
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
-"""Devices whose autocast is watched."""
+"""Devices whose autocast state is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contexts:
-    """What torch's context managers have set, at one moment."""
+    """The state of torch's context managers at one moment."""
 
     gradients: bool
     inference: bool
     autocast: tuple[object, ...]
-    """How many `autocast` blocks are open (one with enabled=False sets nothing, but counts), and what they have set."""
+    """The nesting depth of `autocast` blocks (enabled=False counts too), then the autocast dtype or None per device."""
 
     @classmethod
     def now(cls) -> Contexts:
-        """The present state, which stays as it is."""
+        """Return the current state, without changing it."""
         depth = torch.autocast_increment_nesting()
         torch.autocast_decrement_nesting()
         on = tuple(torch.get_autocast_dtype(d) if torch.is_autocast_enabled(d) else None for d in _DEVICES)
         return cls(torch.is_grad_enabled(), torch.is_inference_mode_enabled(), (depth, *on))
 
     def entered(self, before: Contexts) -> str:
-        """The context manager that has been entered since; nothing if none has."""
+        """Return the name of the context manager by which this state differs from an earlier one; empty if none."""
         if self.inference != before.inference:
             return "torch.inference_mode"
         if self.gradients != before.gradients:
@@ -40,10 +40,10 @@ class Contexts:
 
 
 def applied(frame: FrameType | None) -> str:
-    """The name of the `autograd.Function` that is being applied; empty if none is.
+    """Return the name of the `autograd.Function` whose `forward` is running; empty if none is.
 
     Args:
-        frame: the innermost one.
+        frame: the innermost stack frame.
     """
     forwards = {getattr(kind.forward, "__code__", None): kind.__name__ for kind in _kinds(torch.autograd.Function)}
     while frame is not None:
@@ -54,17 +54,17 @@ def applied(frame: FrameType | None) -> str:
 
 
 def _kinds(kind: type[Any]) -> Iterator[type[Any]]:
-    """All classes that are derived from one."""
+    """Iterate over all subclasses of a class, recursively."""
     for made in kind.__subclasses__():
         yield made
         yield from _kinds(made)
 
 
 class Forgotten(Exception):
-    """A trace would forget a context manager, and compute something else than the model or train what it does not."""
+    """Raised when a trace would lose a context manager, which would change the values or gradients of the model."""
 
     def __init__(self, manager: str, function: str = "") -> None:
-        """`function`: the class of the `autograd.Function` that runs, for it switches gradients off by itself."""
+        """`function`: name of the `autograd.Function` that is running, if any: its `apply` disables gradients."""
         if function:
             super().__init__(f"torch.fx forgets the gradient of {function}, an autograd.Function that forward applies")
             self.way_out = (

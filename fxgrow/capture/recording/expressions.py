@@ -1,4 +1,4 @@
-"""A recording as expressions over the inputs and the tensors of the model: the operators and what they are given."""
+"""Convert a recording to expressions: operators applied to the inputs and tensors of the model, numbered by value."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ from .module_recording import Note, Recording
 from .recorder import Call, spec_of, storage_of
 
 _IDENTITIES = frozenset({"aten::alias", "aten::lift_fresh", "aten::pin_memory", "aten::_assert_async"})
-"""Operators that return what they are given."""
+"""Operators that return their operand unchanged."""
 _DROPOUTS = frozenset({"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout"})
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 UNWRITTEN = -1
-"""Stands for what memory holds before something that depends on an input is written to it."""
+"""The number of a storage's contents before the first write that depends on an input."""
 UNREAD = -1
-"""Stands for when a view of known memory was made: it is read when something needs it."""
+"""The version of a view of constant storage: older than every write, so that its value is read when it is needed."""
 AFTERWARDS = " after the call"
-"""Ends the names of entries that a call has written into a container among its inputs."""
+"""Suffix of the names of entries that a call has written into a container among its inputs."""
 
 
 OUTPUT = "output"
-"""Begins the names of what is returned."""
+"""Prefix of the names of outputs."""
 LEFT = "what is left in "
-"""Begins the names of tensors that outlive the call."""
+"""Prefix of the names of tensors that outlive the call."""
 
 
 @dataclass(slots=True)
 class Numbers:
-    """Numbers of expressions; one table for both sides."""
+    """A table that assigns a number to each distinct expression; shared by the two recordings that are compared."""
 
     known: dict[Any, int] = field(default_factory=dict)
 
     def of(self, key: Any) -> int:
-        """The number of an expression."""
+        """Return the number of an expression, adding it to the table if it is new."""
         return self.known.setdefault(key, len(self.known))
 
 
 @dataclass(slots=True)
 class Side:
-    """A recording as expressions."""
+    """One of the two recordings of a comparison, as numbered expressions."""
 
     ends: dict[str, Any]
-    """What is returned, and what is left in tensors that outlive the call: their names and numbers."""
+    """The outputs and the final contents of tensors that outlive the call: numbers by name."""
     steps: list[tuple[int, int]]
-    """The number of each operator, and its place in the recording."""
+    """The number of each operator, and its index in the recording."""
     recording: Recording
 
 
 class Reader:
-    """Reads a recording into expressions."""
+    """Converts a recording to numbered expressions, tracking views and in-place writes."""
 
     def __init__(self, recording: Recording, table: Numbers, names: dict[int, str], *, gradients: bool = True) -> None:
         self.gradients = gradients
@@ -69,15 +69,15 @@ class Reader:
         self.table = table
         self.numbers: dict[int, int] = {}
         self.made: dict[int, int] = {}
-        """By identity of a tensor, how often its storage had been written to when it was made."""
+        """Maps the `id` of a tensor to the number of writes into its storage before its value was numbered."""
         self.places: dict[int, Any] = {}
-        """By identity of a view, which entries of its storage it shows, however often they are written to."""
+        """Maps the `id` of a view to a key for the entries of its storage that it covers, whatever they hold."""
         self.versions: dict[int, list[int]] = {}
-        """By storage, the numbers of the writes into it so far."""
+        """Maps a storage to the numbers of the writes into it so far."""
         self.fresh: set[int] = set()
-        """Storages that operators of this call have made."""
+        """Storages that operators of this call allocated."""
         self.outside: set[int] = set()
-        """Storages of views of tensors that neither the model nor this call has made."""
+        """Storages of views of real tensors that belong neither to the model nor to this call, such as globals."""
         self.constants = Constants()
         self.alive: list[Tensor] = []
         self.draws = 0
@@ -90,7 +90,7 @@ class Reader:
             self.numbers[fake] = table.of(("own", names[id(real)])) if id(real) in names else self._constant(real)
 
     def read(self) -> Side:
-        """All operators, and what is left in the end."""
+        """Number all operators, the outputs and the final state, and return them."""
         steps = []
         for k, call in enumerate(self.recording.calls):
             number = self._step(call, self.recording.notes[k])
@@ -114,7 +114,7 @@ class Reader:
         return Side(ends, steps, self.recording)
 
     def _contents(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
-        """What the containers among the inputs hold."""
+        """Return what the containers among the inputs hold."""
         return contents(inputs, "input", self._leaf)
 
     def _leaf(self, leaf: Any) -> int | str:
@@ -124,6 +124,7 @@ class Reader:
         return str(kind.__name__) if is_object(leaf) else f"{kind.__name__} {_ADDRESS.sub('', repr(leaf))}"
 
     def _step(self, call: Call, note: Note) -> int | None:
+        """Number the results and writes of an operator call; return None if it adds no operator to compare."""
         func, args, kwargs, out = call
         spec = spec_of(func)
         bound = {
@@ -132,14 +133,14 @@ class Reader:
         }
         outputs = found(out, Tensor)
         given = {storage_of(t) for value in bound.values() for t in found(value, Tensor)}
-        if spec.name == "aten::lift_fresh":  # what torch.tensor makes of numbers
+        if spec.name == "aten::lift_fresh":  # the result of torch.tensor
             given = set()
         self.fresh |= {storage_of(t) for t in outputs} - given
         if spec.name != "aten::lift_fresh" and any(r.alias_info is not None for r in func._schema.returns):
             self._note_outside(bound, outputs)
         same = _unchanged(spec.name, bound)
         if same is None and spec.name == "aten::detach" and self._constant_of(bound["self"]) is not None:
-            same = bound["self"]  # torch.tensor makes its results so
+            same = bound["self"]  # torch.tensor detaches its result
         if same is None and not (spec.writes or spec.moves or spec.seeded):
             same = _returned_as_it_is(bound, outputs)
         if same is not None:
@@ -148,13 +149,13 @@ class Reader:
                 self._set(tensor, number)
             return None
         if func is torch.ops.aten.copy_.default and self._is_itself(bound["self"], bound["src"]):
-            return None  # `x[0] += y` adds in place, and then assigns the sum to where it is
+            return None  # `x[0] += y` adds in place, and then copies the sum onto itself
         self._place(spec, bound, outputs)
         if not spec.writes and outputs and all(storage_of(t) in self.constants.memory for t in outputs):
             for tensor in outputs:
                 self._set(tensor, UNWRITTEN, made=UNREAD)
             return None
-        if spec.name == "aten::unbind":  # Python unpacks tensors by it, where torch.fx takes one item after another
+        if spec.name == "aten::unbind":  # Python unpacks a tensor with it, whereas torch.fx indexes item by item
             return self._unbound(bound, outputs, note)
         values = tuple((name, self._key(value)) for name, value in bound.items())
         targets = [(name, t, self._number(t)) for name in spec.writes for t in found(bound[name], Tensor)]
@@ -165,7 +166,7 @@ class Reader:
         contexts = note.contexts if self.gradients else replace(note.contexts, gradients=True)
         key = (spec.name, spec.overload, values, contexts, mark)
         if targets and not mark and self._writes_constants(call, spec, [t for _, t, _ in targets]):
-            return None  # torch.fx does that while it traces
+            return None  # torch.fx computes it at trace time
         if spec.name.startswith(UNFILLED):
             self.constants.unfilled |= {storage_of(t) for t in outputs}
         value = None if mark or spec.writes else self.constants.made(call, self._constant_of)
@@ -179,13 +180,13 @@ class Reader:
             self._forget(tensor)
         for name, tensor, old in targets:
             self._write(tensor, old, self._result(func, bound, name, number))
-            for made in outputs:  # Python may get another object for the tensor that was written to
+            for made in outputs:  # the result may be another Python object for the same tensor
                 if storage_of(made) == storage_of(tensor):
                     self._set(made, self.numbers[id(tensor)])
         return number
 
     def _result(self, func: OpOverload, bound: dict[str, Any], argument: str, number: int) -> int:
-        """What a tensor holds after a write: what the operator would return if it did not write in place."""
+        """Return the number of a tensor after a write: that of the result of the out-of-place operator."""
         source = bound.get("src")
         if func is torch.ops.aten.copy_.default and isinstance(source, Tensor):
             target = bound["self"]
@@ -195,7 +196,7 @@ class Reader:
         return self.table.of((number, 0, bound["self"].dtype) if in_place else (number, argument))
 
     def _place(self, spec: Spec, bound: dict[str, Any], outputs: list[Tensor]) -> None:
-        """Note which entries of their storages views show."""
+        """Record which entries of their storage the output views cover."""
         base = bound.get("self")
         if not isinstance(base, Tensor) or (spec.writes and not spec.moves):
             return
@@ -210,13 +211,13 @@ class Reader:
         return (type(arg).__name__, repr(arg))
 
     def _is_itself(self, target: Tensor, source: Any) -> bool:
-        """Whether a tensor is copied to where it is."""
+        """Return whether source and target of a copy are the same entries of the same storage."""
         return isinstance(source, Tensor) and (
             source is target or (id(source) in self.places and self.places[id(source)] == self.places.get(id(target)))
         )
 
     def _unbound(self, bound: dict[str, Any], outputs: list[Tensor], note: Note) -> int:
-        """The pieces as if each had been selected."""
+        """Number the results of `unbind` as those of one `select` each, and return the number of the first."""
         first = -1
         for k, tensor in enumerate(outputs):
             some = {"self": bound["self"], "dim": bound["dim"], "index": k}
@@ -232,14 +233,14 @@ class Reader:
         self.alive.append(tensor)
 
     def _write(self, tensor: Tensor, old: int, number: int) -> None:
-        """Note that a tensor holds something else now, and whatever shares its memory, too."""
+        """Record a write into a tensor, which also changes all tensors that share its storage."""
         writes = self.versions.setdefault(storage_of(tensor), [])
         before = writes[-1] if writes else UNWRITTEN
         writes.append(self.table.of(("write", before, old, number)))
         self._set(tensor, number)
 
     def _number(self, tensor: Tensor) -> int:
-        """The number of what a tensor holds now."""
+        """Return the number of the current value of a tensor."""
         number = self.numbers.get(id(tensor))
         if number is None:
             number = self._unknown(tensor)
@@ -253,7 +254,8 @@ class Reader:
         return number
 
     def _unknown(self, tensor: Tensor) -> int:
-        """Of a tensor that no operator has returned: one from outside, or another object for what a factory made."""
+        """Return the number of a tensor that no operator has returned: an external tensor, or another Python object for
+        a tensor that is already known."""
         if tensor.layout is torch.strided:
             alike = [t for t in self.alive if storage_of(t) == storage_of(tensor) and t.shape == tensor.shape]
             if alike:
@@ -280,7 +282,7 @@ class Reader:
         return number
 
     def _constant_of(self, tensor: Tensor) -> Tensor | None:
-        """The value of a tensor that is made from numbers alone."""
+        """Return the value of a constant tensor, or None if it is not a constant."""
         return self.constants.values.get(self._number(tensor))
 
     def _key(self, arg: Any) -> Any:
@@ -291,27 +293,27 @@ class Reader:
         return (type(arg).__name__, repr(arg))
 
     def _note_outside(self, bound: dict[str, Any], outputs: list[Tensor]) -> None:
-        """Note views of real tensors (globals): the fake tensors that stand for them share no memory with them."""
+        """Record views of real tensors, such as globals: their fakes do not share storage with them."""
         tensors = [t for value in bound.values() for t in found(value, Tensor)]
         if any(not isinstance(t, FakeTensor) for t in tensors):
             self.outside |= {storage_of(t) for t in outputs if isinstance(t, FakeTensor)}
 
     def _writes_constants(self, call: Call, spec: Spec, targets: list[Tensor]) -> bool:
-        """Whether a write changes tensors that are made from numbers alone to others that are: `mask[2:] = True`."""
+        """Apply a write of constants into a constant (`mask[2:] = True`); return False for any other write."""
         if len(targets) != 1 or targets[0].layout is not torch.strided or spec.moves:
             return False
         target, storage = targets[0], storage_of(targets[0])
-        if storage not in self.fresh or storage in self.outside:  # a global, say, which keeps what is written
+        if storage not in self.fresh or storage in self.outside:  # for example a global, where the write persists
             return False
         if not self.constants.known(target, spec, self._constant_of, self.alive):
             return False
         if not self.constants.write(call, target, self._constant_of):
             return False
-        self.versions.setdefault(storage, []).append(UNWRITTEN)  # its views are read again
+        self.versions.setdefault(storage, []).append(UNWRITTEN)  # so that its views are read again
         return True
 
     def _forget(self, tensor: Tensor) -> None:
-        """Note that memory comes to hold something else than numbers; views that were not read since hold those."""
+        """Stop treating a storage as constant, after numbering its views by the values they hold so far."""
         storage = storage_of(tensor)
         if storage in self.constants.memory:
             for view in self.alive:
@@ -323,7 +325,8 @@ class Reader:
 def _outlives(
     recording: Recording, names: dict[int, str], versions: dict[int, list[int]], outside: set[int]
 ) -> dict[str, Any]:
-    """Which tensors that a model keeps, and are no parameters or buffers of the module, it returns or writes to."""
+    """Return entries for outputs and writes that involve tensors that outlive the call but are not parameters or
+    buffers, such as plain tensor attributes and globals."""
     kept = {storage_of(fake) for real, fake in recording.kept if id(real) not in names}
     ends: dict[str, Any] = {}
     for label, leaf in paths(recording.output, "output"):
@@ -335,14 +338,14 @@ def _outlives(
 
 
 def _returned_as_it_is(bound: dict[str, Any], outputs: list[Tensor]) -> Tensor | None:
-    """The operand that is the very object that an operator returns, as `contiguous` and `flatten` do where there is
-    nothing to do; None if there is none."""
+    """Return the operand that the operator returned as the same object, as `contiguous` does for a contiguous tensor;
+    None if there is none."""
     given = (t for value in bound.values() for t in found(value, Tensor))
     return next((t for t in given if t is outputs[0]), None) if len(outputs) == 1 else None
 
 
 def _unchanged(name: str, bound: dict[str, Any]) -> Tensor | None:
-    """The operand that an operator returns as it is; None if it does something."""
+    """Return the operand if the operator is an identity, such as `alias` or inactive dropout; else None."""
     first = next(iter(bound.values()), None)
     if not isinstance(first, Tensor):
         return None

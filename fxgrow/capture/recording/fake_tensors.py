@@ -1,4 +1,4 @@
-"""Fake tensors that stand for real ones: no data, but the value of a buffer of one element, which code may read."""
+"""Create fake tensors for real ones. They have no data, except that a one-element buffer keeps its value."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..program.call_key import Meta, meta_of
 
 
 def has_known_value(tensor: Tensor) -> bool:
-    """Whether a recording may read a tensor as a number: a buffer of one element, such as a counter of batches.
+    """Return whether a recording may read a tensor as a number: a one-element buffer, such as `num_batches_tracked`.
 
-    Not a parameter, whose value is learned, nor a tensor without data (meta, fake).
+    False for a parameter, whose value is learned, and for a tensor without data (meta, fake).
     """
     return (
         type(tensor) is Tensor
@@ -29,9 +29,9 @@ def has_known_value(tensor: Tensor) -> bool:
 
 
 def standing_for(tensor: Tensor | None, meta: Meta) -> Tensor | None:
-    """A tensor of one element for code that reads a tensor as a number: the tensor itself, or one that holds zero where
-    its value is not known (it is computed, or lies on the meta device). None where there is more than one element, or
-    where the value is a parameter's."""
+    """Return a one-element tensor for code that reads a tensor as a number: the tensor itself, or a zero if its value
+    is not known (it is computed, or on the meta device). Return None if it has several elements, is a parameter, or
+    does not have the metadata `meta`."""
     if tensor is not None and (isinstance(tensor, nn.Parameter) or meta_of(tensor) != meta):
         return None
     if tensor is not None and has_known_value(tensor):
@@ -44,23 +44,23 @@ def standing_for(tensor: Tensor | None, meta: Meta) -> Tensor | None:
 
 
 def fake_of(tensor: Tensor, mode: FakeTensorMode) -> FakeTensor:
-    """A new fake tensor of the shape, strides, dtype and device of a real one, which is not touched.
+    """Return a new fake tensor with the shape, strides, dtype and device of a real tensor, which is not modified.
 
-    Where `has_known_value` says so, the fake carries a copy of the value: `item()`, `float(…)`, `if buffer:` work on
-    it, and in-place operators on it (`add_(1)`) change the copy. So use each fake in one recording only.
+    If `has_known_value` is true, the fake carries a copy of the value: `item()`, `float(…)` and `if buffer:` work on
+    it, and in-place operators such as `add_(1)` change the copy. Such a fake must be used in one recording only.
     """
     if not has_known_value(tensor):
         return empty_fake(meta_of(tensor), mode)
     with torch.inference_mode(False), torch.no_grad():
         value = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
         value.copy_(tensor)
-    # The converter remembers which fake a constant belongs to, so that an in-place operator returns the same object.
+    # The converter tracks which fake a constant belongs to, so that an in-place operator returns the same object.
     with ONE_AT_A_TIME:
         return mode.fake_tensor_converter.from_real_tensor(mode, value, make_constant=True)
 
 
 def empty_fake(meta: Meta, mode: FakeTensorMode) -> FakeTensor:
-    """A new fake tensor of a known shape, whose values nobody knows."""
+    """Return a new fake tensor with the given shape, strides, dtype and device, and without a known value."""
     shape, stride, dtype, device = meta
     with ONE_AT_A_TIME, no_dispatch():
         return FakeTensor(mode, torch.empty_strided(shape, stride, dtype=dtype, device="meta"), device)

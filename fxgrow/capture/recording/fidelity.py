@@ -1,10 +1,9 @@
-"""Does a traced graph run what the module runs? Both are recorded, and compared operator by operator.
+"""Check that a traced graph computes what its module computes, by comparing recordings of both.
 
-Each operator becomes an expression over the inputs and the tensors of the model; equal expressions have equal numbers,
-on both sides. What a model returns, and what it leaves in its buffers and inputs (in tensors, and in lists, dicts and
-dataclasses that it is given), must be the same expressions. So the
-order of independent operators, unused ones and repeated ones do not matter, and everything else does: every argument,
-dtype, flag, and the context managers around it.
+Each operator becomes an expression over the inputs and the tensors of the model; equal expressions get equal numbers in
+both recordings. The outputs, and the final contents of buffers and inputs (tensors, lists, dicts and dataclasses), must
+be the same expressions. The order of independent operators, unused operators and repeated operators therefore do not
+matter; every argument, dtype, flag and active context manager does.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ _WRITE = (
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where a graph first does something else than its module."""
+    """The first difference between what a module and its graph compute."""
 
     module: str
     """What the module runs."""
     graph: str
-    """What the graph runs instead; empty if it lacks it."""
+    """What the graph runs instead; empty if it runs nothing in its place."""
     where: str
-    """The user's line."""
+    """The user's source line."""
     verb: str = "runs"
     hint: str = ""
-    """A way out of its own."""
+    """A fix specific to this difference; empty if there is none."""
     end: str = ""
-    """Where nothing but what is left in the end differs, its name."""
+    """If all operators agree, the name of the output or of the final state that differs."""
 
     def __str__(self) -> str:
         return f"the module {self.verb} {self.module}, and the graph {self.graph or 'does not'}"
@@ -48,13 +47,13 @@ class Difference:
 def difference(
     module: Recording, graph: Recording, names: dict[int, str], *, gradients: bool = True
 ) -> Difference | None:
-    """The first thing that a graph does not do as the module does; None if they are the same program.
+    """Return the first difference between the recordings of a module and its graph; None if they are equivalent.
 
     Args:
         module: a recording of the module.
-        graph: one of the graph, on the same inputs in the same mode.
-        names: for each tensor of either model, by identity, the name by which both know it.
-        gradients: whether it counts that autograd is on in one of them and off in the other.
+        graph: a recording of the graph, on the same inputs in the same mode.
+        names: maps the `id` of each tensor of either model to the name that they share.
+        gradients: whether running with autograd enabled in one and disabled in the other counts as a difference.
     """
     table = Numbers()
     ours, theirs = (Reader(side, table, names, gradients=gradients).read() for side in (module, graph))
@@ -64,6 +63,7 @@ def difference(
 
 
 def _first(ours: Side, theirs: Side) -> Difference:
+    """Describe the first operator that only one side runs, or else the first output or final state that differs."""
     known, made = {n for n, _ in theirs.steps}, {n for n, _ in ours.steps}
     mine = next((k for n, k in ours.steps if n not in known), None)
     other = next((k for n, k in theirs.steps if n not in made), None)
@@ -83,7 +83,7 @@ def _first(ours: Side, theirs: Side) -> Difference:
 
 
 def _apart(ours: Side, mine: int, theirs: Side, other: int) -> tuple[str, str]:
-    """What tells two calls apart that read the same: the contexts around them, or what made their operands."""
+    """Describe how two calls with the same text differ: in their context managers, or in what produced an operand."""
     sides = (ours, mine), (theirs, other)
     here, there = (side.recording.notes[k].contexts for side, k in sides)
     if here != there:
@@ -97,7 +97,7 @@ def _apart(ours: Side, mine: int, theirs: Side, other: int) -> tuple[str, str]:
 
 
 def _source(side: Side, k: int, tensor: Tensor) -> str:
-    """The call that made a tensor, or the name of the input that it is."""
+    """Describe the origin of a tensor: the call before `k` that produced it, an input, or the model itself."""
     for number in reversed(range(k)):
         if any(t is tensor for t in found(side.recording.calls[number][3], Tensor)):
             return f"the result of {_text(side, number)}"
@@ -106,7 +106,7 @@ def _source(side: Side, k: int, tensor: Tensor) -> str:
 
 
 def _last_line(side: Side, end: str) -> str:
-    """The user's line that was the last to compute or write a tensor that is left in the end."""
+    """Return the user's line that last computed or wrote an output, or a parameter or buffer after the call."""
     recording = side.recording
     outputs = dict(paths(recording.output, OUTPUT))
     tensor = outputs.get(end, recording.left.get(end.removeprefix(LEFT)))

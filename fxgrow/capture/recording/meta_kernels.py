@@ -1,8 +1,8 @@
-"""Results of common operators on fake tensors from torch's own shape kernels.
+"""Run common operators on fake tensors by their meta kernels, bypassing `FakeTensorMode`.
 
-`FakeTensorMode` takes up to a millisecond for an operator: it decomposes operators in Python and looks up its caches.
-For operators that neither draw numbers, nor look at values, nor choose a memory format, the kernel for the meta device
-gives the same result in a tenth of that time. What operators make anew is remembered by the shapes of their operands.
+`FakeTensorMode` takes up to a millisecond per operator: it decomposes operators in Python and looks up its caches. For
+operators that do not draw random numbers, read values or choose a memory format, the meta kernel gives the same result
+in a tenth of that time. Results that are new tensors are cached by the metadata of the operands.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ conv1d.default conv2d.default conv3d.default
 KNOWN = frozenset(map(_operator, _NAMES.split()))
 """Operators whose meta kernels give the shapes, strides, dtypes and views that the operators give."""
 FRESH = frozenset(map(_operator, _NAMES_OF_FRESH.split()))
-"""Operators whose one result is a new tensor; its shape, strides and dtype are told by those of the operands alone."""
+"""Operators with a single, newly allocated result whose metadata depends only on the operands' metadata."""
 MOST = 20_000
 REMEMBERED: dict[Any, Meta] = {}
-"""The results of such operators, by the operator and its operands; at most so many."""
+"""Cache of the metadata of such results, by operator and operands; it holds at most `MOST` entries."""
 
 
 def run(func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Call an operator on fake tensors, by its meta kernel where that is known to give the same.
+    """Call an operator on fake tensors, by its meta kernel where that is known to give the same result.
 
     Raises:
-        Exception: whatever the operator raises.
+        Exception: any error of the operator.
     """
     known, fresh = func in KNOWN, func in FRESH
     if not (known or fresh) or torch.is_grad_enabled() or torch._C._len_torch_dispatch_stack() != 1:
@@ -80,7 +80,7 @@ def run(func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> A
 
 
 def _key(argument: Any) -> Any:
-    """An argument by all that the shape of a result may depend on."""
+    """Return a cache key for an argument: everything that the metadata of a result may depend on."""
     if isinstance(argument, Tensor):
         return meta_of(argument)
     if isinstance(argument, list | tuple):
@@ -97,7 +97,7 @@ def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:
 
 
 def _alike(first: FakeTensor, other: Tensor) -> bool:
-    """Whether a tensor is a fake one of the same mode and device, whose values are not known."""
+    """Return whether a tensor is a fake tensor of the same mode and device without a known value."""
     return (
         type(other) is FakeTensor
         and other.constant is None
@@ -107,6 +107,7 @@ def _alike(first: FakeTensor, other: Tensor) -> bool:
 
 
 def _by_meta_kernel(func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any], like: FakeTensor) -> Any:
+    """Run the meta kernel of an operator, and wrap its new results in fake tensors of the mode and device of `like`."""
     mode, device = like.fake_mode, like.fake_device
     with torch._C._DisablePythonDispatcher(), torch._C._AutoDispatchBelowAutograd(), in_kernel_invocation_manager(mode):
         out = func(*args, **kwargs)

@@ -1,6 +1,7 @@
-"""Recordings of whole models: the ATen operators of one call, on fake tensors, with the user's lines that ran them.
+"""Record a whole model: the ATen operators of one call on fake tensors, each with the user's source line.
 
-What is recorded is a twin of the model (`twin.py`), so the model, its buffers and its containers stay as they are.
+The recording runs a twin of the model (`user_objects/module_twin.py`), so the model, its buffers and its containers are
+not modified.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _OTHER_FILES = ("<frozen", "<string", "<eval_with_key", "<attrs")
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What held when an operator ran: the user's line, and torch's context managers."""
+    """The user's source line that ran an operator, and the torch context managers that were active."""
 
     file: str
     line: int
@@ -47,33 +48,33 @@ class Note:
 
 @dataclass(slots=True)
 class Recording:
-    """One call of a model: its operators in order, what each tensor is, and what was returned."""
+    """A recorded call of a model: its operators in order, its inputs and outputs, and the tensors behind the fakes."""
 
     calls: list[Call]
     notes: list[Note]
     inputs: tuple[Any, ...]
-    """Positional and keyword arguments, with fake tensors in the place of tensors, as they were before the call."""
+    """Positional and keyword arguments as they were before the call, with fake tensors instead of tensors."""
     after: tuple[Any, ...]
-    """The same containers after the call, which may have written to them."""
+    """The same containers after the call, which may have modified them."""
     output: Any
     own: dict[int, Tensor]
-    """By identity of a fake tensor, the real tensor of the model for which it stands."""
+    """Maps the `id` of a fake tensor to the real tensor of the model that it represents."""
     kept: list[tuple[Tensor, Tensor]]
     """Tensors that the model holds, each with its fake."""
     left: dict[str, Tensor]
-    """What parameters and buffers are in the end, by name: they may have been assigned anew."""
+    """The parameters and buffers after the call, by name; `forward` may have reassigned them."""
     training: bool
     remembers: bool = False
-    """Whether the call has changed something that the model keeps beside its tensors: a counter, a list."""
+    """Whether the call changed state of the model other than tensors, such as a counter or a list."""
     drawn: Drawn = ()
-    """The generators of Python and NumPy from which the call has drawn, and their states."""
+    """The Python and NumPy generators that the call has drawn from, with their states."""
     asked: bool = False
-    """Whether a stand-in was asked for its value, and the code went on without."""
+    """Whether code read the value of a fake tensor, and caught the error."""
     alive: list[Any] = field(default_factory=list)
 
 
 class WholeRecorder(Recorder):
-    """Also notes where in the user's code each operator was called, and under which context managers."""
+    """A recorder that also keeps, for each operator, the user's source line and the active context managers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,10 +87,10 @@ class WholeRecorder(Recorder):
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        """Run the operator and remember it."""
+        """Run the operator and record it with its source line."""
         known = len(self.calls)
         out = super().__torch_dispatch__(func, types, args, kwargs)
-        del self.notes[len(self.calls) :]  # those of parts that were given up
+        del self.notes[len(self.calls) :]  # notes of a decomposition that failed
         if len(self.calls) > known:
             self.notes += [_note()] * (len(self.calls) - len(self.notes))
             if isinstance(out, Tensor) and out.layout in _SPARSE:
@@ -112,16 +113,16 @@ def record_model(
 
     Args:
         model: any module; not changed.
-        args: positional inputs: trees of tensors (of which only shape, dtype and device count) and other values.
+        args: positional inputs: trees of tensors (only their shape, dtype and device are used) and other values.
         kwargs: keyword inputs, likewise.
-        training: the mode, set by the model's own `train`; None for the flags that its modules have now.
-        calls: how many; of more than one, the inputs and the output are tuples of those of each.
+        training: the mode, set by the model's own `train`; None to keep the current flags of its modules.
         stand_ins: fake tensors of earlier recordings of this model, or of another one with the same tensors.
-        gradients: whether autograd is on.
+        calls: the number of calls; if more than one, the inputs and the output are tuples with an entry per call.
+        gradients: whether autograd is enabled.
         assigns_data: whether code of the model may assign to `data`.
 
     Raises:
-        Exception: whatever the model raises on such inputs, or where it reads the values of a tensor.
+        Exception: any error of the model on such inputs, including one raised because it reads a tensor's values.
     """
     with ONE_AT_A_TIME:
         known = stand_ins or StandIns()
@@ -177,9 +178,9 @@ def record_model(
 
 
 class StandIns:
-    """Fake tensors for the tensors of models; those that share memory have fakes that share memory likewise.
+    """A cache of fake tensors for the tensors of models. Tensors that share storage get fakes that share storage.
 
-    They serve several recordings: those that a recording has written to are made anew for the next.
+    The cache serves several recordings: fakes that one recording has written to are replaced before the next.
     """
 
     fake = True
@@ -187,14 +188,14 @@ class StandIns:
     def __init__(self, generators: Sequence[Any] | None = None) -> None:
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.made: dict[int, tuple[Tensor, Tensor]] = {}
-        """By identity of a real tensor, itself and its fake."""
+        """Maps the `id` of a real tensor to the tensor and its fake."""
         self.generators = generators
-        """Those that the models reach; None until they were looked for."""
+        """The random generators that the models can reach; None until the first recording finds them."""
         self._shared: dict[int, list[Tensor]] = {}
         self._bases: dict[int, Tensor] = {}
 
     def begin(self, model: nn.Module) -> None:
-        """Get ready for a recording of a model."""
+        """Prepare for a recording of a model: drop fakes that cannot be reused, and find its shared storages."""
         for key, (real, fake) in list(self.made.items()):
             if fake._version or has_known_value(real) or self._is_shared(real):
                 del self.made[key]
@@ -208,7 +209,7 @@ class StandIns:
                 self._shared.setdefault(storage_of(tensor), []).append(tensor)
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        """The fake of a tensor."""
+        """Return the fake of a tensor of the model."""
         if id(tensor) not in self.made:
             made = self._view(tensor) if self._is_shared(tensor) else fake_of(tensor, self.mode)
             if isinstance(tensor, nn.Parameter):
@@ -217,7 +218,7 @@ class StandIns:
         return self.made[id(tensor)][1]
 
     def input(self, tensor: Tensor) -> Tensor:
-        """What stands for an input."""
+        """Return a new fake tensor for an input."""
         made: Tensor = empty_fake(meta_of(tensor), self.mode)
         return made.requires_grad_(True) if tensor.requires_grad and not isinstance(tensor, FakeTensor) else made
 
@@ -234,7 +235,7 @@ class StandIns:
 
 
 class RealCopies:
-    """Copies of a model's tensors, for a recording of a real run, which writes to them."""
+    """Copies of a model's tensors, to record a run on real data that may write to them."""
 
     fake = False
 
@@ -244,11 +245,11 @@ class RealCopies:
         self.made: dict[int, tuple[Tensor, Tensor]] = {}
 
     def begin(self, model: nn.Module) -> None:
-        """Nothing is known of an earlier recording."""
+        """Discard the copies of an earlier recording."""
         self.made = {}
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        """The copy of a tensor."""
+        """Return the copy of a tensor of the model."""
         if id(tensor) not in self.made:
             made = self.input(tensor)
             if isinstance(tensor, nn.Parameter):
@@ -257,7 +258,7 @@ class RealCopies:
         return self.made[id(tensor)][1]
 
     def input(self, tensor: Tensor) -> Tensor:
-        """What stands for an input."""
+        """Return a copy of an input."""
         return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 

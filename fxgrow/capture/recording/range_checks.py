@@ -1,4 +1,4 @@
-"""What fake tensors do not say: that a position lies behind the end of a table, or that an axis does not exist."""
+"""Checks that fake tensors do not make: that embedding indices are in range, and that a dimension exists."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _SAME_NUMBERS = frozenset(
 
 _CUTS = ("aten::slice", "aten::narrow")
 _UNCHECKED = frozenset({"aten::softmax", "aten::_softmax", "aten::log_softmax", "aten::_log_softmax", "aten::sort"})
-"""Operators that take any number for an axis on the meta device."""
+"""Operators whose meta kernels accept any `dim`, even one out of range."""
 
 
 def may_run(program: Program) -> bool:
-    """Whether torch runs the operators of a program on real tensors, as far as its shapes tell."""
+    """Return whether the program would run on real tensors, as far as its shapes and arguments show."""
     return reads_within_tables(program) and all(map(_axis_exists, program.ops))
 
 
@@ -29,7 +29,8 @@ def _axis_exists(op: Op) -> bool:
 
 
 def rows(program: Program) -> list[int]:
-    """How many rows the tables have that are read at the positions 0, 1, 2, …, or cut to their number."""
+    """Return the sizes of position tables: of embeddings that are indexed by `arange`, and of parameters that are
+    sliced or narrowed (along that dimension). Each size is listed once."""
     makers = program.makers()
     own = {value.index for value in program.parameters.values()}
     found = [
@@ -42,7 +43,7 @@ def rows(program: Program) -> list[int]:
 
 
 def reads_within_tables(program: Program) -> bool:
-    """Whether every table that is read at the positions 0, 1, 2, … has as many rows as there are positions."""
+    """Return whether every embedding that is indexed by `arange` has a row for each index."""
     makers = program.makers()
     return all(_last(op.args["indices"], makers) < op.args["weight"].shape[0] for op in program.ops if _looks_up(op))
 
@@ -52,7 +53,7 @@ def _looks_up(op: Op) -> bool:
 
 
 def _last(indices: Value, makers: Mapping[int, Op]) -> int:
-    """The largest of the positions that an operator has counted; -1 if they come from elsewhere."""
+    """Return the largest index if the indices come from `arange`, else -1."""
     op = makers.get(indices.index)
     while op is not None and op.name in _SAME_NUMBERS:
         if op.name == "aten::slice" and op.outputs[0].shape != op.args["self"].shape:

@@ -1,4 +1,4 @@
-"""Record the ATen operators of one call, before autograd decomposes them, on fake tensors."""
+"""Record the ATen operators of one call on fake tensors, above autograd, so before they are decomposed for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MACHINERY = (
     "experimental/proxy_tensor.py",
     "torch/_ops.py",
 )
-"""Files of torch that run what is recorded."""
+"""Files of torch that implement fake tensors and dispatch; see `broken`."""
 
 
 _NOTHING: set[int] = set()
@@ -43,10 +43,10 @@ Call = tuple[OpOverload, tuple[Any, ...], dict[str, Any], Any]
 
 
 class Recorder(ProxyTorchDispatchMode):
-    """Keeps every operator call that reaches the PreDispatch key, with its fake inputs and outputs.
+    """A dispatch mode that records every operator call that reaches the PreDispatch key, with its inputs and outputs.
 
-    torch admits only its own modes at that key, so this one takes the place of the proxy mode; it is the recording
-    half of `make_fx(pre_dispatch=True)` without its proxies, a hundred times faster for a single layer.
+    torch accepts only its own modes at that key, so this mode takes the place of the proxy mode. It is
+    `make_fx(pre_dispatch=True)` without the proxies, and a hundred times faster for a single layer.
     """
 
     def __init__(self) -> None:
@@ -55,10 +55,10 @@ class Recorder(ProxyTorchDispatchMode):
         self.enter_stack = []
         self.calls: list[Call] = []
         self.by_shape = True
-        """Whether results of some operators are made by their shapes alone, which is enough for fake tensors."""
+        """Whether to use the functions in `SHAPES` for some operators, which is enough for fake tensors."""
         self.kept = Kept()
         self.asked = False
-        """Whether a stand-in was asked for its value; the code may have gone on without."""
+        """Whether code read the value of a fake tensor; it may have caught the error."""
 
     def __torch_dispatch__(
         self,
@@ -67,18 +67,18 @@ class Recorder(ProxyTorchDispatchMode):
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        """Run the operator and remember it."""
+        """Run the operator, decomposed if it is composite, and record it."""
         kwargs = kwargs or {}
         if opens(func):
             known, asked = len(self.calls), self.asked
             try:
                 with self:
                     made = func.decompose(*args, **kwargs)
-                if not any(spec_of(part).moves for part, *_ in self.calls[known:]):  # results that change their shapes
+                if not any(spec_of(part).moves for part, *_ in self.calls[known:]):  # an in-place change of shape
                     return made
             except (MemoryError, torch.OutOfMemoryError):
                 raise
-            except Exception:  # its parts look at values; or shapes do not fit, as the operator itself will say
+            except Exception:  # the decomposition reads values; or shapes are wrong, as the operator will report
                 self.asked = asked
             del self.calls[known:]
         if spec_of(func).writes:
@@ -97,13 +97,13 @@ class Recorder(ProxyTorchDispatchMode):
 def record(
     call: Callable[[], Any], mode: FakeTensorMode, grad: bool, given: Collection[Tensor] | None = None
 ) -> tuple[Any, list[Call]]:
-    """Run a call on fake tensors; its result and the operators it ran, in order.
+    """Run a call on fake tensors and return its result and the operators it ran, in order.
 
     Args:
-        call: what is recorded.
-        mode: of the fake tensors.
-        grad: whether autograd is on.
-        given: what the call is given, if its code may assign to `data`.
+        call: the function to record.
+        mode: the mode of the fake tensors.
+        grad: whether autograd is enabled.
+        given: the input tensors of the call if its code may assign to `data`, else None.
     """
     recorder = Recorder()
     watch = nullcontext() if given is None else DataAssigned(recorder, given)
@@ -112,9 +112,10 @@ def record(
 
 
 class DataAssigned(TorchFunctionMode):
-    """Records `x.data = y` as the write that it is, `x.data.copy_(y)`, for tensors that a model holds.
+    """A mode that records `x.data = y` as `x.data.copy_(y)`, for tensors that a model holds.
 
-    Others are refused: what was made of them before keeps the old entries, and operators do not show that.
+    For inputs and computed tensors it raises an error: values computed from them before keep the old entries, which no
+    operator shows.
     """
 
     def __init__(self, recorder: Recorder, given: Collection[Tensor]) -> None:
@@ -122,7 +123,7 @@ class DataAssigned(TorchFunctionMode):
         self._recorder, self._given = recorder, {id(tensor) for tensor in given}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """One call."""
+        """Run a torch function, and replace an assignment to `data` by a copy."""
         if func != Tensor.data.__set__:  # type: ignore[attr-defined]  # a descriptor
             return func(*args, **(kwargs or {}))
         target, value = args
@@ -135,7 +136,7 @@ class DataAssigned(TorchFunctionMode):
 
 
 def data_assigned() -> UsageError:
-    """The error for `x.data = y`."""
+    """Return the error for `x.data = y` on a tensor that `forward` computed or received."""
     return usage(
         Kind.UNSUPPORTED_MODEL,
         "forward assigns to the data of a tensor that it computed or was given (x.data = y): this is not an operator "
@@ -145,10 +146,10 @@ def data_assigned() -> UsageError:
 
 
 def run_recorded(call: Callable[[], Any], mode: AbstractContextManager[Any], grad: bool, recorder: Recorder) -> Any:
-    """Run a call on fake tensors while a recorder listens. Threads take turns: torch has one place for a recorder."""
+    """Run a call under a recorder, then undo its writes. One thread at a time: torch has a single proxy-mode slot."""
     with ONE_AT_A_TIME:
         before = _FAKE_LOG.disabled
-        _FAKE_LOG.disabled = True  # a shape that does not fit is an answer here, not an accident to report
+        _FAKE_LOG.disabled = True  # a shape mismatch is an expected outcome here, not an error to log
         try:
             with silent(), mode, enable_python_dispatcher(), torch.set_grad_enabled(grad), recorder:
                 return call()
@@ -158,8 +159,8 @@ def run_recorded(call: Callable[[], Any], mode: AbstractContextManager[Any], gra
 
 
 def broken(error: Exception) -> bool:
-    """Whether a recording failed in the machinery of fake tensors itself, which says nothing of shapes: an assertion
-    there, not one that a model or an operator makes about what it is given."""
+    """Return whether a recording failed by an assertion inside torch's fake tensor and dispatch code, which does not
+    indicate wrong shapes, rather than one in a model or an operator about its inputs."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,1 +1,1 @@
-"""The user's own objects: containers, caches, hooks and code, which a trace must leave as they were."""
+"""Protect the user's own objects (containers, caches, hooks, random generators) from the side effects of a trace."""

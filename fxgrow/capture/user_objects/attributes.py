@@ -1,4 +1,4 @@
-"""What modules keep beside their tensors: counters, lists, objects; and whether a call has changed any of it."""
+"""Detect whether a call changes attributes of modules other than tensors: counters, lists and objects."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 
 DEEPEST = 4
-"""How far plain objects that a module holds are followed."""
+"""Limit on the depth to which the objects in a module's attributes are followed."""
 
 
 class Attributes:
-    """What the modules of a tree keep beside tensors and modules: numbers, lists, objects of the user's."""
+    """A snapshot of the attributes of all modules in a tree, other than registered tensors and submodules."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Look at everything now."""
+        """Take the snapshot of the current attributes of `model` and its submodules."""
         self._saved: list[tuple[Any, Any]] = []
         seen: set[int] = set()
         for module in model.modules():
@@ -30,16 +30,17 @@ class Attributes:
 
     @property
     def changed(self) -> bool:
-        """Whether anything has become another object since."""
+        """Whether any attribute or item is another object than in the snapshot."""
         return any(_differs(thing, state) for thing, state in self._saved)
 
 
 def _differs(thing: Any, state: Any) -> bool:
+    """Return whether an object holds other objects than in its saved state."""
     if isinstance(thing, dict):
         here = {k: v for k, v in thing.items() if k not in _STRUCTURE}
         return here.keys() != state.keys() or any(here[k] is not v for k, v in state.items())
     if isinstance(thing, list | deque):
-        now = list(thing)  # at one moment: another thread may write to it
+        now = list(thing)  # a copy, because another thread may write to it
         return len(now) != len(state) or any(a is not b for a, b in zip(now, state, strict=True))
     if isinstance(thing, set):
         return bool(thing != state)
@@ -50,7 +51,7 @@ _STRUCTURE = frozenset({"_parameters", "_buffers", "_modules"})
 
 
 def _note(value: Any, saved: list[tuple[Any, Any]], seen: set[int], depth: int) -> None:
-    """Remember the contents of an object and of what it holds."""
+    """Save the contents of an object, recursively."""
     if depth > DEEPEST or id(value) in seen or isinstance(value, nn.Module | Tensor | type | str | int | float | None):
         return
     seen.add(id(value))
@@ -72,13 +73,13 @@ def _note(value: Any, saved: list[tuple[Any, Any]], seen: set[int], depth: int) 
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether an object is made by a class of the user's: not a function, nor a thing of torch's or of Python's."""
+    """Return whether an object is an instance of a user class: not a function, nor of a class of torch or Python."""
     module = type(value).__module__ or ""
     return not callable(value) and (is_dataclass(value) or module.split(".")[0] not in ("torch", "builtins", "weakref"))
 
 
 def _slots(value: Any) -> list[str]:
-    """Names of the attributes that a class keeps in slots."""
+    """Return the names of the attributes that an object stores in slots."""
     found = [(kind, name) for kind in type(value).__mro__ for name in _listed(vars(kind).get("__slots__", ()))]
     return [
         f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") and not name.endswith("__") else name

@@ -1,6 +1,6 @@
-"""What code of the user's does that stand-ins for tensors cannot show, read from its bytecode before it runs.
+"""Inspect the bytecode of user code for behavior that a run on fake tensors or proxies (stand-ins) does not reveal.
 
-It only decides how thoroughly the code is recorded; nothing is refused because of it.
+The result only determines how thoroughly the code is recorded; it never causes a refusal.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ _GRADIENTS = frozenset({"requires_grad", "grad_fn", "is_grad_enabled", "is_leaf"
 _MEMORY = frozenset({"numpy", "tolist", "asarray", "array", "data_ptr", "untyped_storage"})
 _KINDS = frozenset({"type", "repr", "str", "__class__"})
 _STAND_INS = frozenset({"FakeTensor", "Proxy", "fake_mode", "is_fx_tracing", "is_fake", "_get_current_dispatch_mode"})
-"""Names by which code finds out that it runs on stand-ins."""
+"""Names by which code can detect that it runs on fake tensors or proxies."""
 _COMPILING = frozenset({"is_compiling", "is_dynamo_compiling"})
-"""Names by which code finds out that torch.compile compiles it."""
+"""Names by which code can detect that torch.compile is compiling it."""
 _OTHER_ERRORS = frozenset({"AttributeError", "ImportError", "KeyError", "IndexError", "NameError"})
-"""Errors that a stand-in does not raise for want of a value."""
+"""Exceptions that a fake tensor or proxy does not raise when its value is requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What some code may do."""
+    """Behavior that some code may have, according to its bytecode."""
 
     assigns_data: bool = False
-    """`x.data = y`: no operator of torch's shows that."""
+    """It assigns to `data` (`x.data = y`), which no torch operator shows."""
     looks_at_kinds: bool = False
-    """`type(x) is Tensor`: it says another thing of a stand-in."""
+    """It tests the class of a tensor (`type(x) is Tensor`), which differs for a fake tensor or proxy."""
     handles_errors: bool = False
-    """It goes on after an error, and a stand-in raises one when it is asked for its memory. (Where it is asked for a
-    number the recorder sees that.)"""
+    """It catches errors and accesses the memory of a tensor, for which a stand-in raises an error. (Requests for a
+    number are detected by the recorder.)"""
     looks_at_gradients: bool = False
-    """`x.requires_grad`, `torch.is_grad_enabled()`: it may do something else without gradients."""
+    """It reads the gradient mode (`x.requires_grad`, `torch.is_grad_enabled()`), so it may depend on it."""
 
     def __or__(self, other: Traits) -> Traits:
         return Traits(*(getattr(self, name) or getattr(other, name) for name in Traits.__slots__))
 
     @property
     def sees_stand_ins(self) -> bool:
-        """Whether it may do something else with stand-ins than with tensors."""
+        """Whether the code may behave differently on fake tensors or proxies than on real tensors."""
         return self.looks_at_kinds or self.handles_errors
 
 
 def traits_of(codes: Iterable[CodeType]) -> Traits:
-    """What any of some code objects may do."""
+    """Return the union of the traits of some code objects."""
     found = Traits()
     for code in codes:
         found |= _of(code)
@@ -62,6 +62,7 @@ def traits_of(codes: Iterable[CodeType]) -> Traits:
 
 @functools.lru_cache(maxsize=4096)
 def _of(code: CodeType) -> Traits:
+    """Return the traits of a single code object (cached)."""
     names = frozenset(code.co_names)
     told = names.union(c for c in code.co_consts if isinstance(c, str))
     kinds = not told.isdisjoint(_STAND_INS) or (not names.isdisjoint(_KINDS) and _calls(code, _KINDS))
@@ -80,7 +81,7 @@ def _of(code: CodeType) -> Traits:
 
 
 def _calls(code: CodeType, names: frozenset[str]) -> bool:
-    """Whether code uses functions of some names, and not just methods (`x.type(…)` is a cast)."""
+    """Return whether code uses global functions of these names, or `__class__`; methods (`x.type(…)`) do not count."""
     return any(
         step.argval in names and (step.opname == "LOAD_GLOBAL" or step.argval == "__class__")
         for step in dis.get_instructions(code)
@@ -88,19 +89,18 @@ def _calls(code: CodeType, names: frozenset[str]) -> bool:
 
 
 def traits_of_calls(model: nn.Module) -> Traits:
-    """What a call of a model may do: `forward` of its modules, hooks, and whatever those call by name."""
+    """Return the traits of a call of a model: `forward` of its modules, hooks, and the functions they call by name."""
     return traits_of(code for function in _called(model.modules()) for code in _codes(function.__code__))
 
 
 def names_in(model: nn.Module) -> frozenset[str]:
-    """The names that code reads which a call of a model may come to."""
+    """Return all names in the code that a call of a model may reach."""
     functions = _called(model.modules())
     return frozenset(name for function in functions for code in _codes(function.__code__) for name in code.co_names)
 
 
 def tests_for_none(model: nn.Module) -> bool:
-    """Whether code that a call of a model may come to asks whether something is None that is not an attribute of
-    `self`."""
+    """Return whether code that a call of a model may reach tests a value other than a `self` attribute for None."""
     return any(map(_tests_for_none, (c for f in _called(model.modules()) for c in _codes(f.__code__))))
 
 
@@ -120,13 +120,13 @@ def _tests_for_none(code: CodeType) -> bool:
 
 
 def may_compile(model: nn.Module) -> bool:
-    """Whether code that a call of a model may come to calls torch.compile."""
+    """Return whether code that a call of a model may reach calls torch.compile."""
     codes = (code for function in _called(model.modules()) for code in _codes(function.__code__))
     return any({"torch", "compile"} <= {*code.co_names} for code in codes)
 
 
 def differs_when_compiled(model: nn.Module) -> bool:
-    """Whether torch.compile compiles some code of a model, and some code asks whether it is being compiled."""
+    """Return whether some code of a model is compiled by torch.compile and some code tests whether it is compiling."""
     reached = list(_reached(model.modules()))
     codes = (code for _, function in reached for code in _codes(function.__code__))
     if all(_COMPILING.isdisjoint(code.co_names) for code in codes):
@@ -135,20 +135,20 @@ def differs_when_compiled(model: nn.Module) -> bool:
 
 
 def looks_at_mode(module: nn.Module) -> bool:
-    """Whether code of the user's that a call of a module runs itself, not by the modules in it, reads `training`."""
+    """Return whether user code that a call of a module reaches, other than through its submodules, reads `training`."""
     codes = (code for function in _called([module]) for code in _codes(function.__code__))
     return any("training" in (*code.co_names, *code.co_consts) for code in codes)
 
 
 def patterns(paths: Sequence[str]) -> list[list[str]]:
-    """Some groups of paths, as many as their number has binary digits: each path is in one of them at least, and no two
-    are in the same ones."""
+    """Return groups of paths by the binary digits of their positions: each path is in at least one group, and no two
+    paths are in the same set of groups."""
     digits = range(len(paths).bit_length())
     return [[path for number, path in enumerate(paths, 1) if number >> digit & 1] for digit in digits]
 
 
 def read_by_others(model: nn.Module) -> list[str]:
-    """Paths of modules whose `training` code of other modules may read: `if self.norm.training`."""
+    """Return the paths of modules whose `training` flag other modules may read, as in `if self.norm.training`."""
     codes = [code for function in _called(model.modules()) for code in _codes(function.__code__)]
     names = {name for code in codes for name in _asked(code)}
     paths = [path for path, _ in model.named_modules() if path]
@@ -157,7 +157,8 @@ def read_by_others(model: nn.Module) -> list[str]:
 
 @functools.lru_cache(maxsize=4096)
 def _asked(code: CodeType) -> frozenset[str]:
-    """The names of attributes whose `training` some code reads; "" for what is neither `self` nor an attribute."""
+    """Return the names of the attributes whose `training` flag code reads; "" for a local variable other than `self`
+    or another expression."""
     if "training" in code.co_consts:
         return frozenset({""})
     if "training" not in code.co_names:
@@ -174,6 +175,7 @@ def _asked(code: CodeType) -> frozenset[str]:
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
+    """Iterate over a code object and all code objects nested in it."""
     yield code
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
@@ -181,12 +183,12 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def _called(modules: Iterable[nn.Module]) -> Iterator[FunctionType]:
-    """The functions of the user and of libraries of models that a call may come to."""
+    """Iterate over the functions of the user and of model libraries that a call of some modules may reach."""
     return (function for _, function in _reached(modules))
 
 
 def _reached(modules: Iterable[nn.Module]) -> Iterator[tuple[Any, FunctionType]]:
-    """The same, each after what it is wrapped in."""
+    """Iterate over (object, function) for the functions in `_called`, each with the object that wraps it, or itself."""
     seen: set[tuple[int, type | None]] = set()
     waiting: list[tuple[Any, type | None]] = []
     kind: type | None
@@ -210,7 +212,7 @@ def _reached(modules: Iterable[nn.Module]) -> Iterator[tuple[Any, FunctionType]]
         outer = thing
         thing = inspect.unwrap(getattr(thing, "__func__", thing)) if callable(thing) else thing
         if not isinstance(thing, FunctionType):
-            called = getattr(type(thing), "__call__", None)  # noqa: B004  # the function itself is wanted
+            called = getattr(type(thing), "__call__", None)  # noqa: B004  # the function itself is needed
             thing = called if isinstance(called, FunctionType) else None
         if thing is None or not is_own(thing) or (id(thing), kind) in seen:
             continue
@@ -220,7 +222,7 @@ def _reached(modules: Iterable[nn.Module]) -> Iterator[tuple[Any, FunctionType]]
 
 
 def _named(function: FunctionType, kind: type | None) -> Iterator[tuple[Any, type | None]]:
-    """What some code may call: methods of its class, globals, defaults of arguments, what it has closed over."""
+    """Iterate over the callables a function may call, each with its class: methods, globals, defaults, closure."""
     names = {name for code in _codes(function.__code__) for name in code.co_names}
     for name in names:
         found = inspect.getattr_static(kind, name, None) if kind is not None else None
@@ -239,5 +241,5 @@ def _named(function: FunctionType, kind: type | None) -> Iterator[tuple[Any, typ
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents, kind
-        except ValueError:  # an empty one
+        except ValueError:  # an empty cell
             continue

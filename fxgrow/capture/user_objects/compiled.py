@@ -1,6 +1,6 @@
-"""Code that torch.compile compiles, run as the eager code that it is made from.
+"""Run code that is compiled by torch.compile as the original eager code.
 
-torch.fx refuses to trace compiled code, and a recording of it shows the kernels that the compiler makes.
+torch.fx refuses to trace compiled code, and a recording of it would contain the kernels of the compiler.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from torch import nn
 
 _ORIGINAL = "_torchdynamo_orig_callable"
 CALL = "_compiled_call_impl"
-"""The attribute in which `nn.Module.compile` keeps the compiled call of a module."""
+"""Name of the attribute in which `nn.Module.compile` stores the compiled call of a module."""
 
 
 @contextmanager
 def eager(*, load: bool = False) -> Iterator[None]:
-    """Compiled code runs as eager code. To be entered under `ONE_AT_A_TIME`: torch has one such setting for all
-    threads, whose compiled code runs as eager code meanwhile.
+    """Run compiled code as eager code inside this context.
+
+    The setting is shared by all threads, so enter the context under `ONE_AT_A_TIME`.
 
     Args:
-        load: whether torch.compile may be called for the first time meanwhile.
+        load: whether torch.compile may be called for the first time inside the context, so that it must be imported.
     """
     if not load and "torch._dynamo" not in sys.modules:
         yield
@@ -36,18 +37,18 @@ def eager(*, load: bool = False) -> Iterator[None]:
 
 
 def original(thing: Any) -> Any:
-    """The eager function that torch.compile has made a function from; the function itself if it is not compiled."""
+    """Return the eager function behind a compiled one; the function itself if it is not compiled."""
     while (inner := getattr(thing, "__dict__", {}).get(_ORIGINAL)) is not None:
         thing = inner
     return thing
 
 
 def is_compiled(thing: Any) -> bool:
-    """Whether torch.compile has made a function or a bound method."""
+    """Return whether a function or bound method was compiled by torch.compile."""
     function = getattr(thing, "__func__", thing)
     return original(function) is not function
 
 
 def has_compiled_call(module: nn.Module) -> bool:
-    """Whether `module.compile()` has been called."""
+    """Return whether `module.compile()` has been called."""
     return vars(module).get(CALL) is not None

@@ -1,4 +1,4 @@
-"""What a call leaves in the containers that it was given: lists, dicts, dataclasses and all that they hold."""
+"""Compare the contents of the containers among a call's arguments (lists, dicts, dataclasses) before and after it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from .stand_ins import attributes, members, slots
 from .user_code import is_own
 
 NOTHING = "nothing"
-"""Stands for an entry that is missing."""
+"""Placeholder for a missing entry."""
 
 
 def contents(tree: Any, label: str, leaf: Callable[[Any], Any]) -> dict[str, Any]:
-    """Every container and every leaf in a tree, by the expression that reads it.
+    """Describe every container and every leaf in a tree, by the expression that reads it.
 
     Args:
         tree: any value.
-        label: how the tree itself is called.
-        leaf: what is to be noted of an object that is no container.
+        label: the name of the tree itself.
+        leaf: returns the description of an object that is not a container.
 
     Returns:
-        For a container its class and the names of its items, as text; for one that was met before, where that was.
+        For a container, its class and the names of its items as text, or a reference to its first occurrence if it
+        occurs again; for a leaf, the result of `leaf`.
     """
     found: dict[str, Any] = {}
     _walk(tree, label, leaf, found, {})
@@ -36,7 +37,7 @@ def contents(tree: Any, label: str, leaf: Callable[[Any], Any]) -> dict[str, Any
 
 
 Met = dict[int, tuple[str, Any]]
-"""By identity, the label of what was met, and the thing itself, or another one might get its identity."""
+"""Maps the `id` of a visited object to its label and the object, which is kept alive so that its id is not reused."""
 
 
 def _walk(tree: Any, label: str, leaf: Callable[[Any], Any], found: dict[str, Any], met: Met) -> None:
@@ -58,7 +59,7 @@ def _walk(tree: Any, label: str, leaf: Callable[[Any], Any], found: dict[str, An
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """What is otherwise after a call: by the name of the entry what is there then."""
+    """Return the entries that differ after a call, by name, with their new descriptions (NOTHING if removed)."""
     return {
         label: after.get(label, NOTHING)
         for label in dict.fromkeys((*before, *after))
@@ -71,7 +72,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def is_object(leaf: Any) -> bool:
-    """Whether a leaf is an object with attributes, of a class of the user's own, that `forward` may write to."""
+    """Return whether a leaf is an instance of a user class with attributes, which `forward` may modify."""
     kind = type(leaf)
     if kind is SimpleNamespace:
         return True
@@ -81,7 +82,7 @@ def is_object(leaf: Any) -> bool:
 
 
 def copied(leaf: Any) -> Any:
-    """A leaf as a call gets it: a copy of an object that it may write to."""
+    """Return a copy of a leaf that `forward` may modify (see `is_object`); any other leaf is returned as it is."""
     if not is_object(leaf):
         return leaf
     for copy_of in (copy.deepcopy, copy.copy):
@@ -89,13 +90,13 @@ def copied(leaf: Any) -> Any:
             return copy_of(leaf)
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception:  # a lock, say, cannot be copied
+        except Exception:  # for example, a lock cannot be copied
             continue
     return leaf
 
 
 def mutable(tree: Any) -> list[Any]:
-    """Everything in a tree that can be written to: containers but tuples and slices, and objects of the user's own."""
+    """Return everything in a tree that can be modified: containers except tuples and slices, and user objects."""
     found: list[Any] = []
     _mutable(tree, found, {})
     return found

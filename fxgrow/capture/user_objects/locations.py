@@ -1,7 +1,8 @@
-"""Places where code of the user's may leave something: what they held before, and how stand-ins are taken out of them.
+"""Locations where user code may store values, with their previous contents, to remove stand-ins from them afterwards.
 
-Other threads may write to the same places meanwhile. So an entry goes only if it is, or holds, a stand-in that was not
-there before, and what it has replaced comes back. Beside that, only flags are put back that stand by a stand-in.
+Stand-ins are fake tensors and fx proxies. Other threads may write to the same locations meanwhile. An entry is
+therefore removed only if it is or contains a new stand-in, and the entry that it replaced is restored. Apart from that,
+only flags that were set together with a stand-in are restored.
 """
 
 from __future__ import annotations
@@ -18,32 +19,33 @@ from .stand_ins import SIMPLE, attributes, contents, dict_class, is_stand_in, me
 
 _NOTHING = object()
 LARGEST_ARRAY = 2**28
-"""Bytes of the largest array that is copied; larger ones are taken for data sets, which no call writes to."""
+"""Size in bytes of the largest array that is saved; larger ones are assumed to be data sets that no call modifies."""
 
 
 class Kept(Protocol):
-    """A place."""
+    """The saved contents of a location."""
 
     def clean(self) -> None:
-        """Take stand-ins out."""
+        """Remove new stand-ins, and restore the entries that they replaced."""
 
     def restore(self) -> None:
-        """Make it what it was, whoever has written to it."""
+        """Restore all contents, including what other threads have written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Entries that have names: a dict, attributes, slots, cells, or some names of a module."""
+    """The saved entries of a location with named entries: a dict, attributes, slots, closure cells or globals."""
 
     before: dict[Any, Any]
     now: Callable[[], dict[Any, Any]]
     put: Callable[[Any, Any], object]
     drop: Callable[[Any], object]
     flags: bool = False
-    """Whether flags go with the stand-ins: `table = torch.ones(8)` and `ready = True` are undone together."""
+    """Whether flags set along with a stand-in are undone too: `table = torch.ones(8)` and `ready = True`, for example.
+    """
 
     def clean(self) -> None:
-        """Put back what stand-ins have replaced."""
+        """Remove new stand-ins, and restore the entries that they replaced."""
         changed = [name for name, item in self.now().items() if self.before.get(name, _NOTHING) is not item]
         now = self.now()
         bad = [name for name in changed if is_stand_in(now.get(name)) or is_stand_in(name)]
@@ -59,7 +61,7 @@ class Named:
         return type(now) in SIMPLE and (old is _NOTHING or old is None or isinstance(old, bool))
 
     def restore(self) -> None:
-        """Take out what is new, and put back what is another or missing."""
+        """Remove new entries, and restore changed or missing ones."""
         now = self.now()
         for name in [name for name in now if name not in self.before]:
             self.drop(name)
@@ -70,13 +72,13 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list or a deque."""
+    """The saved items of a list or a deque."""
 
     before: tuple[Any, ...]
     thing: Any
 
     def clean(self) -> None:
-        """Take stand-ins out; an item that one has replaced, or pushed out at the other end, comes back."""
+        """Remove stand-ins, and restore items that they replaced or pushed out of a full deque."""
         thing, known, now = self.thing, {id(item) for item in self.before}, list(self.thing)
         there = {id(item) for item in now}
         bad = [k for k, item in enumerate(now) if id(item) not in known and is_stand_in(item)]
@@ -95,7 +97,7 @@ class Items:
                 thing.appendleft(item)
 
     def restore(self) -> None:
-        """Put back all items."""
+        """Restore all items of the list or deque, in their order."""
         now = list(self.thing)
         if len(now) == len(self.before) and all(a is b for a, b in zip(now, self.before, strict=True)):
             return
@@ -108,18 +110,18 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """A set."""
+    """The saved members of a set."""
 
     before: frozenset[Any]
     thing: set[Any]
 
     def clean(self) -> None:
-        """Take stand-ins out."""
+        """Remove members that are or contain new stand-ins."""
         known = {id(item) for item in self.before}
         self.thing.difference_update([x for x in list(self.thing) if id(x) not in known and is_stand_in(x)])
 
     def restore(self) -> None:
-        """Put back all members."""
+        """Restore all members of the set."""
         if self.thing != self.before:
             self.thing.clear()
             self.thing.update(self.before)
@@ -127,38 +129,38 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """Numbers in memory that is written in place: a NumPy array, an array of Python's, a bytearray."""
+    """The saved contents of a numeric buffer: a NumPy array, an `array.array` or a bytearray."""
 
     before: Any
     thing: Any
 
     def clean(self) -> None:
-        """Numbers are no stand-ins."""
+        """Do nothing, because a numeric buffer cannot contain stand-ins."""
 
     def restore(self) -> None:
-        """Put back all entries."""
+        """Restore all entries, unless the size has changed and cannot be restored."""
         if isinstance(self.thing, bytearray | array.array):
             if self.thing != self.before:
                 try:
                     self.thing[:] = self.before
-                except BufferError:  # somebody looks at its memory, and its size cannot change
+                except BufferError:  # a memoryview of it exists, so it cannot be resized
                     return
         elif self.thing.shape == self.before.shape and self.thing.tobytes() != self.before.tobytes():
             self.thing[...] = self.before
 
 
 def entries_of(thing: Any) -> Kept | None:
-    """The entries of an array or a bytearray; None for anything else, and for arrays that are too large to copy."""
+    """Save an array or a bytearray; return None for other objects, and for read-only or large NumPy arrays."""
     if isinstance(thing, bytearray | array.array):
         return Entries(thing[:], thing)
-    numpy = sys.modules.get("numpy")  # who holds an array has imported it
+    numpy = sys.modules.get("numpy")  # if there is an array, NumPy is imported
     if numpy is None or not isinstance(thing, numpy.ndarray) or isinstance(thing, numpy.memmap):
         return None
     return Entries(thing.copy(), thing) if thing.flags.writeable and thing.nbytes <= LARGEST_ARRAY else None
 
 
 def container(thing: Any) -> Kept | None:
-    """The entries of a list, dict, set or deque; None for anything else."""
+    """Save the entries of a list, dict, set or deque; return None for other objects."""
     if isinstance(thing, dict):
         kind = dict_class(thing)
         put, drop = lambda k, v: kind.__setitem__(thing, k, v), lambda k: kind.pop(thing, k, None)
@@ -169,7 +171,7 @@ def container(thing: Any) -> Kept | None:
 
 
 def attributes_of(thing: Any) -> Kept | None:
-    """The attributes of an object; None if it has none."""
+    """Save the attributes in the `__dict__` of an object; return None if it has none."""
     held = attributes(thing)
     if held is None:
         return None
@@ -178,7 +180,7 @@ def attributes_of(thing: Any) -> Kept | None:
 
 
 def slots_of(thing: Any) -> Kept | None:
-    """The slots of an object; None if it has none."""
+    """Save the slots of an object; return None if it has none."""
     known = members(type(thing))
     if not known:
         return None
@@ -192,7 +194,7 @@ def slots_of(thing: Any) -> Kept | None:
 
 
 def class_of(kind: type) -> Kept:
-    """The attributes of a class."""
+    """Save the attributes of a class."""
     return Named(
         dict(vars(kind)),
         lambda: dict(vars(kind)),
@@ -203,7 +205,7 @@ def class_of(kind: type) -> Kept:
 
 
 def names_in(space: dict[str, Any], names: Iterable[str]) -> Kept:
-    """Some names of a module."""
+    """Save some globals of a module."""
     some = frozenset(names)
 
     def now() -> dict[str, Any]:
@@ -213,7 +215,7 @@ def names_in(space: dict[str, Any], names: Iterable[str]) -> Kept:
 
 
 def cells_of(function: types.FunctionType) -> Kept | None:
-    """What a function has closed over; None if that is nothing."""
+    """Save the closure values of a function; return None if it has no closure."""
     cells = function.__closure__
     if not cells:
         return None

@@ -1,4 +1,4 @@
-"""A stand-in for a whole module tree: what runs on it cannot change the module, its containers or its tensors."""
+"""Copy a module tree so that running the copy cannot modify the original, its containers or its tensors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .warnings import silent
 
 
 class Twin:
-    """Copies the modules of a tree, and all lists, dicts, sets and deques in them; a function replaces the tensors.
+    """Copies the modules of a tree and all lists, dicts, sets and deques in them; tensors are replaced by a function.
 
-    Bound methods of a module in the tree (hooks, a replaced `forward`) are bound to its copy. Functions that
-    torch.compile has made become the eager ones that they were made from. Other objects are shared.
+    Bound methods of a module in the tree (hooks, a replaced `forward`) are bound to its copy. Compiled functions are
+    replaced by the original eager ones. Other objects are shared.
 
     Example:
         >>> twin = Twin(lambda tensor: tensor)(model)
@@ -35,14 +35,14 @@ class Twin:
     def __init__(
         self, tensor: Callable[[Tensor], Tensor], kinds: Mapping[type[nn.Module], type[nn.Module]] | None = None
     ) -> None:
-        """`tensor` says what stands in the place of a tensor; `kinds`, which class in the place of another."""
+        """`tensor` returns the replacement of a tensor; `kinds` maps module classes to the classes of their copies."""
         self._tensor = tensor
         self._kinds = kinds or {}
         self._known: dict[int, Any] = {}
         self._alive: list[Any] = []
 
     def __call__(self, model: nn.Module) -> nn.Module:
-        """The copy of a module; the same one each time."""
+        """Return the copy of a module (cached)."""
         found = self._known.get(id(model))
         if found is not None:
             assert isinstance(found, nn.Module)
@@ -59,13 +59,13 @@ class Twin:
                 state[name] = of() if of in _CONTAINERS and not value else self._value(value)
         for name, value in slots(model).items():
             object.__setattr__(made, name, self._value(value))
-        state.pop(CALL, None)  # it runs the module itself
+        state.pop(CALL, None)  # it would run the original module
         if isinstance(made, nn.RNNBase):  # it keeps weak references to its weights
             state.update(flat_weights(made))
         return made
 
     def tensor(self, tensor: Tensor) -> Tensor:
-        """What stands in the place of a tensor; the same one each time."""
+        """Return the replacement of a tensor (cached)."""
         if id(tensor) not in self._known:
             self._keep(tensor, self._tensor(tensor))
         found = self._known[id(tensor)]
@@ -74,9 +74,10 @@ class Twin:
 
     def _keep(self, original: Any, made: Any) -> None:
         self._known[id(original)] = made
-        self._alive.append(original)  # or its identity might be used again
+        self._alive.append(original)  # so that its id is not reused
 
     def _value(self, value: Any) -> Any:
+        """Return the replacement of an attribute value: a copy if it is or contains something to be copied."""
         kind = type(value)
         if kind in _PLAIN:
             return value
@@ -108,7 +109,7 @@ class Twin:
         return value
 
     def _function(self, value: FunctionType) -> FunctionType:
-        """A function that has closed over modules or their methods, with those of the twin."""
+        """Return a function with the modules and bound methods in its closure replaced by those of the twin."""
         cells = []
         for cell in value.__closure__ or ():
             held = cell.cell_contents if filled(cell) else None
@@ -122,13 +123,14 @@ class Twin:
         return made
 
     def _container(self, value: Any) -> Any:
+        """Return a copy of a container with its items replaced (cached)."""
         if id(value) in self._known:
             return self._known[id(value)]
         try:
             made = copy.copy(value)
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception:  # a container of the user's that cannot be copied is shared
+        except Exception:  # a user container that cannot be copied is shared
             return value
         self._keep(value, made)
         if isinstance(made, dict):
@@ -148,13 +150,15 @@ class Twin:
 
 
 _copied: dict[int, tuple[Any, Any]] | None = None
-"""By identity of an iterator, itself and its copy; None where every twin gets a copy of its own."""
+"""Maps the `id` of an iterator to the iterator and its copy; None if every twin gets its own copy."""
 
 
 @contextmanager
 def iterators_copied_once() -> Iterator[None]:
-    """All twins that are made meanwhile share one copy of an iterator, as calls of the model share the iterator: a
-    recording that reads a number from it is seen to differ from the next. To be entered under `ONE_AT_A_TIME`."""
+    """Let all twins created in this context share one copy of each iterator, as calls of the model share the iterator.
+
+    Recordings that read numbers from it then differ, and this can be detected. Enter it under `ONE_AT_A_TIME`.
+    """
     global _copied  # one trace runs at a time
     before, _copied = _copied, {}
     try:
@@ -164,11 +168,11 @@ def iterators_copied_once() -> Iterator[None]:
 
 
 def _iterator(value: Any) -> Any:
-    """The copy of an iterator; itself where it cannot be copied: one over a generator or a file."""
+    """Return the copy of an iterator; the iterator itself if it cannot be copied (over a generator or a file)."""
     if _copied is not None and id(value) in _copied:
         return _copied[id(value)][1]
     try:
-        with silent():  # Python 3.12 and 3.13 warn that those of itertools cannot be copied from 3.14 on
+        with silent():  # Python 3.12 and 3.13 warn that itertools objects cannot be copied from 3.14 on
             made = _reduced(value)
     except (TypeError, AttributeError):
         made = value
@@ -182,13 +186,13 @@ def _reduced(value: Any) -> Any:
     if type(value) not in _ITERATORS:
         raise TypeError("an iterator that may share its place with others")
     made = kind(*(_reduced(item) if isinstance(item, Iterator) else item for item in arguments))
-    for state in states:  # that of a cycle holds the list of what came first, which grows
+    for state in states:  # the state of a cycle contains its list of saved items, which grows
         made.__setstate__(tuple(copy.copy(x) for x in state) if isinstance(state, tuple) else state)
     return made
 
 
 def filled(cell: CellType) -> bool:
-    """Whether a cell of a closure holds something yet."""
+    """Return whether a closure cell has a value."""
     try:
         cell.cell_contents  # noqa: B018  # an empty one raises
     except ValueError:
@@ -202,4 +206,4 @@ _ITERATORS: frozenset[Any] = frozenset(
     {itertools.count, itertools.cycle, itertools.repeat, enumerate, zip}
     | {type(iter(())), type(iter([])), type(iter("")), type(iter(range(0))), type(iter(range(2**70)))}
 )
-"""Iterators that say where they are, so that they can be copied."""
+"""Iterators that expose their position by `__reduce__`, so that they can be copied."""

@@ -1,4 +1,4 @@
-"""Streams of random numbers: Python's, NumPy's and torch's own, and those of generators that a model reaches."""
+"""Save and restore random streams: the global ones of Python, NumPy and torch, and generators that a model reaches."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 import torch
 
 Drawn = tuple[tuple[int, Any], ...]
-"""The generators that have been drawn from, by number, and their states."""
+"""The numbers and states of the generators that were drawn from."""
 
 
 class Streams:
-    """The streams as they are now.
+    """A snapshot of the states of the random streams.
 
     Args:
-        generators: others that count, those that a model reaches.
-        devices: whether torch's streams of accelerators count; asking for them waits for the accelerator.
+        generators: further generators to include, such as those that a model reaches.
+        devices: whether to include torch's CUDA generators; reading them synchronizes with the device.
     """
 
     __slots__ = ("_cuda", "_generators", "_torch")
@@ -33,14 +33,15 @@ class Streams:
         self._cuda = torch.cuda.get_rng_state_all() if devices and torch.cuda.is_initialized() else []
 
     def drawn(self) -> Drawn:
-        """What has been drawn from since, but for generators of torch, with the states now."""
+        """Return the generators that were drawn from since the snapshot, except torch's, with their current states."""
         others = ((n, g, was) for n, (g, was) in enumerate(self._generators) if not isinstance(g, torch.Generator))
         return tuple((n, now) for n, g, was in others if (now := _state(g)) != was)
 
     def seed(self, seed: int) -> None:
-        """Let the global streams begin at a seed.
+        """Seed the global streams.
 
-        `torch.manual_seed` would also queue a call for every accelerator that has not been started, and those stay.
+        `torch.manual_seed` is not used, because it queues a call for each accelerator that is not initialized yet, and
+        queued calls cannot be undone.
         """
         for stream in _globals():
             stream.seed(seed % 2**32)
@@ -49,7 +50,7 @@ class Streams:
             torch.cuda.manual_seed_all(seed)
 
     def restore(self) -> None:
-        """Let them go on from here. A stream that nobody has drawn from is not touched."""
+        """Restore the states of the snapshot. Streams on the CPU that have not changed are not written to."""
         for generator, before in self._generators:
             if _state(generator) != before:
                 _set(generator, before)
@@ -61,7 +62,7 @@ class Streams:
 
 @contextmanager
 def streams_kept(generators: Sequence[Any] = (), *, devices: bool = False) -> Iterator[Streams]:
-    """Whatever is drawn inside, the streams go on afterwards as if nothing had been."""
+    """Restore the random streams on exit, whatever was drawn inside the context."""
     before = Streams(generators, devices=devices)
     try:
         yield before
@@ -70,22 +71,22 @@ def streams_kept(generators: Sequence[Any] = (), *, devices: bool = False) -> It
 
 
 def draws(record: Callable[[], Drawn], generators: Sequence[Any], *, numpy: bool, times: int = 3) -> bool:
-    """Whether a recording draws from streams of Python or NumPy, where other threads may do so at the same time.
+    """Return whether a recording draws from Python or NumPy streams, even if other threads draw at the same time.
 
     Args:
-        record: makes the recording, and returns what `Streams.drawn` says of it.
-        generators: those that the model reaches.
-        numpy: whether the model may draw from NumPy: calls into it cannot be seen.
-        times: how often it is made.
+        record: makes the recording and returns its `Streams.drawn`.
+        generators: the generators that the model reaches.
+        numpy: whether the model may draw from NumPy, whose calls cannot be observed.
+        times: the number of recordings to make.
     """
     called, before, start = False, sys.getprofile(), time.perf_counter()
 
     def watch(frame: FrameType, event: str, function: Any) -> None:
         nonlocal called
         if event == "c_call" and isinstance(getattr(function, "__self__", None), random.Random):
-            called |= function.__name__ in ("random", "getrandbits")  # all others call these
+            called |= function.__name__ in ("random", "getrandbits")  # all other methods call these
 
-    sys.setprofile(watch)  # of this thread alone
+    sys.setprofile(watch)  # for this thread only
     try:
         again = [{number for number, _ in record()} for _ in range(times)]
     finally:
@@ -98,14 +99,14 @@ def draws(record: Callable[[], Drawn], generators: Sequence[Any], *, numpy: bool
 
 
 def _globals() -> Iterator[Any]:
-    """Python's generator, and NumPy's where it is imported."""
+    """Iterate over the global generators: Python's, and NumPy's if it is imported."""
     yield random
     if "numpy" in sys.modules:
         yield sys.modules["numpy"].random
 
 
 def is_generator(thing: Any) -> bool:
-    """Whether something is a `random.Random`, a `numpy.random.Generator` or `RandomState`, or a `torch.Generator`."""
+    """Return whether an object is a random generator of Python, NumPy (`Generator`, `RandomState`) or torch."""
     if isinstance(thing, random.Random | torch.Generator):
         return True
     numpy = sys.modules.get("numpy")
@@ -113,7 +114,7 @@ def is_generator(thing: Any) -> bool:
 
 
 def _state(generator: Any) -> Any:
-    """The state of a generator, which compares as a whole."""
+    """Return the state of a generator in a form that can be compared by `==`."""
     if isinstance(generator, torch.Generator):
         return generator.get_state().numpy().tobytes()
     if hasattr(generator, "getstate"):

@@ -1,4 +1,4 @@
-"""Stand-ins for tensors (fake tensors, proxies of torch.fx), and where in an object of the user's one may be."""
+"""Find stand-ins for tensors, that is, fake tensors and fx proxies, inside user objects."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 
 DEEPEST = 6
-"""How deep an object is searched."""
+"""Limit on the depth of a search."""
 MOST = 10_000
-"""Objects that are looked into at most, for one answer."""
+"""Limit on the number of objects visited in a search."""
 SIMPLE = frozenset(
     {bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size, Tensor, range, slice}
 )
-"""Classes of things that hold nothing."""
+"""Classes whose instances hold no other objects."""
 _CLOSED = (type, types.ModuleType, types.BuiltinFunctionType, Tensor)
 
 
 def is_stand_in(thing: Any) -> bool:
-    """Whether something is, or holds, a fake tensor or a proxy."""
+    """Return whether an object is or contains a fake tensor or a proxy."""
     seen: set[int] = set()
     level = [thing]
     for _ in range(DEEPEST + 1):
@@ -40,7 +40,7 @@ def is_stand_in(thing: Any) -> bool:
 
 
 def parts(thing: Any) -> list[Any]:
-    """What an object holds: items, attributes, slots, and what a function has closed over."""
+    """Return the objects that an object holds: items, attributes, slots and closure values."""
     if isinstance(thing, _CLOSED):
         return []
     found: list[Any] = []
@@ -58,12 +58,12 @@ def parts(thing: Any) -> list[Any]:
 
 
 def dict_class(thing: dict[Any, Any]) -> Any:
-    """The class whose methods read and write a dict without running the user's: an ordered one has its own."""
+    """Return `OrderedDict` or `dict`: the class whose methods access a dict without running those of a user class."""
     return OrderedDict if isinstance(thing, OrderedDict) else dict
 
 
 def attributes(thing: Any) -> dict[str, Any] | None:
-    """The dict in which the attributes of an object are kept; None if it has none."""
+    """Return the `__dict__` of an object, bypassing overrides; None if it has none."""
     try:
         found = object.__getattribute__(thing, "__dict__")
     except (AttributeError, TypeError):
@@ -72,7 +72,7 @@ def attributes(thing: Any) -> dict[str, Any] | None:
 
 
 def members(kind: type) -> dict[str, types.MemberDescriptorType]:
-    """The slots of a class and its bases."""
+    """Return the slot descriptors of a class and its bases, by name."""
     return {
         name: value
         for base in reversed(kind.__mro__)
@@ -83,7 +83,7 @@ def members(kind: type) -> dict[str, types.MemberDescriptorType]:
 
 
 def slots(thing: Any) -> dict[str, Any]:
-    """What the slots of an object hold, those that are filled."""
+    """Return the values of the slots of an object that are set, by name."""
     found = {}
     for name, member in members(type(thing)).items():
         try:
@@ -94,11 +94,11 @@ def slots(thing: Any) -> dict[str, Any]:
 
 
 def contents(function: types.FunctionType) -> dict[int, Any]:
-    """What a function has closed over, by the number of the cell."""
+    """Return the values in the closure of a function, by cell number; empty cells are left out."""
     found = {}
     for number, cell in enumerate(function.__closure__ or ()):
         try:
             found[number] = cell.cell_contents
-        except ValueError:  # an empty one
+        except ValueError:  # an empty cell
             continue
     return found

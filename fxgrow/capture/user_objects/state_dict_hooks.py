@@ -1,8 +1,9 @@
-"""How a model saves and loads itself: its hooks and methods for `state_dict`, carried over to the traced model.
+"""Carry a model's hooks and methods for `state_dict` and `load_state_dict` over to the traced model.
 
-A traced model holds plain modules, or none, in the place of those that the trace looks into. Where such a module has
-hooks or methods for `state_dict` and `load_state_dict`, a stand-in takes its place: an object of the user's class, with
-the parameters, buffers and modules of the traced model and copies of the module's attributes. Hooks are bound to it.
+A traced model has plain modules, or none, in place of the modules that the trace inlines. If such a module has its own
+hooks or methods for `state_dict` and `load_state_dict`, it is replaced by a stand-in: an object of the user's class
+with the parameters, buffers and modules of the traced model and copies of the module's attributes. Hooks are bound to
+it.
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ STATE_HOOKS = (
     "_load_state_dict_post_hooks",
 )
 USER = "fxgrow_user"
-"""The attribute of a traced model that holds the stand-in for the model itself."""
+"""Name of the attribute of a traced model that holds the stand-in for the model itself."""
 STANDS_IN = "fxgrow_stands_in"
-"""The attribute that tells a stand-in inside a traced model from a layer of the user's."""
+"""Name of the attribute that distinguishes a stand-in inside a traced model from a layer of the user."""
 _METHODS = ("state_dict", "load_state_dict", "_save_to_state_dict", "_load_from_state_dict")
 _EXTRA = ("get_extra_state", "set_extra_state", "_version")
 _OF_TORCH = frozenset(nn.Module().__dict__)
-"""Attributes that torch gives to every module."""
+"""Names of the attributes of every `nn.Module`."""
 
 
 class Held:
-    """Holds a stand-in, so that torch does not take it for a part of the model."""
+    """A wrapper around a stand-in that keeps torch from registering it as a submodule."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
 
 def user_of(gm: nn.Module) -> nn.Module | None:
-    """The stand-in for the model that was traced, up to date with the traced model; None if it has none."""
+    """Return the stand-in for a traced model itself, synchronized with the traced model; None if it has none."""
     held = gm.__dict__.get(USER)
     if held is None:
         return None
@@ -55,7 +56,7 @@ def user_of(gm: nn.Module) -> nn.Module | None:
 
 
 def saved_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by every name: what `state_dict` holds where nobody changes it."""
+    """Return parameters and persistent buffers by every name: the default contents of `state_dict`."""
     found: dict[str, Tensor | None] = {}
     for path, part in module.named_modules(remove_duplicate=False):
         start = f"{path}." if path else ""
@@ -65,13 +66,13 @@ def saved_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def has_extra_state(module: nn.Module) -> bool:
-    """Whether `state_dict` holds more than tensors, by `get_extra_state`."""
+    """Return whether a module in the tree adds extra state to `state_dict` by `get_extra_state`."""
     parts = (user_of(part) or part for part in module.modules())
     return any(type(part).get_extra_state is not nn.Module.get_extra_state for part in parts)
 
 
 def saves_itself(module: nn.Module) -> bool:
-    """Whether a module has hooks or methods of its own for `state_dict` and `load_state_dict`."""
+    """Return whether a module has its own hooks or methods for `state_dict` and `load_state_dict`."""
     if isinstance(module, fx.GraphModule):
         return _hooked(module) or USER in module.__dict__
     names = (*_METHODS, *_EXTRA)
@@ -80,7 +81,7 @@ def saves_itself(module: nn.Module) -> bool:
 
 
 def root_is_carried(model: nn.Module) -> bool:
-    """Whether a traced model needs a stand-in for the model itself, or one inside it has a `train` of its own."""
+    """Return whether a traced model needs a stand-in for the model itself, or for a submodule with its own `train`."""
     with_train = (m for m in model.modules() if type(m).train is not nn.Module.train or "train" in m.__dict__)
     return saves_itself(model) or id(model) in _bound(model.modules()) or any(map(saves_itself, with_train))
 
@@ -90,7 +91,7 @@ def _hooked(module: nn.Module) -> bool:
 
 
 def _bound(modules: Iterable[nn.Module]) -> set[int]:
-    """The identities of modules to which state-dict hooks are bound, their own or those of other modules."""
+    """Return the `id`s of modules to which state-dict hooks are bound, their own hooks or those of other modules."""
     return {id(m) for module in modules for name in STATE_HOOKS for m in _owners(getattr(module, name).values())}
 
 
@@ -103,14 +104,14 @@ def _owners(hooks: Iterable[Any]) -> Iterator[nn.Module]:
 
 
 def carry(model: nn.Module, gm: fx.GraphModule) -> None:
-    """Give a traced model the state-dict hooks and methods of the modules that the trace looks into.
+    """Give a traced model the state-dict hooks and methods of the modules that the trace inlines.
 
     Args:
-        model: the user's; it stays as it is.
-        gm: the traced model; changed.
+        model: the user's model; not modified.
+        gm: the traced model; modified in place.
 
     Raises:
-        UsageError: an attribute that they need cannot be copied.
+        UsageError: an attribute that a hook or method needs cannot be copied.
     """
     bound = _bound(model.modules())
     sources = dict(_sources(model, gm, bound))
@@ -121,7 +122,7 @@ def carry(model: nn.Module, gm: fx.GraphModule) -> None:
     known = _unchanged(model, gm, *stands.values())
     missing: list[str] = []
     for path, source in sources.items():
-        for module in (source, model.get_submodule(path)):  # of several names, this one; and a traced model inside
+        for module in (source, model.get_submodule(path)):  # the latter differs for a nested traced model
             rebound.stands[id(module)] = stands[path]
         missing += [f"{path}.{name}" if path else name for name in _fill(stands[path], source, rebound, known)]
         hooks = {name: rebound.value(source.__dict__[name]) for name in STATE_HOOKS}
@@ -134,7 +135,8 @@ def carry(model: nn.Module, gm: fx.GraphModule) -> None:
 
 
 def _sources(model: nn.Module, gm: fx.GraphModule, bound: set[int]) -> Iterator[tuple[str, nn.Module]]:
-    """By path, the modules that need a stand-in: those that save themselves, and all that they hold and may ask."""
+    """Iterate over (path, module) of the modules that need a stand-in: those that save themselves or have hooks bound
+    to them, and their submodules."""
     found: set[str] = set()
     for path, module in model.named_modules(remove_duplicate=False):
         inside = bool(path) and path.rpartition(".")[0] in found
@@ -144,13 +146,13 @@ def _sources(model: nn.Module, gm: fx.GraphModule, bound: set[int]) -> Iterator[
         if target is module:
             continue
         if type(target) is type(module) is not nn.Module and not _hooked(module) and id(module) not in bound:
-            continue  # an unused layer of torch's
+            continue  # an unused torch layer
         found.add(path)
         yield path, user_of(module) or module
 
 
 def _place(gm: nn.Module, model: nn.Module, path: str) -> nn.Module:
-    """What a traced model has at the path of a module; an empty module where it has nothing."""
+    """Return the module of a traced model at a path, adding empty modules where it has none."""
     for part in path.split(".") if path else ():
         model = model.get_submodule(part)
         if gm._modules.get(part) is None:
@@ -160,7 +162,7 @@ def _place(gm: nn.Module, model: nn.Module, path: str) -> nn.Module:
 
 
 def _stand(gm: nn.Module, path: str, source: nn.Module) -> nn.Module:
-    """An object of a module's class in the place of the plain module, with the parts that this has."""
+    """Replace the plain module at a path by a stand-in of the source's class with the same parts, and return it."""
     target = gm.get_submodule(path)
     kind = nn.Module if isinstance(source, fx.GraphModule) else type(source)
     made: nn.Module = object.__new__(kind)
@@ -170,7 +172,7 @@ def _stand(gm: nn.Module, path: str, source: nn.Module) -> nn.Module:
         own.update({name: None for name, value in theirs.items() if value is None and name not in own})
         items = {**{name: own[name] for name in theirs if name in own}, **own}
         own.clear()
-        own.update(items)  # in the order of the module's: a Sequential counts
+        own.update(items)  # in the order of the source module: a Sequential indexes by order
     if path:
         made.__dict__[STANDS_IN] = True
         parent, _, name = path.rpartition(".")
@@ -179,25 +181,25 @@ def _stand(gm: nn.Module, path: str, source: nn.Module) -> nn.Module:
 
 
 class Rebound(Twin):
-    """Values and hooks in which stand-ins stand in the place of modules; tensors and other modules are the same."""
+    """Copies values and hooks with modules replaced by their stand-ins; tensors and other modules are shared."""
 
     def __init__(self, stands: dict[int, nn.Module]) -> None:
         super().__init__(lambda tensor: tensor)
         self.stands = stands
 
     def __call__(self, model: nn.Module) -> nn.Module:
-        """The stand-in for a module, or itself."""
+        """Return the stand-in for a module, or the module itself if it has none."""
         return self.stands.get(id(model), model)
 
     def value(self, value: Any) -> Any:
-        """A value that leads to stand-ins."""
+        """Return a value with the modules in it replaced by their stand-ins."""
         return self._value(value)
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, _WrappedHook):
             module = value.module() if value.with_module else None
             if value.with_module and module is None:
-                return value  # it is of a module that exists no more
+                return value  # the hook's module was deleted
             return _WrappedHook(self._value(value.hook), None if module is None else self(module))
         held = getattr(value, "__dict__", None)
         if type(held) is not dict or isinstance(value, nn.Module | partial | MethodType | FunctionType | type):
@@ -208,7 +210,7 @@ class Rebound(Twin):
         return self._object(value, held) if leads else super()._value(value)
 
     def _object(self, value: Any, held: Mapping[str, Any]) -> Any:
-        """A copy of an object that holds a module."""
+        """Return a copy of an object that holds a module, with the module replaced."""
         made = copy.copy(value)
         self._keep(value, made)
         made.__dict__.update({name: self._value(x) for name, x in held.items()})
@@ -216,15 +218,17 @@ class Rebound(Twin):
 
 
 def _unchanged(*roots: nn.Module) -> dict[int, Any]:
-    """For `deepcopy`: modules and tensors, which belong to more than one attribute."""
+    """Return a memo for `deepcopy` that shares modules and tensors instead of copying them."""
     modules = [module for root in roots for module in root.modules()]
     tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values())]
     return {id(thing): thing for thing in (*modules, *tensors)}
 
 
 def _fill(made: nn.Module, source: nn.Module, rebound: Rebound, known: Mapping[int, Any]) -> Iterator[str]:
-    """Copy a module's attributes to its stand-in; the names of those that cannot be copied, which would keep the traced
-    model from growing."""
+    """Copy a module's attributes to its stand-in, and yield the names of those that cannot be deep-copied.
+
+    These are left out, because growing copies the traced model.
+    """
     if isinstance(source, fx.GraphModule):
         return
     for name, value in slots(source).items():
@@ -238,15 +242,14 @@ def _fill(made: nn.Module, source: nn.Module, rebound: Rebound, known: Mapping[i
             copy.deepcopy(carried, dict(known))
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception:  # a lock or a file, say
+        except Exception:  # for example a lock or a file
             yield name
         else:
             made.__dict__[name] = carried
 
 
 def _bind_layers(model: nn.Module, gm: nn.Module, rebound: Rebound) -> None:
-    """Put copies of layers, over the same tensors, in the place of those whose state-dict hooks are bound to modules
-    that have stand-ins."""
+    """Replace layers whose state-dict hooks are bound to modules that have stand-ins by copies with rebound hooks."""
     copies: dict[int, nn.Module] = {}
     own = {id(module) for module in model.modules()}
     for holder in [module for module in gm.modules() if id(module) not in own]:
@@ -260,7 +263,7 @@ def _bind_layers(model: nn.Module, gm: nn.Module, rebound: Rebound) -> None:
 
 
 def _shallow(layer: nn.Module) -> nn.Module:
-    """Another module with the same tensors and modules."""
+    """Return a shallow copy of a module, with the same tensors and submodules."""
     made: nn.Module = object.__new__(type(layer))
     made.__dict__.update({n: copy.copy(v) if n in _OF_TORCH else v for n, v in layer.__dict__.items()})
     for name, value in slots(layer).items():
@@ -269,15 +272,15 @@ def _shallow(layer: nn.Module) -> nn.Module:
 
 
 def _check_saves(model: nn.Module, gm: nn.Module, missing: Sequence[str]) -> None:
-    """Refuse models whose state cannot be saved without the attributes that are missing.
+    """Check that the state of a model can be saved without the missing attributes.
 
     Raises:
-        UsageError: `state_dict` of the traced model fails, and that of the model does not.
+        UsageError: `state_dict` fails on the traced model but not on the original.
     """
     try:
         gm.state_dict()
         return
-    except Exception as error:  # the user's code
+    except Exception as error:  # from user code
         why = str(error).strip() or repr(error)
     try:
         model.state_dict()

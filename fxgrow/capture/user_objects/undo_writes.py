@@ -1,5 +1,5 @@
-"""Writes that code of the user's makes for real while it is traced or recorded: into parameters that it reaches by
-`self.parameters()`, say, or into tensors of its own outside the model. Afterwards they are what they were."""
+"""Undo writes of user code into real tensors during tracing and recording, such as parameters that it accesses by
+`self.parameters()`, or tensors outside the model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..schemas import spec_of, storage_of
 
 
 class Kept:
-    """What tensors held before somebody wrote into them."""
+    """Copies of the storages of real tensors, made before writes into them."""
 
     def __init__(self) -> None:
         self._saved: dict[int, tuple[Tensor, Tensor]] = {}
 
     def keep(self, func: Any, args: tuple[object, ...], kwargs: dict[str, object], made: set[int]) -> None:
-        """Keep what an operator is about to write over, but not in memory that was `made` meanwhile."""
+        """Save the storages that an operator is about to write to, except those in `made` (allocated meanwhile)."""
         spec = spec_of(func)
         for k, (name, _) in enumerate(spec.arguments):
             if name not in spec.writes:
@@ -34,7 +34,7 @@ class Kept:
                         self._saved[storage_of(tensor)] = whole, whole.clone()
 
     def restore(self) -> None:
-        """Undo the writes."""
+        """Write the saved contents back to their storages, and forget them."""
         if not self._saved:
             return
         with no_dispatch(), torch.no_grad():
@@ -44,8 +44,10 @@ class Kept:
 
 
 class WritesUndone(TorchDispatchMode):
-    """While it is entered, tensors that were there before may be written to; when it is left, they get their entries
-    back. It sees the operators of its own thread alone."""
+    """A dispatch mode that, on exit, undoes all writes into tensors that existed on entry.
+
+    It sees only the operators of its own thread.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -60,7 +62,7 @@ class WritesUndone(TorchDispatchMode):
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        """Run an operator, and before it writes, keep what is there."""
+        """Run an operator, after saving the storages that it writes to."""
         kwargs = kwargs or {}
         self._kept.keep(func, args, kwargs, self._made)
         out = func(*args, **kwargs)
@@ -68,16 +70,16 @@ class WritesUndone(TorchDispatchMode):
             given = {storage_of(t) for t in found((args, kwargs), Tensor) if is_real(t)}
             new = [t for t in found(out, Tensor) if is_real(t) and storage_of(t) not in given]
             self._made.update(map(storage_of, new))
-            self._alive += new  # or a storage of another tensor might get its identity
+            self._alive += new  # so that the id of the storage is not reused
         return out
 
     def __exit__(self, *args: object) -> None:
-        """Undo the writes."""
+        """Exit the mode and undo the writes."""
         super().__exit__(*args)  # type: ignore[no-untyped-call]
         self._kept.restore()
 
 
 def is_real(tensor: Tensor) -> bool:
-    """Whether a tensor has memory of its own, as stand-ins have not."""
+    """Return whether a tensor is a plain dense tensor with data: not fake, meta, sparse or of another subclass."""
     plain = type(tensor) in (Tensor, torch.nn.Parameter)
     return plain and tensor.layout is torch.strided and not tensor.is_meta

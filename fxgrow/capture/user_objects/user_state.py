@@ -1,6 +1,6 @@
-"""What code of the user's leaves behind when it is recorded: tensors kept in caches, lists, objects, classes, globals.
+"""Clean up what user code stores while it is recorded: in caches, lists, objects, classes and globals.
 
-A recording passes fake tensors. None of them may stay where the user's own calls would find it.
+A recording runs user code on fake tensors, and none of them may remain where later calls of the user would find it.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from .stand_ins import SIMPLE, attributes, slots
 from .user_code import is_own
 
 _HOLDERS = (UserDict, UserList, UserString, ChainMap, types.SimpleNamespace)
-"""Classes of Python's own whose objects hold what the user puts there."""
+"""Standard library classes whose objects hold user values."""
 _LIBRARIES = ("<frozen", *{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 _STORES = ("STORE_GLOBAL", "STORE_DEREF")
 MOST = 20_000
-"""Things that are looked through at most, the nearest first."""
+"""Limit on the number of objects searched, nearest first."""
 DEEPEST = 8
-"""How far objects are followed from where code names them."""
+"""Limit on the depth to which objects are followed from a name in the code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What some code reaches by name."""
+    """Properties of the objects that some code can reach by name."""
 
     traits: Traits
-    """What it may do that stand-ins cannot show."""
+    """Behavior that a run on fake tensors does not reveal."""
     generators: tuple[Any, ...]
-    """Generators of random numbers, beside the global ones."""
+    """Random generators, except the global ones."""
     numpy: bool
-    """Whether it may use NumPy."""
+    """Whether the code may use NumPy."""
 
 
 def reach_of(target: Any) -> Reach:
-    """What a function or a module of the user's reaches."""
+    """Return what a function or module of the user can reach by name."""
     reached = _Reached()
     reached.look(target)
     return reached.told()
@@ -58,10 +58,9 @@ def reach_of(target: Any) -> Reach:
 
 @contextmanager
 def nothing_left_behind(target: Any) -> Iterator[Reach]:
-    """While a function or a module of the user's is recorded; afterwards what it reaches holds no new stand-in.
+    """Remove, on exit, all new fake tensors and proxies from the objects that a recorded function or module can reach.
 
-    Yields what its code reaches. Where no other thread runs that may have written to them, containers and objects
-    become what they were.
+    Yields what its code reaches. If no other thread may have written to them, containers and objects are restored.
     """
     only = no_other_threads()
     reached = _Reached()
@@ -83,8 +82,7 @@ def nothing_left_behind(target: Any) -> Iterator[Reach]:
 
 @contextmanager
 def gradients_kept(model: nn.Module) -> Iterator[None]:
-    """Afterwards the parameters of a model require gradients, and have them, as before. Where another thread runs that
-    may train the model, they are left as they are."""
+    """Restore `requires_grad` and `grad` of a model's parameters on exit, unless another thread may be training it."""
     only = no_other_threads()
     before = [(tensor, tensor.requires_grad, tensor.grad) for tensor in model.parameters() if tensor.is_leaf]
     try:
@@ -99,14 +97,14 @@ def gradients_kept(model: nn.Module) -> Iterator[None]:
 
 
 def no_other_threads() -> bool:
-    """Whether no other thread runs code of the user's: threads of Python's own and of libraries (progress bars,
-    notebooks, loaders that wait) do not write to the user's objects."""
+    """Return whether no other thread runs user code. Threads of Python and of libraries (progress bars, notebooks,
+    waiting data loaders) are ignored, as they do not write to the user's objects."""
     here = threading.get_ident()
     return all(number == here or _waits(frame) for number, frame in sys._current_frames().items())
 
 
 def _waits(frame: types.FrameType | None) -> bool:
-    """Whether a thread runs code of libraries alone, and no model."""
+    """Return whether a thread runs only library code, and no model."""
     while frame is not None:
         file = frame.f_code.co_filename
         if not file.startswith(_LIBRARIES) or file.endswith("torch/nn/modules/module.py"):
@@ -116,7 +114,7 @@ def _waits(frame: types.FrameType | None) -> bool:
 
 
 class _Reached:
-    """Caches, containers, objects, classes and names that some code reaches by the names in it."""
+    """The caches, containers, objects, classes and globals that code can reach by name, with their saved states."""
 
     def __init__(self) -> None:
         self.caches: list[Any] = []
@@ -124,21 +122,20 @@ class _Reached:
         self.generators: list[Any] = []
         self.numpy = False
         self.kept: list[tuple[Kept, bool]] = []
-        """Places, and whether they may be made what they were as a whole."""
+        """Saved locations, each with whether it may be restored completely."""
         self._bound: list[tuple[Any, str, Any]] = []
-        """Attributes of classes and functions, and globals and closures that functions bind anew: where, under which
-        name, and to what."""
+        """(owner, name, value) of class and function attributes, and of globals and closure cells that code rebinds."""
         self._seen: set[int] = set()
         self._next: deque[tuple[Any, int]] = deque()
         self._alive: list[Any] = []
         self._globals: dict[int, tuple[dict[str, Any], set[str]]] = {}
 
     def told(self) -> Reach:
-        """What was found."""
+        """Return the properties of all objects found so far."""
         return Reach(traits_of(self.codes), tuple(self.generators), self.numpy)
 
     def put_back(self) -> None:
-        """Bind attributes, globals and closures to what they were bound to."""
+        """Restore the bindings of attributes, globals and closure cells."""
         for owner, name, value in self._bound:
             if isinstance(owner, dict):
                 if owner.get(name) is not value:
@@ -149,7 +146,7 @@ class _Reached:
                 setattr(owner, name, value)
 
     def look(self, target: Any) -> None:
-        """Look through a function, or through a module and all that is in it."""
+        """Search a function, or a module and everything in it."""
         self._later([target], 0)
         while self._next and len(self._seen) < MOST:
             self._one(*self._next.popleft())
@@ -165,10 +162,11 @@ class _Reached:
             self.kept.append((kept, whole))
 
     def _one(self, thing: Any, depth: int) -> None:
+        """Search one object, by its kind, unless it was searched before."""
         if id(thing) in self._seen:
             return
         self._seen.add(id(thing))
-        self._alive.append(thing)  # or its identity might be used again
+        self._alive.append(thing)  # so that its id is not reused
         if isinstance(thing, CACHED):
             self.caches.append(thing)
             self._later([getattr(thing, "__wrapped__", None)], 0)
@@ -198,7 +196,7 @@ class _Reached:
             self._object(thing, depth)
 
     def _object(self, thing: Any, depth: int) -> None:
-        """A container or an object of the user's, and what is in it."""
+        """Save a container or an object of the user, and search its contents."""
         self._keep(container(thing), whole=True)
         self._keep(entries_of(thing), whole=True)
         if isinstance(thing, dict):
@@ -215,7 +213,7 @@ class _Reached:
         self._later([type(thing)], 0)
 
     def _module(self, module: nn.Module, depth: int) -> None:
-        """A module: one that is recorded is a twin of it, but others may hold this one."""
+        """Save a module and search its contents: the recording runs a twin, but other code may use the original."""
         self._keep(attributes_of(module), whole=False)
         self._keep(container(module._parameters), whole=False)
         self._keep(container(module._buffers), whole=False)
@@ -226,6 +224,7 @@ class _Reached:
         self._later([type(module)], 0)
 
     def _class(self, kind: type) -> None:
+        """Save the attributes of a user class, and search them and its bases."""
         if not is_own(kind):
             return
         self._keep(class_of(kind), whole=False)
@@ -234,6 +233,7 @@ class _Reached:
         self._later(kind.__bases__, 0)
 
     def _function(self, function: types.FunctionType) -> None:
+        """Save the attributes, closure and named globals of a function, and search them and its defaults."""
         names: set[str] = set()
         codes = [function.__code__]
         for code in codes:
@@ -262,19 +262,19 @@ class _Reached:
         self._later(function.__dict__.values(), 0)
 
     def _names(self, space: dict[str, Any], names: set[str]) -> None:
-        """Names of a module that some code reads or writes."""
+        """Search the globals of a module that some code names, and register them to be saved."""
         self._later((space[name] for name in names & space.keys()), 0)
         self._globals.setdefault(id(space), (space, set()))[1].update(names)
 
 
 @functools.cache
 def _structure() -> frozenset[str]:
-    """What every module holds."""
+    """Return the names of the attributes of every `nn.Module`."""
     return frozenset(vars(nn.Module()))
 
 
 def _is_data(name: str, value: Any) -> bool:
-    """Whether a class attribute is a value, not a part of the class."""
+    """Return whether a class attribute is a data value: neither callable, nor a descriptor, nor a dunder name."""
     if name.startswith("__") and name.endswith("__"):
         return False
     return not (callable(value) or hasattr(type(value), "__get__"))

@@ -1,4 +1,4 @@
-"""Warnings that code of the user's gives while it is recorded: it will give them when it runs."""
+"""Suppress the warnings of user code while it is recorded; it will issue them when it runs."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 
 
 class _InThisThread:
-    """Stands for the pattern of a filter: it matches every text, in one thread, until it is told to stop.
+    """A replacement for the regular expression of a warnings filter, which matches any text, but only in one thread.
 
-    `warnings.catch_warnings` exchanges the filters of all threads and puts back a list that another thread may have
-    exchanged since. This adds one filter and takes the same one out; where it got into a copy, it matches nothing.
+    `warnings.catch_warnings` replaces the filters of all threads, and restores a list that another thread may have
+    replaced meanwhile. Here a single filter is added and removed; in a copy of the list it matches nothing afterwards.
     """
 
     def __init__(self) -> None:
         self.thread: int | None = threading.get_ident()
 
     def match(self, text: str) -> bool:
-        """As of a compiled pattern."""
+        """Return whether the current thread is the filter's, like `match` of a compiled pattern."""
         return self.thread == threading.get_ident()
 
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """No warning is given in this thread, nor made an error. Other threads' warnings and all filters stay.
+    """Ignore warnings in this thread. Warnings of other threads and all other filters are not affected.
 
-    What is left out here is not noted as given, so it is given when the user's own call comes to it.
+    Ignored warnings are not registered as already shown, so the user's own call shows them.
     """
     here = _InThisThread()
     added = ("ignore", here, Warning, None, 0)
@@ -43,6 +43,6 @@ def silent() -> Iterator[None]:
 
 
 def _filters() -> list[Any]:
-    found: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()  # a context's own, from Python 3.14
+    found: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()  # of the context, from Python 3.14
     assert isinstance(found, list)
     return found
