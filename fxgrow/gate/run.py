@@ -98,7 +98,7 @@ def _for_a_file(refusal: Refusal) -> Refusal:
     """Replace a hint about an argument by one about a key of the gate file."""
     if refusal.kind is Kind.BAD_INPUTS and ("example_inputs" in refusal.hint or "one value for each" in refusal.hint):
         return replace(refusal, hint=f"inputs = [...] with one string for each input: {SYNTAX}")
-    return replace(refusal, hint=refusal.hint.partition("; --unsafe-pickle")[0])
+    return replace(refusal, hint=refusal.hint.partition(", or use --unsafe-pickle")[0])
 
 
 def _row(row: Row, found: Iterable[Difference], more: Sequence[str] = (), picture: str = "") -> Row:

@@ -140,7 +140,7 @@ def test_a_power_that_changes_with_each_call_stops_its_channels_alone() -> None:
     with pytest.raises(fxgrow.GrowthRefused) as caught:
         fxgrow.widen(gm, "_0", example_inputs=(X[0],))
     assert caught.value.kind is Kind.CONSTANT
-    assert "a number of each call" in str(caught.value)
+    assert "depends on a number that is read from a tensor, or drawn at random, in each call" in str(caught.value)
 
 
 # -- fake tensors with a value ------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def test_tolerances_are_per_output() -> None:
 def test_more_blocks_than_can_be_meant_are_refused_at_once(growth: str) -> None:
     outcome = gate(MODEL + "[[growth]]\n" + growth, "--json", "out.json")
     assert outcome.code == 2
-    assert "new blocks are more than can be meant" in outcome.out
+    assert "new blocks are more than one plan may insert" in outcome.out
 
 
 @pytest.mark.parametrize(
