@@ -168,6 +168,8 @@ def _problem(written: Written, base: Analysis, gm: fx.GraphModule, elsewhere: Ot
         sources = _carried(written, there)
     except NotProved as error:
         return error.node or first, str(error)
+    except FxgrowError as error:  # a rule fails on inputs of this rank
+        return error.refusal.where or first, error.refusal.what
     if scales_by_name(growth.dims, growth.proof) != scales_by_name(there, proof):
         return first, "normalisations would need other scales"
     more = [*_more(growth.proof.eval_only, proof.eval_only), *_more(growth.proof.redrawn, proof.redrawn)]
