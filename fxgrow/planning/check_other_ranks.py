@@ -23,7 +23,7 @@ from ..capture.traced_model.other_modes import in_mode, speak_for
 from ..capture.traced_model.questions import is_value
 from ..capture.user_objects.user_code import is_user_code, target_of
 from ..dims.axis import Atom
-from ..errors import FxgrowError, Kind, Refusal
+from ..errors import FxgrowError, Kind, Refusal, usage
 from ..plans import ModuleEdit, NodeEdit, SkipEdit
 from ..plans.plan import AXES, Ranks, number_of_axes
 from ..proof.both_modes import counterparts, scales_by_name
@@ -74,6 +74,7 @@ def guards_of_ranks(written: Written) -> tuple[tuple[NodeEdit, ...], tuple[str, 
     """Return the guards that a growth needs for inputs with more or fewer axes, and the notes that explain them.
 
     Raises:
+        UsageError: input shapes are inferred, and the growth does not hold for inputs with more axes.
         Inexpressible: a guard is needed, but no tensor in the graph differs in its number of axes for these inputs.
     """
     analysis, growth = written.analysis, written.growth
@@ -105,6 +106,14 @@ def guards_of_ranks(written: Written) -> tuple[tuple[NodeEdit, ...], tuple[str, 
             ranks.setdefault(site, (here, set()))[1].add(found_at)
             axes = number_of_axes(*found_at)
             notes[f"raises FXG010 for inputs for which {site} has {axes}: {node}: {text}"] = None
+    for site, (here, others) in ranks.items():
+        if analysis.guessed and any(low > here for low, _ in others):  # the guess may well be wrong
+            raise usage(
+                Kind.BAD_INPUTS,
+                f"the shape of the inputs is inferred, and the growth does not hold where {site} has more than {here} axes",
+                where=next(iter(notes)),
+                hint="pass example_inputs=, with the shapes that the model is used on",
+            )
     edits = (
         NodeEdit(site, (AXES,), here, tuple(sorted(others, key=lambda ranks: ranks[0])))
         for site, (here, others) in ranks.items()
