@@ -110,7 +110,7 @@ def guards_of_ranks(written: Written) -> tuple[tuple[NodeEdit, ...], tuple[str, 
         if analysis.guessed and any(low > here for low, _ in others):  # the guess may well be wrong
             raise usage(
                 Kind.BAD_INPUTS,
-                f"the shape of the inputs is inferred, and the growth does not hold where {site} has more than {here} axes",
+                f"the input shapes are inferred, and the growth does not hold where {site} has more than {here} axes",
                 where=next(iter(notes)),
                 hint="pass example_inputs=, with the shapes that the model is used on",
             )
